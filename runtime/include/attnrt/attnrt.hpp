@@ -1,0 +1,271 @@
+// attnrt/attnrt.hpp: the C++20 face of attnrt.h; a header over it, nothing else to link. No exceptions are thrown.
+//
+//   auto runtime = attnrt::Runtime::open().value();
+//   attnrt::Args args{.q = attnrt::tensor(q, {1, 128, 8, 64}), ...};
+//   if (auto done = runtime.attention({.causal = true}, args); !done) std::puts(done.error().message.c_str());
+//
+// Errors, ownership and threads are those of attnrt.h. A call's pointers are yours; objects here own what they name.
+#pragma once
+
+#include <attnrt/attnrt.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <utility>
+
+#if defined(__has_include) && __has_include(<version>)
+#include <version>
+#endif
+#if defined(__cpp_lib_expected) && __cpp_lib_expected >= 202202L
+#include <expected>
+#define ATTNRT_EXPECTED ::std::expected
+#define ATTNRT_UNEXPECTED ::std::unexpected
+#define ATTNRT_EXPECTED_NAMESPACE with_std_expected
+#else
+#include <tl/expected.hpp>
+#define ATTNRT_EXPECTED ::tl::expected
+#define ATTNRT_UNEXPECTED ::tl::unexpected
+#define ATTNRT_EXPECTED_NAMESPACE with_tl_expected
+#endif
+
+namespace attnrt {
+// Objects built with and without std::expected may meet in one program: they get different names.
+inline namespace ATTNRT_EXPECTED_NAMESPACE {
+
+struct Error {
+  attnrt_status code = ATTNRT_OK;
+  std::string message;
+};
+
+template <class T>
+using Result = ATTNRT_EXPECTED<T, Error>;
+
+enum class DType { f32, f16, bf16, boolean, int32 };
+enum class Device : int32_t { cpu = ATTNRT_DEVICE_CPU, cuda = ATTNRT_DEVICE_CUDA, rocm = ATTNRT_DEVICE_ROCM };
+enum class Mask : int32_t { none = ATTNRT_MASK_NONE, boolean = ATTNRT_MASK_BOOLEAN, additive = ATTNRT_MASK_ADDITIVE };
+enum class Align : int32_t { bottom_right = ATTNRT_ALIGN_BOTTOM_RIGHT, top_left = ATTNRT_ALIGN_TOP_LEFT };
+enum class Format : int32_t { text = ATTNRT_TEXT, json = ATTNRT_JSON };
+
+constexpr attnrt_dtype dtype_of(DType dtype) {
+  switch (dtype) {
+    case DType::f16: return {ATTNRT_DTYPE_FLOAT, 16, 1};
+    case DType::bf16: return {ATTNRT_DTYPE_BFLOAT, 16, 1};
+    case DType::boolean: return {ATTNRT_DTYPE_BOOL, 8, 1};
+    case DType::int32: return {ATTNRT_DTYPE_INT, 32, 1};
+    case DType::f32: break;
+  }
+  return {ATTNRT_DTYPE_FLOAT, 32, 1};
+}
+
+using Tensor = attnrt_tensor;
+
+// A view of dense memory of this shape (1 to 4 dimensions), the last dimension varying fastest.
+inline Tensor tensor(const void* data, DType dtype, std::initializer_list<int64_t> shape) {
+  Tensor view{};
+  view.data = const_cast<void*>(data);  // inputs are never written to
+  view.dtype = dtype_of(dtype);
+  for (const int64_t size : shape) {
+    if (view.ndim < 4) view.shape[view.ndim++] = size;
+  }
+  int64_t stride = 1;
+  for (int32_t i = view.ndim - 1; i >= 0; --i) {
+    view.stride[i] = stride;
+    stride *= view.shape[i];
+  }
+  return view;
+}
+inline Tensor tensor(const float* data, std::initializer_list<int64_t> shape) { return tensor(data, DType::f32, shape); }
+inline Tensor tensor(const int32_t* data, std::initializer_list<int64_t> shape) {
+  return tensor(data, DType::int32, shape);
+}
+
+// What is asked: the fields of attnrt_problem under the same names, with its defaults.
+struct Problem {
+  Device device = Device::cpu;
+  int32_t device_id = 0;
+  DType dtype = DType::f32;
+  int64_t batch = 1, heads_q = 1, heads_kv = 1, seq_q = 1, seq_kv = 1, head_dim = 1;
+  int64_t head_dim_v = 0;  // 0: head_dim
+  float scale = 0;         // 0: 1 / sqrt(head_dim)
+  Mask mask = Mask::none;
+  DType mask_dtype = DType::boolean;
+  bool causal = false;
+  Align align = Align::bottom_right;
+  int64_t window_left = -1, window_right = -1;  // -1: unbounded
+  float softcap = 0;                            // 0: none
+  bool alibi = false, sinks = false, kv_lengths = false, varlen = false;
+  int32_t page_size = 0;
+  bool lse = false;
+  int32_t alignment_bytes = 16;
+  bool deterministic = false;
+
+  attnrt_problem c() const {
+    attnrt_problem p = ATTNRT_PROBLEM_INIT;
+    p.device_type = static_cast<int32_t>(device);
+    p.device_id = device_id;
+    p.dtype = dtype_of(dtype);
+    p.batch = batch;
+    p.heads_q = heads_q;
+    p.heads_kv = heads_kv;
+    p.seq_q = seq_q;
+    p.seq_kv = seq_kv;
+    p.head_dim = head_dim;
+    p.head_dim_v = head_dim_v != 0 ? head_dim_v : head_dim;
+    p.scale = scale;
+    p.mask = static_cast<int32_t>(mask);
+    p.mask_dtype = dtype_of(mask_dtype);
+    p.causal = causal ? 1 : 0;
+    p.align = static_cast<int32_t>(align);
+    p.softcap = softcap;
+    p.window_left = window_left;
+    p.window_right = window_right;
+    p.alibi = alibi ? 1 : 0;
+    p.sinks = sinks ? 1 : 0;
+    p.kv_lengths = kv_lengths ? 1 : 0;
+    p.varlen = varlen ? 1 : 0;
+    p.page_size = page_size;
+    p.lse = lse ? 1 : 0;
+    p.alignment_bytes = alignment_bytes;
+    p.deterministic = deterministic ? 1 : 0;
+    return p;
+  }
+};
+
+// One run's pointers; a tensor that is not used stays as it is.
+struct Args {
+  Tensor q{}, k{}, v{}, out{}, mask{}, lse{}, alibi_slopes{}, sinks{}, kv_lengths{}, offsets_q{}, offsets_kv{},
+      page_table{};
+  void* workspace = nullptr;  // nullptr: the plan's own
+  int64_t workspace_bytes = 0;
+  void* stream = nullptr;
+
+  attnrt_args c() const {
+    return {static_cast<int32_t>(sizeof(attnrt_args)), 0, q, k, v, out, mask, lse, alibi_slopes, sinks, kv_lengths,
+            offsets_q, offsets_kv, page_table, workspace, workspace_bytes, stream};
+  }
+};
+
+struct Options {
+  std::string policy_path, policy_text, plugin_path;  // "": not given
+  int32_t thread_count = 0;
+  void (*log)(void* self, int32_t severity, const char* text) = nullptr;
+  void* log_self = nullptr;
+  attnrt_parallel_for parallel_for = nullptr;
+  void* parallel_self = nullptr;
+};
+
+namespace detail {
+inline ATTNRT_UNEXPECTED<Error> unexpected(const attnrt_error& error) {
+  return ATTNRT_UNEXPECTED<Error>(Error{error.code, error.message});
+}
+inline attnrt_call call(const std::string& backend) {
+  return {static_cast<int32_t>(sizeof(attnrt_call)), 0, backend.empty() ? nullptr : backend.c_str()};
+}
+inline std::string take(char* text) {
+  const std::unique_ptr<char, void (*)(char*)> owner(text, attnrt_text_free);
+  return owner.get();
+}
+}  // namespace detail
+
+// THREADS: one run at a time.
+class Plan {
+ public:
+  Result<void> run(const Args& args) {
+    const attnrt_args c = args.c();
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_plan_run(plan_.get(), &c, &error) != ATTNRT_OK) return detail::unexpected(error);
+    return {};
+  }
+  const char* backend() const { return attnrt_plan_backend(plan_.get()); }
+  const char* version() const { return attnrt_plan_version(plan_.get()); }
+  const char* kernel() const { return attnrt_plan_kernel(plan_.get()); }
+  int64_t workspace_bytes() const { return attnrt_plan_workspace_bytes(plan_.get()); }
+
+ private:
+  friend class Runtime;
+  explicit Plan(attnrt_plan* plan) : plan_(plan, attnrt_plan_destroy) {}
+  std::unique_ptr<attnrt_plan, void (*)(attnrt_plan*)> plan_;
+};
+
+// THREADS: any call from any threads at once. Outlives its plans.
+class Runtime {
+ public:
+  static Result<Runtime> open(const Options& options = {}) {
+    attnrt_runtime_options c = ATTNRT_RUNTIME_OPTIONS_INIT;
+    c.thread_count = options.thread_count;
+    c.policy_path = options.policy_path.empty() ? nullptr : options.policy_path.c_str();
+    c.policy_text = options.policy_text.empty() ? nullptr : options.policy_text.c_str();
+    c.plugin_path = options.plugin_path.empty() ? nullptr : options.plugin_path.c_str();
+    c.log = options.log;
+    c.log_self = options.log_self;
+    c.parallel_for = options.parallel_for;
+    c.parallel_self = options.parallel_self;
+    attnrt_runtime* runtime = nullptr;
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_runtime_open(&c, &runtime, &error) != ATTNRT_OK) return detail::unexpected(error);
+    return Runtime(runtime);
+  }
+
+  Result<void> reload() {
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_runtime_reload(runtime_.get(), &error) != ATTNRT_OK) return detail::unexpected(error);
+    return {};
+  }
+
+  // backend: this one or an error; "": the policy decides.
+  Result<Plan> plan(const Problem& problem, const std::string& backend = {}) {
+    const attnrt_problem c = problem.c();
+    const attnrt_call call = detail::call(backend);
+    attnrt_plan* plan = nullptr;
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_plan_create(runtime_.get(), &c, &call, &plan, &error) != ATTNRT_OK) return detail::unexpected(error);
+    return Plan(plan);
+  }
+
+  // One shot: dtype, dimensions and features are read off the tensors, problem gives the rest (causal, scale, ...).
+  Result<void> attention(const Problem& problem, const Args& args, const std::string& backend = {}) {
+    const attnrt_problem c = problem.c();
+    const attnrt_args a = args.c();
+    const attnrt_call call = detail::call(backend);
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_attention(runtime_.get(), &c, &a, &call, &error) != ATTNRT_OK) return detail::unexpected(error);
+    return {};
+  }
+
+  Result<std::string> explain(const Problem& problem, const std::string& arch = {}, const std::string& backend = {},
+                              Format format = Format::text) {
+    const attnrt_problem c = problem.c();
+    const attnrt_call call = detail::call(backend);
+    char* text = nullptr;
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    const auto status =
+        attnrt_explain(runtime_.get(), &c, arch.c_str(), &call, static_cast<int32_t>(format), &text, &error);
+    if (status != ATTNRT_OK) return detail::unexpected(error);
+    return detail::take(text);
+  }
+
+  Result<std::string> plugins(Format format = Format::text) { return text(attnrt_plugins, format); }
+  Result<std::string> policy(Format format = Format::text) { return text(attnrt_policy, format); }
+
+  attnrt_runtime* c() const { return runtime_.get(); }
+
+ private:
+  explicit Runtime(attnrt_runtime* runtime) : runtime_(runtime, attnrt_runtime_close) {}
+
+  template <class Function>
+  Result<std::string> text(Function function, Format format) {
+    char* text = nullptr;
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (function(runtime_.get(), static_cast<int32_t>(format), &text, &error) != ATTNRT_OK) {
+      return detail::unexpected(error);
+    }
+    return detail::take(text);
+  }
+
+  std::unique_ptr<attnrt_runtime, void (*)(attnrt_runtime*)> runtime_;
+};
+
+}  // namespace ATTNRT_EXPECTED_NAMESPACE
+}  // namespace attnrt

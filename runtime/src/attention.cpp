@@ -1,0 +1,73 @@
+// runtime/src/attention.cpp: one call's tensors into a result: infer, find or make a plan, run, fail over
+#include <algorithm>
+#include <bit>
+
+#include "cache.hpp"
+#include "run.hpp"
+#include "runtime.hpp"
+
+namespace attnrt::core {
+namespace {
+
+int64_t rounded_up(int64_t bound) {
+  constexpr int64_t kLargest = int64_t{1} << 62;
+  return bound >= kLargest ? bound : static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(bound, 1))));
+}
+
+bool is_capturing(const Plan& plan, void* stream) {
+  const attnrt_memory* memory = plan.backend().memory();
+  if (plan.device().type == ATTNRT_DEVICE_CPU || plan.staging() != nullptr || memory == nullptr) return false;
+  int32_t capturing = 0;
+  const auto status = memory->is_capturing(plan.backend().instance(), plan.device().id, stream, &capturing, nullptr);
+  return status == ATTNRT_OK && capturing != 0;
+}
+
+attnrt_status put(attnrt_error* error, const Error& found) {
+  return attnrt_fail(error, found.code, "%s", found.message.c_str());
+}
+
+}  // namespace
+
+attnrt_status Runtime::attention(const Problem& attributes, const attnrt_args& given, const Call& call,
+                                 attnrt_error* error) {
+  Problem problem = attributes;
+  if (const attnrt_status status = infer_problem(given, &problem, error); status != ATTNRT_OK) return status;
+  problem.batch = rounded_up(problem.batch);
+  problem.seq_q = rounded_up(problem.seq_q);
+  problem.seq_kv = rounded_up(problem.seq_kv);
+
+  const auto snapshot = snapshot_.load();
+  PlanCache::Taken taken = plans_->take(snapshot.get(), problem, call, given.stream);
+  if (taken.empty()) {
+    const auto checked = check_problem(&problem);
+    if (!checked) return put(error, checked.error());
+    const auto decision = decide(*checked, call);
+    if (decision->status != ATTNRT_OK) return put(error, {decision->status, decision->message});
+    auto placed = plan_from(*decision, 0);
+    if (!placed) return put(error, placed.error());
+    taken.push_back({hash_of(problem), snapshot, problem, call, given.stream, std::move(placed->plan), placed->candidate});
+  }
+  PlanCache::Entry& entry = taken.front();
+  attnrt_args args = copy_args(&given);
+  args.workspace = nullptr;  // each plan brings its own
+  const bool capturing = is_capturing(*entry.plan, args.stream);
+  attnrt_error found = ATTNRT_ERROR_INIT;
+  attnrt_status status = run(*entry.plan, args, &found);
+  while (status != ATTNRT_OK && !capturing) {
+    const auto decision = decide(problem, call);
+    if (!may_fail_over(status, *decision, entry.candidate)) break;
+    const auto message = fmt::format("run: {}: {}: {}; the next candidate is taken", entry.plan->backend_name(),
+                                     status_name(status), found.message);
+    snapshot->services->log(ATTNRT_LOG_WARNING, message);
+    auto placed = plan_from(*decision, entry.candidate + 1);
+    if (!placed) return put(error, placed.error());
+    entry.plan = std::move(placed->plan);  // later calls begin where this one succeeds
+    entry.candidate = placed->candidate;
+    status = run(*entry.plan, args, &found);
+  }
+  if (status != ATTNRT_OK) (void)attnrt_fail(error, status, "%s", found.message);
+  plans_->put_back(std::move(taken), capturing);
+  return status;
+}
+
+}  // namespace attnrt::core

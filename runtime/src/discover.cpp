@@ -1,0 +1,194 @@
+// runtime/src/discover.cpp: directories into the plugins found there: their bytes, hash and manifest; no plugin code runs
+#include "discover.hpp"
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <sha256.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <filesystem>
+#include <set>
+
+#include "elf_file.hpp"
+
+namespace attnrt::core {
+namespace {
+
+constexpr int64_t kLargestFile = int64_t{4} << 30;
+constexpr std::string_view kSuffix = ".so";
+
+std::string errno_text() { return std::strerror(errno); }
+
+// Where an open descriptor really points, links resolved; "" where /proc is not mounted.
+std::string real_path(const Descriptor& file) {
+  std::array<char, PATH_MAX> target{};
+  const std::string link = fmt::format("/proc/self/fd/{}", file.number());
+  const ssize_t length = readlink(link.c_str(), target.data(), target.size());
+  return length > 0 ? std::string(target.data(), static_cast<size_t>(length)) : std::string();
+}
+
+bool inside(const std::string& path, const std::vector<std::string>& real_directories) {
+  const std::string parent = std::filesystem::path(path).parent_path();
+  return std::find(real_directories.begin(), real_directories.end(), parent) != real_directories.end();
+}
+
+// A copy of the file that nobody can change any more.
+Result<Descriptor> seal(const Descriptor& file, int64_t bytes, const std::string& name) {
+  Descriptor copy(memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (copy.number() < 0) return fail(ATTNRT_INTERNAL, "no memory file can be made: {}", errno_text());
+  std::vector<char> buffer(1 << 16);
+  int64_t copied = 0;
+  for (;;) {
+    const ssize_t got = read(file.number(), buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return fail(ATTNRT_INTERNAL, "cannot be read: {}", errno_text());
+    if (got == 0) break;
+    copied += got;
+    if (copied > bytes) return fail(ATTNRT_INTERNAL, "grew while it was read");
+    for (ssize_t done = 0; done < got;) {
+      const ssize_t put = write(copy.number(), buffer.data() + done, static_cast<size_t>(got - done));
+      if (put < 0 && errno == EINTR) continue;
+      if (put <= 0) return fail(ATTNRT_OUT_OF_MEMORY, "no memory for a copy of it: {}", errno_text());
+      done += put;
+    }
+  }
+  if (fcntl(copy.number(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) != 0) {
+    return fail(ATTNRT_INTERNAL, "its copy cannot be sealed: {}", errno_text());
+  }
+  return copy;
+}
+
+std::string sha256_hex(std::string_view bytes) {
+  std::array<char, SHA256_DIGEST_STRING_LENGTH> text{};
+  SHA256Data(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size(), text.data());
+  return text.data();
+}
+
+// Opens without following a trap: no FIFO blocks, no link leads out of the directories.
+Result<Descriptor> open_plugin(const std::string& path, const std::vector<std::string>& real_directories,
+                               int64_t* bytes) {
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (file.number() < 0) {
+    struct stat link {};
+    const bool dangling = errno == ENOENT && lstat(path.c_str(), &link) == 0 && S_ISLNK(link.st_mode);
+    if (dangling) return fail(ATTNRT_INTERNAL, "is a link to nothing");
+    return fail(ATTNRT_INTERNAL, "cannot be opened: {}", errno_text());
+  }
+  struct stat status {};
+  if (fstat(file.number(), &status) != 0) return fail(ATTNRT_INTERNAL, "cannot be read: {}", errno_text());
+  if (S_ISDIR(status.st_mode)) return fail(ATTNRT_INTERNAL, "is a directory, not a shared library");
+  if (!S_ISREG(status.st_mode)) return fail(ATTNRT_INTERNAL, "is no regular file");
+  if (status.st_size > kLargestFile) return fail(ATTNRT_INTERNAL, "is larger than 4 GiB");
+  std::string real = real_path(file);
+  if (real.empty()) {
+    std::error_code error;
+    real = std::filesystem::canonical(path, error);
+  }
+  if (!inside(real, real_directories)) {
+    return fail(ATTNRT_INTERNAL, "is a link to {}, outside the plugin directories; put the file itself there", real);
+  }
+  *bytes = status.st_size;
+  return file;
+}
+
+Result<void> examine(FoundPlugin& plugin, const std::vector<std::string>& real_directories) {
+  int64_t bytes = 0;
+  auto source = open_plugin(plugin.path, real_directories, &bytes);
+  if (!source) return tl::unexpected(source.error());
+  auto sealed = seal(*source, bytes, std::filesystem::path(plugin.path).filename());
+  if (!sealed) return tl::unexpected(sealed.error());
+  auto map = MappedFile::map(sealed->number());
+  if (!map) return tl::unexpected(map.error());
+  plugin.hash = sha256_hex(map->bytes());
+  const auto elf = read_plugin_elf(map->bytes());
+  if (!elf) return tl::unexpected(elf.error());
+  auto manifest = parse_manifest(elf->manifest, plugin.path);
+  if (!manifest) return tl::unexpected(manifest.error());
+  if (manifest->abi != ATTNRT_ABI_MAJOR) {
+    return fail(ATTNRT_UNSUPPORTED, "is built for plugin ABI {}; this runtime has ABI {}", manifest->abi,
+                ATTNRT_ABI_MAJOR);
+  }
+  if (!elf->exports_plugin) {
+    return fail(ATTNRT_UNSUPPORTED, "exports no symbol {}{}", ATTNRT_PLUGIN_SYMBOL,
+                elf->other_plugin_symbol.empty() ? "" : ", but " + elf->other_plugin_symbol);
+  }
+  plugin.manifest = std::move(*manifest);
+  plugin.file = std::move(*sealed);
+  return {};
+}
+
+std::vector<std::string> plugin_names(const std::string& directory, std::vector<std::string>& warnings) {
+  std::vector<std::string> names;
+  DIR* stream = opendir(directory.c_str());
+  if (stream == nullptr) {
+    warnings.push_back(fmt::format("plugin directory {}: {}", directory, errno_text()));
+    return names;
+  }
+  while (const dirent* entry = readdir(stream)) {
+    const std::string_view name = entry->d_name;
+    if (name.size() > kSuffix.size() && name.ends_with(kSuffix)) names.emplace_back(name);
+  }
+  closedir(stream);
+  std::sort(names.begin(), names.end());  // the order of a directory is random
+  return names;
+}
+
+}  // namespace
+
+Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {
+  std::swap(number_, other.number_);
+  return *this;
+}
+
+Descriptor::~Descriptor() {
+  if (number_ >= 0) close(number_);
+}
+
+std::string default_plugin_directory() {
+  Dl_info info{};
+  if (dladdr(reinterpret_cast<const void*>(&default_plugin_directory), &info) == 0) return {};
+  std::error_code error;
+  const auto here = std::filesystem::canonical(info.dli_fname, error).parent_path();
+  const auto beside = here / "attnrt" / "plugins";
+  if (std::filesystem::is_directory(beside, error)) return beside;
+  // The command stands in bin, beside the folder of libattnrt.so.
+  const auto library = std::filesystem::weakly_canonical(here / ATTNRT_LIBDIR_FROM_BINDIR, error);
+  const auto below = library / "attnrt" / "plugins";
+  return std::filesystem::is_directory(below, error) ? below : beside;
+}
+
+Discovery discover(const std::vector<std::string>& directories) {
+  Discovery found;
+  std::vector<std::string> real_directories;
+  for (const auto& directory : directories) {
+    std::error_code error;
+    const auto real = std::filesystem::canonical(directory, error);
+    if (!error) real_directories.push_back(real);
+  }
+  std::set<std::string> seen;
+  for (const auto& directory : directories) {
+    std::error_code error;
+    const std::string real = std::filesystem::canonical(directory, error);
+    if (!error && !seen.insert(real).second) continue;  // the same directory, named twice
+    for (const auto& name : plugin_names(directory, found.warnings)) {
+      auto plugin = std::make_shared<FoundPlugin>();
+      plugin->path = std::filesystem::path(directory) / name;
+      if (const auto examined = examine(*plugin, real_directories); !examined) {
+        plugin->fault = examined.error().message;
+        plugin->manifest.reset();
+      }
+      found.plugins.push_back(std::move(plugin));
+    }
+  }
+  return found;
+}
+
+}  // namespace attnrt::core

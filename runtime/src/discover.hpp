@@ -1,0 +1,50 @@
+// runtime/src/discover.hpp: directories into the plugins found there: their bytes, hash and manifest; no plugin code runs
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "manifest.hpp"
+#include "result.hpp"
+
+namespace attnrt::core {
+
+// A file descriptor that closes itself.
+class Descriptor {
+ public:
+  explicit Descriptor(int number = -1) : number_(number) {}
+  Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept;
+  ~Descriptor();
+  int number() const { return number_; }
+  int release() { return std::exchange(number_, -1); }
+
+ private:
+  int number_;
+};
+
+// One file named *.so in a plugin directory. Immutable. What was hashed and checked is what load maps: a sealed copy in
+// memory, so that nothing can change between check and use and the file can be overwritten in place.
+struct FoundPlugin {
+  std::string path;                  // as found: directory/name.so
+  std::string hash;                  // SHA-256 of its bytes, hex; "" if they could not be read
+  std::optional<Manifest> manifest;  // absent: see fault
+  std::string fault;                 // why it cannot be used, one line; "" if nothing is known against it
+  Descriptor file;                   // the sealed memory file; none if fault
+};
+
+struct Discovery {
+  std::vector<std::shared_ptr<const FoundPlugin>> plugins;  // in the order of directories, then of names
+  std::vector<std::string> warnings;                        // a directory that cannot be read
+};
+
+// The directory that holds plugins where the policy names none: attnrt/plugins beside libattnrt.so.
+std::string default_plugin_directory();
+
+// Scans the directories, not below them. Never fails: what is wrong with a file is its fault text. A link is followed only
+// to a file inside one of the directories.
+Discovery discover(const std::vector<std::string>& directories);
+
+}  // namespace attnrt::core

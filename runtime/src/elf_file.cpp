@@ -1,0 +1,144 @@
+// runtime/src/elf_file.cpp: the bytes of a shared library into what the runtime wants to know of it; the only user of libelf
+#include "elf_file.hpp"
+
+#include <attnrt/plugin.h>
+#include <gelf.h>
+#include <libelf.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <cstring>
+#include <memory>
+
+namespace attnrt::core {
+namespace {
+
+constexpr size_t kLargestManifest = 256 << 10;
+#if defined(__x86_64__)
+constexpr int kMachine = EM_X86_64;
+#elif defined(__aarch64__)
+constexpr int kMachine = EM_AARCH64;
+#elif defined(__riscv)
+constexpr int kMachine = EM_RISCV;
+#else
+#error "say here which ELF machine this is"
+#endif
+
+struct ElfEnd {
+  void operator()(Elf* elf) const { elf_end(elf); }
+};
+using ElfHandle = std::unique_ptr<Elf, ElfEnd>;
+
+bool within(uint64_t offset, uint64_t size, uint64_t whole) { return offset <= whole && size <= whole - offset; }
+
+tl::unexpected<Error> damaged(const char* what) {
+  return fail(ATTNRT_UNSUPPORTED, "is damaged: {} lies outside the file; copy it anew", what);
+}
+
+// The ELF header by itself, before libelf sees anything.
+Result<void> check_header(std::string_view bytes) {
+  Elf64_Ehdr header{};
+  if (bytes.size() < SELFMAG || std::memcmp(bytes.data(), ELFMAG, SELFMAG) != 0) {
+    return fail(ATTNRT_UNSUPPORTED, "is no ELF file; a plugin is a shared library");
+  }
+  if (bytes.size() < sizeof header) return damaged("its header");
+  std::memcpy(&header, bytes.data(), sizeof header);
+  if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_ident[EI_DATA] != ELFDATA2LSB || header.e_machine != kMachine) {
+    return fail(ATTNRT_UNSUPPORTED, "is built for another machine (ELF class {}, machine {}; expected 2, {})",
+                header.e_ident[EI_CLASS], header.e_machine, kMachine);
+  }
+  if (header.e_type != ET_DYN) return fail(ATTNRT_UNSUPPORTED, "is no shared library (ELF type {})", header.e_type);
+  if (header.e_phentsize != sizeof(Elf64_Phdr) || header.e_phnum == 0) {
+    return fail(ATTNRT_UNSUPPORTED, "is damaged: it has no segments");
+  }
+  if (!within(header.e_phoff, uint64_t{header.e_phnum} * sizeof(Elf64_Phdr), bytes.size())) {
+    return damaged("its table of segments");
+  }
+  if (header.e_shnum == 0 || header.e_shentsize != sizeof(Elf64_Shdr)) {
+    return fail(ATTNRT_UNSUPPORTED, "has no sections, so no .attnrt_manifest");
+  }
+  if (!within(header.e_shoff, uint64_t{header.e_shnum} * sizeof(Elf64_Shdr), bytes.size())) {
+    return damaged("its table of sections");
+  }
+  return {};
+}
+
+Result<void> check_segments(std::string_view bytes) {
+  Elf64_Ehdr header{};
+  std::memcpy(&header, bytes.data(), sizeof header);
+  bool loads = false;
+  for (int i = 0; i < header.e_phnum; ++i) {
+    Elf64_Phdr segment{};
+    std::memcpy(&segment, bytes.data() + header.e_phoff + static_cast<uint64_t>(i) * sizeof segment, sizeof segment);
+    loads = loads || segment.p_type == PT_LOAD;
+    const bool in_file = segment.p_type == PT_LOAD || segment.p_type == PT_DYNAMIC || segment.p_type == PT_NOTE;
+    if (in_file && !within(segment.p_offset, segment.p_filesz, bytes.size())) return damaged("a segment");
+    if (segment.p_type == PT_LOAD && segment.p_filesz > segment.p_memsz) return damaged("a segment");
+  }
+  if (!loads) return fail(ATTNRT_UNSUPPORTED, "is damaged: nothing of it would be loaded");
+  return {};
+}
+
+// The names that it defines for others, from .dynsym.
+void read_symbols(Elf* elf, Elf_Scn* section, const GElf_Shdr& header, PluginElf& plugin) {
+  Elf_Data* data = elf_getdata(section, nullptr);
+  if (data == nullptr || header.sh_entsize == 0) return;
+  const size_t count = data->d_size / sizeof(Elf64_Sym);
+  for (size_t i = 0; i < count; ++i) {
+    GElf_Sym symbol{};
+    if (gelf_getsym(data, static_cast<int>(i), &symbol) == nullptr || symbol.st_shndx == SHN_UNDEF) continue;
+    const char* name = elf_strptr(elf, header.sh_link, symbol.st_name);
+    if (name == nullptr) continue;
+    if (std::strcmp(name, ATTNRT_PLUGIN_SYMBOL) == 0) plugin.exports_plugin = true;
+    else if (std::strncmp(name, "attnrt_plugin_v", 15) == 0) plugin.other_plugin_symbol = name;
+  }
+}
+
+}  // namespace
+
+Result<MappedFile> MappedFile::map(int descriptor) {
+  struct stat status {};
+  if (fstat(descriptor, &status) != 0) return fail(ATTNRT_INTERNAL, "cannot be read: {}", std::strerror(errno));
+  if (status.st_size == 0) return fail(ATTNRT_UNSUPPORTED, "is empty");
+  const auto size = static_cast<size_t>(status.st_size);
+  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+  if (data == MAP_FAILED) return fail(ATTNRT_OUT_OF_MEMORY, "cannot be mapped: {}", std::strerror(errno));
+  return MappedFile(data, size);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) munmap(data_, size_);
+}
+
+Result<PluginElf> read_plugin_elf(std::string_view bytes) {
+  if (auto checked = check_header(bytes); !checked) return tl::unexpected(checked.error());
+  if (auto checked = check_segments(bytes); !checked) return tl::unexpected(checked.error());
+  elf_version(EV_CURRENT);
+  // elf_memory asks for a writable pointer; nothing writes through it.
+  const ElfHandle elf(elf_memory(const_cast<char*>(bytes.data()), bytes.size()));
+  size_t names = 0;
+  if (!elf || elf_kind(elf.get()) != ELF_K_ELF || elf_getshdrstrndx(elf.get(), &names) != 0) {
+    return fail(ATTNRT_UNSUPPORTED, "is damaged: {}", elf_errmsg(-1));
+  }
+  PluginElf plugin;
+  bool has_manifest = false;
+  for (Elf_Scn* section = nullptr; (section = elf_nextscn(elf.get(), section)) != nullptr;) {
+    GElf_Shdr header{};
+    if (gelf_getshdr(section, &header) == nullptr) return damaged("a section");
+    if (header.sh_type == SHT_NOBITS) continue;
+    if (!within(header.sh_offset, header.sh_size, bytes.size())) return damaged("a section");
+    if (header.sh_type == SHT_DYNSYM) read_symbols(elf.get(), section, header, plugin);
+    const char* name = elf_strptr(elf.get(), names, header.sh_name);
+    if (name == nullptr || std::strcmp(name, ".attnrt_manifest") != 0) continue;
+    if (header.sh_size > kLargestManifest) {
+      return fail(ATTNRT_UNSUPPORTED, "has a manifest of {} bytes; at most {} are read", header.sh_size,
+                  kLargestManifest);
+    }
+    plugin.manifest.assign(bytes.data() + header.sh_offset, header.sh_size);
+    has_manifest = true;
+  }
+  if (!has_manifest) return fail(ATTNRT_UNSUPPORTED, "has no section .attnrt_manifest; is it an attnrt plugin?");
+  return plugin;
+}
+
+}  // namespace attnrt::core

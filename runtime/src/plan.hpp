@@ -1,0 +1,74 @@
+// runtime/src/plan.hpp: a Decision into a Plan: prepared work with its workspace; keeps its backend alive
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "select.hpp"
+
+namespace attnrt::core {
+
+class Staging;  // staging.hpp
+
+// Memory of one device, given back when it goes.
+class DeviceMemory {
+ public:
+  DeviceMemory() = default;
+  DeviceMemory(DeviceMemory&& other) noexcept;
+  DeviceMemory& operator=(DeviceMemory&& other) noexcept;
+  ~DeviceMemory();
+  enum class Kind { host, device, pinned };
+  static Result<DeviceMemory> allocate(std::shared_ptr<const Backend> backend, const Device& device, Kind kind,
+                                       int64_t bytes, int64_t alignment);
+  void* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  std::shared_ptr<const Backend> backend_;
+  int32_t device_id_ = 0;
+  Kind kind_ = Kind::host;
+  void* data_ = nullptr;
+  size_t alignment_ = 64;
+  int64_t bytes_ = 0;
+};
+
+// OWNERSHIP: owns the plugin's plan, the workspace and staging buffers, shares the backend. THREADS: one run at a time.
+class Plan {
+ public:
+  ~Plan();
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+
+  const Problem& problem() const { return problem_; }             // as asked
+  const Problem& device_problem() const { return device_problem_; }  // as the backend sees it
+  const std::string& backend_name() const { return backend_->manifest().name; }
+  const std::string& version() const { return backend_->manifest().version_text; }
+  const std::string& kernel() const { return kernel_; }
+  const Device& device() const { return device_; }
+  const Backend& backend() const { return *backend_; }
+  int64_t workspace_bytes() const { return workspace_bytes_; }
+  int64_t workspace_alignment() const { return workspace_alignment_; }
+  void* workspace() const { return workspace_.data(); }
+  void* plugin_plan() const { return plugin_plan_; }
+  Staging* staging() const { return staging_.get(); }
+
+ private:
+  friend Result<std::unique_ptr<Plan>> make_plan(const Decision& decision, const Verdict& verdict);
+  Plan() = default;
+
+  std::shared_ptr<const Backend> backend_;
+  Device device_;
+  Problem problem_{}, device_problem_{};
+  void* plugin_plan_ = nullptr;
+  bool planned_ = false;
+  std::string kernel_;
+  int64_t workspace_bytes_ = 0;
+  int64_t workspace_alignment_ = 64;
+  DeviceMemory workspace_;
+  std::unique_ptr<Staging> staging_;
+};
+
+// Errors: the plugin's own (UNSUPPORTED, OUT_OF_MEMORY, INTERNAL, ...), with the backend's name in front.
+Result<std::unique_ptr<Plan>> make_plan(const Decision& decision, const Verdict& verdict);
+
+}  // namespace attnrt::core

@@ -1,0 +1,46 @@
+// runtime/src/result.cpp: statuses and foreign text into what a message can hold
+#include "result.hpp"
+
+namespace attnrt::core {
+
+const char* status_name(attnrt_status status) {
+  switch (status) {
+    case ATTNRT_OK:
+      return "ok";
+    case ATTNRT_UNSUPPORTED:
+      return "unsupported";
+    case ATTNRT_OUT_OF_MEMORY:
+      return "out of memory";
+    case ATTNRT_INVALID_ARGUMENT:
+      return "invalid argument";
+    case ATTNRT_INTERNAL:
+      return "internal error";
+    case ATTNRT_DEVICE_LOST:
+      return "device lost";
+    case ATTNRT_NOT_FOUND:
+      return "not found";
+    default:
+      return "unknown status";
+  }
+}
+
+std::string shown(std::string_view text) {
+  constexpr size_t limit = 60;
+  if (text.empty()) return "\"\"";
+  std::string result;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const bool starts_character = (byte & 0xC0U) != 0x80U;  // never cut inside a UTF-8 character
+    if (i >= limit && starts_character) return result + "...";
+    if (byte == '\n') {
+      result += "\\n";
+    } else if (byte < 0x20 || byte == 0x7F) {
+      result += fmt::format("\\x{:02x}", byte);
+    } else {
+      result += text[i];
+    }
+  }
+  return result;
+}
+
+}  // namespace attnrt::core

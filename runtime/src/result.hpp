@@ -1,0 +1,33 @@
+// runtime/src/result.hpp: what a step gives: a value, or an error with a status and one line of text
+#pragma once
+
+#include <attnrt/plugin.h>
+#include <fmt/format.h>
+
+#include <string>
+#include <string_view>
+#include <tl/expected.hpp>
+#include <utility>
+
+namespace attnrt::core {
+
+struct Error {
+  attnrt_status code = ATTNRT_INTERNAL;
+  std::string message;  // where, what was found, what was expected, what to do
+};
+
+template <class T>
+using Result = tl::expected<T, Error>;
+
+template <class... Arguments>
+tl::unexpected<Error> fail(attnrt_status code, fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+  return tl::unexpected<Error>({code, fmt::format(format, std::forward<Arguments>(arguments)...)});
+}
+
+// ok, unsupported, out of memory, invalid argument, internal error, device lost, not found
+const char* status_name(attnrt_status status);
+
+// Foreign text as it may stand in a one-line message: unprintable bytes escaped, cut after 60 characters, "" if empty.
+std::string shown(std::string_view text);
+
+}  // namespace attnrt::core

@@ -1,0 +1,282 @@
+// runtime/src/runtime.cpp: the road as one object: config, policy, discover, load, select, plan, run
+#include "runtime.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "cache.hpp"
+
+namespace attnrt::core {
+namespace {
+
+struct PolicySource {
+  std::string file, text;
+};
+
+Result<PolicySource> read_policy(const RuntimeOptions& options, const Environment& environment) {
+  if (options.policy_text) return PolicySource{"policy", *options.policy_text};
+  const std::optional<std::string>& path = options.policy_path ? options.policy_path : environment.policy;
+  if (!path) return PolicySource{};
+  std::ifstream file(*path, std::ios::binary);
+  std::ostringstream text;
+  if (!file || !(text << file.rdbuf())) {
+    const std::string by = options.policy_path ? "" : " (ATTNRT_POLICY)";
+    return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} cannot be read: {}", *path, by, std::strerror(errno));
+  }
+  const bool in_current_folder = path->find('/') == std::string::npos;  // a folder that its directories are relative to
+  return PolicySource{in_current_folder ? "./" + *path : *path, text.str()};
+}
+
+std::vector<std::string> split_path(const std::string& path) {
+  std::vector<std::string> directories;
+  std::istringstream stream(path);
+  for (std::string directory; std::getline(stream, directory, ':');) {
+    if (!directory.empty()) directories.push_back(directory);  // an empty one would be the current directory
+  }
+  return directories;
+}
+
+void log_to_stderr(int32_t severity, const std::string& text) {
+  static constexpr const char* kNames[] = {"debug", "info", "warning", "error"};
+  std::fprintf(stderr, "attnrt: %s: %s\n", kNames[std::clamp(severity, 0, 3)], text.c_str());
+}
+
+std::shared_ptr<Services> make_services(const RuntimeOptions& options, const Config& config) {
+  auto services = std::make_shared<Services>();
+  const auto count = options.thread_count > 0 ? options.thread_count : static_cast<int32_t>(config.threads.value);
+  services->threads = options.parallel_for != nullptr
+                          ? Threads::borrowed(std::max(count, 1), options.parallel_for, options.parallel_self)
+                          : Threads::pool(count);
+  services->log = options.log;
+  if (!services->log) {
+    services->log = [level = config.log_level.value](int32_t severity, const std::string& text) {
+      if (severity >= level) log_to_stderr(severity, text);
+    };
+  }
+  return services;
+}
+
+bool names_device(const Manifest& manifest, std::string_view device) {
+  return std::find(manifest.devices.begin(), manifest.devices.end(), device) != manifest.devices.end();
+}
+
+int32_t device_type_of(std::string_view name) {
+  for (const int32_t type : {ATTNRT_DEVICE_CPU, ATTNRT_DEVICE_CUDA, ATTNRT_DEVICE_ROCM}) {
+    if (name == device_name(type)) return type;
+  }
+  return ATTNRT_DEVICE_CPU;
+}
+
+// May the device serve tensors that live where the problem says? Staging copies from the host to a device, not between
+// devices.
+bool serves(const Device& device, const Problem& problem, bool staging) {
+  if (device.type != problem.device_type) return staging && problem.device_type == ATTNRT_DEVICE_CPU;
+  return device.type == ATTNRT_DEVICE_CPU || device.id == problem.device_id;
+}
+
+}  // namespace
+
+void Snapshot::load(Entry& entry) const {
+  std::call_once(entry.once, [&] {
+    auto loaded = core::load(entry.plugin, entry.options, services, config->load_by_path.value);
+    if (loaded) {
+      entry.backend = std::move(*loaded);
+    } else {
+      entry.fault = loaded.error().message;
+      services->log(ATTNRT_LOG_WARNING, fmt::format("load: {}: {}", entry.plugin->path, entry.fault));
+    }
+  });
+}
+
+Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
+  if (options.policy_path && options.policy_text) {
+    return fail(ATTNRT_INVALID_ARGUMENT, "config: a policy file and a policy text are given; expected one of them");
+  }
+  if (options.parallel_for != nullptr && options.thread_count < 1) {
+    return fail(ATTNRT_INVALID_ARGUMENT, "config: parallel_for is given with thread_count {}; expected at least 1",
+                options.thread_count);
+  }
+  std::unique_ptr<Runtime> runtime(new Runtime);
+  runtime->options_ = std::move(options);
+  auto snapshot = runtime->take_snapshot(nullptr);
+  if (!snapshot) return tl::unexpected(snapshot.error());
+  runtime->snapshot_.store(std::move(*snapshot));
+  return runtime;
+}
+
+Runtime::Runtime() : decisions_(std::make_unique<DecisionCache>()), plans_(std::make_unique<PlanCache>()) {}
+Runtime::~Runtime() = default;
+
+Result<std::shared_ptr<Snapshot>> Runtime::take_snapshot(const Snapshot* previous) const {
+  const Environment environment = read_environment();
+  const auto source = read_policy(options_, environment);
+  if (!source) return tl::unexpected(source.error());
+  auto config = read_config(source->text, source->file, environment);
+  if (!config) return tl::unexpected(config.error());
+
+  auto snapshot = std::make_shared<Snapshot>();
+  snapshot->config = std::make_shared<const Config>(std::move(*config));
+  snapshot->policy_file = source->file;
+  const auto& directories = snapshot->config->directories;
+  snapshot->directories = options_.plugin_path ? split_path(*options_.plugin_path) : directories.value;
+  snapshot->directories_origin = options_.plugin_path ? "call" : directories.origin;
+  if (snapshot->directories.empty() && !options_.plugin_path) snapshot->directories = {default_plugin_directory()};
+  const bool same_threads = previous != nullptr && previous->config->threads.value == snapshot->config->threads.value;
+  snapshot->services = same_threads ? previous->services : make_services(options_, *snapshot->config);
+
+  Discovery found = discover(snapshot->directories);
+  for (const auto& warnings : {environment.warnings, snapshot->config->warnings, found.warnings}) {
+    for (const auto& warning : warnings) snapshot->services->log(ATTNRT_LOG_WARNING, warning);
+  }
+  for (auto& plugin : found.plugins) {
+    Options options;
+    if (plugin->manifest) {
+      const auto settings = snapshot->config->backends.find(plugin->manifest->name);
+      if (settings != snapshot->config->backends.end()) options = settings->second.options;
+    }
+    std::shared_ptr<Snapshot::Entry> entry;
+    if (same_threads && !plugin->hash.empty()) {  // the same bytes with the same options stay open as they are
+      for (const auto& old : previous->entries) {
+        const bool same = old->plugin->hash == plugin->hash && old->plugin->path == plugin->path;
+        if (same && old->options == options && plugin->fault.empty()) entry = old;
+      }
+    }
+    if (!entry) {
+      entry = std::make_shared<Snapshot::Entry>();
+      entry->plugin = std::move(plugin);
+      entry->options = std::move(options);
+    }
+    snapshot->entries.push_back(std::move(entry));
+  }
+  return snapshot;
+}
+
+Result<void> Runtime::reload() {
+  const std::lock_guard lock(reload_mutex_);
+  auto next = take_snapshot(snapshot_.load().get());
+  if (!next) return tl::unexpected(next.error());
+  snapshot_.store(std::move(*next));
+  decisions_->clear();
+  plans_->clear();
+  return {};
+}
+
+std::vector<PluginRow> Runtime::plugins() const {
+  const auto snapshot = snapshot_.load();
+  std::vector<PluginRow> rows;
+  for (const auto& entry : snapshot->entries) {
+    PluginRow row{entry->plugin, "broken", entry->plugin->fault, {}};
+    if (row.reason.empty()) {
+      row.reason = switched_off(*snapshot->config, entry->plugin->manifest->name);
+      if (!row.reason.empty()) row.state = "disabled";
+    }
+    if (row.reason.empty()) {
+      snapshot->load(*entry);
+      row.reason = entry->fault;
+      if (entry->backend) {
+        row.devices = entry->backend->devices();
+        row.state = row.devices.empty() ? "no device" : "ready";
+        if (row.devices.empty()) row.reason = entry->backend->no_devices_because();
+      }
+    }
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& problem, const std::string& arch,
+                                  const Call& call, bool suppose) const {
+  const Config& config = *snapshot.config;
+  std::vector<Candidate> candidates;
+  std::vector<Bystander> bystanders;
+  for (const auto& entry : snapshot.entries) {
+    const auto& plugin = entry->plugin;
+    if (!plugin->fault.empty()) {
+      bystanders.push_back({plugin, plugin->fault});
+      continue;
+    }
+    const Manifest& manifest = *plugin->manifest;
+    const bool named = names_device(manifest, device_name(problem.device_type));
+    const bool staged = config.staging.value && problem.device_type == ATTNRT_DEVICE_CPU;
+    if (!named && !staged) {
+      bystanders.push_back({plugin, fmt::format("is for {}; the tensors are on {}", fmt::join(manifest.devices, ", "),
+                                                device_name(problem.device_type))});
+      continue;
+    }
+    const Device supposed{named ? problem.device_type : device_type_of(manifest.devices.front()), problem.device_id, arch,
+                          "", 0};
+    if (!switched_off(config, manifest.name).empty()) {
+      candidates.push_back({plugin, nullptr, supposed});  // the policy says why it is out; its code need not run for that
+      continue;
+    }
+    snapshot.load(*entry);
+    if (!entry->backend) {
+      bystanders.push_back({plugin, entry->fault});
+      continue;
+    }
+    bool present = false;
+    for (const Device& device : entry->backend->devices()) {
+      if (!serves(device, problem, config.staging.value)) continue;
+      if (!arch.empty() && device.type != ATTNRT_DEVICE_CPU && !arch_matches(arch, device.arch)) continue;
+      candidates.push_back({plugin, entry->backend, device});
+      present = true;
+    }
+    if (present) continue;
+    if (suppose && named) {
+      candidates.push_back({plugin, nullptr, supposed});
+    } else {
+      const std::string& why = entry->backend->no_devices_because();
+      bystanders.push_back({plugin, why.empty() ? fmt::format("has no {} {}", device_name(problem.device_type),
+                                                              problem.device_id)
+                                                : "no device: " + why});
+    }
+  }
+  return select(Policy(snapshot.config, call), candidates, std::move(bystanders), problem, arch);
+}
+
+std::shared_ptr<const Decision> Runtime::decide(const Problem& problem, const Call& call) {
+  auto snapshot = snapshot_.load();
+  if (auto known = decisions_->find(snapshot.get(), problem, call)) return known;
+  auto decision = std::make_shared<const Decision>(decide_uncached(*snapshot, problem, "", call, false));
+  if (!decision->fallback.empty() && snapshot->config->on_fallback.value == OnFallback::warn) {
+    snapshot->services->log(ATTNRT_LOG_WARNING,
+                            fmt::format("select: fell back from {}; for {}", decision->fallback, describe(problem)));
+  }
+  decisions_->insert(std::move(snapshot), problem, call, decision);
+  return decision;
+}
+
+Decision Runtime::explain(const Problem& problem, const std::string& arch, const Call& call) const {
+  return decide_uncached(*snapshot_.load(), problem, arch, call, true);
+}
+
+bool Runtime::may_fail_over(attnrt_status status, const Decision& decision, size_t at) {
+  const bool another_may_do =
+      status == ATTNRT_UNSUPPORTED || status == ATTNRT_OUT_OF_MEMORY || status == ATTNRT_INTERNAL;
+  return another_may_do && at + 1 < decision.verdicts.size() && decision.verdicts[at + 1].answer == Answer::yes;
+}
+
+Result<Runtime::Placed> Runtime::plan_from(const Decision& decision, size_t first) {
+  for (size_t at = first;; ++at) {
+    auto plan = make_plan(decision, decision.verdicts[at]);
+    if (plan) {
+      plans_made_.fetch_add(1, std::memory_order_relaxed);
+      return Placed{std::move(*plan), at};
+    }
+    if (!may_fail_over(plan.error().code, decision, at)) return tl::unexpected(plan.error());
+    snapshot_.load()->services->log(ATTNRT_LOG_WARNING, plan.error().message + "; the next candidate is taken");
+  }
+}
+
+Result<std::unique_ptr<Plan>> Runtime::plan(const Problem& problem, const Call& call) {
+  const auto decision = decide(problem, call);
+  if (decision->status != ATTNRT_OK) return tl::unexpected(Error{decision->status, decision->message});
+  auto placed = plan_from(*decision, 0);
+  if (!placed) return tl::unexpected(placed.error());
+  return std::move(placed->plan);
+}
+
+}  // namespace attnrt::core

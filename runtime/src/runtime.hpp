@@ -1,0 +1,104 @@
+// runtime/src/runtime.hpp: the road as one object: config, policy, discover, load, select, plan, run
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config.hpp"
+#include "discover.hpp"
+#include "load.hpp"
+#include "plan.hpp"
+#include "policy.hpp"
+#include "select.hpp"
+
+namespace attnrt::core {
+
+struct RuntimeOptions {
+  int32_t thread_count = 0;                 // 0: the policy's
+  std::optional<std::string> policy_path;   // absent: $ATTNRT_POLICY, else built-in
+  std::optional<std::string> policy_text;
+  std::optional<std::string> plugin_path;   // directories separated by ':'
+  std::function<void(int32_t severity, const std::string& text)> log;  // empty: stderr, warnings and worse
+  attnrt_parallel_for parallel_for = nullptr;
+  void* parallel_self = nullptr;
+};
+
+class DecisionCache;  // cache.hpp
+class PlanCache;
+
+// Everything that a selection looks at, as of one open or reload. Immutable but for backends, which are loaded when a
+// problem first asks for their kind of device.
+class Snapshot {
+ public:
+  struct Entry {
+    std::shared_ptr<const FoundPlugin> plugin;
+    Options options;
+    std::once_flag once;
+    std::shared_ptr<const Backend> backend;  // after once: absent if it could not be loaded
+    std::string fault;                       // after once: why
+  };
+  std::shared_ptr<const Config> config;
+  std::string policy_file;  // "" : built-in
+  std::vector<std::string> directories;
+  std::string directories_origin;
+  std::vector<std::shared_ptr<Entry>> entries;
+  std::shared_ptr<Services> services;
+
+  void load(Entry& entry) const;  // once, from any thread
+};
+
+// One row of `attnrt list`.
+struct PluginRow {
+  std::shared_ptr<const FoundPlugin> plugin;
+  std::string state;   // ready, no device, disabled, broken
+  std::string reason;  // why it is not ready
+  std::vector<Device> devices;
+};
+
+// THREADS: any call from any threads at once.
+class Runtime {
+ public:
+  static Result<std::unique_ptr<Runtime>> open(RuntimeOptions options);
+  ~Runtime();
+
+  Result<void> reload();
+  std::vector<PluginRow> plugins() const;  // loads what is not loaded yet
+
+  // Never fails: a problem that nothing supports is a Decision too. The pointer is shared with the cache.
+  std::shared_ptr<const Decision> decide(const Problem& problem, const Call& call);
+  // As if a device of this arch were there (by manifests alone, where it is not).
+  Decision explain(const Problem& problem, const std::string& arch, const Call& call) const;
+
+  Result<std::unique_ptr<Plan>> plan(const Problem& problem, const Call& call);
+  attnrt_status attention(const Problem& attributes, const attnrt_args& args, const Call& call, attnrt_error* error);
+
+  std::shared_ptr<const Snapshot> snapshot() const { return snapshot_.load(); }
+  int64_t plans_made() const { return plans_made_.load(); }
+
+ private:
+  struct Placed {
+    std::unique_ptr<Plan> plan;
+    size_t candidate;  // its place in the decision
+  };
+  Runtime();
+  Result<std::shared_ptr<Snapshot>> take_snapshot(const Snapshot* previous) const;
+  // suppose: a device that is not here is judged by the manifests that name it.
+  Decision decide_uncached(const Snapshot& snapshot, const Problem& problem, const std::string& arch, const Call& call,
+                           bool suppose) const;
+  // Prepares the first candidate, from `first` on, whose plan succeeds.
+  Result<Placed> plan_from(const Decision& decision, size_t first);
+  static bool may_fail_over(attnrt_status status, const Decision& decision, size_t at);
+
+  RuntimeOptions options_;
+  std::mutex reload_mutex_;
+  std::atomic<std::shared_ptr<const Snapshot>> snapshot_;
+  std::atomic<int64_t> plans_made_{0};
+  const std::unique_ptr<DecisionCache> decisions_;
+  const std::unique_ptr<PlanCache> plans_;
+};
+
+}  // namespace attnrt::core

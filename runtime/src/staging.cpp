@@ -1,0 +1,160 @@
+// runtime/src/staging.cpp: host tensors into dense copies on a device and results back, through attnrt.memory/1
+#include "staging.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace attnrt::core {
+namespace {
+
+constexpr int64_t kAlignment = 256;
+
+int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// The same tensor without gaps; what is broadcast stays so (stride 0), and is stored once.
+attnrt_tensor dense(const attnrt_tensor& tensor, int64_t* elements) {
+  attnrt_tensor copy = tensor;
+  *elements = 1;
+  for (int32_t i = tensor.ndim - 1; i >= 0; --i) {
+    const bool broadcast = tensor.stride[i] == 0 && tensor.shape[i] > 1;
+    copy.stride[i] = broadcast ? 0 : *elements;
+    if (!broadcast) *elements *= tensor.shape[i];
+  }
+  return copy;
+}
+
+// Copies every element that is stored, from one layout of a tensor into another.
+void copy_elements(const attnrt_tensor& from, const attnrt_tensor& to) {
+  const int64_t bytes = dtype_bytes(from.dtype);
+  std::array<int64_t, 4> shape{1, 1, 1, 1};
+  std::array<int64_t, 4> step_from{};
+  std::array<int64_t, 4> step_to{};
+  for (int32_t i = 0; i < from.ndim; ++i) {
+    const size_t at = static_cast<size_t>(i + 4 - from.ndim);
+    const bool broadcast = to.stride[i] == 0 && from.stride[i] == 0;
+    shape[at] = broadcast ? std::min<int64_t>(from.shape[i], 1) : from.shape[i];
+    step_from[at] = from.stride[i] * bytes;
+    step_to[at] = to.stride[i] * bytes;
+  }
+  const bool rows = shape[3] <= 1 || (step_from[3] == bytes && step_to[3] == bytes);
+  const int64_t columns = rows ? 1 : shape[3];
+  const auto row_bytes = static_cast<size_t>(rows ? bytes * shape[3] : bytes);
+  const char* source = static_cast<const char*>(from.data);
+  char* target = static_cast<char*>(to.data);
+  for (int64_t a = 0; a < shape[0]; ++a) {
+    for (int64_t b = 0; b < shape[1]; ++b) {
+      for (int64_t c = 0; c < shape[2]; ++c) {
+        for (int64_t d = 0; d < columns; ++d) {
+          std::memcpy(target + a * step_to[0] + b * step_to[1] + c * step_to[2] + d * step_to[3],
+                      source + a * step_from[0] + b * step_from[1] + c * step_from[2] + d * step_from[3], row_bytes);
+        }
+      }
+    }
+  }
+}
+
+struct Part {
+  attnrt_tensor attnrt_args::*tensor;
+  bool output;
+};
+
+constexpr Part kParts[] = {
+    {&attnrt_args::q, false},           {&attnrt_args::k, false},          {&attnrt_args::v, false},
+    {&attnrt_args::mask, false},        {&attnrt_args::alibi_slopes, false}, {&attnrt_args::sinks, false},
+    {&attnrt_args::kv_lengths, false},  {&attnrt_args::offsets_q, false},  {&attnrt_args::offsets_kv, false},
+    {&attnrt_args::page_table, false},  {&attnrt_args::out, true},         {&attnrt_args::lse, true},
+};
+
+}  // namespace
+
+// Where one tensor stands in both buffers.
+struct Staging::Slot {
+  attnrt_tensor packed;
+  int64_t offset = 0, bytes = 0;
+};
+
+Result<std::unique_ptr<Staging>> Staging::make(std::shared_ptr<const Backend> backend, const Device& device) {
+  std::unique_ptr<Staging> staging(new Staging(std::move(backend), device));
+  const Backend& mover = *staging->backend_;
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  const attnrt_status status = mover.memory()->stream_create(mover.instance(), device.id, &staging->stream_, &error);
+  if (status != ATTNRT_OK) return fail(status, "plan: {}: no stream: {}", mover.manifest().name, error.message);
+  return staging;
+}
+
+Staging::~Staging() {
+  if (stream_ != nullptr) backend_->memory()->stream_destroy(backend_->instance(), device_.id, stream_);
+}
+
+attnrt_status Staging::grow(int64_t bytes, attnrt_error* error) {
+  if (on_device_.bytes() >= bytes && pinned_.bytes() >= bytes) return ATTNRT_OK;
+  const auto rounded = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(bytes, 1))));
+  for (auto [memory, kind] : {std::pair{&on_device_, DeviceMemory::Kind::device}, {&pinned_, DeviceMemory::Kind::pinned}}) {
+    *memory = DeviceMemory();  // the old one first: both may not fit
+    auto larger = DeviceMemory::allocate(backend_, device_, kind, rounded, kAlignment);
+    if (!larger) return attnrt_fail(error, larger.error().code, "%s", larger.error().message.c_str());
+    *memory = std::move(*larger);
+  }
+  return ATTNRT_OK;
+}
+
+attnrt_status Staging::copy(int64_t offset, int64_t bytes, int32_t direction, attnrt_error* error) {
+  if (bytes == 0) return ATTNRT_OK;
+  char* here = static_cast<char*>(pinned_.data()) + offset;
+  char* there = static_cast<char*>(on_device_.data()) + offset;
+  const bool to_device = direction == ATTNRT_COPY_TO_DEVICE;
+  return backend_->memory()->copy(backend_->instance(), device_.id, to_device ? there : here, to_device ? here : there,
+                                  bytes, direction, stream_, error);
+}
+
+attnrt_status Staging::run(const Plan& plan, const attnrt_args& host, attnrt_error* error) {
+  std::array<Slot, std::size(kParts)> slots{};
+  int64_t total = 0;
+  for (size_t i = 0; i < slots.size(); ++i) {
+    const attnrt_tensor& tensor = host.*kParts[i].tensor;
+    if (tensor.data == nullptr) continue;
+    int64_t elements = 0;
+    slots[i].packed = dense(tensor, &elements);
+    slots[i].bytes = elements * dtype_bytes(tensor.dtype);
+    slots[i].offset = total;
+    total = aligned(total + slots[i].bytes);
+  }
+  if (const attnrt_status status = grow(total, error); status != ATTNRT_OK) return status;
+
+  attnrt_args args = host;
+  args.workspace = plan.workspace();
+  args.workspace_bytes = plan.workspace_bytes();
+  args.stream = stream_;
+  for (size_t i = 0; i < slots.size(); ++i) {
+    Slot& slot = slots[i];
+    const attnrt_tensor& tensor = host.*kParts[i].tensor;
+    if (tensor.data == nullptr) continue;
+    // Packed queries leave rows past the last offset untouched: those have to make the way and back.
+    if (!kParts[i].output || plan.problem().varlen != 0) {
+      slot.packed.data = static_cast<char*>(pinned_.data()) + slot.offset;
+      copy_elements(tensor, slot.packed);
+      if (auto status = copy(slot.offset, slot.bytes, ATTNRT_COPY_TO_DEVICE, error); status != ATTNRT_OK) return status;
+    }
+    args.*kParts[i].tensor = slot.packed;
+    (args.*kParts[i].tensor).data = static_cast<char*>(on_device_.data()) + slot.offset;
+  }
+  attnrt_status status = plan.backend().run(plan.plugin_plan(), plan.device_problem(), args, error);
+  for (size_t i = 0; i < slots.size() && status == ATTNRT_OK; ++i) {
+    if (kParts[i].output) status = copy(slots[i].offset, slots[i].bytes, ATTNRT_COPY_TO_HOST, error);
+  }
+  // Also after a failure: the buffers must be quiet before anybody reuses them.
+  const attnrt_status waited =
+      backend_->memory()->stream_synchronize(backend_->instance(), device_.id, stream_, status == ATTNRT_OK ? error : nullptr);
+  if (status == ATTNRT_OK) status = waited;
+  if (status != ATTNRT_OK) return status;
+  for (size_t i = 0; i < slots.size(); ++i) {
+    const attnrt_tensor& tensor = host.*kParts[i].tensor;
+    if (!kParts[i].output || tensor.data == nullptr) continue;
+    slots[i].packed.data = static_cast<char*>(pinned_.data()) + slots[i].offset;
+    copy_elements(slots[i].packed, tensor);
+  }
+  return ATTNRT_OK;
+}
+
+}  // namespace attnrt::core

@@ -1,0 +1,135 @@
+// runtime/src/threads.cpp: a thread count into parallel_for: the runtime's pool (oneTBB), or the application's own threads
+#include "threads.hpp"
+
+#include <tbb/blocked_range.h>
+#include <tbb/info.h>
+#include <tbb/parallel_for.h>
+#include <tbb/partitioner.h>
+#include <tbb/task_arena.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+namespace attnrt::core {
+namespace {
+
+class Pool final : public Threads {
+ public:
+  explicit Pool(int32_t count) : Threads(count), arena_(count) {}
+
+  void parallel_for(int64_t count, attnrt_parallel_body body, void* arg) override {
+    if (count <= 0) return;
+    if (count == 1 || count_ == 1) {  // nothing to share: stay on this thread, wake nobody
+      for (int64_t index = 0; index < count; ++index) body(arg, index, 0);
+      return;
+    }
+    Work work{body, arg, {}};
+    arena_.execute([&work, count] {
+      work.started.store(1, std::memory_order_release);
+      tbb::parallel_for(
+          tbb::blocked_range<int64_t>(0, count, 1),
+          [&work](const tbb::blocked_range<int64_t>& range) {
+            // The library's own hand-over is invisible to ThreadSanitizer (it is not built with it); this counter says
+            // the same thing in a way that it sees: what was written before parallel_for is seen by the body, and what
+            // the body wrote is seen after it.
+            (void)work.started.load(std::memory_order_acquire);
+            const int32_t worker = tbb::this_task_arena::current_thread_index();
+            for (int64_t index = range.begin(); index != range.end(); ++index) work.body(work.arg, index, worker);
+            work.started.fetch_add(1, std::memory_order_acq_rel);
+          },
+          tbb::simple_partitioner());
+      (void)work.started.load(std::memory_order_acquire);
+    });
+    (void)work.started.load(std::memory_order_acquire);
+  }
+
+ private:
+  struct Work {
+    attnrt_parallel_body body;
+    void* arg;
+    std::atomic<int64_t> started;
+  };
+  tbb::task_arena arena_;
+};
+
+class Borrowed final : public Threads {
+ public:
+  Borrowed(int32_t count, attnrt_parallel_for function, void* self)
+      : Threads(count), function_(function), self_(self) {}
+  void parallel_for(int64_t count, attnrt_parallel_body body, void* arg) override {
+    if (count > 0) function_(self_, count, body, arg);
+  }
+
+ private:
+  attnrt_parallel_for function_;
+  void* self_;
+};
+
+std::string first_line(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+// The tightest quota from this process's cgroup up to the root; 0: none.
+double cgroup_cpus() {
+  std::ifstream memberships("/proc/self/cgroup");
+  double tightest = 0;
+  const auto consider = [&tightest](double cpus) {
+    if (cpus > 0 && (tightest == 0 || cpus < tightest)) tightest = cpus;
+  };
+  for (std::string line; std::getline(memberships, line);) {
+    const size_t controllers = line.find(':');
+    const size_t path_at = line.find(':', controllers + 1);
+    if (controllers == std::string::npos || path_at == std::string::npos) continue;
+    const std::string names = line.substr(controllers + 1, path_at - controllers - 1);
+    std::string path = line.substr(path_at + 1);
+    const bool second_version = names.empty();
+    if (!second_version && names.find("cpu") == std::string::npos) continue;
+    for (;;) {
+      if (second_version) {
+        consider(cpus_of_cpu_max(first_line("/sys/fs/cgroup" + path + "/cpu.max").c_str()));
+      } else {
+        const std::string folder = "/sys/fs/cgroup/cpu" + path;
+        const std::string quota = first_line(folder + "/cpu.cfs_quota_us");
+        consider(cpus_of_cpu_max((quota + " " + first_line(folder + "/cpu.cfs_period_us")).c_str()));
+      }
+      const size_t slash = path.rfind('/');
+      if (slash == std::string::npos) break;
+      path.resize(slash);
+    }
+  }
+  return tightest;
+}
+
+}  // namespace
+
+double cpus_of_cpu_max(const char* text) {
+  double quota = 0;
+  double period = 0;
+  std::istringstream words(text);
+  if (!(words >> quota >> period) || quota <= 0 || period <= 0) return 0;  // "max 100000", or -1: no quota
+  return quota / period;
+}
+
+int32_t usable_cpus() {
+  const int32_t cpus = std::max(1, tbb::info::default_concurrency());  // honours the affinity mask
+  const double quota = cgroup_cpus();
+  return quota > 0 ? std::clamp(static_cast<int32_t>(std::ceil(quota)), 1, cpus) : cpus;
+}
+
+std::unique_ptr<Threads> Threads::pool(int32_t count) {
+  return std::make_unique<Pool>(count > 0 ? count : usable_cpus());
+}
+
+std::unique_ptr<Threads> Threads::borrowed(int32_t count, attnrt_parallel_for parallel_for, void* self) {
+  return std::make_unique<Borrowed>(count, parallel_for, self);
+}
+
+}  // namespace attnrt::core

@@ -1,0 +1,280 @@
+// runtime/src/trace.cpp: decisions, plugins and policies into text for people and JSON (schema "attnrt/1") for scripts
+#include "trace.hpp"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+namespace attnrt::core {
+namespace {
+
+using nlohmann::json;
+
+// Columns as wide as their widest cell; the last one is not padded.
+std::string table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string text;
+  for (const auto& row : rows) {
+    std::string line = " ";
+    for (size_t i = 0; i < row.size(); ++i) line += fmt::format(" {:<{}} ", row[i], i + 1 < row.size() ? widths[i] : 0);
+    line.erase(line.find_last_not_of(' ') + 1);
+    text += line + "\n";
+  }
+  return text;
+}
+
+std::string joined(const std::vector<std::string>& parts, const char* separator = "; ") {
+  return fmt::format("{}", fmt::join(parts, separator));
+}
+
+std::string name_of(const FoundPlugin& plugin) {
+  return plugin.manifest ? plugin.manifest->name + " " + plugin.manifest->version_text : plugin.path;
+}
+
+std::string device_text(const Device& device) {
+  std::string text = device_name(device.type);
+  if (device.type != ATTNRT_DEVICE_CPU) text += fmt::format(":{}", device.id);
+  if (!device.arch.empty()) text += " " + device.arch;
+  return text;
+}
+
+const char* answer_name(Answer answer) {
+  switch (answer) {
+    case Answer::yes: return "yes";
+    case Answer::no: return "no";
+    case Answer::not_asked: break;
+  }
+  return "not asked";
+}
+
+std::string verdict_note(const Verdict& verdict, bool wins, const Decision& decision) {
+  std::vector<std::string> notes = verdict.reasons;
+  if (wins) notes.push_back(decision.why);
+  if (verdict.answer == Answer::yes && verdict.staged) notes.emplace_back("tensors are copied there and back");
+  if (verdict.answer == Answer::yes && !verdict.candidate.backend) notes.emplace_back("by its manifest; not asked");
+  return joined(notes);
+}
+
+json verdict_json(const Verdict& verdict, bool wins) {
+  const Manifest& manifest = *verdict.candidate.plugin->manifest;
+  const Device& device = verdict.candidate.device;
+  return {{"name", manifest.name},
+          {"version", manifest.version_text},
+          {"path", verdict.candidate.plugin->path},
+          {"device", device_name(device.type)},
+          {"device_id", device.id},
+          {"arch", device.arch},
+          {"answer", answer_name(verdict.answer)},
+          {"chosen", wins},
+          {"staged", verdict.staged},
+          {"supposed", verdict.candidate.backend == nullptr},
+          {"priority", verdict.rank.priority},
+          {"reasons", verdict.reasons}};
+}
+
+json problem_json(const Problem& problem) {
+  json words = json::object();
+  for (const Word& word : vocabulary()) {
+    if (word.name == "arch") continue;
+    const Value value = value_of(word, problem, "");
+    const std::string name(word.name);
+    if (const auto* number = std::get_if<int64_t>(&value)) {
+      if (word.kind == WordKind::flag) words[name] = *number != 0;
+      else if (*number == std::numeric_limits<int64_t>::max()) words[name] = nullptr;  // an unbounded window
+      else words[name] = *number;
+    } else if (const auto* real = std::get_if<double>(&value)) {
+      words[name] = *real;
+    } else {
+      words[name] = std::get<std::string>(value);
+    }
+  }
+  return words;
+}
+
+// One line of `attnrt policy`: key, value, where it comes from.
+using PolicyLine = std::array<std::string, 3>;
+
+std::vector<std::string> quoted_constraints(const Constraints& constraints) {
+  std::vector<std::string> texts;
+  for (const auto& constraint : constraints) texts.push_back(constraint.text());
+  return texts;
+}
+
+void backend_lines(const std::string& name, const BackendSettings& backend, std::vector<PolicyLine>& lines) {
+  const std::string key = "backends." + name + ".";
+  lines.push_back({key + "priority", std::to_string(backend.priority.value), backend.priority.origin});
+  lines.push_back({key + "enabled", backend.enabled.value ? "true" : "false", backend.enabled.origin});
+  if (!backend.version.value.text.empty()) {
+    lines.push_back({key + "version", backend.version.value.text, backend.version.origin});
+  }
+  if (!backend.only.value.empty()) {
+    lines.push_back({key + "only", "{" + joined(quoted_constraints(backend.only.value), ", ") + "}", backend.only.origin});
+  }
+  for (const auto& [option, value] : backend.options) {
+    lines.push_back({key + "options." + option, value, backend.options_origin});
+  }
+}
+
+void rule_line(size_t number, const Rule& rule, std::vector<PolicyLine>& lines) {
+  std::string text = "when {" + joined(quoted_constraints(rule.when), ", ") + "}";
+  if (!rule.prefer.empty()) text += " prefer [" + joined(rule.prefer, ", ") + "]";
+  if (!rule.deny.empty()) text += " deny [" + joined(rule.deny, ", ") + "]";
+  lines.push_back({fmt::format("rules.{}", number), rule.name + ": " + text, rule.origin});
+}
+
+std::vector<PolicyLine> policy_lines(const Snapshot& snapshot) {
+  const Config& config = *snapshot.config;
+  static constexpr const char* kFallbacks[] = {"allow", "warn", "error"};
+  static constexpr const char* kLevels[] = {"debug", "info", "warning", "error", "off"};
+  std::vector<PolicyLine> lines;
+  lines.push_back({"plugins.directories", "[" + joined(snapshot.directories, ", ") + "]", snapshot.directories_origin});
+  lines.push_back({"plugins.load", config.load_by_path.value ? "path" : "memory", config.load_by_path.origin});
+  lines.push_back({"threads", std::to_string(config.threads.value), config.threads.origin});
+  lines.push_back({"staging", config.staging.value ? "allow" : "never", config.staging.origin});
+  for (const auto& [name, backend] : config.backends) backend_lines(name, backend, lines);
+  lines.push_back({"unlisted", config.unlisted.value ? "allow" : "deny", config.unlisted.origin});
+  lines.push_back({"default", config.default_backend.value.value_or("null"), config.default_backend.origin});
+  size_t number = 0;
+  for (const auto& rule : config.rules.value) rule_line(++number, rule, lines);
+  lines.push_back({"on_fallback", kFallbacks[static_cast<size_t>(config.on_fallback.value)], config.on_fallback.origin});
+  if (config.forced_backend.value) {
+    lines.push_back({"(backend)", *config.forced_backend.value, config.forced_backend.origin});
+  }
+  if (!config.disabled.value.empty()) {
+    lines.push_back({"(disabled)", joined(config.disabled.value, ", "), config.disabled.origin});
+  }
+  const auto level = static_cast<size_t>(std::clamp(config.log_level.value, 0, 4));
+  lines.push_back({"(log)", kLevels[level], config.log_level.origin});
+  return lines;
+}
+
+}  // namespace
+
+json document(const char* kind) { return {{"schema", "attnrt/1"}, {"kind", kind}}; }
+
+std::string decision_text(const Decision& decision) {
+  std::string text = fmt::format("problem   {}\n", describe(decision.problem, decision.arch));
+  if (const Verdict* winner = decision.winner()) {
+    text += fmt::format("decision  {} on {}: {}{}\n", name_of(*winner->candidate.plugin),
+                        device_text(winner->candidate.device), decision.why,
+                        decision.supposed ? "; by its manifest, that device is not here" : "");
+  } else {
+    text += fmt::format("decision  none: {}\n", status_name(decision.status));
+    if (decision.status == ATTNRT_NOT_FOUND) text += fmt::format("          {}\n", decision.message);
+  }
+  if (!decision.fallback.empty()) text += fmt::format("fallback  passed over: {}\n", decision.fallback);
+  std::vector<std::vector<std::string>> rows = {{"backend", "device", "priority", "answer", "why"}};
+  for (const auto& verdict : decision.verdicts) {
+    const bool wins = &verdict == decision.winner();
+    rows.push_back({name_of(*verdict.candidate.plugin), device_text(verdict.candidate.device),
+                    std::to_string(verdict.rank.priority), wins ? "chosen" : answer_name(verdict.answer),
+                    verdict_note(verdict, wins, decision)});
+  }
+  for (const auto& bystander : decision.bystanders) {
+    rows.push_back({name_of(*bystander.plugin), "-", "-", "not asked", bystander.reason});
+  }
+  if (rows.size() == 1) return text + "  no plugin was found\n";
+  return text + table(rows);
+}
+
+json decision_json(const Decision& decision) {
+  json out = document("decision");
+  out["problem"] = problem_json(decision.problem);
+  out["arch"] = decision.arch;
+  out["status"] = status_name(decision.status);
+  out["message"] = decision.message;
+  out["why"] = decision.why;
+  out["fallback"] = decision.fallback;
+  out["supposed"] = decision.supposed;
+  out["chosen"] = nullptr;
+  out["candidates"] = json::array();
+  for (const auto& verdict : decision.verdicts) {
+    const bool wins = &verdict == decision.winner();
+    out["candidates"].push_back(verdict_json(verdict, wins));
+    if (wins) out["chosen"] = verdict.candidate.plugin->manifest->name;
+  }
+  out["others"] = json::array();
+  for (const auto& bystander : decision.bystanders) {
+    const auto& manifest = bystander.plugin->manifest;
+    out["others"].push_back({{"path", bystander.plugin->path},
+                             {"name", manifest ? json(manifest->name) : json(nullptr)},
+                             {"version", manifest ? json(manifest->version_text) : json(nullptr)},
+                             {"reason", bystander.reason}});
+  }
+  return out;
+}
+
+std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>& rows) {
+  std::string text = fmt::format("plugins in {}\n", joined(snapshot.directories, ", "));
+  if (rows.empty()) return text + "  none\n";
+  std::vector<std::vector<std::string>> cells = {{"name", "version", "abi", "devices", "state", "file", "reason"}};
+  for (const auto& row : rows) {
+    const auto& manifest = row.plugin->manifest;
+    std::vector<std::string> devices;
+    for (const auto& device : row.devices) devices.push_back(device_text(device));
+    if (devices.empty() && manifest) devices.push_back("(" + joined(manifest->devices, ", ") + ")");
+    const std::string file = row.plugin->path.substr(row.plugin->path.rfind('/') + 1);
+    std::string reason = row.reason;
+    if (manifest && !manifest->notes.empty()) {
+      reason += (reason.empty() ? "note: " : "; note: ") + joined(manifest->notes);
+    }
+    cells.push_back({manifest ? manifest->name : "-", manifest ? manifest->version_text : "-",
+                     manifest ? std::to_string(manifest->abi) : "-", devices.empty() ? "-" : joined(devices, ", "),
+                     row.state, file, reason});
+  }
+  return text + table(cells);
+}
+
+json plugins_json(const Snapshot& snapshot, const std::vector<PluginRow>& rows) {
+  json out = document("plugins");
+  out["directories"] = snapshot.directories;
+  out["plugins"] = json::array();
+  for (const auto& row : rows) {
+    const auto& manifest = row.plugin->manifest;
+    json devices = json::array();
+    for (const auto& device : row.devices) {
+      devices.push_back({{"device", device_name(device.type)},
+                         {"device_id", device.id},
+                         {"arch", device.arch},
+                         {"name", device.name},
+                         {"total_memory_bytes", device.total_memory_bytes}});
+    }
+    out["plugins"].push_back({{"path", row.plugin->path},
+                              {"sha256", row.plugin->hash},
+                              {"name", manifest ? json(manifest->name) : json(nullptr)},
+                              {"version", manifest ? json(manifest->version_text) : json(nullptr)},
+                              {"abi", manifest ? json(manifest->abi) : json(nullptr)},
+                              {"summary", manifest ? json(manifest->summary) : json(nullptr)},
+                              {"for_devices", manifest ? json(manifest->devices) : json::array()},
+                              {"notes", manifest ? json(manifest->notes) : json::array()},
+                              {"devices", devices},
+                              {"state", row.state},
+                              {"reason", row.reason}});
+  }
+  return out;
+}
+
+std::string policy_text(const Snapshot& snapshot) {
+  std::string text = fmt::format("policy {}\n", snapshot.policy_file.empty() ? "built-in" : snapshot.policy_file);
+  std::vector<std::vector<std::string>> rows = {{"key", "value", "from"}};
+  for (const auto& line : policy_lines(snapshot)) rows.push_back({line[0], line[1], line[2]});
+  return text + table(rows);
+}
+
+json policy_json(const Snapshot& snapshot) {
+  json out = document("policy");
+  out["file"] = snapshot.policy_file.empty() ? json(nullptr) : json(snapshot.policy_file);
+  out["warnings"] = snapshot.config->warnings;
+  out["values"] = json::array();
+  for (const auto& line : policy_lines(snapshot)) {
+    out["values"].push_back({{"key", line[0]}, {"value", line[1]}, {"from", line[2]}});
+  }
+  return out;
+}
+
+}  // namespace attnrt::core
