@@ -1,0 +1,71 @@
+// kernels/common/half.hpp: the bits of f16 and bf16 into float and back, rounding to nearest even
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/common/problem.hpp"
+
+namespace kernels {
+
+KERNELS_HD inline float float_of_bits(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+KERNELS_HD inline uint32_t bits_of_float(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+
+KERNELS_HD inline float bf16_to_f32(uint16_t bits) { return float_of_bits(uint32_t{bits} << 16); }
+
+KERNELS_HD inline uint16_t f32_to_bf16(float value) {
+  const uint32_t bits = bits_of_float(value);
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);  // NaN stays NaN
+  return static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
+}
+
+KERNELS_HD inline float f16_to_f32(uint16_t half) {
+  const uint32_t sign = uint32_t{half & 0x8000u} << 16;
+  const uint32_t magnitude = half & 0x7FFFu;
+  if (magnitude >= 0x7C00u) return float_of_bits(sign | 0x7F800000u | ((magnitude & 0x3FFu) << 13));
+  if (magnitude >= 0x0400u) return float_of_bits(sign | ((magnitude << 13) + (112u << 23)));
+  const float subnormal = static_cast<float>(magnitude) * 0x1p-24f;  // exact
+  return float_of_bits(sign | bits_of_float(subnormal));
+}
+
+KERNELS_HD inline uint16_t f32_to_f16(float value) {
+  const uint32_t bits = bits_of_float(value);
+  const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
+  const uint32_t magnitude = bits & 0x7FFFFFFFu;
+  if (magnitude > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u);
+  if (magnitude >= 0x477FF000u) return static_cast<uint16_t>(sign | 0x7C00u);  // from 65520 on: infinity
+  if (magnitude < 0x38800000u) {
+    // Below the least normal f16 the float adder itself rounds: 0.5 has an ulp of 2^-24, the f16 subnormal step.
+    const uint32_t rounded = bits_of_float(float_of_bits(magnitude) + 0.5f) - bits_of_float(0.5f);
+    return static_cast<uint16_t>(sign | rounded);
+  }
+  const uint32_t even = (magnitude >> 13) & 1u;
+  return static_cast<uint16_t>(sign | ((magnitude - (112u << 23) + 0xFFFu + even) >> 13));
+}
+
+// Element `index` of floating-point data of any dtype, as float (exact).
+KERNELS_HD inline float load_float(DType dtype, const void* data, int64_t index) {
+  if (dtype == DType::f32) return static_cast<const float*>(data)[index];
+  const uint16_t bits = static_cast<const uint16_t*>(data)[index];
+  return dtype == DType::f16 ? f16_to_f32(bits) : bf16_to_f32(bits);
+}
+
+// Rounds to the dtype. Writes element `index` only.
+KERNELS_HD inline void store_float(DType dtype, void* data, int64_t index, float value) {
+  if (dtype == DType::f32) {
+    static_cast<float*>(data)[index] = value;
+  } else {
+    static_cast<uint16_t*>(data)[index] = dtype == DType::f16 ? f32_to_f16(value) : f32_to_bf16(value);
+  }
+}
+
+}  // namespace kernels

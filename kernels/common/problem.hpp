@@ -1,0 +1,77 @@
+// kernels/common/problem.hpp: the vocabulary of one attention problem, as plain structs that every kernel takes
+//
+// Words and meaning are those of attnrt/plugin.h, but kernels know mathematics only: no attnrt header is needed here.
+#pragma once
+
+#include <cstdint>
+
+// Functions that also serve device code carry this, so that host and device evaluate the same lines.
+#if defined(__HIP__) || defined(__CUDACC__)
+#define KERNELS_HD __host__ __device__
+#else
+#define KERNELS_HD
+#endif
+
+namespace kernels {
+
+enum class DType : int32_t { f32, f16, bf16, boolean, i32, unknown };  // unknown: of a tensor that fits nothing
+enum class Mask : int32_t { none, boolean, additive };
+enum class Align : int32_t { bottom_right, top_left };
+
+KERNELS_HD constexpr int64_t element_bytes(DType dtype) {
+  if (dtype == DType::f32 || dtype == DType::i32) return 4;
+  return dtype == DType::boolean ? 1 : 2;
+}
+
+// Strides count elements, may be 0 (broadcast) or negative. data is null where the tensor is absent.
+struct Tensor {
+  void* data = nullptr;
+  DType dtype = DType::f32;
+  int32_t ndim = 0;
+  int64_t shape[4] = {};
+  int64_t stride[4] = {};
+};
+
+// batch, seq_q and seq_kv are upper bounds; the tensors of a run say the real extents.
+struct Problem {
+  DType dtype = DType::f32;
+  int64_t batch = 1;
+  int64_t heads_q = 1;
+  int64_t heads_kv = 1;
+  int64_t seq_q = 1;
+  int64_t seq_kv = 1;
+  int64_t head_dim = 1;
+  int64_t head_dim_v = 1;
+  float scale = 0;  // 0: 1 / sqrt(head_dim)
+  Mask mask = Mask::none;
+  DType mask_dtype = DType::f32;  // of an additive mask: f32 or dtype
+  bool causal = false;
+  Align align = Align::bottom_right;
+  int64_t window_left = -1;  // -1: unbounded
+  int64_t window_right = -1;
+  float softcap = 0;  // 0: none
+  bool alibi = false;
+  bool sinks = false;
+  bool kv_lengths = false;
+  bool varlen = false;
+  int64_t page_size = 0;  // 0: not paged
+  bool lse = false;
+};
+
+// One run's tensors. Logical shapes:
+//   q [batch, seq_q, heads_q, head_dim]; k, v [batch, seq_kv, heads_kv, head_dim or head_dim_v]; out as q with head_dim_v
+//   varlen: q, out [total_q, heads_q, *]; k, v [total_kv, heads_kv, *]; offsets_q, offsets_kv [batch + 1]
+//   paged:  k, v [pages, page_size, heads_kv, *]; page_table [batch, max_pages]; kv_lengths
+//   mask [batch, heads_q, seq_q, seq_kv]; lse [batch, heads_q, seq_q], varlen [heads_q, total_q]
+//   alibi_slopes, sinks [heads_q]; kv_lengths [batch]
+struct Args {
+  Tensor q, k, v, out;
+  Tensor mask, lse;
+  Tensor alibi_slopes, sinks;
+  Tensor kv_lengths, offsets_q, offsets_kv, page_table;
+};
+
+// Whether kv_lengths bounds the keys of a sequence.
+KERNELS_HD constexpr bool has_kv_lengths(const Problem& problem) { return problem.kv_lengths || problem.page_size > 0; }
+
+}  // namespace kernels

@@ -1,0 +1,51 @@
+// kernels/cpu/attention.hpp: an attention problem and its tensors into out (and lse), on this machine's SIMD units
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/common/problem.hpp"
+
+namespace kernels::cpu {
+
+enum class Status : int32_t { ok, invalid_argument };
+
+// One line: where, what was found, what was expected. Caller-owned; set only where a call fails.
+struct Error {
+  char message[256] = {};
+};
+
+// The caller's threads. parallel_for calls body(arg, index, worker) once for every index in [0, count), with worker in
+// [0, thread_count) and no two calls of one worker at the same time, and returns when all have returned.
+// parallel_for == nullptr: everything runs on the calling thread.
+struct Workers {
+  void* self = nullptr;
+  int32_t thread_count = 1;
+  void (*parallel_for)(void* self, int64_t count, void (*body)(void* arg, int64_t index, int32_t worker),
+                       void* arg) = nullptr;
+};
+
+inline constexpr int64_t kWorkspaceAlignment = 64;
+
+// Whether the numbers of a Problem make sense together. Pure.
+Status check_problem(const Problem& problem, Error* error);
+
+// Bytes of scratch memory that run() needs for any tensors within the Problem's bounds.
+// REQUIRES: check_problem says ok; thread_count >= 1.
+int64_t workspace_bytes(const Problem& problem, int32_t thread_count);
+
+// Computes attention as kernels/reference defines it, with scores and sums in float32. Allocates nothing.
+// Index arrays are read and checked first; if run fails, nothing has been written.
+// The same inputs give the same bits, whatever thread_count is.
+// REQUIRES: check_problem says ok; workspace holds at least workspace_bytes(problem, workers.thread_count), aligned to
+//           kWorkspaceAlignment; no output overlaps an input.
+// THREADS: calls with different workspaces and outputs may overlap.
+Status run(const Problem& problem, const Args& args, const Workers& workers, void* workspace, int64_t bytes,
+           Error* error);
+
+// The instruction set that run() uses on this machine, for example "AVX3".
+const char* target_name();
+
+// What run() runs, for people and traces.
+const char* kernel_name();
+
+}  // namespace kernels::cpu

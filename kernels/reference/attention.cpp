@@ -1,0 +1,115 @@
+// kernels/reference/attention.cpp: an attention problem into its exact answer in float64, with no cleverness
+//
+// This file is the specification: it repeats the definition word for word, and where it and a kernel differ, the kernel
+// is wrong. It shares with the kernels only the vocabulary and where a row lies; visibility is spelled out again.
+#include "kernels/reference/attention.hpp"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/common/half.hpp"
+#include "kernels/common/sequence.hpp"
+
+namespace kernels::reference {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+double value(const Tensor& tensor, int64_t offset) { return load_float(tensor.dtype, tensor.data, offset); }
+
+double scale_of(const Problem& problem) {
+  if (problem.scale != 0) return problem.scale;
+  return 1.0 / std::sqrt(static_cast<double>(problem.head_dim));
+}
+
+struct Row {
+  const Problem& problem;
+  const Args& args;
+  Sequence sequence;
+  int64_t batch, head, i;
+
+  int64_t head_kv() const { return head / (problem.heads_q / problem.heads_kv); }
+
+  int64_t diagonal() const {
+    return problem.align == Align::top_left ? i : i + sequence.kv_length - sequence.q_length;
+  }
+
+  int64_t mask_offset(int64_t j) const {
+    const Tensor& m = args.mask;
+    return batch * m.stride[0] + head * m.stride[1] + i * m.stride[2] + j * m.stride[3];
+  }
+
+  // Key j exists (the caller's loop says so); is it visible?
+  bool visible(int64_t j) const {
+    if (problem.mask == Mask::boolean && !static_cast<const uint8_t*>(args.mask.data)[mask_offset(j)]) return false;
+    if (problem.mask == Mask::additive && value(args.mask, mask_offset(j)) == -kInfinity) return false;
+    if (problem.causal && !(j <= diagonal())) return false;
+    if (problem.window_left >= 0 && !(j >= diagonal() - problem.window_left)) return false;
+    if (problem.window_right >= 0 && !(j - diagonal() <= problem.window_right)) return false;
+    return true;
+  }
+
+  double score(int64_t j) const {
+    const int64_t q_row = query_row(problem, args.q, sequence, batch, i, head);
+    const int64_t k_row = key_row(problem, args, args.k, sequence, batch, j, head_kv());
+    double dot = 0;
+    for (int64_t x = 0; x < problem.head_dim; ++x) dot += value(args.q, q_row + x) * value(args.k, k_row + x);
+    double s = scale_of(problem) * dot;
+    if (problem.softcap != 0) s = problem.softcap * std::tanh(s / problem.softcap);
+    if (problem.mask == Mask::additive) s += value(args.mask, mask_offset(j));
+    if (problem.alibi) {
+      const double slope = value(args.alibi_slopes, head * args.alibi_slopes.stride[0]);
+      s -= slope * std::abs(static_cast<double>(diagonal() - j));
+    }
+    return s;
+  }
+
+  // Writes head_dim_v values and returns the log of the denominator.
+  double attend(double* out) const {
+    for (int64_t x = 0; x < problem.head_dim_v; ++x) out[x] = 0;
+    std::vector<int64_t> keys;
+    std::vector<double> scores;
+    double max = -kInfinity;
+    for (int64_t j = 0; j < sequence.kv_length; ++j) {
+      if (!visible(j)) continue;
+      keys.push_back(j);
+      scores.push_back(score(j));
+      max = std::fmax(max, scores.back());
+    }
+    double sink = -kInfinity;
+    if (problem.sinks) sink = value(args.sinks, head * args.sinks.stride[0]);
+    if (keys.empty()) return sink;
+    max = std::fmax(max, sink);
+
+    double denominator = problem.sinks ? std::exp(sink - max) : 0.0;
+    for (const double s : scores) denominator += std::exp(s - max);
+    for (size_t n = 0; n < keys.size(); ++n) {
+      const double weight = std::exp(scores[n] - max) / denominator;
+      const int64_t v_row = key_row(problem, args, args.v, sequence, batch, keys[n], head_kv());
+      for (int64_t x = 0; x < problem.head_dim_v; ++x) out[x] += weight * value(args.v, v_row + x);
+    }
+    return max + std::log(denominator);
+  }
+};
+
+}  // namespace
+
+void attention(const Problem& problem, const Args& args, double* out, double* lse) {
+  const int64_t rows = problem.varlen ? args.q.shape[0] : args.q.shape[1];  // of q's row dimension
+  for (int64_t b = 0; b < real_batch(problem, args); ++b) {
+    const Sequence s = sequence(problem, args, b);
+    for (int64_t i = 0; i < s.q_length; ++i) {
+      for (int64_t head = 0; head < problem.heads_q; ++head) {
+        const int64_t row = problem.varlen ? s.q_first + i : b * rows + i;
+        const double log_denominator =
+            Row{problem, args, s, b, head, i}.attend(out + (row * problem.heads_q + head) * problem.head_dim_v);
+        if (lse == nullptr) continue;
+        const int64_t lse_row = problem.varlen ? head * rows + s.q_first + i : (b * problem.heads_q + head) * rows + i;
+        lse[lse_row] = log_denominator;
+      }
+    }
+  }
+}
+
+}  // namespace kernels::reference

@@ -1,0 +1,31 @@
+// plugins/cpu/backend.hpp: the calls of the CPU backend, and what it keeps between them
+#pragma once
+
+#include <cstdint>
+
+#include "attnrt/plugin.h"
+#include "kernels/cpu/attention.hpp"
+
+namespace attnrt_cpu {
+
+// What open makes.
+struct Instance {
+  kernels::cpu::Workers workers;  // the host's threads
+};
+
+// What plan makes: the Problem in the kernel's words.
+struct Plan {
+  kernels::Problem problem;
+};
+
+// The struct's numbers in the kernel's words, or INVALID_ARGUMENT for those that have none.
+attnrt_status translate(const attnrt_problem& problem, kernels::Problem* to, attnrt_error* error);
+
+attnrt_status supports(void* instance, const attnrt_problem* problem, attnrt_add_reason add, void* sink);
+attnrt_status plan(void* instance, const attnrt_problem* problem, attnrt_plan_info* info, void** plan,
+                   attnrt_error* error);
+attnrt_status run(void* instance, void* plan, const attnrt_problem* problem, const attnrt_args* args,
+                  attnrt_error* error);
+void plan_destroy(void* instance, void* plan);
+
+}  // namespace attnrt_cpu

@@ -1,0 +1,61 @@
+// runtime/cli/commands.hpp: what the commands of `attnrt` share, and the function that adds each to the command line
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+
+#include "result.hpp"
+#include "runtime.hpp"
+
+namespace attnrt::cli {
+
+// What scripts may rely on; printed by --help.
+enum ExitCode : int {
+  exit_ok = 0,
+  exit_no = 1,      // the answer is no: nothing supports the problem, a rule failed, the policy has errors
+  exit_usage = 2,   // bad usage or bad input: nothing was run or written
+  exit_failed = 3,  // it should have worked: a backend failed, memory ran out, the output could not be written
+};
+
+// The options that every command takes, before or after its name; and what a command leaves behind.
+struct Common {
+  std::optional<std::string> policy;   // --policy FILE
+  std::optional<std::string> plugins;  // --plugins DIR[:DIR...]
+  bool json = false;                   // --json
+  std::string command;                 // "run": begins every message
+  int exit = exit_ok;                  // what main returns
+};
+
+// Each adds one subcommand. Its callback runs after everything is parsed: it sets common.command first and common.exit
+// last, and throws nothing.
+//
+//   void add_list(CLI::App& app, Common& common) {
+//     CLI::App* command = app.add_subcommand("list", "...");
+//     command->callback([&common] { common.command = "list"; common.exit = list(common); });
+//   }
+void add_list(CLI::App& app, Common& common);
+void add_explain(CLI::App& app, Common& common);
+void add_run(CLI::App& app, Common& common);
+void add_check(CLI::App& app, Common& common);
+void add_policy(CLI::App& app, Common& common);
+void add_verify(CLI::App& app, Common& common);
+
+// The runtime that --policy, --plugins and the environment ask for. Its warnings go to stderr, one line each.
+core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common);
+
+// Text, or a document as indented JSON, to stdout (main checks that it got there).
+void print(const std::string& text);
+void print_json(const nlohmann::json& document);
+
+// "attnrt run: message" on stderr as exactly one line; with --json also a document of kind "error" on stdout. Returns code.
+int complain(const Common& common, ExitCode code, const std::string& message);
+int complain(const Common& common, const core::Error& error);  // the exit code that its status means
+ExitCode exit_code(attnrt_status status);
+
+// Text as one line that a terminal shows as it is: control characters and line ends become \n, \t or \xNN.
+std::string one_line(const std::string& text);
+
+}  // namespace attnrt::cli

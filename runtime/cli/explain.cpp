@@ -1,0 +1,61 @@
+// runtime/cli/explain.cpp: attnrt explain: a problem in words into the decision, with the reasons of every candidate
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <nlohmann/json.hpp>
+
+#include "commands.hpp"
+#include "problem.hpp"
+#include "trace.hpp"
+
+namespace attnrt::cli {
+namespace {
+
+struct Options {
+  std::vector<std::string> words;
+  std::string backend;
+};
+
+int explain(const Common& common, const Options& options) {
+  core::Problem words = core::default_problem();
+  std::string arch;
+  const auto parsed = core::parse_problem(fmt::format("{}", fmt::join(options.words, " ")), words, arch);
+  if (!parsed) return complain(common, parsed.error());
+  const auto problem = core::check_problem(&words);
+  if (!problem) return complain(common, problem.error());
+  const auto runtime = open_runtime(common);
+  if (!runtime) return complain(common, runtime.error());
+
+  const core::Decision decision = (*runtime)->explain(*problem, arch, {.backend = options.backend});
+  if (common.json) {
+    print_json(core::decision_json(decision));
+  } else {
+    print(core::decision_text(decision));
+  }
+  return exit_code(decision.status);
+}
+
+}  // namespace
+
+void add_explain(CLI::App& app, Common& common) {
+  CLI::App* command =
+      app.add_subcommand("explain", "Say which backend a problem would get, and why each other one would not run it");
+  const auto options = std::make_shared<Options>();
+  command
+      ->add_option("words", options->words, "The problem: dtype=f16 heads_q=9 head_dim=64 causal=true device=rocm ...")
+      ->required()
+      ->type_name("WORD=VALUE");
+  command->add_option("--backend", options->backend, "Ask for this backend instead of leaving it to the policy")
+      ->type_name("NAME");
+  command->footer(
+      "Words: device arch dtype batch heads_q heads_kv seq_q seq_kv head_dim head_dim_v scale mask mask_dtype causal "
+      "align\n"
+      "window_left window_right softcap alibi sinks kv_lengths varlen page_size lse alignment_bytes deterministic.\n"
+      "A device or arch that is not here is judged by the manifests alone. Exit code 1: nothing supports the problem.");
+  command->callback([&common, options] {
+    common.command = "explain";
+    common.exit = explain(common, *options);
+  });
+}
+
+}  // namespace attnrt::cli

@@ -1,0 +1,34 @@
+// runtime/cli/list.cpp: attnrt list: the plugin directories into every plugin found there, its state and the reason
+#include <nlohmann/json.hpp>
+
+#include "commands.hpp"
+#include "trace.hpp"
+
+namespace attnrt::cli {
+namespace {
+
+int list(const Common& common) {
+  const auto runtime = open_runtime(common);
+  if (!runtime) return complain(common, runtime.error());
+  const std::vector<core::PluginRow> rows = (*runtime)->plugins();
+  const auto snapshot = (*runtime)->snapshot();
+  if (common.json) {
+    print_json(core::plugins_json(*snapshot, rows));
+  } else {
+    print(core::plugins_text(*snapshot, rows));
+  }
+  return exit_ok;
+}
+
+}  // namespace
+
+void add_list(CLI::App& app, Common& common) {
+  CLI::App* command =
+      app.add_subcommand("list", "Show every plugin that was found: version, devices, state and the reason");
+  command->callback([&common] {
+    common.command = "list";
+    common.exit = list(common);
+  });
+}
+
+}  // namespace attnrt::cli

@@ -1,0 +1,106 @@
+// runtime/cli/main.cpp: a command line into one command's output and an exit code that scripts can use
+#include <attnrt/plugin.h>
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "commands.hpp"
+#include "problem.hpp"
+
+namespace {
+
+using namespace attnrt;
+
+constexpr const char* footer = R"(Exit codes:
+  0  done; the answer is yes
+  1  the answer is no: nothing supports the problem, a rule failed, the policy has errors
+  2  bad usage or bad input: one line on stderr says what and where; nothing was run or written
+  3  it should have worked: a backend failed, memory ran out, the output could not be written
+
+Environment: ATTNRT_POLICY (a policy file), ATTNRT_PLUGIN_PATH (directories), ATTNRT_BACKEND (a name),
+ATTNRT_DISABLE (names, * allowed), ATTNRT_LOG (debug, info, warning, error, off). Options win over it.
+
+  attnrt list
+  attnrt explain dtype=f16 heads_q=9 heads_kv=3 seq_q=128 seq_kv=128 head_dim=64 causal=true device=rocm arch=gfx1100
+  attnrt run --input qkv.safetensors --output out.safetensors --causal)";
+
+constexpr std::array<std::string_view, 6> command_names = {"list", "explain", "run", "check", "policy", "verify"};
+
+// The command line that CLI11 refused, as one line; its own text would be several.
+int refuse(CLI::App& app, cli::Common& common, const CLI::ParseError& error) {
+  const std::vector<CLI::App*> chosen = app.get_subcommands();
+  if (!chosen.empty()) common.command = chosen.front()->get_name();
+  std::string message = error.what();
+  const std::vector<std::string> surplus = app.remaining(true);
+  if (chosen.empty()) {
+    message = "no command was given";
+    for (const std::string& word : surplus) {
+      if (word.starts_with('-')) continue;
+      const std::string_view near = core::nearest(word, command_names);
+      message =
+          fmt::format("there is no command {}{}", word, near.empty() ? "" : fmt::format("; did you mean {}?", near));
+      break;
+    }
+    if (!surplus.empty() && surplus.front().starts_with('-')) message = "there is no option " + surplus.front();
+  } else if (!surplus.empty()) {
+    message = "this was not expected: " + surplus.front();
+  }
+  const std::string hint = chosen.empty() ? "attnrt --help" : "attnrt " + common.command + " --help";
+  return cli::complain(common, cli::exit_usage, message + " (see " + hint + ")");
+}
+
+int run_command_line(int argc, char** argv, cli::Common& common) {
+  CLI::App app{"attnrt: attention by plugins. Finds the backends, and says and runs what the policy decides."};
+  app.name("attnrt");
+  app.set_version_flag("--version",
+                       fmt::format("attnrt {} (plugin ABI {}.{})", ATTNRT_VERSION, ATTNRT_ABI_MAJOR, ATTNRT_ABI_MINOR));
+  app.require_subcommand(1);
+  app.fallthrough();  // inherited by the commands: their users may put the options below anywhere
+  app.footer(footer);
+  app.get_formatter()->column_width(34);
+  app.add_option("--policy", common.policy, "A policy file (default: $ATTNRT_POLICY, else the built-in policy)")
+      ->type_name("FILE");
+  app.add_option("--plugins", common.plugins,
+                 "Where plugins are, instead of the policy's and the environment's directories")
+      ->type_name("DIR[:DIR...]");
+  app.add_flag("--json", common.json, "JSON of schema attnrt/1 (runtime/cli/SCHEMA.md) instead of text");
+
+  cli::add_list(app, common);
+  cli::add_explain(app, common);
+  cli::add_run(app, common);
+  cli::add_check(app, common);
+  cli::add_policy(app, common);
+  cli::add_verify(app, common);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() != 0) return refuse(app, common, error);
+    return app.exit(error);  // --help and --version
+  }
+  return common.exit;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  cli::Common common;
+  int exit = cli::exit_failed;
+  try {
+    exit = run_command_line(argc, argv, common);
+  } catch (const std::bad_alloc&) {
+    exit = cli::complain(common, cli::exit_failed, "memory ran out");
+  } catch (const std::exception& error) {
+    exit = cli::complain(common, cli::exit_failed, error.what());
+  }
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    common.json = false;
+    return cli::complain(common, cli::exit_failed, "the output could not be written to stdout");
+  }
+  return exit;
+}

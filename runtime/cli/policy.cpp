@@ -1,0 +1,32 @@
+// runtime/cli/policy.cpp: attnrt policy: policy file, environment and built-in values into what holds, and who said it
+#include <nlohmann/json.hpp>
+
+#include "commands.hpp"
+#include "trace.hpp"
+
+namespace attnrt::cli {
+namespace {
+
+int policy(const Common& common) {
+  const auto runtime = open_runtime(common);
+  if (!runtime) return complain(common, runtime.error());
+  const auto snapshot = (*runtime)->snapshot();
+  if (common.json) {
+    print_json(core::policy_json(*snapshot));
+  } else {
+    print(core::policy_text(*snapshot));
+  }
+  return exit_ok;
+}
+
+}  // namespace
+
+void add_policy(CLI::App& app, Common& common) {
+  CLI::App* command = app.add_subcommand("policy", "Show the effective policy, and where each value comes from");
+  command->callback([&common] {
+    common.command = "policy";
+    common.exit = policy(common);
+  });
+}
+
+}  // namespace attnrt::cli

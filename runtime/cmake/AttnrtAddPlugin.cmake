@@ -1,0 +1,131 @@
+# runtime/cmake/AttnrtAddPlugin.cmake: a manifest and sources into an attention plugin; in this tree and in yours
+#
+#   find_package(attnrt REQUIRED)
+#   attnrt_add_plugin(NAME plain VERSION 1.0.0 MANIFEST manifest.yaml SOURCES plugin.c)
+#
+# attnrt_add_plugin(
+#   NAME <name>         [a-z][a-z0-9_]*; the file is <name>.so, without lib
+#   [VERSION <semver>]  the plugin's own
+#   MANIFEST <file>     embedded as ELF section .attnrt_manifest; editing it links again
+#   SOURCES <file>...   C or C++ (a project of LANGUAGES C alone will do)
+#   [ARCHS <arch>...]   the device architectures that this build compiled
+#   [TARGET <target>]   the CMake target's name, where <name> is taken; default <name>
+#   [INSTALL])          into <libdir>/attnrt/plugins, where libattnrt looks by default
+#
+# One source of truth: name, version, abi and archs may stand in the manifest or in the call. What the manifest leaves out
+# is written into the embedded copy; what stands in both must agree, or configuring fails. The sources get
+# ATTNRT_PLUGIN_NAME and ATTNRT_PLUGIN_VERSION as string literals for the first fields of attnrt_plugin.
+#
+# What the function arranges, and why:
+#  - Hidden visibility and a version script: attnrt_plugin_v1 is the only dynamic symbol, so two versions of one plugin
+#    can be loaded side by side. -fno-gnu-unique (gcc's) for the same reason.
+#  - -z defs: a missing library is an error of your build and not of the application's dlopen.
+#  - libstdc++ and libgcc are linked statically: a plugin runs beside any application, whatever it was built with. Nothing
+#    of C++ crosses the ABI, so two copies never meet; do not link C++ libraries that throw. Sanitizers need the shared
+#    ones (they replace parts of them), and clang's also undefined symbols, so both are left out where -fsanitize is on.
+#  - The section carries the flag R (retain): --gc-sections and strip leave it alone.
+include_guard(GLOBAL)
+include(GNUInstallDirs)
+
+function(attnrt_add_plugin)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "INSTALL" "NAME;VERSION;MANIFEST;TARGET" "SOURCES;ARCHS")
+  foreach(required NAME MANIFEST SOURCES)
+    if(NOT arg_${required})
+      message(FATAL_ERROR "attnrt_add_plugin: ${required} is missing")
+    endif()
+  endforeach()
+  if(arg_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "attnrt_add_plugin: ${arg_NAME}: unknown argument: ${arg_UNPARSED_ARGUMENTS}")
+  endif()
+  if(NOT arg_NAME MATCHES "^[a-z][a-z0-9_]*$")
+    message(FATAL_ERROR "attnrt_add_plugin: name \"${arg_NAME}\" is not [a-z][a-z0-9_]*")
+  endif()
+  if(NOT arg_TARGET)
+    set(arg_TARGET ${arg_NAME})
+  endif()
+
+  attnrt_complete_manifest(embedded version ${arg_TARGET} ${arg_MANIFEST} "${arg_NAME}" "${arg_VERSION}" "${arg_ARCHS}")
+  add_library(${arg_TARGET} MODULE ${arg_SOURCES})
+  attnrt_embed_manifest(${arg_TARGET} ${embedded})
+  target_link_libraries(${arg_TARGET} PRIVATE attnrt::plugin)
+  target_compile_definitions(${arg_TARGET} PRIVATE
+    ATTNRT_PLUGIN_NAME="${arg_NAME}" ATTNRT_PLUGIN_VERSION="${version}")
+  set_target_properties(${arg_TARGET} PROPERTIES
+    PREFIX "" SUFFIX ".so" OUTPUT_NAME ${arg_NAME}
+    C_VISIBILITY_PRESET hidden CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON
+    LINK_DEPENDS ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/plugin.map)
+  if(ATTNRT_PLUGIN_OUTPUT_DIRECTORY)
+    set_target_properties(${arg_TARGET} PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${ATTNRT_PLUGIN_OUTPUT_DIRECTORY})
+  endif()
+
+  target_compile_options(${arg_TARGET} PRIVATE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fno-gnu-unique>)
+  target_link_options(${arg_TARGET} PRIVATE LINKER:--version-script=${CMAKE_CURRENT_FUNCTION_LIST_DIR}/plugin.map)
+  if(NOT "${CMAKE_C_FLAGS} ${CMAKE_CXX_FLAGS}" MATCHES "-fsanitize=")
+    target_link_options(${arg_TARGET} PRIVATE LINKER:-z,defs
+      $<$<LINK_LANG_AND_ID:C,GNU,Clang>:-static-libgcc>
+      $<$<LINK_LANG_AND_ID:CXX,GNU,Clang>:-static-libgcc$<SEMICOLON>-static-libstdc++>)
+  endif()
+
+  if(arg_INSTALL)
+    install(TARGETS ${arg_TARGET} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/attnrt/plugins)
+  endif()
+endfunction()
+
+# Adds the file's bytes to the target as section .attnrt_manifest, unchecked.
+function(attnrt_embed_manifest target manifest)
+  get_filename_component(manifest ${manifest} ABSOLUTE)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${manifest})
+  file(SHA256 ${manifest} hash)  # in the source, so that an edit compiles again, also through a compiler cache
+  get_property(languages GLOBAL PROPERTY ENABLED_LANGUAGES)
+  if("C" IN_LIST languages)
+    set(source ${CMAKE_CURRENT_BINARY_DIR}/${target}_manifest.c)
+  else()
+    set(source ${CMAKE_CURRENT_BINARY_DIR}/${target}_manifest.cpp)
+  endif()
+  file(CONFIGURE OUTPUT ${source} @ONLY CONTENT [[
+/* Written by attnrt_embed_manifest. */
+__asm__(
+    ".pushsection .attnrt_manifest,\"aR\",%progbits\n"
+    "/* sha256 @hash@ */\n"
+    ".incbin \"@manifest@\"\n"
+    ".popsection\n");
+]])
+  set_source_files_properties(${source} PROPERTIES OBJECT_DEPENDS ${manifest} COMPILE_OPTIONS -fno-lto)
+  target_sources(${target} PRIVATE ${source})
+endfunction()
+
+# The manifest with the lines that the build knows; internal. Gives the file to embed, and the version.
+function(attnrt_complete_manifest out_file out_version target manifest name version archs)
+  get_filename_component(manifest ${manifest} ABSOLUTE)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${manifest})
+  file(READ ${manifest} text)
+  string(JOIN ", " archs ${archs})
+  if(archs)
+    set(archs "[${archs}]")
+  endif()
+  set(written "")
+  foreach(key name version abi archs)
+    set(given "${${key}}")
+    if(key STREQUAL "abi")
+      set(given 1)  # attnrt_plugin_v1
+    endif()
+    if("\n${text}" MATCHES "\n${key}:[ \t]*([^\n#]*)")
+      string(STRIP "${CMAKE_MATCH_1}" found)
+      string(REGEX REPLACE "^[\"'](.*)[\"']$" "\\1" found "${found}")
+      if(NOT given)
+        set(${key} "${found}")
+      elseif(NOT found STREQUAL given)
+        message(FATAL_ERROR "attnrt_add_plugin: ${manifest}: ${key} is ${found}, and the call says ${given}")
+      endif()
+    elseif(given)
+      string(APPEND written "${key}: ${given}\n")
+    endif()
+  endforeach()
+  if(NOT version)
+    message(FATAL_ERROR "attnrt_add_plugin: ${manifest}: no version, neither there nor in the call")
+  endif()
+  set(complete ${CMAKE_CURRENT_BINARY_DIR}/${target}_manifest.yaml)
+  file(CONFIGURE OUTPUT ${complete} @ONLY CONTENT "@written@@text@")
+  set(${out_file} ${complete} PARENT_SCOPE)
+  set(${out_version} "${version}" PARENT_SCOPE)
+endfunction()

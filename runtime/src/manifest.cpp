@@ -1,0 +1,183 @@
+// runtime/src/manifest.cpp: the bytes of .attnrt_manifest into what a backend says it can do, and why it cannot
+#include "manifest.hpp"
+
+#include <algorithm>
+
+namespace attnrt::core {
+
+namespace {
+
+using yaml::Node;
+
+bool valid_name(std::string_view name) {
+  const auto letter = [](char c) { return c >= 'a' && c <= 'z'; };
+  const auto legal = [&](char c) { return letter(c) || (c >= '0' && c <= '9') || c == '_'; };
+  return !name.empty() && name.size() <= 64 && letter(name.front()) && std::all_of(name.begin(), name.end(), legal);
+}
+
+bool has_feature(const Manifest::Entry& entry, std::string_view feature) {
+  return std::find(entry.features.begin(), entry.features.end(), feature) != entry.features.end();
+}
+
+// How far the entry is from the problem: twice the number of reasons against it, and one more if dtype is among them, for
+// among equals the entry of the problem's own dtype tells more. 0: it fits. Builds no text.
+size_t distance(const Manifest::Entry& entry, const Problem& problem, uint32_t used, std::string_view arch) {
+  size_t result = 0;
+  for (const Constraint& constraint : entry.constraints) {
+    if (!constraint.met(problem, arch)) result += constraint.word->name == "dtype" ? 3 : 2;
+  }
+  for (const std::string_view feature : all_features()) {
+    if ((used & 1U) != 0 && !has_feature(entry, feature)) result += 2;
+    used >>= 1U;
+  }
+  return result;
+}
+
+Result<void> check_bound(const Constraint& constraint, const Node& key) {
+  const bool only_max = constraint.max && !constraint.min && !constraint.multiple_of;
+  if (!constraint.word->bound || only_max) return {};
+  return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: found {}, expected {{max: ...}}: it is an upper bound", key.place(),
+              key.text, constraint.text());
+}
+
+// False: the entry holds something that this runtime does not know, and is dropped.
+Result<bool> parse_entry(const Node& node, Manifest& manifest) {
+  Manifest::Entry entry;
+  entry.line = node.line;
+  std::vector<std::string> notes;
+  if (node.kind != yaml::Kind::map) return yaml::wrong(node, "supports", "a map of conditions");
+  for (size_t i = 0; i < node.keys.size(); ++i) {
+    const Node& key = node.keys[i];
+    if (key.text == "features") {
+      if (node.items[i].kind == yaml::Kind::null) continue;
+      auto features = yaml::words(node.items[i], "features");
+      if (!features) return tl::unexpected(features.error());
+      entry.features = *std::move(features);
+      continue;
+    }
+    if (const std::string unknown = unknown_part(key, node.items[i]); !unknown.empty()) {
+      manifest.notes.push_back(
+          fmt::format("{}: supports: entry dropped: {} is not known to this runtime", key.place(), shown(unknown)));
+      return false;
+    }
+    auto constraint = parse_constraint(key, node.items[i], &notes);
+    if (!constraint) return tl::unexpected(constraint.error());
+    if (auto checked = check_bound(*constraint, key); !checked) return tl::unexpected(checked.error());
+    entry.constraints.push_back(*std::move(constraint));
+  }
+  manifest.notes.insert(manifest.notes.end(), notes.begin(), notes.end());
+  manifest.entries.push_back(std::move(entry));
+  return true;
+}
+
+Result<void> parse_identity(const Node& key, const Node& value, Manifest& manifest) {
+  if (key.text == "abi") {
+    auto abi = yaml::integer(value, "abi");
+    if (!abi) return tl::unexpected(abi.error());
+    if (*abi < 1) return yaml::wrong(value, "abi", "the major version of the plugin ABI, such as 1");
+    manifest.abi = *abi;
+    return {};
+  }
+  auto text = yaml::word(value, key.text);
+  if (!text) return tl::unexpected(text.error());
+  if (key.text == "name") {
+    if (!valid_name(*text)) return yaml::wrong(value, "name", "a name of a-z, 0-9 and _ that begins with a letter");
+    manifest.name = *text;
+  } else if (key.text == "version") {
+    auto version = parse_version(*text);
+    if (!version) return fail(ATTNRT_INVALID_ARGUMENT, "{}: version: {}", value.place(), version.error().message);
+    manifest.version = *std::move(version);
+    manifest.version_text = *text;
+  } else {
+    manifest.summary = *text;
+  }
+  return {};
+}
+
+Result<void> parse_lists(const Node& key, const Node& value, Manifest& manifest) {
+  if (key.text == "supports") {
+    if (value.kind != yaml::Kind::list || value.items.empty())
+      return yaml::wrong(value, "supports", "a list of entries");
+    for (const Node& entry : value.items) {
+      if (auto parsed = parse_entry(entry, manifest); !parsed) return tl::unexpected(parsed.error());
+    }
+    return {};
+  }
+  if (key.text == "archs" && value.kind == yaml::Kind::null) return {};
+  auto list = yaml::words(value, key.text);
+  if (!list) return tl::unexpected(list.error());
+  if (key.text == "archs") {
+    manifest.archs = *std::move(list);
+    return {};
+  }
+  const Word& device = *find_word("device");
+  for (const std::string& name : *list) {
+    auto known = parse_value(device, name);
+    if (!known)
+      manifest.notes.push_back(fmt::format("{}: devices: {} is not known to this runtime", value.place(), shown(name)));
+    else
+      manifest.devices.push_back(name);
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Manifest> parse_manifest(std::string_view text, const std::string& file) {
+  auto document = yaml::parse(text, file);
+  if (!document) return tl::unexpected(document.error());
+  const Node& root = document->root;
+  if (root.kind != yaml::Kind::map) return yaml::wrong(root, "manifest", "a map");
+  Manifest manifest;
+  for (size_t i = 0; i < root.keys.size(); ++i) {
+    const Node& key = root.keys[i];
+    const auto is = [&](std::initializer_list<std::string_view> names) {
+      return std::find(names.begin(), names.end(), key.text) != names.end();
+    };
+    Result<void> parsed;
+    if (is({"name", "version", "abi", "summary"}))
+      parsed = parse_identity(key, root.items[i], manifest);
+    else if (is({"devices", "archs", "supports"}))
+      parsed = parse_lists(key, root.items[i], manifest);
+    else
+      manifest.notes.push_back(fmt::format("{}: {}: unknown key, ignored", key.place(), shown(key.text)));
+    if (!parsed) return tl::unexpected(parsed.error());
+  }
+  for (const std::string_view needed : {"name", "version", "abi", "devices", "supports"}) {
+    if (root.find(needed) == nullptr) return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: missing", file, needed);
+  }
+  return manifest;
+}
+
+std::vector<std::string> Manifest::refusals(const Problem& problem, std::string_view arch) const {
+  const auto matches = [&](const std::string& pattern) { return arch_matches(pattern, arch); };
+  const bool arch_fits = archs.empty() || arch.empty() || std::any_of(archs.begin(), archs.end(), matches);
+  const uint32_t used = feature_bits(problem);
+  const Entry* nearest_miss = nullptr;
+  size_t least = SIZE_MAX;
+  for (const Entry& entry : entries) {
+    const size_t apart = distance(entry, problem, used, arch);
+    if (apart < least) nearest_miss = &entry, least = apart;
+    if (apart == 0) break;
+  }
+  std::vector<std::string> reasons;
+  if (arch_fits && least == 0) return reasons;
+  if (!arch_fits) {
+    reasons.push_back(archs.size() == 1 ? fmt::format("arch {} is not {}", arch, archs.front())
+                                        : fmt::format("arch {} is not in {{{}}}", arch, fmt::join(archs, ", ")));
+  }
+  if (nearest_miss == nullptr) {
+    reasons.emplace_back("its manifest has no entry that this runtime knows");
+    return reasons;
+  }
+  for (std::string& reason : core::refusals(nearest_miss->constraints, problem, arch))
+    reasons.push_back(std::move(reason));
+  for (size_t i = 0; i < all_features().size(); ++i) {
+    const std::string_view feature = all_features()[i];
+    if ((used >> i & 1U) == 0 || has_feature(*nearest_miss, feature)) continue;
+    reasons.push_back(fmt::format("uses {}, which it does not support", feature));
+  }
+  return reasons;
+}
+
+}  // namespace attnrt::core

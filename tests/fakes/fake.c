@@ -1,0 +1,212 @@
+/* tests/fakes/fake.c: one plugin in plain C into many: fake.h says how compile definitions bend it */
+#define _DEFAULT_SOURCE
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fake.h"
+
+enum { WORKSPACE_BYTES = 256 };
+
+typedef struct fake {
+  const attnrt_host* host;
+  attnrt_problem last; /* of FAULT_STATE */
+} fake;
+
+typedef struct fake_plan {
+  attnrt_problem problem; /* what run is asked later must be this */
+} fake_plan;
+
+/* Every wrong index, status and pointer is the test's wish; on a real plugin none of this would be. */
+static void may_throw(int fault, const char* where) {
+#ifdef FAKE_THROWS
+  if (FAKE_FAULT == fault) fake_throw(where);
+#else
+  (void)fault, (void)where;
+#endif
+}
+
+static attnrt_status fake_open(const attnrt_host* host, const attnrt_option* options, int32_t count, void** instance,
+                               attnrt_error* error) {
+  may_throw(FAULT_THROW_OPEN, "open");
+  if (FAKE_OPEN_STATUS != ATTNRT_OK) return attnrt_fail(error, FAKE_OPEN_STATUS, "open was told to fail");
+  for (int32_t n = 0; n < count && FAKE_FAULT != FAULT_OPTIONS; ++n) {
+    if (strcmp(options[n].key, "note") == 0) continue; /* the one option that it knows, to no effect */
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "option %s is not known; there is note", options[n].key);
+  }
+  fake* f = calloc(1, sizeof *f);
+  if (f == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "an instance");
+  f->host = host;
+  *instance = f;
+  return ATTNRT_OK;
+}
+
+static void fake_close(void* instance) {
+  fake* f = instance;
+  if (FAKE_DEVICE == DEVICE_FAKE) fake_device_report(f->host);
+  free(f);
+}
+
+static attnrt_status fake_devices(void* instance, attnrt_add_device add, void* sink, attnrt_error* error) {
+  (void)instance;
+  may_throw(FAULT_THROW_DEVICES, "devices");
+#ifdef FAKE_NO_DEVICES
+  (void)add, (void)sink;
+  attnrt_fail(error, ATTNRT_OK, "%s", FAKE_NO_DEVICES);
+#else
+  (void)error;
+  const int host = FAKE_DEVICE == DEVICE_HOST;
+  for (int32_t id = 0; id < FAKE_DEVICE_COUNT; ++id) {
+    attnrt_device device = {sizeof device, host ? ATTNRT_DEVICE_CPU : ATTNRT_DEVICE_ROCM, id, 0,
+                            host ? "" : FAKE_ARCH, host ? "cpu" : "fake device", host ? 0 : 1 << 30};
+    if (FAKE_FAULT == FAULT_ARCH) device.arch = "gfx803";
+    add(sink, &device);
+  }
+#endif
+  return ATTNRT_OK;
+}
+
+static attnrt_status fake_supports(void* instance, const attnrt_problem* problem, attnrt_add_reason add, void* sink) {
+  static int flips;
+  (void)instance;
+  may_throw(FAULT_THROW_SUPPORTS, "supports");
+  if (FAKE_FAULT == FAULT_SUPPORTS_SILENT && problem->head_dim % 2 == 0) return ATTNRT_UNSUPPORTED;
+  if (FAKE_FAULT == FAULT_SUPPORTS_FLIPS && flips++ % 2) {
+    add(sink, "it is the other call");
+    return ATTNRT_UNSUPPORTED;
+  }
+  if (FAKE_FAULT == FAULT_SUPPORTS_NOTHING) {
+    add(sink, "it supports nothing");
+    return ATTNRT_UNSUPPORTED;
+  }
+  return ATTNRT_OK;
+}
+
+static attnrt_status fake_make_plan(void* instance, const attnrt_problem* problem, attnrt_plan_info* info, void** plan,
+                                    attnrt_error* error) {
+  (void)instance;
+  may_throw(FAULT_THROW_PLAN, "plan");
+  if (FAKE_PLAN_MILLISECONDS > 0) usleep(1000 * FAKE_PLAN_MILLISECONDS);
+  if (FAKE_PLAN_STATUS != ATTNRT_OK) return attnrt_fail(error, FAKE_PLAN_STATUS, "plan was told to fail");
+  if (FAKE_FAULT == FAULT_SUPPORTS_LIES) return attnrt_fail(error, ATTNRT_UNSUPPORTED, "supports said yes too early");
+  fake_plan* p = calloc(1, sizeof *p);
+  if (p == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a plan");
+  memcpy(&p->problem, problem, sizeof p->problem);
+  info->workspace_bytes = WORKSPACE_BYTES;
+  info->workspace_alignment = FAKE_FAULT == FAULT_ALIGNMENT ? 48 : 64;
+  info->kernel = "fake_attention";
+  *plan = p;
+  return ATTNRT_OK;
+}
+
+static void fake_plan_destroy(void* instance, void* plan) {
+  (void)instance;
+  free(plan);
+}
+
+static void write_too_much(const attnrt_args* args) {
+  if (FAKE_FAULT == FAULT_WORKSPACE) ((volatile char*)args->workspace)[args->workspace_bytes] = 1;
+  if (FAKE_FAULT == FAULT_INPUT && args->q.data != NULL) *(volatile uint8_t*)args->q.data ^= 1;
+}
+
+static attnrt_status fake_run(void* instance, void* plan, const attnrt_problem* problem, const attnrt_args* args,
+                              attnrt_error* error) {
+  fake* f = instance;
+  attnrt_problem asked = *problem;
+  attnrt_args given = *args;
+  (void)plan;
+  may_throw(FAULT_THROW_RUN, "run");
+  if (FAKE_RUN_STATUS != ATTNRT_OK) return attnrt_fail(error, FAKE_RUN_STATUS, "run was told to fail");
+  if (fake_count.run_status != ATTNRT_OK)
+    return attnrt_fail(error, (attnrt_status)fake_count.run_status, "run was told to fail by a test");
+  if (FAKE_FAULT == FAULT_CRASH) raise(SIGSEGV);
+  while (FAKE_FAULT == FAULT_HANG) usleep(1000);
+  if (FAKE_FAULT == FAULT_STDOUT) puts("fake: running"), fflush(stdout);
+  if (FAKE_FAULT == FAULT_SIZE && problem->struct_size != (int32_t)sizeof(attnrt_problem))
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "struct_size %d", problem->struct_size);
+  if (FAKE_FAULT == FAULT_STATE) { /* another thread's problem meanwhile takes its place */
+    f->last = asked;
+    usleep(2000);
+    asked.scale = f->last.scale;
+  }
+  if (FAKE_FAULT == FAULT_BOUNDS && !problem->varlen && problem->page_size == 0 && args->q.shape[1] < problem->seq_q)
+    return attnrt_fail(error, ATTNRT_INTERNAL, "q has %d rows, not %d", (int)args->q.shape[1], (int)problem->seq_q);
+  if (args->q.data != NULL && args->workspace != NULL) write_too_much(args);
+  if (FAKE_DEVICE == DEVICE_FAKE) return fake_enqueue(&asked, &given, error);
+  return fake_attend(&asked, &given, error);
+}
+
+static const void* fake_get_extension(void* instance, const char* id) {
+  (void)instance;
+  if (strcmp(id, FAKE_COUNTERS) == 0) return &fake_count;
+  const int memory = FAKE_DEVICE == DEVICE_FAKE && FAKE_FAULT != FAULT_NO_MEMORY;
+  return memory && strcmp(id, ATTNRT_MEMORY) == 0 ? &fake_memory : NULL;
+}
+
+/* ---- The table ---- */
+#if defined(FAKE_SYMBOL_V2)
+#define TABLE attnrt_plugin_v2
+#elif defined(FAKE_SYMBOL_NONE)
+#define TABLE attnrt_no_plugin
+#else
+#define TABLE attnrt_plugin_v1
+#endif
+#define CALLS fake_open, fake_devices, fake_supports, fake_make_plan, fake_run
+
+#ifdef FAKE_UNDEFINED_SYMBOL
+extern void a_function_that_nobody_has(void);
+ATTNRT_VISIBLE void (*fake_missing)(void) = a_function_that_nobody_has;
+#endif
+#ifdef FAKE_ABORTS
+__attribute__((constructor)) static void fake_abort(void) { abort(); }
+#endif
+#ifdef FAKE_TWO_SYMBOLS
+ATTNRT_VISIBLE int fake_second_symbol(void);
+int fake_second_symbol(void) { return 2; }
+#endif
+
+#if defined(FAKE_IS_OLDER)
+typedef struct older_plugin {
+  int32_t struct_size, abi_minor;
+  const char *name, *version;
+  attnrt_status (*open)(const attnrt_host*, const attnrt_option*, int32_t, void**, attnrt_error*);
+  attnrt_status (*devices)(void*, attnrt_add_device, void*, attnrt_error*);
+  attnrt_status (*supports)(void*, const attnrt_problem*, attnrt_add_reason, void*);
+  attnrt_status (*plan)(void*, const attnrt_problem*, attnrt_plan_info*, void**, attnrt_error*);
+  attnrt_status (*run)(void*, void*, const attnrt_problem*, const attnrt_args*, attnrt_error*);
+} older_plugin;
+/* Without plan_destroy and close it can keep neither plans nor an instance. */
+ATTNRT_PLUGIN_EXPORT const older_plugin TABLE = {sizeof(older_plugin), 0, FAKE_NAME, FAKE_VERSION, NULL, fake_devices,
+                                                fake_supports, NULL, fake_run};
+#elif defined(FAKE_IS_NEWER)
+typedef struct newer_plugin {
+  attnrt_plugin known;
+  attnrt_status (*warm_up)(void* instance, int64_t reserved, attnrt_error* error);
+  const char* motto;
+  int64_t flags[4];
+} newer_plugin;
+static attnrt_status fake_warm_up(void* instance, int64_t reserved, attnrt_error* error) {
+  (void)instance, (void)reserved;
+  return attnrt_fail(error, ATTNRT_INTERNAL, "a host of this age must not call this");
+}
+ATTNRT_PLUGIN_EXPORT const newer_plugin TABLE = {
+    {sizeof(newer_plugin), 9, FAKE_NAME, FAKE_VERSION, CALLS, fake_plan_destroy, fake_close, fake_get_extension},
+    fake_warm_up, "later is better", {1, 2, 3, 4}};
+#else
+ATTNRT_PLUGIN_EXPORT const attnrt_plugin TABLE = {
+    FAKE_TABLE == TABLE_SHORT ? 8 : FAKE_TABLE == TABLE_HUGE ? 4096 : (int32_t)sizeof(attnrt_plugin),
+    ATTNRT_ABI_MINOR,
+    FAKE_TABLE == TABLE_NO_NAME ? NULL : FAKE_NAME,
+    FAKE_VERSION,
+    FAKE_TABLE == TABLE_MINIMAL ? NULL : fake_open,
+    FAKE_TABLE == TABLE_MINIMAL ? NULL : fake_devices,
+    FAKE_TABLE == TABLE_MINIMAL ? NULL : fake_supports,
+    FAKE_TABLE == TABLE_MINIMAL ? NULL : fake_make_plan,
+    FAKE_TABLE == TABLE_NULL_RUN ? NULL : fake_run,
+    FAKE_TABLE == TABLE_MINIMAL ? NULL : fake_plan_destroy,
+    FAKE_TABLE == TABLE_MINIMAL ? NULL : fake_close,
+    FAKE_TABLE == TABLE_MINIMAL ? NULL : fake_get_extension,
+};
+#endif

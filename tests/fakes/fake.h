@@ -1,0 +1,119 @@
+/* tests/fakes/fake.h: compile definitions into what one fake plugin does, rightly or wrongly
+ *
+ * fake.c is compiled once for each fake in CMakeLists.txt. FAKE_TABLE says how its table looks (FAKE_IS_OLDER and
+ * FAKE_IS_NEWER: that of another header), FAKE_FAULT the one thing that it does wrong, FAKE_DEVICE whether it drives a
+ * device (of host memory, see device.c).
+ */
+#ifndef FAKES_FAKE_H
+#define FAKES_FAKE_H
+
+#include <attnrt/plugin.h>
+
+/* Which calls the table has. */
+enum {
+  TABLE_FULL,     /* every call */
+  TABLE_MINIMAL,  /* run alone */
+  TABLE_SHORT,    /* struct_size 8 */
+  TABLE_NULL_RUN, /* run is NULL */
+  TABLE_NO_NAME,  /* name is NULL */
+  TABLE_HUGE      /* struct_size says more than the symbol holds */
+};
+
+/* What is wrong with it. */
+enum {
+  FAULT_NONE,
+  FAULT_GARBAGE,          /* run: writes numbers that are not the answer */
+  FAULT_ROUGH,            /* run: an error of one part in a thousand */
+  FAULT_SUPPORTS_LIES,    /* supports: yes; plan: UNSUPPORTED */
+  FAULT_SUPPORTS_SILENT,  /* supports: no, without a reason */
+  FAULT_SUPPORTS_FLIPS,   /* supports: another answer each time */
+  FAULT_SUPPORTS_NOTHING, /* supports: no to everything, with a reason */
+  FAULT_WORKSPACE,        /* run: writes past the end of its workspace */
+  FAULT_ALIGNMENT,        /* plan: asks for an alignment of 48 */
+  FAULT_INPUT,            /* run: writes to q */
+  FAULT_GAP,              /* run: writes past the end of out's last row */
+  FAULT_PARTIAL,          /* run: leaves the last row of out as it was */
+  FAULT_LEAK,             /* run: 0 * v of keys past kv_lengths joins the sum */
+  FAULT_MASKED,           /* run: a row that sees nothing gives NaN */
+  FAULT_BOUNDS,           /* run: takes the problem's bounds for the tensors' shape */
+  FAULT_INDICES,          /* run: does not check index arrays */
+  FAULT_OPTIONS,          /* open: takes any option */
+  FAULT_STDOUT,           /* run: prints */
+  FAULT_STATE,            /* run: uses one buffer of the instance for all plans */
+  FAULT_SIZE,             /* run: refuses a problem of another struct_size than its own */
+  FAULT_CRASH,            /* run: SIGSEGV */
+  FAULT_HANG,             /* run: never returns */
+  FAULT_NO_MEMORY,        /* get_extension: offers no attnrt.memory/1 */
+  FAULT_ARCH,             /* devices: an arch that the manifest does not name */
+  FAULT_STREAM,           /* memory: copies are lost */
+  FAULT_THROW_OPEN,       /* the call throws a C++ exception */
+  FAULT_THROW_DEVICES,
+  FAULT_THROW_SUPPORTS,
+  FAULT_THROW_PLAN,
+  FAULT_THROW_RUN
+};
+
+/* Of which device its tensors are. */
+enum { DEVICE_HOST, DEVICE_FAKE };
+
+#ifndef FAKE_NAME
+#define FAKE_NAME ATTNRT_PLUGIN_NAME
+#endif
+#ifndef FAKE_VERSION
+#define FAKE_VERSION ATTNRT_PLUGIN_VERSION
+#endif
+#ifndef FAKE_TABLE
+#define FAKE_TABLE TABLE_FULL
+#endif
+#ifndef FAKE_FAULT
+#define FAKE_FAULT FAULT_NONE
+#endif
+#ifndef FAKE_DEVICE
+#define FAKE_DEVICE DEVICE_HOST
+#endif
+#ifndef FAKE_ARCH
+#define FAKE_ARCH "gfx1100"
+#endif
+#ifndef FAKE_DEVICE_COUNT
+#define FAKE_DEVICE_COUNT 1
+#endif
+#ifndef FAKE_OPEN_STATUS /* what open, plan and run return */
+#define FAKE_OPEN_STATUS ATTNRT_OK
+#endif
+#ifndef FAKE_PLAN_STATUS
+#define FAKE_PLAN_STATUS ATTNRT_OK
+#endif
+#ifndef FAKE_RUN_STATUS
+#define FAKE_RUN_STATUS ATTNRT_OK
+#endif
+#ifndef FAKE_PLAN_MILLISECONDS
+#define FAKE_PLAN_MILLISECONDS 0
+#endif
+
+/* What the fakes count; get_extension(FAKE_COUNTERS) gives it, so tests can read and set it. */
+#define FAKE_COUNTERS "test.fake.counters/1"
+typedef struct fake_counters {
+  int64_t allocations, allocated; /* ever; alive now */
+  int64_t pinned_allocations, pinned;
+  int64_t copies_to_device, copies_to_host, copies_on_device;
+  int64_t streams_created, streams;
+  int64_t synchronizations;
+  int64_t plans, plans_alive, runs;
+  int64_t capturing;     /* set by a test: is_capturing says so */
+  int64_t run_status;    /* set by a test: what the next runs return */
+  int64_t memory_limit;  /* set by a test: allocate beyond it is OUT_OF_MEMORY; 0: no limit */
+} fake_counters;
+
+/* attend.c: computes the problem in double; every dtype and feature. INVALID_ARGUMENT for bad index arrays. */
+attnrt_status fake_attend(const attnrt_problem* problem, const attnrt_args* args, attnrt_error* error);
+
+/* device.c: the fake device. Enqueues; the work is done when its stream is synchronized. */
+extern fake_counters fake_count;
+extern const attnrt_memory fake_memory;
+attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args, attnrt_error* error);
+void fake_device_report(const attnrt_host* host);
+
+/* throw.cpp: throws std::runtime_error. */
+void fake_throw(const char* where);
+
+#endif

@@ -1,0 +1,79 @@
+// tests/fakes/fakes.hpp: names of fake plugins into directories of plugins that live as long as one test
+#pragma once
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#ifndef ATTNRT_FAKES_DIR
+#define ATTNRT_FAKES_DIR ATTNRT_BUILD_DIR "/tests/fakes/plugins"
+#endif
+
+namespace attnrt::fakes {
+
+namespace fs = std::filesystem;
+
+inline fs::path fake(std::string_view name) { return fs::path(ATTNRT_FAKES_DIR) / (std::string(name) + ".so"); }
+
+inline std::string read_file(const fs::path& path) {
+  std::ifstream stream(path, std::ios::binary);
+  if (!stream) throw std::runtime_error("cannot read " + path.string());
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+// In place: the same inode, as cp does it.
+inline void overwrite_file(const fs::path& path, std::string_view bytes) {
+  std::ofstream stream(path, std::ios::binary | std::ios::trunc);
+  stream.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  if (!stream.flush()) throw std::runtime_error("cannot write " + path.string());
+}
+
+// A new directory that goes with all that is in it.
+class Directory {
+ public:
+  Directory() {
+    std::string pattern = fs::temp_directory_path() / "attnrt_test_XXXXXX";
+    if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("no temporary directory");
+    path_ = fs::canonical(pattern);
+  }
+  Directory(const Directory&) = delete;
+  Directory& operator=(const Directory&) = delete;
+  ~Directory() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+
+  const fs::path& path() const { return path_; }
+  std::string text() const { return path_; }
+
+  // A copy of that fake, under its own or another file name.
+  fs::path add(std::string_view name, std::string as = {}) const {
+    if (as.empty()) as = std::string(name) + ".so";
+    fs::copy_file(fake(name), path_ / as, fs::copy_options::overwrite_existing);
+    return path_ / as;
+  }
+  fs::path write(const std::string& file, std::string_view bytes) const {
+    overwrite_file(path_ / file, bytes);
+    return path_ / file;
+  }
+
+ private:
+  fs::path path_;
+};
+
+// The text with every occurrence of one string replaced: for paths that differ from run to run.
+inline std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) text.replace(at, from.size(), to);
+  return text;
+}
+
+}  // namespace attnrt::fakes

@@ -1,0 +1,154 @@
+// tests/kernels/cpu/attention_test.cpp: the shapes and values where attention kernels go wrong, into the CPU kernel
+#include "kernels/cpu/attention.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/common/half.hpp"
+#include "tests/kernels/support/run.hpp"
+
+namespace kernels::test {
+namespace {
+
+constexpr DType kDTypes[] = {DType::f32, DType::f16, DType::bf16};
+
+Recipe recipe(DType dtype, int64_t seq_q, int64_t seq_kv, int64_t head_dim, int64_t head_dim_v) {
+  Recipe r;
+  r.problem.dtype = dtype;
+  r.problem.heads_q = 2;
+  r.problem.heads_kv = 2;
+  r.problem.head_dim = head_dim;
+  r.problem.head_dim_v = head_dim_v;
+  r.problem.lse = true;
+  r.seq_q = seq_q;
+  r.seq_kv = seq_kv;
+  return r;
+}
+
+class ByDType : public testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(, ByDType, testing::ValuesIn(kDTypes));
+
+TEST_P(ByDType, HeadDims) {
+  for (const int64_t d : {1, 7, 64, 72, 80, 96, 128, 192, 256, 512}) {
+    expect_right(recipe(GetParam(), 19, 70, d, d));
+    Recipe other = recipe(GetParam(), 7, 33, d, d == 64 ? 128 : 64);
+    other.layout = Layout::gapped;
+    expect_right(other);
+  }
+}
+
+TEST_P(ByDType, EdgesOfTiles) {
+  for (const int64_t seq_q : {1, 5, 6, 7, 191, 192, 193}) {
+    for (const int64_t seq_kv : {1, 31, 32, 33, 63, 64, 65, 127, 128, 129, 256, 257}) {
+      Recipe r = recipe(GetParam(), seq_q, seq_kv, 16, 8);
+      r.problem.causal = seq_kv % 2 == 1;
+      expect_right(r);
+    }
+  }
+}
+
+TEST_P(ByDType, NothingToDo) {
+  expect_right(recipe(GetParam(), 0, 5, 8, 8));
+  expect_right(recipe(GetParam(), 5, 0, 8, 8));
+  Recipe none = recipe(GetParam(), 5, 5, 8, 8);
+  none.batch = 0;
+  expect_right(none);
+}
+
+// Whole tiles hidden at the start, in the middle and at the end; whole rows; stride-0 masks of every kind.
+TEST_P(ByDType, Masks) {
+  for (const Mask mask : {Mask::boolean, Mask::additive}) {
+    for (const Hidden hidden : {Hidden::some, Hidden::first, Hidden::middle, Hidden::last, Hidden::rows}) {
+      for (int broadcast = 0; broadcast < 16; ++broadcast) {
+        Recipe r = recipe(GetParam(), 9, 300, 16, 16);
+        r.problem.mask = mask;
+        r.problem.mask_dtype = broadcast % 2 == 0 ? GetParam() : DType::f32;
+        r.hidden = hidden;
+        r.layout = static_cast<Layout>(broadcast % 3);
+        for (int n = 0; n < 4; ++n) r.broadcast[n] = (broadcast >> n & 1) != 0;
+        expect_right(r);
+      }
+    }
+  }
+}
+
+TEST_P(ByDType, LowestFiniteMaskStaysFinite) {
+  for (const DType mask_dtype : {DType::f32, GetParam()}) {
+    for (const bool everything : {false, true}) {
+      Recipe r = recipe(GetParam(), 9, 300, 16, 16);
+      r.problem.mask = Mask::additive;
+      r.problem.mask_dtype = mask_dtype;
+      r.hidden = Hidden::lowest;
+      r.broadcast[3] = everything;  // a row is then lowest from end to end, or not at all
+      expect_right(r);
+    }
+  }
+}
+
+TEST_P(ByDType, HugeLogitsStayFinite) {
+  for (const float magnitude : {30.0f, 100.0f}) {  // scores of several thousands, of up to 1e5
+    Recipe r = recipe(GetParam(), 70, 300, 64, 64);
+    r.magnitude = magnitude;
+    expect_right(r);
+    r.problem.scale = -0.125f;
+    r.problem.causal = true;
+    expect_right(r);
+  }
+}
+
+TEST_P(ByDType, CausalTopLeftAndBottomRight) {
+  for (const Align align : {Align::top_left, Align::bottom_right}) {
+    for (const int64_t seq_kv : {40, 150, 300}) {  // fewer, as many, more than queries
+      Recipe r = recipe(GetParam(), 150, seq_kv, 16, 16);
+      r.problem.causal = true;
+      r.problem.align = align;
+      expect_right(r);
+    }
+  }
+}
+
+TEST_P(ByDType, Decode) {
+  Recipe r = recipe(GetParam(), 1, 300, 128, 128);
+  r.problem.heads_q = 16;
+  r.problem.kv_lengths = true;
+  r.batch = 3;
+  r.kv_lengths = {300, 0, 129};
+  r.slack = 100;
+  expect_right(r);
+  r.problem.page_size = 16;
+  expect_right(r);
+}
+
+TEST_P(ByDType, WindowWiderThanAnything) {
+  Recipe r = recipe(GetParam(), 20, 30, 8, 8);
+  r.problem.window_left = INT64_MAX;
+  r.problem.window_right = INT64_MAX;
+  expect_right(r);
+}
+
+// NaN in a visible key or value reaches the rows that see it, and no other row.
+TEST_P(ByDType, VisibleNanReachesOnlyWhoSeesIt) {
+  constexpr int64_t kKey = 150;
+  for (const bool in_value : {false, true}) {
+    for (const int64_t target : targets()) {
+      const OnTarget on_target(target);
+      Recipe r = recipe(GetParam(), 200, 200, 16, 16);
+      r.problem.causal = true;
+      Case c(r);
+      const Tensor& t = in_value ? c.args.v : c.args.k;
+      store_float(t.dtype, t.data, kKey * t.stride[1] + 3, NAN);
+      cpu::Error error;
+      ASSERT_EQ(run_once(c, 1, &error), cpu::Status::ok) << error.message;
+      c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
+        if (in_value && head == 0 && i < kKey) return;  // v of a masked key must be finite: nothing is promised
+        const int64_t row = query_row(c.problem, c.args.out, s, b, i, head);
+        const bool nan = std::isnan(load_float(GetParam(), c.args.out.data, row + 3));
+        EXPECT_EQ(nan, head == 0 && i >= kKey) << "row " << i << " head " << head;
+      });
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kernels::test

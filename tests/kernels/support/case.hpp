@@ -1,0 +1,77 @@
+// tests/kernels/support/case.hpp: a recipe into a problem with tensors full of random numbers, and NaN wherever nothing exists
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/common/problem.hpp"
+#include "kernels/common/sequence.hpp"
+
+namespace kernels::test {
+
+enum class Layout { bshd, bhsd, gapped };  // gapped: rows apart by an odd number of elements, NaN between them
+enum class Hidden {                        // which keys the mask hides
+  some,                                    // each with probability 1/3
+  first,                                   // the first 140 keys: more than a tile
+  middle,                                  // all but the first 10 and the last 10
+  last,                                    // all but the first 10
+  rows,                                    // everything, from every third query
+  lowest,                                  // as `some`, but by the dtype's lowest finite number (additive masks only)
+};
+
+struct Recipe {
+  Problem problem;                  // batch, seq_q, seq_kv are overwritten: the least bounds, plus slack
+  int64_t slack = 0;
+  int64_t batch = 1, seq_q = 1, seq_kv = 1;  // of dense tensors
+  std::vector<int32_t> q_lengths = {};   // varlen: one for each sequence
+  std::vector<int32_t> kv_lengths = {};  // varlen, paged, kv_lengths: one for each sequence
+  Layout layout = Layout::bshd;
+  bool broadcast[4] = {};           // the mask's dimensions
+  Hidden hidden = Hidden::some;
+  float magnitude = 1;              // of q and k
+  uint32_t seed = 1;
+};
+
+// Owns the memory behind args. Every input tensor is allocated to its exact size, so that a sanitizer sees a read past it.
+class Case {
+ public:
+  explicit Case(Recipe recipe);
+
+  Problem problem;
+  Args args;
+
+  // Fills out and lse, gaps and guards included, with bytes that are a NaN in every dtype.
+  void poison_outputs();
+  // Whether every byte of out and lse that belongs to no row still holds the poison.
+  bool outside_untouched() const;
+  // The bytes of out and lse.
+  std::string output_bytes() const;
+
+  // Calls f(b, i, head, dense row) with rows numbered as in a dense [batch, seq_q, heads_q] or [total_q, heads_q].
+  using RowFunction = std::function<void(int64_t b, const Sequence&, int64_t i, int64_t head, int64_t row)>;
+  void for_each_row(const RowFunction& f) const;
+  int64_t dense_rows() const;
+
+  // Whether the query sees the key: causal, window and mask; evaluated independently of the kernels.
+  bool visible(int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t j) const;
+
+ private:
+  Tensor allocate(DType dtype, std::vector<int64_t> shape, std::vector<int64_t> stride, int64_t guard = 0);
+  Tensor rows(std::vector<int64_t> shape, int64_t guard = 0);
+  Tensor indices(const std::vector<int32_t>& values);
+  void make_keys();
+  void make_mask();
+  void fill();
+
+  Recipe recipe_;
+  std::vector<std::unique_ptr<std::vector<char>>> memory_;
+  std::vector<char>* out_memory_ = nullptr;
+  std::vector<char>* lse_memory_ = nullptr;
+};
+
+std::string describe(const Recipe& recipe);
+
+}  // namespace kernels::test

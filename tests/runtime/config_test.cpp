@@ -1,0 +1,338 @@
+// tests/runtime/config_test.cpp: policies and environments into settings with origins, warnings, or errors with places
+#include "config.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <random>
+
+#include "support/golden.hpp"
+
+namespace attnrt::core {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Pair;
+
+Config config(std::string_view text, const Environment& environment = {},
+              const std::string& file = "/etc/attnrt/policy.yaml") {
+  auto read = read_config(text, file, environment);
+  EXPECT_TRUE(read) << read.error().message;
+  return read ? *std::move(read) : Config{};
+}
+
+std::string error(std::string_view text, const Environment& environment = {}) {
+  const auto read = read_config(text, "policy.yaml", environment);
+  if (read) return "accepted";
+  EXPECT_EQ(read.error().code, ATTNRT_INVALID_ARGUMENT);
+  return read.error().message;
+}
+
+std::vector<std::filesystem::path> golden_inputs(bool warnings) {
+  std::vector<std::filesystem::path> paths;
+  for (const auto& entry : std::filesystem::directory_iterator(testing::golden_path("config"))) {
+    const bool warns = entry.path().filename().string().starts_with("warn_");
+    if (entry.path().extension() == ".yaml" && warns == warnings) paths.push_back(entry.path());
+  }
+  std::sort(paths.begin(), paths.end());
+  EXPECT_FALSE(paths.empty());
+  return paths;
+}
+
+TEST(Config, TheBuiltInPolicyHolds) {
+  const Config c = config("");
+  EXPECT_THAT(c.directories.value, IsEmpty());
+  EXPECT_EQ(c.threads.value, 0);
+  EXPECT_FALSE(c.staging.value);
+  ASSERT_EQ(c.backends.size(), 3U);
+  EXPECT_EQ(c.backends.at("hip_flash").priority.value, 300);
+  EXPECT_EQ(c.backends.at("hip_unfused").priority.value, 200);
+  EXPECT_EQ(c.backends.at("cpu").priority.value, 100);
+  for (const auto& [name, backend] : c.backends) {
+    EXPECT_TRUE(backend.enabled.value) << name;
+    EXPECT_THAT(backend.version.value.comparisons, IsEmpty()) << name;
+    EXPECT_THAT(backend.only.value, IsEmpty()) << name;
+    EXPECT_THAT(backend.options, IsEmpty()) << name;
+  }
+  EXPECT_TRUE(c.unlisted.value);
+  EXPECT_EQ(c.default_backend.value, std::nullopt);
+  EXPECT_THAT(c.rules.value, IsEmpty());
+  EXPECT_EQ(c.on_fallback.value, OnFallback::warn);
+  EXPECT_EQ(c.forced_backend.value, std::nullopt);
+  EXPECT_THAT(c.disabled.value, IsEmpty());
+  EXPECT_EQ(c.log_level.value, ATTNRT_LOG_WARNING);
+  EXPECT_THAT(c.warnings, IsEmpty());
+}
+
+// The file is the documentation of every key, and what is compiled in is that file.
+TEST(Config, TheBuiltInPolicyNamesEveryKey) {
+  const auto file = std::filesystem::path(ATTNRT_TESTS_DIR).parent_path() / "config" / "default.yaml";
+  EXPECT_EQ(testing::read_file(file), builtin_policy());
+  const std::string text(builtin_policy());
+  for (const char* key :
+       {"schema:",  "plugins:", "directories:", "threads:",  "staging:", "backends:",    "priority:", "enabled:",
+        "version:", "only:",    "options:",     "unlisted:", "default:", "rules:",       "name:",     "when:",
+        "prefer:",  "deny:",    "on_fallback:", "min:",      "max:",     "multiple_of:", "equals:"}) {
+    EXPECT_THAT(text, HasSubstr(key));
+  }
+  for (const Word& word : vocabulary()) EXPECT_THAT(text, HasSubstr(std::string(word.name)));
+}
+
+TEST(Config, NothingSaidIsTheBuiltInPolicy) {
+  for (const std::string_view text :
+       {"# only a comment\n", "---\n", "null\n", "{}", "\n\n\n", "backends:\nplugins:\nrules:\n", "backends: {cpu: }",
+        "backends: {cpu: {only: , options: }}", "plugins: {}", "schema: 1"}) {
+    const Config c = config(text);
+    EXPECT_EQ(c.backends.at("cpu").priority.value, 100) << text;
+    EXPECT_EQ(c.threads.origin.substr(0, 16), "built-in policy:") << text;
+    EXPECT_THAT(c.rules.origin, HasSubstr("built-in policy:")) << text;
+    EXPECT_THAT(c.warnings, IsEmpty()) << text;
+  }
+}
+
+TEST(Config, EveryValueKnowsItsOrigin) {
+  const Config c = config(
+      "threads: 4\n"
+      "backends:\n"
+      "  cpu:\n"
+      "    priority: 7\n"
+      "    options: {b: 2, a: \"one\"}\n"
+      "  triton: {version: \">=1.0, <2\", only: {head_dim: 64}}\n"
+      "rules:\n"
+      "  - {deny: [cpu]}\n"
+      "  - name: second\n"
+      "    prefer: cpu\n",
+      {}, "policy.yaml");
+  EXPECT_EQ(c.threads.origin, "policy.yaml:1:10");
+  EXPECT_THAT(c.staging.origin, HasSubstr("built-in policy:"));
+  const BackendSettings& cpu = c.backends.at("cpu");
+  EXPECT_EQ(cpu.priority.origin, "policy.yaml:4:15");
+  EXPECT_EQ(cpu.enabled.origin, "default");
+  EXPECT_THAT(cpu.options, ElementsAre(Pair("b", "2"), Pair("a", "one")));
+  EXPECT_EQ(cpu.options_origin, "policy.yaml:5:14");
+  const BackendSettings& triton = c.backends.at("triton");
+  EXPECT_EQ(triton.priority.value, 0);
+  EXPECT_EQ(triton.version.origin, "policy.yaml:6:21");
+  EXPECT_EQ(triton.only.origin, "policy.yaml:6:42");
+  EXPECT_THAT(c.backends.at("hip_flash").enabled.origin, HasSubstr("built-in policy:"));
+  ASSERT_EQ(c.rules.value.size(), 2U);
+  EXPECT_EQ(c.rules.value[0].name, "rule 1");
+  EXPECT_EQ(c.rules.value[0].origin, "policy.yaml:8:5");
+  EXPECT_EQ(c.rules.value[1].name, "second");
+  EXPECT_EQ(c.rules.value[1].origin, "policy.yaml:9:5");
+  EXPECT_THAT(c.rules.value[1].prefer, ElementsAre("cpu"));
+}
+
+TEST(Config, BackendsMergeByKeyAndTheRestReplaces) {
+  const Config c = config(
+      "backends:\n"
+      "  hip_flash: {enabled: false}\n"
+      "  cpu: {priority: -2147483648}\n");
+  EXPECT_EQ(c.backends.at("hip_flash").priority.value, 300);  // kept
+  EXPECT_FALSE(c.backends.at("hip_flash").enabled.value);
+  EXPECT_EQ(c.backends.at("cpu").priority.value, INT32_MIN);
+  EXPECT_EQ(c.backends.at("hip_unfused").priority.value, 200);
+  EXPECT_EQ(c.backends.size(), 3U);
+}
+
+TEST(Config, EveryKeyReachesItsSetting) {
+  const Config c = config(
+      "schema: 1\nplugins: {directories: [/opt/a, b, ../c]}\nthreads: 1024\nstaging: allow\nunlisted: deny\n"
+      "default: cpu\non_fallback: error\nrules: [{name: r, when: {device: rocm}, deny: [x, y]}]\n");
+  EXPECT_THAT(c.directories.value, ElementsAre("/opt/a", "/etc/attnrt/b", "/etc/c"));
+  EXPECT_EQ(c.threads.value, 1024);
+  EXPECT_TRUE(c.staging.value);
+  EXPECT_FALSE(c.unlisted.value);
+  EXPECT_EQ(c.default_backend.value, "cpu");
+  EXPECT_EQ(c.on_fallback.value, OnFallback::error);
+  EXPECT_EQ(c.rules.value[0].when.size(), 1U);
+  EXPECT_THAT(c.rules.value[0].deny, ElementsAre("x", "y"));
+  EXPECT_EQ(config("on_fallback: allow").on_fallback.value, OnFallback::allow);
+  EXPECT_EQ(config("default: null").default_backend.value, std::nullopt);
+  EXPECT_THAT(config("default: ~").default_backend.origin, HasSubstr("policy.yaml:1:"));
+  EXPECT_THAT(config("plugins: {directories: [p]}", {}, "./policy.yaml").directories.value, ElementsAre("p"));
+  EXPECT_THAT(config("plugins: {directories: []}").directories.origin, HasSubstr("policy.yaml"));
+}
+
+TEST(Config, TheExamplesAreValid) {
+  const auto folder = std::filesystem::path(ATTNRT_TESTS_DIR).parent_path() / "config";
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const Config c = config(testing::read_file(entry.path()), {}, entry.path().string());
+    EXPECT_THAT(c.warnings, IsEmpty()) << entry.path();
+    ++count;
+  }
+  EXPECT_GE(count, 4);
+}
+
+TEST(Config, ErrorsAreTheGoldenOnes) {
+  std::string lines;
+  for (const auto& path : golden_inputs(false)) {
+    const auto read = read_config(testing::read_file(path), path.filename().string(), {});
+    EXPECT_FALSE(read) << path;
+    lines += read ? path.filename().string() + ": accepted\n" : read.error().message + "\n";
+    if (!read) EXPECT_EQ(read.error().code, ATTNRT_INVALID_ARGUMENT);
+  }
+  EXPECT_TRUE(testing::matches_golden("config/errors.txt", lines));
+}
+
+TEST(Config, WarningsAreTheGoldenOnes) {
+  std::string lines;
+  for (const auto& path : golden_inputs(true)) {
+    const auto read = read_config(testing::read_file(path), path.filename().string(), {});
+    ASSERT_TRUE(read) << read.error().message;
+    EXPECT_FALSE(read->warnings.empty()) << path;
+    for (const std::string& warning : read->warnings) lines += warning + "\n";
+  }
+  EXPECT_TRUE(testing::matches_golden("config/warnings.txt", lines));
+}
+
+TEST(Config, ABackendThatNobodyHasIsNoWarning) {
+  EXPECT_THAT(config("rules: [{prefer: [not_there_yet], when: {batch: 1}}]\nbackends: {nor_this: {priority: 5}}\n"
+                     "default: not_there_yet\n")
+                  .warnings,
+              IsEmpty());
+}
+
+TEST(Config, TheEnvironmentComesLast) {
+  Environment environment;
+  environment.plugin_path = "/opt/one:build/two::";
+  environment.backend = "hip_flash";
+  environment.disable = "hip_*, cpu_?,,";
+  environment.log = "debug";
+  environment.warnings = {"ATTNRT_BACKED: unknown variable, ignored; did you mean ATTNRT_BACKEND?"};
+  const Config c = config("plugins: {directories: [/etc/plugins]}", environment);
+  EXPECT_THAT(c.directories.value, ElementsAre("/opt/one", "build/two"));
+  EXPECT_EQ(c.directories.origin, "ATTNRT_PLUGIN_PATH");
+  EXPECT_EQ(c.forced_backend.value, "hip_flash");
+  EXPECT_EQ(c.forced_backend.origin, "ATTNRT_BACKEND");
+  EXPECT_THAT(c.disabled.value, ElementsAre("hip_*", "cpu_?"));
+  EXPECT_EQ(c.log_level.value, ATTNRT_LOG_DEBUG);
+  EXPECT_EQ(c.log_level.origin, "ATTNRT_LOG");
+  EXPECT_THAT(c.warnings,
+              ElementsAre("ATTNRT_BACKED: unknown variable, ignored; did you mean ATTNRT_BACKEND?",
+                          "ATTNRT_BACKEND: it names hip_flash, which is disabled by ATTNRT_DISABLE (hip_*)"));
+}
+
+TEST(Config, AnEmptyVariableIsNoVariable) {
+  Environment environment;
+  environment.plugin_path = environment.backend = environment.disable = environment.log = "";
+  const Config c = config("", environment);
+  EXPECT_EQ(c.forced_backend.value, std::nullopt);
+  EXPECT_THAT(c.directories.origin, HasSubstr("built-in"));
+  EXPECT_THAT(c.disabled.value, IsEmpty());
+  EXPECT_EQ(c.log_level.value, ATTNRT_LOG_WARNING);
+}
+
+TEST(Config, LogLevels) {
+  const std::pair<const char*, int> rows[] = {{"debug", ATTNRT_LOG_DEBUG},
+                                              {"info", ATTNRT_LOG_INFO},
+                                              {"warning", ATTNRT_LOG_WARNING},
+                                              {"error", ATTNRT_LOG_ERROR},
+                                              {"off", ATTNRT_LOG_OFF}};
+  Environment environment;
+  for (const auto& [text, level] : rows) {
+    environment.log = text;
+    EXPECT_EQ(config("", environment).log_level.value, level);
+  }
+  environment.log = "loud";
+  EXPECT_EQ(error("", environment), "ATTNRT_LOG: found loud, expected debug, info, warning, error, off");
+}
+
+TEST(Config, ReadsTheProcessEnvironment) {
+  for (const char* name : {"ATTNRT_POLICY", "ATTNRT_PLUGIN_PATH", "ATTNRT_BACKEND", "ATTNRT_DISABLE", "ATTNRT_LOG"})
+    unsetenv(name);
+  EXPECT_EQ(read_environment().backend, std::nullopt);
+  setenv("ATTNRT_BACKEND", "cpu", 1);
+  setenv("ATTNRT_POLICY", "", 1);
+  setenv("ATTNRT_DISBLE", "x", 1);
+  setenv("ATTNRT_COMPLETELY_OTHER", "x", 1);
+  const Environment environment = read_environment();
+  EXPECT_EQ(environment.backend, "cpu");
+  EXPECT_EQ(environment.policy, std::nullopt);
+  EXPECT_THAT(environment.warnings, Contains("ATTNRT_DISBLE: unknown variable, ignored; did you mean ATTNRT_DISABLE?"));
+  EXPECT_THAT(environment.warnings,
+              Contains(AllOf(HasSubstr("ATTNRT_COMPLETELY_OTHER: unknown variable, ignored; known are "),
+                             HasSubstr("ATTNRT_POLICY"))));
+  for (const char* name : {"ATTNRT_BACKEND", "ATTNRT_POLICY", "ATTNRT_DISBLE", "ATTNRT_COMPLETELY_OTHER"})
+    unsetenv(name);
+}
+
+TEST(Config, SwitchedOffSaysWhereAndBy) {
+  Environment environment;
+  environment.disable = "exp_*";
+  const Config c =
+      config("unlisted: deny\nbackends: {cpu: {enabled: false}, exp_a: {priority: 1}}", environment, "policy.yaml");
+  EXPECT_EQ(switched_off(c, "cpu"), "disabled (policy.yaml:2:27)");
+  EXPECT_EQ(switched_off(c, "exp_a"), "disabled by ATTNRT_DISABLE (exp_*)");
+  EXPECT_EQ(switched_off(c, "other"), "not listed, and unlisted is deny (policy.yaml:1:11)");
+  EXPECT_EQ(switched_off(c, "hip_flash"), "");
+}
+
+TEST(Config, SurvivesAnyMutation) {
+  const std::string examples[] = {
+      std::string(builtin_policy()),
+      "backends: {x: {priority: 1, version: \">=1.0, <2\", only: {head_dim: {max: 128}}, options: {a: b}}}\nrules:\n"
+      "  - &r {name: tiny, when: {device: cpu, seq_q: {max: 4}}, prefer: [cpu]}\n  - *r\ndefault: null\non_fallback: "
+      "warn\n"};
+  const std::string_view pieces[] = {"[",
+                                     "]",
+                                     "{",
+                                     "}",
+                                     ": ",
+                                     "- ",
+                                     "&a ",
+                                     "*a",
+                                     "*r",
+                                     "\n",
+                                     "\n  ",
+                                     "\t",
+                                     "010",
+                                     "1e400",
+                                     ".nan",
+                                     "\x01",
+                                     "\xFF",
+                                     "null",
+                                     "~",
+                                     "'",
+                                     "\"",
+                                     "<<: ",
+                                     "99999999999999999999",
+                                     "---\n",
+                                     "? ",
+                                     "|",
+                                     "!!map "};
+  std::mt19937 random(29);
+  for (int round = 0; round < 6000; ++round) {
+    std::string text = examples[round % 2];
+    for (auto edits = 1 + random() % 5; edits > 0; --edits) {
+      const size_t place = random() % (text.size() + 1);
+      switch (random() % 4) {
+        case 0:
+          if (place < text.size()) text[place] = static_cast<char>(random() % 256);
+          break;
+        case 1:
+          text.erase(place, random() % 12);
+          break;
+        case 2:
+          text.insert(place, pieces[random() % std::size(pieces)]);
+          break;
+        default:
+          text.insert(place, std::string(text, random() % (text.size() + 1), random() % 40));
+      }
+    }
+    const auto read = read_config(text, "policy.yaml", {});
+    if (read) continue;
+    EXPECT_THAT(read.error().message, ::testing::StartsWith("policy.yaml:"));
+    EXPECT_EQ(read.error().message.find('\n'), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace attnrt::core
