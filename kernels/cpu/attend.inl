@@ -56,8 +56,7 @@ inline void attend_tile(const Block& block, const Scratch& scratch, int64_t firs
   pack_keys(block, scratch, first, count);
   KeyRange seen[kBlockRows / kRowGroup];
   for (int64_t group = 0; group < block.rows; group += kRowGroup) {
-    seen[group / kRowGroup] =
-        group_keys(scratch, group, std::min(kRowGroup, block.rows - group), first, count);
+    seen[group / kRowGroup] = group_keys(scratch, group, std::min(kRowGroup, block.rows - group), first, count);
   }
 
   for (int64_t panel = 0; panel < count; panel += kPanel) {  // outside: a panel stays in the first cache
@@ -94,8 +93,7 @@ inline void finish_rows(const Block& block, const Scratch& scratch) {
   const Args& args = *block.run->args;
   const Floats d;
   for (int64_t r = 0; r < block.rows; ++r) {
-    const SoftmaxState state{scratch.max[r],
-                             hn::GetLane(hn::SumOfLanes(d, hn::Load(d, scratch.sum + r * kSumLanes)))};
+    const SoftmaxState state{scratch.max[r], hn::GetLane(hn::SumOfLanes(d, hn::Load(d, scratch.sum + r * kSumLanes)))};
     float* row = scratch.out + r * scratch.v_stride;
     const Vector denominator = hn::Set(d, state.sum);
     for (int64_t x = 0; x < scratch.v_stride; x += kLanes) {

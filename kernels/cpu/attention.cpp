@@ -29,7 +29,9 @@ int64_t choose_block_rows(const Problem& problem, int64_t rows, int64_t pairs, i
   return block_rows;
 }
 
-void attend_one(void* arg, int64_t index, int32_t worker) { attend_block(*static_cast<const Run*>(arg), index, worker); }
+void attend_one(void* arg, int64_t index, int32_t worker) {
+  attend_block(*static_cast<const Run*>(arg), index, worker);
+}
 
 }  // namespace
 
@@ -58,8 +60,8 @@ Status run(const Problem& problem, const Args& args, const Workers& workers, voi
   Run run{};
   run.problem = &problem;
   run.args = &args;
-  run.scale = problem.scale != 0 ? problem.scale
-                                 : static_cast<float>(1.0 / std::sqrt(static_cast<double>(problem.head_dim)));
+  run.scale =
+      problem.scale != 0 ? problem.scale : static_cast<float>(1.0 / std::sqrt(static_cast<double>(problem.head_dim)));
   run.group = group;
   run.block_rows = choose_block_rows(problem, longest * group, pairs, thread_count);
   run.blocks_per_kv_head = (longest * group + run.block_rows - 1) / run.block_rows;

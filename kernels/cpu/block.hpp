@@ -37,21 +37,21 @@ struct Run {
 
 // One worker's arrays, each aligned to a cache line.
 struct Scratch {
-  float* q;         // [kBlockRows][q_stride], scaled
-  float* scores;    // [kBlockRows][kTileKeys]
-  float* out;       // [kBlockRows][v_stride], not yet divided by the sum
-  float* keys;      // [kTileKeys / panel][head_dim][panel]: K transposed by panels of some vectors of keys
-  float* values;    // [kTileKeys][v_stride]
-  float* rows;      // [4][q_stride]: rows of K in float on their way into keys
-  float* zeros;     // [q_stride]: stands in for keys that do not exist
-  float* bias;      // [kTileKeys + kPadFloats]: a row of the mask in float, padded
-  float* max;       // [kBlockRows]
-  float* sum;       // [kBlockRows][kSumLanes]
-  float* rescale;   // [kBlockRows]: what a tile does to out
-  KeyRange* seen;   // [kBlockRows]
+  float* q;        // [kBlockRows][q_stride], scaled
+  float* scores;   // [kBlockRows][kTileKeys]
+  float* out;      // [kBlockRows][v_stride], not yet divided by the sum
+  float* keys;     // [kTileKeys / panel][head_dim][panel]: K transposed by panels of some vectors of keys
+  float* values;   // [kTileKeys][v_stride]
+  float* rows;     // [4][q_stride]: rows of K in float on their way into keys
+  float* zeros;    // [q_stride]: stands in for keys that do not exist
+  float* bias;     // [kTileKeys + kPadFloats]: a row of the mask in float, padded
+  float* max;      // [kBlockRows]
+  float* sum;      // [kBlockRows][kSumLanes]
+  float* rescale;  // [kBlockRows]: what a tile does to out
+  KeyRange* seen;  // [kBlockRows]
   int64_t q_stride;
   int64_t v_stride;
-  int64_t bytes;    // of all of these
+  int64_t bytes;  // of all of these
 };
 
 inline Scratch carve(const Problem& problem, int64_t block_rows, void* memory) {

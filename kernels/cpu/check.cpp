@@ -16,12 +16,18 @@ constexpr int64_t kAny = -1;  // any extent
 
 const char* dtype_name(DType dtype) {
   switch (dtype) {
-    case DType::f32: return "f32";
-    case DType::f16: return "f16";
-    case DType::bf16: return "bf16";
-    case DType::boolean: return "boolean";
-    case DType::i32: return "i32";
-    case DType::unknown: break;
+    case DType::f32:
+      return "f32";
+    case DType::f16:
+      return "f16";
+    case DType::bf16:
+      return "bf16";
+    case DType::boolean:
+      return "boolean";
+    case DType::i32:
+      return "i32";
+    case DType::unknown:
+      break;
   }
   return "unknown";
 }
@@ -192,11 +198,16 @@ Status check_problem(const Problem& p, Error* error) {
     const char* name;
     int64_t found;
     int64_t least;
-  } bounds[] = {
-      {"batch", p.batch, 1},       {"heads_q", p.heads_q, 1},           {"heads_kv", p.heads_kv, 1},
-      {"seq_q", p.seq_q, 1},       {"seq_kv", p.seq_kv, 1},             {"head_dim", p.head_dim, 1},
-      {"head_dim_v", p.head_dim_v, 1}, {"window_left", p.window_left, -1}, {"window_right", p.window_right, -1},
-      {"page_size", p.page_size, 0}};
+  } bounds[] = {{"batch", p.batch, 1},
+                {"heads_q", p.heads_q, 1},
+                {"heads_kv", p.heads_kv, 1},
+                {"seq_q", p.seq_q, 1},
+                {"seq_kv", p.seq_kv, 1},
+                {"head_dim", p.head_dim, 1},
+                {"head_dim_v", p.head_dim_v, 1},
+                {"window_left", p.window_left, -1},
+                {"window_right", p.window_right, -1},
+                {"page_size", p.page_size, 0}};
   for (const auto& bound : bounds) {
     if (bound.found >= bound.least) continue;
     return fail(error, "%s: found %jd, expected at least %jd", bound.name, bound.found, bound.least);

@@ -16,7 +16,9 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/targets.cpp"
 #include "hwy/foreach_target.h"  // before highway.h
+
 #include "hwy/highway.h"
+
 #include "hwy/contrib/math/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -28,8 +30,7 @@ using Vector = hn::Vec<Floats>;
 constexpr int64_t kLanes = hn::MaxLanes(Floats());
 
 // Vectors of one row in a register block: 6 x 4 accumulators need 32 registers, 6 x 2 need 16.
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_NEON || \
-    HWY_TARGET == HWY_SCALAR
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_NEON || HWY_TARGET == HWY_SCALAR
 constexpr int kVectors = 4;
 #else
 constexpr int kVectors = 2;
@@ -44,12 +45,14 @@ constexpr bool kHasF16 = false;
 constexpr bool kHasF16 = true;
 #endif
 
+// clang-format off: in the order of use
 #include "kernels/cpu/convert.inl"
 #include "kernels/cpu/pack.inl"
 #include "kernels/cpu/scores.inl"
 #include "kernels/cpu/softmax.inl"
 #include "kernels/cpu/values.inl"
 #include "kernels/cpu/attend.inl"
+// clang-format on
 
 const char* target() { return hwy::TargetName(HWY_TARGET); }
 const char* kernel() { return "attend<" HWY_STR(HWY_NAMESPACE) ">"; }

@@ -31,9 +31,7 @@ struct Row {
 
   int64_t head_kv() const { return head / (problem.heads_q / problem.heads_kv); }
 
-  int64_t diagonal() const {
-    return problem.align == Align::top_left ? i : i + sequence.kv_length - sequence.q_length;
-  }
+  int64_t diagonal() const { return problem.align == Align::top_left ? i : i + sequence.kv_length - sequence.q_length; }
 
   int64_t mask_offset(int64_t j) const {
     const Tensor& m = args.mask;

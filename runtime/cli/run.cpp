@@ -210,7 +210,12 @@ void add_run(CLI::App& app, Common& common) {
       ->type_name("FILE");
   command->add_option("--output", options->output, "Where out (and lse) go; without it nothing is written")
       ->type_name("FILE");
-  command->add_flag("--causal,!--no-causal", options->causal, "Query i sees keys up to its diagonal");
+  // Not given, given or refused: the file's metadata speaks only in the first case.
+  const auto add_switch = [&](const char* names, std::optional<bool> Options::*field, const char* description) {
+    const auto set = [options, field](int64_t sum) { (*options).*field = sum > 0; };
+    command->add_flag_function(names, set, description);
+  };
+  add_switch("--causal,!--no-causal", &Options::causal, "Query i sees keys up to its diagonal");
   command->add_option("--align", options->align, "Where the diagonal starts: bottom_right or top_left")
       ->type_name("CORNER");
   command->add_option("--window-left", options->window_left, "Keys before the diagonal that are seen, or unbounded")
@@ -219,9 +224,8 @@ void add_run(CLI::App& app, Common& common) {
       ->type_name("N");
   command->add_option("--scale", options->scale, "Of the scores (default: 1 / sqrt(head_dim))")->type_name("X");
   command->add_option("--softcap", options->softcap, "Bound of the scores (default: none)")->type_name("X");
-  command->add_flag("--lse,!--no-lse", options->lse, "Also compute lse, the logarithm of each row's denominator");
-  command->add_flag("--deterministic,!--no-deterministic", options->deterministic,
-                    "The same inputs must give the same bits");
+  add_switch("--lse,!--no-lse", &Options::lse, "Also compute lse, the logarithm of each row's denominator");
+  add_switch("--deterministic,!--no-deterministic", &Options::deterministic, "The same inputs must give the same bits");
   command->add_option("--backend", options->backend, "This backend or an error, instead of leaving it to the policy")
       ->type_name("NAME");
   command

@@ -39,44 +39,62 @@ std::string excerpt(const json& value) {
   return text;
 }
 
-std::string quoted(const std::string& name) { return excerpt(json(name)); }
+std::string in_quotes(const std::string& name) { return excerpt(json(name)); }
 
-// JSON with what nlohmann's parser lets pass refused: keys twice (it takes the last), deep nesting, very many values.
-Result<json> parse_json(std::string_view text) {
-  std::optional<std::string> refusal;
-  std::vector<std::set<std::string>> open;  // the keys of what is open; an array has none
-  int64_t values = 0;
-  const auto look = [&](int, json::parse_event_t event, json& value) {
-    if (refusal) return false;
-    switch (event) {
-      case json::parse_event_t::object_start:
-      case json::parse_event_t::array_start:
-        open.emplace_back();
-        if (open.size() > max_nesting) refusal = fmt::format("is nested deeper than {} levels", max_nesting);
-        break;
-      case json::parse_event_t::object_end:
-      case json::parse_event_t::array_end:
-        open.pop_back();
-        break;
-      case json::parse_event_t::key:
-        if (!open.back().insert(value.get<std::string>()).second) refusal = "has the key " + excerpt(value) + " twice";
-        break;
-      case json::parse_event_t::value:
-        if (++values > max_values) refusal = fmt::format("has more than {} values", max_values);
-        break;
-    }
-    return !refusal;
-  };
-  try {
-    json value = json::parse(text.begin(), text.end(), look);
-    if (refusal) return fail(ATTNRT_INVALID_ARGUMENT, "the header {}", *refusal);
-    return value;
-  } catch (const json::exception& error) {
-    const auto* parse_error = dynamic_cast<const json::parse_error*>(&error);
-    if (refusal) return fail(ATTNRT_INVALID_ARGUMENT, "the header {}", *refusal);
-    return fail(ATTNRT_INVALID_ARGUMENT, "the header is not JSON from its byte {} on: not a safetensors file?",
-                parse_error != nullptr ? parse_error->byte : 0);
+// Reads JSON once and stops at what nlohmann's parser would let pass: keys twice (it takes the last), deep nesting, very
+// many values. (Its own callback for this compares every object with all its siblings: minutes for a header of 16 MiB.)
+class Guard : public nlohmann::json_sax<json> {
+ public:
+  std::string refusal;
+
+  bool null() override { return value(); }
+  bool boolean(bool) override { return value(); }
+  bool number_integer(int64_t) override { return value(); }
+  bool number_unsigned(uint64_t) override { return value(); }
+  bool number_float(double, const std::string&) override { return value(); }
+  bool string(std::string&) override { return value(); }
+  bool binary(json::binary_t&) override { return value(); }
+  bool start_object(size_t) override { return open(); }
+  bool end_object() override { return close(); }
+  bool start_array(size_t) override { return open(); }
+  bool end_array() override { return close(); }
+  bool key(std::string& name) override {
+    return keys_.back().insert(name).second || refuse("the header has the key " + in_quotes(name) + " twice");
   }
+  bool parse_error(size_t position, const std::string&, const json::exception&) override {
+    return refuse(fmt::format("the header is not JSON from its byte {} on: not a safetensors file?", position));
+  }
+
+ private:
+  bool refuse(std::string text) {
+    refusal = std::move(text);
+    return false;
+  }
+  bool value() {
+    return ++values_ <= max_values || refuse(fmt::format("the header has more than {} values", max_values));
+  }
+  bool open() {
+    keys_.emplace_back();
+    return keys_.size() <= max_nesting ||
+           refuse(fmt::format("the header is nested deeper than {} levels", max_nesting));
+  }
+  bool close() {
+    keys_.pop_back();
+    return true;
+  }
+
+  std::vector<std::set<std::string>> keys_;  // of what is open; a list has none
+  int64_t values_ = 0;
+};
+
+Result<json> parse_json(std::string_view text) {
+  // The parser takes a zero byte for the end, and would not look at what follows.
+  if (const size_t zero = text.find('\0'); zero != std::string_view::npos)
+    return fail(ATTNRT_INVALID_ARGUMENT, "the header is not JSON from its byte {} on: not a safetensors file?",
+                zero + 1);
+  Guard guard;
+  if (!json::sax_parse(text.begin(), text.end(), &guard)) return fail(ATTNRT_INVALID_ARGUMENT, "{}", guard.refusal);
+  return json::parse(text.begin(), text.end());
 }
 
 // A JSON array of whole numbers from 0 to the largest int64.
@@ -108,7 +126,7 @@ Result<TensorEntry> read_entry(const json& value) {
     return fail(ATTNRT_INVALID_ARGUMENT, "is {}, expected {{dtype, shape, data_offsets}}", excerpt(value));
   for (const auto& [key, unused] : value.items())
     if (key != "dtype" && key != "shape" && key != "data_offsets")
-      return fail(ATTNRT_INVALID_ARGUMENT, "has a key {}, expected dtype, shape and data_offsets", quoted(key));
+      return fail(ATTNRT_INVALID_ARGUMENT, "has a key {}, expected dtype, shape and data_offsets", in_quotes(key));
   for (const char* key : {"dtype", "shape", "data_offsets"})
     if (!value.contains(key)) return fail(ATTNRT_INVALID_ARGUMENT, "has no {}", key);
 
@@ -156,10 +174,10 @@ Result<void> check_coverage(const Header& header, int64_t data_bytes) {
     if (entry.end > data_bytes)
       return fail(ATTNRT_INVALID_ARGUMENT,
                   "tensor {}: data_offsets [{}, {}] reach past the file's {} bytes of data: is the file truncated?",
-                  quoted(name), entry.begin, entry.end, data_bytes);
+                  in_quotes(name), entry.begin, entry.end, data_bytes);
     if (entry.begin < covered)
       return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: data_offsets [{}, {}] overlap tensor {}, which ends at {}",
-                  quoted(name), entry.begin, entry.end, quoted(*last), covered);
+                  in_quotes(name), entry.begin, entry.end, in_quotes(*last), covered);
     if (entry.begin > covered)
       return fail(ATTNRT_INVALID_ARGUMENT, "bytes {} to {} of the data belong to no tensor", covered, entry.begin);
     covered = entry.end;
@@ -185,7 +203,8 @@ Result<Header> parse_header(std::string_view text, int64_t data_bytes) {
         return fail(ATTNRT_INVALID_ARGUMENT, "__metadata__ is {}, expected a map of strings", excerpt(value));
       for (const auto& [key, item] : value.items()) {
         if (!item.is_string())
-          return fail(ATTNRT_INVALID_ARGUMENT, "__metadata__ {} is {}, expected a string", quoted(key), excerpt(item));
+          return fail(ATTNRT_INVALID_ARGUMENT, "__metadata__ {} is {}, expected a string", in_quotes(key),
+                      excerpt(item));
         header.metadata.emplace(key, item.get<std::string>());
       }
       continue;
@@ -193,7 +212,7 @@ Result<Header> parse_header(std::string_view text, int64_t data_bytes) {
     if (static_cast<int64_t>(header.tensors.size()) == max_tensors)
       return fail(ATTNRT_INVALID_ARGUMENT, "the header has more than {} tensors", max_tensors);
     auto entry = read_entry(value);
-    if (!entry) return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: {}", quoted(name), entry.error().message);
+    if (!entry) return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: {}", in_quotes(name), entry.error().message);
     header.tensors.emplace(name, std::move(*entry));
   }
   const auto covered = check_coverage(header, data_bytes);

@@ -16,14 +16,14 @@ const char* state_name(State state);
 
 struct Outcome {
   State state = State::passed;
-  std::string detail;                // why it failed or was skipped
-  std::optional<uint64_t> seed;      // of the case that failed: `--cases 1 --seed N` draws it again
+  std::string detail;            // why it failed or was skipped
+  std::optional<uint64_t> seed;  // of the case that failed: `--cases 1 --seed N` draws it again
 };
 inline Outcome passed() { return {}; }
 inline Outcome failed(std::string detail, std::optional<uint64_t> seed = {}) {
-  return {State::failed, std::move(detail), seed};
+  return {State::failed, std::move(detail), seed, false};
 }
-inline Outcome skipped(std::string detail) { return {State::skipped, std::move(detail), {}}; }
+inline Outcome skipped(std::string detail) { return {State::skipped, std::move(detail), {}, false}; }
 
 class Subject;
 

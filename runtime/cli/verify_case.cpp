@@ -68,8 +68,7 @@ void draw_dimensions(Random& random, const core::Manifest::Entry& entry, Problem
     }
   }
   p.head_dim = number(random, entry, "head_dim", {32, 64, 128, 64, 80, 96, 40, 72, 7, 1, 33, 192, 256, 512});
-  p.head_dim_v = one_in(random, 2) ? p.head_dim
-                                   : number(random, entry, "head_dim_v", {32, 64, 128, 80, 5, 1, 17, 256});
+  p.head_dim_v = one_in(random, 2) ? p.head_dim : number(random, entry, "head_dim_v", {32, 64, 128, 80, 5, 1, 17, 256});
   const Constraint* equal = constraint_of(entry, "head_dim_v");
   if (equal != nullptr && equal->equals != nullptr && equal->equals->name == "head_dim") p.head_dim_v = p.head_dim;
   p.heads_kv = number(random, entry, "heads_kv", {1, 1, 2, 3});
@@ -84,8 +83,8 @@ void draw_features(Random& random, const core::Manifest::Entry& entry, Problem& 
     return has(entry, feature) && (fixed_flag(entry, word) || one_in(random, n)) ? 1 : 0;
   };
   p.varlen = flag("varlen", "varlen", 5);
-  if (has(entry, "paged") && one_in(random, 5)) p.page_size = static_cast<int32_t>(
-      number(random, entry, "page_size", {16, 16, 4, 1, 5, 32, 64, 128, 256}));
+  if (has(entry, "paged") && one_in(random, 5))
+    p.page_size = static_cast<int32_t>(number(random, entry, "page_size", {16, 16, 4, 1, 5, 32, 64, 128, 256}));
   p.kv_lengths = p.page_size > 0 || (!p.varlen && flag("kv_lengths", "kv_lengths", 4));
   p.causal = flag("causal", "causal", 2);
   if (has(entry, "window") && one_in(random, 4)) {

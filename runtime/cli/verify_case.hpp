@@ -37,7 +37,7 @@ struct Case {
   Style style = Style::plain;
   int entry = 0;  // of the manifest
   core::Problem problem{};
-  int64_t batch = 0, seq_q = 0, seq_kv = 0;  // of the tensors, where they are not packed
+  int64_t batch = 0, seq_q = 0, seq_kv = 0;    // of the tensors, where they are not packed
   std::vector<int64_t> q_lengths, kv_lengths;  // of each sequence
   int64_t spare_rows = 0;                      // varlen: rows past the last offset
   int64_t pages = 0, max_pages = 0;

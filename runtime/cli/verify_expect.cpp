@@ -76,8 +76,7 @@ class Plain {
       dot += product;
       size += std::abs(static_cast<double>(product));
     }
-    const float scale =
-        problem_.scale != 0 ? problem_.scale : 1 / std::sqrt(static_cast<float>(problem_.head_dim));
+    const float scale = problem_.scale != 0 ? problem_.scale : 1 / std::sqrt(static_cast<float>(problem_.head_dim));
     Key key{scale * dot, std::abs(static_cast<double>(scale)) * size,
             kernels::key_row(problem_, args_, args_.v, s, row.b, j, hk)};
     if (problem_.softcap != 0) key.score = problem_.softcap * std::tanh(key.score / problem_.softcap);
@@ -90,8 +89,7 @@ class Plain {
       add(load(m, row.b * m.stride[0] + row.h * m.stride[1] + row.i * m.stride[2] + j * m.stride[3]));
     }
     if (problem_.alibi) {
-      const int64_t diagonal =
-          problem_.align == kernels::Align::top_left ? row.i : row.i + s.kv_length - s.q_length;
+      const int64_t diagonal = problem_.align == kernels::Align::top_left ? row.i : row.i + s.kv_length - s.q_length;
       add(-load(args_.alibi_slopes, row.h * args_.alibi_slopes.stride[0]) *
           std::abs(static_cast<double>(diagonal - j)));
     }
@@ -158,8 +156,14 @@ Expectation expect(const Case& drawn, Tensors& tensors) {
     for (int64_t i = 0; i < s.q_length; ++i) {
       for (int64_t h = 0; h < problem.heads_q; ++h) {
         const int64_t row = varlen ? s.q_first + i : b * rows + i;
-        Row described{b, i, h, (row * problem.heads_q + h) * problem.head_dim_v,
-                      varlen ? h * rows + row : (b * problem.heads_q + h) * rows + i, false, 0, 0};
+        Row described{b,
+                      i,
+                      h,
+                      (row * problem.heads_q + h) * problem.head_dim_v,
+                      varlen ? h * rows + row : (b * problem.heads_q + h) * rows + i,
+                      false,
+                      0,
+                      0};
         plain.evaluate(described, s, &expectation.exact[static_cast<size_t>(described.at)],
                        expectation.exact_lse[static_cast<size_t>(described.lse_at)], expectation);
         expectation.rows.push_back(described);

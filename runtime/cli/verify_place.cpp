@@ -36,7 +36,9 @@ Place::Place(Subject& subject, int64_t bytes, int64_t alignment, int64_t before)
 }
 
 Place::Place(Place&& other) noexcept
-    : subject_(other.subject_), raw_(std::exchange(other.raw_, nullptr)), start_(other.start_),
+    : subject_(other.subject_),
+      raw_(std::exchange(other.raw_, nullptr)),
+      start_(other.start_),
       error_(std::move(other.error_)) {}
 
 Place::~Place() {

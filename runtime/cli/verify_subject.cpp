@@ -75,7 +75,10 @@ Instance::~Instance() {
 }
 
 Subject::Subject(const std::string& path_, const Settings& settings_, Progress progress)
-    : path(path_), settings(settings_), host(std::max(2, core::usable_cpus())), progress_(std::move(progress)),
+    : path(path_),
+      settings(settings_),
+      host(std::max(2, core::usable_cpus())),
+      progress_(std::move(progress)),
       file_(find(path_)) {}
 
 Subject::~Subject() { trials_.reset(); }

@@ -58,11 +58,11 @@ class Subject {
   const core::Manifest& manifest() const { return *file_->manifest; }
 
   // Each step is taken when it is first asked for; the text says why it cannot be. Rules ask only for what they need.
-  std::string map();                                     // "": mapped; else the loader's words
+  std::string map();  // "": mapped; else the loader's words
   const attnrt_plugin* table() { return map().empty() ? table_ : nullptr; }
   int64_t symbol_bytes() const { return symbol_bytes_; }
   Instance open(const std::vector<attnrt_option>& options = {});
-  void* instance();                                      // opened without options, for all rules
+  void* instance();  // opened without options, for all rules
   const std::vector<core::Device>& devices();
   const std::string& devices_message();
   attnrt_status devices_status();

@@ -11,8 +11,9 @@
 
 namespace attnrt::cli::verify {
 
-const std::array<const char*, kTensors> kTensorNames = {"q",     "k",          "v",         "out",        "mask",      "lse", "alibi_slopes",
-                                                        "sinks", "kv_lengths", "offsets_q", "offsets_kv", "page_table"};
+const std::array<const char*, kTensors> kTensorNames = {
+    "q",     "k",          "v",         "out",        "mask",      "lse", "alibi_slopes",
+    "sinks", "kv_lengths", "offsets_q", "offsets_kv", "page_table"};
 
 namespace {
 
@@ -57,21 +58,27 @@ class Maker {
     if (p_.mask != ATTNRT_MASK_NONE) make_mask();
     if (case_.style == Style::nan_masked) poison_masked();
     if (case_.style == Style::nan_visible) poison_visible();
-    for (const int name : {static_cast<int>(out), static_cast<int>(lse)}) {
-      Image& image = tensors_[name];
-      if (image.bytes.empty()) continue;
-      std::fill(image.bytes.begin(), image.bytes.end(), std::byte{0xFF});  // NaN in every dtype
-      image.owned.assign(image.bytes.size(), false);
-      const int64_t size = image.view.dtype.bits / 8;
-      each_element(image.view, [&](int64_t at) {
-        for (int64_t n = 0; n < size; ++n) image.owned[static_cast<size_t>(Image::kGuard + at * size + n)] = true;
-      });
-    }
+    poison_output(out, 0);
+    poison_output(lse, 1);
     return std::move(tensors_);
   }
 
  private:
   bool packed_q() const { return p_.varlen; }
+
+  // NaN everywhere, and a note of which bytes a run shall write: not the rows past the last offset.
+  void poison_output(int name, int packed_dimension) {
+    Image& image = tensors_[name];
+    if (image.bytes.empty()) return;
+    std::fill(image.bytes.begin(), image.bytes.end(), std::byte{0xFF});  // NaN in every dtype
+    image.owned.assign(image.bytes.size(), false);
+    attnrt_tensor used = image.view;
+    if (packed_q()) used.shape[packed_dimension] -= case_.spare_rows;
+    const int64_t size = used.dtype.bits / 8;
+    each_element(used, [&](int64_t at) {
+      for (int64_t n = 0; n < size; ++n) image.owned[static_cast<size_t>(Image::kGuard + at * size + n)] = true;
+    });
+  }
   bool packed_kv() const { return p_.varlen && p_.page_size == 0; }
   int64_t total(const std::vector<int64_t>& lengths) const {
     int64_t sum = case_.spare_rows;
@@ -236,10 +243,9 @@ class Maker {
     const int64_t extra = one_in(random_, 3) ? between(random_, 1, 9) : 0;  // rows with gaps
     image.view.stride[2] = case_.seq_kv + extra;
     image.view.stride[1] = one_in(random_, 2) ? 0 : image.view.stride[2] * std::max<int64_t>(1, case_.seq_q);
-    image.view.stride[0] = one_in(random_, 3)
-                               ? 0
-                               : image.view.stride[2] * std::max<int64_t>(1, case_.seq_q) *
-                                     (image.view.stride[1] == 0 ? 1 : p_.heads_q);
+    image.view.stride[0] = one_in(random_, 3) ? 0
+                                              : image.view.stride[2] * std::max<int64_t>(1, case_.seq_q) *
+                                                    (image.view.stride[1] == 0 ? 1 : p_.heads_q);
     if (case_.style != Style::empty_rows && one_in(random_, 5)) image.view.stride[2] = 0;  // one row for all queries
     allocate(mask, dtype.bits / 8);
     const int64_t threshold = between(random_, 1, 3);
@@ -255,7 +261,7 @@ class Maker {
       return;
     }
     const auto dtype = image.view.dtype;
-    const double lowest = dtype.bits == 32 ? -std::numeric_limits<float>::max()
+    const double lowest = dtype.bits == 32                    ? -std::numeric_limits<float>::max()
                           : dtype.code == ATTNRT_DTYPE_BFLOAT ? -static_cast<double>(kernels::bf16_to_f32(0x7F7F))
                                                               : -65504.0;
     set(mask, at, state == 0 ? -kInfinity : state == 2 ? lowest : normal());
@@ -359,8 +365,9 @@ kernels::Problem kernel_problem(const core::Problem& p) {
 
 kernels::Args kernel_args(Tensors& tensors) {
   kernels::Args args;
-  kernels::Tensor* const all[kTensors] = {&args.q,   &args.k,     &args.v,     &args.out,       &args.mask,       &args.lse, &args.alibi_slopes,
-                                          &args.sinks, &args.kv_lengths, &args.offsets_q, &args.offsets_kv, &args.page_table};
+  kernels::Tensor* const all[kTensors] = {
+      &args.q,     &args.k,          &args.v,         &args.out,        &args.mask,      &args.lse, &args.alibi_slopes,
+      &args.sinks, &args.kv_lengths, &args.offsets_q, &args.offsets_kv, &args.page_table};
   for (int name = 0; name < kTensors; ++name) {
     Image& image = tensors[name];
     if (image.bytes.empty()) continue;
@@ -376,7 +383,8 @@ kernels::Args kernel_args(Tensors& tensors) {
 
 bool visible(const Case& drawn, const Tensors& tensors, int64_t b, int64_t h, int64_t i, int64_t j) {
   const core::Problem& p = drawn.problem;
-  const int64_t q_length = drawn.q_lengths[static_cast<size_t>(b)], kv_length = drawn.kv_lengths[static_cast<size_t>(b)];
+  const int64_t q_length = drawn.q_lengths[static_cast<size_t>(b)],
+                kv_length = drawn.kv_lengths[static_cast<size_t>(b)];
   const int64_t diagonal = p.align == ATTNRT_ALIGN_TOP_LEFT ? i : i + kv_length - q_length;
   if (p.causal && j > diagonal) return false;
   if (p.window_left >= 0 && diagonal - j > p.window_left) return false;

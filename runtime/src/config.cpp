@@ -47,7 +47,8 @@ Result<int64_t> read_integer(const Item& item, int64_t minimum, int64_t maximum)
 Result<size_t> read_choice(const Item& item, std::initializer_list<std::string_view> choices) {
   const auto found = std::find(choices.begin(), choices.end(), item.node.text);
   if (item.node.kind == Kind::scalar && found != choices.end()) return static_cast<size_t>(found - choices.begin());
-  return yaml::wrong(item.node, item.what, fmt::format("{}", fmt::join(choices, " or ")));
+  const auto last = choices.end() - 1;
+  return yaml::wrong(item.node, item.what, fmt::format("{} or {}", fmt::join(choices.begin(), last, ", "), *last));
 }
 
 Result<std::string> read_name(const Item& item) {
@@ -85,14 +86,15 @@ Result<void> put(Setting<T>& setting, Result<U> value, const Node& node) {
 Result<void> read_options(const Item& map, BackendSettings& backend) {
   if (map.node.kind == Kind::null) return {};
   if (map.node.kind != Kind::map) return yaml::wrong(map.node, map.what, "a map of words");
-  backend.options.clear();
-  backend.options_origin = map.node.place();
+  std::vector<std::pair<std::string, std::string>> options;
   for (size_t i = 0; i < map.node.keys.size(); ++i) {
     const Node& value = map.node.items[i];
     const std::string& key = map.node.keys[i].text;
     if (value.kind != Kind::scalar) return yaml::wrong(value, fmt::format("{}.{}", map.what, shown(key)), "a word");
-    backend.options.emplace_back(key, value.text);
+    options.emplace_back(key, value.text);
   }
+  backend.options = std::move(options);
+  backend.options_origin = map.node.place();
   return {};
 }
 
@@ -183,10 +185,8 @@ Result<void> read_rules(const Node& list, Config& config) {
 Result<void> read_plugins(const Node& map, const std::string& file, Config& config) {
   if (auto keys = yaml::only_keys(map, {"directories", "load"}, "plugins"); !keys) return keys;
   if (const auto load = item(map, "load", "plugins")) {
-    const auto word = yaml::word(load->node, load->what);
-    if (!word) return tl::unexpected(word.error());
-    if (*word != "memory" && *word != "path") return yaml::wrong(load->node, load->what, "memory or path");
-    config.load_by_path = {*word == "path", load->node.place()};
+    auto read = put(config.load_by_path, read_choice(*load, {"memory", "path"}), load->node);
+    if (!read) return read;
   }
   const auto list = item(map, "directories", "plugins");
   if (!list) return {};

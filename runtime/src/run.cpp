@@ -2,8 +2,8 @@
 #include "run.hpp"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
-#include <limits>
 
 #include "staging.hpp"
 
@@ -31,9 +31,7 @@ class Checker {
   // Present exactly if wanted.
   bool presence(const char* name, const attnrt_tensor& tensor, bool wanted) {
     if ((tensor.data != nullptr) == wanted) return true;
-    const int32_t ndim = std::clamp(tensor.ndim, 0, 4);
-    const bool empty = std::find(tensor.shape, tensor.shape + ndim, 0) != tensor.shape + ndim;
-    if (wanted && empty) return true;  // a tensor without elements needs no memory
+    if (wanted && is_empty(tensor)) return true;  // a tensor without elements needs no memory
     return wanted ? fail("tensor {} is absent, but the problem uses it", name)
                   : fail("tensor {} is given, but the problem does not use it", name);
   }
@@ -47,9 +45,11 @@ class Checker {
     }
     for (int32_t i = 0; i < ndim; ++i) {
       const int64_t expected = shape.begin()[i];
-      if (tensor.shape[i] < 0 || (expected != kAny && tensor.shape[i] != expected)) {
-        return fail("tensor {} has {} in dimension {}; expected {}", name, tensor.shape[i], i,
-                    expected == kAny ? 0 : expected);
+      if (expected == kAny && tensor.shape[i] < 0) {
+        return fail("tensor {} has {} in dimension {}; expected at least 0", name, tensor.shape[i], i);
+      }
+      if (expected != kAny && tensor.shape[i] != expected) {
+        return fail("tensor {} has {} in dimension {}; expected {}", name, tensor.shape[i], i, expected);
       }
       if (tensor.stride[i] < 0) return fail("tensor {} has the negative stride {}", name, tensor.stride[i]);
     }
@@ -57,6 +57,7 @@ class Checker {
   }
 
   bool rows(const char* name, const attnrt_tensor& tensor, int64_t alignment, bool written) {
+    if (is_empty(tensor)) return true;
     const int32_t last = tensor.ndim - 1;
     if (tensor.shape[last] > 1 && tensor.stride[last] != 1) {
       return fail("tensor {} has stride {} in head_dim; expected 1", name, tensor.stride[last]);
@@ -67,8 +68,8 @@ class Checker {
     for (int32_t i = 0; i < last; ++i) {
       if (tensor.shape[i] <= 1) continue;
       aligned = aligned && tensor.stride[i] * bytes % alignment == 0;
-      if (written && tensor.stride[i] == 0) return fail("tensor {} is written to, so it cannot be broadcast", name);
     }
+    if (written && !this->written(name, tensor)) return false;
     if (!aligned) {
       return fail("tensor {} has rows that do not start at a multiple of {} bytes; plan with a smaller alignment_bytes",
                   name, alignment);
@@ -76,7 +77,25 @@ class Checker {
     return true;
   }
 
+  // No element is written twice because of a stride of 0.
+  bool written(const char* name, const attnrt_tensor& tensor) {
+    for (int32_t i = 0; i < tensor.ndim; ++i) {
+      if (tensor.shape[i] > 1 && tensor.stride[i] == 0) {
+        return fail("tensor {} is written to, so it cannot be broadcast", name);
+      }
+    }
+    return true;
+  }
+
+  // Every element starts where its type may.
+  bool elements(const char* name, const attnrt_tensor& tensor) {
+    const int64_t bytes = dtype_bytes(tensor.dtype);
+    return reinterpret_cast<uintptr_t>(tensor.data) % static_cast<uintptr_t>(bytes) == 0 ||
+           fail("tensor {} does not start at a multiple of {} bytes, the size of its elements", name, bytes);
+  }
+
   bool contiguous(const char* name, const attnrt_tensor& tensor) {
+    if (is_empty(tensor)) return true;
     int64_t expected = 1;
     for (int32_t i = tensor.ndim - 1; i >= 0; --i) {
       if (tensor.shape[i] > 1 && tensor.stride[i] != expected) return fail("tensor {} is not contiguous", name);
@@ -86,11 +105,16 @@ class Checker {
   }
 
  private:
+  static bool is_empty(const attnrt_tensor& tensor) {
+    const int32_t ndim = std::clamp(tensor.ndim, 0, 4);
+    return std::find(tensor.shape, tensor.shape + ndim, 0) != tensor.shape + ndim;
+  }
+
   bool span_fits(const char* name, const attnrt_tensor& tensor) {
+    if (is_empty(tensor)) return true;
     int64_t span = dtype_bytes(tensor.dtype);
     for (int32_t i = 0; i < tensor.ndim; ++i) {
       int64_t step = 0;
-      if (tensor.shape[i] == 0) return true;
       if (__builtin_mul_overflow(tensor.shape[i] - 1, tensor.stride[i], &step) ||
           __builtin_mul_overflow(step, dtype_bytes(tensor.dtype), &step) || __builtin_add_overflow(span, step, &span)) {
         return fail("tensor {} reaches further than memory can", name);
@@ -103,18 +127,23 @@ class Checker {
   attnrt_status status_ = ATTNRT_OK;
 };
 
+// Runs before the shapes are checked: 0 rows where the numbers make no sense, which check_rows then says.
 void read_extents(const Problem& problem, const attnrt_args& args, Extents& extents) {
   const bool paged = problem.page_size > 0;
   if (problem.varlen != 0) {
-    extents.batch = std::max<int64_t>(args.offsets_q.shape[0] - 1, 0);
+    extents.batch = std::max<int64_t>(args.offsets_q.shape[0], 1) - 1;
     extents.total_q = args.q.shape[0];
     extents.seq_q = std::min(problem.seq_q, extents.total_q);
   } else {
     extents.batch = args.q.shape[0];
     extents.seq_q = args.q.shape[1];
-    extents.total_q = extents.batch * extents.seq_q;
+    if (__builtin_mul_overflow(extents.batch, extents.seq_q, &extents.total_q)) extents.total_q = 0;
   }
-  extents.total_kv = problem.varlen != 0 || paged ? args.k.shape[0] : extents.batch * args.k.shape[1];
+  if (problem.varlen != 0 || paged) {
+    extents.total_kv = args.k.shape[0];
+  } else if (__builtin_mul_overflow(extents.batch, args.k.shape[1], &extents.total_kv)) {
+    extents.total_kv = 0;
+  }
   extents.seq_kv = problem.varlen != 0 || paged ? problem.seq_kv : args.k.shape[1];
 }
 
@@ -149,14 +178,16 @@ bool check_rows(Checker& check, const Problem& p, const attnrt_args& a, const Ex
 bool check_side_tensors(Checker& check, const Problem& p, const attnrt_args& a, const Extents& e) {
   const auto contiguous = [&check](const char* name, const attnrt_tensor& tensor, attnrt_dtype dtype,
                                    std::initializer_list<int64_t> shape) {
-    return check.tensor(name, tensor, dtype, shape) && check.contiguous(name, tensor);
+    return check.tensor(name, tensor, dtype, shape) && check.contiguous(name, tensor) && check.elements(name, tensor);
   };
-  if (p.mask != ATTNRT_MASK_NONE && !check.tensor("mask", a.mask, p.mask_dtype, {e.batch, p.heads_q, e.seq_q, e.seq_kv})) {
+  if (p.mask != ATTNRT_MASK_NONE && !(check.tensor("mask", a.mask, p.mask_dtype, {e.batch, p.heads_q, e.seq_q, e.seq_kv}) &&
+                                      check.elements("mask", a.mask))) {
     return false;
   }
-  if (p.lse != 0 && !(p.varlen != 0 ? check.tensor("lse", a.lse, kFloat32, {p.heads_q, e.total_q})
-                                    : check.tensor("lse", a.lse, kFloat32, {e.batch, p.heads_q, e.seq_q}))) {
-    return false;
+  if (p.lse != 0) {
+    const bool shaped = p.varlen != 0 ? check.tensor("lse", a.lse, kFloat32, {p.heads_q, e.total_q})
+                                      : check.tensor("lse", a.lse, kFloat32, {e.batch, p.heads_q, e.seq_q});
+    if (!shaped || !check.written("lse", a.lse) || !check.elements("lse", a.lse)) return false;
   }
   return (p.alibi == 0 || contiguous("alibi_slopes", a.alibi_slopes, kFloat32, {p.heads_q})) &&
          (p.sinks == 0 || contiguous("sinks", a.sinks, kFloat32, {p.heads_q})) &&
@@ -189,13 +220,28 @@ bool check_workspace(Checker& check, const Plan& plan, const attnrt_args& args) 
 
 }  // namespace
 
-attnrt_args copy_args(const attnrt_args* args) {
-  attnrt_args copy{};
-  if (args != nullptr && args->struct_size > 0) {
-    std::memcpy(&copy, args, std::min(static_cast<size_t>(args->struct_size), sizeof copy));
+attnrt_status copy_args(const attnrt_args* given, attnrt_args* args, attnrt_error* error) {
+  constexpr size_t head = offsetof(attnrt_args, q);
+  constexpr size_t tensors_end = offsetof(attnrt_args, workspace);
+  constexpr size_t longest = 8192;
+  const auto size = static_cast<size_t>(std::max(given->struct_size, 0));
+  if (size < head || size > longest) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "run: args.struct_size is %d; expected %zu", given->struct_size,
+                       sizeof(attnrt_args));
   }
-  copy.struct_size = sizeof copy;
-  return copy;
+  // Whole fields only: half a tensor is none.
+  const size_t last = size < tensors_end ? sizeof(attnrt_tensor) : sizeof(void*);
+  const size_t known = std::min(head + (size - head) / last * last, sizeof(attnrt_args));
+  *args = {};
+  std::memcpy(args, given, known);
+  args->struct_size = sizeof *args;
+  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
+  if (std::any_of(bytes + std::min(size, sizeof *args), bytes + size, [](unsigned char byte) { return byte != 0; })) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                       "run: args has %zu bytes, and what follows the %zu that this runtime knows is not zero: a newer "
+                       "tensor; leave it off", size, sizeof *args);
+  }
+  return ATTNRT_OK;
 }
 
 // A mask of fewer dimensions, or of size 1 where the problem has more, is broadcast: stride 0.
@@ -238,7 +284,8 @@ attnrt_status check_args(const Problem& problem, attnrt_args& args, Extents* ext
 }
 
 attnrt_status run(const Plan& plan, const attnrt_args& given, attnrt_error* error) {
-  attnrt_args args = copy_args(&given);
+  attnrt_args args;
+  if (const attnrt_status status = copy_args(&given, &args, error); status != ATTNRT_OK) return status;
   Extents extents;
   if (const attnrt_status status = check_args(plan.problem(), args, &extents, error); status != ATTNRT_OK) return status;
   Checker check(error);
@@ -248,8 +295,13 @@ attnrt_status run(const Plan& plan, const attnrt_args& given, attnrt_error* erro
     args.workspace = plan.workspace();
     args.workspace_bytes = plan.workspace_bytes();
   }
-  if (plan.staging() != nullptr) return plan.staging()->run(plan, args, error);
-  return plan.backend().run(plan.plugin_plan(), plan.device_problem(), args, error);
+  attnrt_error found = ATTNRT_ERROR_INIT;
+  const attnrt_status status = plan.staging() != nullptr
+                                   ? plan.staging()->run(plan, args, &found)
+                                   : plan.backend().run(plan.plugin_plan(), plan.device_problem(), args, &found);
+  if (status == ATTNRT_OK) return status;
+  return attnrt_fail(error, status, "run: %s: %s", plan.backend_name().c_str(),
+                     found.message[0] != '\0' ? found.message : status_name(status));
 }
 
 }  // namespace attnrt::core

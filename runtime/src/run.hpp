@@ -15,8 +15,9 @@ struct Extents {
   int64_t total_q = 0, total_kv = 0;         // rows of q and k as packed
 };
 
-// A caller's struct into ours, field by field within its struct_size.
-attnrt_args copy_args(const attnrt_args* args);
+// A caller's struct into ours, field by field within its struct_size; what it does not reach is absent, and what it says
+// past the fields known here is INVALID_ARGUMENT unless it is zero.
+attnrt_status copy_args(const attnrt_args* given, attnrt_args* args, attnrt_error* error);
 
 // INVALID_ARGUMENT with what disagrees: ndim, shape, dtype, stride, alignment, an absent or a surplus tensor. The mask is
 // broadcast to its four dimensions (stride 0 for one that is missing or 1).

@@ -70,7 +70,6 @@ class Builder final : public YAML::EventHandler {
     const auto found = anchors_.find(anchor);
     if (found == anchors_.end()) refuse(mark, "found an alias inside of its own anchor");
     if (open_.size() + size_of(found->second).depth > maximum_depth) refuse_depth(mark);
-    charge(mark, found->second);
     add(found->second, mark, 0);
   }
 

@@ -23,9 +23,9 @@ struct Shape {
 };
 
 constexpr Shape kShapes[] = {
-    {"512x64", 8, 8, 512, 512, 64, false},        {"2048x64", 8, 8, 2048, 2048, 64, false},
+    {"512x64", 8, 8, 512, 512, 64, false},          {"2048x64", 8, 8, 2048, 2048, 64, false},
     {"2048x64_causal", 8, 8, 2048, 2048, 64, true}, {"2048x128", 8, 8, 2048, 2048, 128, false},
-    {"128x80", 8, 8, 128, 128, 80, false},        {"decode_4096x128", 32, 8, 1, 4096, 128, false},
+    {"128x80", 8, 8, 128, 128, 80, false},          {"decode_4096x128", 32, 8, 1, 4096, 128, false},
 };
 
 struct Data {
@@ -36,7 +36,8 @@ struct Data {
         out(q.size()) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
-    for (std::vector<float>* values : {&q, &k, &v}) std::generate(values->begin(), values->end(), [&] { return normal(random); });
+    for (std::vector<float>* values : {&q, &k, &v})
+      std::generate(values->begin(), values->end(), [&] { return normal(random); });
   }
   std::vector<float> q, k, v, out;  // [heads, seq, head_dim]
 };
@@ -94,7 +95,9 @@ kernels::Tensor tensor(std::vector<uint16_t>& halves, std::vector<float>& floats
   if (dtype != kernels::DType::f32) {
     // The upper half of a float is a bf16; as f16 it is another number, but a finite one of moderate size.
     halves.resize(floats.size());
-    for (size_t n = 0; n < floats.size(); ++n) halves[n] = dtype == kernels::DType::bf16 ? static_cast<uint16_t>(0x3F00 + n % 128) : static_cast<uint16_t>(0x3800 + n % 1024);
+    for (size_t n = 0; n < floats.size(); ++n)
+      halves[n] = dtype == kernels::DType::bf16 ? static_cast<uint16_t>(0x3F00 + n % 128)
+                                                : static_cast<uint16_t>(0x3800 + n % 1024);
     t.data = halves.data();
   }
   return t;

@@ -115,8 +115,12 @@ TEST_F(Safetensors, LegalFiles) {
   accepts(file("{}    ", 0));
   accepts(file(R"({"__metadata__":{}})", 0));
   accepts(file(R"({"q":{"dtype":"F16","shape":[0,9],"data_offsets":[0,0]}})", 0));
-  accepts(file(R"({"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"BOOL","shape":[3],"data_offsets":[4,7]}})", 7));
-  accepts(file(R"({"a":{"dtype":"F32","shape":[0],"data_offsets":[4,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4));
+  accepts(file(
+      R"({"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"BOOL","shape":[3],"data_offsets":[4,7]}})",
+      7));
+  accepts(file(
+      R"({"a":{"dtype":"F32","shape":[0],"data_offsets":[4,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+      4));
   accepts(file(R"({"q":{"data_offsets":[0,6],"shape":[1,1,1,3],"dtype":"BF16"}})", 6));
 }
 
@@ -125,8 +129,8 @@ TEST_F(Safetensors, EveryRefusal) {
     return R"({"k":{"dtype":)" + dtype + R"(,"shape":)" + shape + R"(,"data_offsets":)" + offsets + "}}";
   };
   const auto two = [](const std::string& a, const std::string& b) {
-    return R"({"a":{"dtype":"F32","shape":[2],"data_offsets":)" + a + R"(},"b":{"dtype":"F32","shape":[2],"data_offsets":)" +
-           b + "}}";
+    return R"({"a":{"dtype":"F32","shape":[2],"data_offsets":)" + a +
+           R"(},"b":{"dtype":"F32","shape":[2],"data_offsets":)" + b + "}}";
   };
   std::string many = "{";
   for (int64_t i = 0; i <= max_tensors; ++i)
@@ -149,7 +153,10 @@ TEST_F(Safetensors, EveryRefusal) {
       {"something after the header", file("{} {}", 0)},
       {"a NUL in the header", file(std::string("{}\0", 3), 0)},
       {"bytes that are not UTF-8", file("{\"\xff\":1}", 0)},
-      {"key twice", file(R"({"q":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"q":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4)},
+      {"key twice",
+       file(
+           R"({"q":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"q":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+           4)},
       {"key twice, escaped", file(R"({"q":{"dtype":"F32","dtyp\u0065":"F32","shape":[0],"data_offsets":[0,0]}})", 0)},
       {"metadata twice", file(R"({"__metadata__":{},"__metadata__":{}})", 0)},
       {"metadata key twice", file(R"({"__metadata__":{"a":"1","a":"2"}})", 0)},
@@ -208,7 +215,7 @@ TEST_F(Safetensors, EveryRefusal) {
 
 TEST_F(Safetensors, OnlyRegularFilesAreRead) {
   EXPECT_EQ(refusal(path("absent")), "absent: cannot be opened: No such file or directory");
-  EXPECT_EQ(refusal(path("")).substr(path("").size()), "");
+  EXPECT_NE(refusal(path("")).find("is not a regular file"), std::string::npos);
   ASSERT_EQ(mkfifo(path("pipe").c_str(), 0600), 0);
   EXPECT_EQ(refusal(path("pipe")), "pipe: is not a regular file");
   EXPECT_EQ(refusal("/dev/zero"), "/dev/zero: is not a regular file");
@@ -282,8 +289,9 @@ TEST_F(Safetensors, MutatedHeaders) {
       R"("k":{"dtype":"F32","shape":[1,2,1,4],"data_offsets":[48,80]}})";
   constexpr int64_t data_bytes = 80;
   ASSERT_TRUE(parse_header(good, data_bytes));
-  const std::string_view pieces[] = {"[", "]", "{", "}", "\"", ",", ":", "0", "-1", "9223372036854775807", "1e9", "null",
-                                     "\\u0000", "\"q\"", "\"dtype\"", "\xff", "[0,48]", "true", "\n", " "};
+  const std::string_view pieces[] = {
+      "[",   "]",    "{",       "}",     "\"",        ",",    ":",      "0",    "-1", "9223372036854775807",
+      "1e9", "null", "\\u0000", "\"q\"", "\"dtype\"", "\xff", "[0,48]", "true", "\n", " "};
   std::mt19937 random(20261123);  // the same mutations in every run
   const auto below = [&](size_t bound) { return static_cast<size_t>(random() % bound); };
   size_t accepted = 0;

@@ -1,9 +1,10 @@
 // tests/kernels/cpu/random_test.cpp: random problems into the CPU kernel, on every target, against float64
+#include "tests/kernels/support/random.hpp"
+
 #include <gtest/gtest.h>
 
 #include <set>
 
-#include "tests/kernels/support/random.hpp"
 #include "tests/kernels/support/run.hpp"
 
 namespace kernels::test {
@@ -38,7 +39,8 @@ TEST(RandomRecipes, TryEveryPairOfFeatures) {
     static const std::set<std::string> masks{"mask_boolean", "mask_additive"};
     static const std::set<std::string> layouts{"bhsd", "gapped"};
     if ((dtypes.count(a) && dtypes.count(b)) || (masks.count(a) && masks.count(b))) return true;
-    return (layouts.count(a) && layouts.count(b)) || (masks.count(a) && b == "varlen") || (a == "varlen" && masks.count(b));
+    return (layouts.count(a) && layouts.count(b)) || (masks.count(a) && b == "varlen") ||
+           (a == "varlen" && masks.count(b));
   };
   EXPECT_EQ(names.size(), 22u);
   for (const std::string& a : names) {

@@ -45,7 +45,9 @@ struct Tiny {
     args.v = rows(v);
   }
   static int64_t size(const std::vector<float>& values) { return static_cast<int64_t>(values.size()); }
-  static Tensor rows(std::vector<float>& x) { return {x.data(), DType::f32, 4, {1, size(x), 1, 1}, {size(x), 1, 1, 1}}; }
+  static Tensor rows(std::vector<float>& x) {
+    return {x.data(), DType::f32, 4, {1, size(x), 1, 1}, {size(x), 1, 1, 1}};
+  }
   Tensor mask_tensor(void* data, DType dtype) const {
     return {data, dtype, 4, {1, 1, size(q), size(k)}, {0, 0, size(k), 1}};
   }
@@ -164,7 +166,9 @@ TEST(Reference, SinkJoinsTheDenominator) {
 
 TEST(Reference, WeightsSumToOne) {
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
-    Case c({.problem = {.dtype = dtype, .heads_q = 4, .heads_kv = 2, .head_dim = 8, .head_dim_v = 2}, .seq_q = 9, .seq_kv = 30});
+    Case c({.problem = {.dtype = dtype, .heads_q = 4, .heads_kv = 2, .head_dim = 8, .head_dim_v = 2},
+            .seq_q = 9,
+            .seq_kv = 30});
     for (int64_t n = 0; n < 30 * 2 * 2; ++n) store_float(dtype, c.args.v.data, n, 1);
     for (const double x : answer(c).out) EXPECT_NEAR(x, 1, 1e-14);
   }
@@ -246,7 +250,8 @@ TEST(Reference, VarlenAndPagesAreDenseSequences) {
       ASSERT_EQ(s.q_length, r.q_lengths[static_cast<size_t>(b)]);
       ASSERT_EQ(s.kv_length, r.kv_lengths[static_cast<size_t>(b)]);
       Case dense({.problem = {.heads_q = 4, .heads_kv = 2, .head_dim = 8, .head_dim_v = 5, .causal = true},
-                  .seq_q = s.q_length, .seq_kv = s.kv_length});
+                  .seq_q = s.q_length,
+                  .seq_kv = s.kv_length});
       const auto copy = [&](const Tensor& to, int64_t to_row, const Tensor& from, int64_t from_row, int64_t n) {
         memcpy(static_cast<float*>(to.data) + to_row, static_cast<const float*>(from.data) + from_row,
                static_cast<size_t>(n) * sizeof(float));

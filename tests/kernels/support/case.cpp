@@ -283,15 +283,16 @@ std::string describe(const Recipe& r) {
     return text.str();
   };
   std::ostringstream text;
-  text << "seed=" << r.seed << " dtype=" << static_cast<int>(p.dtype) << " batch=" << r.batch << " heads_q=" << p.heads_q
-       << " heads_kv=" << p.heads_kv << " seq_q=" << r.seq_q << " seq_kv=" << r.seq_kv << " head_dim=" << p.head_dim
-       << " head_dim_v=" << p.head_dim_v << " scale=" << p.scale << " mask=" << static_cast<int>(p.mask)
-       << " mask_dtype=" << static_cast<int>(p.mask_dtype) << " hidden=" << static_cast<int>(r.hidden)
-       << " causal=" << p.causal << " align=" << static_cast<int>(p.align) << " window=" << p.window_left << ","
-       << p.window_right << " softcap=" << p.softcap << " alibi=" << p.alibi << " sinks=" << p.sinks
-       << " kv_lengths=" << p.kv_lengths << " varlen=" << p.varlen << " page_size=" << p.page_size << " lse=" << p.lse
-       << " layout=" << static_cast<int>(r.layout) << " magnitude=" << r.magnitude << " slack=" << r.slack
-       << " lengths q: " << list(r.q_lengths) << "kv: " << list(r.kv_lengths);
+  text << "seed=" << r.seed << " dtype=" << static_cast<int>(p.dtype) << " batch=" << r.batch
+       << " heads_q=" << p.heads_q << " heads_kv=" << p.heads_kv << " seq_q=" << r.seq_q << " seq_kv=" << r.seq_kv
+       << " head_dim=" << p.head_dim << " head_dim_v=" << p.head_dim_v << " scale=" << p.scale
+       << " mask=" << static_cast<int>(p.mask) << " mask_dtype=" << static_cast<int>(p.mask_dtype)
+       << " hidden=" << static_cast<int>(r.hidden) << " causal=" << p.causal << " align=" << static_cast<int>(p.align)
+       << " window=" << p.window_left << "," << p.window_right << " softcap=" << p.softcap << " alibi=" << p.alibi
+       << " sinks=" << p.sinks << " kv_lengths=" << p.kv_lengths << " varlen=" << p.varlen
+       << " page_size=" << p.page_size << " lse=" << p.lse << " layout=" << static_cast<int>(r.layout)
+       << " magnitude=" << r.magnitude << " slack=" << r.slack << " lengths q: " << list(r.q_lengths)
+       << "kv: " << list(r.kv_lengths);
   return text.str();
 }
 

@@ -23,15 +23,15 @@ enum class Hidden {                        // which keys the mask hides
 };
 
 struct Recipe {
-  Problem problem;                  // batch, seq_q, seq_kv are overwritten: the least bounds, plus slack
+  Problem problem;  // batch, seq_q, seq_kv are overwritten: the least bounds, plus slack
   int64_t slack = 0;
   int64_t batch = 1, seq_q = 1, seq_kv = 1;  // of dense tensors
-  std::vector<int32_t> q_lengths = {};   // varlen: one for each sequence
-  std::vector<int32_t> kv_lengths = {};  // varlen, paged, kv_lengths: one for each sequence
+  std::vector<int32_t> q_lengths = {};       // varlen: one for each sequence
+  std::vector<int32_t> kv_lengths = {};      // varlen, paged, kv_lengths: one for each sequence
   Layout layout = Layout::bshd;
-  bool broadcast[4] = {};           // the mask's dimensions
+  bool broadcast[4] = {};  // the mask's dimensions
   Hidden hidden = Hidden::some;
-  float magnitude = 1;              // of q and k
+  float magnitude = 1;  // of q and k
   uint32_t seed = 1;
 };
 

@@ -84,7 +84,10 @@ Plain plain_attention(const Case& c) {
         out[x] += weight * value;
       }
     }
-    for (int64_t x = 0; x < p.head_dim_v; ++x) out[x] = rounded(p.dtype, out[x]);
+    for (int64_t x = 0; x < p.head_dim_v; ++x) {
+      out[x] = rounded(p.dtype, out[x]);
+      size.out = std::max(size.out, std::abs(double{out[x]}));
+    }
     const size_t at = static_cast<size_t>(row);
     plain.lse[at] = sum == 0 ? -INFINITY : max + std::log(sum);
     size.keys = static_cast<double>(keys.size());

@@ -75,7 +75,8 @@ Recipe random_recipe(uint32_t seed) {
   }
   // Shrinks what is too much work, heads before lengths: edges of tiles are where kernels go wrong.
   if (work(r) > kMostWork) p.heads_q = p.heads_kv = chance(2) ? 1 : 2, p.heads_q = p.heads_kv * pick({1, 2});
-  if (work(r) > kMostWork) p.head_dim = std::min<int64_t>(p.head_dim, 33), p.head_dim_v = std::min<int64_t>(p.head_dim_v, 31);
+  if (work(r) > kMostWork)
+    p.head_dim = std::min<int64_t>(p.head_dim, 33), p.head_dim_v = std::min<int64_t>(p.head_dim_v, 31);
   return r;
 }
 

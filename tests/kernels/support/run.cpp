@@ -68,7 +68,8 @@ void expect_accurate(const Case& c, const Exact& exact, const Plain& plain) {
       out.plain_max = std::max(out.plain_max, std::abs(double{plain.out[at]} - exact.out[at]));
     }
     const double want = exact.lse[static_cast<size_t>(dense_lse(c, b, s, i, head))];
-    if (!std::isinf(want)) lse.plain_max = std::max(lse.plain_max, std::abs(double{plain.lse[static_cast<size_t>(row)]} - want));
+    if (!std::isinf(want))
+      lse.plain_max = std::max(lse.plain_max, std::abs(double{plain.lse[static_cast<size_t>(row)]} - want));
   });
 
   int64_t reported = 0;
@@ -93,7 +94,8 @@ void expect_accurate(const Case& c, const Exact& exact, const Plain& plain) {
     const double want = exact.lse[static_cast<size_t>(dense_lse(c, b, s, i, head))];
     const double got = static_cast<const float*>(c.args.lse.data)[lse_element(p, c.args.lse, s, b, i, head)];
     if (std::isinf(want)) {
-      if (got != want && reported++ < 3) ADD_FAILURE() << "lse[b " << b << ", head " << head << ", i " << i << "]: " << got;
+      if (got != want && reported++ < 3)
+        ADD_FAILURE() << "lse[b " << b << ", head " << head << ", i " << i << "]: " << got;
       return;
     }
     lse.kernel_sum += std::abs(got - want);

@@ -7,8 +7,8 @@
 // exp. The floor is for problems where the plain evaluation happens to be right: one row, one key, few columns.
 //
 // The floor. u is the dtype's unit roundoff (2^-24, 2^-11, 2^-8), e = 2^-24 that of the float32 that scores and sums are
-// kept in, V the largest |v| of the row, which bounds |out|, n the number of keys.
-//   out is rounded once to the dtype:                                     u V  (and half the least subnormal)
+// kept in, V the largest |v| that the row sees, n the number of its keys.
+//   out is rounded once to the dtype:                          u max |out|  (and half the least subnormal)
 //   a score is a sum of head_dim rounded products. Rounding errors are independent, so they add as a random walk: with
 //   partial sums of a standard deviation of at most scale |q||k| / sqrt(head_dim) * sqrt(terms), that is
 //   e scale |q||k| / sqrt(2); scaling, softcap, mask and ALiBi each round a number of at most S = the largest |score|:
@@ -31,6 +31,7 @@ struct RowSize {
   double norms = 0;  // scale |q||k|, the largest of the row
   double score = 0;  // the largest |score|
   double value = 0;  // the largest |v|
+  double out = 0;    // the largest |out|
   double keys = 0;
 
   void add_score(double s) {
@@ -46,7 +47,8 @@ inline double score_floor(const RowSize& row) { return 0x1p-24 * (row.norms + 4 
 
 inline double out_floor(DType dtype, const RowSize& row) {
   const double subnormal = dtype == DType::f16 ? 0x1p-25 : 0;
-  return row.value * (unit_roundoff(dtype) + 2 * score_floor(row) + 0x1p-24 * (std::sqrt(row.keys) + 8)) + subnormal;
+  return unit_roundoff(dtype) * row.out + subnormal +
+         row.value * (2 * score_floor(row) + 0x1p-24 * (std::sqrt(row.keys) + 8));
 }
 
 // lse = max + log(sum): the score's error, the sum's relative error, and the rounding of lse itself (|lse| <= S + log n).

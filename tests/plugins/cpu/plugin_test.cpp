@@ -1,4 +1,6 @@
 // tests/plugins/cpu/plugin_test.cpp: cpu.so's table, called as a host calls it, into the same bits as its kernel
+#include "attnrt/plugin.h"
+
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 
@@ -7,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "attnrt/plugin.h"
 #include "tests/kernels/support/random.hpp"
 #include "tests/kernels/support/run.hpp"
 
@@ -28,11 +29,16 @@ const attnrt_plugin& table() {
 
 attnrt_dtype dtype(DType from) {
   switch (from) {
-    case DType::f32: return {ATTNRT_DTYPE_FLOAT, 32, 1};
-    case DType::f16: return {ATTNRT_DTYPE_FLOAT, 16, 1};
-    case DType::bf16: return {ATTNRT_DTYPE_BFLOAT, 16, 1};
-    case DType::boolean: return {ATTNRT_DTYPE_BOOL, 8, 1};
-    default: return {ATTNRT_DTYPE_INT, 32, 1};
+    case DType::f32:
+      return {ATTNRT_DTYPE_FLOAT, 32, 1};
+    case DType::f16:
+      return {ATTNRT_DTYPE_FLOAT, 16, 1};
+    case DType::bf16:
+      return {ATTNRT_DTYPE_BFLOAT, 16, 1};
+    case DType::boolean:
+      return {ATTNRT_DTYPE_BOOL, 8, 1};
+    default:
+      return {ATTNRT_DTYPE_INT, 32, 1};
   }
 }
 
