@@ -15,11 +15,11 @@
 #define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/targets.cpp"
+// clang-format off
 #include "hwy/foreach_target.h"  // before highway.h
-
 #include "hwy/highway.h"
-
 #include "hwy/contrib/math/math-inl.h"
+// clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace kernels::cpu::HWY_NAMESPACE {
@@ -45,7 +45,8 @@ constexpr bool kHasF16 = false;
 constexpr bool kHasF16 = true;
 #endif
 
-// clang-format off: in the order of use
+// In the order of use.
+// clang-format off
 #include "kernels/cpu/convert.inl"
 #include "kernels/cpu/pack.inl"
 #include "kernels/cpu/scores.inl"

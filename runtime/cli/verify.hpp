@@ -18,6 +18,7 @@ struct Outcome {
   State state = State::passed;
   std::string detail;            // why it failed or was skipped
   std::optional<uint64_t> seed;  // of the case that failed: `--cases 1 --seed N` draws it again
+  bool died = false;             // the process ended, or did not end, in this rule
 };
 inline Outcome passed() { return {}; }
 inline Outcome failed(std::string detail, std::optional<uint64_t> seed = {}) {

@@ -4,11 +4,15 @@
 #include <attnrt/attnrt.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 namespace nb = nanobind;
@@ -18,8 +22,8 @@ namespace {
 // ---- Errors ----
 
 const char* status_name(attnrt_status status) {
-  constexpr std::array names{"ok",    "unsupported", "out of memory", "invalid argument", "internal error", "device lost",
-                             "not found"};
+  constexpr std::array names{"ok",          "unsupported", "out of memory", "invalid argument", "internal error",
+                             "device lost", "not found"};
   const auto place = static_cast<size_t>(status);
   return place < names.size() ? names.at(place) : "unknown status";
 }
@@ -76,10 +80,14 @@ struct Place {
 
 std::string text_of(Place place) {
   switch (place.type) {
-    case ATTNRT_DEVICE_CPU: return "cpu";
-    case ATTNRT_DEVICE_CUDA: return "cuda:" + std::to_string(place.id);
-    case ATTNRT_DEVICE_ROCM: return "rocm:" + std::to_string(place.id);
-    default: return "device type " + std::to_string(place.type) + " of DLPack";
+    case ATTNRT_DEVICE_CPU:
+      return "cpu";
+    case ATTNRT_DEVICE_CUDA:
+      return "cuda:" + std::to_string(place.id);
+    case ATTNRT_DEVICE_ROCM:
+      return "rocm:" + std::to_string(place.id);
+    default:
+      return "device type " + std::to_string(place.type) + " of DLPack";
   }
 }
 
@@ -88,9 +96,12 @@ Place place_of(const Array& array) {
   switch (array.device_type()) {
     case ATTNRT_DEVICE_CPU:
     case cuda_host:
-    case rocm_host: return {ATTNRT_DEVICE_CPU, 0};
-    case cuda_managed: return {ATTNRT_DEVICE_CUDA, array.device_id()};
-    default: return {array.device_type(), array.device_id()};
+    case rocm_host:
+      return {ATTNRT_DEVICE_CPU, 0};
+    case cuda_managed:
+      return {ATTNRT_DEVICE_CUDA, array.device_id()};
+    default:
+      return {array.device_type(), array.device_id()};
   }
 }
 
@@ -136,9 +147,9 @@ class Tensors {
     args_.stream = reinterpret_cast<void*>(stream);
     for (size_t i = 0; i < kParts.size(); ++i) {
       const nb::handle object = objects[i];
+      if (object.is_none() && i < 3) invalid(std::string(kParts.at(i).name) + " is None; expected a tensor");
       if (!object.is_none()) args_.*kParts.at(i).tensor = view(kParts.at(i), object, arrays_.at(i));
     }
-    if (!arrays_.front().is_valid()) invalid("q is None; expected a tensor");
     place_ = place_of(arrays_.front());
     expect(place_, "as q is");
   }
@@ -173,9 +184,20 @@ class Tensors {
       tensor.shape[i] = static_cast<int64_t>(array.shape(i));
       tensor.stride[i] = array.stride(i);
     }
-    alignas(64) static char nothing[64];  // a tensor without elements may have no address, and is given all the same
-    tensor.data = array.size() != 0 ? const_cast<void*>(static_cast<const void*>(array.data())) : nothing;
+    tensor.data = const_cast<void*>(static_cast<const void*>(array.data()));
+    if (array.size() == 0) give_an_address(tensor);
     return tensor;
+  }
+
+  // A tensor without elements is given all the same, and then its address and strides mean nothing: any dense ones.
+  static void give_an_address(attnrt_tensor& tensor) {
+    alignas(64) static char nothing[64];
+    tensor.data = nothing;
+    int64_t stride = 1;
+    for (int32_t i = tensor.ndim - 1; i >= 0; --i) {
+      tensor.stride[i] = stride;
+      stride *= std::max<int64_t>(tensor.shape[i], 1);
+    }
   }
 
   attnrt_args args_{};
@@ -197,7 +219,13 @@ struct Question {
   }
 };
 
-attnrt_call call_for(const char* backend) { return {static_cast<int32_t>(sizeof(attnrt_call)), 0, backend}; }
+using Text = std::optional<std::string>;
+
+const char* text_or_null(const Text& text) { return text ? text->c_str() : nullptr; }
+
+attnrt_call call_for(const Text& backend) {
+  return {static_cast<int32_t>(sizeof(attnrt_call)), 0, text_or_null(backend)};
+}
 
 // ---- The two classes ----
 
@@ -233,11 +261,11 @@ class Plan {
 
 class Runtime {
  public:
-  Runtime(const char* policy_path, const char* policy_text, const char* plugin_path, int32_t threads) {
+  Runtime(const Text& policy_path, const Text& policy_text, const Text& plugin_path, int32_t threads) {
     attnrt_runtime_options options = ATTNRT_RUNTIME_OPTIONS_INIT;
-    options.policy_path = policy_path;
-    options.policy_text = policy_text;
-    options.plugin_path = plugin_path;
+    options.policy_path = text_or_null(policy_path);
+    options.policy_text = text_or_null(policy_text);
+    options.plugin_path = text_or_null(plugin_path);
     options.thread_count = threads;
     attnrt_runtime* opened = nullptr;
     unlocked([&](attnrt_error* error) { return attnrt_runtime_open(&options, &opened, error); });
@@ -248,7 +276,7 @@ class Runtime {
     unlocked([&](attnrt_error* error) { return attnrt_runtime_reload(runtime_.get(), error); });
   }
 
-  void attention(const std::string& words, const char* backend, uint64_t stream, const nb::args& objects) {
+  void attention(const std::string& words, const Text& backend, uint64_t stream, const nb::args& objects) {
     const Tensors tensors(objects, stream);
     Question question(words, false);
     question.problem.device_type = tensors.place().type;
@@ -259,7 +287,7 @@ class Runtime {
     });
   }
 
-  std::unique_ptr<Plan> plan(const std::string& words, int32_t device_id, const char* backend) {
+  std::unique_ptr<Plan> plan(const std::string& words, int32_t device_id, const Text& backend) {
     Question question(words, false);
     question.problem.device_id = device_id;
     const attnrt_call call = call_for(backend);
@@ -270,7 +298,7 @@ class Runtime {
     return std::make_unique<Plan>(runtime_, plan, Place{question.problem.device_type, device_id});
   }
 
-  std::string explain(const std::string& words, const char* backend, bool json) {
+  std::string explain(const std::string& words, const Text& backend, bool json) {
     const Question question(words, true);
     const attnrt_call call = call_for(backend);
     return text([&](char** text, attnrt_error* error) {
@@ -280,11 +308,13 @@ class Runtime {
   }
 
   std::string plugins() {
-    return text([&](char** text, attnrt_error* error) { return attnrt_plugins(runtime_.get(), ATTNRT_JSON, text, error); });
+    return text(
+        [&](char** text, attnrt_error* error) { return attnrt_plugins(runtime_.get(), ATTNRT_JSON, text, error); });
   }
 
   std::string policy() {
-    return text([&](char** text, attnrt_error* error) { return attnrt_policy(runtime_.get(), ATTNRT_JSON, text, error); });
+    return text(
+        [&](char** text, attnrt_error* error) { return attnrt_policy(runtime_.get(), ATTNRT_JSON, text, error); });
   }
 
  private:
@@ -311,7 +341,7 @@ NB_MODULE(_attnrt, module) {
       .def_prop_ro("kernel", &Plan::kernel)
       .def_prop_ro("workspace_bytes", &Plan::workspace_bytes);
   nb::class_<Runtime>(module, "Runtime")
-      .def(nb::init<const char*, const char*, const char*, int32_t>(), nb::arg("policy_path").none(),
+      .def(nb::init<const Text&, const Text&, const Text&, int32_t>(), nb::arg("policy_path").none(),
            nb::arg("policy_text").none(), nb::arg("plugin_path").none(), nb::arg("threads"))
       .def("reload", &Runtime::reload)
       .def("attention", &Runtime::attention, nb::arg("words"), nb::arg("backend").none(), nb::arg("stream"),

@@ -119,7 +119,9 @@ attnrt_status attnrt_problem_infer(attnrt_problem* problem, const attnrt_args* a
   return guarded(error, [&] {
     Problem inferred = copy_of(problem);
     inferred.struct_size = sizeof inferred;
-    const attnrt_status status = infer_problem(copy_args(args), &inferred, error);
+    attnrt_args copy{};
+    attnrt_status status = copy_args(args, &copy, error);
+    if (status == ATTNRT_OK) status = infer_problem(copy, &inferred, error);
     if (status != ATTNRT_OK) return status;
     inferred.struct_size = problem->struct_size;
     std::memcpy(problem, &inferred, std::min(static_cast<size_t>(problem->struct_size), sizeof inferred));

@@ -30,14 +30,17 @@ attnrt_status put(attnrt_error* error, const Error& found) {
 
 attnrt_status Runtime::attention(const Problem& attributes, const attnrt_args& given, const Call& call,
                                  attnrt_error* error) {
+  attnrt_args args{};
+  if (const attnrt_status status = copy_args(&given, &args, error); status != ATTNRT_OK) return status;
+  args.workspace = nullptr;  // each plan brings its own
   Problem problem = attributes;
-  if (const attnrt_status status = infer_problem(given, &problem, error); status != ATTNRT_OK) return status;
+  if (const attnrt_status status = infer_problem(args, &problem, error); status != ATTNRT_OK) return status;
   problem.batch = rounded_up(problem.batch);
   problem.seq_q = rounded_up(problem.seq_q);
   problem.seq_kv = rounded_up(problem.seq_kv);
 
   const auto snapshot = snapshot_.load();
-  PlanCache::Taken taken = plans_->take(snapshot.get(), problem, call, given.stream);
+  PlanCache::Taken taken = plans_->take(snapshot.get(), problem, call, args.stream);
   if (taken.empty()) {
     const auto checked = check_problem(&problem);
     if (!checked) return put(error, checked.error());
@@ -45,11 +48,9 @@ attnrt_status Runtime::attention(const Problem& attributes, const attnrt_args& g
     if (decision->status != ATTNRT_OK) return put(error, {decision->status, decision->message});
     auto placed = plan_from(*decision, 0);
     if (!placed) return put(error, placed.error());
-    taken.push_back({hash_of(problem), snapshot, problem, call, given.stream, std::move(placed->plan), placed->candidate});
+    taken.push_back({hash_of(problem), snapshot, problem, call, args.stream, std::move(placed->plan), placed->candidate});
   }
   PlanCache::Entry& entry = taken.front();
-  attnrt_args args = copy_args(&given);
-  args.workspace = nullptr;  // each plan brings its own
   const bool capturing = is_capturing(*entry.plan, args.stream);
   attnrt_error found = ATTNRT_ERROR_INIT;
   attnrt_status status = run(*entry.plan, args, &found);

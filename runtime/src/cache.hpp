@@ -27,9 +27,11 @@ inline uint64_t hash_of(const Problem& problem) {
   return hash;
 }
 
-// Decisions by problem and call, the least recently used dropped first. THREADS: any.
+// Decisions by problem and call of the current snapshot, the least recently used dropped first. THREADS: any.
 class DecisionCache {
  public:
+  static constexpr size_t kCapacity = 256;
+
   std::shared_ptr<const Decision> find(const Snapshot* snapshot, const Problem& problem, const Call& call) {
     const uint64_t hash = hash_of(problem);
     const std::lock_guard lock(mutex_);
@@ -43,27 +45,40 @@ class DecisionCache {
     return nullptr;
   }
 
-  void insert(std::shared_ptr<const Snapshot> snapshot, const Problem& problem, const Call& call,
+  // False: another thread was first, or the snapshot is no longer the current one.
+  bool insert(std::shared_ptr<const Snapshot> snapshot, const Problem& problem, const Call& call,
               std::shared_ptr<const Decision> decision) {
     const uint64_t hash = hash_of(problem);
     const std::lock_guard lock(mutex_);
+    if (snapshot.get() != current_) return false;
+    for (auto [same, last] = by_hash_.equal_range(hash); same != last; ++same) {
+      if (same_problem(same->second->problem, problem) && same->second->call == call) return false;
+    }
     entries_.push_front({hash, std::move(snapshot), problem, call, std::move(decision)});
     by_hash_.emplace(hash, entries_.begin());
-    if (entries_.size() <= kCapacity) return;
+    if (entries_.size() <= kCapacity) return true;
     auto [at, end] = by_hash_.equal_range(entries_.back().hash);
     while (at != end && at->second != std::prev(entries_.end())) ++at;
     if (at != end) by_hash_.erase(at);
     entries_.pop_back();
+    return true;
   }
 
-  void clear() {
+  // From now on only decisions of this snapshot are kept.
+  void restart(const Snapshot* current) {
+    std::list<Entry> dropped;  // destroyed after the lock: a backend may be closed with its last decision
     const std::lock_guard lock(mutex_);
+    current_ = current;
     by_hash_.clear();
-    entries_.clear();
+    dropped.swap(entries_);
+  }
+
+  size_t size() {
+    const std::lock_guard lock(mutex_);
+    return entries_.size();
   }
 
  private:
-  static constexpr size_t kCapacity = 256;
   struct Entry {
     uint64_t hash;
     std::shared_ptr<const Snapshot> snapshot;  // the entry counts only for this one
@@ -72,6 +87,7 @@ class DecisionCache {
     std::shared_ptr<const Decision> decision;
   };
   std::mutex mutex_;
+  const Snapshot* current_ = nullptr;
   std::list<Entry> entries_;  // most recently used first
   std::unordered_multimap<uint64_t, std::list<Entry>::iterator> by_hash_;
 };
@@ -80,12 +96,14 @@ class DecisionCache {
 // a hit moves a list node and allocates nothing. THREADS: any.
 class PlanCache {
  public:
+  static constexpr size_t kCapacity = 64;
   struct Entry {
     uint64_t hash;
     std::shared_ptr<const Snapshot> snapshot;
     Problem problem;
     Call call;
     void* stream;  // a plan stays in the order of one stream
+    std::shared_ptr<const Decision> decision;
     std::unique_ptr<Plan> plan;
     size_t candidate;  // its place in the decision: failing over goes on from there
   };
@@ -104,23 +122,41 @@ class PlanCache {
     return taken;
   }
 
-  // keep_all: nothing is given back now (a stream is capturing).
+  // keep_all: nothing is given back now (a stream is capturing). Else a plan of an earlier snapshot is not kept: nobody
+  // would find it, and it would hold its backend.
   void put_back(Taken taken, bool keep_all) {
     Taken dropped;  // destroyed after the lock: giving device memory back waits for the device
     const std::lock_guard lock(mutex_);
-    idle_.splice(idle_.begin(), taken);
+    const bool stale = !taken.empty() && taken.front().snapshot.get() != current_;
+    Taken& place = stale && !keep_all ? dropped : idle_;
+    place.splice(place.begin(), taken);
     while (!keep_all && idle_.size() > kCapacity) dropped.splice(dropped.begin(), idle_, std::prev(idle_.end()));
   }
 
-  void clear() {
+  // From now on only plans of this snapshot are kept.
+  void restart(const Snapshot* current) {
     Taken dropped;
     const std::lock_guard lock(mutex_);
+    current_ = current;
     dropped.swap(idle_);
   }
 
+  // Gives back the memory of all idle plans; false: there were none.
+  bool drop_idle() {
+    Taken dropped;
+    const std::lock_guard lock(mutex_);
+    dropped.swap(idle_);
+    return !dropped.empty();
+  }
+
+  size_t size() {
+    const std::lock_guard lock(mutex_);
+    return idle_.size();
+  }
+
  private:
-  static constexpr size_t kCapacity = 64;
   std::mutex mutex_;
+  const Snapshot* current_ = nullptr;
   Taken idle_;  // most recently used first
 };
 

@@ -70,7 +70,8 @@ attnrt_status infer_problem(const attnrt_args& args, Problem* problem, attnrt_er
   }
   if (args.k.ndim != k_ndim) return wrong(error, "k", args.k.ndim, k_ndim == 3 ? "3, as offsets_q is given" : "4");
   if (args.v.ndim != k_ndim) return wrong(error, "v", args.v.ndim, "as many as k");
-  if (args.out.ndim != q_ndim) return wrong(error, "out", args.out.ndim, "as many as q");
+  const bool out_given = args.out.data != nullptr;  // it may come later
+  if (out_given && args.out.ndim != q_ndim) return wrong(error, "out", args.out.ndim, "as many as q");
   if (const auto status = check_agreement(args, p.varlen != 0, paged, error); status != ATTNRT_OK) return status;
   p.dtype = args.q.dtype;
   p.heads_q = args.q.shape[q_ndim - 2];
@@ -108,7 +109,7 @@ attnrt_status infer_problem(const attnrt_args& args, Problem* problem, attnrt_er
   p.kv_lengths = args.kv_lengths.data != nullptr ? 1 : 0;
   p.lse = args.lse.data != nullptr ? 1 : 0;
   const attnrt_tensor* const rows[] = {&args.q, &args.k, &args.v, &args.out};
-  p.alignment_bytes = measured_alignment(rows, 4);
+  p.alignment_bytes = measured_alignment(rows, out_given ? 4 : 3);
   *problem = p;
   return ATTNRT_OK;
 }

@@ -56,7 +56,7 @@ Result<const attnrt_plugin*> map_library(const FoundPlugin& plugin, bool by_path
       std::string text = error.what();
       if (const size_t at = text.find(path); at != std::string::npos) text = text.substr(at + path.size());
       while (!text.empty() && (text.front() == ':' || text.front() == ' ')) text.erase(0, 1);
-      while (!text.empty() && text.back() == ')') text.pop_back();
+      text = text.substr(0, text.rfind("): "));  // Boost.DLL's bracket, and an errno that means nothing
       return fail(ATTNRT_UNSUPPORTED, "cannot be loaded: {}", text);
     }
     library = std::move(opened);

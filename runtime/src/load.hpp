@@ -3,6 +3,7 @@
 
 #include <attnrt/plugin.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -18,6 +19,7 @@ namespace attnrt::core {
 struct Services {
   std::unique_ptr<Threads> threads;
   std::function<void(int32_t severity, const std::string& text)> log;
+  std::atomic<int32_t> log_level = ATTNRT_LOG_WARNING;  // below it, what goes to stderr is dropped
 };
 
 struct Device {

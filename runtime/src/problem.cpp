@@ -146,18 +146,18 @@ void set_value(const Word& word, const Value& value, Problem& problem, std::stri
   const auto* name = std::get_if<std::string>(&value);
   if (const auto* wide = std::get_if<int64_t Problem::*>(&field)) {
     const int64_t whole = std::get<int64_t>(value);
-    problem.** wide = word.window && whole == INT64_MAX ? -1 : whole;
+    problem.*(*wide) = word.window && whole == INT64_MAX ? -1 : whole;
   } else if (const auto* narrow = std::get_if<int32_t Problem::*>(&field)) {
     if (name == nullptr)
-      problem.** narrow = static_cast<int32_t>(std::get<int64_t>(value));
+      problem.*(*narrow) = static_cast<int32_t>(std::get<int64_t>(value));
     else if (*narrow == &Problem::device_type)
       problem.device_type = *find_device(*name);
     else
-      problem.** narrow = static_cast<int32_t>(place_of(*name, word.choices));
+      problem.*(*narrow) = static_cast<int32_t>(place_of(*name, word.choices));
   } else if (const auto* real = std::get_if<float Problem::*>(&field)) {
-    problem.** real = static_cast<float>(std::get<double>(value)) + 0.0F;  // no -0: equal problems have equal bytes
+    problem.*(*real) = static_cast<float>(std::get<double>(value)) + 0.0F;  // no -0: equal problems have equal bytes
   } else if (const auto* type = std::get_if<attnrt_dtype Problem::*>(&field)) {
-    problem.** type = dtype_named(*name);
+    problem.*(*type) = dtype_named(*name);
   } else {
     arch = *name;
   }
@@ -181,24 +181,24 @@ Problem default_problem() {
 Value value_of(const Word& word, const Problem& problem, std::string_view arch) {
   const Field& field = field_of(word);
   if (const auto* wide = std::get_if<int64_t Problem::*>(&field)) {
-    const int64_t value = problem.**wide;
+    const int64_t value = problem.*(*wide);
     if (word.window) return value < 0 ? INT64_MAX : value;
     return value == 0 && *wide == &Problem::head_dim_v ? problem.head_dim : value;
   }
   if (const auto* narrow = std::get_if<int32_t Problem::*>(&field)) {
-    const int32_t value = problem.**narrow;
+    const int32_t value = problem.*(*narrow);
     if (word.kind != WordKind::name) return int64_t{value};
     if (*narrow == &Problem::device_type) return device_name(value);
     const auto place = static_cast<size_t>(value);
     return value >= 0 && place < word.choices.size() ? std::string(word.choices[place]) : std::to_string(value);
   }
   if (const auto* real = std::get_if<float Problem::*>(&field)) {
-    float value = problem.**real;
+    float value = problem.*(*real);
     const bool usual = *real == &Problem::scale && value == 0 && problem.head_dim > 0;
     if (usual) value = static_cast<float>(1 / std::sqrt(static_cast<double>(problem.head_dim)));
     return static_cast<double>(value);
   }
-  if (const auto* type = std::get_if<attnrt_dtype Problem::*>(&field)) return dtype_name(problem.**type);
+  if (const auto* type = std::get_if<attnrt_dtype Problem::*>(&field)) return dtype_name(problem.*(*type));
   return std::string(arch);
 }
 

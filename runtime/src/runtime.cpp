@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <sstream>
 
 #include "cache.hpp"
@@ -21,13 +23,15 @@ Result<PolicySource> read_policy(const RuntimeOptions& options, const Environmen
   const std::optional<std::string>& path = options.policy_path ? options.policy_path : environment.policy;
   if (!path) return PolicySource{};
   std::ifstream file(*path, std::ios::binary);
-  std::ostringstream text;
-  if (!file || !(text << file.rdbuf())) {
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  std::error_code directory;
+  if (!file.is_open() || file.bad() || std::filesystem::is_directory(*path, directory)) {
+    if (file.is_open()) errno = EISDIR;
     const std::string by = options.policy_path ? "" : " (ATTNRT_POLICY)";
     return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} cannot be read: {}", *path, by, std::strerror(errno));
   }
   const bool in_current_folder = path->find('/') == std::string::npos;  // a folder that its directories are relative to
-  return PolicySource{in_current_folder ? "./" + *path : *path, text.str()};
+  return PolicySource{in_current_folder ? "./" + *path : *path, std::move(text)};
 }
 
 std::vector<std::string> split_path(const std::string& path) {
@@ -50,10 +54,11 @@ std::shared_ptr<Services> make_services(const RuntimeOptions& options, const Con
   services->threads = options.parallel_for != nullptr
                           ? Threads::borrowed(std::max(count, 1), options.parallel_for, options.parallel_self)
                           : Threads::pool(count);
+  services->log_level = config.log_level.value;
   services->log = options.log;
   if (!services->log) {
-    services->log = [level = config.log_level.value](int32_t severity, const std::string& text) {
-      if (severity >= level) log_to_stderr(severity, text);
+    services->log = [level = &services->log_level](int32_t severity, const std::string& text) {
+      if (severity >= level->load(std::memory_order_relaxed)) log_to_stderr(severity, text);
     };
   }
   return services;
@@ -86,6 +91,7 @@ void Snapshot::load(Entry& entry) const {
       entry.backend = std::move(*loaded);
     } else {
       entry.fault = loaded.error().message;
+      entry.failed = true;
       services->log(ATTNRT_LOG_WARNING, fmt::format("load: {}: {}", entry.plugin->path, entry.fault));
     }
   });
@@ -95,6 +101,10 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
   if (options.policy_path && options.policy_text) {
     return fail(ATTNRT_INVALID_ARGUMENT, "config: a policy file and a policy text are given; expected one of them");
   }
+  constexpr int32_t kMostThreads = 1024;  // as the policy's `threads`
+  if (options.thread_count < 0 || options.thread_count > kMostThreads) {
+    return fail(ATTNRT_INVALID_ARGUMENT, "config: thread_count is {}; expected 0 to {}", options.thread_count, kMostThreads);
+  }
   if (options.parallel_for != nullptr && options.thread_count < 1) {
     return fail(ATTNRT_INVALID_ARGUMENT, "config: parallel_for is given with thread_count {}; expected at least 1",
                 options.thread_count);
@@ -103,7 +113,7 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
   runtime->options_ = std::move(options);
   auto snapshot = runtime->take_snapshot(nullptr);
   if (!snapshot) return tl::unexpected(snapshot.error());
-  runtime->snapshot_.store(std::move(*snapshot));
+  runtime->adopt(std::move(*snapshot));
   return runtime;
 }
 
@@ -128,7 +138,7 @@ Result<std::shared_ptr<Snapshot>> Runtime::take_snapshot(const Snapshot* previou
   snapshot->services = same_threads ? previous->services : make_services(options_, *snapshot->config);
 
   Discovery found = discover(snapshot->directories);
-  for (const auto& warnings : {environment.warnings, snapshot->config->warnings, found.warnings}) {
+  for (const auto& warnings : {snapshot->config->warnings, found.warnings}) {
     for (const auto& warning : warnings) snapshot->services->log(ATTNRT_LOG_WARNING, warning);
   }
   for (auto& plugin : found.plugins) {
@@ -141,7 +151,7 @@ Result<std::shared_ptr<Snapshot>> Runtime::take_snapshot(const Snapshot* previou
     if (same_threads && !plugin->hash.empty()) {  // the same bytes with the same options stay open as they are
       for (const auto& old : previous->entries) {
         const bool same = old->plugin->hash == plugin->hash && old->plugin->path == plugin->path;
-        if (same && old->options == options && plugin->fault.empty()) entry = old;
+        if (same && old->options == options && plugin->fault.empty() && !old->failed) entry = old;
       }
     }
     if (!entry) {
@@ -156,16 +166,23 @@ Result<std::shared_ptr<Snapshot>> Runtime::take_snapshot(const Snapshot* previou
 
 Result<void> Runtime::reload() {
   const std::lock_guard lock(reload_mutex_);
-  auto next = take_snapshot(snapshot_.load().get());
+  auto next = take_snapshot(snapshot().get());
   if (!next) return tl::unexpected(next.error());
-  snapshot_.store(std::move(*next));
-  decisions_->clear();
-  plans_->clear();
+  adopt(std::move(*next));
   return {};
 }
 
+// A call that still works on the last snapshot finishes there, and leaves nothing of it behind.
+void Runtime::adopt(std::shared_ptr<const Snapshot> next) {
+  next->services->log_level = next->config->log_level.value;
+  decisions_->restart(next.get());
+  plans_->restart(next.get());
+  const std::lock_guard lock(snapshot_mutex_);
+  snapshot_.swap(next);
+}
+
 std::vector<PluginRow> Runtime::plugins() const {
-  const auto snapshot = snapshot_.load();
+  const auto snapshot = this->snapshot();
   std::vector<PluginRow> rows;
   for (const auto& entry : snapshot->entries) {
     PluginRow row{entry->plugin, "broken", entry->plugin->fault, {}};
@@ -238,36 +255,40 @@ Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& probl
 }
 
 std::shared_ptr<const Decision> Runtime::decide(const Problem& problem, const Call& call) {
-  auto snapshot = snapshot_.load();
+  auto snapshot = this->snapshot();
   if (auto known = decisions_->find(snapshot.get(), problem, call)) return known;
   auto decision = std::make_shared<const Decision>(decide_uncached(*snapshot, problem, "", call, false));
-  if (!decision->fallback.empty() && snapshot->config->on_fallback.value == OnFallback::warn) {
+  const bool warn = !decision->fallback.empty() && snapshot->config->on_fallback.value == OnFallback::warn;
+  const bool first = decisions_->insert(snapshot, problem, call, decision);
+  if (warn && first) {
     snapshot->services->log(ATTNRT_LOG_WARNING,
                             fmt::format("select: fell back from {}; for {}", decision->fallback, describe(problem)));
   }
-  decisions_->insert(std::move(snapshot), problem, call, decision);
   return decision;
 }
 
 Decision Runtime::explain(const Problem& problem, const std::string& arch, const Call& call) const {
-  return decide_uncached(*snapshot_.load(), problem, arch, call, true);
+  return decide_uncached(*snapshot(), problem, arch, call, true);
 }
 
 bool Runtime::may_fail_over(attnrt_status status, const Decision& decision, size_t at) {
   const bool another_may_do =
       status == ATTNRT_UNSUPPORTED || status == ATTNRT_OUT_OF_MEMORY || status == ATTNRT_INTERNAL;
-  return another_may_do && at + 1 < decision.verdicts.size() && decision.verdicts[at + 1].answer == Answer::yes;
+  return another_may_do && !decision.forced && at + 1 < decision.verdicts.size() && decision.verdicts[at + 1].answer == Answer::yes;
 }
 
 Result<Runtime::Placed> Runtime::plan_from(const Decision& decision, size_t first) {
   for (size_t at = first;; ++at) {
     auto plan = make_plan(decision, decision.verdicts[at]);
+    if (!plan && plan.error().code == ATTNRT_OUT_OF_MEMORY && plans_->drop_idle()) {
+      plan = make_plan(decision, decision.verdicts[at]);
+    }
     if (plan) {
       plans_made_.fetch_add(1, std::memory_order_relaxed);
       return Placed{std::move(*plan), at};
     }
     if (!may_fail_over(plan.error().code, decision, at)) return tl::unexpected(plan.error());
-    snapshot_.load()->services->log(ATTNRT_LOG_WARNING, plan.error().message + "; the next candidate is taken");
+    snapshot()->services->log(ATTNRT_LOG_WARNING, plan.error().message + "; the next candidate is taken");
   }
 }
 

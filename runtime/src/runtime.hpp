@@ -40,6 +40,7 @@ class Snapshot {
     std::once_flag once;
     std::shared_ptr<const Backend> backend;  // after once: absent if it could not be loaded
     std::string fault;                       // after once: why
+    std::atomic<bool> failed = false;        // after once: a reload tries again
   };
   std::shared_ptr<const Config> config;
   std::string policy_file;  // "" : built-in
@@ -76,7 +77,10 @@ class Runtime {
   Result<std::unique_ptr<Plan>> plan(const Problem& problem, const Call& call);
   attnrt_status attention(const Problem& attributes, const attnrt_args& args, const Call& call, attnrt_error* error);
 
-  std::shared_ptr<const Snapshot> snapshot() const { return snapshot_.load(); }
+  std::shared_ptr<const Snapshot> snapshot() const {
+    const std::lock_guard lock(snapshot_mutex_);
+    return snapshot_;
+  }
   int64_t plans_made() const { return plans_made_.load(); }
 
  private:
@@ -86,16 +90,18 @@ class Runtime {
   };
   Runtime();
   Result<std::shared_ptr<Snapshot>> take_snapshot(const Snapshot* previous) const;
+  void adopt(std::shared_ptr<const Snapshot> next);
   // suppose: a device that is not here is judged by the manifests that name it.
   Decision decide_uncached(const Snapshot& snapshot, const Problem& problem, const std::string& arch, const Call& call,
                            bool suppose) const;
-  // Prepares the first candidate, from `first` on, whose plan succeeds.
+  // Prepares the first candidate, from `first` on, whose plan succeeds. Idle plans give way where memory runs out.
   Result<Placed> plan_from(const Decision& decision, size_t first);
   static bool may_fail_over(attnrt_status status, const Decision& decision, size_t at);
 
   RuntimeOptions options_;
   std::mutex reload_mutex_;
-  std::atomic<std::shared_ptr<const Snapshot>> snapshot_;
+  mutable std::mutex snapshot_mutex_;  // std::atomic<std::shared_ptr> unlocks its readers relaxed, up to GCC 13: a race
+  std::shared_ptr<const Snapshot> snapshot_;
   std::atomic<int64_t> plans_made_{0};
   const std::unique_ptr<DecisionCache> decisions_;
   const std::unique_ptr<PlanCache> plans_;

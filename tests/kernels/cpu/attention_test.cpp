@@ -150,5 +150,64 @@ TEST_P(ByDType, VisibleNanReachesOnlyWhoSeesIt) {
   }
 }
 
+// Two keys of equal score: out is the mean of two numbers of the dtype, which float holds exactly, so only the last
+// rounding is left. The accuracy rule alone cannot tell truncation from rounding to nearest.
+TEST_P(ByDType, OutIsRoundedToNearestEven) {
+  constexpr int64_t kColumns = 67;  // full vectors and a tail on every target
+  Recipe r = recipe(GetParam(), 1, 2, 4, kColumns);
+  r.batch = 20;
+  for (const int64_t target : targets()) {
+    const OnTarget on_target(target);
+    Case c(r);
+    c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
+      const int64_t q = query_row(c.problem, c.args.q, s, b, i, head);
+      for (int64_t x = 0; x < 4; ++x) store_float(GetParam(), c.args.q.data, q + x, 0);
+    });
+    cpu::Error error;
+    ASSERT_EQ(run_once(c, 1, &error), cpu::Status::ok) << error.message;
+    c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
+      const int64_t row = query_row(c.problem, c.args.out, s, b, i, head);
+      const int64_t v0 = key_row(c.problem, c.args, c.args.v, s, b, 0, head);
+      const int64_t v1 = key_row(c.problem, c.args, c.args.v, s, b, 1, head);
+      for (int64_t x = 0; x < kColumns; ++x) {
+        const float mean =
+            (load_float(GetParam(), c.args.v.data, v0 + x) + load_float(GetParam(), c.args.v.data, v1 + x)) / 2;
+        float want;
+        store_float(GetParam(), &want, 0, mean);
+        ASSERT_EQ(load_float(GetParam(), c.args.out.data, row + x), load_float(GetParam(), &want, 0))
+            << cpu::target_name() << " column " << x << " mean " << mean;
+      }
+    });
+  }
+}
+
+// Scores 0 and -y, values 0 and 1: out = exp(-y) / (1 + exp(-y)), so out shows the relative error of exp down to the least
+// weights. y * log2(e) is rounded once, which exp turns into a relative error of e * y * log2(e); another term of that size
+// is left for the conversion's own constant, and four roundings for the polynomial, the sum and the division.
+TEST(Weights, AreAsExactAsStated) {
+  constexpr int64_t kRows = 2000;
+  for (const int64_t target : targets()) {
+    const OnTarget on_target(target);
+    Recipe r = recipe(DType::f32, kRows, 2, 1, 1);
+    r.problem.heads_q = r.problem.heads_kv = 1;
+    r.problem.scale = 1;
+    Case c(r);
+    float* q = static_cast<float*>(c.args.q.data);
+    for (int64_t i = 0; i < kRows; ++i) q[i] = 80.0f * static_cast<float>(i * i) / (kRows * kRows);
+    static_cast<float*>(c.args.k.data)[0] = 0;
+    static_cast<float*>(c.args.k.data)[1] = -1;
+    static_cast<float*>(c.args.v.data)[0] = 0;
+    static_cast<float*>(c.args.v.data)[1] = 1;
+    cpu::Error error;
+    ASSERT_EQ(run_once(c, 1, &error), cpu::Status::ok) << error.message;
+    for (int64_t i = 0; i < kRows; ++i) {
+      const double y = q[i];
+      const double want = 1 / (1 + std::exp(y));
+      EXPECT_NEAR(static_cast<const float*>(c.args.out.data)[i], want, want * 0x1p-24 * (4 + 2 * 1.4427 * y))
+          << cpu::target_name() << " y " << y;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace kernels::test
