@@ -52,6 +52,8 @@ constexpr bool kHasF16 = true;
 #include "kernels/cpu/scores.inl"
 #include "kernels/cpu/softmax.inl"
 #include "kernels/cpu/values.inl"
+#include "kernels/cpu/tile.inl"
+#include "kernels/cpu/decode.inl"
 #include "kernels/cpu/attend.inl"
 // clang-format on
 

@@ -100,7 +100,7 @@ int check(const Common& common, const std::vector<std::string>& files) {
 void add_check(CLI::App& app, Common& common) {
   CLI::App* command = app.add_subcommand("check", "Show the errors and warnings of policy files, one line each");
   const auto files = std::make_shared<std::vector<std::string>>();
-  command->add_option("files", *files, "Policy files")->required()->type_name("POLICY.yaml");
+  command->add_option("policy", *files, "Policy files")->required()->type_name("FILE");
   command->footer("Exit code 1: a file has errors. Warnings alone are fine.");
   command->callback([&common, files] {
     common.command = "check";

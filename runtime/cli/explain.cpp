@@ -42,7 +42,7 @@ void add_explain(CLI::App& app, Common& common) {
       app.add_subcommand("explain", "Say which backend a problem would get, and why each other one would not run it");
   const auto options = std::make_shared<Options>();
   command
-      ->add_option("words", options->words, "The problem: dtype=f16 heads_q=9 head_dim=64 causal=true device=rocm ...")
+      ->add_option("problem", options->words, "Its words: dtype=f16 heads_q=9 head_dim=64 causal=true device=rocm ...")
       ->required()
       ->type_name("WORD=VALUE");
   command->add_option("--backend", options->backend, "Ask for this backend instead of leaving it to the policy")

@@ -95,6 +95,11 @@ Result<void> check_shapes(const Inputs& inputs) {
       return fail(ATTNRT_INVALID_ARGUMENT,
                   "tensor {}: shape {} has {} dimensions, expected 4: [batch, seq, heads, head_dim]", name,
                   shape_text(shape), shape.size());
+  for (const char* name : {"q", "k", "v"})
+    for (const size_t dimension : {2, 3})
+      if (const auto& shape = inputs.tensors.at(name).shape(); shape[dimension] == 0)
+        return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} has no {}, expected at least 1", name,
+                    shape_text(shape), dimension == 2 ? "heads" : "head_dim");
   auto checked = agree(inputs, "k", "q", 0, "batch");
   if (checked) checked = agree(inputs, "k", "q", 3, "head_dim");
   if (checked) checked = agree(inputs, "v", "k", 0, "batch");

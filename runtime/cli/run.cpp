@@ -140,7 +140,10 @@ core::Result<std::vector<double>> run_plan(const core::Plan& plan, const Inputs&
     const auto start = std::chrono::steady_clock::now();
     const attnrt_status status = core::run(plan, inputs.args, &error);
     const std::chrono::duration<double, std::micro> elapsed = std::chrono::steady_clock::now() - start;
-    if (status != ATTNRT_OK) return core::fail(status, "{} {}: {}", plan.backend_name(), plan.version(), error.message);
+    if (status != ATTNRT_OK) {
+      const std::string message = error.message;  // names the backend itself
+      return core::fail(status, "{}", message.substr(message.starts_with("run: ") ? 5 : 0));
+    }
     if (i >= warm_up) microseconds.push_back(elapsed.count());
   }
   std::sort(microseconds.begin(), microseconds.end());
@@ -178,7 +181,12 @@ int run(const Common& common, const Options& options) {
   }
   report.plan = std::move(*plan);
   auto microseconds = run_plan(*report.plan, *inputs, options.repeat);
-  if (!microseconds) return complain(common, microseconds.error());
+  if (!microseconds) {
+    const bool input =
+        microseconds.error().code == ATTNRT_INVALID_ARGUMENT;  // what only a backend looks at: index arrays
+    const std::string place = input ? options.input + ": " : "";
+    return complain(common, {microseconds.error().code, place + microseconds.error().message});
+  }
   report.microseconds = std::move(*microseconds);
 
   const auto& tensors = inputs->tensors;

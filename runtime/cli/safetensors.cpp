@@ -85,7 +85,7 @@ struct Temporary {
 };
 
 std::string header_text(const std::vector<std::pair<std::string, const Tensor*>>& tensors, const Metadata& metadata) {
-  nlohmann::ordered_json header;
+  nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   int64_t offset = 0;
   for (const auto& [name, tensor] : tensors) {
@@ -182,6 +182,9 @@ Result<Tensor> SafetensorsReader::read(const std::string& name) const {
 Result<void> check_output(const std::string& path) {
   const auto target = find_target(path);
   if (!target) return tl::unexpected(target.error());
+  std::error_code error;
+  if (!std::filesystem::is_directory(target->folder, error))
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: there is no directory {}", path, target->folder);
   if (access(target->folder.c_str(), W_OK | X_OK) != 0)
     return fail(ATTNRT_INVALID_ARGUMENT, "{}: nothing can be written in the directory {}: {}", path, target->folder,
                 system_error());

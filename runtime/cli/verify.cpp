@@ -40,10 +40,11 @@ std::string to_text(const std::string& path, const std::vector<RuleResult>& resu
   std::string text = one_line(path) + "\n";
   for (const RuleResult& result : results) {
     const State state = result.outcome.state;
-    text += fmt::format("  {:<7} {:<8} {}\n", result.rule->id, verify::state_name(state), result.rule->requirement);
-    if (state == State::passed) continue;
-    text += fmt::format("{:18}{}\n", "", one_line(result.outcome.detail));
-    if (state == State::skipped) continue;
+    const std::string detail = one_line(result.outcome.detail);
+    text += fmt::format("  {:<7} {:<8} {}\n", result.rule->id, verify::state_name(state),
+                        state == State::skipped ? detail : result.rule->requirement);
+    if (state != State::failed) continue;
+    text += fmt::format("{:18}{}\n", "", detail);
     text += fmt::format("{:18}so: {}\n", "", result.rule->failing);
     text += fmt::format("{:18}again: {}\n", "", one_line(reproduction(path, result, settings)));
   }

@@ -135,7 +135,7 @@ bool apply_style(Random& random, const core::Manifest::Entry& entry, const std::
     case Style::lowest_mask:
       return masked(ATTNRT_MASK_ADDITIVE);
     case Style::nan_outside:
-      return p.varlen || p.page_size > 0 || one_in(random, 3) ||
+      return p.varlen || p.page_size > 0 ||
              try_change(entry, arch, p, [](Problem& changed) { changed.kv_lengths = 1; });
     case Style::nan_masked:
       return (one_in(random, 2) && masked(ATTNRT_MASK_BOOLEAN)) || masked(ATTNRT_MASK_ADDITIVE) ||

@@ -12,6 +12,7 @@ namespace attnrt::cli::verify {
 namespace {
 
 constexpr uint64_t kMostSeeds = 400;
+constexpr int kMostFailures = 8;
 
 // A case with everything that a rule needs to compare runs of it.
 struct Sample {
@@ -25,13 +26,17 @@ struct Sample {
 template <class Wanted>
 std::vector<Sample> samples(Subject& subject, size_t count, Wanted&& wanted) {
   std::vector<Sample> found;
-  for (uint64_t n = 0; n < kMostSeeds && found.size() < count; ++n) {
+  int failures = subject.trials().ran == 0 ? kMostFailures : 0;  // those that fail are AGR-2's
+  for (uint64_t n = 0; n < kMostSeeds && found.size() < count && failures < kMostFailures; ++n) {
     const auto drawn = draw(subject.manifest(), subject.device(), subject.settings.seed + n);
     std::vector<std::string> reasons;
     if (!drawn || !wanted(*drawn) || subject.supports(drawn->problem, &reasons) != ATTNRT_OK) continue;
     Sample sample{*drawn, make_tensors(*drawn), {}, {}};
     sample.alone = run_case(subject, sample.drawn, sample.tensors);
-    if (!sample.alone.ok() || sample.alone.out.empty()) continue;
+    if (!sample.alone.ok() || sample.alone.out.empty()) {
+      ++failures;
+      continue;
+    }
     sample.expectation = expect(sample.drawn, sample.tensors);
     found.push_back(std::move(sample));
   }
@@ -88,13 +93,20 @@ Outcome check_same_answer(Subject& subject) {
   const auto answers = [&] {
     std::vector<std::pair<attnrt_status, std::vector<std::string>>> all;
     for (const Case& drawn : cases) {
-      std::vector<std::string> reasons;
-      const attnrt_status status = subject.supports(drawn.problem, &reasons);
-      all.emplace_back(status, std::move(reasons));
+      for (int twice = 0; twice < 2; ++twice) {
+        std::vector<std::string> reasons;
+        const attnrt_status status = subject.supports(drawn.problem, &reasons);
+        all.emplace_back(status, std::move(reasons));
+      }
     }
     return all;
   };
   const auto first = answers();
+  for (size_t n = 0; n < first.size(); n += 2) {
+    if (first[n] != first[n + 1]) {
+      return failed(fmt::format("asked twice, it answers otherwise ({})", core::describe(cases[n / 2].problem)));
+    }
+  }
   if (answers() != first) return failed("the second time it answers otherwise");
   std::vector<decltype(answers())> of_thread(4);
   on_threads(4, [&](int n) { of_thread[static_cast<size_t>(n)] = answers(); });
@@ -175,6 +187,7 @@ Outcome check_zero_rows(Subject& subject) {
       const Ran ran = run_case(subject, none, tensors);
       if (!ran.ok()) return failed(fmt::format("{}: {} ({})", what, ran.message, describe(none)), none.seed);
       for (const Finding& finding : judge(none, tensors, expect(none, tensors), ran)) {
+        if (subject.trials().findings.contains(finding.rule)) continue;  // not because of the zero
         return failed(fmt::format("{}: {} ({})", what, finding.text, describe(none)), none.seed);
       }
     }
@@ -203,7 +216,10 @@ Outcome check_bad_indices(Subject& subject) {
           return failed(fmt::format("{}: {}; expected invalid argument ({})", what,
                                     ran.ok() ? "ok" : ran.message, describe(sample.drawn)), sample.drawn.seed);
         }
-        const std::string harm = !ran.outside.empty() ? ran.outside : ran.inputs;
+        const auto& known = subject.trials().findings;
+        const std::string harm = !ran.outside.empty() && !known.contains("ROB-9")   ? ran.outside
+                                 : !ran.inputs.empty() && !known.contains("ROB-8") ? ran.inputs
+                                                                                  : "";
         if (!harm.empty()) return failed(fmt::format("{}: {}", what, harm), sample.drawn.seed);
       }
     }

@@ -13,12 +13,12 @@ namespace {
 
 // A value that is wrong belongs to the rule that its case was made for.
 std::string rule_of_value(const Case& drawn, const Row& row, bool finite) {
-  if (row.empty) return "ACC-4";
-  if (drawn.style == Style::huge_logits) return "ACC-5";
-  if (drawn.style == Style::lowest_mask) return "ACC-6";
   if (!finite && drawn.style == Style::nan_outside) return "ACC-7";
   if (!finite && drawn.style == Style::nan_masked) return "ACC-8";
   if (!finite && drawn.style == Style::nan_visible) return "ACC-9";
+  if (row.empty) return "ACC-4";
+  if (drawn.style == Style::huge_logits) return "ACC-5";
+  if (drawn.style == Style::lowest_mask) return "ACC-6";
   return "ACC-1";
 }
 

@@ -113,11 +113,19 @@ bool import(nb::handle object, bool written, Array& array) {
   return true;
 }
 
-// numpy hands out no bfloat16 (its dtype is ml_dtypes'): the same bytes as uint16.
-nb::object bfloat16_bits(nb::handle object) {
+// What a library has but does not hand out, as its bits: numpy no bfloat16 (ml_dtypes'), torch before 2.2 no bool.
+nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
   if (!nb::hasattr(object, "view") || !nb::hasattr(object, "dtype")) return {};
-  const nb::object name = nb::getattr(object.attr("dtype"), "name", nb::none());
-  return name.equal(nb::str("bfloat16")) ? object.attr("view")("uint16") : nb::object();
+  const std::string name = nb::str(object.attr("dtype")).c_str();
+  if (name == "bfloat16") {
+    dtype = {ATTNRT_DTYPE_BFLOAT, 16, 1};
+    return object.attr("view")("uint16");
+  }
+  if (name == "torch.bool") {
+    dtype = {ATTNRT_DTYPE_BOOL, 8, 1};
+    return object.attr("view")(nb::module_::import_("torch").attr("uint8"));
+  }
+  return {};
 }
 
 [[noreturn]] void refuse(const Part& part, nb::handle object) {
@@ -170,15 +178,14 @@ class Tensors {
     attnrt_tensor tensor{};
     const bool plain = import(object, part.written, array);
     if (!plain) {
-      const nb::object bits = bfloat16_bits(object);
+      const nb::object bits = bits_of(object, tensor.dtype);
       if (!bits.is_valid() || !import(bits, part.written, array)) refuse(part, object);
     }
     if (array.ndim() < 1 || array.ndim() > 4) {
       invalid(std::string(part.name) + " has " + std::to_string(array.ndim()) + " dimensions; expected 1 to 4");
     }
     const nb::dlpack::dtype dtype = array.dtype();
-    tensor.dtype = {dtype.code, dtype.bits, dtype.lanes};
-    if (!plain) tensor.dtype = {ATTNRT_DTYPE_BFLOAT, 16, 1};
+    if (plain) tensor.dtype = {dtype.code, dtype.bits, dtype.lanes};
     tensor.ndim = static_cast<int32_t>(array.ndim());
     for (size_t i = 0; i < array.ndim(); ++i) {
       tensor.shape[i] = static_cast<int64_t>(array.shape(i));

@@ -2,11 +2,13 @@
 #include <attnrt/attnrt.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <type_traits>
 
 #include "run.hpp"
 #include "runtime.hpp"
@@ -41,22 +43,75 @@ attnrt_status guarded(attnrt_error* error, Function&& call) {
     return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "out of host memory");
   } catch (const std::exception& exception) {
     return attnrt_fail(error, ATTNRT_INTERNAL, "%s", exception.what());
+  } catch (...) {
+    return attnrt_fail(error, ATTNRT_INTERNAL, "an exception that is no std::exception");
   }
 }
 
-// A caller's struct of any size into ours; what it does not reach is zero.
+// A caller's struct of any legal size over ours, which holds the defaults: fields within struct_size and known here are
+// taken. What a newer caller says past them must be zero.
 template <class Struct>
-Struct copy_of(const Struct* given) {
-  Struct copy{};
-  if (given != nullptr && given->struct_size > 0) {
-    std::memcpy(&copy, given, std::min(static_cast<size_t>(given->struct_size), sizeof copy));
+attnrt_status read_struct(const char* name, const Struct& given, size_t least, Struct* ours, attnrt_error* error) {
+  constexpr size_t longest = 4096;
+  const auto size = static_cast<size_t>(std::max(given.struct_size, 0));
+  if (size < least || size > longest) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "%s: struct_size is %d, expected %zu to %zu; start from its INIT",
+                       name, given.struct_size, least, longest);
   }
-  return copy;
+  size_t known = std::min(size, sizeof given);
+  known -= known % (std::is_same_v<Struct, attnrt_problem> ? sizeof(int32_t) : sizeof(void*));  // no half field
+  if constexpr (std::is_same_v<Struct, attnrt_problem>) {
+    if (!ATTNRT_HAS(&given, attnrt_problem, window_left)) known = std::min(known, offsetof(attnrt_problem, window_left));
+    else if (!ATTNRT_HAS(&given, attnrt_problem, window_right)) {
+      known = std::min(known, offsetof(attnrt_problem, window_right));
+    }
+  }
+  std::memcpy(ours, &given, known);
+  ours->struct_size = sizeof given;
+  const auto* bytes = reinterpret_cast<const unsigned char*>(&given);
+  for (size_t i = sizeof given; i < size; ++i) {
+    if (bytes[i] == 0) continue;
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                       "%s: byte %zu of %zu is not zero: a newer field than this runtime knows; leave it off", name, i,
+                       size);
+  }
+  return ATTNRT_OK;
 }
 
-Call call_of(const attnrt_call* given) {
-  const attnrt_call call = copy_of(given);
-  return {call.backend != nullptr ? call.backend : ""};
+// A problem whose dimensions need not be set yet; for the rest, as check_problem reads it.
+attnrt_status read_problem(const attnrt_problem& given, Problem* problem, attnrt_error* error) {
+  *problem = default_problem();
+  return read_struct("problem", given, offsetof(attnrt_problem, scale), problem, error);
+}
+
+// Back into the caller's struct, which may be shorter than what there is to say.
+attnrt_status write_problem(const Problem& problem, attnrt_problem* out, attnrt_error* error) {
+  const auto size = static_cast<size_t>(out->struct_size);
+  attnrt_problem copy = problem;
+  copy.struct_size = out->struct_size;
+  if (size < sizeof copy) {
+    Problem whole = default_problem();
+    if (const auto status = read_struct("problem", copy, 0, &whole, error); status != ATTNRT_OK) return status;
+    if (std::memcmp(&whole, &problem, sizeof whole) != 0) {
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                         "problem: its %zu bytes cannot hold all of: %s", size, describe(problem).c_str());
+    }
+  }
+  std::memcpy(out, &copy, std::min(size, sizeof copy));
+  return ATTNRT_OK;
+}
+
+attnrt_status read_call(const attnrt_call* given, Call* call, attnrt_error* error) {
+  if (given == nullptr) return ATTNRT_OK;
+  attnrt_call known = ATTNRT_CALL_INIT;
+  const attnrt_status status = read_struct("call", *given, offsetof(attnrt_call, backend), &known, error);
+  if (status == ATTNRT_OK && known.backend != nullptr) call->backend = known.backend;
+  return status;
+}
+
+// Text that plugins and file names gave may hold any bytes.
+std::string json_text(const nlohmann::json& document) {
+  return document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 attnrt_status give_text(const std::string& text, char** out, attnrt_error* error) {
@@ -73,8 +128,7 @@ bool known_format(int32_t format, attnrt_error* error) {
   return false;
 }
 
-RuntimeOptions options_of(const attnrt_runtime_options* given) {
-  const attnrt_runtime_options options = copy_of(given);
+RuntimeOptions options_of(const attnrt_runtime_options& options) {
   RuntimeOptions road;
   road.thread_count = options.thread_count;
   if (options.policy_path != nullptr) road.policy_path = options.policy_path;
@@ -97,7 +151,12 @@ const char* attnrt_version(void) { return ATTNRT_VERSION; }
 attnrt_status attnrt_runtime_open(const attnrt_runtime_options* options, attnrt_runtime** runtime, attnrt_error* error) {
   if (runtime == nullptr) return missing(error, "runtime");
   return guarded(error, [&] {
-    auto opened = Runtime::open(options_of(options));
+    attnrt_runtime_options known = ATTNRT_RUNTIME_OPTIONS_INIT;
+    if (options != nullptr) {
+      constexpr size_t least = offsetof(attnrt_runtime_options, policy_path);
+      if (const auto status = read_struct("options", *options, least, &known, error); status != ATTNRT_OK) return status;
+    }
+    auto opened = Runtime::open(options_of(known));
     if (!opened) return put(error, opened.error());
     *runtime = new attnrt_runtime{std::move(*opened)};
     return attnrt_status{ATTNRT_OK};
@@ -117,14 +176,12 @@ attnrt_status attnrt_runtime_reload(attnrt_runtime* runtime, attnrt_error* error
 attnrt_status attnrt_problem_infer(attnrt_problem* problem, const attnrt_args* args, attnrt_error* error) {
   if (problem == nullptr || args == nullptr) return missing(error, problem == nullptr ? "problem" : "args");
   return guarded(error, [&] {
-    Problem inferred = copy_of(problem);
-    inferred.struct_size = sizeof inferred;
+    Problem inferred{};
     attnrt_args copy{};
-    attnrt_status status = copy_args(args, &copy, error);
+    attnrt_status status = read_problem(*problem, &inferred, error);
+    if (status == ATTNRT_OK) status = copy_args(args, &copy, error);
     if (status == ATTNRT_OK) status = infer_problem(copy, &inferred, error);
-    if (status != ATTNRT_OK) return status;
-    inferred.struct_size = problem->struct_size;
-    std::memcpy(problem, &inferred, std::min(static_cast<size_t>(problem->struct_size), sizeof inferred));
+    if (status == ATTNRT_OK) status = write_problem(inferred, problem, error);
     return status;
   });
 }
@@ -133,16 +190,20 @@ attnrt_status attnrt_problem_parse(const char* words, attnrt_problem* problem, c
                                    attnrt_error* error) {
   if (words == nullptr || problem == nullptr) return missing(error, words == nullptr ? "words" : "problem");
   return guarded(error, [&] {
-    Problem parsed = copy_of(problem);
+    Problem parsed{};
+    if (const auto status = read_problem(*problem, &parsed, error); status != ATTNRT_OK) return status;
     std::string parsed_arch;
     if (const auto result = parse_problem(words, parsed, parsed_arch); !result) return put(error, result.error());
-    if (arch == nullptr ? !parsed_arch.empty() : parsed_arch.size() >= static_cast<size_t>(std::max(capacity, 0))) {
+    if (arch == nullptr && !parsed_arch.empty()) {
       return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "problem: arch=%s is not expected here", parsed_arch.c_str());
     }
-    if (arch != nullptr) std::memcpy(arch, parsed_arch.c_str(), parsed_arch.size() + 1);
-    parsed.struct_size = problem->struct_size;
-    std::memcpy(problem, &parsed, std::min(static_cast<size_t>(problem->struct_size), sizeof parsed));
-    return attnrt_status{ATTNRT_OK};
+    if (arch != nullptr && parsed_arch.size() >= static_cast<size_t>(std::max(capacity, 0))) {
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "problem: arch=%s and its NUL do not fit into %d bytes",
+                         parsed_arch.c_str(), capacity);
+    }
+    const attnrt_status status = write_problem(parsed, problem, error);
+    if (status == ATTNRT_OK && arch != nullptr) std::memcpy(arch, parsed_arch.c_str(), parsed_arch.size() + 1);
+    return status;
   });
 }
 
@@ -153,8 +214,10 @@ attnrt_status attnrt_explain(attnrt_runtime* runtime, const attnrt_problem* prob
   return guarded(error, [&] {
     const auto checked = check_problem(problem);
     if (!checked) return put(error, checked.error());
-    const Decision decision = runtime->road->explain(*checked, arch != nullptr ? arch : "", call_of(call));
-    return give_text(format == ATTNRT_JSON ? decision_json(decision).dump(2) : decision_text(decision), text, error);
+    Call asked;
+    if (const auto status = read_call(call, &asked, error); status != ATTNRT_OK) return status;
+    const Decision decision = runtime->road->explain(*checked, arch != nullptr ? arch : "", asked);
+    return give_text(format == ATTNRT_JSON ? json_text(decision_json(decision)) : decision_text(decision), text, error);
   });
 }
 
@@ -164,7 +227,7 @@ attnrt_status attnrt_plugins(attnrt_runtime* runtime, int32_t format, char** tex
   return guarded(error, [&] {
     const auto snapshot = runtime->road->snapshot();
     const auto rows = runtime->road->plugins();
-    return give_text(format == ATTNRT_JSON ? plugins_json(*snapshot, rows).dump(2) : plugins_text(*snapshot, rows), text,
+    return give_text(format == ATTNRT_JSON ? json_text(plugins_json(*snapshot, rows)) : plugins_text(*snapshot, rows), text,
                      error);
   });
 }
@@ -174,7 +237,7 @@ attnrt_status attnrt_policy(attnrt_runtime* runtime, int32_t format, char** text
   if (!known_format(format, error)) return ATTNRT_INVALID_ARGUMENT;
   return guarded(error, [&] {
     const auto snapshot = runtime->road->snapshot();
-    return give_text(format == ATTNRT_JSON ? policy_json(*snapshot).dump(2) : policy_text(*snapshot), text, error);
+    return give_text(format == ATTNRT_JSON ? json_text(policy_json(*snapshot)) : policy_text(*snapshot), text, error);
   });
 }
 
@@ -186,7 +249,9 @@ attnrt_status attnrt_plan_create(attnrt_runtime* runtime, const attnrt_problem* 
   return guarded(error, [&] {
     const auto checked = check_problem(problem);
     if (!checked) return put(error, checked.error());
-    auto made = runtime->road->plan(*checked, call_of(call));
+    Call asked;
+    if (const auto status = read_call(call, &asked, error); status != ATTNRT_OK) return status;
+    auto made = runtime->road->plan(*checked, asked);
     if (!made) return put(error, made.error());
     *plan = new attnrt_plan{std::move(*made)};
     return attnrt_status{ATTNRT_OK};
@@ -200,16 +265,23 @@ attnrt_status attnrt_plan_run(attnrt_plan* plan, const attnrt_args* args, attnrt
 
 void attnrt_plan_destroy(attnrt_plan* plan) { delete plan; }
 
-const char* attnrt_plan_backend(const attnrt_plan* plan) { return plan->road->backend_name().c_str(); }
-const char* attnrt_plan_version(const attnrt_plan* plan) { return plan->road->version().c_str(); }
-const char* attnrt_plan_kernel(const attnrt_plan* plan) { return plan->road->kernel().c_str(); }
-int64_t attnrt_plan_workspace_bytes(const attnrt_plan* plan) { return plan->road->workspace_bytes(); }
+const char* attnrt_plan_backend(const attnrt_plan* plan) {
+  return plan != nullptr ? plan->road->backend_name().c_str() : "";
+}
+const char* attnrt_plan_version(const attnrt_plan* plan) { return plan != nullptr ? plan->road->version().c_str() : ""; }
+const char* attnrt_plan_kernel(const attnrt_plan* plan) { return plan != nullptr ? plan->road->kernel().c_str() : ""; }
+int64_t attnrt_plan_workspace_bytes(const attnrt_plan* plan) {
+  return plan != nullptr ? plan->road->workspace_bytes() : 0;
+}
 
 attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* problem, const attnrt_args* args,
                                const attnrt_call* call, attnrt_error* error) {
   if (runtime == nullptr || args == nullptr) return missing(error, runtime == nullptr ? "runtime" : "args");
   return guarded(error, [&] {
-    const Problem attributes = problem != nullptr ? copy_of(problem) : default_problem();
-    return runtime->road->attention(attributes, *args, call_of(call), error);
+    Problem attributes = default_problem();
+    Call asked;
+    attnrt_status status = problem != nullptr ? read_problem(*problem, &attributes, error) : ATTNRT_OK;
+    if (status == ATTNRT_OK) status = read_call(call, &asked, error);
+    return status == ATTNRT_OK ? runtime->road->attention(attributes, *args, asked, error) : status;
   });
 }

@@ -39,35 +39,37 @@ attnrt_status Runtime::attention(const Problem& attributes, const attnrt_args& g
   problem.seq_q = rounded_up(problem.seq_q);
   problem.seq_kv = rounded_up(problem.seq_kv);
 
-  const auto snapshot = snapshot_.load();
+  const auto snapshot = this->snapshot();
   PlanCache::Taken taken = plans_->take(snapshot.get(), problem, call, args.stream);
   if (taken.empty()) {
     const auto checked = check_problem(&problem);
     if (!checked) return put(error, checked.error());
-    const auto decision = decide(*checked, call);
+    auto decision = decide(*checked, call);
     if (decision->status != ATTNRT_OK) return put(error, {decision->status, decision->message});
     auto placed = plan_from(*decision, 0);
     if (!placed) return put(error, placed.error());
-    taken.push_back({hash_of(problem), snapshot, problem, call, args.stream, std::move(placed->plan), placed->candidate});
+    taken.push_back({hash_of(problem), snapshot, problem, call, args.stream, std::move(decision),
+                     std::move(placed->plan), placed->candidate});
   }
   PlanCache::Entry& entry = taken.front();
   const bool capturing = is_capturing(*entry.plan, args.stream);
   attnrt_error found = ATTNRT_ERROR_INIT;
   attnrt_status status = run(*entry.plan, args, &found);
-  while (status != ATTNRT_OK && !capturing) {
-    const auto decision = decide(problem, call);
-    if (!may_fail_over(status, *decision, entry.candidate)) break;
-    const auto message = fmt::format("run: {}: {}: {}; the next candidate is taken", entry.plan->backend_name(),
-                                     status_name(status), found.message);
-    snapshot->services->log(ATTNRT_LOG_WARNING, message);
-    auto placed = plan_from(*decision, entry.candidate + 1);
+  bool failed_over = false;
+  while (status != ATTNRT_OK && !capturing && may_fail_over(status, *entry.decision, entry.candidate)) {
+    snapshot->services->log(ATTNRT_LOG_WARNING, fmt::format("{} ({}); the next candidate is taken", found.message,
+                                                            status_name(status)));
+    auto placed = plan_from(*entry.decision, entry.candidate + 1);
     if (!placed) return put(error, placed.error());
     entry.plan = std::move(placed->plan);  // later calls begin where this one succeeds
     entry.candidate = placed->candidate;
+    failed_over = true;
+    found = ATTNRT_ERROR_INIT;
     status = run(*entry.plan, args, &found);
   }
   if (status != ATTNRT_OK) (void)attnrt_fail(error, status, "%s", found.message);
-  plans_->put_back(std::move(taken), capturing);
+  const bool nobody_could = failed_over && status != ATTNRT_OK;  // then the next call asks them all again
+  if (!nobody_could) plans_->put_back(std::move(taken), capturing);
   return status;
 }
 

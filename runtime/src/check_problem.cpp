@@ -1,4 +1,4 @@
-// runtime/src/check_problem.cpp: a caller's struct of any size into a Problem that is legal, or the reason why it is not
+// runtime/src/check_problem.cpp: a caller's struct of any size into a legal Problem, or the reason why it is none
 #include <algorithm>
 #include <array>
 #include <cmath>

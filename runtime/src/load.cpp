@@ -22,6 +22,7 @@ namespace dll = boost::dll;
 // A library that is mapped. It stays so until the process ends, and so does its descriptor: the loader knows a library by
 // the path it was opened by (/proc/self/fd/N), and would give the old one for a new file under the same number.
 struct Library {
+  std::string hash;
   dll::shared_library handle;
   Descriptor file;
 };
@@ -44,6 +45,7 @@ Result<const attnrt_plugin*> map_library(const FoundPlugin& plugin, bool by_path
   auto& library = all.by_key[by_path ? "path " + plugin.path : plugin.hash];
   if (!library) {
     auto opened = std::make_unique<Library>();
+    opened->hash = plugin.hash;
     std::string path = plugin.path;
     if (!by_path) {
       opened->file = Descriptor(fcntl(plugin.file.number(), F_DUPFD_CLOEXEC, 0));
@@ -60,6 +62,10 @@ Result<const attnrt_plugin*> map_library(const FoundPlugin& plugin, bool by_path
       return fail(ATTNRT_UNSUPPORTED, "cannot be loaded: {}", text);
     }
     library = std::move(opened);
+  }
+  if (library->hash != plugin.hash) {
+    return fail(ATTNRT_UNSUPPORTED, "was loaded by path before with other bytes, and the loader would give those; use "
+                                    "`plugins.load: memory`, or start the process anew");
   }
   if (!library->handle.has(ATTNRT_PLUGIN_SYMBOL)) {
     return fail(ATTNRT_UNSUPPORTED, "exports no symbol {}", ATTNRT_PLUGIN_SYMBOL);

@@ -19,8 +19,8 @@ bool has_feature(const Manifest::Entry& entry, std::string_view feature) {
   return std::find(entry.features.begin(), entry.features.end(), feature) != entry.features.end();
 }
 
-// How far the entry is from the problem: twice the number of reasons against it, and one more if dtype is among them, for
-// among equals the entry of the problem's own dtype tells more. 0: it fits. Builds no text.
+// How far the entry is from the problem: twice the number of reasons against it, and one more if dtype is among them,
+// for among equals the entry of the problem's own dtype tells more. 0: it fits. Builds no text.
 size_t distance(const Manifest::Entry& entry, const Problem& problem, uint32_t used, std::string_view arch) {
   size_t result = 0;
   for (const Constraint& constraint : entry.constraints) {

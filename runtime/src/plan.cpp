@@ -15,6 +15,7 @@ DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
   std::swap(device_id_, other.device_id_);
   std::swap(kind_, other.kind_);
   std::swap(data_, other.data_);
+  std::swap(offset_, other.offset_);
   std::swap(bytes_, other.bytes_);
   std::swap(alignment_, other.alignment_);
   return *this;
@@ -33,7 +34,6 @@ Result<DeviceMemory> DeviceMemory::allocate(std::shared_ptr<const Backend> backe
                                             int64_t bytes, int64_t alignment) {
   DeviceMemory memory;
   if (bytes == 0) return memory;
-  const std::string& name = backend->manifest().name;
   memory.alignment_ = static_cast<size_t>(alignment);
   attnrt_error error = ATTNRT_ERROR_INIT;
   attnrt_status status = ATTNRT_OK;
@@ -41,13 +41,20 @@ Result<DeviceMemory> DeviceMemory::allocate(std::shared_ptr<const Backend> backe
     memory.data_ = ::operator new(static_cast<size_t>(bytes), std::align_val_t{memory.alignment_}, std::nothrow);
     if (memory.data_ == nullptr) status = ATTNRT_OUT_OF_MEMORY;
   } else {
+    // The extension promises no alignment.
     const auto allocate = kind == Kind::device ? backend->memory()->allocate : backend->memory()->allocate_pinned;
-    status = allocate(backend->instance(), device.id, bytes, &memory.data_, &error);
+    int64_t with_room = 0;
+    status = __builtin_add_overflow(bytes, alignment - 1, &with_room)
+                 ? ATTNRT_OUT_OF_MEMORY
+                 : allocate(backend->instance(), device.id, with_room, &memory.data_, &error);
     if (status != ATTNRT_OK) memory.data_ = nullptr;
+    const size_t past = reinterpret_cast<uintptr_t>(memory.data_) % memory.alignment_;
+    memory.offset_ = past != 0 ? memory.alignment_ - past : 0;
   }
   if (status != ATTNRT_OK) {
-    return fail(status, "plan: {}: no {} bytes for its workspace{}{}", name, bytes, error.message[0] != '\0' ? ": " : "",
-                error.message);
+    static constexpr const char* kWords[] = {"host", "device", "pinned host"};
+    return fail(status, "no {} bytes of {} memory{}{}", bytes, kWords[static_cast<size_t>(kind)],
+                error.message[0] != '\0' ? ": " : "", error.message);
   }
   memory.backend_ = std::move(backend);
   memory.device_id_ = device.id;
@@ -91,7 +98,7 @@ Result<std::unique_ptr<Plan>> make_plan(const Decision& decision, const Verdict&
   auto workspace = DeviceMemory::allocate(plan->backend_, plan->device_,
                                           on_host ? DeviceMemory::Kind::host : DeviceMemory::Kind::device,
                                           info.workspace_bytes, alignment);
-  if (!workspace) return tl::unexpected(workspace.error());
+  if (!workspace) return fail(workspace.error().code, "plan: {}: workspace: {}", name, workspace.error().message);
   plan->workspace_ = std::move(*workspace);
   return plan;
 }

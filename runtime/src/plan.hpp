@@ -20,14 +20,15 @@ class DeviceMemory {
   enum class Kind { host, device, pinned };
   static Result<DeviceMemory> allocate(std::shared_ptr<const Backend> backend, const Device& device, Kind kind,
                                        int64_t bytes, int64_t alignment);
-  void* data() const { return data_; }
+  void* data() const { return static_cast<char*>(data_) + offset_; }
   int64_t bytes() const { return bytes_; }
 
  private:
   std::shared_ptr<const Backend> backend_;
   int32_t device_id_ = 0;
   Kind kind_ = Kind::host;
-  void* data_ = nullptr;
+  void* data_ = nullptr;  // as the device gave it
+  size_t offset_ = 0;     // of the first byte that is aligned
   size_t alignment_ = 64;
   int64_t bytes_ = 0;
 };

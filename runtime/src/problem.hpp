@@ -33,7 +33,7 @@ struct Word {
   std::span<const std::string_view> choices;  // of a name, where they are fixed: cpu cuda rocm; f32 f16 bf16; ...
   int64_t minimum = 0;                        // of an integer: the least and the largest legal value
   int64_t maximum = INT64_MAX;
-  bool window = false;                        // takes `unbounded`
+  bool window = false;  // takes `unbounded`
 };
 
 std::span<const Word> vocabulary();

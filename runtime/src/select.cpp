@@ -41,12 +41,19 @@ std::string label(const Verdict& verdict) {
   return manifest.name + " " + manifest.version_text;
 }
 
-// "cpu 1.0.0: head_dim 80 is not in {64, 128}; hip_flash 1.0.0: ..."
-std::string every_reason(const Decision& decision) {
+// "cpu 1.0.0: head_dim 80 is not in {64, 128}; hip_flash 1.0.0: ..."; of one backend alone where a name is given.
+std::string every_reason(const Decision& decision, const std::string& only = {}) {
+  const auto left_out = [&only](const std::optional<Manifest>& manifest) {
+    return !only.empty() && (!manifest || manifest->name != only);
+  };
   std::vector<std::string> parts;
-  for (const auto& verdict : decision.verdicts) parts.push_back(label(verdict) + ": " + joined(verdict.reasons));
+  for (const auto& verdict : decision.verdicts) {
+    if (left_out(verdict.candidate.plugin->manifest)) continue;
+    parts.push_back(label(verdict) + ": " + joined(verdict.reasons));
+  }
   for (const auto& bystander : decision.bystanders) {
     const auto& manifest = bystander.plugin->manifest;
+    if (left_out(manifest)) continue;
     const std::string name = manifest ? manifest->name + " " + manifest->version_text : bystander.plugin->path;
     parts.push_back(name + ": " + bystander.reason);
   }
@@ -81,9 +88,13 @@ std::string unknown_name(const Policy::Forced& forced, const Decision& decision)
   std::sort(names.begin(), names.end());
   names.erase(std::unique(names.begin(), names.end()), names.end());
   const auto near = nearest(forced.name, names);
-  return fmt::format("select: no backend is named {} ({}){}; found: {}", forced.name, forced.by,
-                     near.empty() ? "" : fmt::format("; did you mean {}?", near),
-                     names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", ")));
+  std::string text = fmt::format("select: no backend is named {} ({}){}; found: {}", forced.name, forced.by,
+                                 near.empty() ? "" : fmt::format("; did you mean {}?", near),
+                                 names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", ")));
+  for (const auto& bystander : decision.bystanders) {  // it may be one of those that cannot even say their name
+    if (!bystander.plugin->manifest) text += fmt::format("; {} {}", bystander.plugin->path, bystander.reason);
+  }
+  return text;
 }
 
 // Why the winner won, in the policy's terms.
@@ -106,14 +117,15 @@ const Verdict* passed_over(const Policy& policy, const Decision& decision) {
   const Verdict* best = nullptr;
   for (const auto& verdict : decision.verdicts) {
     if (verdict.answer != Answer::no || verdict.staged) continue;
+    // Another version of the winner itself is no loss.
+    const Verdict& first = decision.verdicts.front();
+    if (verdict.candidate.plugin->manifest->name == first.candidate.plugin->manifest->name) continue;
     if (best == nullptr || policy.before(contender_of(verdict), verdict.rank, contender_of(*best), best->rank)) {
       best = &verdict;
     }
   }
   if (best == nullptr || decision.status != ATTNRT_OK) return nullptr;
   const Verdict& winner = decision.verdicts.front();
-  // An older version of the winner itself is no loss.
-  if (best->candidate.plugin->manifest->name == winner.candidate.plugin->manifest->name) return nullptr;
   return policy.before(contender_of(*best), best->rank, contender_of(winner), winner.rank) ? best : nullptr;
 }
 
@@ -147,6 +159,7 @@ Decision select(const Policy& policy, const std::vector<Candidate>& candidates, 
     judge(policy, problem, verdict);
   }
   const auto& forced = policy.forced();
+  decision.forced = forced.has_value();
   const bool known = !forced || keep_forced(*forced, decision);
   std::stable_sort(decision.verdicts.begin(), decision.verdicts.end(), [&policy](const Verdict& a, const Verdict& b) {
     if ((a.answer == Answer::yes) != (b.answer == Answer::yes)) return a.answer == Answer::yes;
@@ -159,7 +172,9 @@ Decision select(const Policy& policy, const std::vector<Candidate>& candidates, 
   }
   if (decision.verdicts.empty() || decision.verdicts.front().answer != Answer::yes) {
     decision.status = ATTNRT_UNSUPPORTED;
-    decision.message = "select: no backend supports the problem: " + every_reason(decision);
+    decision.message = forced ? fmt::format("select: {} asks for {}, which does not support the problem: {}", forced->by,
+                                            forced->name, every_reason(decision, forced->name))
+                              : "select: no backend supports the problem: " + every_reason(decision);
     return decision;
   }
   decision.status = ATTNRT_OK;

@@ -43,6 +43,7 @@ struct Decision {
   std::string message;                   // of a status that is not OK: one line with every reason
   std::string why;                       // of the winner: "priority 300 (policy.yaml:4:16)"
   std::string fallback;                  // a better ranked candidate of that device said no: which, and why
+  bool forced = false;                   // one backend was asked for by name: it or nothing, also when it fails
   bool supposed = false;                 // decided by manifests alone
 
   const Verdict* winner() const { return status == ATTNRT_OK ? &verdicts.front() : nullptr; }

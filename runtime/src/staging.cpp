@@ -126,7 +126,8 @@ attnrt_status Staging::run(const Plan& plan, const attnrt_args& host, attnrt_err
   args.workspace = plan.workspace();
   args.workspace_bytes = plan.workspace_bytes();
   args.stream = stream_;
-  for (size_t i = 0; i < slots.size(); ++i) {
+  attnrt_status status = ATTNRT_OK;
+  for (size_t i = 0; i < slots.size() && status == ATTNRT_OK; ++i) {
     Slot& slot = slots[i];
     const attnrt_tensor& tensor = host.*kParts[i].tensor;
     if (tensor.data == nullptr) continue;
@@ -134,12 +135,12 @@ attnrt_status Staging::run(const Plan& plan, const attnrt_args& host, attnrt_err
     if (!kParts[i].output || plan.problem().varlen != 0) {
       slot.packed.data = static_cast<char*>(pinned_.data()) + slot.offset;
       copy_elements(tensor, slot.packed);
-      if (auto status = copy(slot.offset, slot.bytes, ATTNRT_COPY_TO_DEVICE, error); status != ATTNRT_OK) return status;
+      status = copy(slot.offset, slot.bytes, ATTNRT_COPY_TO_DEVICE, error);
     }
     args.*kParts[i].tensor = slot.packed;
     (args.*kParts[i].tensor).data = static_cast<char*>(on_device_.data()) + slot.offset;
   }
-  attnrt_status status = plan.backend().run(plan.plugin_plan(), plan.device_problem(), args, error);
+  if (status == ATTNRT_OK) status = plan.backend().run(plan.plugin_plan(), plan.device_problem(), args, error);
   for (size_t i = 0; i < slots.size() && status == ATTNRT_OK; ++i) {
     if (kParts[i].output) status = copy(slots[i].offset, slots[i].bytes, ATTNRT_COPY_TO_HOST, error);
   }

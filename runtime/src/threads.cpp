@@ -1,6 +1,7 @@
 // runtime/src/threads.cpp: a thread count into parallel_for: the runtime's pool (oneTBB), or the application's own threads
 #include "threads.hpp"
 
+#include <sched.h>
 #include <tbb/blocked_range.h>
 #include <tbb/info.h>
 #include <tbb/parallel_for.h>
@@ -119,7 +120,9 @@ double cpus_of_cpu_max(const char* text) {
 }
 
 int32_t usable_cpus() {
-  const int32_t cpus = std::max(1, tbb::info::default_concurrency());  // honours the affinity mask
+  cpu_set_t mask;  // asked anew each time: the library below reads it once
+  const bool known = sched_getaffinity(0, sizeof mask, &mask) == 0;  // fails only where there are more than 1024 CPUs
+  const int32_t cpus = std::max(1, known ? CPU_COUNT(&mask) : tbb::info::default_concurrency());
   const double quota = cgroup_cpus();
   return quota > 0 ? std::clamp(static_cast<int32_t>(std::ceil(quota)), 1, cpus) : cpus;
 }

@@ -165,7 +165,8 @@ std::string decision_text(const Decision& decision) {
                         decision.supposed ? "; by its manifest, that device is not here" : "");
   } else {
     text += fmt::format("decision  none: {}\n", status_name(decision.status));
-    if (decision.status == ATTNRT_NOT_FOUND) text += fmt::format("          {}\n", decision.message);
+    const bool said_below = decision.status == ATTNRT_UNSUPPORTED && decision.fallback.empty();  // by every candidate
+    if (!said_below) text += fmt::format("          {}\n", decision.message);
   }
   if (!decision.fallback.empty()) text += fmt::format("fallback  passed over: {}\n", decision.fallback);
   std::vector<std::vector<std::string>> rows = {{"backend", "device", "priority", "answer", "why"}};

@@ -27,9 +27,11 @@ struct Outcome {
   std::string out, err;
 };
 
-// Runs `attnrt words...` in directory, so that messages name files without it; to: where its stdout goes.
+// Runs `attnrt words...` in directory, so that messages name files without it; to: where its stdout goes; name: what the
+// command is told that it is called.
 inline Outcome attnrt_in(const fakes::Directory& directory, std::vector<std::string> words,
-                         const std::map<std::string, std::string>& environment = {}, const char* to = nullptr) {
+                         const std::map<std::string, std::string>& environment = {}, const char* to = nullptr,
+                         const char* name = ATTNRT_COMMAND) {
   const fakes::Directory outputs;
   const std::string out = to != nullptr ? to : outputs.text() + "/out", err = outputs.text() + "/err";
   std::fflush(nullptr);
@@ -38,9 +40,9 @@ inline Outcome attnrt_in(const fakes::Directory& directory, std::vector<std::str
     std::vector<std::string> ours;
     for (char** entry = environ; *entry != nullptr; ++entry)
       if (std::strncmp(*entry, "ATTNRT_", 7) == 0) ours.emplace_back(*entry, std::strchr(*entry, '='));
-    for (const std::string& name : ours) unsetenv(name.c_str());
-    for (const auto& [name, value] : environment) setenv(name.c_str(), value.c_str(), 1);
-    words.insert(words.begin(), "attnrt");
+    for (const std::string& variable : ours) unsetenv(variable.c_str());
+    for (const auto& [variable, value] : environment) setenv(variable.c_str(), value.c_str(), 1);
+    words.insert(words.begin(), name);
     std::vector<char*> arguments;
     for (std::string& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
@@ -59,12 +61,14 @@ inline Outcome attnrt_in(const fakes::Directory& directory, std::vector<std::str
   return outcome;
 }
 
-// What differs from run to run or from machine to machine: the directory, hashes, times.
+// Without what differs from run to run or from machine to machine: the directory (and how far it pushes a table's columns),
+// hashes, times.
 inline std::string normalised(std::string text, const fakes::Directory& directory) {
   text = fakes::replaced(std::move(text), directory.text(), "DIR");
   text = std::regex_replace(text, std::regex("\"[0-9a-f]{64}\""), "\"HASH\"");
   text = std::regex_replace(text, std::regex("(_us\": )[0-9.e+-]+"), "$1TIME");
-  return std::regex_replace(text, std::regex("time     .*"), "time     TIME");
+  text = std::regex_replace(text, std::regex("time     .*"), "time     TIME");
+  return std::regex_replace(text, std::regex("(\\S)   +"), "$1  ");
 }
 
 // The shape of every refusal: the exit code, one line on stderr, nothing on stdout.

@@ -157,7 +157,7 @@ static const void* fake_get_extension(void* instance, const char* id) {
 
 #ifdef FAKE_UNDEFINED_SYMBOL
 extern void a_function_that_nobody_has(void);
-ATTNRT_VISIBLE void (*fake_missing)(void) = a_function_that_nobody_has;
+void (*fake_missing)(void) = a_function_that_nobody_has;
 #endif
 #ifdef FAKE_ABORTS
 __attribute__((constructor)) static void fake_abort(void) { abort(); }

@@ -1,4 +1,4 @@
-// tests/runtime/constraint_test.cpp: conditions of manifests and policies into what they let through and how they refuse
+// tests/runtime/constraint_test.cpp: conditions into what they let through and what they refuse
 #include "constraint.hpp"
 
 #include <gmock/gmock.h>

@@ -59,8 +59,8 @@ Contender contender(const std::string& text, const Problem& problem, std::deque<
   return result;
 }
 
-// The order in which selection would try the contenders, by name (and version, where names repeat); those that are out, or
-// are not the forced one, are missing.
+// The order in which selection would try the contenders, by name (and version, where names repeat); those that are out,
+// or are not the forced one, are missing.
 std::string order(const Setup& setup, const std::vector<std::string>& contenders) {
   const Policy policy = policy_of(setup);
   const Problem problem = problem_of(setup.problem);

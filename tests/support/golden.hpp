@@ -22,8 +22,8 @@ inline std::string read_file(const std::filesystem::path& path) {
   return text.str();
 }
 
-// EXPECT_TRUE(matches_golden("cli/list.txt", text)). ATTNRT_UPDATE_GOLDEN=1 writes the file instead: read the difference
-// before you commit it.
+// EXPECT_TRUE(matches_golden("cli/list.txt", text)). ATTNRT_UPDATE_GOLDEN=1 writes the file instead: read the
+// difference before you commit it.
 inline ::testing::AssertionResult matches_golden(const std::string& name, const std::string& text) {
   const std::filesystem::path path = golden_path(name);
   const char* update = std::getenv("ATTNRT_UPDATE_GOLDEN");
@@ -37,7 +37,8 @@ inline ::testing::AssertionResult matches_golden(const std::string& name, const 
   }
   const std::string expected = read_file(path);
   if (text == expected) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure() << "tests/golden/" << name << " differs\nfound:\n" << text << "\nexpected:\n"
+  return ::testing::AssertionFailure() << "tests/golden/" << name << " differs\nfound:\n"
+                                       << text << "\nexpected:\n"
                                        << expected << "\n(ATTNRT_UPDATE_GOLDEN=1 accepts what was found)";
 }
 
