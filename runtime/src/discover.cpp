@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <link.h>
 #include <sha256.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -154,9 +155,14 @@ Descriptor::~Descriptor() {
 
 std::string default_plugin_directory() {
   Dl_info info{};
-  if (dladdr(reinterpret_cast<const void*>(&default_plugin_directory), &info) == 0) return {};
+  link_map* object = nullptr;
+  const auto* here_in = reinterpret_cast<const void*>(&default_plugin_directory);
+  if (dladdr1(here_in, &info, reinterpret_cast<void**>(&object), RTLD_DL_LINKMAP) == 0 || object == nullptr) return {};
+  // The program itself has no name here, and argv[0] may be anything.
+  const bool in_program = object->l_name == nullptr || object->l_name[0] == '\0';
   std::error_code error;
-  const auto here = std::filesystem::canonical(info.dli_fname, error).parent_path();
+  const auto here = std::filesystem::canonical(in_program ? "/proc/self/exe" : object->l_name, error).parent_path();
+  if (error) return {};
   const auto beside = here / "attnrt" / "plugins";
   if (std::filesystem::is_directory(beside, error)) return beside;
   // The command stands in bin, beside the folder of libattnrt.so.

@@ -48,8 +48,10 @@ typedef struct attnrt_runtime_options {
   void* parallel_self;
 } attnrt_runtime_options;
 
+/* clang-format off */
 #define ATTNRT_RUNTIME_OPTIONS_INIT \
   {(int32_t)sizeof(attnrt_runtime_options), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
+/* clang-format on */
 
 /* Reads policy and environment, scans the plugin directories. No plugin code runs yet, and a broken plugin is a row in
  * attnrt_plugins, not an error. Errors: INVALID_ARGUMENT (policy: file:line:column). Free: attnrt_runtime_close, after
@@ -71,7 +73,9 @@ typedef struct attnrt_call {
   const char* backend; /* this backend or an error; NULL: the policy decides */
 } attnrt_call;
 
+/* clang-format off */
 #define ATTNRT_CALL_INIT {(int32_t)sizeof(attnrt_call), 0, NULL}
+/* clang-format on */
 
 /* Fills in, from the tensors in args, everything of the problem that tensors can say: dtype, dimensions, mask and its
  * dtype, alibi, sinks, kv_lengths, varlen, page_size, lse, alignment_bytes. Attributes (device, scale, causal, align,

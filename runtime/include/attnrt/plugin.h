@@ -55,7 +55,9 @@ typedef struct attnrt_error {
   char message[256]; /* one line: what was found, what was expected */
 } attnrt_error;
 
+/* clang-format off */
 #define ATTNRT_ERROR_INIT {(int32_t)sizeof(attnrt_error), ATTNRT_OK, {0}}
+/* clang-format on */
 
 /* Fills error (if there is one) and returns code: return attnrt_fail(error, ATTNRT_UNSUPPORTED, "head_dim %d ...", n). */
 #if defined(__GNUC__)
@@ -167,9 +169,11 @@ typedef struct attnrt_problem {
 } attnrt_problem;
 
 /* One f32 problem with nothing on; the seven dimensions are yours to set. */
+/* clang-format off */
 #define ATTNRT_PROBLEM_INIT                                                                                      \
   {(int32_t)sizeof(attnrt_problem), ATTNRT_DEVICE_CPU, 0, {ATTNRT_DTYPE_FLOAT, 32, 1}, 1, 1, 1, 1, 1, 0, 0, 0.0F, \
    ATTNRT_MASK_NONE, {ATTNRT_DTYPE_BOOL, 8, 1}, 0, ATTNRT_ALIGN_BOTTOM_RIGHT, 0.0F, -1, -1, 0, 0, 0, 0, 0, 0, 16, 0}
+/* clang-format on */
 
 /* ---- The arguments: one run's pointers. A tensor that the problem does not use is absent (data NULL). ---- */
 typedef struct attnrt_args {

@@ -1,0 +1,115 @@
+// tests/support/world.hpp: names of fakes and a policy into an open Runtime whose log and files a test can reach
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "fakes/fake.h"
+#include "fakes/fakes.hpp"
+#include "runtime.hpp"
+
+namespace attnrt::core::support {
+
+// The cpu plugin as this build made it.
+inline std::filesystem::path cpu_plugin() {
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(ATTNRT_BUILD_DIR)) {
+    const auto& path = entry.path();
+    if (path.filename() == "cpu.so" && path.parent_path().parent_path().filename() == "attnrt") return path;
+  }
+  throw std::runtime_error("no lib/attnrt/plugins/cpu.so below " ATTNRT_BUILD_DIR);
+}
+
+// Sets a variable of the environment while it lives.
+class Variable {
+ public:
+  Variable(std::string name, const std::string& value) : name_(std::move(name)) { setenv(name_.c_str(), value.c_str(), 1); }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+  ~Variable() { unsetenv(name_.c_str()); }
+
+ private:
+  std::string name_;
+};
+
+// backends: names of fakes, or "cpu". The first named has the highest priority, unless the policy says otherwise.
+class World {
+ public:
+  explicit World(const std::vector<std::string>& backends, const std::string& policy = {}, RuntimeOptions options = {}) {
+    for (const auto& name : backends) {
+      if (name == "cpu") {
+        std::filesystem::copy_file(cpu_plugin(), plugins.path() / "cpu.so");
+      } else {
+        plugins.add(name);
+      }
+    }
+    std::string text = "unlisted: allow\n";
+    if (policy.find("backends:") == std::string::npos) {
+      int64_t priority = 100 * static_cast<int64_t>(backends.size());
+      if (!backends.empty()) text += "backends:\n";
+      for (const auto& name : backends) {
+        if (name.find('-') != std::string::npos) continue;  // one version of several
+        text += fmt::format("  {}: {{priority: {}}}\n", name, priority);
+        priority -= 100;
+      }
+    }
+    set_policy(text + policy);
+    if (!options.policy_path && !options.policy_text) options.policy_path = policy_file();
+    if (!options.plugin_path) options.plugin_path = plugins.text();
+    if (options.thread_count == 0) options.thread_count = 1;
+    if (!options.log) {
+      options.log = [this](int32_t severity, const std::string& line) {
+        const std::lock_guard lock(mutex_);
+        log_.push_back(fmt::format("{}: {}", severity, line));
+      };
+    }
+    auto opened = Runtime::open(std::move(options));
+    if (!opened) throw std::runtime_error(opened.error().message);
+    runtime_ = *std::move(opened);
+  }
+
+  Runtime& operator*() const { return *runtime_; }
+  Runtime* operator->() const { return runtime_.get(); }
+  void close() { runtime_.reset(); }
+
+  std::string policy_file() const { return (files.path() / "policy.yaml").string(); }
+  void set_policy(const std::string& text) const { files.write("policy.yaml", text); }
+
+  std::vector<std::string> log() const {
+    const std::lock_guard lock(mutex_);
+    return log_;
+  }
+  void clear_log() {
+    const std::lock_guard lock(mutex_);
+    log_.clear();
+  }
+
+  // Of the fake that serves the problem.
+  fake_counters& counters(const Problem& problem, const std::string& name = {}) const {
+    const auto decision = runtime_->decide(problem, Call{name});
+    const Verdict* winner = decision->winner();
+    if (winner == nullptr) throw std::runtime_error(decision->message);
+    const void* found = winner->candidate.backend->extension(FAKE_COUNTERS);
+    if (found == nullptr) throw std::runtime_error("no counters");
+    return *const_cast<fake_counters*>(static_cast<const fake_counters*>(found));
+  }
+
+  fakes::Directory plugins;
+
+ private:
+  fakes::Directory files;
+  mutable std::mutex mutex_;
+  std::vector<std::string> log_;
+  std::unique_ptr<Runtime> runtime_;
+};
+
+// Files, sockets and memory files that this process has open.
+inline size_t open_descriptors() {
+  size_t count = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) ++count;
+  return count;
+}
+
+}  // namespace attnrt::core::support
