@@ -113,10 +113,11 @@ bool import(nb::handle object, bool written, Array& array) {
   return true;
 }
 
-// What a library has but does not hand out, as its bits: numpy no bfloat16 (ml_dtypes'), torch before 2.2 no bool.
+// What a library has but does not hand out, as its bits: numpy no bfloat16 (ml_dtypes'), older torch no bool.
 nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
   if (!nb::hasattr(object, "view") || !nb::hasattr(object, "dtype")) return {};
-  const std::string name = nb::str(object.attr("dtype")).c_str();
+  const nb::object given = object.attr("dtype");
+  const std::string name = nb::str(nb::handle(given)).c_str();
   if (name == "bfloat16") {
     dtype = {ATTNRT_DTYPE_BFLOAT, 16, 1};
     return object.attr("view")("uint16");

@@ -3,6 +3,7 @@
 
 #include <sched.h>
 #include <tbb/blocked_range.h>
+#include <tbb/global_control.h>
 #include <tbb/info.h>
 #include <tbb/parallel_for.h>
 #include <tbb/partitioner.h>
@@ -128,7 +129,10 @@ int32_t usable_cpus() {
 }
 
 std::unique_ptr<Threads> Threads::pool(int32_t count) {
-  return std::make_unique<Pool>(count > 0 ? count : usable_cpus());
+  // More than the library will ever run get no thread, only its warning on stderr.
+  const size_t most = tbb::global_control::active_value(tbb::global_control::max_allowed_parallelism);
+  const int32_t wanted = count > 0 ? count : usable_cpus();
+  return std::make_unique<Pool>(std::clamp(static_cast<int32_t>(std::min<size_t>(most, INT32_MAX)), 1, wanted));
 }
 
 std::unique_ptr<Threads> Threads::borrowed(int32_t count, attnrt_parallel_for parallel_for, void* self) {

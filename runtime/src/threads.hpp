@@ -10,7 +10,8 @@ namespace attnrt::core {
 
 class Threads {
  public:
-  // count 0: what the affinity mask and the cgroup's CPU quota leave. Threads start at the first use and sleep when idle.
+  // count 0: what the affinity mask and the cgroup's CPU quota leave; never more than there are CPUs. Threads start at the
+  // first use and sleep when idle.
   static std::unique_ptr<Threads> pool(int32_t count);
   // The application's parallel_for; its contract is in plugin.h.
   static std::unique_ptr<Threads> borrowed(int32_t count, attnrt_parallel_for parallel_for, void* self);

@@ -66,7 +66,7 @@ inline Outcome attnrt_in(const fakes::Directory& directory, std::vector<std::str
 inline std::string normalised(std::string text, const fakes::Directory& directory) {
   text = fakes::replaced(std::move(text), directory.text(), "DIR");
   text = std::regex_replace(text, std::regex("\"[0-9a-f]{64}\""), "\"HASH\"");
-  text = std::regex_replace(text, std::regex("(_us\": )[0-9.e+-]+"), "$1TIME");
+  text = std::regex_replace(text, std::regex("(_us\": )[0-9.e+-]+"), "$1\"TIME\"");
   text = std::regex_replace(text, std::regex("time     .*"), "time     TIME");
   return std::regex_replace(text, std::regex("(\\S)   +"), "$1  ");
 }

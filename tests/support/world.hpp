@@ -22,6 +22,8 @@ inline std::filesystem::path cpu_plugin() {
   throw std::runtime_error("no lib/attnrt/plugins/cpu.so below " ATTNRT_BUILD_DIR);
 }
 
+inline Problem checked(const Problem& problem) { return check_problem(&problem).value(); }
+
 // Sets a variable of the environment while it lives.
 class Variable {
  public:

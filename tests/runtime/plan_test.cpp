@@ -1,0 +1,150 @@
+// tests/runtime/plan_test.cpp: Decisions into Plans: their words, their workspace, and what a failing plugin leaves behind
+#include "plan.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "run.hpp"
+#include "support/tensors.hpp"
+#include "support/world.hpp"
+
+namespace attnrt::core {
+namespace {
+
+using namespace support;
+using ::testing::HasSubstr;
+
+Problem on_rocm(Problem problem, int32_t id = 0) {
+  problem.device_type = ATTNRT_DEVICE_ROCM;
+  problem.device_id = id;
+  return checked(problem);
+}
+
+Result<std::unique_ptr<Plan>> planned(const World& world, const Problem& problem, const std::string& name = {}) {
+  const auto decision = world->decide(problem, Call{name});
+  EXPECT_EQ(decision->status, ATTNRT_OK) << decision->message;
+  return make_plan(*decision, decision->verdicts.front());
+}
+
+TEST(Plan, SaysWhatWillRun) {
+  const World world({"fake_full"});
+  const Attention a({.seq_q = 3, .seq_kv = 4});
+  const auto plan = planned(world, checked(a.problem));
+  ASSERT_TRUE(plan);
+  EXPECT_EQ((*plan)->backend_name(), "fake_full");
+  EXPECT_EQ((*plan)->version(), "1.0.0");
+  EXPECT_EQ((*plan)->kernel(), "fake_attention");
+  EXPECT_EQ((*plan)->workspace_bytes(), 256);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>((*plan)->workspace()) % 64, 0u);
+  EXPECT_EQ((*plan)->problem().seq_kv, 4);
+}
+
+TEST(Plan, APluginWithoutPlanHasItsNameForAKernel) {
+  const World world({"fake_minimal"});
+  Attention a({});
+  const auto plan = planned(world, checked(a.problem));
+  ASSERT_TRUE(plan);
+  EXPECT_EQ((*plan)->kernel(), "fake_minimal");
+  EXPECT_EQ((*plan)->workspace_bytes(), 0);
+  EXPECT_EQ((*plan)->workspace(), nullptr);
+  EXPECT_EQ(run(**plan, a.args, nullptr), ATTNRT_OK);
+  EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
+}
+
+TEST(Plan, FailuresHaveTheirStatusAndTheNameInFront) {
+  for (const auto& [word, status] :
+       {std::pair{"unsupported", ATTNRT_UNSUPPORTED}, {"out_of_memory", ATTNRT_OUT_OF_MEMORY},
+        {"invalid_argument", ATTNRT_INVALID_ARGUMENT}, {"internal", ATTNRT_INTERNAL}, {"device_lost", ATTNRT_DEVICE_LOST}}) {
+    const std::string name = std::string("fake_plan_") + word;
+    const World world({name});
+    const auto plan = planned(world, checked(Attention({}).problem));
+    ASSERT_FALSE(plan);
+    EXPECT_EQ(plan.error().code, status);
+    EXPECT_EQ(plan.error().message, "plan: " + name + ": plan was told to fail");
+  }
+}
+
+TEST(Plan, AnAlignmentThatIsNoPowerOfTwoIsThePluginsFault) {
+  const World world({"fake_bad_alignment"});
+  const auto plan = planned(world, checked(Attention({}).problem));
+  ASSERT_FALSE(plan);
+  EXPECT_EQ(plan.error().code, ATTNRT_INTERNAL);
+  EXPECT_THAT(plan.error().message, HasSubstr("asks for a workspace of 256 bytes, aligned to 48"));
+}
+
+TEST(Plan, KeepsItsBackendWhenTheRuntimeIsGone) {
+  World world({"fake_full"});
+  Attention a({.seq_q = 2, .seq_kv = 3});
+  const auto plan = planned(world, checked(a.problem));
+  ASSERT_TRUE(plan);
+  world.close();
+  ASSERT_EQ(run(**plan, a.args, nullptr), ATTNRT_OK);
+  EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
+}
+
+TEST(Plan, ADevicesWorkspaceIsItsOwnMemoryAndGoesWithThePlan) {
+  const World world({"fake_rocm"});
+  const Problem problem = on_rocm(Attention({}).problem);
+  fake_counters& counters = world.counters(problem);
+  const int64_t before = counters.allocated;
+  {
+    const auto plan = planned(world, problem);
+    ASSERT_TRUE(plan);
+    EXPECT_EQ(counters.allocated, before + 1);
+    EXPECT_EQ(counters.pinned, 0);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>((*plan)->workspace()) % 64, 0u);
+  }
+  EXPECT_EQ(counters.allocated, before);
+}
+
+TEST(Plan, ADeviceWithoutMemory) {
+  const World world({"fake_rocm"});
+  const Problem problem = on_rocm(Attention({}).problem);
+  fake_counters& counters = world.counters(problem);
+  counters.memory_limit = 1;
+  const auto plan = planned(world, problem);
+  counters.memory_limit = 0;
+  ASSERT_FALSE(plan);
+  EXPECT_EQ(plan.error().code, ATTNRT_OUT_OF_MEMORY);
+  EXPECT_THAT(plan.error().message, HasSubstr("plan: fake_rocm: workspace: no 256 bytes of device memory: "));
+}
+
+TEST(Plan, DevicesAreToldApartByTheirId) {
+  const World world({"fake_rocm_two"});
+  for (const int32_t id : {0, 1}) {
+    const auto plan = planned(world, on_rocm(Attention({}).problem, id));
+    ASSERT_TRUE(plan);
+    EXPECT_EQ((*plan)->device().id, id);
+  }
+  const auto third = world->decide(on_rocm(Attention({}).problem, 2), {});
+  EXPECT_EQ(third->status, ATTNRT_UNSUPPORTED);
+  EXPECT_THAT(third->message, HasSubstr("has no rocm 2"));
+}
+
+TEST(DeviceMemory, HasTheAlignmentThatWasAskedFor) {
+  const World world({"fake_rocm"});
+  const auto decision = world->decide(on_rocm(Attention({}).problem), {});
+  const Candidate& candidate = decision->verdicts.front().candidate;
+  using Kind = DeviceMemory::Kind;
+  for (const auto kind : {Kind::host, Kind::device, Kind::pinned}) {
+    for (const int64_t alignment : {1, 8, 64, 512, 4096, 65536}) {
+      auto memory = DeviceMemory::allocate(candidate.backend, candidate.device, kind, 100, alignment);
+      ASSERT_TRUE(memory) << memory.error().message;
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(memory->data()) % static_cast<uintptr_t>(alignment), 0u);
+      EXPECT_EQ(memory->bytes(), 100);
+      DeviceMemory moved = std::move(*memory);
+      EXPECT_EQ(memory->data(), nullptr);
+      EXPECT_NE(moved.data(), nullptr);
+    }
+    auto none = DeviceMemory::allocate(candidate.backend, candidate.device, kind, 0, 64);
+    ASSERT_TRUE(none);
+    EXPECT_EQ(none->data(), nullptr);
+    const auto too_much = DeviceMemory::allocate(candidate.backend, candidate.device, kind, INT64_MAX - 100, 4096);
+    EXPECT_FALSE(too_much);
+  }
+  EXPECT_EQ(world.counters(on_rocm(Attention({}).problem)).allocated, 0);
+  EXPECT_EQ(world.counters(on_rocm(Attention({}).problem)).pinned, 0);
+}
+
+}  // namespace
+}  // namespace attnrt::core
