@@ -2,11 +2,12 @@
 #include "runtime.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <sstream>
 
 #include "cache.hpp"
@@ -22,11 +23,18 @@ Result<PolicySource> read_policy(const RuntimeOptions& options, const Environmen
   if (options.policy_text) return PolicySource{"policy", *options.policy_text};
   const std::optional<std::string>& path = options.policy_path ? options.policy_path : environment.policy;
   if (!path) return PolicySource{};
+  std::error_code no_such;
   std::ifstream file(*path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  std::error_code directory;
-  if (!file.is_open() || file.bad() || std::filesystem::is_directory(*path, directory)) {
-    if (file.is_open()) errno = EISDIR;
+  if (std::filesystem::is_directory(*path, no_such)) {
+    file.setstate(std::ios::badbit);
+    errno = EISDIR;
+  }
+  std::string text;
+  for (std::array<char, 4096> part; file.good();) {
+    file.read(part.data(), part.size());
+    text.append(part.data(), static_cast<size_t>(file.gcount()));
+  }
+  if (!file.is_open() || file.bad()) {
     const std::string by = options.policy_path ? "" : " (ATTNRT_POLICY)";
     return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} cannot be read: {}", *path, by, std::strerror(errno));
   }

@@ -1,0 +1,231 @@
+// tests/runtime/attention_test.cpp: one-shot calls and plans of the real cpu backend into right results without allocations
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstring>
+#include <thread>
+
+#include "run.hpp"
+#include "support/allocations.hpp"
+#include "support/tensors.hpp"
+#include "support/world.hpp"
+
+namespace attnrt::core {
+namespace {
+
+using namespace support;
+using ::testing::HasSubstr;
+
+// A cache of a thousand keys and one new query; lengths say how much of it is real.
+struct Decode {
+  static constexpr int64_t kKeys = 1024;
+  Attention whole{{.batch = 1, .seq_q = 1, .seq_kv = kKeys, .heads_q = 4, .heads_kv = 2, .head_dim = 16}};
+  Aligned<int32_t> lengths{1};
+  attnrt_args args = whole.args;
+
+  void grow_to(int64_t keys) { args.k.shape[1] = args.v.shape[1] = keys; }
+};
+
+TEST(Plans, ADecodeLoopPlansOnceAndAllocatesNothing) {
+  for (const int32_t threads : {1, 2}) {
+    const World world({"cpu"}, "", {.thread_count = threads});
+    Decode decode;
+    Problem& problem = decode.whole.problem;
+    problem.kv_lengths = 1;
+    problem.causal = 1;
+    decode.args.kv_lengths = view(decode.lengths.data(), kI32, {1});
+    const auto plan = world->plan(checked(problem), {});
+    ASSERT_TRUE(plan) << plan.error().message;
+    const auto step = [&](int32_t length) {
+      decode.lengths[0] = length;
+      return run(**plan, decode.args, nullptr);
+    };
+    ASSERT_EQ(step(1), ATTNRT_OK);
+    int failures = 0;
+    EXPECT_EQ(allocations_of([&] {
+                for (int32_t length = 1; length <= 1000; ++length) failures += step(length) != ATTNRT_OK;
+              }),
+              0)
+        << threads;
+    EXPECT_EQ(failures, 0);
+    EXPECT_LT(largest_error(problem, decode.args), kTolerance);
+    for (const int32_t length : {1, 2, 63, 64, 65, 777}) {
+      ASSERT_EQ(step(length), ATTNRT_OK);
+      EXPECT_LT(largest_error(problem, decode.args), kTolerance) << length;
+    }
+    EXPECT_EQ(world->plans_made(), 1);
+  }
+}
+
+TEST(OneShot, ADecodeLoopPlansOnceForEachDoublingAndAllocatesNothingBetween) {
+  for (const int32_t threads : {1, 2}) {
+    const World world({"cpu"}, "", {.thread_count = threads});
+    Decode decode;
+    int failures = 0;
+    const auto step = [&](int64_t keys) {
+      decode.grow_to(keys);
+      failures += world->attention(decode.whole.problem, decode.args, {}, nullptr) != ATTNRT_OK;
+    };
+    for (const int64_t keys : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024}) {
+      const int64_t before = world->plans_made();
+      step(keys);
+      EXPECT_EQ(world->plans_made(), before + 1) << keys;
+      EXPECT_LT(largest_error(decode.whole.problem, decode.args), kTolerance) << keys;
+      const int64_t made = allocations_of([&] {
+        for (int64_t at = keys / 2 + 1; at <= keys; ++at) step(at);
+      });
+      EXPECT_EQ(made, 0) << "up to " << keys << " keys, " << threads << " threads";
+      EXPECT_EQ(world->plans_made(), before + 1) << keys;
+    }
+    EXPECT_EQ(failures, 0);
+  }
+}
+
+// Enough blocks for all threads, again and again.
+TEST(OneShot, APromptOnSeveralThreadsAllocatesNothingAfterItsFirstRuns) {
+  const World world({"cpu"}, "", {.thread_count = 4});
+  Attention prompt({.batch = 2, .seq_q = 96, .seq_kv = 96, .heads_q = 8, .heads_kv = 8, .head_dim = 16});
+  prompt.problem.causal = 1;
+  int failures = 0;
+  const auto call = [&] { failures += world->attention(prompt.problem, prompt.args, {}, nullptr) != ATTNRT_OK; };
+  for (int i = 0; i < 20; ++i) call();
+  EXPECT_EQ(allocations_of([&] {
+              for (int i = 0; i < 100; ++i) call();
+            }),
+            0);
+  EXPECT_EQ(failures, 0);
+  EXPECT_LT(largest_error(prompt.problem, prompt.args), kTolerance);
+}
+
+TEST(OneShot, ThousandsOfProblemsDoNotGrowTheCaches) {
+  const World world({"fake_full"});
+  const auto round = [&](int64_t from) {
+    for (int64_t heads = from; heads < from + 1500; ++heads) {
+      Attention a({.heads_q = heads, .head_dim = 1});
+      ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+    }
+  };
+  round(1);
+  const int64_t alive = allocations.load() - frees.load();
+  round(1501);
+  EXPECT_NEAR(static_cast<double>(allocations.load() - frees.load() - alive), 0, 50);
+  EXPECT_EQ(world->plans_made(), 3000);
+}
+
+TEST(OneShot, DoesNotTouchTheCallersProblemAndReadsEverythingOffTheTensors) {
+  const World world({"cpu"});
+  Attention a({.batch = 2, .seq_q = 3, .seq_kv = 7, .heads_q = 4, .heads_kv = 2});
+  Problem attributes = default_problem();
+  attributes.causal = 1;
+  attributes.scale = 0.3F;
+  const Problem before = attributes;
+  ASSERT_EQ(world->attention(attributes, a.args, {}, nullptr), ATTNRT_OK);
+  EXPECT_EQ(std::memcmp(&before, &attributes, sizeof before), 0);
+  EXPECT_LT(largest_error(attributes, a.args), kTolerance);
+}
+
+TEST(OneShot, NothingToDoIsDone) {
+  const World world({"cpu"});
+  Attention a({.batch = 2, .seq_q = 3, .seq_kv = 7});
+  a.args.q.shape[1] = a.args.out.shape[1] = 0;
+  EXPECT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  a.args.q.shape[0] = a.args.k.shape[0] = a.args.v.shape[0] = a.args.out.shape[0] = 0;
+  EXPECT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+}
+
+TEST(OneShot, RowsOfAnyAlignment) {
+  const World world({"cpu"});
+  Attention a({.seq_q = 3, .seq_kv = 7, .head_dim = 16});
+  for (auto* tensor : {&a.args.q, &a.args.k, &a.args.v, &a.args.out}) {
+    tensor->data = static_cast<float*>(tensor->data) + 1;
+    tensor->shape[3] = 11;
+  }
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  ASSERT_EQ(world->attention(a.problem, a.args, {}, &error), ATTNRT_OK) << error.message;
+  EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
+}
+
+TEST(OneShot, WrongTensorsAreTheCallersFault) {
+  const World world({"cpu"});
+  Attention a({.seq_q = 3, .seq_kv = 7});
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  a.args.out.shape[1] = 2;
+  EXPECT_EQ(world->attention(a.problem, a.args, {}, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_THAT(error.message, HasSubstr("tensor out has 2 in dimension 1; expected 3"));
+  a.args.out.shape[1] = 3;
+  a.args.out.data = nullptr;
+  EXPECT_EQ(world->attention(a.problem, a.args, {}, &error), ATTNRT_INVALID_ARGUMENT);
+  a.args = {};
+  a.args.struct_size = 8;
+  EXPECT_EQ(world->attention(a.problem, a.args, {}, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_THAT(error.message, HasSubstr("tensor q has 0 dimensions"));
+  Attention b({});
+  b.problem.causal = 7;
+  EXPECT_EQ(world->attention(b.problem, b.args, {}, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_THAT(error.message, HasSubstr("causal 7"));
+}
+
+TEST(OneShot, FromManyThreadsAtOnce) {
+  const World world({"cpu"}, "", {.thread_count = 2});
+  std::vector<std::thread> callers;
+  std::atomic<int> wrong = 0;
+  for (uint64_t caller = 0; caller < 4; ++caller) {
+    callers.emplace_back([&, caller] {
+      for (int64_t round = 0; round < 25; ++round) {
+        Attention a({.batch = 1 + round % 2, .seq_q = 1 + round % 3, .seq_kv = 1 + round, .heads_q = 4, .heads_kv = 2},
+                    caller * 100 + static_cast<uint64_t>(round));
+        a.problem.causal = static_cast<int32_t>(round % 2);
+        if (world->attention(a.problem, a.args, {}, nullptr) != ATTNRT_OK) ++wrong;
+        if (!(largest_error(a.problem, a.args) < kTolerance)) ++wrong;
+      }
+    });
+  }
+  for (auto& caller : callers) caller.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST(OneShot, OnTheApplicationsOwnThreads) {
+  struct Application {
+    std::atomic<int> calls = 0;
+  } application;
+  RuntimeOptions options;
+  options.thread_count = 3;
+  options.parallel_self = &application;
+  options.parallel_for = [](void* self, int64_t count, attnrt_parallel_body body, void* arg) {
+    ++static_cast<Application*>(self)->calls;
+    for (int64_t i = 0; i < count; ++i) body(arg, i, static_cast<int32_t>(i % 3));
+  };
+  const World world({"cpu"}, "", options);
+  Attention a({.batch = 2, .seq_q = 33, .seq_kv = 65, .heads_q = 4, .heads_kv = 2});
+  ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
+  EXPECT_EQ(application.calls, 1);
+}
+
+TEST(OneShot, EachStreamHasPlansOfItsOwn) {
+  const World world({"fake_full"});
+  Attention a({});
+  int streams[2];
+  for (int round = 0; round < 3; ++round) {
+    for (int& stream : streams) {
+      a.args.stream = &stream;
+      ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+    }
+  }
+  EXPECT_EQ(world->plans_made(), 2);
+}
+
+TEST(OneShot, AReloadForgetsItsPlans) {
+  const World world({"fake_full"});
+  Attention a({});
+  ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  EXPECT_EQ(world->plans_made(), 1);
+  ASSERT_TRUE(world->reload());
+  ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  EXPECT_EQ(world->plans_made(), 2);
+}
+
+}  // namespace
+}  // namespace attnrt::core
