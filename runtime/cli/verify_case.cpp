@@ -62,7 +62,7 @@ void draw_dimensions(Random& random, const core::Manifest::Entry& entry, Problem
   const Constraint* dtype = constraint_of(entry, "dtype");
   p.dtype = kDtypes[between(random, 0, 2)];
   if (dtype != nullptr && !dtype->values.empty()) {
-    const auto& name = std::get<std::string>(any(random, dtype->values));
+    const auto name = std::get<std::string>(any(random, dtype->values));
     for (const attnrt_dtype known : kDtypes) {
       if (core::dtype_name(known) == name) p.dtype = known;
     }

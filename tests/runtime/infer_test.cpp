@@ -38,7 +38,9 @@ class Infer : public ::testing::Test {
     EXPECT_EQ(std::memcmp(&before, &problem, sizeof before), 0) << "outputs are written on success only";
     return error.message;
   }
-  attnrt_tensor any(attnrt_dtype dtype, std::initializer_list<int64_t> shape) { return view(memory.data(), dtype, shape); }
+  attnrt_tensor any(attnrt_dtype dtype, std::initializer_list<int64_t> shape) {
+    return view(memory.data(), dtype, shape);
+  }
 
   Aligned<float> memory{64};
   attnrt_args args{};
@@ -46,17 +48,21 @@ class Infer : public ::testing::Test {
 };
 
 TEST_F(Infer, DimensionsAndDtype) {
-  EXPECT_EQ(describe(inferred()), "device=cpu dtype=f32 batch=2 heads_q=8 heads_kv=2 seq_q=5 seq_kv=9 head_dim=16 head_dim_v=24");
+  EXPECT_EQ(describe(inferred()),
+            "device=cpu dtype=f32 batch=2 heads_q=8 heads_kv=2 seq_q=5 seq_kv=9 head_dim=16 head_dim_v=24");
 }
 
 TEST_F(Infer, AttributesAreTheCallers) {
   std::string arch;
-  ASSERT_TRUE(parse_problem("device=rocm:1 scale=0.5 causal=true align=top_left window_left=3 window_right=0 softcap=2 "
-                            "deterministic=true", problem, arch));
+  ASSERT_TRUE(
+      parse_problem("device=rocm:1 scale=0.5 causal=true align=top_left window_left=3 window_right=0 softcap=2 "
+                    "deterministic=true",
+                    problem, arch));
   const Problem before = problem;
   const Problem after = inferred();
-  EXPECT_EQ(describe(after), "device=rocm:1 dtype=f32 batch=2 heads_q=8 heads_kv=2 seq_q=5 seq_kv=9 head_dim=16 head_dim_v=24 "
-                             "scale=0.5 causal=true align=top_left window_left=3 window_right=0 softcap=2 deterministic=true");
+  EXPECT_EQ(describe(after),
+            "device=rocm:1 dtype=f32 batch=2 heads_q=8 heads_kv=2 seq_q=5 seq_kv=9 head_dim=16 head_dim_v=24 "
+            "scale=0.5 causal=true align=top_left window_left=3 window_right=0 softcap=2 deterministic=true");
   EXPECT_EQ(after.device_id, before.device_id);
 }
 
@@ -90,8 +96,9 @@ TEST_F(Infer, VarlenBounds) {
   args.v = any(kF32, {90, 2, 24});
   args.out = any(kF32, {70, 8, 24});
   args.offsets_q = args.offsets_kv = any(kI32, {4});
-  EXPECT_EQ(describe(inferred()), "device=cpu dtype=f32 batch=3 heads_q=8 heads_kv=2 seq_q=70 seq_kv=90 head_dim=16 "
-                                  "head_dim_v=24 varlen=true");
+  EXPECT_EQ(describe(inferred()),
+            "device=cpu dtype=f32 batch=3 heads_q=8 heads_kv=2 seq_q=70 seq_kv=90 head_dim=16 "
+            "head_dim_v=24 varlen=true");
   args.offsets_q.shape[0] = 0;
   EXPECT_EQ(inferred().batch, 1) << "a bound is at least 1";
   args.offsets_q.shape[0] = -kLargest - 1;
@@ -105,8 +112,9 @@ TEST_F(Infer, PagedBounds) {
   args.v = any(kF32, {100, 16, 2, 24});
   args.kv_lengths = any(kI32, {2});
   args.page_table = any(kI32, {2, 7});
-  EXPECT_EQ(describe(inferred()), "device=cpu dtype=f32 batch=2 heads_q=8 heads_kv=2 seq_q=5 seq_kv=112 head_dim=16 "
-                                  "head_dim_v=24 kv_lengths=true page_size=16");
+  EXPECT_EQ(describe(inferred()),
+            "device=cpu dtype=f32 batch=2 heads_q=8 heads_kv=2 seq_q=5 seq_kv=112 head_dim=16 "
+            "head_dim_v=24 kv_lengths=true page_size=16");
   args.page_table.shape[1] = kLargest / 2;
   EXPECT_THAT(refusal(), HasSubstr("page_table is larger than memory can be"));
   args.page_table.ndim = 1;
@@ -126,8 +134,9 @@ TEST_F(Infer, VarlenWithPages) {
   args.offsets_q = any(kI32, {3});
   args.kv_lengths = any(kI32, {2});
   args.page_table = any(kI32, {2, 7});
-  EXPECT_EQ(describe(inferred()), "device=cpu dtype=f32 batch=2 heads_q=8 heads_kv=2 seq_q=70 seq_kv=112 head_dim=16 "
-                                  "head_dim_v=24 kv_lengths=true varlen=true page_size=16");
+  EXPECT_EQ(describe(inferred()),
+            "device=cpu dtype=f32 batch=2 heads_q=8 heads_kv=2 seq_q=70 seq_kv=112 head_dim=16 "
+            "head_dim_v=24 kv_lengths=true varlen=true page_size=16");
 }
 
 TEST_F(Infer, BoundsOfEmptyTensorsAreOne) {

@@ -52,9 +52,11 @@ TEST(Plan, APluginWithoutPlanHasItsNameForAKernel) {
 }
 
 TEST(Plan, FailuresHaveTheirStatusAndTheNameInFront) {
-  for (const auto& [word, status] :
-       {std::pair{"unsupported", ATTNRT_UNSUPPORTED}, {"out_of_memory", ATTNRT_OUT_OF_MEMORY},
-        {"invalid_argument", ATTNRT_INVALID_ARGUMENT}, {"internal", ATTNRT_INTERNAL}, {"device_lost", ATTNRT_DEVICE_LOST}}) {
+  for (const auto& [word, status] : {std::pair{"unsupported", ATTNRT_UNSUPPORTED},
+                                     {"out_of_memory", ATTNRT_OUT_OF_MEMORY},
+                                     {"invalid_argument", ATTNRT_INVALID_ARGUMENT},
+                                     {"internal", ATTNRT_INTERNAL},
+                                     {"device_lost", ATTNRT_DEVICE_LOST}}) {
     const std::string name = std::string("fake_plan_") + word;
     const World world({name});
     const auto plan = planned(world, checked(Attention({}).problem));

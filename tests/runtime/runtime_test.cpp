@@ -49,7 +49,8 @@ TEST(Open, OptionsThatCannotBe) {
 TEST(Open, PolicyFiles) {
   const fakes::Directory directory;
   const auto with = [&](const std::string& path) { return RuntimeOptions{.policy_path = path, .plugin_path = ""}; };
-  EXPECT_THAT(open_error(with(directory.text() + "/none.yaml")), HasSubstr("cannot be read: No such file or directory"));
+  EXPECT_THAT(open_error(with(directory.text() + "/none.yaml")),
+              HasSubstr("cannot be read: No such file or directory"));
   EXPECT_THAT(open_error(with(directory.text())), HasSubstr("cannot be read: Is a directory"));
   const std::string bad = directory.write("bad.yaml", "schema: 1\nunlsted: deny\n");
   EXPECT_EQ(open_error(with(bad)).substr(0, bad.size() + 6), bad + ":2:1: ");
@@ -73,8 +74,8 @@ TEST(Open, ABrokenPluginIsARow) {
   EXPECT_EQ(chosen(*world), "fake_full 1.0.0");
   std::vector<std::string> rows;
   for (const auto& row : world->plugins()) rows.push_back(row.state + ": " + row.reason);
-  EXPECT_THAT(rows, ElementsAre(HasSubstr("broken: is built for plugin ABI 2"), "ready: ",
-                                HasSubstr("broken: cannot be opened: open was told to fail")));
+  EXPECT_THAT(rows, ElementsAre(HasSubstr("broken: is built for plugin ABI 2"),
+                                "ready: ", HasSubstr("broken: cannot be opened: open was told to fail")));
   EXPECT_THAT(world.log(), Contains(HasSubstr("open was told to fail")).Times(1));
 }
 
@@ -102,7 +103,8 @@ TEST(Environment, Overrides) {
     const Variable unknown("ATTNRT_BACKENDS", "x");
     world.clear_log();
     EXPECT_EQ(reloaded(), "fake_full 1.0.0");
-    EXPECT_THAT(world.log(), ElementsAre(AllOf(HasSubstr("ATTNRT_BACKENDS"), HasSubstr("did you mean ATTNRT_BACKEND?"))))
+    EXPECT_THAT(world.log(),
+                ElementsAre(AllOf(HasSubstr("ATTNRT_BACKENDS"), HasSubstr("did you mean ATTNRT_BACKEND?"))))
         << "said once";
   }
   EXPECT_EQ(reloaded(), "fake_full 1.0.0");
@@ -157,8 +159,9 @@ TEST(Decide, SaysAFallbackOnceForEachProblem) {
 }
 
 TEST(Decide, LoadsOnlyForTheKindOfDeviceThatIsAsked) {
-  World world({"fake_full", "fake_aborts"}, "rules: [{name: r, when: {device: cpu}, prefer: [fake_full]}]\n"
-                                            "backends: {fake_aborts: {enabled: false}}\n");
+  World world({"fake_full", "fake_aborts"},
+              "rules: [{name: r, when: {device: cpu}, prefer: [fake_full]}]\n"
+              "backends: {fake_aborts: {enabled: false}}\n");
   EXPECT_EQ(chosen(*world), "fake_full 1.0.0") << "what is disabled is not even loaded";
 }
 
@@ -205,7 +208,8 @@ TEST(Reload, NewPlansUseWhatIsFoundNowAndOldOnesKeepTheirBackend) {
 TEST(Reload, AnInvalidPolicyLeavesEverythingAsItWas) {
   const World world({"fake_full", "fake_minimal"});
   const auto before = world->snapshot();
-  for (const char* text : {"schema: 2\n", "unlisted: maybe\n", "backends: [1]\n", "rules: [{}]\n", "a: &b\n", ":\n  - ]"}) {
+  for (const char* text :
+       {"schema: 2\n", "unlisted: maybe\n", "backends: [1]\n", "rules: [{}]\n", "a: &b\n", ":\n  - ]"}) {
     world.set_policy(text);
     const auto done = world->reload();
     ASSERT_FALSE(done) << text;
@@ -314,7 +318,8 @@ TEST(Reload, WhilePlansAreMadeAndRunInOtherThreads) {
     });
   }
   for (int i = 0; i < 60 || runs < 60; ++i) {
-    world.set_policy(fmt::format("backends: {{fake_versions: {{version: '{}', priority: {}}}}}\n", i % 2 == 0 ? "<1.1" : ">=1.1", i % 7));
+    world.set_policy(fmt::format("backends: {{fake_versions: {{version: '{}', priority: {}}}}}\n",
+                                 i % 2 == 0 ? "<1.1" : ">=1.1", i % 7));
     ASSERT_TRUE(world->reload());
     EXPECT_EQ(chosen(*world), i % 2 == 0 ? "fake_versions 1.0.0" : "fake_versions 1.2.0");
   }

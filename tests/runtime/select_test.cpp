@@ -33,8 +33,7 @@ struct Row {
   std::string expected;  // the winner, or the status
 };
 
-const std::string kPriorities =
-    "backends: {flash: {priority: 300}, unfused: {priority: 200}, cpu: {priority: 100}}\n";
+const std::string kPriorities = "backends: {flash: {priority: 300}, unfused: {priority: 200}, cpu: {priority: 100}}\n";
 const std::string kGpu = "device=rocm dtype=f16 head_dim=64";
 const std::string kWide = "device=rocm dtype=f16 head_dim=256";  // flash goes to 128
 const std::string kHost = "device=cpu dtype=f16 head_dim=64";
@@ -55,9 +54,19 @@ std::vector<Row> truth_table() {
       {"ATTNRT_DISABLE leaves the others", kPriorities, with_disable("fl*"), "", kGpu, kBoth, "unfused 1.0.0"},
       {"deny beats a forced call", rule("deny: [flash]"), {}, "flash", kGpu, kBoth, "unsupported"},
       {"deny beats prefer", rule("prefer: [flash], deny: [flash]"), {}, "", kGpu, kBoth, "unfused 1.0.0"},
-      {"a version range beats a forced call", "backends: {flash: {version: '>=2'}}", {}, "flash", kGpu, kBoth,
+      {"a version range beats a forced call",
+       "backends: {flash: {version: '>=2'}}",
+       {},
+       "flash",
+       kGpu,
+       kBoth,
        "unsupported"},
-      {"only beats a forced call", "backends: {flash: {only: {head_dim: {max: 32}}}}", {}, "flash", kGpu, kBoth,
+      {"only beats a forced call",
+       "backends: {flash: {only: {head_dim: {max: 32}}}}",
+       {},
+       "flash",
+       kGpu,
+       kBoth,
        "unsupported"},
       {"unlisted: deny beats a forced call", "unlisted: deny", {}, "flash", kGpu, kBoth, "unsupported"},
       // Who asks by name.
@@ -71,37 +80,90 @@ std::vector<Row> truth_table() {
       {"default does not fall through", kPriorities + "default: flash", {}, "", kWide, kBoth, "unsupported"},
       {"a forced call does not fall through", kPriorities, {}, "flash", kWide, kBoth, "unsupported"},
       {"an unknown default is not found", kPriorities + "default: flush", {}, "", kGpu, kBoth, "not found"},
-      {"an unknown ATTNRT_BACKEND is not found", kPriorities, with_backend("nobody_near"), "", kGpu, kBoth, "not found"},
+      {"an unknown ATTNRT_BACKEND is not found", kPriorities, with_backend("nobody_near"), "", kGpu, kBoth,
+       "not found"},
       {"an unknown call is not found", kPriorities, {}, "unfusd", kGpu, kBoth, "not found"},
       {"nobody at all", kPriorities, {}, "", kGpu, {}, "unsupported"},
       {"nobody at all, by name", kPriorities, {}, "cpu", kGpu, {}, "not found"},
       {"without default the best that supports it", kPriorities, {}, "", kWide, kBoth, "unfused 1.0.0"},
-      {"none supports it", kPriorities, {}, "", "device=rocm dtype=f32 head_dim=256",
-       {"flash 1.0.0 rocm gfx1100", "narrow 1.0.0 rocm gfx1100"}, "unsupported"},
+      {"none supports it",
+       kPriorities,
+       {},
+       "",
+       "device=rocm dtype=f32 head_dim=256",
+       {"flash 1.0.0 rocm gfx1100", "narrow 1.0.0 rocm gfx1100"},
+       "unsupported"},
       // The order of the rest.
       {"priority", kPriorities, {}, "", kGpu, kBoth, "flash 1.0.0"},
-      {"priority, the other way", "backends: {flash: {priority: 1}, unfused: {priority: 2}}", {}, "", kGpu, kBoth,
+      {"priority, the other way",
+       "backends: {flash: {priority: 1}, unfused: {priority: 2}}",
+       {},
+       "",
+       kGpu,
+       kBoth,
        "unfused 1.0.0"},
       {"a negative priority is below none", "backends: {flash: {priority: -1}}", {}, "", kGpu, kBoth, "unfused 1.0.0"},
       {"prefer beats priority", rule("prefer: [unfused]"), {}, "", kGpu, kBoth, "unfused 1.0.0"},
       {"prefer in its own order", rule("prefer: [unfused, flash]"), {}, "", kGpu, kBoth, "unfused 1.0.0"},
       {"a preferred one that says no is passed over", rule("prefer: [flash]"), {}, "", kWide, kBoth, "unfused 1.0.0"},
-      {"a rule that does not match", rule("when: {head_dim: 80}, prefer: [unfused]"), {}, "", kGpu, kBoth, "flash 1.0.0"},
+      {"a rule that does not match",
+       rule("when: {head_dim: 80}, prefer: [unfused]"),
+       {},
+       "",
+       kGpu,
+       kBoth,
+       "flash 1.0.0"},
       {"the first matching prefer wins",
-       kPriorities + "rules: [{prefer: [unfused]}, {prefer: [flash]}]", {}, "", kGpu, kBoth, "unfused 1.0.0"},
-      {"every matching deny holds", kPriorities + "rules: [{deny: [unfused]}, {deny: [flash]}]", {}, "", kGpu, kBoth,
+       kPriorities + "rules: [{prefer: [unfused]}, {prefer: [flash]}]",
+       {},
+       "",
+       kGpu,
+       kBoth,
+       "unfused 1.0.0"},
+      {"every matching deny holds",
+       kPriorities + "rules: [{deny: [unfused]}, {deny: [flash]}]",
+       {},
+       "",
+       kGpu,
+       kBoth,
        "unsupported"},
-      {"a rule sees the arch", rule("when: {arch: gfx942}, deny: [flash]"), {}, "", kGpu,
-       {"flash 1.0.0 rocm gfx942", "unfused 1.0.0 rocm gfx942"}, "unfused 1.0.0"},
+      {"a rule sees the arch",
+       rule("when: {arch: gfx942}, deny: [flash]"),
+       {},
+       "",
+       kGpu,
+       {"flash 1.0.0 rocm gfx942", "unfused 1.0.0 rocm gfx942"},
+       "unfused 1.0.0"},
       {"the newest version", kPriorities, {}, "", kGpu, kThree, "flash 1.2.0"},
       {"the range picks the version", "backends: {flash: {version: '<1.1'}}", {}, "", kGpu, kThree, "flash 1.0.0"},
-      {"a pre-release where the range names one", "backends: {flash: {version: '>=2.0.0-rc.1'}}", {}, "", kGpu, kThree,
+      {"a pre-release where the range names one",
+       "backends: {flash: {version: '>=2.0.0-rc.1'}}",
+       {},
+       "",
+       kGpu,
+       kThree,
        "flash 2.0.0-rc.1"},
-      {"a forced name takes the version that the range leaves", "backends: {flash: {version: '<1.1'}}", {}, "flash", kGpu,
-       kThree, "flash 1.0.0"},
-      {"a higher priority beats a newer version", "backends: {unfused: {priority: 1}}", {}, "", kGpu,
-       {"flash 9.0.0 rocm gfx1100", "unfused 1.0.0 rocm gfx1100"}, "unfused 1.0.0"},
-      {"the name, where all else is equal", "", {}, "", kGpu, {"b 1.0.0 rocm gfx1100", "a 1.0.0 rocm gfx1100"}, "a 1.0.0"},
+      {"a forced name takes the version that the range leaves",
+       "backends: {flash: {version: '<1.1'}}",
+       {},
+       "flash",
+       kGpu,
+       kThree,
+       "flash 1.0.0"},
+      {"a higher priority beats a newer version",
+       "backends: {unfused: {priority: 1}}",
+       {},
+       "",
+       kGpu,
+       {"flash 9.0.0 rocm gfx1100", "unfused 1.0.0 rocm gfx1100"},
+       "unfused 1.0.0"},
+      {"the name, where all else is equal",
+       "",
+       {},
+       "",
+       kGpu,
+       {"b 1.0.0 rocm gfx1100", "a 1.0.0 rocm gfx1100"},
+       "a 1.0.0"},
       // Staging.
       {"staging is never", kPriorities, {}, "", kHost, kStaged, "cpu 1.0.0"},
       {"staging is never, by name", kPriorities, {}, "flash", kHost, kStaged, "unsupported"},
@@ -109,8 +171,13 @@ std::vector<Row> truth_table() {
       {"unless it is preferred", rule("prefer: [flash]") + "staging: allow", {}, "", kHost, kStaged, "flash 1.0.0"},
       {"or asked for", kPriorities + "staging: allow", {}, "flash", kHost, kStaged, "flash 1.0.0"},
       {"or alone", kPriorities + "staging: allow", {}, "", kHost, {"flash 1.0.0 rocm gfx1100"}, "flash 1.0.0"},
-      {"but never for paged caches", rule("prefer: [unfused]") + "staging: allow", {}, "",
-       kHost + " page_size=16 kv_lengths=true", {"unfused 1.0.0 rocm gfx1100", "cpu 1.0.0 cpu"}, "cpu 1.0.0"},
+      {"but never for paged caches",
+       rule("prefer: [unfused]") + "staging: allow",
+       {},
+       "",
+       kHost + " page_size=16 kv_lengths=true",
+       {"unfused 1.0.0 rocm gfx1100", "cpu 1.0.0 cpu"},
+       "cpu 1.0.0"},
   };
 }
 
@@ -133,12 +200,18 @@ TEST(Select, TruthTableOfPrecedence) {
 }
 
 TEST(Select, AMessageIsOneLineWithEveryReason) {
-  const Decision none = decide({"", kPriorities, {}, "", "device=rocm dtype=f32 head_dim=256",
-                                {"flash 1.0.0 rocm gfx1100", "narrow 1.0.0 rocm gfx1100"}, ""});
+  const Decision none = decide({"",
+                                kPriorities,
+                                {},
+                                "",
+                                "device=rocm dtype=f32 head_dim=256",
+                                {"flash 1.0.0 rocm gfx1100", "narrow 1.0.0 rocm gfx1100"},
+                                ""});
   EXPECT_THAT(none.message, HasSubstr("flash 1.0.0: dtype f32 is not in {f16, bf16}, head_dim 256 is above 128"));
   EXPECT_THAT(none.message, HasSubstr("narrow 1.0.0: head_dim 256 is above 64"));
   EXPECT_THAT(none.message, Not(HasSubstr("\n")));
-  EXPECT_EQ(decide({"", "", {}, "", kGpu, {}, ""}).message, "select: no backend supports the problem: no plugin was found");
+  EXPECT_EQ(decide({"", "", {}, "", kGpu, {}, ""}).message,
+            "select: no backend supports the problem: no plugin was found");
 }
 
 TEST(Select, AForcedNameHidesNobodysReasonBehindOthers) {
@@ -152,16 +225,18 @@ TEST(Select, AnUnknownNameNamesTheNearestAndTheBroken) {
   auto broken = std::make_shared<FoundPlugin>();
   broken->path = "plugins/flush.so";
   broken->fault = "is empty";
-  const Decision decision = select(policy_of("", {}, "flush"), candidates(kBoth), {{broken, broken->fault}},
-                                   problem_of(kGpu), "");
+  const Decision decision =
+      select(policy_of("", {}, "flush"), candidates(kBoth), {{broken, broken->fault}}, problem_of(kGpu), "");
   EXPECT_EQ(decision.status, ATTNRT_NOT_FOUND);
-  EXPECT_EQ(decision.message, "select: no backend is named flush (call); did you mean flash?; found: flash, unfused; "
-                              "plugins/flush.so is empty");
+  EXPECT_EQ(decision.message,
+            "select: no backend is named flush (call); did you mean flash?; found: flash, unfused; "
+            "plugins/flush.so is empty");
 }
 
 TEST(Select, ABystanderOfThatNameIsNotSupportedRatherThanNotFound) {
   const auto cpu = found_plugin("cpu", "1.0.0", "cpu");
-  const Decision decision = select(policy_of("default: cpu"), candidates(kBoth), {{cpu, "is for cpu"}}, problem_of(kGpu), "");
+  const Decision decision =
+      select(policy_of("default: cpu"), candidates(kBoth), {{cpu, "is for cpu"}}, problem_of(kGpu), "");
   EXPECT_EQ(decision.status, ATTNRT_UNSUPPORTED);
   EXPECT_THAT(decision.message, HasSubstr("cpu 1.0.0: is for cpu"));
 }
@@ -198,7 +273,8 @@ TEST(Select, AVersionOfTheWinnerHidesNoFallback) {
   // unfused 2.0.0 (it supports next to nothing) ranks best and says no, flash says no, unfused 1.0.0 serves.
   auto newer = std::make_shared<FoundPlugin>();
   newer->path = newer->hash = "plugins/unfused-2.so";
-  newer->manifest = *parse_manifest("name: unfused\nversion: 2.0.0\nabi: 1\ndevices: [rocm]\nsupports: [{dtype: f32}]", "");
+  newer->manifest =
+      *parse_manifest("name: unfused\nversion: 2.0.0\nabi: 1\ndevices: [rocm]\nsupports: [{dtype: f32}]", "");
   all.push_back({newer, nullptr, all[0].device});
   const Decision decision = select(policy_of("backends: {unfused: {priority: 200}, flash: {priority: 200}}\n"
                                              "rules: [{prefer: [flash]}]\non_fallback: warn"),
@@ -208,10 +284,18 @@ TEST(Select, AVersionOfTheWinnerHidesNoFallback) {
 }
 
 TEST(Select, TheOrderOfCandidatesChangesNothing) {
-  const std::vector<std::string> lines = {"flash 1.0.0 rocm gfx1100", "flash 1.2.0 rocm gfx1100", "unfused 1.0.0 rocm gfx1100",
-                                          "narrow 1.0.0 rocm gfx1100", "cpu 1.0.0 cpu", "b 1.0.0 rocm:1 gfx942"};
-  const std::vector<std::string> policies = {"", kPriorities, kPriorities + "staging: allow", rule("prefer: [cpu, narrow]"),
-                                             rule("deny: [flash]"), kPriorities + "default: narrow"};
+  const std::vector<std::string> lines = {"flash 1.0.0 rocm gfx1100",
+                                          "flash 1.2.0 rocm gfx1100",
+                                          "unfused 1.0.0 rocm gfx1100",
+                                          "narrow 1.0.0 rocm gfx1100",
+                                          "cpu 1.0.0 cpu",
+                                          "b 1.0.0 rocm:1 gfx942"};
+  const std::vector<std::string> policies = {"",
+                                             kPriorities,
+                                             kPriorities + "staging: allow",
+                                             rule("prefer: [cpu, narrow]"),
+                                             rule("deny: [flash]"),
+                                             kPriorities + "default: narrow"};
   const auto all = candidates(lines);
   for (const auto& text : policies) {
     for (const auto& words : {kGpu, kWide, kHost}) {
@@ -234,7 +318,8 @@ TEST(Select, TheFirstFileOfEqualBytesWins) {
   one->hash = two->hash = "same";
   one->manifest = two->manifest = found_plugin("cpu", "1.0.0", "cpu")->manifest;
   for (const auto& [first, second] : {std::pair{one, two}, std::pair{two, one}}) {
-    const Decision decision = select(policy_of(""), {{first, nullptr, {}}, {second, nullptr, {}}}, {}, problem_of(kHost), "");
+    const Decision decision =
+        select(policy_of(""), {{first, nullptr, {}}, {second, nullptr, {}}}, {}, problem_of(kHost), "");
     ASSERT_NE(decision.winner(), nullptr);
     EXPECT_EQ(decision.winner()->candidate.plugin, first);
   }
@@ -248,7 +333,8 @@ TEST(Select, SupposedDevicesAreSaidToBeSo) {
 }
 
 TEST(Select, AnArchThatTheManifestDoesNotName) {
-  const Candidate only{found_plugin("cpu", "1.0.0", "rocm", "gfx942"), nullptr, {ATTNRT_DEVICE_ROCM, 0, "gfx1100", "", 0}};
+  const Candidate only{
+      found_plugin("cpu", "1.0.0", "rocm", "gfx942"), nullptr, {ATTNRT_DEVICE_ROCM, 0, "gfx1100", "", 0}};
   const Decision decision = select(policy_of(""), {only}, {}, problem_of(kGpu), "gfx1100");
   EXPECT_EQ(decision.status, ATTNRT_UNSUPPORTED);
   EXPECT_THAT(decision.verdicts[0].reasons, ElementsAre("arch gfx1100 is not gfx942"));
@@ -269,8 +355,13 @@ TEST(Select, AStagedProblemIsDenseOnItsDevice) {
 }
 
 TEST(Select, VerdictsStandBestFirst) {
-  const Decision decision = decide({"", kPriorities, {}, "", kWide,
-                                    {"narrow 1.0.0 rocm", "cpu 1.0.0 rocm", "flash 1.0.0 rocm", "unfused 1.0.0 rocm"}, ""});
+  const Decision decision = decide({"",
+                                    kPriorities,
+                                    {},
+                                    "",
+                                    kWide,
+                                    {"narrow 1.0.0 rocm", "cpu 1.0.0 rocm", "flash 1.0.0 rocm", "unfused 1.0.0 rocm"},
+                                    ""});
   ASSERT_THAT(decision.verdicts, SizeIs(4));
   std::vector<std::string> names;
   for (const auto& verdict : decision.verdicts) names.push_back(verdict.candidate.plugin->manifest->name);

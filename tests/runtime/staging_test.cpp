@@ -169,7 +169,8 @@ TEST_F(Stage, BuffersGrowAtNeedAndAreReused) {
   const int64_t alive = counters.allocated;
   int64_t made = counters.allocations;
   const auto run_with = [&](int64_t rows) {
-    Attention one({.batch = 2, .seq_q = rows, .seq_kv = rows, .heads_q = 4, .heads_kv = 2}, static_cast<uint64_t>(rows));
+    Attention one({.batch = 2, .seq_q = rows, .seq_kv = rows, .heads_q = 4, .heads_kv = 2},
+                  static_cast<uint64_t>(rows));
     attnrt_error error = ATTNRT_ERROR_INIT;
     EXPECT_EQ(run(**plan, one.args, &error), ATTNRT_OK) << error.message;
     EXPECT_LT(largest_error(bounds.problem, one.args), kTolerance) << rows;

@@ -22,7 +22,8 @@ struct Scene {
 
 std::vector<Scene> scenes() {
   const std::string priorities = "backends: {flash: {priority: 300}, unfused: {priority: 200}, cpu: {priority: 100}}\n";
-  const std::string gpu = "device=rocm dtype=f16 heads_q=8 heads_kv=2 seq_q=128 seq_kv=512 head_dim=64 causal=true lse=true";
+  const std::string gpu =
+      "device=rocm dtype=f16 heads_q=8 heads_kv=2 seq_q=128 seq_kv=512 head_dim=64 causal=true lse=true";
   const std::string wide = "device=rocm dtype=bf16 head_dim=192 head_dim_v=128 window_left=4096 softcap=50 scale=0.125";
   return {
       {"chosen", priorities, "", gpu, "gfx1100"},
@@ -40,10 +41,11 @@ Decision decide(const Scene& scene) {
   auto broken = std::make_shared<FoundPlugin>();
   broken->path = "plugins/broken.so";
   broken->fault = "is no ELF file; a plugin is a shared library";
-  return select(policy_of(scene.policy, {}, scene.call),
-                candidates({"flash 1.0.0 rocm gfx1100", "flash 1.1.0-rc.1 rocm gfx1100", "unfused 1.0.0 rocm:1 gfx1100"}),
-                {{found_plugin("cpu", "1.0.0", "cpu"), "is for cpu; the tensors are on rocm"}, {broken, broken->fault}},
-                problem_of(scene.problem), scene.arch);
+  return select(
+      policy_of(scene.policy, {}, scene.call),
+      candidates({"flash 1.0.0 rocm gfx1100", "flash 1.1.0-rc.1 rocm gfx1100", "unfused 1.0.0 rocm:1 gfx1100"}),
+      {{found_plugin("cpu", "1.0.0", "cpu"), "is for cpu; the tensors are on rocm"}, {broken, broken->fault}},
+      problem_of(scene.problem), scene.arch);
 }
 
 TEST(Trace, DecisionTexts) {
@@ -64,8 +66,8 @@ TEST(Trace, EveryDecisionHasTheSameKeys) {
     const auto json = decision_json(decide(scene));
     EXPECT_EQ(json.at("schema"), "attnrt/1");
     EXPECT_EQ(json.at("kind"), "decision");
-    for (const char* key : {"problem", "arch", "status", "message", "why", "fallback", "supposed", "chosen", "candidates",
-                            "others"}) {
+    for (const char* key :
+         {"problem", "arch", "status", "message", "why", "fallback", "supposed", "chosen", "candidates", "others"}) {
       EXPECT_TRUE(json.contains(key)) << scene.name << " " << key;
     }
     size_t chosen = 0;
@@ -116,7 +118,9 @@ TEST(Trace, Plugins) {
   noted->manifest->notes = {"newer.so:3:1: colour: unknown key, ignored"};
   const std::vector<PluginRow> rows = {
       {found_plugin("cpu", "1.0.0", "cpu"), "ready", "", {{ATTNRT_DEVICE_CPU, 0, "", "cpu", 0}}},
-      {found_plugin("flash", "1.0.0", "rocm"), "ready", "",
+      {found_plugin("flash", "1.0.0", "rocm"),
+       "ready",
+       "",
        {{ATTNRT_DEVICE_ROCM, 0, "gfx1100", "RX 7900 XTX", 25753026560}, {ATTNRT_DEVICE_ROCM, 1, "gfx942", "", 0}}},
       {found_plugin("unfused", "1.0.0", "rocm, cuda"), "no device", "no HIP library was found", {}},
       {noted, "disabled", "disabled (etc/policy.yaml:1:1)", {}},

@@ -17,7 +17,7 @@ template <class T>
 class Aligned {
  public:
   explicit Aligned(size_t count, T value = {})
-      : data_(static_cast<T*>(::operator new(count * sizeof(T) + 64, std::align_val_t{64}))), size_(count) {
+      : data_(static_cast<T*>(::operator new (count * sizeof(T) + 64, std::align_val_t{64}))), size_(count) {
     std::uninitialized_fill_n(data_.get(), count, value);
   }
   T* data() const { return data_.get(); }
@@ -28,7 +28,7 @@ class Aligned {
 
  private:
   struct Free {
-    void operator()(T* data) const { ::operator delete(static_cast<void*>(data), std::align_val_t{64}); }
+    void operator()(T* data) const { ::operator delete (static_cast<void*>(data), std::align_val_t{64}); }
   };
   std::unique_ptr<T, Free> data_;
   size_t size_;
@@ -114,7 +114,8 @@ inline double largest_error(const attnrt_problem& p, const attnrt_args& a) {
           s *= scale;
           if (p.causal != 0 && j > i + shift) continue;
           if (a.mask.data != nullptr) {
-            const int64_t at = b * a.mask.stride[0] + h * a.mask.stride[1] + i * a.mask.stride[2] + j * a.mask.stride[3];
+            const int64_t at =
+                b * a.mask.stride[0] + h * a.mask.stride[1] + i * a.mask.stride[2] + j * a.mask.stride[3];
             if (p.mask == ATTNRT_MASK_BOOLEAN && static_cast<const uint8_t*>(a.mask.data)[at] == 0) continue;
             if (p.mask == ATTNRT_MASK_ADDITIVE) s += static_cast<double>(static_cast<const float*>(a.mask.data)[at]);
           }
@@ -125,7 +126,8 @@ inline double largest_error(const attnrt_problem& p, const attnrt_args& a) {
         for (int64_t d = 0; d < a.v.shape[3]; ++d) {
           double expected = 0;
           for (int64_t j = 0; j < seq_kv; ++j) {
-            if (weights[static_cast<size_t>(j)] != 0) expected += weights[static_cast<size_t>(j)] * element(a.v, b, j, g, d);
+            if (weights[static_cast<size_t>(j)] != 0)
+              expected += weights[static_cast<size_t>(j)] * element(a.v, b, j, g, d);
           }
           if (sum != 0) expected /= sum;
           const double error = std::abs(element(a.out, b, i, h, d) - expected);

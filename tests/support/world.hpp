@@ -1,8 +1,6 @@
 // tests/support/world.hpp: names of fakes and a policy into an open Runtime whose log and files a test can reach
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <mutex>
 #include <string>
 #include <vector>
@@ -27,7 +25,9 @@ inline Problem checked(const Problem& problem) { return check_problem(&problem).
 // Sets a variable of the environment while it lives.
 class Variable {
  public:
-  Variable(std::string name, const std::string& value) : name_(std::move(name)) { setenv(name_.c_str(), value.c_str(), 1); }
+  Variable(std::string name, const std::string& value) : name_(std::move(name)) {
+    setenv(name_.c_str(), value.c_str(), 1);
+  }
   Variable(const Variable&) = delete;
   Variable& operator=(const Variable&) = delete;
   ~Variable() { unsetenv(name_.c_str()); }
@@ -39,7 +39,8 @@ class Variable {
 // backends: names of fakes, or "cpu". The first named has the highest priority, unless the policy says otherwise.
 class World {
  public:
-  explicit World(const std::vector<std::string>& backends, const std::string& policy = {}, RuntimeOptions options = {}) {
+  explicit World(const std::vector<std::string>& backends, const std::string& policy = {},
+                 RuntimeOptions options = {}) {
     for (const auto& name : backends) {
       if (name == "cpu") {
         std::filesystem::copy_file(cpu_plugin(), plugins.path() / "cpu.so");
