@@ -115,6 +115,7 @@ Result<Tensor> Tensor::allocate(attnrt_dtype dtype, std::vector<int64_t> shape) 
 }
 
 int64_t Tensor::elements() const {
+  if (std::find(shape_.begin(), shape_.end(), 0) != shape_.end()) return 0;  // the others may be of any size
   return std::accumulate(shape_.begin(), shape_.end(), int64_t{1}, std::multiplies<>());
 }
 
