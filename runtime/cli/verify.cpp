@@ -27,7 +27,8 @@ struct Request {
 // A command line that checks the failed rule on the failed case alone.
 std::string reproduction(const std::string& path, const RuleResult& result, const Settings& settings) {
   std::string line = fmt::format("attnrt verify --plugin {} --rule {}", path, result.rule->id);
-  if (result.outcome.died) return line + fmt::format(" --cases {} --seed {} --in-process", settings.cases, settings.seed);
+  if (result.outcome.died)
+    return line + fmt::format(" --cases {} --seed {} --in-process", settings.cases, settings.seed);
   if (result.outcome.seed) return line + fmt::format(" --cases 1 --seed {}", *result.outcome.seed);
   return line;
 }
@@ -97,9 +98,9 @@ std::vector<RuleResult> check_one(const std::string& path, const Settings& setti
   const auto progress = [&bar](const verify::Rule& rule, int64_t done, int64_t all) { bar.show(rule, done, all); };
   if (!settings.in_process) return verify::check_rules_in_children(path, settings, progress);
   std::vector<RuleResult> results;
-  verify::check_rules(path, settings, {}, {[](const verify::Rule&) {},
-                                           [&results](const RuleResult& result) { results.push_back(result); },
-                                           progress});
+  verify::check_rules(
+      path, settings, {},
+      {[](const verify::Rule&) {}, [&results](const RuleResult& result) { results.push_back(result); }, progress});
   return results;
 }
 
@@ -116,7 +117,8 @@ core::Result<std::vector<std::string>> paths_of(const Common& common, const Requ
   std::vector<std::string> paths;
   for (const auto& entry : snapshot->entries) {
     const auto& manifest = entry->plugin->manifest;
-    if (request.backend.empty() || (manifest && manifest->name == request.backend)) paths.push_back(entry->plugin->path);
+    if (request.backend.empty() || (manifest && manifest->name == request.backend))
+      paths.push_back(entry->plugin->path);
   }
   if (!paths.empty()) return paths;
   return core::fail(ATTNRT_NOT_FOUND, "no plugin{} in {}", request.backend.empty() ? "" : " named " + request.backend,
@@ -156,16 +158,20 @@ void add_verify(CLI::App& app, Common& common) {
   CLI::App* command = app.add_subcommand("verify", "Try plugins against the rules that a conforming one keeps");
   const auto request = std::make_shared<Request>();
   Settings& settings = request->settings;
-  CLI::Option* backend = command->add_option("--backend", request->backend, "The found plugins of this name (default: all)");
+  CLI::Option* backend =
+      command->add_option("--backend", request->backend, "The found plugins of this name (default: all)");
   backend->type_name("NAME");
   command->add_option("--plugin", request->plugin, "This file")->type_name("FILE")->excludes(backend);
   command->add_option("--cases", settings.cases, "How many random problems")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))->capture_default_str();
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
+      ->capture_default_str();
   command->add_option("--seed", settings.seed, "Of the first random problem; the next one has the next seed")
-      ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 62))->capture_default_str();
+      ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 62))
+      ->capture_default_str();
   command->add_option("--rule", settings.only, "Only these rules, and those that they need")->type_name("ID...");
   command->add_option("--deadline", settings.deadline_seconds, "Seconds before a plugin's process is ended")
-      ->check(CLI::Range(0.1, 1e6))->capture_default_str();
+      ->check(CLI::Range(0.1, 1e6))
+      ->capture_default_str();
   command->add_flag("--in-process", settings.in_process, "No child process: for a debugger");
   command->callback([&common, request] {
     common.command = "verify";

@@ -44,8 +44,8 @@ std::vector<std::string> exported_names(std::string_view bytes) {
 std::string said(const std::string& message) { return message.empty() ? "without a message" : message; }
 
 bool named_by(const std::vector<std::string>& archs, const std::string& arch) {
-  return archs.empty() ||
-         std::any_of(archs.begin(), archs.end(), [&](const auto& pattern) { return core::arch_matches(pattern, arch); });
+  return archs.empty() || std::any_of(archs.begin(), archs.end(),
+                                      [&](const auto& pattern) { return core::arch_matches(pattern, arch); });
 }
 
 // A round trip host, device, device, host. "": the bytes came back.
@@ -74,7 +74,9 @@ std::string round_trip(Subject& subject, const core::Device& device) {
     const auto copy = [&](void* to, const void* from, int32_t direction) {
       return step("copy", memory.copy(instance, id, to, from, kBytes, direction, stream, &error));
     };
-    const auto wait = [&] { return step("stream_synchronize", memory.stream_synchronize(instance, id, stream, &error)); };
+    const auto wait = [&] {
+      return step("stream_synchronize", memory.stream_synchronize(instance, id, stream, &error));
+    };
     if (copy(one, pinned, ATTNRT_COPY_TO_DEVICE) && copy(two, one, ATTNRT_COPY_ON_DEVICE) && wait()) {
       std::memset(pinned, 0, kBytes);
       if (copy(pinned, two, ATTNRT_COPY_TO_HOST) && wait()) {
@@ -122,7 +124,8 @@ Outcome check_table(Subject& subject) {
     return failed(fmt::format("struct_size is {}; it must reach past run, {} or more", table.struct_size, kLeast));
   }
   if (subject.symbol_bytes() > 0 && table.struct_size > subject.symbol_bytes()) {
-    return failed(fmt::format("struct_size is {}, but the symbol has {} bytes", table.struct_size, subject.symbol_bytes()));
+    return failed(
+        fmt::format("struct_size is {}, but the symbol has {} bytes", table.struct_size, subject.symbol_bytes()));
   }
   if (table.abi_minor < 0) return failed(fmt::format("abi_minor is {}", table.abi_minor));
   return passed();
@@ -156,8 +159,8 @@ Outcome check_open(Subject& subject) {
     const Instance one = subject.open(), two = subject.open();  // two runtimes in one process
     for (const Instance* instance : {&one, &two}) {
       if (instance->status == ATTNRT_OK) continue;
-      return failed(fmt::format("open without options: {}: {}", core::status_name(instance->status),
-                                said(instance->message)));
+      return failed(
+          fmt::format("open without options: {}: {}", core::status_name(instance->status), said(instance->message)));
     }
   }
   subject.instance();
@@ -166,8 +169,8 @@ Outcome check_open(Subject& subject) {
 
 Outcome check_devices(Subject& subject) {
   if (subject.devices_status() != ATTNRT_OK) {
-    return failed(fmt::format("devices: {}: {}", core::status_name(subject.devices_status()),
-                              said(subject.devices_message())));
+    return failed(
+        fmt::format("devices: {}: {}", core::status_name(subject.devices_status()), said(subject.devices_message())));
   }
   if (subject.devices().empty() && subject.devices_message().empty()) {
     return failed("devices adds none and does not say why in the error's text");

@@ -18,7 +18,8 @@ Outcome check_reasons(Subject& subject) {
       return failed(fmt::format("supports returns status {} ({})", status, core::describe(drawn->problem)), seed);
     }
     const bool said = !reasons.empty() && !reasons.front().empty();
-    if (!said) return failed(fmt::format("supports says no without a reason ({})", core::describe(drawn->problem)), seed);
+    if (!said)
+      return failed(fmt::format("supports says no without a reason ({})", core::describe(drawn->problem)), seed);
   }
   return passed();
 }
@@ -52,9 +53,10 @@ Outcome check_mean_error(Subject& subject) {
     const double allowed = 1.5 * sum.plain + 0.25 * sum.floor;
     if (sum.error <= allowed) continue;
     const auto values = static_cast<double>(sum.values);
-    return failed(fmt::format("{}: the mean error, relative to the largest value, is {:.2e}; {:.2e} is allowed and a plain "
-                              "evaluation has {:.2e}",
-                              dtype, sum.error / values, allowed / values, sum.plain / values));
+    return failed(
+        fmt::format("{}: the mean error, relative to the largest value, is {:.2e}; {:.2e} is allowed and a plain "
+                    "evaluation has {:.2e}",
+                    dtype, sum.error / values, allowed / values, sum.plain / values));
   }
   return passed();
 }

@@ -3,13 +3,12 @@
 // The parent writes one line of JSON to the child's descriptor 3: the file, the settings, what is known so far. The child
 // answers on 4, a line for each start, progress and result. Its stdout and stderr are a memory file that the parent reads.
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
@@ -32,8 +31,10 @@ constexpr int kRequest = 3, kAnswers = 4;
 constexpr std::string_view kOutputRule = "ROB-12";
 
 json to_json(const RuleResult& result) {
-  json text = {{"rule", result.rule->id}, {"state", static_cast<int>(result.outcome.state)},
-               {"detail", result.outcome.detail}, {"died", result.outcome.died}};
+  json text = {{"rule", result.rule->id},
+               {"state", static_cast<int>(result.outcome.state)},
+               {"detail", result.outcome.detail},
+               {"died", result.outcome.died}};
   if (result.outcome.seed) text["seed"] = *result.outcome.seed;
   return text;
 }
@@ -123,7 +124,8 @@ class Child {
     int status = 0;
     while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) continue;
     pid_ = 0;
-    if (WIFSIGNALED(status)) ended_ = fmt::format("ended by signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    if (WIFSIGNALED(status))
+      ended_ = fmt::format("ended by signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)));
     if (WIFEXITED(status) && WEXITSTATUS(status) != 0) ended_ = fmt::format("exited with {}", WEXITSTATUS(status));
     return ended_;
   }
@@ -184,10 +186,10 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
       throw std::runtime_error(fmt::format("the child process {} before it began: {}", ended, child.printed()));
     }
     const std::string last = child.printed();
-    RuleResult result{running, failed(child.timed_out
-                                          ? fmt::format("no end after {} s", settings.deadline_seconds)
-                                          : fmt::format("the process {}{}", ended, last.empty() ? "" : ": " + last),
-                                      settings.seed)};
+    RuleResult result{running,
+                      failed(child.timed_out ? fmt::format("no end after {} s", settings.deadline_seconds)
+                                             : fmt::format("the process {}{}", ended, last.empty() ? "" : ": " + last),
+                             settings.seed)};
     result.outcome.died = true;
     results.push_back(std::move(result));
   }
@@ -201,7 +203,8 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
 int serve_as_child() {
   std::string text;
   std::array<char, 4096> bytes{};
-  for (ssize_t got; (got = read(kRequest, bytes.data(), bytes.size())) > 0;) text.append(bytes.data(), static_cast<size_t>(got));
+  for (ssize_t got; (got = read(kRequest, bytes.data(), bytes.size())) > 0;)
+    text.append(bytes.data(), static_cast<size_t>(got));
   close(kRequest);
   fcntl(kAnswers, F_SETFD, FD_CLOEXEC);
   const json request = json::parse(text, nullptr, false);
@@ -215,7 +218,9 @@ int serve_as_child() {
   const auto say = [](const json& answer) { write_all(kAnswers, dump(answer)); };
   Clock::time_point last;
   check_rules(request.at("path"), settings, before,
-              {[&](const Rule& rule) { say({{"start", rule.id}}); },
+              {[&](const Rule& rule) {
+                 say({{"start", rule.id}});
+               },
                [&](const RuleResult& result) { say(to_json(result)); },
                [&](const Rule&, int64_t done, int64_t all) {
                  if (Clock::now() - last < std::chrono::milliseconds(100)) return;

@@ -76,8 +76,8 @@ Outcome check_unknown_option(Subject& subject) {
   const Instance opened = subject.open({{"no_such_option", "1"}});
   if (opened.status == ATTNRT_OK) return failed("open takes the option no_such_option");
   if (opened.status != ATTNRT_INVALID_ARGUMENT) {
-    return failed(fmt::format("open with an unknown option: {}; expected invalid argument",
-                              core::status_name(opened.status)));
+    return failed(
+        fmt::format("open with an unknown option: {}; expected invalid argument", core::status_name(opened.status)));
   }
   if (opened.message.find("no_such_option") == std::string::npos) {
     return failed(fmt::format("the message does not name no_such_option: {}", opened.message));
@@ -213,13 +213,14 @@ Outcome check_bad_indices(Subject& subject) {
         const Ran ran = run_case(subject, sample.drawn, tensors);
         const std::string what = fmt::format("{} with {}", kTensorNames[static_cast<size_t>(name)], bad);
         if (subject.on_cpu() && ran.status != ATTNRT_INVALID_ARGUMENT) {
-          return failed(fmt::format("{}: {}; expected invalid argument ({})", what,
-                                    ran.ok() ? "ok" : ran.message, describe(sample.drawn)), sample.drawn.seed);
+          return failed(fmt::format("{}: {}; expected invalid argument ({})", what, ran.ok() ? "ok" : ran.message,
+                                    describe(sample.drawn)),
+                        sample.drawn.seed);
         }
         const auto& known = subject.trials().findings;
-        const std::string harm = !ran.outside.empty() && !known.contains("ROB-9")   ? ran.outside
+        const std::string harm = !ran.outside.empty() && !known.contains("ROB-9")  ? ran.outside
                                  : !ran.inputs.empty() && !known.contains("ROB-8") ? ran.inputs
-                                                                                  : "";
+                                                                                   : "";
         if (!harm.empty()) return failed(fmt::format("{}: {}", what, harm), sample.drawn.seed);
       }
     }

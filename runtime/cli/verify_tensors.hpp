@@ -39,6 +39,7 @@ struct Tensors {
 Tensors make_tensors(const Case& drawn);
 
 // For the reference: the same problem and tensors, in this process's memory.
+kernels::DType kernel_dtype(attnrt_dtype dtype);
 kernels::Problem kernel_problem(const core::Problem& problem);
 kernels::Args kernel_args(Tensors& tensors);
 

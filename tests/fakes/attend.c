@@ -74,13 +74,17 @@ static attnrt_status find_rows(const attnrt_problem* p, const attnrt_args* a, in
   *r = (row_range){0, a->q.shape[1], 0, a->k.shape[1]};
   if (p->varlen) {
     const int64_t first = number(&a->offsets_q, b, 0), last = number(&a->offsets_q, b + 1, 0);
-    if (check && (first < 0 || last < first || last > a->q.shape[0] || last - first > p->seq_q || (b == 0 && first != 0)))
-      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "offsets_q of sequence %d: %d to %d", (int)b, (int)first, (int)last);
+    if (check &&
+        (first < 0 || last < first || last > a->q.shape[0] || last - first > p->seq_q || (b == 0 && first != 0)))
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "offsets_q of sequence %d: %d to %d", (int)b, (int)first,
+                         (int)last);
     r->q_first = first, r->q_length = last - first;
     if (!p->page_size) {
       const int64_t begin = number(&a->offsets_kv, b, 0), end = number(&a->offsets_kv, b + 1, 0);
-      if (check && (begin < 0 || end < begin || end > a->k.shape[0] || end - begin > p->seq_kv || (b == 0 && begin != 0)))
-        return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "offsets_kv of sequence %d: %d to %d", (int)b, (int)begin, (int)end);
+      if (check &&
+          (begin < 0 || end < begin || end > a->k.shape[0] || end - begin > p->seq_kv || (b == 0 && begin != 0)))
+        return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "offsets_kv of sequence %d: %d to %d", (int)b, (int)begin,
+                           (int)end);
       r->kv_first = begin, r->kv_length = end - begin;
     }
   }
@@ -107,14 +111,15 @@ static int64_t row_of_query(const attnrt_problem* p, const attnrt_tensor* t, con
 static int64_t row_of_key(const attnrt_problem* p, const attnrt_args* a, const attnrt_tensor* t, const row_range* r,
                           int64_t b, int64_t j, int64_t h) {
   if (p->page_size)
-    return number(&a->page_table, b, j / p->page_size) * t->stride[0] + j % p->page_size * t->stride[1] + h * t->stride[2];
+    return number(&a->page_table, b, j / p->page_size) * t->stride[0] + j % p->page_size * t->stride[1] +
+           h * t->stride[2];
   if (p->varlen) return (r->kv_first + j) * t->stride[0] + h * t->stride[1];
   return b * t->stride[0] + j * t->stride[1] + h * t->stride[2];
 }
 
 /* The score of key j, -INFINITY where it is hidden; *hidden tells that from a score. */
-static double score_of(const attnrt_problem* p, const attnrt_args* a, const row_range* r, int64_t b, int64_t h, int64_t i,
-                       int64_t j, int* hidden) {
+static double score_of(const attnrt_problem* p, const attnrt_args* a, const row_range* r, int64_t b, int64_t h,
+                       int64_t i, int64_t j, int* hidden) {
   const int64_t diagonal = p->align == ATTNRT_ALIGN_TOP_LEFT ? i : i + r->kv_length - r->q_length;
   const attnrt_tensor* m = &a->mask;
   const int64_t at = b * m->stride[0] + h * m->stride[1] + i * m->stride[2] + j * m->stride[3];
@@ -138,8 +143,8 @@ static double score_of(const attnrt_problem* p, const attnrt_args* a, const row_
   return s;
 }
 
-static void attend_row(const attnrt_problem* p, const attnrt_args* a, const row_range* r, int64_t b, int64_t h, int64_t i,
-                       double* scores, double* sum) {
+static void attend_row(const attnrt_problem* p, const attnrt_args* a, const row_range* r, int64_t b, int64_t h,
+                       int64_t i, double* scores, double* sum) {
   double max = p->sinks ? load(&a->sinks, h * a->sinks.stride[0]) : -INFINITY;
   const double sink = max;
   int seen = 0;

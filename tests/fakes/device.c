@@ -44,7 +44,8 @@ static attnrt_status allocate_block(int64_t bytes, int pinned, void** pointer, a
   int64_t alive = 0;
   for (const block* b = blocks; b != NULL; b = b->next) alive += b->pinned ? 0 : b->bytes;
   if (!pinned && fake_count.memory_limit != 0 && alive + bytes > fake_count.memory_limit)
-    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "%lld bytes, and %lld are in use", (long long)bytes, (long long)alive);
+    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "%lld bytes, and %lld are in use", (long long)bytes,
+                       (long long)alive);
   block* b = malloc(sizeof *b);
   char* data = NULL;
   const size_t whole = bytes > 0 ? ((size_t)bytes + 255) / 256 * 256 : 256;
@@ -72,7 +73,8 @@ static attnrt_status finish(void* stream, int all) {
       if (FAKE_FAULT != FAULT_STREAM) memcpy(w->to, w->from, (size_t)w->bytes);
     } else {
       attnrt_error error = ATTNRT_ERROR_INIT;
-      if (fake_attend(&w->problem, &w->args, &error) != ATTNRT_OK) status = ATTNRT_OK; /* a kernel clamps, and is silent */
+      if (fake_attend(&w->problem, &w->args, &error) != ATTNRT_OK)
+        status = ATTNRT_OK; /* a kernel clamps, and is silent */
     }
     free(w);
   }
@@ -148,7 +150,9 @@ static attnrt_status device_copy(void* instance, int32_t device_id, void* to, co
   } else {
     w->stream = stream, w->to = to, w->from = from, w->bytes = bytes;
     enqueue(w);
-    ++*(to_pinned ? &fake_count.copies_to_host : from_pinned ? &fake_count.copies_to_device : &fake_count.copies_on_device);
+    ++*(to_pinned     ? &fake_count.copies_to_host
+        : from_pinned ? &fake_count.copies_to_device
+                      : &fake_count.copies_on_device);
   }
   pthread_mutex_unlock(&mutex);
   return status;
@@ -190,8 +194,9 @@ static attnrt_status device_is_capturing(void* instance, int32_t device_id, void
 }
 
 const attnrt_memory fake_memory = {
-    sizeof(attnrt_memory), 0, device_allocate, device_free, pinned_allocate, pinned_free,
-    device_copy, device_stream_create, device_stream_destroy, device_stream_synchronize, device_is_capturing,
+    sizeof(attnrt_memory), 0,           device_allocate,      device_free,           pinned_allocate,
+    pinned_free,           device_copy, device_stream_create, device_stream_destroy, device_stream_synchronize,
+    device_is_capturing,
 };
 
 /* Bytes from its first element to the end of its last. */
@@ -205,8 +210,9 @@ static int64_t span_of(const attnrt_tensor* t) {
 }
 
 attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args, attnrt_error* error) {
-  static const char* const names[] = {"q",     "k",          "v",         "out",        "mask",      "lse", "alibi_slopes",
-                                      "sinks", "kv_lengths", "offsets_q", "offsets_kv", "page_table"};
+  static const char* const names[] = {
+      "q",     "k",          "v",         "out",        "mask",      "lse", "alibi_slopes",
+      "sinks", "kv_lengths", "offsets_q", "offsets_kv", "page_table"};
   const attnrt_tensor* tensors = &args->q;
   work* w = calloc(1, sizeof *w);
   if (w == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a launch");
@@ -230,10 +236,10 @@ attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* arg
 
 void fake_device_report(const attnrt_host* host) {
   char text[256];
-  (void)snprintf(text, sizeof text, "allocations %lld (%lld alive), pinned %lld (%lld alive), copies %lld/%lld/%lld, streams %lld",
-                 (long long)fake_count.allocations, (long long)fake_count.allocated,
-                 (long long)fake_count.pinned_allocations, (long long)fake_count.pinned,
-                 (long long)fake_count.copies_to_device, (long long)fake_count.copies_to_host,
-                 (long long)fake_count.copies_on_device, (long long)fake_count.streams_created);
+  (void)snprintf(
+      text, sizeof text, "allocations %lld (%lld alive), pinned %lld (%lld alive), copies %lld/%lld/%lld, streams %lld",
+      (long long)fake_count.allocations, (long long)fake_count.allocated, (long long)fake_count.pinned_allocations,
+      (long long)fake_count.pinned, (long long)fake_count.copies_to_device, (long long)fake_count.copies_to_host,
+      (long long)fake_count.copies_on_device, (long long)fake_count.streams_created);
   host->log(host->self, ATTNRT_LOG_INFO, text);
 }

@@ -1,12 +1,12 @@
 /* tests/fakes/fake.c: one plugin in plain C into many: fake.h says how compile definitions bend it */
 #define _DEFAULT_SOURCE
+#include "fake.h"
+
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "fake.h"
 
 enum { WORKSPACE_BYTES = 256 };
 
@@ -59,8 +59,13 @@ static attnrt_status fake_devices(void* instance, attnrt_add_device add, void* s
   (void)error;
   const int host = FAKE_DEVICE == DEVICE_HOST;
   for (int32_t id = 0; id < FAKE_DEVICE_COUNT; ++id) {
-    attnrt_device device = {sizeof device, host ? ATTNRT_DEVICE_CPU : ATTNRT_DEVICE_ROCM, id, 0,
-                            host ? "" : FAKE_ARCH, host ? "cpu" : "fake device", host ? 0 : 1 << 30};
+    attnrt_device device = {sizeof device,
+                            host ? ATTNRT_DEVICE_CPU : ATTNRT_DEVICE_ROCM,
+                            id,
+                            0,
+                            host ? "" : FAKE_ARCH,
+                            host ? "cpu" : "fake device",
+                            host ? 0 : 1 << 30};
     if (FAKE_FAULT == FAULT_ARCH) device.arch = "gfx803";
     add(sink, &device);
   }
@@ -178,8 +183,8 @@ typedef struct older_plugin {
   attnrt_status (*run)(void*, void*, const attnrt_problem*, const attnrt_args*, attnrt_error*);
 } older_plugin;
 /* Without plan_destroy and close it can keep neither plans nor an instance. */
-ATTNRT_PLUGIN_EXPORT const older_plugin TABLE = {sizeof(older_plugin), 0, FAKE_NAME, FAKE_VERSION, NULL, fake_devices,
-                                                fake_supports, NULL, fake_run};
+ATTNRT_PLUGIN_EXPORT const older_plugin TABLE = {
+    sizeof(older_plugin), 0, FAKE_NAME, FAKE_VERSION, NULL, fake_devices, fake_supports, NULL, fake_run};
 #elif defined(FAKE_IS_NEWER)
 typedef struct newer_plugin {
   attnrt_plugin known;
@@ -193,10 +198,14 @@ static attnrt_status fake_warm_up(void* instance, int64_t reserved, attnrt_error
 }
 ATTNRT_PLUGIN_EXPORT const newer_plugin TABLE = {
     {sizeof(newer_plugin), 9, FAKE_NAME, FAKE_VERSION, CALLS, fake_plan_destroy, fake_close, fake_get_extension},
-    fake_warm_up, "later is better", {1, 2, 3, 4}};
+    fake_warm_up,
+    "later is better",
+    {1, 2, 3, 4}};
 #else
 ATTNRT_PLUGIN_EXPORT const attnrt_plugin TABLE = {
-    FAKE_TABLE == TABLE_SHORT ? 8 : FAKE_TABLE == TABLE_HUGE ? 4096 : (int32_t)sizeof(attnrt_plugin),
+    FAKE_TABLE == TABLE_SHORT  ? 8
+    : FAKE_TABLE == TABLE_HUGE ? 4096
+                               : (int32_t)sizeof(attnrt_plugin),
     ATTNRT_ABI_MINOR,
     FAKE_TABLE == TABLE_NO_NAME ? NULL : FAKE_NAME,
     FAKE_VERSION,

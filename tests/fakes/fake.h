@@ -99,9 +99,9 @@ typedef struct fake_counters {
   int64_t streams_created, streams;
   int64_t synchronizations;
   int64_t plans, plans_alive, runs;
-  int64_t capturing;     /* set by a test: is_capturing says so */
-  int64_t run_status;    /* set by a test: what the next runs return */
-  int64_t memory_limit;  /* set by a test: allocate beyond it is OUT_OF_MEMORY; 0: no limit */
+  int64_t capturing;    /* set by a test: is_capturing says so */
+  int64_t run_status;   /* set by a test: what the next runs return */
+  int64_t memory_limit; /* set by a test: allocate beyond it is OUT_OF_MEMORY; 0: no limit */
 } fake_counters;
 
 /* attend.c: computes the problem in double; every dtype and feature. INVALID_ARGUMENT for bad index arrays. */

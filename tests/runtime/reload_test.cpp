@@ -13,9 +13,9 @@
 namespace attnrt::core {
 namespace {
 
-using ::testing::HasSubstr;
 using fakes::Directory;
 using fakes::Tiny;
+using ::testing::HasSubstr;
 
 class Reload : public ::testing::Test {
  protected:
