@@ -8,6 +8,7 @@
 #include <string_view>
 #include <tl/expected.hpp>
 #include <utility>
+#include <vector>
 
 namespace attnrt::core {
 
@@ -15,6 +16,8 @@ struct Error {
   attnrt_status code = ATTNRT_INTERNAL;
   std::string message;  // where, what was found, what was expected, what to do
 };
+
+using Errors = std::vector<Error>;  // found independently of each other
 
 template <class T>
 using Result = tl::expected<T, Error>;
