@@ -36,27 +36,26 @@ std::string name_of(const FoundPlugin& plugin) {
   return plugin.manifest ? plugin.manifest->name + " " + plugin.manifest->version_text : plugin.path;
 }
 
-std::string device_text(const Device& device) {
-  std::string text = device_name(device.type);
-  if (device.type != ATTNRT_DEVICE_CPU) text += fmt::format(":{}", device.id);
-  if (!device.arch.empty()) text += " " + device.arch;
-  return text;
-}
-
 const char* answer_name(Answer answer) {
   switch (answer) {
-    case Answer::yes: return "yes";
-    case Answer::no: return "no";
-    case Answer::not_asked: break;
+    case Answer::yes:
+      return "yes";
+    case Answer::no:
+      return "no";
+    case Answer::not_asked:
+      break;
   }
   return "not asked";
 }
+
+// Judged by its manifest alone, because its device is not here. Whom the policy left out was not judged at all.
+bool is_supposed(const Verdict& verdict) { return !verdict.candidate.backend && verdict.answer != Answer::not_asked; }
 
 std::string verdict_note(const Verdict& verdict, bool wins, const Decision& decision) {
   std::vector<std::string> notes = verdict.reasons;
   if (wins) notes.push_back(decision.why);
   if (verdict.answer == Answer::yes && verdict.staged) notes.emplace_back("tensors are copied there and back");
-  if (verdict.answer == Answer::yes && !verdict.candidate.backend) notes.emplace_back("by its manifest; not asked");
+  if (is_supposed(verdict)) notes.emplace_back("by its manifest; not asked");
   return joined(notes);
 }
 
@@ -72,7 +71,7 @@ json verdict_json(const Verdict& verdict, bool wins) {
           {"answer", answer_name(verdict.answer)},
           {"chosen", wins},
           {"staged", verdict.staged},
-          {"supposed", verdict.candidate.backend == nullptr},
+          {"supposed", is_supposed(verdict)},
           {"priority", verdict.rank.priority},
           {"reasons", verdict.reasons}};
 }
@@ -84,9 +83,12 @@ json problem_json(const Problem& problem) {
     const Value value = value_of(word, problem, "");
     const std::string name(word.name);
     if (const auto* number = std::get_if<int64_t>(&value)) {
-      if (word.kind == WordKind::flag) words[name] = *number != 0;
-      else if (*number == std::numeric_limits<int64_t>::max()) words[name] = nullptr;  // an unbounded window
-      else words[name] = *number;
+      if (word.kind == WordKind::flag)
+        words[name] = *number != 0;
+      else if (*number == std::numeric_limits<int64_t>::max())
+        words[name] = nullptr;  // an unbounded window
+      else
+        words[name] = *number;
     } else if (const auto* real = std::get_if<double>(&value)) {
       words[name] = *real;
     } else {
@@ -113,7 +115,8 @@ void backend_lines(const std::string& name, const BackendSettings& backend, std:
     lines.push_back({key + "version", backend.version.value.text, backend.version.origin});
   }
   if (!backend.only.value.empty()) {
-    lines.push_back({key + "only", "{" + joined(quoted_constraints(backend.only.value), ", ") + "}", backend.only.origin});
+    lines.push_back(
+        {key + "only", "{" + joined(quoted_constraints(backend.only.value), ", ") + "}", backend.only.origin});
   }
   for (const auto& [option, value] : backend.options) {
     lines.push_back({key + "options." + option, value, backend.options_origin});
@@ -141,7 +144,8 @@ std::vector<PolicyLine> policy_lines(const Snapshot& snapshot) {
   lines.push_back({"default", config.default_backend.value.value_or("null"), config.default_backend.origin});
   size_t number = 0;
   for (const auto& rule : config.rules.value) rule_line(++number, rule, lines);
-  lines.push_back({"on_fallback", kFallbacks[static_cast<size_t>(config.on_fallback.value)], config.on_fallback.origin});
+  lines.push_back(
+      {"on_fallback", kFallbacks[static_cast<size_t>(config.on_fallback.value)], config.on_fallback.origin});
   if (config.forced_backend.value) {
     lines.push_back({"(backend)", *config.forced_backend.value, config.forced_backend.origin});
   }

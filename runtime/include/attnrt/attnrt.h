@@ -42,7 +42,7 @@ typedef struct attnrt_runtime_options {
   const char* policy_path; /* a YAML file; NULL: $ATTNRT_POLICY, else the built-in policy */
   const char* policy_text; /* the YAML itself; not both */
   const char* plugin_path; /* directories separated by ':', replace the policy's and $ATTNRT_PLUGIN_PATH; NULL: those */
-  void (*log)(void* self, int32_t severity, const char* text); /* NULL: stderr, warnings and worse */
+  void (*log)(void* self, int32_t severity, const char* text); /* NULL: stderr, ATTNRT_LOG (warning) and worse */
   void* log_self;
   attnrt_parallel_for parallel_for; /* the application's own threads, contract in plugin.h; needs thread_count */
   void* parallel_self;
@@ -127,8 +127,8 @@ ATTNRT_API int64_t attnrt_plan_workspace_bytes(const attnrt_plan* plan);
 /* attnrt_problem_infer, plan and run in one call. problem gives the attributes and is not changed. Plans are kept in a
  * bounded cache, with batch, seq_q and seq_kv rounded up to powers of two, so a growing decode loop plans once for each
  * doubling. A run that fails is repeated on the next candidate, except while args->stream captures a graph. */
-ATTNRT_API attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* problem, const attnrt_args* args,
-                                          const attnrt_call* call, attnrt_error* error);
+ATTNRT_API attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* problem,
+                                          const attnrt_args* args, const attnrt_call* call, attnrt_error* error);
 
 #ifdef __cplusplus
 }
