@@ -97,7 +97,7 @@ std::string round_trip(Subject& subject, const core::Device& device) {
 }  // namespace
 
 Outcome check_file(Subject& subject) {
-  if (subject.file() == nullptr) return failed("there is no such file");
+  if (subject.file() == nullptr) return failed("there is no such file, or its name does not end in .so");
   const core::FoundPlugin& file = *subject.file();
   if (!file.fault.empty()) return failed(file.fault);
   if (!file.manifest->notes.empty()) return failed(fmt::format("{}", fmt::join(file.manifest->notes, "; ")));

@@ -33,4 +33,7 @@ const char* status_name(attnrt_status status);
 // Foreign text as it may stand in a one-line message: unprintable bytes escaped, cut after 60 characters, "" if empty.
 std::string shown(std::string_view text);
 
+// Text as one line that a terminal shows as it is: control characters and line ends become \n, \t or \xNN.
+std::string one_line(std::string_view text);
+
 }  // namespace attnrt::core

@@ -54,7 +54,7 @@ std::vector<std::string> split_path(const std::string& path) {
 
 void log_to_stderr(int32_t severity, const std::string& text) {
   static constexpr const char* kNames[] = {"debug", "info", "warning", "error"};
-  std::fprintf(stderr, "attnrt: %s: %s\n", kNames[std::clamp(severity, 0, 3)], text.c_str());
+  std::fprintf(stderr, "attnrt: %s: %s\n", kNames[std::clamp(severity, 0, 3)], one_line(text).c_str());
 }
 
 std::shared_ptr<Services> make_services(const RuntimeOptions& options, const Config& config) {

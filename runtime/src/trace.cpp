@@ -11,8 +11,12 @@ namespace {
 
 using nlohmann::json;
 
-// Columns as wide as their widest cell; the last one is not padded.
-std::string table(const std::vector<std::vector<std::string>>& rows) {
+// Columns as wide as their widest cell; the last one is not padded. Names and reasons come from files and plugins: none
+// may end its row.
+std::string table(std::vector<std::vector<std::string>> rows) {
+  for (auto& row : rows) {
+    for (auto& cell : row) cell = one_line(cell);
+  }
   std::vector<size_t> widths;
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
@@ -170,9 +174,9 @@ std::string decision_text(const Decision& decision) {
   } else {
     text += fmt::format("decision  none: {}\n", status_name(decision.status));
     const bool said_below = decision.status == ATTNRT_UNSUPPORTED && decision.fallback.empty();  // by every candidate
-    if (!said_below) text += fmt::format("          {}\n", decision.message);
+    if (!said_below) text += fmt::format("          {}\n", one_line(decision.message));
   }
-  if (!decision.fallback.empty()) text += fmt::format("fallback  passed over: {}\n", decision.fallback);
+  if (!decision.fallback.empty()) text += fmt::format("fallback  passed over: {}\n", one_line(decision.fallback));
   std::vector<std::vector<std::string>> rows = {{"backend", "device", "priority", "answer", "why"}};
   for (const auto& verdict : decision.verdicts) {
     const bool wins = &verdict == decision.winner();
@@ -215,7 +219,7 @@ json decision_json(const Decision& decision) {
 }
 
 std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>& rows) {
-  std::string text = fmt::format("plugins in {}\n", joined(snapshot.directories, ", "));
+  std::string text = fmt::format("plugins in {}\n", one_line(joined(snapshot.directories, ", ")));
   if (rows.empty()) return text + "  none\n";
   std::vector<std::vector<std::string>> cells = {{"name", "version", "abi", "devices", "state", "file", "reason"}};
   for (const auto& row : rows) {

@@ -73,6 +73,15 @@ TEST_F(Command, ListWarnsOnlyOfWhatItsRowsDoNotSay) {
       << explain.err;
 }
 
+TEST_F(Command, NamesWithLineEndsStayInTheirLine) {
+  const fakes::Directory odd;
+  odd.write("two\nlines.so", "x");
+  const Outcome list = attnrt({"list", "--plugins", odd.text() + ":" + odd.text() + "/not\nhere"});
+  EXPECT_NE(list.out.find("two\\nlines.so"), std::string::npos) << list.out;
+  EXPECT_EQ(std::count(list.out.begin(), list.out.end(), '\n'), 3) << list.out;
+  EXPECT_EQ(std::count(list.err.begin(), list.err.end(), '\n'), 1) << list.err;
+}
+
 TEST_F(Command, ListOfNothing) {
   const fakes::Directory empty;
   const Outcome outcome = attnrt({"list", "--plugins", empty.text()});
