@@ -99,6 +99,24 @@ TEST_F(Hip, EitherLayoutOfItsPropertiesGivesTheArchitecture) {
   }
 }
 
+// One name, one version, two files: each is a row of its own, and both may be there.
+TEST_F(Hip, TheBuildForNvidiaStandsBesideIt) {
+  const fakes::fs::path file = fakes::fs::path(HIP_PLUGINS_DIR) / "hip_flash_cuda.so";
+  if (!fakes::fs::exists(file)) GTEST_SKIP() << "this build has no CUDA";
+  if (fakes::fs::exists("/dev/nvidiactl")) GTEST_SKIP() << "this machine has NVIDIA's driver";
+  fakes::fs::copy_file(file, plugins.path() / "hip_flash_cuda.so");
+  const Environment environment = {{"LD_LIBRARY_PATH", FAKE_HIP_DIR}, {"FAKE_HIP_KERNELS", STAND_IN_KERNELS}};
+  const Outcome list = attnrt({"list"}, environment);
+  EXPECT_EQ(list.exit, 0) << list.err;
+  EXPECT_THAT(list.out, HasSubstr("no NVIDIA driver, or one that is too old for CUDA"));
+  const Outcome run = attnrt({"run", "--input", kInput}, environment);
+  EXPECT_THAT(run.out, HasSubstr("backend  cpu 1.0.0 on cpu")) << "what needs no copy comes first";
+  const Outcome explained = attnrt(
+      {"explain", "device=cuda arch=sm_86 dtype=f16 heads_q=8 heads_kv=8 seq_q=64 seq_kv=64 head_dim=64"}, environment);
+  EXPECT_EQ(explained.exit, 0) << explained.err;
+  EXPECT_THAT(explained.out, HasSubstr("hip_flash 1.0.0 on cuda")) << "sm_80's code, by the manifest";
+}
+
 TEST_F(Hip, TheWholeRoadOnAModelsTensors) {
   const Environment environment = {{"LD_LIBRARY_PATH", FAKE_HIP_DIR}, {"FAKE_HIP_KERNELS", STAND_IN_KERNELS}};
   for (const std::string name : {"hip_flash", "hip_unfused"}) {

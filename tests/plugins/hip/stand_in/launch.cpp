@@ -52,7 +52,7 @@ const char* const kFlash[] = {"stand_in_flash"};
 const char* const kUnfused[kUnfusedSteps] = {"stand_in_unfused_0", "stand_in_unfused_1", "stand_in_unfused_2",
                                              "stand_in_unfused_3", "stand_in_unfused_4"};
 constexpr unsigned char kBytes[] = "a code object of the stand-in";
-constexpr unsigned char kOther[] = "and one for another architecture";
+[[maybe_unused]] constexpr unsigned char kOther[] = "and one for another architecture";
 
 }  // namespace
 
@@ -75,10 +75,16 @@ int32_t launches(const UnfusedPlan&, const Problem& problem, const Args& args, v
   return fill(problem, args, workspace, "unfused", kUnfused, kUnfusedSteps, out);
 }
 
+#if defined(STAND_IN_CUDA)
+const CodeObject code_objects[] = {{"flash", "sm_80", kBytes, sizeof kBytes},
+                                   {"unfused", "sm_80", kBytes, sizeof kBytes}};
+const uint32_t code_object_count = 2;
+#else
 const CodeObject code_objects[] = {{"flash", "gfx1100", kBytes, sizeof kBytes},
                                    {"unfused", "gfx1100", kBytes, sizeof kBytes},
                                    {"flash", "gfx942", kOther, sizeof kOther},
                                    {"unfused", "gfx942", kOther, sizeof kOther}};
 const uint32_t code_object_count = 4;
+#endif
 
 }  // namespace kernels::hip
