@@ -6,7 +6,9 @@
 #include <cstdint>
 
 // Functions that also serve device code carry this, so that host and device evaluate the same lines.
-#if defined(__HIP__) || defined(__CUDACC__)
+#if defined(__HIP__)
+#define KERNELS_HD __attribute__((host)) __attribute__((device))
+#elif defined(__CUDACC__)
 #define KERNELS_HD __host__ __device__
 #else
 #define KERNELS_HD

@@ -68,14 +68,12 @@ inline uint32_t thread() { return host::current().thread; }
 inline uint32_t block_x() { return host::current().block[0]; }
 inline uint32_t block_y() { return host::current().block[1]; }
 inline uint32_t block_z() { return host::current().block[2]; }
-inline uint32_t grid_y() { return host::current().grid[1]; }
 inline int uniform(int value) { return value; }
 #elif defined(GPU_NVIDIA)
 GPU_DEVICE uint32_t thread() { return threadIdx.x; }
 GPU_DEVICE uint32_t block_x() { return blockIdx.x; }
 GPU_DEVICE uint32_t block_y() { return blockIdx.y; }
 GPU_DEVICE uint32_t block_z() { return blockIdx.z; }
-GPU_DEVICE uint32_t grid_y() { return gridDim.y; }
 GPU_DEVICE int uniform(int value) { return __shfl_sync(0xFFFFFFFFu, value, 0); }
 #else
 GPU_DEVICE uint32_t thread() { return __builtin_amdgcn_workitem_id_x(); }

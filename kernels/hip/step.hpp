@@ -1,0 +1,191 @@
+// kernels/hip/step.hpp: one step's scores into softmax weights: masks, bias, running maximum and sum
+//
+// Every tile gives each lane kSlots queries and, of each, kRun keys side by side; what follows is written once for all.
+#pragma once
+
+#include "kernels/hip/dtype.hpp"
+#include "kernels/hip/params.hpp"
+
+namespace kernels::hip {
+
+// The keys that exist and that causal and window leave to a query: [begin, end).
+struct Range {
+  int32_t begin, end;
+};
+
+GPU_DEVICE Range visible_range(const AttentionParams& p, int64_t query) {
+  const int64_t diagonal = query + p.diagonal;
+  const int64_t begin = diagonal - p.window_left, last = diagonal + p.window_right;
+  return {static_cast<int32_t>(begin < 0          ? 0
+                               : begin > p.seq_kv ? p.seq_kv
+                                                  : begin),
+          static_cast<int32_t>(last < 0           ? 0
+                               : last >= p.seq_kv ? p.seq_kv
+                                                  : last + 1)};
+}
+
+// The running maximum is only raised when a score exceeds it by more than this many powers of two: weights stay below 2^8,
+// and O is almost never rescaled (FlashAttention-4's rule; the final result is exact, since O and the sum share it).
+inline constexpr float kHeadroom = 8;
+// From here on (in powers of two) score * factor - max * factor would lose what separates them; see weights().
+inline constexpr float kHuge = 128;
+
+template <class Tile>
+struct Step {
+  using Scores = typename Tile::Scores;
+  static constexpr int kSlots = Tile::kSlots;
+
+  // Hides what lies outside each query's range. key: of the lane's first score.
+  GPU_DEVICE static void hide(Scores& s, const Range (&range)[kSlots], int key) {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      const int begin = range[slot].begin - key, end = range[slot].end - key;
+      GPU_UNROLL for (int t = 0; t < Tile::kRunTiles; ++t) {
+        GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {
+          const int i = t * Tile::kElements + e;
+          if (i < begin || i >= end) s[slot][t][e] = -gpu::kInfinity;
+        }
+      }
+    }
+  }
+
+  // softcap, in place: scores become what the exponent takes.
+  GPU_DEVICE static void cap(const AttentionParams& p, Scores& s) {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      GPU_UNROLL for (int t = 0; t < Tile::kRunTiles; ++t) {
+        GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {
+          const float x = s[slot][t][e] * p.score_scale;
+          s[slot][t][e] = p.softcap != 0 ? p.softcap * gpu::tanh(x) : x;
+        }
+      }
+    }
+  }
+
+  GPU_DEVICE static void add_alibi(Scores& s, float slope, const int64_t (&diagonal)[kSlots], int64_t key) {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      const int32_t from = static_cast<int32_t>(diagonal[slot] - key);
+      GPU_UNROLL for (int t = 0; t < Tile::kRunTiles; ++t) {
+        GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {
+          const int32_t distance = from - (t * Tile::kElements + e);
+          s[slot][t][e] -= slope * static_cast<float>(distance < 0 ? -distance : distance);
+        }
+      }
+    }
+  }
+
+  // The mask of one query's keys. row: the mask's row; key: of the lane's first score; keys: how many exist.
+  GPU_DEVICE static void mask(const AttentionParams& p, Scores& s, int slot, int64_t row, int key) {
+    if (p.flags & kBooleanMask) {
+      mask_boolean(p, s, slot, static_cast<const uint8_t*>(p.mask) + row, key);
+    } else if (p.flags & kMaskF32) {
+      mask_additive<F32>(p, s, slot, static_cast<const float*>(p.mask) + row, key);
+    } else if constexpr (Tile::Element::kBytes == 2) {
+      mask_additive<typename Tile::Element>(p, s, slot, static_cast<const uint16_t*>(p.mask) + row, key);
+    }
+  }
+
+  GPU_DEVICE static void mask_boolean(const AttentionParams& p, Scores& s, int slot, const uint8_t* row, int key) {
+    constexpr int kBytes = Tile::kRun < 16 ? Tile::kRun : 16;  // of a load
+    if ((p.flags & kMaskVector) && kBytes >= 4 && key + Tile::kRun <= p.seq_kv) {
+      GPU_UNROLL for (int from = 0; from < Tile::kRun; from += kBytes) {
+        uint32_t word[4] = {};
+        if constexpr (kBytes == 16) {
+          const gpu::Bits128 bits = gpu::load128(row + key + from);
+          GPU_UNROLL for (int i = 0; i < 4; ++i) word[i] = bits.word[i];
+        } else {
+          GPU_UNROLL for (int i = 0; i < kBytes / 4; ++i) word[i] =
+              reinterpret_cast<const uint32_t*>(row + key + from)[i];
+        }
+        GPU_UNROLL for (int i = 0; i < kBytes; ++i) {
+          const int at = from + i;
+          if ((word[i / 4] & (0xFFu << i % 4 * 8)) == 0)
+            s[slot][at / Tile::kElements][at % Tile::kElements] = -gpu::kInfinity;
+        }
+      }
+      return;
+    }
+    GPU_UNROLL for (int at = 0; at < Tile::kRun; ++at) {
+      if (key + at < p.seq_kv && row[(key + at) * p.mask_key] == 0) {
+        s[slot][at / Tile::kElements][at % Tile::kElements] = -gpu::kInfinity;
+      }
+    }
+  }
+
+  // What the mask hides is hidden whatever the score is, so that a NaN in its key stays unseen.
+  GPU_DEVICE static void add(Scores& s, int slot, int at, float bias) {
+    const float sum = s[slot][at / Tile::kElements][at % Tile::kElements] + bias;
+    s[slot][at / Tile::kElements][at % Tile::kElements] = bias == -gpu::kInfinity ? -gpu::kInfinity : sum;
+  }
+
+  template <class M>
+  GPU_DEVICE static void mask_additive(const AttentionParams& p, Scores& s, int slot, const typename M::Storage* row,
+                                       int key) {
+    constexpr int kWide = 16 / M::kBytes;
+    if constexpr (Tile::kRun % kWide == 0) {
+      if ((p.flags & kMaskVector) && key + Tile::kRun <= p.seq_kv) {
+        GPU_UNROLL for (int from = 0; from < Tile::kRun; from += kWide) {
+          const gpu::Bits128 bits = gpu::load128(row + key + from);
+          GPU_UNROLL for (int i = 0; i < kWide; ++i) {
+            if constexpr (M::kBytes == 4) {
+              add(s, slot, from + i, __builtin_bit_cast(float, bits.word[i]));
+            } else {
+              add(s, slot, from + i, i % 2 == 0 ? low_half<M>(bits.word[i / 2]) : high_half<M>(bits.word[i / 2]));
+            }
+          }
+        }
+        return;
+      }
+    }
+    GPU_UNROLL for (int at = 0; at < Tile::kRun; ++at) {
+      if (key + at < p.seq_kv) add(s, slot, at, to_float(M{}, row[(key + at) * p.mask_key]));
+    }
+  }
+
+  // Scores into weights 2^((s - max) * factor). Raises max where it must, and scales O and sum by what that costs.
+  template <class Output>
+  GPU_DEVICE static void weights(const Tile& tile, float factor, Scores& s, float (&max)[kSlots], float (&sum)[kSlots],
+                                 float (&exact)[kSlots], Output& o) {
+    float top[kSlots];
+    bool raise = false, huge = false;
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      float m = s[slot][0][0];
+      GPU_UNROLL for (int t = 0; t < Tile::kRunTiles; ++t) {
+        GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) m = gpu::max(m, s[slot][t][e]);
+      }
+      top[slot] = tile.max_of_row(m);
+      raise |= (top[slot] - max[slot]) * factor > kHeadroom;
+    }
+    if (gpu::any<Tile::kWave>(raise)) {
+      GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+        const float raised = gpu::max(max[slot], top[slot]);
+        const float kept = raised == -gpu::kInfinity ? 1 : gpu::exp2((max[slot] - raised) * factor);
+        max[slot] = raised;
+        sum[slot] *= kept, exact[slot] *= kept;
+        Tile::scale(o, slot, kept);
+      }
+    }
+    float shift[kSlots];
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      shift[slot] = max[slot] == -gpu::kInfinity ? 0 : max[slot] * factor;
+      huge |= !(gpu::absolute(shift[slot]) <= kHuge);
+    }
+    if (gpu::any<Tile::kWave>(huge)) {
+      // s * factor - shift would be off by half an ulp of shift, for every key of the row: subtract first.
+      GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+        const float m = max[slot] == -gpu::kInfinity ? 0 : max[slot];
+        GPU_UNROLL for (int t = 0; t < Tile::kRunTiles; ++t) {
+          GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) s[slot][t][e] -= m;
+        }
+        shift[slot] = 0;
+      }
+    }
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      GPU_UNROLL for (int t = 0; t < Tile::kRunTiles; ++t) {
+        GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {
+          s[slot][t][e] = gpu::exp2(gpu::fma(s[slot][t][e], factor, -shift[slot]));
+        }
+      }
+    }
+  }
+};
+
+}  // namespace kernels::hip
