@@ -64,8 +64,9 @@ Result<const attnrt_plugin*> map_library(const FoundPlugin& plugin, bool by_path
     library = std::move(opened);
   }
   if (library->hash != plugin.hash) {
-    return fail(ATTNRT_UNSUPPORTED, "was loaded by path before with other bytes, and the loader would give those; use "
-                                    "`plugins.load: memory`, or start the process anew");
+    return fail(ATTNRT_UNSUPPORTED,
+                "was loaded by path before with other bytes, and the loader would give those; use "
+                "`plugins.load: memory`, or start the process anew");
   }
   if (!library->handle.has(ATTNRT_PLUGIN_SYMBOL)) {
     return fail(ATTNRT_UNSUPPORTED, "exports no symbol {}", ATTNRT_PLUGIN_SYMBOL);
@@ -143,9 +144,8 @@ Result<void> Backend::open(const Options& options) {
   std::vector<attnrt_option> list;
   for (const auto& [key, value] : options) list.push_back({key.c_str(), value.c_str()});
   attnrt_error error = ATTNRT_ERROR_INIT;
-  const attnrt_status status = guarded(&error, [&] {
-    return table_->open(&host_, list.data(), static_cast<int32_t>(list.size()), &instance_, &error);
-  });
+  const attnrt_status status = guarded(
+      &error, [&] { return table_->open(&host_, list.data(), static_cast<int32_t>(list.size()), &instance_, &error); });
   if (status != ATTNRT_OK) return fail(status, "cannot be opened: {}", message_of(error, status));
   open_ = true;
   return {};
@@ -198,8 +198,7 @@ attnrt_status Backend::supports(const Problem& problem, std::vector<std::string>
     if (reason != nullptr) static_cast<std::vector<std::string>*>(sink)->emplace_back(reason);
   };
   attnrt_error error = ATTNRT_ERROR_INIT;
-  const attnrt_status status =
-      guarded(&error, [&] { return table_->supports(instance_, &problem, add, reasons); });
+  const attnrt_status status = guarded(&error, [&] { return table_->supports(instance_, &problem, add, reasons); });
   if (status == ATTNRT_OK) return status;
   if (error.message[0] != '\0') reasons->emplace_back(error.message);
   if (reasons->empty()) reasons->emplace_back("it says no, without a reason");
@@ -226,8 +225,9 @@ Result<std::shared_ptr<Backend>> load(std::shared_ptr<const FoundPlugin> plugin,
                                       std::shared_ptr<Services> services, bool by_path) {
   if (!plugin->fault.empty()) return fail(ATTNRT_UNSUPPORTED, "{}", plugin->fault);
   if (!by_path && access("/proc/self/fd", X_OK) != 0) {
-    services->log(ATTNRT_LOG_WARNING, "load: /proc is not mounted, so plugins are loaded by path, not from their checked "
-                                      "copies");
+    services->log(ATTNRT_LOG_WARNING,
+                  "load: /proc is not mounted, so plugins are loaded by path, not from their checked "
+                  "copies");
     by_path = true;
   }
   const auto table = map_library(*plugin, by_path);

@@ -36,7 +36,8 @@ Result<PolicySource> read_policy(const RuntimeOptions& options, const Environmen
   }
   if (!file.is_open() || file.bad()) {
     const std::string by = options.policy_path ? "" : " (ATTNRT_POLICY)";
-    return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} cannot be read: {}", *path, by, std::strerror(errno));
+    return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} cannot be read: {}", *path, by,
+                std::strerror(errno));
   }
   const bool in_current_folder = path->find('/') == std::string::npos;  // a folder that its directories are relative to
   return PolicySource{in_current_folder ? "./" + *path : *path, std::move(text)};
@@ -111,7 +112,8 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
   }
   constexpr int32_t kMostThreads = 1024;  // as the policy's `threads`
   if (options.thread_count < 0 || options.thread_count > kMostThreads) {
-    return fail(ATTNRT_INVALID_ARGUMENT, "config: thread_count is {}; expected 0 to {}", options.thread_count, kMostThreads);
+    return fail(ATTNRT_INVALID_ARGUMENT, "config: thread_count is {}; expected 0 to {}", options.thread_count,
+                kMostThreads);
   }
   if (options.parallel_for != nullptr && options.thread_count < 1) {
     return fail(ATTNRT_INVALID_ARGUMENT, "config: parallel_for is given with thread_count {}; expected at least 1",
@@ -231,10 +233,11 @@ Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& probl
                                                 device_name(problem.device_type))});
       continue;
     }
-    const Device supposed{named ? problem.device_type : device_type_of(manifest.devices.front()), problem.device_id, arch,
-                          "", 0};
+    const Device supposed{named ? problem.device_type : device_type_of(manifest.devices.front()), problem.device_id,
+                          arch, "", 0};
     if (!switched_off(config, manifest.name).empty()) {
-      candidates.push_back({plugin, nullptr, supposed});  // the policy says why it is out; its code need not run for that
+      candidates.push_back(
+          {plugin, nullptr, supposed});  // the policy says why it is out; its code need not run for that
       continue;
     }
     snapshot.load(*entry);
@@ -254,9 +257,9 @@ Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& probl
       candidates.push_back({plugin, nullptr, supposed});
     } else {
       const std::string& why = entry->backend->no_devices_because();
-      bystanders.push_back({plugin, why.empty() ? fmt::format("has no {} {}", device_name(problem.device_type),
-                                                              problem.device_id)
-                                                : "no device: " + why});
+      bystanders.push_back(
+          {plugin, why.empty() ? fmt::format("has no {} {}", device_name(problem.device_type), problem.device_id)
+                               : "no device: " + why});
     }
   }
   return select(Policy(snapshot.config, call), candidates, std::move(bystanders), problem, arch);
@@ -282,7 +285,8 @@ Decision Runtime::explain(const Problem& problem, const std::string& arch, const
 bool Runtime::may_fail_over(attnrt_status status, const Decision& decision, size_t at) {
   const bool another_may_do =
       status == ATTNRT_UNSUPPORTED || status == ATTNRT_OUT_OF_MEMORY || status == ATTNRT_INTERNAL;
-  return another_may_do && !decision.forced && at + 1 < decision.verdicts.size() && decision.verdicts[at + 1].answer == Answer::yes;
+  return another_may_do && !decision.forced && at + 1 < decision.verdicts.size() &&
+         decision.verdicts[at + 1].answer == Answer::yes;
 }
 
 Result<Runtime::Placed> Runtime::plan_from(const Decision& decision, size_t first) {

@@ -18,10 +18,10 @@
 namespace attnrt::core {
 
 struct RuntimeOptions {
-  int32_t thread_count = 0;                 // 0: the policy's
-  std::optional<std::string> policy_path;   // absent: $ATTNRT_POLICY, else built-in
+  int32_t thread_count = 0;                // 0: the policy's
+  std::optional<std::string> policy_path;  // absent: $ATTNRT_POLICY, else built-in
   std::optional<std::string> policy_text;
-  std::optional<std::string> plugin_path;   // directories separated by ':'
+  std::optional<std::string> plugin_path;                              // directories separated by ':'
   std::function<void(int32_t severity, const std::string& text)> log;  // empty: stderr, warnings and worse
   attnrt_parallel_for parallel_for = nullptr;
   void* parallel_self = nullptr;

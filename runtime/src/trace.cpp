@@ -84,9 +84,12 @@ json problem_json(const Problem& problem) {
     const Value value = value_of(word, problem, "");
     const std::string name(word.name);
     if (const auto* number = std::get_if<int64_t>(&value)) {
-      if (word.kind == WordKind::flag) words[name] = *number != 0;
-      else if (*number == std::numeric_limits<int64_t>::max()) words[name] = nullptr;  // an unbounded window
-      else words[name] = *number;
+      if (word.kind == WordKind::flag)
+        words[name] = *number != 0;
+      else if (*number == std::numeric_limits<int64_t>::max())
+        words[name] = nullptr;  // an unbounded window
+      else
+        words[name] = *number;
     } else if (const auto* real = std::get_if<double>(&value)) {
       words[name] = *real;
     } else {
@@ -113,7 +116,8 @@ void backend_lines(const std::string& name, const BackendSettings& backend, std:
     lines.push_back({key + "version", backend.version.value.text, backend.version.origin});
   }
   if (!backend.only.value.empty()) {
-    lines.push_back({key + "only", "{" + joined(quoted_constraints(backend.only.value), ", ") + "}", backend.only.origin});
+    lines.push_back(
+        {key + "only", "{" + joined(quoted_constraints(backend.only.value), ", ") + "}", backend.only.origin});
   }
   for (const auto& [option, value] : backend.options) {
     lines.push_back({key + "options." + option, value, backend.options_origin});
@@ -141,7 +145,8 @@ std::vector<PolicyLine> policy_lines(const Snapshot& snapshot) {
   lines.push_back({"default", config.default_backend.value.value_or("null"), config.default_backend.origin});
   size_t number = 0;
   for (const auto& rule : config.rules.value) rule_line(++number, rule, lines);
-  lines.push_back({"on_fallback", kFallbacks[static_cast<size_t>(config.on_fallback.value)], config.on_fallback.origin});
+  lines.push_back(
+      {"on_fallback", kFallbacks[static_cast<size_t>(config.on_fallback.value)], config.on_fallback.origin});
   if (config.forced_backend.value) {
     lines.push_back({"(backend)", *config.forced_backend.value, config.forced_backend.origin});
   }

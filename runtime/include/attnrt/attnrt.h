@@ -127,8 +127,8 @@ ATTNRT_API int64_t attnrt_plan_workspace_bytes(const attnrt_plan* plan);
 /* attnrt_problem_infer, plan and run in one call. problem gives the attributes and is not changed. Plans are kept in a
  * bounded cache, with batch, seq_q and seq_kv rounded up to powers of two, so a growing decode loop plans once for each
  * doubling. A run that fails is repeated on the next candidate, except while args->stream captures a graph. */
-ATTNRT_API attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* problem, const attnrt_args* args,
-                                          const attnrt_call* call, attnrt_error* error);
+ATTNRT_API attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* problem,
+                                          const attnrt_args* args, const attnrt_call* call, attnrt_error* error);
 
 #ifdef __cplusplus
 }
