@@ -1,6 +1,7 @@
 // runtime/cli/check.cpp: attnrt check: policy files into their errors and warnings, each as one line file:line:column
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -60,10 +61,16 @@ std::optional<std::string> read_text(const std::string& file) {
 
 // What the file alone says: the environment of whoever checks it is no part of it.
 std::vector<Finding> check_policy(const std::string& file, const std::string& text) {
-  const auto config = core::read_config(text, file, core::Environment{});
-  if (!config) return {finding(file, "error", config.error().message)};
+  core::Errors errors;
+  const auto config = core::read_config(text, file, core::Environment{}, &errors);
   std::vector<Finding> findings;
-  for (const std::string& warning : config->warnings) findings.push_back(finding(file, "warning", warning));
+  for (const core::Error& error : errors) findings.push_back(finding(file, "error", error.message));
+  if (config) {
+    for (const std::string& warning : config->warnings) findings.push_back(finding(file, "warning", warning));
+  }
+  std::stable_sort(findings.begin(), findings.end(), [](const Finding& a, const Finding& b) {
+    return std::pair(a.line, a.column) < std::pair(b.line, b.column);
+  });
   return findings;
 }
 
@@ -98,7 +105,7 @@ int check(const Common& common, const std::vector<std::string>& files) {
 }  // namespace
 
 void add_check(CLI::App& app, Common& common) {
-  CLI::App* command = app.add_subcommand("check", "Show the errors and warnings of policy files, one line each");
+  CLI::App* command = app.add_subcommand("check", "Show all errors of policy files, or their warnings, one line each");
   const auto files = std::make_shared<std::vector<std::string>>();
   command->add_option("policy", *files, "Policy files")->required()->type_name("FILE");
   command->footer("Exit code 1: a file has errors. Warnings alone are fine.");

@@ -52,21 +52,4 @@ ExitCode exit_code(attnrt_status status) {
   }
 }
 
-std::string one_line(const std::string& text) {
-  std::string line;
-  for (const char letter : text) {
-    const auto byte = static_cast<unsigned char>(letter);
-    if (letter == '\n') {
-      line += "\\n";
-    } else if (letter == '\t') {
-      line += "\\t";
-    } else if (byte < 0x20 || byte == 0x7F) {
-      line += fmt::format("\\x{:02x}", byte);
-    } else {
-      line += letter;
-    }
-  }
-  return line;
-}
-
 }  // namespace attnrt::cli

@@ -55,7 +55,6 @@ int complain(const Common& common, ExitCode code, const std::string& message);
 int complain(const Common& common, const core::Error& error);  // the exit code that its status means
 ExitCode exit_code(attnrt_status status);
 
-// Text as one line that a terminal shows as it is: control characters and line ends become \n, \t or \xNN.
-std::string one_line(const std::string& text);
+using core::one_line;
 
 }  // namespace attnrt::cli

@@ -89,17 +89,23 @@ Result<void> check_shapes(const Inputs& inputs) {
     if (dtype != q_dtype)
       return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected {} as q", name, dtype, q_dtype);
   }
-  if (inputs.tensors.count("offsets_q") != 0 || inputs.tensors.count("page_table") != 0) return {};
-  for (const char* name : {"q", "k", "v"})
-    if (const auto& shape = inputs.tensors.at(name).shape(); shape.size() != 4)
-      return fail(ATTNRT_INVALID_ARGUMENT,
-                  "tensor {}: shape {} has {} dimensions, expected 4: [batch, seq, heads, head_dim]", name,
-                  shape_text(shape), shape.size());
-  for (const char* name : {"q", "k", "v"})
-    for (const size_t dimension : {2, 3})
-      if (const auto& shape = inputs.tensors.at(name).shape(); shape[dimension] == 0)
-        return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} has no {}, expected at least 1", name,
-                    shape_text(shape), dimension == 2 ? "heads" : "head_dim");
+  const bool dense = inputs.tensors.count("offsets_q") == 0 && inputs.tensors.count("page_table") == 0;
+  for (const char* name : {"q", "k", "v"}) {
+    const auto& shape = inputs.tensors.at(name).shape();
+    if (shape.size() == 4 || (!dense && shape.size() == 3)) continue;
+    return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} has {} dimensions, expected {}", name, shape_text(shape),
+                shape.size(),
+                dense ? "4: [batch, seq, heads, head_dim]" : "3 or 4, the last two of them heads, head_dim");
+  }
+  for (const char* name : {"q", "k", "v"}) {
+    const auto& shape = inputs.tensors.at(name).shape();
+    for (const size_t from_end : {2, 1}) {
+      if (shape[shape.size() - from_end] != 0) continue;
+      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} has no {}, expected at least 1", name,
+                  shape_text(shape), from_end == 2 ? "heads" : "head_dim");
+    }
+  }
+  if (!dense) return {};
   auto checked = agree(inputs, "k", "q", 0, "batch");
   if (checked) checked = agree(inputs, "k", "q", 3, "head_dim");
   if (checked) checked = agree(inputs, "v", "k", 0, "batch");

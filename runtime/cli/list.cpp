@@ -10,7 +10,7 @@ namespace {
 int list(const Common& common) {
   const auto runtime = open_runtime(common);
   if (!runtime) return complain(common, runtime.error());
-  const std::vector<core::PluginRow> rows = (*runtime)->plugins();
+  const std::vector<core::PluginRow> rows = (*runtime)->plugins(false);  // the rows say it
   const auto snapshot = (*runtime)->snapshot();
   if (common.json) {
     print_json(core::plugins_json(*snapshot, rows));

@@ -61,12 +61,6 @@ std::string reason(const Report& report) {
   return same ? report.decision->why : "the plan of a better candidate failed";
 }
 
-std::string device_text(const core::Device& device) {
-  const std::string name = core::device_name(device.type);
-  if (device.type == ATTNRT_DEVICE_CPU) return name;
-  return fmt::format("{}:{} {}", name, device.id, device.arch);
-}
-
 std::string time_text(double microseconds) {
   if (microseconds < 1e3) return fmt::format("{:.1f} us", microseconds);
   if (microseconds < 1e6) return fmt::format("{:.2f} ms", microseconds / 1e3);
@@ -87,7 +81,7 @@ void print_text(const Options& options, const Inputs& inputs, const Report& repo
   };
   row("problem", core::describe(inputs.problem));
   row("backend", fmt::format("{} {} on {}", report.plan->backend_name(), report.plan->version(),
-                             device_text(report.plan->device())));
+                             core::device_text(report.plan->device())));
   row("because", reason(report));
   if (!report.decision->fallback.empty()) row("instead", report.decision->fallback);
   row("kernel", report.plan->kernel());

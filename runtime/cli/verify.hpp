@@ -11,6 +11,7 @@
 
 namespace attnrt::cli::verify {
 
+// passed: it was checked on something. What nothing in this run could tell is skipped, and detail says what was missing.
 enum class State { passed, failed, skipped };
 const char* state_name(State state);
 
@@ -25,6 +26,8 @@ inline Outcome failed(std::string detail, std::optional<uint64_t> seed = {}) {
   return {State::failed, std::move(detail), seed, false};
 }
 inline Outcome skipped(std::string detail) { return {State::skipped, std::move(detail), {}, false}; }
+
+inline constexpr const char* only_a_parent = "only a parent process can tell";  // of what a child printed
 
 class Subject;
 

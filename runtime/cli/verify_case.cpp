@@ -39,11 +39,11 @@ int64_t number(Random& random, const core::Manifest::Entry& entry, std::string_v
     return values.empty() ? any(random, usual) : any(random, values);
   }
   const int64_t step = c->multiple_of.value_or(1);
-  const auto low = static_cast<int64_t>(std::max(c->min.value_or(1), 1.0));
+  const auto low = static_cast<int64_t>(std::clamp(c->min.value_or(1), 1.0, 1e15));  // what is larger is never tried
   const auto high = static_cast<int64_t>(std::min(c->max.value_or(1e6), 1e6));
   std::erase_if(usual, [&](int64_t n) { return n < low || n > high || n % step != 0; });
   if (!usual.empty() && !one_in(random, 4)) return any(random, usual);
-  const int64_t first = (low + step - 1) / step, last = std::min(high / step, first + 64);
+  const int64_t first = (low - 1) / step + 1, last = std::min(high / step, first + 64);
   return step * between(random, first, std::max(first, last));
 }
 
@@ -147,7 +147,8 @@ void draw_extents(Random& random, const core::Manifest::Entry& entry, Case& draw
   const Problem& p = drawn.problem;
   const auto most = [&](const char* word, int64_t otherwise) {
     const Constraint* c = constraint_of(entry, word);
-    return c != nullptr && c->max ? std::min(otherwise, static_cast<int64_t>(*c->max)) : otherwise;
+    const bool less = c != nullptr && c->max && *c->max < static_cast<double>(otherwise);
+    return less ? static_cast<int64_t>(*c->max) : otherwise;
   };
   const int64_t most_q = most("seq_q", 200), most_kv = most("seq_kv", 2000);
   const bool decode = drawn.style == Style::long_rows;

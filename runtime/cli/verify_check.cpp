@@ -52,11 +52,11 @@ bool wanted(const Rule& rule, const std::vector<std::string>& only) {
 
 Outcome check(const Rule& rule, Subject& subject, const std::vector<RuleResult>& results) {
   if (const std::string text = obstacle(rule, results); !text.empty()) return skipped(text);
-  if (rule.check == nullptr) return skipped("only a parent process can tell");
   try {
     if (needs_device(rule) && subject.devices().empty()) {
       return skipped("it has no device here: " + subject.devices_message());
     }
+    if (rule.check == nullptr) return skipped(only_a_parent);
     return rule.check(subject);
   } catch (const std::exception& error) {
     Outcome outcome = failed(fmt::format("an exception crossed the plugin boundary: {}", error.what()));

@@ -195,7 +195,12 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
   }
   const Rule* output = find_rule(kOutputRule);
   for (RuleResult& result : results) {
-    if (result.rule == output) result.outcome = printed.empty() ? passed() : failed("it printed: " + printed);
+    if (result.rule != output) continue;
+    if (!printed.empty()) {
+      result.outcome = failed("it printed: " + printed);
+    } else if (result.outcome.detail == only_a_parent) {
+      result.outcome = passed();
+    }
   }
   return results;
 }

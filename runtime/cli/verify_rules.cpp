@@ -69,7 +69,7 @@ constexpr std::array kRules = {
     Rule{"ROB-11",
          "index arrays that lead out of their tensors are INVALID_ARGUMENT on the cpu, and harm nobody elsewhere",
          "a bad request ends the server, or reads another's memory", "AGR-2", check_bad_indices},
-    Rule{"ROB-12", "nothing is written to stdout or stderr", "the application's output is spoilt", "", nullptr},
+    Rule{"ROB-12", "nothing is written to stdout or stderr", "the application's output is spoilt", "AGR-2", nullptr},
     Rule{"ROB-13", "structs of a newer host (larger struct_size, new fields zero) are served as before",
          "every plugin must be rebuilt with each runtime", "AGR-2", check_newer_host},
     Rule{"ROB-14", "run expects nothing of what is in its workspace", "the second run of a plan is wrong", "AGR-2",

@@ -96,7 +96,7 @@ void look_at_memory(Loaded& loaded, const Tensors& tensors, Ran& ran) {
       }
       if (owned && (static_cast<int64_t>(n) - Image::kGuard) % size == 0 &&
           std::all_of(after.begin() + static_cast<int64_t>(n), after.begin() + static_cast<int64_t>(n) + size,
-                      [](std::byte b) { return b == std::byte{0xFF}; })) {
+                      [&image](std::byte b) { return b == image.poison; })) {
         ++unwritten;
       }
     }
@@ -188,6 +188,7 @@ Ran run_case(Subject& subject, const Case& drawn, const Tensors& tensors, const 
   };
   Planned planned(subject, options.problem != nullptr ? *options.problem : drawn.problem, options.growth);
   if (planned.status != ATTNRT_OK) return give_up(planned.status, planned.message);
+  ran.workspace_bytes = planned.info.workspace_bytes;
   ran.workspace = check_info(planned.info);
   if (!ran.workspace.empty()) return ran;
   Loaded loaded(subject, tensors);

@@ -59,11 +59,16 @@ class Maker {
  private:
   bool packed_q() const { return p_.varlen; }
 
-  // NaN everywhere, and a note of which bytes a run shall write: not the rows past the last offset.
+  // One byte everywhere, and a note of which bytes a run shall write: not the rows past the last offset. NaN in every
+  // dtype, so that what reads its output shows; in the styles with NaN in the inputs, where a NaN may be the answer or
+  // the mistake, a number larger than any result (6e4, 1e36).
   void poison_output(int name, int packed_dimension) {
     Image& image = tensors_[name];
     if (image.bytes.empty()) return;
-    std::fill(image.bytes.begin(), image.bytes.end(), std::byte{0xFF});  // NaN in every dtype
+    const bool nan =
+        case_.style == Style::nan_outside || case_.style == Style::nan_masked || case_.style == Style::nan_visible;
+    image.poison = nan ? std::byte{0x7B} : std::byte{0xFF};
+    std::fill(image.bytes.begin(), image.bytes.end(), image.poison);
     image.owned.assign(image.bytes.size(), false);
     attnrt_tensor used = image.view;
     if (packed_q()) used.shape[packed_dimension] -= case_.spare_rows;
@@ -303,6 +308,7 @@ class Maker {
   }
 
   void poison_key(int64_t b, int64_t j, int64_t hk, int64_t count) {
+    ++tensors_.nan_keys;
     const kernels::Problem problem = kernel_problem(p_);
     const kernels::Args args = kernel_args(tensors_);
     const kernels::Sequence s = kernels::sequence(problem, args, b);

@@ -23,6 +23,7 @@ struct Image {
   attnrt_tensor view{};          // data is not set: that is for each place that the image is put at
   std::vector<std::byte> bytes;  // empty: the tensor is absent
   std::vector<bool> owned;       // out, lse: which bytes belong to elements
+  std::byte poison{0xFF};        // out, lse: every byte before a run
   int64_t alignment = 16;        // the first element lies at a multiple of this, and of no larger power of two
   std::byte* first() { return bytes.data() + kGuard; }
   const std::byte* first() const { return bytes.data() + kGuard; }
@@ -31,11 +32,12 @@ struct Image {
 
 struct Tensors {
   std::array<Image, kTensors> images;
+  int64_t nan_keys = 0;  // keys with NaN that a sequence has: hidden ones in style nan_masked, visible in nan_visible
   Image& operator[](int name) { return images[static_cast<size_t>(name)]; }
   const Image& operator[](int name) const { return images[static_cast<size_t>(name)]; }
 };
 
-// Draws layouts and numbers by the case's seed and style. out and lse are poisoned with NaN.
+// Draws layouts and numbers by the case's seed and style. out and lse are poisoned, with NaN where no input has any.
 Tensors make_tensors(const Case& drawn);
 
 // For the reference: the same problem and tensors, in this process's memory.

@@ -5,7 +5,9 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "verify_expect.hpp"
@@ -60,6 +62,7 @@ struct Ran {
   std::string message;                                // "plan: unsupported: ...", "run: ..."; "": both succeeded
   std::string workspace, inputs, outside, unwritten;  // what is wrong with each; "": nothing
   std::vector<std::byte> out, lse;                    // images
+  int64_t workspace_bytes = 0;                        // that plan asked for
   bool ok() const { return message.empty(); }
 };
 
@@ -76,6 +79,10 @@ struct Finding {
   std::string rule, text;
 };
 
+// The rules whose subject the case has: a rule of which no case had any was not checked. Ids as in verify_rules.cpp.
+std::set<std::string_view> subjects(const Case& drawn, const Tensors& tensors, const Expectation& expectation,
+                                    const Ran& ran);
+
 // Compares what a run gave with what it should have given.
 std::vector<Finding> judge(const Case& drawn, const Tensors& tensors, const Expectation& expectation, const Ran& ran);
 
@@ -91,19 +98,22 @@ std::string difference(const Case& drawn, const Tensors& tensors, const Expectat
 struct Trials {
   struct Sum {  // of one dtype
     double error = 0, plain = 0, floor = 0;
-    int64_t values = 0;
+    int64_t values = 0, finite = 0;  // of them, those that the plugin gave a number for
   };
   explicit Trials(Subject& subject);
-  Outcome outcome(std::string_view rule) const;  // failed if there is a finding; skipped if nothing ran
+  // Failed if there is a finding; skipped, with what was missing, if no case that ran had the rule's subject.
+  Outcome outcome(std::string_view rule) const;
   int64_t drawn = 0, ran = 0, refused = 0;
   std::map<int, int64_t> drawn_of_entry, ran_of_entry;
   std::map<std::string, Sum> sum_of_dtype;
   std::map<std::string, Outcome, std::less<>> findings;  // the first of each rule
   std::map<std::string, int64_t, std::less<>> counts;
+  std::map<std::string_view, int64_t> checked;  // cases that had the rule's subject
 
  private:
   void add(const Finding& finding, const Case& drawn);
   void try_case(Subject& subject, uint64_t seed);
+  void add_error(const Case& drawn, const Tensors& tensors, const Expectation& expectation, const Ran& ran);
 };
 
 // The case in words, for details: its problem and the extents of the run.

@@ -59,190 +59,192 @@ Result<std::string> read_name(const Item& item) {
   return yaml::wrong(item.node, item.what, "a backend's exact name (a-z, 0-9 and _)");
 }
 
-Result<std::vector<std::string>> read_names(const Item& list) {
+// setting = value, if it could be read.
+template <class T, class U>
+void put(Setting<T>& setting, Result<U> value, const Node& node, Errors& errors) {
+  if (value) {
+    setting = {T(*std::move(value)), node.place()};
+  } else {
+    errors.push_back(std::move(value.error()));
+  }
+}
+
+std::vector<std::string> read_names(const Item& list, Errors& errors) {
   std::vector<std::string> names;
-  if (list.node.kind != Kind::list && list.node.kind != Kind::scalar)
-    return yaml::wrong(list.node, list.what, "a list of backends");
   const bool one = list.node.kind == Kind::scalar;
+  if (list.node.kind != Kind::list && !one) {
+    errors.push_back(yaml::wrong(list.node, list.what, "a list of backends").value());
+    return names;
+  }
   for (const Node& node : one ? std::span(&list.node, 1) : std::span(list.node.items)) {
     auto name = read_name({node, list.what});
-    if (!name) return tl::unexpected(name.error());
-    if (std::find(names.begin(), names.end(), *name) != names.end()) {
-      return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: found {} twice, expected once", node.place(), list.what, *name);
+    if (!name) {
+      errors.push_back(std::move(name.error()));
+    } else if (std::find(names.begin(), names.end(), *name) != names.end()) {
+      errors.push_back({ATTNRT_INVALID_ARGUMENT,
+                        fmt::format("{}: {}: found {} twice, expected once", node.place(), list.what, *name)});
+    } else {
+      names.push_back(*std::move(name));
     }
-    names.push_back(*std::move(name));
   }
   return names;
 }
 
-// setting = value, if it could be read.
-template <class T, class U>
-Result<void> put(Setting<T>& setting, Result<U> value, const Node& node) {
-  if (!value) return tl::unexpected(value.error());
-  setting = {T(*std::move(value)), node.place()};
-  return {};
-}
-
-Result<void> read_options(const Item& map, BackendSettings& backend) {
-  if (map.node.kind == Kind::null) return {};
-  if (map.node.kind != Kind::map) return yaml::wrong(map.node, map.what, "a map of words");
+void read_options(const Item& map, BackendSettings& backend, Errors& errors) {
+  if (map.node.kind == Kind::null) return;
+  if (map.node.kind != Kind::map) errors.push_back(yaml::wrong(map.node, map.what, "a map of words").value());
   std::vector<std::pair<std::string, std::string>> options;
   for (size_t i = 0; i < map.node.keys.size(); ++i) {
     const Node& value = map.node.items[i];
     const std::string& key = map.node.keys[i].text;
-    if (value.kind != Kind::scalar) return yaml::wrong(value, fmt::format("{}.{}", map.what, shown(key)), "a word");
+    if (value.kind != Kind::scalar)
+      errors.push_back(yaml::wrong(value, fmt::format("{}.{}", map.what, shown(key)), "a word").value());
     options.emplace_back(key, value.text);
   }
   backend.options = std::move(options);
   backend.options_origin = map.node.place();
-  return {};
 }
 
-Result<void> read_backend(const Node& node, const std::string& where, BackendSettings& backend) {
-  if (auto keys = yaml::only_keys(node, {"priority", "enabled", "version", "only", "options"}, where); !keys)
-    return keys;
-  Result<void> done;
+Result<VersionRange> read_version_range(const Item& version) {
+  const auto text = yaml::word(version.node, version.what);
+  if (!text) return tl::unexpected(text.error());
+  auto range = parse_version_range(*text);
+  if (!range)
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: {}", version.node.place(), version.what, range.error().message);
+  return range;
+}
+
+void read_backend(const Node& node, const std::string& where, BackendSettings& backend, Errors& errors) {
+  yaml::only_keys(node, {"priority", "enabled", "version", "only", "options"}, where, errors);
   if (const auto priority = item(node, "priority", where)) {
     using Limits = std::numeric_limits<int32_t>;
-    done = put(backend.priority, read_integer(*priority, Limits::min(), Limits::max()), priority->node);
-    if (!done) return done;
+    put(backend.priority, read_integer(*priority, Limits::min(), Limits::max()), priority->node, errors);
   }
-  if (const auto enabled = item(node, "enabled", where)) {
-    done = put(backend.enabled, yaml::boolean(enabled->node, enabled->what), enabled->node);
-    if (!done) return done;
-  }
-  if (const auto version = item(node, "version", where)) {
-    auto text = yaml::word(version->node, version->what);
-    if (!text) return tl::unexpected(text.error());
-    auto range = parse_version_range(*text);
-    if (!range)
-      return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: {}", version->node.place(), version->what, range.error().message);
-    backend.version = {*std::move(range), version->node.place()};
-  }
-  if (const auto only = item(node, "only", where); only && only->node.kind != Kind::null) {
-    if (done = put(backend.only, parse_constraints(only->node, only->what), only->node); !done) return done;
-  }
-  if (const auto options = item(node, "options", where)) return read_options(*options, backend);
-  return {};
+  if (const auto enabled = item(node, "enabled", where))
+    put(backend.enabled, yaml::boolean(enabled->node, enabled->what), enabled->node, errors);
+  if (const auto version = item(node, "version", where))
+    put(backend.version, read_version_range(*version), version->node, errors);
+  if (const auto only = item(node, "only", where); only && only->node.kind != Kind::null)
+    backend.only = {parse_constraints(only->node, only->what, errors), only->node.place()};
+  if (const auto options = item(node, "options", where)) read_options(*options, backend, errors);
 }
 
-Result<void> read_backends(const Node& map, Config& config) {
-  if (map.kind == Kind::null) return {};
-  if (map.kind != Kind::map) return yaml::wrong(map, "backends", "a map from names to settings");
+void read_backends(const Item& backends, Config& config, Errors& errors) {
+  const Node& map = backends.node;
+  if (map.kind == Kind::null) return;
+  if (map.kind != Kind::map) errors.push_back(yaml::wrong(map, "backends", "a map from names to settings").value());
   for (size_t i = 0; i < map.keys.size(); ++i) {
-    auto name = read_name({map.keys[i], "backends"});
-    if (!name) return tl::unexpected(name.error());
-    if (auto read = read_backend(map.items[i], "backends." + *name, config.backends[*name]); !read) return read;
+    const auto name = read_name({map.keys[i], "backends"});
+    if (!name) errors.push_back(name.error());
+    // The settings of what has no legal name are looked at too, and go nowhere.
+    BackendSettings nameless;
+    const std::string where = "backends." + name.value_or(shown(map.keys[i].text));
+    read_backend(map.items[i], where, name ? config.backends[*name] : nameless, errors);
   }
-  return {};
 }
 
-Result<Rule> read_rule(const Node& node, size_t number) {
+Rule read_rule(const Node& node, size_t number, Errors& errors) {
   const std::string where = fmt::format("rules[{}]", number);
+  const size_t errors_before = errors.size();
   Rule rule;
   rule.name = fmt::format("rule {}", number);
   rule.origin = node.place();
-  if (node.kind != Kind::map) return yaml::wrong(node, where, "a rule: {when, prefer, deny}");
-  if (auto keys = yaml::only_keys(node, {"name", "when", "prefer", "deny"}, where); !keys)
-    return tl::unexpected(keys.error());
+  if (node.kind != Kind::map) {
+    errors.push_back(yaml::wrong(node, where, "a rule: {when, prefer, deny}").value());
+    return rule;
+  }
+  yaml::only_keys(node, {"name", "when", "prefer", "deny"}, where, errors);
   if (const auto name = item(node, "name", where)) {
-    auto text = yaml::word(name->node, name->what);
-    if (!text) return tl::unexpected(text.error());
-    rule.name = *std::move(text);
+    Setting<std::string> text;
+    put(text, yaml::word(name->node, name->what), name->node, errors);
+    rule.name = text.value;
   }
-  if (const auto when = item(node, "when", where)) {
-    auto constraints = parse_constraints(when->node, when->what);
-    if (!constraints) return tl::unexpected(constraints.error());
-    rule.when = *std::move(constraints);
-  }
+  if (const auto when = item(node, "when", where)) rule.when = parse_constraints(when->node, when->what, errors);
   for (auto [key, list] : {std::pair{"prefer", &rule.prefer}, std::pair{"deny", &rule.deny}}) {
-    const auto names = item(node, key, where);
-    if (!names) continue;
-    auto read = read_names(*names);
-    if (!read) return tl::unexpected(read.error());
-    *list = *std::move(read);
+    if (const auto names = item(node, key, where)) *list = read_names(*names, errors);
   }
-  if (rule.prefer.empty() && rule.deny.empty()) {
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: found neither prefer nor deny, expected one with a backend",
-                node.place(), where);
+  // A rule that has errors may well be about some backend.
+  if (rule.prefer.empty() && rule.deny.empty() && errors.size() == errors_before) {
+    errors.push_back(
+        {ATTNRT_INVALID_ARGUMENT,
+         fmt::format("{}: {}: found neither prefer nor deny, expected one with a backend", node.place(), where)});
   }
   return rule;
 }
 
-Result<void> read_rules(const Node& list, Config& config) {
-  if (list.kind == Kind::null) return {};
-  if (list.kind != Kind::list) return yaml::wrong(list, "rules", "a list of rules");
+void read_rules(const Item& item, Config& config, Errors& errors) {
+  const Node& list = item.node;
+  if (list.kind == Kind::null) return;
+  if (list.kind != Kind::list) return errors.push_back(yaml::wrong(list, "rules", "a list of rules").value());
   std::vector<Rule> rules;
-  for (const Node& node : list.items) {
-    auto rule = read_rule(node, rules.size() + 1);
-    if (!rule) return tl::unexpected(rule.error());
-    rules.push_back(*std::move(rule));
-  }
+  for (const Node& node : list.items) rules.push_back(read_rule(node, rules.size() + 1, errors));
   config.rules = {std::move(rules), list.place()};
-  return {};
 }
 
-Result<void> read_plugins(const Node& map, const std::string& file, Config& config) {
-  if (auto keys = yaml::only_keys(map, {"directories", "load"}, "plugins"); !keys) return keys;
-  if (const auto load = item(map, "load", "plugins")) {
-    auto read = put(config.load_by_path, read_choice(*load, {"memory", "path"}), load->node);
-    if (!read) return read;
+Result<std::string> read_directory(const Item& item, const std::filesystem::path& folder) {
+  const auto text = yaml::word(item.node, item.what);
+  if (!text) return text;
+  const std::filesystem::path directory = *text;
+  if (directory.is_relative() && folder.empty()) {
+    return yaml::wrong(item.node, item.what,
+                       "an absolute path: this policy has no folder that it could be relative to");
   }
+  return (folder / directory).lexically_normal().string();
+}
+
+void read_plugins(const Item& plugins, const std::string& file, Config& config, Errors& errors) {
+  const Node& map = plugins.node;
+  yaml::only_keys(map, {"directories", "load"}, "plugins", errors);
+  if (const auto load = item(map, "load", "plugins"))
+    put(config.load_by_path, read_choice(*load, {"memory", "path"}), load->node, errors);
   const auto list = item(map, "directories", "plugins");
-  if (!list) return {};
+  if (!list) return;
+  if (list->node.kind != Kind::list) {
+    errors.push_back(yaml::wrong(list->node, list->what, "a list of directories").value());
+    return;
+  }
   const std::filesystem::path folder = std::filesystem::path(file).parent_path();
   std::vector<std::string> directories;
-  if (list->node.kind != Kind::list) return yaml::wrong(list->node, list->what, "a list of directories");
   for (const Node& node : list->node.items) {
-    auto text = yaml::word(node, list->what);
-    if (!text) return tl::unexpected(text.error());
-    const std::filesystem::path directory = *text;
-    if (directory.is_relative() && folder.empty()) {
-      return yaml::wrong(node, list->what, "an absolute path: this policy has no folder that it could be relative to");
-    }
-    directories.push_back((folder / directory).lexically_normal().string());
+    auto directory = read_directory({node, list->what}, folder);
+    if (!directory)
+      errors.push_back(std::move(directory.error()));
+    else
+      directories.push_back(*std::move(directory));
   }
   config.directories = {std::move(directories), list->node.place()};
-  return {};
 }
 
-Result<void> read_default(const Item& item, Config& config) {
+void read_default(const Item& item, Config& config, Errors& errors) {
   if (item.node.kind == Kind::null) {
     config.default_backend = {std::nullopt, item.node.place()};
-    return {};
+  } else {
+    put(config.default_backend, read_name(item), item.node, errors);
   }
-  return put(config.default_backend, read_name(item), item.node);
 }
 
-// One policy over what config holds already.
-Result<void> read_layer(std::string_view text, const std::string& file, Config& config) {
-  auto document = yaml::parse(text, file);
-  if (!document) return tl::unexpected(document.error());
+// One policy over what config holds already. What has no error is taken even where something else has one.
+void read_layer(std::string_view text, const std::string& file, Config& config, Errors& errors) {
+  const auto document = yaml::parse(text, file);
+  if (!document) return errors.push_back(document.error());
   const Node& root = document->root;
-  Result<void> done = yaml::only_keys(
-      root, {"schema", "plugins", "threads", "staging", "backends", "unlisted", "default", "rules", "on_fallback"}, "");
-  if (!done) return done;
-  if (const auto schema = item(root, "schema", "")) {
-    if (auto read = read_integer(*schema, 1, 1); !read)
-      return yaml::wrong(schema->node, "schema", "1, the schema that this runtime reads");
-  }
-  if (const auto plugins = item(root, "plugins", "")) done = read_plugins(plugins->node, file, config);
-  if (const auto threads = item(root, "threads", ""); done && threads) {
-    done = put(config.threads, read_integer(*threads, 0, 1024), threads->node);
-  }
-  if (const auto staging = item(root, "staging", ""); done && staging) {
-    done = put(config.staging, read_choice(*staging, {"never", "allow"}), staging->node);
-  }
-  if (const auto backends = item(root, "backends", ""); done && backends) done = read_backends(backends->node, config);
-  if (const auto unlisted = item(root, "unlisted", ""); done && unlisted) {
-    done = put(config.unlisted, read_choice(*unlisted, {"deny", "allow"}), unlisted->node);
-  }
-  if (const auto name = item(root, "default", ""); done && name) done = read_default(*name, config);
-  if (const auto rules = item(root, "rules", ""); done && rules) done = read_rules(rules->node, config);
-  if (const auto on_fallback = item(root, "on_fallback", ""); done && on_fallback) {
-    done = put(config.on_fallback, read_choice(*on_fallback, {"allow", "warn", "error"}), on_fallback->node);
-  }
-  return done;
+  yaml::only_keys(
+      root, {"schema", "plugins", "threads", "staging", "backends", "unlisted", "default", "rules", "on_fallback"}, "",
+      errors);
+  if (const auto schema = item(root, "schema", ""); schema && !read_integer(*schema, 1, 1))
+    errors.push_back(yaml::wrong(schema->node, "schema", "1, the schema that this runtime reads").value());
+  if (const auto plugins = item(root, "plugins", "")) read_plugins(*plugins, file, config, errors);
+  if (const auto threads = item(root, "threads", ""))
+    put(config.threads, read_integer(*threads, 0, 1024), threads->node, errors);
+  if (const auto staging = item(root, "staging", ""))
+    put(config.staging, read_choice(*staging, {"never", "allow"}), staging->node, errors);
+  if (const auto backends = item(root, "backends", "")) read_backends(*backends, config, errors);
+  if (const auto unlisted = item(root, "unlisted", ""))
+    put(config.unlisted, read_choice(*unlisted, {"deny", "allow"}), unlisted->node, errors);
+  if (const auto name = item(root, "default", "")) read_default(*name, config, errors);
+  if (const auto rules = item(root, "rules", "")) read_rules(*rules, config, errors);
+  if (const auto on_fallback = item(root, "on_fallback", ""))
+    put(config.on_fallback, read_choice(*on_fallback, {"allow", "warn", "error"}), on_fallback->node, errors);
 }
 
 std::vector<std::string> split(std::string_view text, char separator) {
@@ -356,13 +358,18 @@ std::string switched_off(const Config& config, std::string_view backend) {
   return "";
 }
 
-Result<Config> read_config(std::string_view text, const std::string& file, const Environment& environment) {
+Result<Config> read_config(std::string_view text, const std::string& file, const Environment& environment,
+                           Errors* errors) {
   Config config;
-  if (auto read = read_layer(builtin_policy(), "built-in policy", config); !read) return tl::unexpected(read.error());
-  if (!text.empty()) {
-    if (auto read = read_layer(text, file, config); !read) return tl::unexpected(read.error());
+  Errors found;
+  read_layer(builtin_policy(), "built-in policy", config, found);
+  if (!text.empty()) read_layer(text, file, config, found);
+  if (auto applied = apply_environment(environment, config); !applied) found.push_back(applied.error());
+  if (!found.empty()) {
+    Error first = found.front();
+    if (errors != nullptr) *errors = std::move(found);
+    return tl::unexpected(std::move(first));
   }
-  if (auto applied = apply_environment(environment, config); !applied) return tl::unexpected(applied.error());
   lint(config);
   return config;
 }

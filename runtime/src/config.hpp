@@ -75,7 +75,9 @@ std::string switched_off(const Config& config, std::string_view backend);
 // merges by backend and key; lists, only and options replace. The environment comes last, and an empty variable is no
 // variable. Relative directories are relative to the folder in file, so a file without one (policy text) allows
 // absolute ones only. Errors: INVALID_ARGUMENT, "file:line:column: what was found, what was expected" (an unknown key
-// names the nearest).
-Result<Config> read_config(std::string_view text, const std::string& file, const Environment& environment);
+// names the nearest). The first one is what is returned; `errors` gets all that can be found independently of each other,
+// in the order in which keys are read. Of text that is no YAML there is one.
+Result<Config> read_config(std::string_view text, const std::string& file, const Environment& environment,
+                           Errors* errors = nullptr);
 
 }  // namespace attnrt::core

@@ -227,14 +227,17 @@ Result<Constraint> parse_constraint(const yaml::Node& key, const yaml::Node& con
   return constraint;
 }
 
-Result<Constraints> parse_constraints(const yaml::Node& map, std::string_view where) {
+Constraints parse_constraints(const yaml::Node& map, std::string_view where, Errors& errors) {
   Constraints constraints;
-  if (map.kind == yaml::Kind::null) return constraints;
-  if (map.kind != yaml::Kind::map) return yaml::wrong(map, where, "a map of conditions");
+  const bool nothing = map.kind == yaml::Kind::null;
+  if (!nothing && map.kind != yaml::Kind::map) errors.push_back(yaml::wrong(map, where, "a map of conditions").value());
   for (size_t i = 0; i < map.keys.size(); ++i) {
     auto constraint = parse_constraint(map.keys[i], map.items[i]);
-    if (!constraint) return tl::unexpected(constraint.error());
-    constraints.push_back(*std::move(constraint));
+    if (constraint) {
+      constraints.push_back(*std::move(constraint));
+    } else {
+      errors.push_back(std::move(constraint.error()));
+    }
   }
   return constraints;
 }

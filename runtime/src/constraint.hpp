@@ -43,8 +43,8 @@ Result<Constraint> parse_constraint(const yaml::Node& key, const yaml::Node& con
 // What this runtime does not know of the entry: its key, a key of {min, ...}, the word of {equals: word}; "" if
 // nothing.
 std::string unknown_part(const yaml::Node& key, const yaml::Node& condition);
-// A map of them.
-Result<Constraints> parse_constraints(const yaml::Node& map, std::string_view where);
+// A map of them: those that could be read, and an error for each of the others.
+Constraints parse_constraints(const yaml::Node& map, std::string_view where, Errors& errors);
 
 // Every refusal, in the order of the constraints.
 std::vector<std::string> refusals(const Constraints& constraints, const Problem& problem, std::string_view arch);

@@ -121,6 +121,13 @@ extern "C" void host_log(void* self, int32_t severity, const char* text) {
 
 }  // namespace
 
+std::string device_text(const Device& device) {
+  std::string text = device_name(device.type);
+  if (device.type != ATTNRT_DEVICE_CPU) text += fmt::format(":{}", device.id);
+  if (!device.arch.empty()) text += " " + device.arch;
+  return text;
+}
+
 const void* Backend::extension(const char* id) const {
   if (!ATTNRT_HAS(table_, attnrt_plugin, get_extension) || table_->get_extension == nullptr) return nullptr;
   const void* found = nullptr;

@@ -20,6 +20,9 @@ struct Services {
   std::unique_ptr<Threads> threads;
   std::function<void(int32_t severity, const std::string& text)> log;
   std::atomic<int32_t> log_level = ATTNRT_LOG_WARNING;  // below it, what goes to stderr is dropped
+
+  // To be asked before a debug line is put together: it costs nothing where nobody reads it.
+  bool debugs() const { return log_level.load(std::memory_order_relaxed) <= ATTNRT_LOG_DEBUG; }
 };
 
 struct Device {
@@ -28,6 +31,8 @@ struct Device {
   std::string arch, name;
   int64_t total_memory_bytes = 0;
 };
+
+std::string device_text(const Device& device);  // cpu, rocm:0 gfx1100
 
 using Options = std::vector<std::pair<std::string, std::string>>;
 

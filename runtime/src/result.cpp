@@ -16,6 +16,23 @@ const char* status_name(attnrt_status status) {
   }
 }
 
+std::string one_line(std::string_view text) {
+  std::string line;
+  for (const char letter : text) {
+    const auto byte = static_cast<unsigned char>(letter);
+    if (letter == '\n') {
+      line += "\\n";
+    } else if (letter == '\t') {
+      line += "\\t";
+    } else if (byte < 0x20 || byte == 0x7F) {
+      line += fmt::format("\\x{:02x}", byte);
+    } else {
+      line += letter;
+    }
+  }
+  return line;
+}
+
 std::string shown(std::string_view text) {
   constexpr size_t limit = 60;
   if (text.empty()) return "\"\"";

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <tl/expected.hpp>
 #include <utility>
+#include <vector>
 
 namespace attnrt::core {
 
@@ -15,6 +16,8 @@ struct Error {
   attnrt_status code = ATTNRT_INTERNAL;
   std::string message;  // where, what was found, what was expected, what to do
 };
+
+using Errors = std::vector<Error>;  // found independently of each other
 
 template <class T>
 using Result = tl::expected<T, Error>;
@@ -29,5 +32,8 @@ const char* status_name(attnrt_status status);
 
 // Foreign text as it may stand in a one-line message: unprintable bytes escaped, cut after 60 characters, "" if empty.
 std::string shown(std::string_view text);
+
+// Text as one line that a terminal shows as it is: control characters and line ends become \n, \t or \xNN.
+std::string one_line(std::string_view text);
 
 }  // namespace attnrt::core

@@ -54,7 +54,7 @@ std::vector<std::string> split_path(const std::string& path) {
 
 void log_to_stderr(int32_t severity, const std::string& text) {
   static constexpr const char* kNames[] = {"debug", "info", "warning", "error"};
-  std::fprintf(stderr, "attnrt: %s: %s\n", kNames[std::clamp(severity, 0, 3)], text.c_str());
+  std::fprintf(stderr, "attnrt: %s: %s\n", kNames[std::clamp(severity, 0, 3)], one_line(text).c_str());
 }
 
 std::shared_ptr<Services> make_services(const RuntimeOptions& options, const Config& config) {
@@ -91,17 +91,80 @@ bool serves(const Device& device, const Problem& problem, bool staging) {
   return device.type == ATTNRT_DEVICE_CPU || device.id == problem.device_id;
 }
 
+bool fits_arch(const Device& device, const std::string& arch) {
+  return arch.empty() || device.type == ATTNRT_DEVICE_CPU || arch_matches(arch, device.arch);
+}
+
+// The device that the problem asks for is in this machine: then a backend that reports none has none, and its manifest
+// does not stand in for it.
+bool is_here(const Snapshot& snapshot, const Problem& problem, const std::string& arch) {
+  if (problem.device_type == ATTNRT_DEVICE_CPU) return true;
+  for (const auto& entry : snapshot.entries) {
+    const auto& plugin = *entry->plugin;
+    if (!plugin.fault.empty() || !names_device(*plugin.manifest, device_name(problem.device_type))) continue;
+    if (!switched_off(*snapshot.config, plugin.manifest->name).empty()) continue;
+    snapshot.load(*entry);
+    if (!entry->backend) continue;
+    for (const Device& device : entry->backend->devices()) {
+      const bool same = device.type == problem.device_type && device.id == problem.device_id;
+      if (same && fits_arch(device, arch)) return true;
+    }
+  }
+  return false;
+}
+
+// "cpu 1.0.0, sha256 0123456789ab": as much of the hash as tells files apart.
+std::string identity(const FoundPlugin& plugin) {
+  return fmt::format("{} {}, sha256 {}", plugin.manifest->name, plugin.manifest->version_text,
+                     plugin.hash.substr(0, 12));
+}
+
+void debug_found(const Snapshot& snapshot, const Discovery& found) {
+  const auto say = [&](const std::string& text) { snapshot.services->log(ATTNRT_LOG_DEBUG, text); };
+  say("config: " + (snapshot.policy_file.empty() ? "built-in policy" : "policy " + snapshot.policy_file));
+  for (const auto& directory : snapshot.directories)
+    say(fmt::format("discover: directory {} ({})", directory, snapshot.directories_origin));
+  for (const auto& plugin : found.plugins)
+    say(fmt::format("discover: {}: {}", plugin->path, plugin->fault.empty() ? identity(*plugin) : plugin->fault));
+}
+
+void debug_loaded(const Snapshot& snapshot, const Backend& backend) {
+  std::vector<std::string> devices;
+  for (const Device& device : backend.devices()) devices.push_back(device_text(device));
+  const std::string with =
+      devices.empty() ? "no device: " + backend.no_devices_because() : fmt::format("{}", fmt::join(devices, ", "));
+  const FoundPlugin& plugin = backend.plugin();
+  snapshot.services->log(ATTNRT_LOG_DEBUG, fmt::format("load: {}: {}; {}", plugin.path, identity(plugin), with));
+}
+
+void debug_decision(const Services& services, const Decision& decision) {
+  std::string text = decision.message;
+  if (const Verdict* winner = decision.winner()) {
+    const Manifest& manifest = *winner->candidate.plugin->manifest;
+    text = fmt::format("select: {} {} on {}: {}", manifest.name, manifest.version_text,
+                       device_text(winner->candidate.device), decision.why);
+  }
+  services.log(ATTNRT_LOG_DEBUG, fmt::format("{}; for {}", text, describe(decision.problem)));
+}
+
+void debug_plan(const Services& services, const Plan& plan) {
+  services.log(ATTNRT_LOG_DEBUG, fmt::format("plan: {} {} on {}: kernel {}, workspace {} bytes; for {}",
+                                             plan.backend_name(), plan.version(), device_text(plan.device()),
+                                             plan.kernel(), plan.workspace_bytes(), describe(plan.problem())));
+}
+
 }  // namespace
 
-void Snapshot::load(Entry& entry) const {
+void Snapshot::load(Entry& entry, bool warn) const {
   std::call_once(entry.once, [&] {
     auto loaded = core::load(entry.plugin, entry.options, services, config->load_by_path.value);
     if (loaded) {
       entry.backend = std::move(*loaded);
+      if (services->debugs()) debug_loaded(*this, *entry.backend);
     } else {
       entry.fault = loaded.error().message;
       entry.failed = true;
-      services->log(ATTNRT_LOG_WARNING, fmt::format("load: {}: {}", entry.plugin->path, entry.fault));
+      if (warn) services->log(ATTNRT_LOG_WARNING, fmt::format("load: {}: {}", entry.plugin->path, entry.fault));
     }
   });
 }
@@ -148,6 +211,7 @@ Result<std::shared_ptr<Snapshot>> Runtime::take_snapshot(const Snapshot* previou
   snapshot->services = same_threads ? previous->services : make_services(options_, *snapshot->config);
 
   Discovery found = discover(snapshot->directories);
+  if (snapshot->services->debugs()) debug_found(*snapshot, found);
   for (const auto& warnings : {snapshot->config->warnings, found.warnings}) {
     for (const auto& warning : warnings) snapshot->services->log(ATTNRT_LOG_WARNING, warning);
   }
@@ -191,7 +255,7 @@ void Runtime::adopt(std::shared_ptr<const Snapshot> next) {
   snapshot_.swap(next);
 }
 
-std::vector<PluginRow> Runtime::plugins() const {
+std::vector<PluginRow> Runtime::plugins(bool warn) const {
   const auto snapshot = this->snapshot();
   std::vector<PluginRow> rows;
   for (const auto& entry : snapshot->entries) {
@@ -201,7 +265,7 @@ std::vector<PluginRow> Runtime::plugins() const {
       if (!row.reason.empty()) row.state = "disabled";
     }
     if (row.reason.empty()) {
-      snapshot->load(*entry);
+      snapshot->load(*entry, warn);
       row.reason = entry->fault;
       if (entry->backend) {
         row.devices = entry->backend->devices();
@@ -217,6 +281,7 @@ std::vector<PluginRow> Runtime::plugins() const {
 Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& problem, const std::string& arch,
                                   const Call& call, bool suppose) const {
   const Config& config = *snapshot.config;
+  const bool may_suppose = suppose && !is_here(snapshot, problem, arch);
   std::vector<Candidate> candidates;
   std::vector<Bystander> bystanders;
   for (const auto& entry : snapshot.entries) {
@@ -247,13 +312,12 @@ Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& probl
     }
     bool present = false;
     for (const Device& device : entry->backend->devices()) {
-      if (!serves(device, problem, config.staging.value)) continue;
-      if (!arch.empty() && device.type != ATTNRT_DEVICE_CPU && !arch_matches(arch, device.arch)) continue;
+      if (!serves(device, problem, config.staging.value) || !fits_arch(device, arch)) continue;
       candidates.push_back({plugin, entry->backend, device});
       present = true;
     }
     if (present) continue;
-    if (suppose && named) {
+    if (may_suppose && named) {
       candidates.push_back({plugin, nullptr, supposed});
     } else {
       const std::string& why = entry->backend->no_devices_because();
@@ -271,6 +335,7 @@ std::shared_ptr<const Decision> Runtime::decide(const Problem& problem, const Ca
   auto decision = std::make_shared<const Decision>(decide_uncached(*snapshot, problem, "", call, false));
   const bool warn = !decision->fallback.empty() && snapshot->config->on_fallback.value == OnFallback::warn;
   const bool first = decisions_->insert(snapshot, problem, call, decision);
+  if (first && snapshot->services->debugs()) debug_decision(*snapshot->services, *decision);
   if (warn && first) {
     snapshot->services->log(ATTNRT_LOG_WARNING,
                             fmt::format("select: fell back from {}; for {}", decision->fallback, describe(problem)));
@@ -297,6 +362,7 @@ Result<Runtime::Placed> Runtime::plan_from(const Decision& decision, size_t firs
     }
     if (plan) {
       plans_made_.fetch_add(1, std::memory_order_relaxed);
+      if (const auto services = snapshot()->services; services->debugs()) debug_plan(*services, **plan);
       return Placed{std::move(*plan), at};
     }
     if (!may_fail_over(plan.error().code, decision, at)) return tl::unexpected(plan.error());

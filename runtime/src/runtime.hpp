@@ -22,7 +22,7 @@ struct RuntimeOptions {
   std::optional<std::string> policy_path;  // absent: $ATTNRT_POLICY, else built-in
   std::optional<std::string> policy_text;
   std::optional<std::string> plugin_path;                              // directories separated by ':'
-  std::function<void(int32_t severity, const std::string& text)> log;  // empty: stderr, warnings and worse
+  std::function<void(int32_t severity, const std::string& text)> log;  // empty: stderr, ATTNRT_LOG (warning) and worse
   attnrt_parallel_for parallel_for = nullptr;
   void* parallel_self = nullptr;
 };
@@ -49,7 +49,7 @@ class Snapshot {
   std::vector<std::shared_ptr<Entry>> entries;
   std::shared_ptr<Services> services;
 
-  void load(Entry& entry) const;  // once, from any thread
+  void load(Entry& entry, bool warn = true) const;  // once, from any thread; warn: log why it could not be loaded
 };
 
 // One row of `attnrt list`.
@@ -67,11 +67,12 @@ class Runtime {
   ~Runtime();
 
   Result<void> reload();
-  std::vector<PluginRow> plugins() const;  // loads what is not loaded yet
+  // Loads what is not loaded yet. warn: what cannot be loaded is logged too, not only a row.
+  std::vector<PluginRow> plugins(bool warn = true) const;
 
   // Never fails: a problem that nothing supports is a Decision too. The pointer is shared with the cache.
   std::shared_ptr<const Decision> decide(const Problem& problem, const Call& call);
-  // As if a device of this arch were there (by manifests alone, where it is not).
+  // As if a device of this arch were there: by manifests alone where no backend has one. The cpu is always there.
   Decision explain(const Problem& problem, const std::string& arch, const Call& call) const;
 
   Result<std::unique_ptr<Plan>> plan(const Problem& problem, const Call& call);

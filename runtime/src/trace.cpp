@@ -11,8 +11,12 @@ namespace {
 
 using nlohmann::json;
 
-// Columns as wide as their widest cell; the last one is not padded.
-std::string table(const std::vector<std::vector<std::string>>& rows) {
+// Columns as wide as their widest cell; the last one is not padded. Names and reasons come from files and plugins: none
+// may end its row.
+std::string table(std::vector<std::vector<std::string>> rows) {
+  for (auto& row : rows) {
+    for (auto& cell : row) cell = one_line(cell);
+  }
   std::vector<size_t> widths;
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
@@ -36,13 +40,6 @@ std::string name_of(const FoundPlugin& plugin) {
   return plugin.manifest ? plugin.manifest->name + " " + plugin.manifest->version_text : plugin.path;
 }
 
-std::string device_text(const Device& device) {
-  std::string text = device_name(device.type);
-  if (device.type != ATTNRT_DEVICE_CPU) text += fmt::format(":{}", device.id);
-  if (!device.arch.empty()) text += " " + device.arch;
-  return text;
-}
-
 const char* answer_name(Answer answer) {
   switch (answer) {
     case Answer::yes: return "yes";
@@ -52,11 +49,14 @@ const char* answer_name(Answer answer) {
   return "not asked";
 }
 
+// Judged by its manifest alone, because its device is not here. Whom the policy left out was not judged at all.
+bool is_supposed(const Verdict& verdict) { return !verdict.candidate.backend && verdict.answer != Answer::not_asked; }
+
 std::string verdict_note(const Verdict& verdict, bool wins, const Decision& decision) {
   std::vector<std::string> notes = verdict.reasons;
   if (wins) notes.push_back(decision.why);
   if (verdict.answer == Answer::yes && verdict.staged) notes.emplace_back("tensors are copied there and back");
-  if (verdict.answer == Answer::yes && !verdict.candidate.backend) notes.emplace_back("by its manifest; not asked");
+  if (is_supposed(verdict)) notes.emplace_back("by its manifest; not asked");
   return joined(notes);
 }
 
@@ -72,7 +72,7 @@ json verdict_json(const Verdict& verdict, bool wins) {
           {"answer", answer_name(verdict.answer)},
           {"chosen", wins},
           {"staged", verdict.staged},
-          {"supposed", verdict.candidate.backend == nullptr},
+          {"supposed", is_supposed(verdict)},
           {"priority", verdict.rank.priority},
           {"reasons", verdict.reasons}};
 }
@@ -171,9 +171,9 @@ std::string decision_text(const Decision& decision) {
   } else {
     text += fmt::format("decision  none: {}\n", status_name(decision.status));
     const bool said_below = decision.status == ATTNRT_UNSUPPORTED && decision.fallback.empty();  // by every candidate
-    if (!said_below) text += fmt::format("          {}\n", decision.message);
+    if (!said_below) text += fmt::format("          {}\n", one_line(decision.message));
   }
-  if (!decision.fallback.empty()) text += fmt::format("fallback  passed over: {}\n", decision.fallback);
+  if (!decision.fallback.empty()) text += fmt::format("fallback  passed over: {}\n", one_line(decision.fallback));
   std::vector<std::vector<std::string>> rows = {{"backend", "device", "priority", "answer", "why"}};
   for (const auto& verdict : decision.verdicts) {
     const bool wins = &verdict == decision.winner();
@@ -216,7 +216,7 @@ json decision_json(const Decision& decision) {
 }
 
 std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>& rows) {
-  std::string text = fmt::format("plugins in {}\n", joined(snapshot.directories, ", "));
+  std::string text = fmt::format("plugins in {}\n", one_line(joined(snapshot.directories, ", ")));
   if (rows.empty()) return text + "  none\n";
   std::vector<std::vector<std::string>> cells = {{"name", "version", "abi", "devices", "state", "file", "reason"}};
   for (const auto& row : rows) {

@@ -313,18 +313,17 @@ Result<std::vector<std::string>> words(const Node& node, std::string_view what) 
   return result;
 }
 
-Result<void> only_keys(const Node& map, std::initializer_list<std::string_view> known, std::string_view where) {
-  if (map.kind == Kind::null) return {};
-  if (map.kind != Kind::map) return wrong(map, where.empty() ? "the document" : where, "a map");
+void only_keys(const Node& map, std::initializer_list<std::string_view> known, std::string_view where, Errors& errors) {
+  if (map.kind == Kind::null) return;
+  if (map.kind != Kind::map) errors.push_back(wrong(map, where.empty() ? "the document" : where, "a map").value());
   for (const Node& key : map.keys) {
     if (std::find(known.begin(), known.end(), key.text) != known.end()) continue;
     const std::string_view near = nearest(key.text, {known.begin(), known.size()});
     const std::string hint = near.empty() ? fmt::format("expected one of {}", fmt::join(known, ", "))
                                           : fmt::format("did you mean {}?", near);
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}{}{}: unknown key; {}", key.place(), where, where.empty() ? "" : ".",
-                shown(key.text), hint);
+    errors.push_back({ATTNRT_INVALID_ARGUMENT, fmt::format("{}: {}{}{}: unknown key; {}", key.place(), where,
+                                                           where.empty() ? "" : ".", shown(key.text), hint)});
   }
-  return {};
 }
 
 }  // namespace attnrt::core::yaml

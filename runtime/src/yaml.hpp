@@ -49,8 +49,8 @@ Result<bool> boolean(const Node& node, std::string_view what);  // true, false
 Result<std::string> word(const Node& node, std::string_view what);
 Result<std::vector<std::string>> words(const Node& node, std::string_view what);  // a list of scalars, or one scalar
 
-// The node is a map, or null (which is an empty map), and has no key but these; otherwise an error with the place and
-// the nearest known key. where: the map's own name in messages, "" at the top.
-Result<void> only_keys(const Node& map, std::initializer_list<std::string_view> known, std::string_view where);
+// The node is a map, or null (which is an empty map), and has no key but these; otherwise an error for each other key,
+// with its place and the nearest known one. where: the map's own name in messages, "" at the top.
+void only_keys(const Node& map, std::initializer_list<std::string_view> known, std::string_view where, Errors& errors);
 
 }  // namespace attnrt::core::yaml

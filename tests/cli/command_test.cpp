@@ -62,6 +62,26 @@ TEST_F(Command, ListOfTheInstalledWhateverItsName) {
   EXPECT_EQ(attnrt_in(directory, {"list"}, {}, nullptr, "attnrt").out, expected);
 }
 
+// What a row says is not said again on stderr; what no row says is, and other commands keep theirs.
+TEST_F(Command, ListWarnsOnlyOfWhatItsRowsDoNotSay) {
+  const std::string plugins = directory.text() + ":" + directory.text() + "/absent";
+  const Outcome list = attnrt({"list", "--plugins", plugins});
+  EXPECT_NE(list.out.find("its manifest says name fake_alias"), std::string::npos) << list.out;
+  EXPECT_EQ(list.err, "attnrt: warning: plugin directory " + directory.text() + "/absent: No such file or directory\n");
+  const Outcome explain = attnrt({"explain", "head_dim=64", "--plugins", plugins});
+  EXPECT_NE(explain.err.find("attnrt: warning: load: " + directory.text() + "/fake_other_name.so: "), std::string::npos)
+      << explain.err;
+}
+
+TEST_F(Command, NamesWithLineEndsStayInTheirLine) {
+  const fakes::Directory odd;
+  odd.write("two\nlines.so", "x");
+  const Outcome list = attnrt({"list", "--plugins", odd.text() + ":" + odd.text() + "/not\nhere"});
+  EXPECT_NE(list.out.find("two\\nlines.so"), std::string::npos) << list.out;
+  EXPECT_EQ(std::count(list.out.begin(), list.out.end(), '\n'), 3) << list.out;
+  EXPECT_EQ(std::count(list.err.begin(), list.err.end(), '\n'), 1) << list.err;
+}
+
 TEST_F(Command, ListOfNothing) {
   const fakes::Directory empty;
   const Outcome outcome = attnrt({"list", "--plugins", empty.text()});
@@ -93,9 +113,13 @@ TEST_F(Command, CheckPolicies) {
   directory.write("never.yaml", "schema: 1\nrules:\n  - {when: {head_dim: {min: 9, max: 3}}, deny: [cpu]}\n");
   directory.write("long.yaml", "# " + std::string(2 << 20, '-') + "\n");
   directory.write("empty.yaml", "");
+  directory.write("many.yaml",
+                  "staging: maybe\nrules:\n  - {when: {head_dim: wide, dtyp: f16}, prefer: [C]}\n  - word\nthread: 4\n"
+                  "backends: {cpu: {priority: high, enabld: true}}\nthreads: -1\n");
   expect_golden("check_good.txt", attnrt({"check", "good.yaml", "empty.yaml"}), 0);
   expect_golden("check_warning.txt", attnrt({"check", "never.yaml"}), 0);
-  const Words files = {"check", "good.yaml", "bad_key.yaml", "twice.yaml", "no_yaml.yaml", "never.yaml", "long.yaml"};
+  const Words files = {"check",        "good.yaml",  "bad_key.yaml", "twice.yaml",
+                       "no_yaml.yaml", "never.yaml", "long.yaml",    "many.yaml"};
   expect_golden("check.txt", attnrt(files), 1);
   Words json = files;
   json.emplace_back("--json");
@@ -121,6 +145,15 @@ TEST_F(Command, TheEnvironmentCountsAndOptionsWin) {
   std::map<std::string, std::string> elsewhere = {{"ATTNRT_PLUGIN_PATH", "/nowhere"}, {"ATTNRT_POLICY", "absent.yaml"}};
   EXPECT_EQ(attnrt({"explain", words, "--plugins", directory.text(), "--policy", "good.yaml"}, elsewhere).out,
             expected);
+
+  auto debugged = here;
+  debugged["ATTNRT_LOG"] = "debug";
+  const Outcome told = attnrt({"explain", words}, debugged);
+  EXPECT_EQ(told.out, expected);
+  EXPECT_NE(told.err.find("attnrt: debug: config: policy ./good.yaml\n"), std::string::npos) << told.err;
+  EXPECT_NE(told.err.find("attnrt: debug: load: " + directory.text() + "/fake_minimal.so: fake_minimal 1.0.0, sha256 "),
+            std::string::npos)
+      << told.err;
 
   auto forced = here;
   forced["ATTNRT_BACKEND"] = "fake_versions";

@@ -321,6 +321,13 @@ std::vector<Bad> bad_inputs() {
   replaced("lengths as numbers", "kv_lengths", f32, {1});
   replaced("lengths of another batch", "kv_lengths", int32, {2});
   replaced("offsets with four dimensions of q", "offsets_q", int32, {2});
+  with("packed q of one dimension",
+       [](Content& content) { content.add("q", f16, {8}).add("offsets_q", int32, {2}).add("offsets_kv", int32, {2}); },
+       {"--lse"});
+  with("packed q without heads", [](Content& content) {
+    content.add("q", f16, {3, 0, 8}).add("k", f16, {5, 2, 8}).add("v", f16, {5, 2, 16});
+    content.add("offsets_q", int32, {2}).add("offsets_kv", int32, {2});
+  });
   replaced("pages without lengths", "page_table", int32, {1, 1});
   replaced("expected of another shape", "expected", f64, {1, 3, 4, 8});
   replaced("expected in single precision", "expected", f32, {1, 3, 4, 16});

@@ -33,6 +33,7 @@ enum {
   FAULT_INPUT,            /* run: writes to q */
   FAULT_GAP,              /* run: writes past the end of out's last row */
   FAULT_PARTIAL,          /* run: leaves the last row of out as it was */
+  FAULT_UNWRITTEN,        /* run: writes nothing at all */
   FAULT_LEAK,             /* run: 0 * v of keys past kv_lengths joins the sum */
   FAULT_MASKED,           /* run: a row that sees nothing gives NaN */
   FAULT_BOUNDS,           /* run: takes the problem's bounds for the tensors' shape */

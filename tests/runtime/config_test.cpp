@@ -186,6 +186,52 @@ TEST(Config, ErrorsAreTheGoldenOnes) {
   EXPECT_TRUE(testing::matches_golden("config/errors.txt", lines));
 }
 
+// What is right is read, and what one mistake leads to is no second one.
+TEST(Config, EveryErrorIsFound) {
+  Errors errors;
+  const auto read = read_config(
+      "schema: 1\n"
+      "thread: 4\n"
+      "staging: maybe\n"
+      "plugins: {directories: [a, [b]], load: now, loads: path}\n"
+      "backends:\n"
+      "  cpu: {priorty: 3, enabled: yes, version: \"^1\", only: {head_dim: wide, dtyp: f16}, options: {a: [b]}}\n"
+      "  No: {priority: x}\n"
+      "  right: {priority: 7}\n"
+      "unlisted: no\n"
+      "rules:\n"
+      "  - {when: {seq_q: {max: few}, causal: 2}, prefer: [cpu, cpu, C]}\n"
+      "  - word\n"
+      "  - {whn: {}}\n"
+      "  - {name: nothing}\n"
+      "on_fallback: panic\n",
+      "policy.yaml", {}, &errors);
+  ASSERT_FALSE(read);
+  EXPECT_EQ(read.error().message, errors.front().message);
+  std::vector<std::string> lines;
+  for (const Error& error : errors) lines.push_back(error.message.substr(0, error.message.find(": found")));
+  EXPECT_THAT(
+      lines,
+      ElementsAre(
+          "policy.yaml:2:1: thread: unknown key; did you mean threads?",
+          "policy.yaml:4:45: plugins.loads: unknown key; did you mean load?", "policy.yaml:4:40: plugins.load",
+          "policy.yaml:4:25: plugins.directories", "policy.yaml:4:28: plugins.directories", "policy.yaml:3:10: staging",
+          "policy.yaml:6:9: backends.cpu.priorty: unknown key; did you mean priority?",
+          "policy.yaml:6:30: backends.cpu.enabled", "policy.yaml:6:44: backends.cpu.version",
+          "policy.yaml:6:67: head_dim", "policy.yaml:6:73: dtyp: unknown key; did you mean dtype?",
+          "policy.yaml:6:98: backends.cpu.options.a", "policy.yaml:7:3: backends",
+          "policy.yaml:7:18: backends.No.priority", "policy.yaml:9:11: unlisted", "policy.yaml:11:26: seq_q.max",
+          "policy.yaml:11:40: causal", "policy.yaml:11:58: rules[1].prefer", "policy.yaml:11:63: rules[1].prefer",
+          "policy.yaml:12:5: rules[2]", "policy.yaml:13:6: rules[3].whn: unknown key; did you mean when?",
+          "policy.yaml:14:5: rules[4]", "policy.yaml:15:14: on_fallback"));
+}
+
+TEST(Config, ErrorsOfTextThatIsNoYamlAreOne) {
+  Errors errors;
+  EXPECT_FALSE(read_config("thread: 4\na: [1\n", "policy.yaml", {}, &errors));
+  EXPECT_EQ(errors.size(), 1U);
+}
+
 TEST(Config, WarningsAreTheGoldenOnes) {
   std::string lines;
   for (const auto& path : golden_inputs(true)) {

@@ -13,7 +13,10 @@ using ::testing::HasSubstr;
 Result<Constraints> parse(std::string_view text) {
   const auto document = yaml::parse(text, "p.yaml");
   if (!document) return tl::unexpected(document.error());
-  return parse_constraints(document->root, "when");
+  Errors errors;
+  auto constraints = parse_constraints(document->root, "when", errors);
+  if (!errors.empty()) return tl::unexpected(errors.front());
+  return constraints;
 }
 
 std::string refusal(std::string_view condition, std::string_view words) {

@@ -5,11 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "run.hpp"
 #include "support/tensors.hpp"
 #include "support/world.hpp"
+#include "trace.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -17,11 +19,13 @@ namespace {
 using namespace support;
 using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
+using ::testing::StartsWith;
 
 const Problem kAny = checked(Attention({.seq_q = 2, .seq_kv = 3}).problem);
 
@@ -185,6 +189,80 @@ TEST(Explain, AsksARealDeviceOfThatArch) {
   problem.device_type = ATTNRT_DEVICE_ROCM;
   EXPECT_FALSE(world->explain(problem, "gfx1100", {}).supposed);
   EXPECT_FALSE(world->explain(problem, "", {}).supposed);
+}
+
+// What reports no device has none, whatever its manifest says: the cpu is in every machine, and a device that another
+// backend has is in this one.
+TEST(Explain, SupposesNoDeviceThatIsHere) {
+  const World world({"fake_no_devices", "fake_full", "fake_rocm_none", "fake_rocm"});
+  for (const int32_t type : {ATTNRT_DEVICE_CPU, ATTNRT_DEVICE_ROCM}) {
+    Problem problem = kAny;
+    problem.device_type = type;
+    const Decision decision = world->explain(problem, "", {});
+    ASSERT_NE(decision.winner(), nullptr) << decision.message;
+    EXPECT_FALSE(decision.supposed);
+    EXPECT_EQ(decision.verdicts.size(), 1U) << "one backend has the device";
+    EXPECT_EQ(decision_json(decision)["chosen"], type == ATTNRT_DEVICE_CPU ? "fake_full" : "fake_rocm");
+    EXPECT_THAT(decision_text(decision), HasSubstr("no device: no fake device is plugged in"));
+    EXPECT_THAT(decision_text(decision), Not(HasSubstr("by its manifest")));
+  }
+  const World alone({"fake_no_devices"});
+  EXPECT_EQ(alone->explain(kAny, "", {}).winner(), nullptr);
+}
+
+TEST(Explain, SaysWhoIsJudgedByItsManifestAlone) {
+  const World world({"fake_rocm_none", "fake_rocm_other", "fake_minimal"},
+                    "backends: {fake_minimal: {enabled: false}}\n");
+  Problem problem = kAny;
+  problem.device_type = ATTNRT_DEVICE_ROCM;
+  const Decision decision = world->explain(problem, "gfx1100", {});
+  EXPECT_TRUE(decision.supposed);
+  EXPECT_THAT(decision_text(decision), HasSubstr("by its manifest, that device is not here"));
+  EXPECT_THAT(decision_text(decision), HasSubstr("arch gfx1100 is not gfx942; by its manifest; not asked"));
+  const auto json = decision_json(decision);
+  for (const auto& candidate : json["candidates"]) EXPECT_TRUE(candidate["supposed"]) << candidate;
+  EXPECT_EQ(json["candidates"].size(), 2U);
+
+  const auto disabled = decision_json(world->explain(kAny, "", {}));
+  ASSERT_EQ(disabled["candidates"].size(), 1U);
+  EXPECT_EQ(disabled["candidates"][0]["answer"], "not asked");
+  EXPECT_FALSE(disabled["candidates"][0]["supposed"]) << "the policy left it out, its device is here";
+}
+
+// ---- the debug log ----
+
+TEST(DebugLog, SaysWhatIsFoundLoadedDecidedAndPlannedOnce) {
+  const support::Variable level("ATTNRT_LOG", "debug");
+  World world({"fake_full", "fake_abi_2", "fake_no_devices"});
+  const std::string directory = world.plugins.text();
+  EXPECT_THAT(world.log(),
+              ElementsAre("0: config: policy " + world.policy_file(), "0: discover: directory " + directory + " (call)",
+                          AllOf(StartsWith("0: discover: " + directory + "/fake_abi_2.so: "),
+                                HasSubstr("is built for plugin ABI 2")),
+                          ContainsRegex("/fake_full.so: fake_full 1.0.0, sha256 [0-9a-f]{12}$"),
+                          ContainsRegex("/fake_no_devices.so: fake_no_devices 1.0.0, sha256 ")));
+  world.clear_log();
+  ASSERT_TRUE(world->plan(kAny, {}));
+  EXPECT_THAT(world.log(),
+              ElementsAre(ContainsRegex("^0: load: .*/fake_full.so: fake_full 1.0.0, sha256 [0-9a-f]{12}; cpu$"),
+                          ContainsRegex("/fake_no_devices.so: .*; no device: no fake device is plugged in$"),
+                          ContainsRegex("^0: select: fake_full 1.0.0 on cpu: priority .*; for device=cpu dtype="),
+                          ContainsRegex("^0: plan: fake_full 1.0.0 on cpu: kernel fake_attention, workspace 256 bytes; "
+                                        "for device=cpu dtype=")));
+  world.clear_log();
+  ASSERT_TRUE(world->decide(kAny, {})->winner());
+  EXPECT_THAT(world.log(), IsEmpty()) << "a decision that is known is not told again";
+  Problem impossible = kAny;
+  impossible.head_dim = impossible.head_dim_v = 300;
+  EXPECT_EQ(world->decide(impossible, {})->winner(), nullptr);
+  EXPECT_THAT(world.log(), ElementsAre(AllOf(StartsWith("0: select: no backend supports the problem: "),
+                                             HasSubstr("; for device=cpu"), HasSubstr("head_dim=300"))));
+}
+
+TEST(DebugLog, IsSilentUnlessItIsAskedFor) {
+  World world({"fake_full"});
+  ASSERT_TRUE(world->plan(kAny, {}));
+  EXPECT_THAT(world.log(), IsEmpty());
 }
 
 // ---- reload ----

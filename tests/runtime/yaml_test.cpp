@@ -180,14 +180,20 @@ TEST(Yaml, ReadsWords) {
 
 TEST(Yaml, UnknownKeysNameTheNearest) {
   const auto keys = [](std::string_view text, std::string_view where) {
-    const auto read = only_keys(document(text).root, {"priority", "enabled", "version"}, where);
-    return read ? std::string("accepted") : read.error().message;
+    Errors errors;
+    only_keys(document(text).root, {"priority", "enabled", "version"}, where, errors);
+    std::string texts;
+    for (const Error& error : errors) texts += (texts.empty() ? "" : "\n") + error.message;
+    return errors.empty() ? "accepted" : texts;
   };
   EXPECT_EQ(keys("priority: 1\nenabled: true", "b"), "accepted");
   EXPECT_EQ(keys("", "b"), "accepted");
   EXPECT_EQ(keys("enabled: 1\npriorty: 3", "backends.cpu"),
             "p.yaml:2:1: backends.cpu.priorty: unknown key; did you mean priority?");
   EXPECT_EQ(keys("zzz: 3", ""), "p.yaml:1:1: zzz: unknown key; expected one of priority, enabled, version");
+  EXPECT_EQ(keys("enabld: 1\nenabled: 1\n? priorty\n", ""),
+            "p.yaml:1:1: enabld: unknown key; did you mean enabled?\n"
+            "p.yaml:3:3: priorty: unknown key; did you mean priority?");
   EXPECT_EQ(keys("3", "backends.cpu"), "p.yaml:1:1: backends.cpu: found 3, expected a map");
   EXPECT_EQ(keys("\"a\\nb\\e\": 3", ""),
             "p.yaml:1:1: a\\nb\\x1b: unknown key; expected one of priority, enabled, version");
