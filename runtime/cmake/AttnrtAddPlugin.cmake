@@ -8,11 +8,12 @@
 #   [VERSION <semver>]  the plugin's own
 #   MANIFEST <file>     embedded as ELF section .attnrt_manifest; editing it links again
 #   SOURCES <file>...   C or C++ (a project of LANGUAGES C alone will do)
+#   [DEVICES <kind>...] the kinds of device that this build serves: cpu, rocm, cuda
 #   [ARCHS <arch>...]   the device architectures that this build compiled
 #   [TARGET <target>]   the CMake target's name, where <name> is taken; default <name>
 #   [INSTALL])          into <libdir>/attnrt/plugins, where libattnrt looks by default
 #
-# One source of truth: name, version, abi and archs may stand in the manifest or in the call. What the manifest leaves out
+# One source of truth: name, version, abi, devices and archs may stand in the manifest or in the call. What the manifest leaves out
 # is written into the embedded copy; what stands in both must agree, or configuring fails. The sources get
 # ATTNRT_PLUGIN_NAME and ATTNRT_PLUGIN_VERSION as string literals for the first fields of attnrt_plugin.
 #
@@ -28,7 +29,7 @@ include_guard(GLOBAL)
 include(GNUInstallDirs)
 
 function(attnrt_add_plugin)
-  cmake_parse_arguments(PARSE_ARGV 0 arg "INSTALL" "NAME;VERSION;MANIFEST;TARGET" "SOURCES;ARCHS")
+  cmake_parse_arguments(PARSE_ARGV 0 arg "INSTALL" "NAME;VERSION;MANIFEST;TARGET" "SOURCES;DEVICES;ARCHS")
   foreach(required NAME MANIFEST SOURCES)
     if(NOT arg_${required})
       message(FATAL_ERROR "attnrt_add_plugin: ${required} is missing")
@@ -44,7 +45,8 @@ function(attnrt_add_plugin)
     set(arg_TARGET ${arg_NAME})
   endif()
 
-  attnrt_complete_manifest(embedded version ${arg_TARGET} ${arg_MANIFEST} "${arg_NAME}" "${arg_VERSION}" "${arg_ARCHS}")
+  attnrt_complete_manifest(embedded version ${arg_TARGET} ${arg_MANIFEST} "${arg_NAME}" "${arg_VERSION}" "${arg_DEVICES}"
+    "${arg_ARCHS}")
   add_library(${arg_TARGET} MODULE ${arg_SOURCES})
   attnrt_embed_manifest(${arg_TARGET} ${embedded})
   target_link_libraries(${arg_TARGET} PRIVATE attnrt::plugin)
@@ -95,16 +97,18 @@ __asm__(
 endfunction()
 
 # The manifest with the lines that the build knows; internal. Gives the file to embed, and the version.
-function(attnrt_complete_manifest out_file out_version target manifest name version archs)
+function(attnrt_complete_manifest out_file out_version target manifest name version devices archs)
   get_filename_component(manifest ${manifest} ABSOLUTE)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${manifest})
   file(READ ${manifest} text)
-  string(JOIN ", " archs ${archs})
-  if(archs)
-    set(archs "[${archs}]")
-  endif()
+  foreach(list devices archs)
+    string(JOIN ", " ${list} ${${list}})
+    if(${list})
+      set(${list} "[${${list}}]")
+    endif()
+  endforeach()
   set(written "")
-  foreach(key name version abi archs)
+  foreach(key name version abi devices archs)
     set(given "${${key}}")
     if(key STREQUAL "abi")
       set(given 1)  # attnrt_plugin_v1

@@ -1,0 +1,223 @@
+// kernels/hip/gpu.hpp: one set of names into three platforms: AMD (HIP), NVIDIA (CUDA), and a workgroup on the CPU
+//
+// The only file that knows the platform. Device code here needs no vendor header and no device library: on AMD it is clang's
+// HIP language with compiler builtins alone, on NVIDIA nvcc with inline PTX. On the host (GPU_ON_HOST) the threads of a
+// workgroup are fibers (kernels/hip/host.hpp), so that the same kernels run, and are checked, where there is no GPU.
+//
+//   GPU_DEVICE                        a device function, inlined
+//   GPU_KERNEL(threads, per_unit)     an entry point; per_unit: workgroups that should fit one multiprocessor (a hint)
+#pragma once
+
+#include <stdint.h>
+
+#if defined(__CUDACC__)
+#define GPU_NVIDIA 1
+#elif defined(__HIP__)
+#define GPU_AMD 1
+#define __host__ __attribute__((host))
+#define __device__ __attribute__((device))
+#define __global__ __attribute__((global))
+#define __shared__ __attribute__((shared))
+#else
+#define GPU_ON_HOST 1
+#include "kernels/hip/host.hpp"
+#endif
+
+#if defined(GPU_ON_HOST)
+#define GPU_DEVICE inline
+#define GPU_KERNEL(threads, per_unit) inline void
+#define GPU_UNROLL
+#elif defined(GPU_NVIDIA)
+#define GPU_DEVICE __device__ __forceinline__
+#define GPU_KERNEL(threads, per_unit) extern "C" __global__ void __launch_bounds__(threads, per_unit)
+#define GPU_UNROLL _Pragma("unroll")
+#else
+#define GPU_DEVICE __device__ __attribute__((always_inline)) inline
+#define GPU_KERNEL(threads, per_unit) \
+  extern "C" __global__ __attribute__((amdgpu_flat_work_group_size(threads, threads))) void
+#define GPU_UNROLL _Pragma("unroll")
+#endif
+
+namespace gpu {
+
+inline constexpr float kInfinity = __builtin_inff();
+
+// 16 bytes, the widest load.
+struct alignas(16) Bits128 {
+  uint32_t word[4];
+};
+struct alignas(8) Bits64 {
+  uint32_t word[2];
+};
+
+#if defined(GPU_AMD)
+template <int N>
+using Floats = float __attribute__((ext_vector_type(N)));
+#else
+template <int N>
+struct Floats {
+  float element[N];
+  GPU_DEVICE float& operator[](int i) { return element[i]; }
+  GPU_DEVICE float operator[](int i) const { return element[i]; }
+};
+#endif
+
+// ---- Where a thread stands. ----
+#if defined(GPU_ON_HOST)
+inline uint32_t thread() { return host::current().thread; }
+inline uint32_t block_x() { return host::current().block[0]; }
+inline uint32_t block_y() { return host::current().block[1]; }
+inline uint32_t block_z() { return host::current().block[2]; }
+inline uint32_t grid_y() { return host::current().grid[1]; }
+inline int uniform(int value) { return value; }
+#elif defined(GPU_NVIDIA)
+GPU_DEVICE uint32_t thread() { return threadIdx.x; }
+GPU_DEVICE uint32_t block_x() { return blockIdx.x; }
+GPU_DEVICE uint32_t block_y() { return blockIdx.y; }
+GPU_DEVICE uint32_t block_z() { return blockIdx.z; }
+GPU_DEVICE uint32_t grid_y() { return gridDim.y; }
+GPU_DEVICE int uniform(int value) { return __shfl_sync(0xFFFFFFFFu, value, 0); }
+#else
+GPU_DEVICE uint32_t thread() { return __builtin_amdgcn_workitem_id_x(); }
+GPU_DEVICE uint32_t block_x() { return __builtin_amdgcn_workgroup_id_x(); }
+GPU_DEVICE uint32_t block_y() { return __builtin_amdgcn_workgroup_id_y(); }
+GPU_DEVICE uint32_t block_z() { return __builtin_amdgcn_workgroup_id_z(); }
+// A value that all lanes of a wave have, told to the compiler: it goes to scalar registers.
+GPU_DEVICE int uniform(int value) { return __builtin_amdgcn_readfirstlane(value); }
+#endif
+
+// ---- Arithmetic. ----
+#if defined(GPU_ON_HOST)
+inline float exp2(float x) { return __builtin_exp2f(x); }
+inline float log2(float x) { return __builtin_log2f(x); }
+inline float max(float a, float b) { return __builtin_fmaxf(a, b); }
+inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+inline float divide(float a, float b) { return a / b; }
+#elif defined(GPU_NVIDIA)
+GPU_DEVICE float exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+GPU_DEVICE float log2(float x) { return ::log2f(x); }
+GPU_DEVICE float max(float a, float b) { return ::fmaxf(a, b); }
+GPU_DEVICE float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
+GPU_DEVICE float divide(float a, float b) { return __fdividef(a, b); }
+#else
+GPU_DEVICE float exp2(float x) { return __builtin_amdgcn_exp2f(x); }
+GPU_DEVICE float log2(float x) { return __builtin_amdgcn_logf(x); }
+GPU_DEVICE float max(float a, float b) { return __builtin_fmaxf(a, b); }
+GPU_DEVICE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+GPU_DEVICE float divide(float a, float b) { return a * __builtin_amdgcn_rcpf(b); }
+#endif
+
+GPU_DEVICE float absolute(float x) { return __builtin_fabsf(x); }
+
+// tanh to about 1e-7, relative: an odd polynomial near 0, where 1 - 2 / (e^2x + 1) would cancel.
+GPU_DEVICE float tanh(float x) {
+  const float a = absolute(x), y = x * x;
+  const float near = x * (1 + y * (-1 / 3.0F + y * (2 / 15.0F + y * (-17 / 315.0F + y * (62 / 2835.0F)))));
+  const float far = 1 - 2 / (exp2(a * 2.885390081777927F) + 1);
+  return a < 0.3F ? near : x < 0 ? -far : far;
+}
+
+// ---- Global memory. REQUIRES: aligned to its size. ----
+GPU_DEVICE Bits128 load128(const void* at) {
+#if defined(GPU_NVIDIA)
+  const uint4 v = __ldg(static_cast<const uint4*>(at));
+  return {{v.x, v.y, v.z, v.w}};
+#else
+  return *static_cast<const Bits128*>(at);
+#endif
+}
+GPU_DEVICE void store128(void* at, Bits128 value) { *static_cast<Bits128*>(at) = value; }
+GPU_DEVICE void store64(void* at, Bits64 value) { *static_cast<Bits64*>(at) = value; }
+GPU_DEVICE void store32(void* at, uint32_t value) { *static_cast<uint32_t*>(at) = value; }
+
+// ---- Workgroup memory, by byte offset; the launch says how much there is. ----
+#if defined(GPU_ON_HOST)
+inline char* shared(uint32_t offset) { return host::current().shared(offset); }
+#else
+extern __shared__ __attribute__((aligned(128))) char shared_memory[];
+GPU_DEVICE char* shared(uint32_t offset) { return shared_memory + offset; }
+#endif
+#if defined(GPU_NVIDIA)
+GPU_DEVICE uint32_t shared_address(uint32_t offset) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(shared_memory)) + offset;
+}
+#endif
+
+template <class V>
+GPU_DEVICE V shared_load(uint32_t offset) {
+  return *reinterpret_cast<const V*>(shared(offset));
+}
+template <class V>
+GPU_DEVICE void shared_store(uint32_t offset, V value) {
+  *reinterpret_cast<V*>(shared(offset)) = value;
+}
+
+// ---- Threads together. ----
+// All threads of the workgroup meet; what they stored to workgroup memory is seen by all.
+#if defined(GPU_ON_HOST)
+inline void barrier() { host::current().meet_block(); }
+#elif defined(GPU_NVIDIA)
+GPU_DEVICE void barrier() { __syncthreads(); }
+#else
+GPU_DEVICE void barrier() {
+  // "local": loads from global memory that are in flight stay so.
+  __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup", "local");
+  __builtin_amdgcn_s_barrier();
+  __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup", "local");
+}
+#endif
+
+// Orders one wave's own accesses to workgroup memory (lanes hand numbers to each other through it).
+#if defined(GPU_ON_HOST)
+inline void wave_barrier(int wave) { host::current().meet_wave(wave); }
+#elif defined(GPU_NVIDIA)
+GPU_DEVICE void wave_barrier(int) { __syncwarp(); }
+#else
+GPU_DEVICE void wave_barrier(int) {
+  __builtin_amdgcn_fence(__ATOMIC_RELEASE, "wavefront", "local");
+  __builtin_amdgcn_wave_barrier();
+  __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront", "local");
+}
+#endif
+
+// The value of the lane whose number differs in `bit` (a power of two below kWave).
+template <int kWave>
+GPU_DEVICE uint32_t exchange(uint32_t value, int bit) {
+#if defined(GPU_ON_HOST)
+  return host::current().exchange(value, kWave, bit);
+#elif defined(GPU_NVIDIA)
+  return __shfl_xor_sync(0xFFFFFFFFu, value, bit);
+#else
+#if defined(__GFX10__) || defined(__GFX11__) || defined(__GFX12__)
+  // One vector instruction; the general move goes through the crossbar of the workgroup memory.
+  if (bit == 16) return __builtin_amdgcn_permlanex16(value, value, 0x76543210, 0xFEDCBA98, true, false);
+#endif
+  if (bit == 1) return __builtin_amdgcn_update_dpp(value, value, 0xB1, 0xF, 0xF, true);  // quad_perm [1,0,3,2]
+  if (bit == 2) return __builtin_amdgcn_update_dpp(value, value, 0x4E, 0xF, 0xF, true);  // quad_perm [2,3,0,1]
+  const uint32_t lane = __builtin_amdgcn_mbcnt_hi(~0u, __builtin_amdgcn_mbcnt_lo(~0u, 0u));
+  return __builtin_amdgcn_ds_bpermute((lane ^ bit) << 2, value);
+#endif
+}
+template <int kWave>
+GPU_DEVICE float exchange(float value, int bit) {
+  return __builtin_bit_cast(float, exchange<kWave>(__builtin_bit_cast(uint32_t, value), bit));
+}
+
+// Whether any lane of the wave says so; the same answer in all lanes.
+template <int kWave>
+GPU_DEVICE bool any(bool condition) {
+#if defined(GPU_ON_HOST)
+  return host::current().any(condition, kWave);
+#elif defined(GPU_NVIDIA)
+  return __any_sync(0xFFFFFFFFu, condition);
+#else
+  if constexpr (kWave == 64) return __builtin_amdgcn_ballot_w64(condition) != 0;
+  return __builtin_amdgcn_ballot_w32(condition) != 0;
+#endif
+}
+
+}  // namespace gpu

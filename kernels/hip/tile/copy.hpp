@@ -1,0 +1,106 @@
+// kernels/hip/tile/copy.hpp: a step's rows of K or V into workgroup memory, by way of registers
+//
+// issue() starts the loads, commit() stores what they brought: the kernel computes between the two. (A tile whose GPU copies
+// without registers stores in issue and waits in commit; so both are told where to.) What lies past the last
+// key or past head_dim becomes zero, whatever bytes are there, and is not read.
+#pragma once
+
+#include "kernels/hip/dtype.hpp"
+
+namespace kernels::hip {
+
+struct InOrder {
+  GPU_DEVICE static int of(int row) { return row; }
+};
+
+// Rows as they are: [kKeys][kDim], kRowBytes apart; Place says which row of workgroup memory a key's is.
+template <class T, int kThreads, int kKeys, int kDim, uint32_t kRowBytes, class Place = InOrder>
+struct RowCopy {
+  static constexpr int kWide = 16 / T::kBytes;  // elements in 16 bytes
+  static constexpr int kChunks = kDim / kWide;
+  static constexpr int kPassRows = kThreads / kChunks;
+  static constexpr int kPasses = kKeys / kPassRows;
+  static_assert(kThreads % kChunks == 0 && kKeys % kPassRows == 0);
+
+  gpu::Bits128 bits[kPasses];
+
+  // at: the step's first row; keys: how many of its rows exist.
+  GPU_DEVICE void issue(uint32_t, const typename T::Storage* at, int64_t stride, int keys, int head_dim) {
+    const int r = static_cast<int>(gpu::thread()) / kChunks, d = static_cast<int>(gpu::thread()) % kChunks * kWide;
+    const uint32_t offset = static_cast<uint32_t>(r * static_cast<int32_t>(stride) + d);
+    if (keys >= kKeys && head_dim == kDim) {
+      GPU_UNROLL for (int i = 0; i < kPasses; ++i) bits[i] = gpu::load128(at + i * kPassRows * stride + offset);
+      return;
+    }
+    GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
+      bits[i] = {};
+      if (r + i * kPassRows < keys && d < head_dim) bits[i] = gpu::load128(at + i * kPassRows * stride + offset);
+    }
+  }
+
+  GPU_DEVICE void commit(uint32_t to) const {
+    const int r = static_cast<int>(gpu::thread()) / kChunks, c = static_cast<int>(gpu::thread()) % kChunks;
+    GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
+      gpu::shared_store(to + Place::of(r + i * kPassRows) * kRowBytes + c * 16, bits[i]);
+    }
+  }
+};
+
+// Rows turned into columns: [kDim][kKeys], kRowBytes apart, of 16-bit elements. A thread takes a block of kBlock keys by 8
+// columns; neighbouring lanes take neighbouring keys, so that their stores fill the banks.
+template <class T, int kThreads, int kKeys, int kDim, uint32_t kRowBytes>
+struct TransposingCopy {
+  static constexpr int kChunks = kDim / 8;
+  static constexpr int kBlock = kKeys * kChunks / kThreads >= 4 ? 4 : 2;
+  static constexpr int kBlocks = kKeys / kBlock * kChunks;
+  static constexpr int kPasses = (kBlocks + kThreads - 1) / kThreads;
+  static constexpr int kKeyBlocks = kKeys / kBlock;
+  static_assert(T::kBytes == 2 && kBlocks % kThreads == 0);
+
+  gpu::Bits128 bits[kPasses][kBlock];
+
+  GPU_DEVICE void issue(uint32_t, const typename T::Storage* at, int64_t stride, int keys, int head_dim) {
+    GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
+      const int index = static_cast<int>(gpu::thread()) + i * kThreads;
+      const int key = index % kKeyBlocks * kBlock, d = index / kKeyBlocks * 8;
+      const uint32_t offset = static_cast<uint32_t>(key * static_cast<int32_t>(stride) + d);
+      if (keys >= kKeys && head_dim == kDim) {
+        GPU_UNROLL for (int j = 0; j < kBlock; ++j) bits[i][j] = gpu::load128(at + j * stride + offset);
+      } else {
+        GPU_UNROLL for (int j = 0; j < kBlock; ++j) {
+          bits[i][j] = {};
+          if (key + j < keys && d < head_dim) bits[i][j] = gpu::load128(at + j * stride + offset);
+        }
+      }
+    }
+  }
+
+  GPU_DEVICE void commit(uint32_t to) const {
+    GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
+      const int index = static_cast<int>(gpu::thread()) + i * kThreads;
+      const int key = index % kKeyBlocks * kBlock, d = index / kKeyBlocks * 8;
+      const uint32_t base = to + d * kRowBytes + key * 2;
+      GPU_UNROLL for (int j = 0; j < 8; ++j) {
+        uint32_t word[kBlock / 2];
+        GPU_UNROLL for (int n = 0; n < kBlock / 2; ++n) word[n] = pair(bits[i][2 * n], bits[i][2 * n + 1], j);
+        if constexpr (kBlock == 4) {
+          gpu::shared_store(base + j * kRowBytes, gpu::Bits64{{word[0], word[1]}});
+        } else {
+          gpu::shared_store(base + j * kRowBytes, word[0]);
+        }
+      }
+    }
+  }
+
+  // Element j of two rows, the first in the low half.
+  GPU_DEVICE static uint32_t pair(const gpu::Bits128& first, const gpu::Bits128& second, int j) {
+    const uint32_t a = first.word[j / 2], b = second.word[j / 2];
+#if defined(GPU_AMD)
+    return __builtin_amdgcn_perm(b, a, j % 2 == 0 ? 0x05040100 : 0x07060302);
+#else
+    return j % 2 == 0 ? (a & 0xFFFFu) | b << 16 : a >> 16 | (b & 0xFFFF0000u);
+#endif
+  }
+};
+
+}  // namespace kernels::hip

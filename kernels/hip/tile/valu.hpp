@@ -1,0 +1,160 @@
+// kernels/hip/tile/valu.hpp: K, V and Q into scores and outputs by plain multiply-adds: f32 everywhere, and every dtype on
+// GPUs without matrix instructions
+//
+// A wave is a grid of lanes, 8 wide: the lane in column x of row y computes queries y + kLanesY * slot against keys
+// [x * kRun, + kRun) and columns x * 4 + 32 u. Sums stay in f32 in one order; weights go through workgroup memory.
+#pragma once
+
+#include "kernels/hip/params.hpp"
+#include "kernels/hip/tile/copy.hpp"
+
+namespace kernels::hip {
+
+template <class T, class Shape>
+struct ValuTile {
+  static constexpr int kWave = Shape::kWave, kWaves = Shape::kWaves, kThreads = kWave * kWaves;
+  static constexpr int kLanesX = 8, kLanesY = kWave / kLanesX;
+  static constexpr int kDim = Shape::kDim, kKeys = Shape::kKeys, kSlots = Shape::kTiles;
+  static constexpr int kWaveRows = kLanesY * kSlots, kRows = kWaveRows * kWaves;
+  static constexpr int kElements = kKeys / kLanesX, kRunTiles = 1, kRun = kElements;
+  static constexpr int kWide = 16 / T::kBytes;
+
+  using Element = T;
+  using Scores = gpu::Floats<kElements>[kSlots][1];
+  using Output = gpu::Floats<4>[kSlots][kDim / 32];
+  struct Query {};
+
+  static constexpr uint32_t kRowBytes = kDim * T::kBytes + 16, kWeightRow = kKeys * 4 + 16;
+  static constexpr bool kAliased = Shape::kAliased;
+  static constexpr uint32_t kKeyAt = 0, kValueAt = kAliased ? 0 : kKeys * kRowBytes;
+  static constexpr uint32_t kQueryAt = kValueAt + kKeys * kRowBytes;
+  static constexpr uint32_t kWeightsAt = kQueryAt + kRows * kRowBytes;
+  static constexpr uint32_t kSharedBytes = kWeightsAt + kRows * kWeightRow;
+
+  // Key x * kRun + e stands in row e * 8 + x, so that the lanes of a row read from different banks.
+  struct KeyPlace {
+    GPU_DEVICE static int of(int key) { return key % kRun * kLanesX + key / kRun; }
+  };
+  using KeyCopy = RowCopy<T, kThreads, kKeys, kDim, kRowBytes, KeyPlace>;
+  using ValueCopy = RowCopy<T, kThreads, kKeys, kDim, kRowBytes>;
+
+  int wave, x, y;
+
+  GPU_DEVICE ValuTile() {
+    const int lane = static_cast<int>(gpu::thread()) % kWave;
+    wave = gpu::uniform(static_cast<int>(gpu::thread()) / kWave);
+    x = lane % kLanesX;
+    y = lane / kLanesX;
+  }
+
+  GPU_DEVICE int row(int slot) const { return wave * kWaveRows + y + kLanesY * slot; }
+  GPU_DEVICE int first_key() const { return x * kRun; }
+
+  GPU_DEVICE float max_of_row(float value) const {
+    GPU_UNROLL for (int bit = 1; bit < kLanesX; bit *= 2) value = gpu::max(value, gpu::exchange<kWave>(value, bit));
+    return value;
+  }
+  GPU_DEVICE float sum_of_row(float value) const {
+    GPU_UNROLL for (int bit = 1; bit < kLanesX; bit *= 2) value += gpu::exchange<kWave>(value, bit);
+    return value;
+  }
+
+  GPU_DEVICE void load_query(const AttentionParams& p, const typename T::Storage* q, int rows, Query&) const {
+    constexpr int kChunks = kDim / kWide;
+    const uint32_t sign = p.flags & kNegate ? (T::kBytes == 4 ? 0x80000000u : 0x80008000u) : 0;
+    for (int i = static_cast<int>(gpu::thread()); i < kRows * kChunks; i += kThreads) {
+      const int r = i / kChunks, d = i % kChunks * kWide;
+      gpu::Bits128 bits{};
+      if (r < rows && d < p.head_dim) bits = gpu::load128(q + r * p.q_stride.row + d);
+      GPU_UNROLL for (int w = 0; w < 4; ++w) bits.word[w] ^= sign;
+      gpu::shared_store(kQueryAt + r * kRowBytes + d * T::kBytes, bits);
+    }
+  }
+
+  // Four elements of a row in workgroup memory.
+  GPU_DEVICE static gpu::Floats<4> read4(uint32_t at) {
+    gpu::Floats<4> value;
+    if constexpr (T::kBytes == 4) {
+      const gpu::Bits128 bits = gpu::shared_load<gpu::Bits128>(at);
+      GPU_UNROLL for (int i = 0; i < 4; ++i) value[i] = __builtin_bit_cast(float, bits.word[i]);
+    } else {
+      const gpu::Bits64 bits = gpu::shared_load<gpu::Bits64>(at);
+      value[0] = low_half<T>(bits.word[0]), value[1] = high_half<T>(bits.word[0]);
+      value[2] = low_half<T>(bits.word[1]), value[3] = high_half<T>(bits.word[1]);
+    }
+    return value;
+  }
+
+  GPU_DEVICE void scores(const Query&, Scores& s) const {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      GPU_UNROLL for (int e = 0; e < kElements; ++e) s[slot][0][e] = 0;
+    }
+    const uint32_t q_at = kQueryAt + row(0) * kRowBytes, k_at = kKeyAt + x * kRowBytes;
+#pragma unroll 2
+    for (int d = 0; d < kDim; d += 4) {
+      gpu::Floats<4> k[kElements];
+      GPU_UNROLL for (int e = 0; e < kElements; ++e) k[e] = read4(k_at + e * kLanesX * kRowBytes + d * T::kBytes);
+      GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+        const gpu::Floats<4> q = read4(q_at + slot * kLanesY * kRowBytes + d * T::kBytes);
+        GPU_UNROLL for (int e = 0; e < kElements; ++e) {
+          GPU_UNROLL for (int i = 0; i < 4; ++i) s[slot][0][e] = gpu::fma(q[i], k[e][i], s[slot][0][e]);
+        }
+      }
+    }
+  }
+
+  struct Weights {
+    gpu::Floats<kElements> value[kSlots];
+  };
+  GPU_DEVICE static void pack(const Scores& p, Weights& weights, float (&sum)[kSlots]) {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      weights.value[slot] = p[slot][0];
+      GPU_UNROLL for (int e = 0; e < kElements; ++e) sum[slot] += p[slot][0][e];
+    }
+  }
+  static constexpr bool kSumIsOfRounded = false;
+
+  GPU_DEVICE void accumulate(const Weights& weights, Output& o) const {
+    const uint32_t w_at = kWeightsAt + row(0) * kWeightRow;
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      GPU_UNROLL for (int e = 0; e < kElements; ++e) {
+        gpu::shared_store(w_at + slot * kLanesY * kWeightRow + (first_key() + e) * 4, weights.value[slot][e]);
+      }
+    }
+    gpu::wave_barrier(kWave);
+#pragma unroll 1
+    for (int key = 0; key < kKeys; key += 4) {
+      gpu::Floats<4> w[kSlots];
+      GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+        const gpu::Bits128 bits = gpu::shared_load<gpu::Bits128>(w_at + slot * kLanesY * kWeightRow + key * 4);
+        GPU_UNROLL for (int i = 0; i < 4; ++i) w[slot][i] = __builtin_bit_cast(float, bits.word[i]);
+      }
+      GPU_UNROLL for (int i = 0; i < 4; ++i) {
+        GPU_UNROLL for (int u = 0; u < kDim / 32; ++u) {
+          const gpu::Floats<4> v = read4(kValueAt + (key + i) * kRowBytes + (u * 32 + x * 4) * T::kBytes);
+          GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+            GPU_UNROLL for (int c = 0; c < 4; ++c) o[slot][u][c] = gpu::fma(w[slot][i], v[c], o[slot][u][c]);
+          }
+        }
+      }
+    }
+  }
+
+  GPU_DEVICE static void scale(Output& o, int slot, float factor) {
+    GPU_UNROLL for (int u = 0; u < kDim / 32; ++u) {
+      GPU_UNROLL for (int c = 0; c < 4; ++c) o[slot][u][c] *= factor;
+    }
+  }
+
+  GPU_DEVICE void store(const AttentionParams& p, const Output& o, int slot, float factor, typename T::Storage* out,
+                        bool real) const {
+    GPU_UNROLL for (int u = 0; u < kDim / 32; ++u) {
+      const int d = u * 32 + x * 4;
+      if (!real || d >= p.head_dim) continue;
+      const gpu::Floats<4>& f = o[slot][u];
+      store4(T{}, out + d, f[0] * factor, f[1] * factor, f[2] * factor, f[3] * factor);
+    }
+  }
+};
+
+}  // namespace kernels::hip

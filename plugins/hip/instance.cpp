@@ -1,0 +1,41 @@
+// plugins/hip/instance.cpp: open and close of the GPU plugins, and what their statuses mean to the host
+#include <cstring>
+#include <new>
+
+#include "plugins/hip/backend.hpp"
+
+namespace attnrt_hip {
+
+attnrt_status open(const attnrt_host* host, void** instance, attnrt_error* error) {
+  Instance* made = new (std::nothrow) Instance;
+  if (made == nullptr) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "open: no memory for the instance");
+  made->host = host;
+  *instance = made;
+  return ATTNRT_OK;
+}
+
+void close(void* instance) { delete static_cast<Instance*>(instance); }
+
+const void* get_extension(void*, const char* id) { return std::strcmp(id, ATTNRT_MEMORY) == 0 ? &memory : nullptr; }
+
+int32_t device_type() {
+  return kernels::hip::platform() == kernels::hip::Platform::rocm ? ATTNRT_DEVICE_ROCM : ATTNRT_DEVICE_CUDA;
+}
+
+attnrt_status status_of(kernels::hip::Status status) {
+  switch (status) {
+    case kernels::hip::Status::ok:
+      return ATTNRT_OK;
+    case kernels::hip::Status::out_of_memory:
+      return ATTNRT_OUT_OF_MEMORY;
+    case kernels::hip::Status::invalid:
+      return ATTNRT_INVALID_ARGUMENT;
+    case kernels::hip::Status::device_lost:
+      return ATTNRT_DEVICE_LOST;
+    case kernels::hip::Status::internal:
+      break;
+  }
+  return ATTNRT_INTERNAL;
+}
+
+}  // namespace attnrt_hip

@@ -1,0 +1,332 @@
+// tests/fakes/hip.cpp: a HIP runtime of host memory: what is enqueued is done when its stream is synchronized
+//
+// It catches what a real device would: memory of another kind or device, streams that are none, work in a wrong order. The
+// functions and numbers are those of hip/hip_runtime_api.h.
+#include "hip.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "hip_world.hpp"
+
+namespace {
+
+using namespace fake;
+
+thread_local int current = 0;
+thread_local int last_error = 0;
+
+int answer(int error) {
+  if (error != kSuccess) last_error = error;
+  return error;
+}
+
+// Calls that a capture allows, and those that it does not.
+enum class Kind { anywhere, not_captured };
+
+template <class Call>
+int with_world(const char* name, Kind kind, Call&& call) {
+  World& w = world();
+  const std::lock_guard lock(w.mutex);
+  if (std::strcmp(w.state.failing_function, name) == 0) return answer(w.state.failing_error);
+  if (w.state.device_count == 0) return answer(kNoDevice);
+  if (kind == Kind::not_captured && w.state.capturing != 0) return answer(kCaptureUnsupported);
+  return answer(call(w));
+}
+
+int allocate(World& w, void** pointer, size_t bytes, bool pinned) {
+  int64_t alive = 0;
+  for (const auto& [start, block] : w.blocks) {
+    if (!block.pinned && block.device == current) alive += static_cast<int64_t>(block.bytes);
+  }
+  if (!pinned && alive + static_cast<int64_t>(bytes) > w.memory_bytes) return kOutOfMemory;
+  auto* data = static_cast<char*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
+  if (data == nullptr) return kOutOfMemory;
+  std::memset(data, 0xFF, bytes);  // NaN: nothing may rely on fresh memory
+  w.blocks[data] = {bytes, pinned, current};
+  ++(pinned ? w.state.pinned_allocations : w.state.allocations);
+  ++(pinned ? w.state.pinned : w.state.allocated);
+  *pointer = data;
+  return kSuccess;
+}
+
+int release(World& w, void* pointer, bool pinned) {
+  if (pointer == nullptr) return kSuccess;
+  const auto found = w.blocks.find(static_cast<char*>(pointer));
+  if (found == w.blocks.end() || found->second.pinned != pinned) std::abort();  // not ours, or freed twice
+  w.finish(nullptr, 0, true);  // as the real ones do: freeing waits for the device
+  if (!pinned && found->second.device != current) ++w.state.wrong_device;
+  std::free(pointer);
+  w.blocks.erase(found);
+  --(pinned ? w.state.pinned : w.state.allocated);
+  return kSuccess;
+}
+
+// The stream behind a handle; false if there is none. It counts a use while another device is current.
+bool stream_of(World& w, void* handle, Stream** stream) {
+  *stream = nullptr;
+  if (handle == nullptr) return true;
+  const auto found = w.streams.find(handle);
+  if (found == w.streams.end()) return false;
+  *stream = found->second;
+  if ((*stream)->device != current) ++w.state.wrong_device;
+  return true;
+}
+
+}  // namespace
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+fake_hip_state* fake_hip(void) { return &world().state; }
+
+void fake_hip_use(const fake_hip_kernel* kernels) {
+  const std::lock_guard lock(world().mutex);
+  world().add(kernels);
+}
+
+int hipGetDeviceCount(int* count) {
+  *count = 0;
+  return with_world("hipGetDeviceCount", Kind::anywhere, [&](World& w) {
+    *count = w.state.device_count;
+    return kSuccess;
+  });
+}
+
+int hipGetDevice(int* device) {
+  return with_world("hipGetDevice", Kind::anywhere, [&](World&) { return *device = current, kSuccess; });
+}
+
+int hipSetDevice(int device) {
+  return with_world("hipSetDevice", Kind::anywhere, [&](World& w) {
+    if (device < 0 || device >= w.state.device_count) return kInvalidDevice;
+    return current = device, kSuccess;
+  });
+}
+
+int hipDeviceGetName(char* name, int bytes, int device) {
+  return with_world("hipDeviceGetName", Kind::anywhere, [&](World&) {
+    (void)std::snprintf(name, static_cast<size_t>(bytes), "Fake Radeon %d", device);
+    return kSuccess;
+  });
+}
+
+int hipDeviceTotalMem(size_t* bytes, int) {
+  return with_world("hipDeviceTotalMem", Kind::anywhere, [&](World& w) {
+    *bytes = static_cast<size_t>(w.memory_bytes);
+    return kSuccess;
+  });
+}
+
+int hipDeviceGetAttribute(int* value, int attribute, int) {
+  return with_world("hipDeviceGetAttribute", Kind::anywhere, [&](World&) {
+    constexpr int kMultiprocessorCount = 63;
+    if (attribute != kMultiprocessorCount) return kInvalidValue;
+    return *value = 96, kSuccess;
+  });
+}
+
+// Where name and gcnArchName stand: hipDeviceProp_t as it was in HIP 5, and hipDeviceProp_tR0600.
+static int properties(char* to, int device, size_t bytes, size_t arch_offset) {
+  return with_world("hipGetDeviceProperties", Kind::anywhere, [&](World& w) {
+    if (device < 0 || device >= w.state.device_count) return kInvalidDevice;
+    std::memset(to, 0, bytes);
+    (void)std::snprintf(to, 256, "Fake Radeon %d (gfx of ours)", device);
+    std::strcpy(to + arch_offset, w.archs[static_cast<size_t>(device)].c_str());
+    return kSuccess;
+  });
+}
+
+int hipGetDeviceProperties(void* to, int device) { return properties(static_cast<char*>(to), device, 792, 396); }
+
+#if !defined(FAKE_HIP_5)
+int hipGetDevicePropertiesR0600(void* to, int device) { return properties(static_cast<char*>(to), device, 1472, 1160); }
+#endif
+
+const char* hipGetErrorName(int error) {
+  switch (error) {
+    case kSuccess:
+      return "hipSuccess";
+    case kInvalidValue:
+      return "hipErrorInvalidValue";
+    case kOutOfMemory:
+      return "hipErrorOutOfMemory";
+    case kNoDevice:
+      return "hipErrorNoDevice";
+    case kInvalidDevice:
+      return "hipErrorInvalidDevice";
+    case kInvalidHandle:
+      return "hipErrorInvalidHandle";
+    case kNotFound:
+      return "hipErrorNotFound";
+    case kCaptureUnsupported:
+      return "hipErrorStreamCaptureUnsupported";
+    default:
+      return "hipErrorUnknown";
+  }
+}
+
+const char* hipGetErrorString(int error) {
+  switch (error) {
+    case kOutOfMemory:
+      return "out of memory";
+    case kNoDevice:
+      return "no ROCm-capable device is detected";
+    case kInvalidDevice:
+      return "invalid device ordinal";
+    case kInvalidHandle:
+      return "invalid resource handle";
+    case kNotFound:
+      return "named symbol not found";
+    case kCaptureUnsupported:
+      return "operation not permitted when stream is capturing";
+    default:
+      return hipGetErrorName(error);
+  }
+}
+
+int hipGetLastError(void) {
+  const int error = last_error;
+  last_error = 0;
+  return error;
+}
+
+int hipModuleLoadData(void** module, const void* image) {
+  return with_world("hipModuleLoadData", Kind::not_captured, [&](World& w) {
+    if (image == nullptr) return kInvalidValue;
+    *module = new Module{current};
+    ++w.state.modules_loaded;
+    return kSuccess;
+  });
+}
+
+int hipModuleGetFunction(void** function, void* module, const char* name) {
+  return with_world("hipModuleGetFunction", Kind::anywhere, [&](World& w) {
+    const auto* from = static_cast<const Module*>(module);
+    if (from->device != current) ++w.state.wrong_device;
+    *function = new Function{from->device, name};
+    ++w.state.functions_found;
+    return kSuccess;
+  });
+}
+
+int hipModuleLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                          unsigned block_y, unsigned block_z, unsigned shared_bytes, void* handle, void** params,
+                          void** extra) {
+  return with_world("hipModuleLaunchKernel", Kind::anywhere, [&](World& w) {
+    const auto& kernel = *static_cast<const Function*>(function);
+    Stream* stream = nullptr;
+    if (!stream_of(w, handle, &stream)) return kInvalidHandle;
+    if (grid_x == 0 || grid_y == 0 || grid_z == 0 || grid_y > 65535 || grid_z > 65535 || block_x == 0 ||
+        block_x * block_y * block_z > 1024 || shared_bytes > 65536 || extra != nullptr) {
+      return kInvalidValue;
+    }
+    if (kernel.device != current) ++w.state.wrong_device;
+    ++w.state.launches;
+    (void)std::snprintf(w.state.last_kernel, sizeof w.state.last_kernel, "%s", kernel.name.c_str());
+    w.state.last_device = kernel.device;
+    w.state.last_grid[0] = grid_x, w.state.last_grid[1] = grid_y, w.state.last_grid[2] = grid_z;
+    w.state.last_block = block_x;
+    w.state.last_shared_bytes = shared_bytes;
+    w.state.last_stream = handle;
+    const auto found = w.kernels.find(kernel.name);
+    if (found == w.kernels.end()) return kSuccess;
+    const fake_hip_kernel host = found->second;
+    const auto* bytes = static_cast<const char*>(params[0]);
+    w.queue.push_back({stream, current,
+                       [host, copy = std::vector<char>(bytes, bytes + host.params_bytes), grid_x, grid_y, grid_z,
+                        block_x, shared_bytes, &w] {
+                         const uint32_t grid[3] = {grid_x, grid_y, grid_z};
+                         host.run(copy.data(), grid, block_x, shared_bytes);
+                         ++w.state.kernels_run;
+                       }});
+    return kSuccess;
+  });
+}
+
+int hipMalloc(void** pointer, size_t bytes) {
+  return with_world("hipMalloc", Kind::not_captured, [&](World& w) { return allocate(w, pointer, bytes, false); });
+}
+
+int hipFree(void* pointer) {
+  return with_world("hipFree", Kind::not_captured, [&](World& w) { return release(w, pointer, false); });
+}
+
+int hipHostMalloc(void** pointer, size_t bytes, unsigned) {
+  return with_world("hipHostMalloc", Kind::not_captured, [&](World& w) { return allocate(w, pointer, bytes, true); });
+}
+
+int hipHostFree(void* pointer) {
+  return with_world("hipHostFree", Kind::not_captured, [&](World& w) { return release(w, pointer, true); });
+}
+
+int hipMemcpyAsync(void* to, const void* from, size_t bytes, int kind, void* handle) {
+  return with_world("hipMemcpyAsync", Kind::anywhere, [&](World& w) {
+    constexpr int kToDevice = 1, kToHost = 2, kOnDevice = 3;
+    if (kind < kToDevice || kind > kOnDevice) return kInvalidMemcpyDirection;
+    Stream* stream = nullptr;
+    if (!stream_of(w, handle, &stream)) return kInvalidHandle;
+    const Block* target = w.block_of(to, bytes);
+    const Block* source = w.block_of(from, bytes);
+    if (target == nullptr || source == nullptr || target->pinned != (kind == kToHost) ||
+        source->pinned != (kind == kToDevice)) {
+      return kInvalidValue;
+    }
+    for (const Block* block : {target, source}) {
+      if (!block->pinned && block->device != current) ++w.state.wrong_device;
+    }
+    ++(kind == kToDevice ? w.state.copies_to_device
+       : kind == kToHost ? w.state.copies_to_host
+                         : w.state.copies_on_device);
+    w.queue.push_back({stream, current, [to, from, bytes] { std::memcpy(to, from, bytes); }});
+    return kSuccess;
+  });
+}
+
+int hipStreamCreateWithFlags(void** handle, unsigned) {
+  return with_world("hipStreamCreateWithFlags", Kind::anywhere, [&](World& w) {
+    auto* stream = new Stream{current};
+    w.streams[stream] = stream;
+    ++w.state.streams_created;
+    ++w.state.streams;
+    *handle = stream;
+    return kSuccess;
+  });
+}
+
+int hipStreamDestroy(void* handle) {
+  return with_world("hipStreamDestroy", Kind::anywhere, [&](World& w) {
+    Stream* stream = nullptr;
+    if (handle == nullptr || !stream_of(w, handle, &stream)) return kInvalidHandle;
+    w.finish(stream, 0, false);
+    w.streams.erase(handle);
+    --w.state.streams;
+    delete stream;
+    return kSuccess;
+  });
+}
+
+int hipStreamSynchronize(void* handle) {
+  return with_world("hipStreamSynchronize", Kind::not_captured, [&](World& w) {
+    Stream* stream = nullptr;
+    if (!stream_of(w, handle, &stream)) return kInvalidHandle;
+    ++w.state.synchronizations;
+    w.finish(stream, current, false);
+    return kSuccess;
+  });
+}
+
+int hipStreamIsCapturing(void* handle, int* status) {
+  return with_world("hipStreamIsCapturing", Kind::anywhere, [&](World& w) {
+    Stream* stream = nullptr;
+    if (!stream_of(w, handle, &stream)) return kInvalidHandle;
+    *status = w.state.capturing != 0 ? 1 : 0;
+    return kSuccess;
+  });
+}
+
+}  // extern "C"
+#pragma GCC visibility pop

@@ -1,0 +1,47 @@
+// tests/fakes/hip.hpp: the knobs and counters of the fake HIP runtime (hip.cpp), and the kernels that it can run
+//
+// The environment sets what a process begins with:
+//   FAKE_HIP_DEVICES   architectures, one for each device: "gfx1100,gfx90a:sramecc+:xnack-". Empty: hipErrorNoDevice
+//   FAKE_HIP_MEMORY    bytes of each device; default 1 GiB
+//   FAKE_HIP_FAIL      "hipMalloc=2": that function fails with that error, always
+//   FAKE_HIP_KERNELS   a library that exports fake_hip_kernels: host code for kernels, by name
+//
+// A kernel that has host code is run when its stream is synchronized; one that has none is only counted.
+#pragma once
+
+#include <cstdint>
+
+extern "C" {
+
+struct fake_hip_kernel {
+  const char* name;  // NULL ends a list
+  uint32_t params_bytes;
+  void (*run)(const void* params, const uint32_t grid[3], uint32_t block_threads, uint32_t shared_bytes);
+};
+
+struct fake_hip_state {
+  int64_t allocations, allocated;      // hipMalloc: ever, and alive
+  int64_t pinned_allocations, pinned;  // hipHostMalloc
+  int64_t copies_to_device, copies_to_host, copies_on_device;
+  int64_t streams_created, streams;
+  int64_t synchronizations;
+  int64_t modules_loaded, functions_found;
+  int64_t launches;      // enqueued
+  int64_t kernels_run;   // with host code, done
+  int64_t wrong_device;  // calls for a stream, module or memory of a device that was not current
+  int32_t capturing;     // set by a test: what allocates or waits then fails with 900
+  int32_t device_count;
+  char failing_function[64];  // as FAKE_HIP_FAIL
+  int32_t failing_error;
+  char last_kernel[128];
+  int32_t last_device;
+  uint32_t last_grid[3], last_block, last_shared_bytes;
+  void* last_stream;
+};
+
+fake_hip_state* fake_hip(void);                     // exported by the runtime
+void fake_hip_use(const fake_hip_kernel* kernels);  // adds a list that lives as long as the process
+int hipGetDevice(int* device);
+int hipSetDevice(int device);
+int hipGetLastError(void);
+}

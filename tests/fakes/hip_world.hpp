@@ -1,0 +1,109 @@
+// tests/fakes/hip_world.hpp: what the fake HIP runtime keeps: devices, blocks of memory, streams, and work in its order
+#pragma once
+
+#include <dlfcn.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "hip.hpp"
+
+namespace fake {
+
+constexpr int kSuccess = 0;
+constexpr int kInvalidValue = 1;
+constexpr int kOutOfMemory = 2;
+constexpr int kInvalidMemcpyDirection = 21;
+constexpr int kNoDevice = 100;
+constexpr int kInvalidDevice = 101;
+constexpr int kInvalidHandle = 400;
+constexpr int kNotFound = 500;
+constexpr int kCaptureUnsupported = 900;
+
+struct Block {
+  size_t bytes;
+  bool pinned;
+  int device;
+};
+struct Stream {
+  int device;
+};
+struct Module {
+  int device;
+};
+struct Function {
+  int device;
+  std::string name;
+};
+struct Work {
+  Stream* stream;  // null: the device's default stream
+  int device;
+  std::function<void()> run;
+};
+
+struct World {
+  std::mutex mutex;
+  fake_hip_state state = {};
+  std::vector<std::string> archs;
+  int64_t memory_bytes = int64_t{1} << 30;
+  std::map<char*, Block> blocks;
+  std::map<void*, Stream*> streams;
+  std::map<std::string, fake_hip_kernel> kernels;
+  std::vector<Work> queue;  // oldest first
+
+  void add(const fake_hip_kernel* list) {
+    for (; list->name != nullptr; ++list) kernels[list->name] = *list;
+  }
+
+  World() {
+    const char* devices = std::getenv("FAKE_HIP_DEVICES");
+    std::string rest = devices != nullptr ? devices : "gfx1100";
+    while (!rest.empty()) {
+      const size_t comma = rest.find(',');
+      archs.push_back(rest.substr(0, comma));
+      rest = comma == std::string::npos ? "" : rest.substr(comma + 1);
+    }
+    state.device_count = static_cast<int32_t>(archs.size());
+    if (const char* bytes = std::getenv("FAKE_HIP_MEMORY")) memory_bytes = std::atoll(bytes);
+    if (const char* fail = std::getenv("FAKE_HIP_FAIL")) {
+      (void)std::sscanf(fail, "%63[^=]=%d", state.failing_function, &state.failing_error);
+    }
+    if (const char* path = std::getenv("FAKE_HIP_KERNELS")) {
+      void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+      if (library == nullptr) std::fprintf(stderr, "fake HIP: %s\n", dlerror()), std::abort();
+      add(static_cast<const fake_hip_kernel*>(dlsym(library, "fake_hip_kernels")));
+    }
+  }
+
+  // The block that holds all these bytes.
+  const Block* block_of(const void* pointer, size_t bytes) const {
+    const auto after = blocks.upper_bound(static_cast<char*>(const_cast<void*>(pointer)));
+    if (after == blocks.begin()) return nullptr;
+    const auto& [start, block] = *std::prev(after);
+    return static_cast<const char*>(pointer) + bytes <= start + block.bytes ? &block : nullptr;
+  }
+
+  void finish(const Stream* stream, int device, bool all) {
+    std::vector<Work> later;
+    for (Work& work : queue) {
+      if (all || (work.stream == stream && (stream != nullptr || work.device == device))) {
+        work.run();
+      } else {
+        later.push_back(std::move(work));
+      }
+    }
+    queue = std::move(later);
+  }
+};
+
+inline World& world() {
+  static auto* const made = new World;  // outlives what frees into it
+  return *made;
+}
+
+}  // namespace fake
