@@ -14,7 +14,8 @@ enum class Family { wmma_gfx11, wmma_gfx12, mfma, mma_sm80, valu32, valu64, valu
 template <int kWaveSize, int kWaveCount, int kTileCount, int kKeyCount, int kDimension, bool kQueryInShared = false,
           bool kKeysAliasValues = false>
 struct Shape {
-  static constexpr int kWave = kWaveSize, kWaves = kWaveCount, kTiles = kTileCount, kKeys = kKeyCount, kDim = kDimension;
+  static constexpr int kWave = kWaveSize, kWaves = kWaveCount, kTiles = kTileCount, kKeys = kKeyCount,
+                       kDim = kDimension;
   static constexpr bool kQueryShared = kQueryInShared, kAliased = kKeysAliasValues;
 };
 

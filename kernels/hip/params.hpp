@@ -23,23 +23,23 @@ struct AttentionParams {
   const void* k;
   const void* v;
   void* out;
-  const void* mask;       // null: none
-  float* lse;             // null: not wanted
-  const float* slopes;    // null: no ALiBi
-  const float* sinks;     // null: none
-  float* scores;          // unfused: [batch, heads_q, seq_q, scores_row] in the workspace
+  const void* mask;     // null: none
+  float* lse;           // null: not wanted
+  const float* slopes;  // null: no ALiBi
+  const float* sinks;   // null: none
+  float* scores;        // unfused: [batch, heads_q, seq_q, scores_row] in the workspace
   Rows q_stride, k_stride, v_stride, out_stride;
   int64_t mask_batch, mask_head, mask_row, mask_key;
   int64_t lse_batch, lse_head, lse_row;
-  int64_t scores_row;     // unfused: seq_kv rounded up to a whole tile
-  int64_t diagonal;       // of query 0
-  int64_t window_left;    // key >= diagonal - window_left; beyond any key where there is none
-  int64_t window_right;   // key <= diagonal + window_right; 0 at most where causal
+  int64_t scores_row;    // unfused: seq_kv rounded up to a whole tile
+  int64_t diagonal;      // of query 0
+  int64_t window_left;   // key >= diagonal - window_left; beyond any key where there is none
+  int64_t window_right;  // key <= diagonal + window_right; 0 at most where causal
   int32_t batch, heads_q, heads_per_kv;
   int32_t seq_q, seq_kv, head_dim;
-  float score_scale;      // scores become q.k * score_scale where kScaledScores (divided by softcap, if there is one)
-  float softcap;          // 0: none
-  float exp_scale;        // weight = 2^((score - max) * exp_scale)
+  float score_scale;  // scores become q.k * score_scale where kScaledScores (divided by softcap, if there is one)
+  float softcap;      // 0: none
+  float exp_scale;    // weight = 2^((score - max) * exp_scale)
   uint32_t flags;
 };
 

@@ -33,7 +33,8 @@ void matrix_multiply(const uint32_t* a, const uint32_t* b, float* c) {
   if constexpr (Layout::kReplicated) {
     for (int i = 0; i < kWords; ++i) {
       if (all[lane % 16 * kWords + i] == mine[i]) continue;
-      std::fprintf(stderr, "matrix_multiply: lane %d word %d differs from lane %d's: operands must repeat in lanes 16-31\n",
+      std::fprintf(stderr,
+                   "matrix_multiply: lane %d word %d differs from lane %d's: operands must repeat in lanes 16-31\n",
                    lane, i, lane % 16);
       std::abort();
     }

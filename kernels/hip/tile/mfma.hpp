@@ -32,10 +32,11 @@ struct Mfma {
     typedef short Shorts __attribute__((ext_vector_type(4)));
     const Words wa = {a[0], a[1]}, wb = {b[0], b[1]};
     if constexpr (__is_same(T, F16)) {
-      c = __builtin_amdgcn_mfma_f32_16x16x16f16(__builtin_bit_cast(Halves, wa), __builtin_bit_cast(Halves, wb), c, 0, 0, 0);
+      c = __builtin_amdgcn_mfma_f32_16x16x16f16(__builtin_bit_cast(Halves, wa), __builtin_bit_cast(Halves, wb), c, 0, 0,
+                                                0);
     } else {
-      c = __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(__builtin_bit_cast(Shorts, wa), __builtin_bit_cast(Shorts, wb), c, 0, 0,
-                                                    0);
+      c = __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(__builtin_bit_cast(Shorts, wa), __builtin_bit_cast(Shorts, wb), c,
+                                                    0, 0, 0);
     }
 #endif
   }

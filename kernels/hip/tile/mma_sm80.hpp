@@ -26,7 +26,8 @@ struct MmaSm80 {
 
   // c0: elements 0 and 1, c1: elements 2 and 3.
   template <class T>
-  GPU_DEVICE static void multiply(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, gpu::Floats<2>& c0, gpu::Floats<2>& c1) {
+  GPU_DEVICE static void multiply(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, gpu::Floats<2>& c0,
+                                  gpu::Floats<2>& c1) {
 #if defined(GPU_NVIDIA)
     if constexpr (sizeof(T) && T::kDType == DType::f16) {
       asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -53,10 +54,14 @@ struct MmaSm80 {
     const uint32_t at = gpu::shared_address(offset);
     if constexpr (kTransposed) {
       asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                   : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3]) : "r"(at) : "memory");
+                   : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                   : "r"(at)
+                   : "memory");
     } else {
       asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                   : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3]) : "r"(at) : "memory");
+                   : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                   : "r"(at)
+                   : "memory");
     }
 #elif defined(GPU_ON_HOST)
     gpu::host::Thread& thread = gpu::host::current();
@@ -75,7 +80,8 @@ struct MmaSm80 {
   // 16 bytes into workgroup memory without a register between; zeros where not `real`.
   GPU_DEVICE static void copy_async(uint32_t to, const void* from, bool real) {
 #if defined(GPU_NVIDIA)
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(gpu::shared_address(to)), "l"(from), "r"(real ? 16 : 0)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(gpu::shared_address(to)), "l"(from),
+                 "r"(real ? 16 : 0)
                  : "memory");
 #elif defined(GPU_ON_HOST)
     gpu::shared_store(to, real ? gpu::load128(from) : gpu::Bits128{});
@@ -178,7 +184,8 @@ struct QuadTile {
   }
 
   GPU_DEVICE void read_query(int m, int step, uint32_t (&a)[4]) const {
-    MmaSm80::load_matrices<false>(kQueryAt + query_place(wave * kWaveRows + m * 16 + lane % 16, step * 2 + lane / 16), a);
+    MmaSm80::load_matrices<false>(kQueryAt + query_place(wave * kWaveRows + m * 16 + lane % 16, step * 2 + lane / 16),
+                                  a);
   }
 
   GPU_DEVICE void scores(const Query& query, Scores& s) const {
@@ -226,7 +233,8 @@ struct QuadTile {
         uint32_t b[4];
         MmaSm80::load_matrices<true>(kValueAt + place(key + t * 2, u + chunk), b);
         GPU_UNROLL for (int m = 0; m < kTiles; ++m) {
-          const uint32_t a[4] = {weights[2 * m][t], weights[2 * m + 1][t], weights[2 * m][t + 1], weights[2 * m + 1][t + 1]};
+          const uint32_t a[4] = {weights[2 * m][t], weights[2 * m + 1][t], weights[2 * m][t + 1],
+                                 weights[2 * m + 1][t + 1]};
           MmaSm80::multiply<T>(a, b[0], b[1], o[2 * m][u], o[2 * m + 1][u]);
           MmaSm80::multiply<T>(a, b[2], b[3], o[2 * m][u + 1], o[2 * m + 1][u + 1]);
         }

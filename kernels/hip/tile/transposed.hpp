@@ -25,9 +25,9 @@ struct TransposedTile {
   static constexpr int kDim = Shape::kDim, kKeys = Shape::kKeys, kTiles = Shape::kTiles;
   static constexpr int kWaveRows = 16 * kTiles, kRows = kWaveRows * kWaves;
   static constexpr int kGroups = kWave / 16;
-  static constexpr int kElements = Mma::kC;       // of one tile in a lane
-  static constexpr int kSlots = kTiles;           // queries of a lane
-  static constexpr int kRunTiles = kKeys / 16;    // a lane's keys: kRunTiles x kElements, side by side
+  static constexpr int kElements = Mma::kC;     // of one tile in a lane
+  static constexpr int kSlots = kTiles;         // queries of a lane
+  static constexpr int kRunTiles = kKeys / 16;  // a lane's keys: kRunTiles x kElements, side by side
   static constexpr int kRun = kKeys / kGroups;
   static constexpr int kChunk = kGroups == 4 ? 2 : 1;  // steps of 16 that one 16-byte read feeds
   static constexpr int kDimSteps = kDim / 16;
@@ -44,7 +44,8 @@ struct TransposedTile {
   static constexpr uint32_t kKeyBytes = kKeys * kKeyRow, kValueBytes = kDim * kValueRow;
   static constexpr bool kAliased = Shape::kAliased;  // K and V take turns in one place
   static constexpr uint32_t kKeyAt = 0, kValueAt = kAliased ? 0 : kKeyBytes;
-  static constexpr uint32_t kQueryAt = kAliased ? (kKeyBytes > kValueBytes ? kKeyBytes : kValueBytes) : kKeyBytes + kValueBytes;
+  static constexpr uint32_t kQueryAt =
+      kAliased ? (kKeyBytes > kValueBytes ? kKeyBytes : kValueBytes) : kKeyBytes + kValueBytes;
   static constexpr uint32_t kQueryRow = kDim * 2 + 16;
   static constexpr uint32_t kSharedBytes = kQueryAt + (kQueryShared ? kRows * kQueryRow : 0);
 

@@ -141,9 +141,7 @@ struct ValuTile {
   }
 
   GPU_DEVICE static void scale(Output& o, int slot, float factor) {
-    GPU_UNROLL for (int u = 0; u < kDim / 32; ++u) {
-      GPU_UNROLL for (int c = 0; c < 4; ++c) o[slot][u][c] *= factor;
-    }
+    GPU_UNROLL for (int u = 0; u < kDim / 32; ++u) { GPU_UNROLL for (int c = 0; c < 4; ++c) o[slot][u][c] *= factor; }
   }
 
   GPU_DEVICE void store(const AttentionParams& p, const Output& o, int slot, float factor, typename T::Storage* out,

@@ -41,8 +41,8 @@ GPU_DEVICE float add_weights(uint32_t weights, float sum) {
 #if defined(__GFX11__) || defined(__GFX12__)
   if constexpr (__is_same(T, BF16)) {
     typedef __bf16 Brains __attribute__((ext_vector_type(2)));
-    return __builtin_amdgcn_fdot2_f32_bf16(__builtin_bit_cast(Brains, weights), __builtin_bit_cast(Brains, 0x3F803F80u), sum,
-                                           false);
+    return __builtin_amdgcn_fdot2_f32_bf16(__builtin_bit_cast(Brains, weights), __builtin_bit_cast(Brains, 0x3F803F80u),
+                                           sum, false);
   }
 #endif
 #endif

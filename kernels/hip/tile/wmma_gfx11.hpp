@@ -36,7 +36,8 @@ struct WmmaGfx11 {
     if constexpr (__is_same(T, F16)) {
       c = __builtin_amdgcn_wmma_f32_16x16x16_f16_w32(__builtin_bit_cast(Halves, wa), __builtin_bit_cast(Halves, wb), c);
     } else {
-      c = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(__builtin_bit_cast(Shorts, wa), __builtin_bit_cast(Shorts, wb), c);
+      c = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(__builtin_bit_cast(Shorts, wa), __builtin_bit_cast(Shorts, wb),
+                                                      c);
     }
 #endif
   }
