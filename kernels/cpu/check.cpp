@@ -16,18 +16,12 @@ constexpr int64_t kAny = -1;  // any extent
 
 const char* dtype_name(DType dtype) {
   switch (dtype) {
-    case DType::f32:
-      return "f32";
-    case DType::f16:
-      return "f16";
-    case DType::bf16:
-      return "bf16";
-    case DType::boolean:
-      return "boolean";
-    case DType::i32:
-      return "i32";
-    case DType::unknown:
-      break;
+    case DType::f32: return "f32";
+    case DType::f16: return "f16";
+    case DType::bf16: return "bf16";
+    case DType::boolean: return "boolean";
+    case DType::i32: return "i32";
+    case DType::unknown: break;
   }
   return "unknown";
 }

@@ -40,18 +40,12 @@ inline void score_keys(const Block& block, const Scratch& scratch, int64_t first
 
 inline void score_decode(const Block& block, const Scratch& scratch, int64_t first, KeyRange keys) {
   switch (block.rows) {
-    case 1:
-      return score_keys<1>(block, scratch, first, keys);
-    case 2:
-      return score_keys<2>(block, scratch, first, keys);
-    case 3:
-      return score_keys<3>(block, scratch, first, keys);
-    case 4:
-      return score_keys<4>(block, scratch, first, keys);
-    case 5:
-      return score_keys<5>(block, scratch, first, keys);
-    default:
-      return score_keys<6>(block, scratch, first, keys);
+    case 1: return score_keys<1>(block, scratch, first, keys);
+    case 2: return score_keys<2>(block, scratch, first, keys);
+    case 3: return score_keys<3>(block, scratch, first, keys);
+    case 4: return score_keys<4>(block, scratch, first, keys);
+    case 5: return score_keys<5>(block, scratch, first, keys);
+    default: return score_keys<6>(block, scratch, first, keys);
   }
 }
 

@@ -33,18 +33,12 @@ inline void score_panel(const float* HWY_RESTRICT q, int64_t q_stride, const flo
 inline void score_rows(int64_t rows, const float* q, int64_t q_stride, const float* keys, int64_t head_dim,
                        float* scores) {
   switch (rows) {
-    case 1:
-      return score_panel<1>(q, q_stride, keys, head_dim, scores);
-    case 2:
-      return score_panel<2>(q, q_stride, keys, head_dim, scores);
-    case 3:
-      return score_panel<3>(q, q_stride, keys, head_dim, scores);
-    case 4:
-      return score_panel<4>(q, q_stride, keys, head_dim, scores);
-    case 5:
-      return score_panel<5>(q, q_stride, keys, head_dim, scores);
-    default:
-      return score_panel<6>(q, q_stride, keys, head_dim, scores);
+    case 1: return score_panel<1>(q, q_stride, keys, head_dim, scores);
+    case 2: return score_panel<2>(q, q_stride, keys, head_dim, scores);
+    case 3: return score_panel<3>(q, q_stride, keys, head_dim, scores);
+    case 4: return score_panel<4>(q, q_stride, keys, head_dim, scores);
+    case 5: return score_panel<5>(q, q_stride, keys, head_dim, scores);
+    default: return score_panel<6>(q, q_stride, keys, head_dim, scores);
   }
 }
 

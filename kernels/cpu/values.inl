@@ -35,18 +35,12 @@ template <int kCount>
 inline void value_rows(int64_t rows, const float* weights, const float* values, int64_t v_stride, int64_t begin,
                        int64_t end, const float* rescale, float* out, int64_t out_stride) {
   switch (rows) {
-    case 1:
-      return value_panel<1, kCount>(weights, values, v_stride, begin, end, rescale, out, out_stride);
-    case 2:
-      return value_panel<2, kCount>(weights, values, v_stride, begin, end, rescale, out, out_stride);
-    case 3:
-      return value_panel<3, kCount>(weights, values, v_stride, begin, end, rescale, out, out_stride);
-    case 4:
-      return value_panel<4, kCount>(weights, values, v_stride, begin, end, rescale, out, out_stride);
-    case 5:
-      return value_panel<5, kCount>(weights, values, v_stride, begin, end, rescale, out, out_stride);
-    default:
-      return value_panel<6, kCount>(weights, values, v_stride, begin, end, rescale, out, out_stride);
+    case 1: return value_panel<1, kCount>(weights, values, v_stride, begin, end, rescale, out, out_stride);
+    case 2: return value_panel<2, kCount>(weights, values, v_stride, begin, end, rescale, out, out_stride);
+    case 3: return value_panel<3, kCount>(weights, values, v_stride, begin, end, rescale, out, out_stride);
+    case 4: return value_panel<4, kCount>(weights, values, v_stride, begin, end, rescale, out, out_stride);
+    case 5: return value_panel<5, kCount>(weights, values, v_stride, begin, end, rescale, out, out_stride);
+    default: return value_panel<6, kCount>(weights, values, v_stride, begin, end, rescale, out, out_stride);
   }
 }
 

@@ -27,8 +27,7 @@ fail(Message* message, Status status, const char* format, ...) {
 // table serves both; those from 1000 on are HIP's own.
 inline Status status_of(int32_t error) {
   switch (error) {
-    case 0:
-      return Status::ok;
+    case 0: return Status::ok;
     case 2:     // OutOfMemory
     case 1052:  // RuntimeMemory
       return Status::out_of_memory;
@@ -53,8 +52,7 @@ inline Status status_of(int32_t error) {
     case 718:  // InvalidPc
     case 719:  // LaunchFailure
       return Status::device_lost;
-    default:
-      return Status::internal;
+    default: return Status::internal;
   }
 }
 

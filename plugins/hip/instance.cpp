@@ -24,16 +24,11 @@ int32_t device_type() {
 
 attnrt_status status_of(kernels::hip::Status status) {
   switch (status) {
-    case kernels::hip::Status::ok:
-      return ATTNRT_OK;
-    case kernels::hip::Status::out_of_memory:
-      return ATTNRT_OUT_OF_MEMORY;
-    case kernels::hip::Status::invalid:
-      return ATTNRT_INVALID_ARGUMENT;
-    case kernels::hip::Status::device_lost:
-      return ATTNRT_DEVICE_LOST;
-    case kernels::hip::Status::internal:
-      break;
+    case kernels::hip::Status::ok: return ATTNRT_OK;
+    case kernels::hip::Status::out_of_memory: return ATTNRT_OUT_OF_MEMORY;
+    case kernels::hip::Status::invalid: return ATTNRT_INVALID_ARGUMENT;
+    case kernels::hip::Status::device_lost: return ATTNRT_DEVICE_LOST;
+    case kernels::hip::Status::internal: break;
   }
   return ATTNRT_INTERNAL;
 }

@@ -29,16 +29,10 @@ attnrt_status copy(void*, int32_t device_id, void* to, const void* from, int64_t
                    attnrt_error* error) {
   gpu::Direction way = gpu::Direction::on_device;
   switch (direction) {
-    case ATTNRT_COPY_TO_DEVICE:
-      way = gpu::Direction::to_device;
-      break;
-    case ATTNRT_COPY_TO_HOST:
-      way = gpu::Direction::to_host;
-      break;
-    case ATTNRT_COPY_ON_DEVICE:
-      break;
-    default:
-      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "direction: found %d, expected 0 to 2", direction);
+    case ATTNRT_COPY_TO_DEVICE: way = gpu::Direction::to_device; break;
+    case ATTNRT_COPY_TO_HOST: way = gpu::Direction::to_host; break;
+    case ATTNRT_COPY_ON_DEVICE: break;
+    default: return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "direction: found %d, expected 0 to 2", direction);
   }
   gpu::Message message;
   return answer(gpu::copy(device_id, to, from, bytes, way, stream, &message), message, error);

@@ -44,15 +44,11 @@ int complain(const Common& common, const core::Error& error) {
 
 ExitCode exit_code(attnrt_status status) {
   switch (status) {
-    case ATTNRT_OK:
-      return exit_ok;
+    case ATTNRT_OK: return exit_ok;
     case ATTNRT_UNSUPPORTED:
-    case ATTNRT_NOT_FOUND:
-      return exit_no;
-    case ATTNRT_INVALID_ARGUMENT:
-      return exit_usage;
-    default:
-      return exit_failed;
+    case ATTNRT_NOT_FOUND: return exit_no;
+    case ATTNRT_INVALID_ARGUMENT: return exit_usage;
+    default: return exit_failed;
   }
 }
 

@@ -132,16 +132,14 @@ bool apply_style(Random& random, const core::Manifest::Entry& entry, const std::
     case Style::empty_rows:
       return masked(ATTNRT_MASK_BOOLEAN) || masked(ATTNRT_MASK_ADDITIVE) || causal(ATTNRT_ALIGN_BOTTOM_RIGHT) ||
              (p.kv_lengths != 0);
-    case Style::lowest_mask:
-      return masked(ATTNRT_MASK_ADDITIVE);
+    case Style::lowest_mask: return masked(ATTNRT_MASK_ADDITIVE);
     case Style::nan_outside:
       return p.varlen || p.page_size > 0 ||
              try_change(entry, arch, p, [](Problem& changed) { changed.kv_lengths = 1; });
     case Style::nan_masked:
       return (one_in(random, 2) && masked(ATTNRT_MASK_BOOLEAN)) || masked(ATTNRT_MASK_ADDITIVE) ||
              masked(ATTNRT_MASK_BOOLEAN) || causal(ATTNRT_ALIGN_TOP_LEFT);
-    default:
-      return true;
+    default: return true;
   }
 }
 

@@ -80,14 +80,10 @@ struct Place {
 
 std::string text_of(Place place) {
   switch (place.type) {
-    case ATTNRT_DEVICE_CPU:
-      return "cpu";
-    case ATTNRT_DEVICE_CUDA:
-      return "cuda:" + std::to_string(place.id);
-    case ATTNRT_DEVICE_ROCM:
-      return "rocm:" + std::to_string(place.id);
-    default:
-      return "device type " + std::to_string(place.type) + " of DLPack";
+    case ATTNRT_DEVICE_CPU: return "cpu";
+    case ATTNRT_DEVICE_CUDA: return "cuda:" + std::to_string(place.id);
+    case ATTNRT_DEVICE_ROCM: return "rocm:" + std::to_string(place.id);
+    default: return "device type " + std::to_string(place.type) + " of DLPack";
   }
 }
 
@@ -96,12 +92,9 @@ Place place_of(const Array& array) {
   switch (array.device_type()) {
     case ATTNRT_DEVICE_CPU:
     case cuda_host:
-    case rocm_host:
-      return {ATTNRT_DEVICE_CPU, 0};
-    case cuda_managed:
-      return {ATTNRT_DEVICE_CUDA, array.device_id()};
-    default:
-      return {array.device_type(), array.device_id()};
+    case rocm_host: return {ATTNRT_DEVICE_CPU, 0};
+    case cuda_managed: return {ATTNRT_DEVICE_CUDA, array.device_id()};
+    default: return {array.device_type(), array.device_id()};
   }
 }
 

@@ -55,13 +55,15 @@ attnrt_status read_struct(const char* name, const Struct& given, size_t least, S
   constexpr size_t longest = 4096;
   const auto size = static_cast<size_t>(std::max(given.struct_size, 0));
   if (size < least || size > longest) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "%s: struct_size is %d, expected %zu to %zu; start from its INIT",
-                       name, given.struct_size, least, longest);
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                       "%s: struct_size is %d, expected %zu to %zu; start from its INIT", name, given.struct_size,
+                       least, longest);
   }
   size_t known = std::min(size, sizeof given);
   known -= known % (std::is_same_v<Struct, attnrt_problem> ? sizeof(int32_t) : sizeof(void*));  // no half field
   if constexpr (std::is_same_v<Struct, attnrt_problem>) {
-    if (!ATTNRT_HAS(&given, attnrt_problem, window_left)) known = std::min(known, offsetof(attnrt_problem, window_left));
+    if (!ATTNRT_HAS(&given, attnrt_problem, window_left))
+      known = std::min(known, offsetof(attnrt_problem, window_left));
     else if (!ATTNRT_HAS(&given, attnrt_problem, window_right)) {
       known = std::min(known, offsetof(attnrt_problem, window_right));
     }
@@ -93,8 +95,8 @@ attnrt_status write_problem(const Problem& problem, attnrt_problem* out, attnrt_
     Problem whole = default_problem();
     if (const auto status = read_struct("problem", copy, 0, &whole, error); status != ATTNRT_OK) return status;
     if (std::memcmp(&whole, &problem, sizeof whole) != 0) {
-      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
-                         "problem: its %zu bytes cannot hold all of: %s", size, describe(problem).c_str());
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "problem: its %zu bytes cannot hold all of: %s", size,
+                         describe(problem).c_str());
     }
   }
   std::memcpy(out, &copy, std::min(size, sizeof copy));
@@ -148,13 +150,15 @@ RuntimeOptions options_of(const attnrt_runtime_options& options) {
 
 const char* attnrt_version(void) { return ATTNRT_VERSION; }
 
-attnrt_status attnrt_runtime_open(const attnrt_runtime_options* options, attnrt_runtime** runtime, attnrt_error* error) {
+attnrt_status attnrt_runtime_open(const attnrt_runtime_options* options, attnrt_runtime** runtime,
+                                  attnrt_error* error) {
   if (runtime == nullptr) return missing(error, "runtime");
   return guarded(error, [&] {
     attnrt_runtime_options known = ATTNRT_RUNTIME_OPTIONS_INIT;
     if (options != nullptr) {
       constexpr size_t least = offsetof(attnrt_runtime_options, policy_path);
-      if (const auto status = read_struct("options", *options, least, &known, error); status != ATTNRT_OK) return status;
+      if (const auto status = read_struct("options", *options, least, &known, error); status != ATTNRT_OK)
+        return status;
     }
     auto opened = Runtime::open(options_of(known));
     if (!opened) return put(error, opened.error());
@@ -227,8 +231,8 @@ attnrt_status attnrt_plugins(attnrt_runtime* runtime, int32_t format, char** tex
   return guarded(error, [&] {
     const auto snapshot = runtime->road->snapshot();
     const auto rows = runtime->road->plugins();
-    return give_text(format == ATTNRT_JSON ? json_text(plugins_json(*snapshot, rows)) : plugins_text(*snapshot, rows), text,
-                     error);
+    return give_text(format == ATTNRT_JSON ? json_text(plugins_json(*snapshot, rows)) : plugins_text(*snapshot, rows),
+                     text, error);
   });
 }
 
@@ -268,7 +272,9 @@ void attnrt_plan_destroy(attnrt_plan* plan) { delete plan; }
 const char* attnrt_plan_backend(const attnrt_plan* plan) {
   return plan != nullptr ? plan->road->backend_name().c_str() : "";
 }
-const char* attnrt_plan_version(const attnrt_plan* plan) { return plan != nullptr ? plan->road->version().c_str() : ""; }
+const char* attnrt_plan_version(const attnrt_plan* plan) {
+  return plan != nullptr ? plan->road->version().c_str() : "";
+}
 const char* attnrt_plan_kernel(const attnrt_plan* plan) { return plan != nullptr ? plan->road->kernel().c_str() : ""; }
 int64_t attnrt_plan_workspace_bytes(const attnrt_plan* plan) {
   return plan != nullptr ? plan->road->workspace_bytes() : 0;

@@ -11,7 +11,8 @@ namespace {
 
 int64_t rounded_up(int64_t bound) {
   constexpr int64_t kLargest = int64_t{1} << 62;
-  return bound >= kLargest ? bound : static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(bound, 1))));
+  return bound >= kLargest ? bound
+                           : static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(bound, 1))));
 }
 
 bool is_capturing(const Plan& plan, void* stream) {
@@ -57,8 +58,8 @@ attnrt_status Runtime::attention(const Problem& attributes, const attnrt_args& g
   attnrt_status status = run(*entry.plan, args, &found);
   bool failed_over = false;
   while (status != ATTNRT_OK && !capturing && may_fail_over(status, *entry.decision, entry.candidate)) {
-    snapshot->services->log(ATTNRT_LOG_WARNING, fmt::format("{} ({}); the next candidate is taken", found.message,
-                                                            status_name(status)));
+    snapshot->services->log(ATTNRT_LOG_WARNING,
+                            fmt::format("{} ({}); the next candidate is taken", found.message, status_name(status)));
     auto placed = plan_from(*entry.decision, entry.candidate + 1);
     if (!placed) return put(error, placed.error());
     entry.plan = std::move(placed->plan);  // later calls begin where this one succeeds

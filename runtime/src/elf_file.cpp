@@ -43,7 +43,8 @@ Result<void> check_header(std::string_view bytes) {
   }
   if (bytes.size() < sizeof header) return damaged("its header");
   std::memcpy(&header, bytes.data(), sizeof header);
-  if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_ident[EI_DATA] != ELFDATA2LSB || header.e_machine != kMachine) {
+  if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_ident[EI_DATA] != ELFDATA2LSB ||
+      header.e_machine != kMachine) {
     return fail(ATTNRT_UNSUPPORTED, "is built for another machine (ELF class {}, machine {}; expected 2, {})",
                 header.e_ident[EI_CLASS], header.e_machine, kMachine);
   }
@@ -89,8 +90,10 @@ void read_symbols(Elf* elf, Elf_Scn* section, const GElf_Shdr& header, PluginElf
     if (gelf_getsym(data, static_cast<int>(i), &symbol) == nullptr || symbol.st_shndx == SHN_UNDEF) continue;
     const char* name = elf_strptr(elf, header.sh_link, symbol.st_name);
     if (name == nullptr) continue;
-    if (std::strcmp(name, ATTNRT_PLUGIN_SYMBOL) == 0) plugin.exports_plugin = true;
-    else if (std::strncmp(name, "attnrt_plugin_v", 15) == 0) plugin.other_plugin_symbol = name;
+    if (std::strcmp(name, ATTNRT_PLUGIN_SYMBOL) == 0)
+      plugin.exports_plugin = true;
+    else if (std::strncmp(name, "attnrt_plugin_v", 15) == 0)
+      plugin.other_plugin_symbol = name;
   }
 }
 

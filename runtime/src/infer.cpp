@@ -33,8 +33,8 @@ attnrt_status check_agreement(const attnrt_args& args, bool varlen, bool paged, 
   const int32_t q_last = args.q.ndim - 1;
   const int32_t k_last = args.k.ndim - 1;
   const auto differ = [error](const char* a, int64_t found_a, const char* b, int64_t found_b, const char* what) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "run: tensors %s and %s disagree: %s is %lld and %lld", a, b, what,
-                       static_cast<long long>(found_a), static_cast<long long>(found_b));
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "run: tensors %s and %s disagree: %s is %lld and %lld", a, b,
+                       what, static_cast<long long>(found_a), static_cast<long long>(found_b));
   };
   if (args.k.shape[k_last] != args.q.shape[q_last]) {
     return differ("q", args.q.shape[q_last], "k", args.k.shape[k_last], "head_dim");
@@ -65,8 +65,9 @@ attnrt_status infer_problem(const attnrt_args& args, Problem* problem, attnrt_er
   const int32_t q_ndim = p.varlen != 0 ? 3 : 4;
   const int32_t k_ndim = p.varlen != 0 && !paged ? 3 : 4;
   if (args.q.ndim != q_ndim) {
-    return wrong(error, "q", args.q.ndim,
-                 p.varlen != 0 ? "3: [total_q, heads, head_dim], as offsets_q is given" : "4: [batch, seq, heads, head_dim]");
+    return wrong(
+        error, "q", args.q.ndim,
+        p.varlen != 0 ? "3: [total_q, heads, head_dim], as offsets_q is given" : "4: [batch, seq, heads, head_dim]");
   }
   if (args.k.ndim != k_ndim) return wrong(error, "k", args.k.ndim, k_ndim == 3 ? "3, as offsets_q is given" : "4");
   if (args.v.ndim != k_ndim) return wrong(error, "v", args.v.ndim, "as many as k");
@@ -84,7 +85,8 @@ attnrt_status infer_problem(const attnrt_args& args, Problem* problem, attnrt_er
   if (paged) {
     if (args.page_table.ndim != 2) return wrong(error, "page_table", args.page_table.ndim, "2: [batch, max_pages]");
     if (args.k.shape[1] < 1 || args.k.shape[1] > INT32_MAX) {
-      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "run: tensor k has %lld in dimension 1; expected the page size",
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                         "run: tensor k has %lld in dimension 1; expected the page size",
                          static_cast<long long>(args.k.shape[1]));
     }
     p.page_size = static_cast<int32_t>(args.k.shape[1]);

@@ -24,7 +24,7 @@ DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
 DeviceMemory::~DeviceMemory() {
   if (data_ == nullptr) return;
   switch (kind_) {
-    case Kind::host: ::operator delete(data_, std::align_val_t{alignment_}); break;
+    case Kind::host: ::operator delete (data_, std::align_val_t{alignment_}); break;
     case Kind::device: backend_->memory()->free(backend_->instance(), device_id_, data_); break;
     case Kind::pinned: backend_->memory()->free_pinned(backend_->instance(), device_id_, data_); break;
   }
@@ -38,7 +38,7 @@ Result<DeviceMemory> DeviceMemory::allocate(std::shared_ptr<const Backend> backe
   attnrt_error error = ATTNRT_ERROR_INIT;
   attnrt_status status = ATTNRT_OK;
   if (kind == Kind::host) {
-    memory.data_ = ::operator new(static_cast<size_t>(bytes), std::align_val_t{memory.alignment_}, std::nothrow);
+    memory.data_ = ::operator new (static_cast<size_t>(bytes), std::align_val_t{memory.alignment_}, std::nothrow);
     if (memory.data_ == nullptr) status = ATTNRT_OUT_OF_MEMORY;
   } else {
     // The extension promises no alignment.
@@ -89,8 +89,8 @@ Result<std::unique_ptr<Plan>> make_plan(const Decision& decision, const Verdict&
   plan->kernel_ = info.kernel != nullptr ? info.kernel : name;
   const int64_t alignment = info.workspace_alignment > 0 ? info.workspace_alignment : 64;
   if (info.workspace_bytes < 0 || !std::has_single_bit(static_cast<uint64_t>(alignment))) {
-    return fail(ATTNRT_INTERNAL, "plan: {}: asks for a workspace of {} bytes, aligned to {}", name, info.workspace_bytes,
-                info.workspace_alignment);
+    return fail(ATTNRT_INTERNAL, "plan: {}: asks for a workspace of {} bytes, aligned to {}", name,
+                info.workspace_bytes, info.workspace_alignment);
   }
   plan->workspace_bytes_ = info.workspace_bytes;
   plan->workspace_alignment_ = alignment;

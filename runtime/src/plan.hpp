@@ -40,7 +40,7 @@ class Plan {
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
-  const Problem& problem() const { return problem_; }             // as asked
+  const Problem& problem() const { return problem_; }                // as asked
   const Problem& device_problem() const { return device_problem_; }  // as the backend sees it
   const std::string& backend_name() const { return backend_->manifest().name; }
   const std::string& version() const { return backend_->manifest().version_text; }

@@ -217,14 +217,10 @@ std::string to_text(const Word& word, const Value& value) {
 
 Result<Value> parse_value(const Word& word, std::string_view text) {
   switch (word.kind) {
-    case WordKind::integer:
-      return parse_integer(word, text);
-    case WordKind::real:
-      return parse_real(text);
-    case WordKind::name:
-      return parse_name(word, text);
-    case WordKind::flag:
-      break;
+    case WordKind::integer: return parse_integer(word, text);
+    case WordKind::real: return parse_real(text);
+    case WordKind::name: return parse_name(word, text);
+    case WordKind::flag: break;
   }
   if (text == "true" || text == "false") return int64_t{text == "true"};
   return expected(text, "true or false");

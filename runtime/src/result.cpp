@@ -5,22 +5,14 @@ namespace attnrt::core {
 
 const char* status_name(attnrt_status status) {
   switch (status) {
-    case ATTNRT_OK:
-      return "ok";
-    case ATTNRT_UNSUPPORTED:
-      return "unsupported";
-    case ATTNRT_OUT_OF_MEMORY:
-      return "out of memory";
-    case ATTNRT_INVALID_ARGUMENT:
-      return "invalid argument";
-    case ATTNRT_INTERNAL:
-      return "internal error";
-    case ATTNRT_DEVICE_LOST:
-      return "device lost";
-    case ATTNRT_NOT_FOUND:
-      return "not found";
-    default:
-      return "unknown status";
+    case ATTNRT_OK: return "ok";
+    case ATTNRT_UNSUPPORTED: return "unsupported";
+    case ATTNRT_OUT_OF_MEMORY: return "out of memory";
+    case ATTNRT_INVALID_ARGUMENT: return "invalid argument";
+    case ATTNRT_INTERNAL: return "internal error";
+    case ATTNRT_DEVICE_LOST: return "device lost";
+    case ATTNRT_NOT_FOUND: return "not found";
+    default: return "unknown status";
   }
 }
 

@@ -180,8 +180,9 @@ bool check_side_tensors(Checker& check, const Problem& p, const attnrt_args& a, 
                                    std::initializer_list<int64_t> shape) {
     return check.tensor(name, tensor, dtype, shape) && check.contiguous(name, tensor) && check.elements(name, tensor);
   };
-  if (p.mask != ATTNRT_MASK_NONE && !(check.tensor("mask", a.mask, p.mask_dtype, {e.batch, p.heads_q, e.seq_q, e.seq_kv}) &&
-                                      check.elements("mask", a.mask))) {
+  if (p.mask != ATTNRT_MASK_NONE &&
+      !(check.tensor("mask", a.mask, p.mask_dtype, {e.batch, p.heads_q, e.seq_q, e.seq_kv}) &&
+        check.elements("mask", a.mask))) {
     return false;
   }
   if (p.lse != 0) {
@@ -239,7 +240,8 @@ attnrt_status copy_args(const attnrt_args* given, attnrt_args* args, attnrt_erro
   if (std::any_of(bytes + std::min(size, sizeof *args), bytes + size, [](unsigned char byte) { return byte != 0; })) {
     return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
                        "run: args has %zu bytes, and what follows the %zu that this runtime knows is not zero: a newer "
-                       "tensor; leave it off", size, sizeof *args);
+                       "tensor; leave it off",
+                       size, sizeof *args);
   }
   return ATTNRT_OK;
 }
@@ -268,18 +270,18 @@ attnrt_status check_args(const Problem& problem, attnrt_args& args, Extents* ext
     return check.status();
   }
   if (args.k.ndim < 3 || args.k.ndim > 4) {
-    check.fail("tensor k has {} dimensions; expected {}", args.k.ndim, problem.varlen != 0 && problem.page_size == 0 ? 3 : 4);
+    check.fail("tensor k has {} dimensions; expected {}", args.k.ndim,
+               problem.varlen != 0 && problem.page_size == 0 ? 3 : 4);
     return check.status();
   }
   read_extents(problem, args, *extents);
   if (problem.mask != ATTNRT_MASK_NONE) {
     broadcast_mask(args.mask, extents->batch, problem.heads_q, extents->seq_q, extents->seq_kv);
   }
-  const bool fine = check_rows(check, problem, args, *extents) &&
-                    within(check, "batch", extents->batch, problem.batch) &&
-                    within(check, "seq_q", extents->seq_q, problem.seq_q) &&
-                    within(check, "seq_kv", extents->seq_kv, problem.seq_kv) &&
-                    check_side_tensors(check, problem, args, *extents);
+  const bool fine =
+      check_rows(check, problem, args, *extents) && within(check, "batch", extents->batch, problem.batch) &&
+      within(check, "seq_q", extents->seq_q, problem.seq_q) &&
+      within(check, "seq_kv", extents->seq_kv, problem.seq_kv) && check_side_tensors(check, problem, args, *extents);
   return fine ? ATTNRT_OK : check.status();
 }
 
@@ -287,7 +289,8 @@ attnrt_status run(const Plan& plan, const attnrt_args& given, attnrt_error* erro
   attnrt_args args;
   if (const attnrt_status status = copy_args(&given, &args, error); status != ATTNRT_OK) return status;
   Extents extents;
-  if (const attnrt_status status = check_args(plan.problem(), args, &extents, error); status != ATTNRT_OK) return status;
+  if (const attnrt_status status = check_args(plan.problem(), args, &extents, error); status != ATTNRT_OK)
+    return status;
   Checker check(error);
   if (!check_workspace(check, plan, args)) return check.status();
   if (extents.batch == 0 || extents.total_q == 0) return ATTNRT_OK;

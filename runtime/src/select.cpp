@@ -172,8 +172,8 @@ Decision select(const Policy& policy, const std::vector<Candidate>& candidates, 
   }
   if (decision.verdicts.empty() || decision.verdicts.front().answer != Answer::yes) {
     decision.status = ATTNRT_UNSUPPORTED;
-    decision.message = forced ? fmt::format("select: {} asks for {}, which does not support the problem: {}", forced->by,
-                                            forced->name, every_reason(decision, forced->name))
+    decision.message = forced ? fmt::format("select: {} asks for {}, which does not support the problem: {}",
+                                            forced->by, forced->name, every_reason(decision, forced->name))
                               : "select: no backend supports the problem: " + every_reason(decision);
     return decision;
   }

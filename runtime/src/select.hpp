@@ -23,7 +23,7 @@ enum class Answer { yes, no, not_asked };
 struct Verdict {
   Candidate candidate;
   Answer answer = Answer::not_asked;
-  bool staged = false;               // the runtime would copy the tensors to its device and back
+  bool staged = false;  // the runtime would copy the tensors to its device and back
   Rank rank;
   std::vector<std::string> reasons;  // why not; each a clause: "head_dim 80 is not in {64, 128}"
 };
@@ -36,15 +36,15 @@ struct Bystander {
 
 struct Decision {
   Problem problem{};
-  std::string arch;                      // of explain for another machine
-  std::vector<Verdict> verdicts;         // best first: those that say yes, by rank, then the rest, by rank
+  std::string arch;               // of explain for another machine
+  std::vector<Verdict> verdicts;  // best first: those that say yes, by rank, then the rest, by rank
   std::vector<Bystander> bystanders;
   attnrt_status status = ATTNRT_UNSUPPORTED;  // OK: verdicts[0] wins
-  std::string message;                   // of a status that is not OK: one line with every reason
-  std::string why;                       // of the winner: "priority 300 (policy.yaml:4:16)"
-  std::string fallback;                  // a better ranked candidate of that device said no: which, and why
-  bool forced = false;                   // one backend was asked for by name: it or nothing, also when it fails
-  bool supposed = false;                 // decided by manifests alone
+  std::string message;                        // of a status that is not OK: one line with every reason
+  std::string why;                            // of the winner: "priority 300 (policy.yaml:4:16)"
+  std::string fallback;                       // a better ranked candidate of that device said no: which, and why
+  bool forced = false;                        // one backend was asked for by name: it or nothing, also when it fails
+  bool supposed = false;                      // decided by manifests alone
 
   const Verdict* winner() const { return status == ATTNRT_OK ? &verdicts.front() : nullptr; }
 };

@@ -60,10 +60,18 @@ struct Part {
 };
 
 constexpr Part kParts[] = {
-    {&attnrt_args::q, false},           {&attnrt_args::k, false},          {&attnrt_args::v, false},
-    {&attnrt_args::mask, false},        {&attnrt_args::alibi_slopes, false}, {&attnrt_args::sinks, false},
-    {&attnrt_args::kv_lengths, false},  {&attnrt_args::offsets_q, false},  {&attnrt_args::offsets_kv, false},
-    {&attnrt_args::page_table, false},  {&attnrt_args::out, true},         {&attnrt_args::lse, true},
+    {&attnrt_args::q, false},
+    {&attnrt_args::k, false},
+    {&attnrt_args::v, false},
+    {&attnrt_args::mask, false},
+    {&attnrt_args::alibi_slopes, false},
+    {&attnrt_args::sinks, false},
+    {&attnrt_args::kv_lengths, false},
+    {&attnrt_args::offsets_q, false},
+    {&attnrt_args::offsets_kv, false},
+    {&attnrt_args::page_table, false},
+    {&attnrt_args::out, true},
+    {&attnrt_args::lse, true},
 };
 
 }  // namespace
@@ -90,7 +98,8 @@ Staging::~Staging() {
 attnrt_status Staging::grow(int64_t bytes, attnrt_error* error) {
   if (on_device_.bytes() >= bytes && pinned_.bytes() >= bytes) return ATTNRT_OK;
   const auto rounded = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(bytes, 1))));
-  for (auto [memory, kind] : {std::pair{&on_device_, DeviceMemory::Kind::device}, {&pinned_, DeviceMemory::Kind::pinned}}) {
+  for (auto [memory, kind] :
+       {std::pair{&on_device_, DeviceMemory::Kind::device}, {&pinned_, DeviceMemory::Kind::pinned}}) {
     *memory = DeviceMemory();  // the old one first: both may not fit
     auto larger = DeviceMemory::allocate(backend_, device_, kind, rounded, kAlignment);
     if (!larger) return attnrt_fail(error, larger.error().code, "%s", larger.error().message.c_str());
@@ -145,8 +154,8 @@ attnrt_status Staging::run(const Plan& plan, const attnrt_args& host, attnrt_err
     if (kParts[i].output) status = copy(slots[i].offset, slots[i].bytes, ATTNRT_COPY_TO_HOST, error);
   }
   // Also after a failure: the buffers must be quiet before anybody reuses them.
-  const attnrt_status waited =
-      backend_->memory()->stream_synchronize(backend_->instance(), device_.id, stream_, status == ATTNRT_OK ? error : nullptr);
+  const attnrt_status waited = backend_->memory()->stream_synchronize(backend_->instance(), device_.id, stream_,
+                                                                      status == ATTNRT_OK ? error : nullptr);
   if (status == ATTNRT_OK) status = waited;
   if (status != ATTNRT_OK) return status;
   for (size_t i = 0; i < slots.size(); ++i) {

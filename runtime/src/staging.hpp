@@ -23,7 +23,8 @@ class Staging {
 
  private:
   struct Slot;
-  Staging(std::shared_ptr<const Backend> backend, Device device) : backend_(std::move(backend)), device_(std::move(device)) {}
+  Staging(std::shared_ptr<const Backend> backend, Device device)
+      : backend_(std::move(backend)), device_(std::move(device)) {}
   attnrt_status grow(int64_t bytes, attnrt_error* error);
   attnrt_status copy(int64_t offset, int64_t bytes, int32_t direction, attnrt_error* error);
 

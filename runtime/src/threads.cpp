@@ -2,11 +2,8 @@
 #include "threads.hpp"
 
 #include <sched.h>
-#include <tbb/blocked_range.h>
 #include <tbb/global_control.h>
 #include <tbb/info.h>
-#include <tbb/parallel_for.h>
-#include <tbb/partitioner.h>
 #include <tbb/task_arena.h>
 
 #include <algorithm>
@@ -16,6 +13,8 @@
 #include <fstream>
 #include <sstream>
 #include <string>
+
+#include "spread.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -30,40 +29,27 @@ class Pool final : public Threads {
       for (int64_t index = 0; index < count; ++index) body(arg, index, 0);
       return;
     }
-    Work work{body, arg, count};
-    arena_.execute(Share(work));  // in another thread, where more callers than slots are in the arena
+    Work work{body, arg};
+    work.given.store(true, std::memory_order_release);
+    spread(arena_, count, Work::run, &work);
     (void)work.done.load(std::memory_order_acquire);
   }
 
  private:
+  // ThreadSanitizer does not see how the library hands work over. These two atomics say the same in a way that it sees: what
+  // was written before parallel_for is seen by the body, and what the body wrote is seen after it.
   struct Work {
     attnrt_parallel_body body;
     void* arg;
-    int64_t count;
+    std::atomic<bool> given = false;
     std::atomic<int64_t> done = 0;
-  };
 
-  // What the library copies into each task. How it hands tasks over is invisible to ThreadSanitizer, which it is not built
-  // with; these two atomics say the same in a way that is seen: what was written before parallel_for is seen by the body,
-  // and what the body wrote is seen after it.
-  class Share {
-   public:
-    explicit Share(Work& work) { work_.store(&work, std::memory_order_release); }
-    Share& operator=(const Share&) = delete;
-    Share(const Share& other) { work_.store(other.work_.load(std::memory_order_acquire), std::memory_order_release); }
-    void operator()() const {
-      const int64_t count = work_.load(std::memory_order_acquire)->count;
-      tbb::parallel_for(tbb::blocked_range<int64_t>(0, count, 1), *this, tbb::simple_partitioner());
+    static void run(void* self, int64_t index, int32_t worker) {
+      auto& work = *static_cast<Work*>(self);
+      (void)work.given.load(std::memory_order_acquire);
+      work.body(work.arg, index, worker);
+      work.done.fetch_add(1, std::memory_order_release);
     }
-    void operator()(const tbb::blocked_range<int64_t>& range) const {
-      Work& work = *work_.load(std::memory_order_acquire);
-      const int32_t worker = tbb::this_task_arena::current_thread_index();
-      for (int64_t index = range.begin(); index != range.end(); ++index) work.body(work.arg, index, worker);
-      work.done.fetch_add(1, std::memory_order_acq_rel);
-    }
-
-   private:
-    std::atomic<Work*> work_ = nullptr;
   };
 
   tbb::task_arena arena_;

@@ -42,12 +42,9 @@ std::string name_of(const FoundPlugin& plugin) {
 
 const char* answer_name(Answer answer) {
   switch (answer) {
-    case Answer::yes:
-      return "yes";
-    case Answer::no:
-      return "no";
-    case Answer::not_asked:
-      break;
+    case Answer::yes: return "yes";
+    case Answer::no: return "no";
+    case Answer::not_asked: break;
   }
   return "not asked";
 }

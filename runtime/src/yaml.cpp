@@ -231,14 +231,10 @@ std::string Node::place() const { return fmt::format("{}:{}:{}", file != nullptr
 
 std::string Node::found() const {
   switch (kind) {
-    case Kind::null:
-      return "nothing";
-    case Kind::scalar:
-      return quoted && !text.empty() ? fmt::format("\"{}\"", shown(text)) : shown(text);
-    case Kind::list:
-      return items.empty() ? "an empty list" : "a list";
-    case Kind::map:
-      return "a map";
+    case Kind::null: return "nothing";
+    case Kind::scalar: return quoted && !text.empty() ? fmt::format("\"{}\"", shown(text)) : shown(text);
+    case Kind::list: return items.empty() ? "an empty list" : "a list";
+    case Kind::map: return "a map";
   }
   return "nothing";
 }

@@ -300,18 +300,10 @@ TEST_F(Safetensors, MutatedHeaders) {
     for (size_t edits = 1 + below(3); edits > 0 && !text.empty(); --edits) {
       const size_t at = below(text.size());
       switch (below(5)) {
-        case 0:
-          text[at] = static_cast<char>(random());
-          break;
-        case 1:
-          text.erase(at, 1 + below(8));
-          break;
-        case 2:
-          text.insert(at, pieces[below(std::size(pieces))]);
-          break;
-        case 3:
-          text.insert(at, text.substr(below(text.size()), below(40)));
-          break;
+        case 0: text[at] = static_cast<char>(random()); break;
+        case 1: text.erase(at, 1 + below(8)); break;
+        case 2: text.insert(at, pieces[below(std::size(pieces))]); break;
+        case 3: text.insert(at, text.substr(below(text.size()), below(40))); break;
         default:
           if (text[at] >= '0' && text[at] <= '9') text[at] = static_cast<char>('0' + below(10));
       }

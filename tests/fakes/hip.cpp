@@ -148,43 +148,27 @@ int hipGetDevicePropertiesR0600(void* to, int device) { return properties(static
 
 const char* hipGetErrorName(int error) {
   switch (error) {
-    case kSuccess:
-      return "hipSuccess";
-    case kInvalidValue:
-      return "hipErrorInvalidValue";
-    case kOutOfMemory:
-      return "hipErrorOutOfMemory";
-    case kNoDevice:
-      return "hipErrorNoDevice";
-    case kInvalidDevice:
-      return "hipErrorInvalidDevice";
-    case kInvalidHandle:
-      return "hipErrorInvalidHandle";
-    case kNotFound:
-      return "hipErrorNotFound";
-    case kCaptureUnsupported:
-      return "hipErrorStreamCaptureUnsupported";
-    default:
-      return "hipErrorUnknown";
+    case kSuccess: return "hipSuccess";
+    case kInvalidValue: return "hipErrorInvalidValue";
+    case kOutOfMemory: return "hipErrorOutOfMemory";
+    case kNoDevice: return "hipErrorNoDevice";
+    case kInvalidDevice: return "hipErrorInvalidDevice";
+    case kInvalidHandle: return "hipErrorInvalidHandle";
+    case kNotFound: return "hipErrorNotFound";
+    case kCaptureUnsupported: return "hipErrorStreamCaptureUnsupported";
+    default: return "hipErrorUnknown";
   }
 }
 
 const char* hipGetErrorString(int error) {
   switch (error) {
-    case kOutOfMemory:
-      return "out of memory";
-    case kNoDevice:
-      return "no ROCm-capable device is detected";
-    case kInvalidDevice:
-      return "invalid device ordinal";
-    case kInvalidHandle:
-      return "invalid resource handle";
-    case kNotFound:
-      return "named symbol not found";
-    case kCaptureUnsupported:
-      return "operation not permitted when stream is capturing";
-    default:
-      return hipGetErrorName(error);
+    case kOutOfMemory: return "out of memory";
+    case kNoDevice: return "no ROCm-capable device is detected";
+    case kInvalidDevice: return "invalid device ordinal";
+    case kInvalidHandle: return "invalid resource handle";
+    case kNotFound: return "named symbol not found";
+    case kCaptureUnsupported: return "operation not permitted when stream is capturing";
+    default: return hipGetErrorName(error);
   }
 }
 

@@ -367,14 +367,9 @@ TEST(Config, SurvivesAnyMutation) {
         case 0:
           if (place < text.size()) text[place] = static_cast<char>(random() % 256);
           break;
-        case 1:
-          text.erase(place, random() % 12);
-          break;
-        case 2:
-          text.insert(place, pieces[random() % std::size(pieces)]);
-          break;
-        default:
-          text.insert(place, std::string(text, random() % (text.size() + 1), random() % 40));
+        case 1: text.erase(place, random() % 12); break;
+        case 2: text.insert(place, pieces[random() % std::size(pieces)]); break;
+        default: text.insert(place, std::string(text, random() % (text.size() + 1), random() % 40));
       }
     }
     const auto read = read_config(text, "policy.yaml", {});

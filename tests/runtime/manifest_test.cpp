@@ -195,14 +195,9 @@ TEST(Manifest, SurvivesAnyMutation) {
     for (auto edits = 1 + random() % 4; edits > 0; --edits) {
       const size_t place = random() % text.size();
       switch (random() % 3) {
-        case 0:
-          text[place] = static_cast<char>(random() % 256);
-          break;
-        case 1:
-          text.erase(place, 1 + random() % 8);
-          break;
-        default:
-          text.insert(place, text.substr(random() % text.size(), random() % 16));
+        case 0: text[place] = static_cast<char>(random() % 256); break;
+        case 1: text.erase(place, 1 + random() % 8); break;
+        default: text.insert(place, text.substr(random() % text.size(), random() % 16));
       }
       if (text.empty()) text.push_back('x');
     }

@@ -33,6 +33,15 @@ int64_t allocations_of(Work&& work) {
   return allocations.load() - before;
 }
 
+// The same once the pool has settled: its threads start, and its task lists grow, somewhere in the first rounds. Work that
+// allocates itself does so in every round.
+template <class Work>
+int64_t settled_allocations_of(Work&& work) {
+  int64_t made = allocations_of(work);
+  for (int round = 1; made != 0 && round < 20; ++round) made = allocations_of(work);
+  return made;
+}
+
 }  // namespace attnrt::core::support
 
 #ifndef ATTNRT_TEST_SANITIZED

@@ -76,7 +76,9 @@ inline Tensor tensor(const void* data, DType dtype, std::initializer_list<int64_
   }
   return view;
 }
-inline Tensor tensor(const float* data, std::initializer_list<int64_t> shape) { return tensor(data, DType::f32, shape); }
+inline Tensor tensor(const float* data, std::initializer_list<int64_t> shape) {
+  return tensor(data, DType::f32, shape);
+}
 inline Tensor tensor(const int32_t* data, std::initializer_list<int64_t> shape) {
   return tensor(data, DType::int32, shape);
 }
@@ -142,8 +144,23 @@ struct Args {
   void* stream = nullptr;
 
   attnrt_args c() const {
-    return {static_cast<int32_t>(sizeof(attnrt_args)), 0, q, k, v, out, mask, lse, alibi_slopes, sinks, kv_lengths,
-            offsets_q, offsets_kv, page_table, workspace, workspace_bytes, stream};
+    return {.struct_size = static_cast<int32_t>(sizeof(attnrt_args)),
+            .reserved = 0,
+            .q = q,
+            .k = k,
+            .v = v,
+            .out = out,
+            .mask = mask,
+            .lse = lse,
+            .alibi_slopes = alibi_slopes,
+            .sinks = sinks,
+            .kv_lengths = kv_lengths,
+            .offsets_q = offsets_q,
+            .offsets_kv = offsets_kv,
+            .page_table = page_table,
+            .workspace = workspace,
+            .workspace_bytes = workspace_bytes,
+            .stream = stream};
   }
 };
 

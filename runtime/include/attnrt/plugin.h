@@ -33,8 +33,7 @@ extern "C" {
 #define ATTNRT_ABI_MINOR 0
 
 /* True if the struct that p points to reaches past the end of field (rule 1). */
-#define ATTNRT_HAS(p, type, field) \
-  ((p)->struct_size >= (int32_t)(offsetof(type, field) + sizeof(((type*)NULL)->field)))
+#define ATTNRT_HAS(p, type, field) ((p)->struct_size >= (int32_t)(offsetof(type, field) + sizeof(((type*)NULL)->field)))
 
 /* ---- Statuses: what the host does next depends on the class, so return the one that is true. ---- */
 enum {
@@ -61,7 +60,8 @@ typedef struct attnrt_error {
 
 /* Fills error (if there is one) and returns code: return attnrt_fail(error, ATTNRT_UNSUPPORTED, "head_dim %d ...", n). */
 #if defined(__GNUC__)
-__attribute__((format(printf, 3, 4)))
+static inline attnrt_status attnrt_fail(attnrt_error* error, attnrt_status code, const char* format, ...)
+    __attribute__((format(printf, 3, 4)));
 #endif
 static inline attnrt_status attnrt_fail(attnrt_error* error, attnrt_status code, const char* format, ...) {
   if (error != NULL && ATTNRT_HAS(error, attnrt_error, message)) {
@@ -162,8 +162,8 @@ typedef struct attnrt_problem {
   int32_t sinks;
   int32_t kv_lengths;
   int32_t varlen;
-  int32_t page_size; /* 0: not paged */
-  int32_t lse;       /* 1: lse is wanted */
+  int32_t page_size;       /* 0: not paged */
+  int32_t lse;             /* 1: lse is wanted */
   int32_t alignment_bytes; /* every row of q, k, v and out starts at a multiple of this; the host checks it at run */
   int32_t deterministic;   /* 1: the same inputs give the same bits */
 } attnrt_problem;
@@ -191,7 +191,7 @@ typedef struct attnrt_args {
   attnrt_tensor offsets_q;
   attnrt_tensor offsets_kv;
   attnrt_tensor page_table;
-  void* workspace;         /* at least what plan asked for, and aligned so; the host owns it. Not kept between runs. */
+  void* workspace; /* at least what plan asked for, and aligned so; the host owns it. Not kept between runs. */
   int64_t workspace_bytes;
   void* stream; /* the device's stream (hipStream_t, cudaStream_t); NULL: the default stream; unused on cpu */
 } attnrt_args;
@@ -202,8 +202,8 @@ typedef struct attnrt_device {
   int32_t device_type;
   int32_t device_id;
   int32_t reserved;
-  const char* arch; /* "gfx1100", "sm_90"; "" for a cpu */
-  const char* name; /* for people */
+  const char* arch;           /* "gfx1100", "sm_90"; "" for a cpu */
+  const char* name;           /* for people */
   int64_t total_memory_bytes; /* 0: not known */
 } attnrt_device;
 
@@ -238,7 +238,7 @@ typedef struct attnrt_host {
   int32_t abi_minor;
   int32_t thread_count; /* at least 1 */
   int32_t reserved;
-  void* self; /* the first argument of the calls below */
+  void* self;                                                  /* the first argument of the calls below */
   void (*log)(void* self, int32_t severity, const char* text); /* from any thread */
   attnrt_parallel_for parallel_for; /* plugins own no threads; not from inside a body; from any other thread */
 } attnrt_host;
@@ -309,7 +309,8 @@ typedef struct attnrt_memory {
   int32_t reserved;
   attnrt_status (*allocate)(void* instance, int32_t device_id, int64_t bytes, void** pointer, attnrt_error* error);
   void (*free)(void* instance, int32_t device_id, void* pointer);
-  attnrt_status (*allocate_pinned)(void* instance, int32_t device_id, int64_t bytes, void** pointer, attnrt_error* error);
+  attnrt_status (*allocate_pinned)(void* instance, int32_t device_id, int64_t bytes, void** pointer,
+                                   attnrt_error* error);
   void (*free_pinned)(void* instance, int32_t device_id, void* pointer);
   /* Enqueues on stream; host memory is pinned. direction: ATTNRT_COPY_*. */
   attnrt_status (*copy)(void* instance, int32_t device_id, void* to, const void* from, int64_t bytes, int32_t direction,
@@ -318,7 +319,8 @@ typedef struct attnrt_memory {
   void (*stream_destroy)(void* instance, int32_t device_id, void* stream);
   attnrt_status (*stream_synchronize)(void* instance, int32_t device_id, void* stream, attnrt_error* error);
   /* *capturing = 1 while a graph is being captured on stream. */
-  attnrt_status (*is_capturing)(void* instance, int32_t device_id, void* stream, int32_t* capturing, attnrt_error* error);
+  attnrt_status (*is_capturing)(void* instance, int32_t device_id, void* stream, int32_t* capturing,
+                                attnrt_error* error);
 } attnrt_memory;
 
 #ifdef __cplusplus

@@ -10,7 +10,8 @@ enum { SEQ = 4, HEADS = 2, DIM = 8 };
 static float q[SEQ][HEADS][DIM], k[SEQ][HEADS][DIM], v[SEQ][HEADS][DIM], out[SEQ][HEADS][DIM];
 
 static attnrt_tensor tensor(float (*data)[HEADS][DIM]) {
-  attnrt_tensor t = {data, {ATTNRT_DTYPE_FLOAT, 32, 1}, 4, {1, SEQ, HEADS, DIM}, {SEQ * HEADS * DIM, HEADS * DIM, DIM, 1}};
+  attnrt_tensor t = {
+      data, {ATTNRT_DTYPE_FLOAT, 32, 1}, 4, {1, SEQ, HEADS, DIM}, {SEQ * HEADS * DIM, HEADS * DIM, DIM, 1}};
   return t;
 }
 

@@ -29,16 +29,11 @@ const attnrt_plugin& table() {
 
 attnrt_dtype dtype(DType from) {
   switch (from) {
-    case DType::f32:
-      return {ATTNRT_DTYPE_FLOAT, 32, 1};
-    case DType::f16:
-      return {ATTNRT_DTYPE_FLOAT, 16, 1};
-    case DType::bf16:
-      return {ATTNRT_DTYPE_BFLOAT, 16, 1};
-    case DType::boolean:
-      return {ATTNRT_DTYPE_BOOL, 8, 1};
-    default:
-      return {ATTNRT_DTYPE_INT, 32, 1};
+    case DType::f32: return {ATTNRT_DTYPE_FLOAT, 32, 1};
+    case DType::f16: return {ATTNRT_DTYPE_FLOAT, 16, 1};
+    case DType::bf16: return {ATTNRT_DTYPE_BFLOAT, 16, 1};
+    case DType::boolean: return {ATTNRT_DTYPE_BOOL, 8, 1};
+    default: return {ATTNRT_DTYPE_INT, 32, 1};
   }
 }
 
