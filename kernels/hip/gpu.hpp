@@ -27,15 +27,20 @@
 #define GPU_DEVICE inline
 #define GPU_KERNEL(threads, per_unit) inline void
 #define GPU_UNROLL
+#define GPU_UNROLL_BY(n)
 #elif defined(GPU_NVIDIA)
 #define GPU_DEVICE __device__ __forceinline__
 #define GPU_KERNEL(threads, per_unit) extern "C" __global__ void __launch_bounds__(threads, per_unit)
 #define GPU_UNROLL _Pragma("unroll")
+#define GPU_UNROLL_BY(n) GPU_PRAGMA(unroll n)
+#define GPU_PRAGMA(text) _Pragma(#text)
 #else
 #define GPU_DEVICE __device__ __attribute__((always_inline)) inline
 #define GPU_KERNEL(threads, per_unit) \
   extern "C" __global__ __attribute__((amdgpu_flat_work_group_size(threads, threads))) void
 #define GPU_UNROLL _Pragma("unroll")
+#define GPU_UNROLL_BY(n) GPU_PRAGMA(unroll n)
+#define GPU_PRAGMA(text) _Pragma(#text)
 #endif
 
 namespace gpu {
