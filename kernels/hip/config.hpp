@@ -61,11 +61,11 @@ struct TileOf<Family::mfma, T, kDim> {
 
 template <class T>
 struct TileOf<Family::mma_sm80, T, 64> {
-  using Type = QuadTile<T, Shape<32, 4, 2, 64, 64>>;
+  using Type = QuadTile<T, Shape<32, 4, 2, 64, 64, true>>;
 };
 template <class T>
 struct TileOf<Family::mma_sm80, T, 128> {
-  using Type = QuadTile<T, Shape<32, 4, 2, 64, 128, true>>;
+  using Type = QuadTile<T, Shape<32, 4, 2, 32, 128, true>>;
 };
 template <class T>
 struct TileOf<Family::mma_sm80, T, 256> {

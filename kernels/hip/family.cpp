@@ -40,20 +40,13 @@ Family family_of(const char* name) {
 
 TileFacts tile_facts(Family family, DType dtype, int dim) {
   switch (family) {
-    case Family::wmma_gfx11:
-      return facts<Family::wmma_gfx11>(dtype, dim);
-    case Family::wmma_gfx12:
-      return facts<Family::wmma_gfx12>(dtype, dim);
-    case Family::mfma:
-      return facts<Family::mfma>(dtype, dim);
-    case Family::mma_sm80:
-      return facts<Family::mma_sm80>(dtype, dim);
-    case Family::valu64:
-      return facts<Family::valu64>(dtype, dim);
-    case Family::valu_large:
-      return facts<Family::valu_large>(dtype, dim);
-    case Family::valu32:
-      break;
+    case Family::wmma_gfx11: return facts<Family::wmma_gfx11>(dtype, dim);
+    case Family::wmma_gfx12: return facts<Family::wmma_gfx12>(dtype, dim);
+    case Family::mfma: return facts<Family::mfma>(dtype, dim);
+    case Family::mma_sm80: return facts<Family::mma_sm80>(dtype, dim);
+    case Family::valu64: return facts<Family::valu64>(dtype, dim);
+    case Family::valu_large: return facts<Family::valu_large>(dtype, dim);
+    case Family::valu32: break;
   }
   return facts<Family::valu32>(dtype, dim);
 }

@@ -84,15 +84,19 @@ GPU_DEVICE void flash_attention(const AttentionParams& p) {
   const int32_t step_end = (last.end + Tile::kKeys - 1) / Tile::kKeys;
   const int32_t wave_row = at.first_query + tile.wave * Tile::kWaveRows;
   const Range wave_first = visible_range(p, wave_row), wave_last = visible_range(p, wave_row + Tile::kWaveRows - 1);
-  Range range[Tile::kSlots];
-  GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) range[slot] =
-      visible_range(p, at.first_query + tile.row(slot));
-
   typename Tile::Output o;
   float max[Tile::kSlots], sum[Tile::kSlots], exact[Tile::kSlots];
   GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
     max[slot] = -gpu::kInfinity, sum[slot] = 0, exact[slot] = 0;
     Tile::clear(o, slot);
+  }
+
+  typename Step<Tile>::Mask mask;
+  if (kKind == Kind::generic && p.mask != nullptr) {
+    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+      const int32_t r = tile.row(slot) < rows ? tile.row(slot) : rows - 1;
+      mask.row[slot] = at.batch * p.mask_batch + at.head * p.mask_head + (at.first_query + r) * p.mask_row;
+    }
   }
 
   typename Tile::Query query;
@@ -110,6 +114,8 @@ GPU_DEVICE void flash_attention(const AttentionParams& p) {
     value_copy.issue(Tile::kValueAt, v + key * p.v_stride.row, p.v_stride.row, p.seq_kv - key, p.head_dim);
     // A wave whose queries see nothing of this step only helps to copy.
     const bool sees = next > wave_first.begin && key < wave_last.end;
+    const int32_t mine = key + tile.first_key();
+    if (kKind == Kind::generic && sees && p.mask != nullptr) Step<Tile>::load(p, mask, mine);
     typename Tile::Scores s;
     if (sees) tile.scores(query, s);
     if constexpr (Tile::kAliased) gpu::barrier();
@@ -119,7 +125,6 @@ GPU_DEVICE void flash_attention(const AttentionParams& p) {
       key_copy.issue(Tile::kKeyAt, k + next * p.k_stride.row, p.k_stride.row, p.seq_kv - next, p.head_dim);
     }
     if (sees) {
-      const int32_t mine = key + tile.first_key();
       if (p.flags & kScaledScores) Step<Tile>::cap(p, s);
       if constexpr (kKind == Kind::generic) {
         if (p.slopes != nullptr) {
@@ -129,15 +134,9 @@ GPU_DEVICE void flash_attention(const AttentionParams& p) {
           }
           Step<Tile>::add_alibi(s, p.slopes[at.head], diagonal, mine);
         }
-        if (p.mask != nullptr) {
-          GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-            const int32_t r = tile.row(slot) < rows ? tile.row(slot) : rows - 1;
-            const int64_t row = at.batch * p.mask_batch + at.head * p.mask_head + (at.first_query + r) * p.mask_row;
-            Step<Tile>::mask(p, s, slot, row, mine);
-          }
-        }
+        if (p.mask != nullptr) Step<Tile>::apply(p, mask, s, mine);
       }
-      if (key < wave_last.begin || next > wave_first.end) Step<Tile>::hide(s, range, mine);
+      if (key < wave_last.begin || next > wave_first.end) Step<Tile>::hide(p, tile, s, at.first_query, mine);
       Step<Tile>::weights(tile, p.exp_scale, s, max, sum, exact, o);
       if (Tile::kSumIsOfRounded && p.lse != nullptr) {
         GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {

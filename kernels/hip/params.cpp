@@ -58,10 +58,10 @@ AttentionParams fill_params(const Problem& problem, const Args& args) {
   p.softcap = problem.softcap;
   p.score_scale = std::abs(scale) / (problem.softcap != 0 ? problem.softcap : 1);
   p.exp_scale = std::abs(scale) * kLog2E;
-  if (problem.softcap != 0 || problem.mask == Mask::additive || problem.alibi) {
-    p.flags |= kScaledScores;
-    p.exp_scale = kLog2E;
-  }
+  const bool scaled = problem.softcap != 0 || problem.alibi;
+  if (scaled) p.flags |= kScaledScores;
+  if (scaled || problem.mask == Mask::additive) p.exp_scale = kLog2E;
+  p.mask_scale = scaled ? 1 : p.score_scale;
   return p;
 }
 

@@ -36,9 +36,10 @@ struct Step {
   static constexpr int kSlots = Tile::kSlots;
 
   // Hides what lies outside each query's range. key: of the lane's first score.
-  GPU_DEVICE static void hide(Scores& s, const Range (&range)[kSlots], int key) {
+  GPU_DEVICE static void hide(const AttentionParams& p, const Tile& tile, Scores& s, int first_query, int key) {
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
-      const int begin = range[slot].begin - key, end = range[slot].end - key;
+      const Range range = visible_range(p, first_query + tile.row(slot));
+      const int begin = range.begin - key, end = range.end - key;
       GPU_UNROLL for (int t = 0; t < Tile::kRunTiles; ++t) {
         GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {
           const int i = t * Tile::kElements + e;
@@ -48,14 +49,19 @@ struct Step {
     }
   }
 
-  // softcap, in place: scores become what the exponent takes.
+  // Scale, and softcap where there is one, in place: scores become what a bias is added to.
   GPU_DEVICE static void cap(const AttentionParams& p, Scores& s) {
+    if (p.softcap != 0) {
+      each(s, [&](float x) { return p.softcap * gpu::tanh(x * p.score_scale); });
+    } else {
+      each(s, [&](float x) { return x * p.score_scale; });
+    }
+  }
+  template <class F>
+  GPU_DEVICE static void each(Scores& s, const F& f) {
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
       GPU_UNROLL for (int t = 0; t < Tile::kRunTiles; ++t) {
-        GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {
-          const float x = s[slot][t][e] * p.score_scale;
-          s[slot][t][e] = p.softcap != 0 ? p.softcap * gpu::tanh(x) : x;
-        }
+        GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) s[slot][t][e] = f(s[slot][t][e]);
       }
     }
   }
@@ -72,63 +78,104 @@ struct Step {
     }
   }
 
-  // The mask of one query's keys. row: the mask's row; key: of the lane's first score; keys: how many exist.
-  GPU_DEVICE static void mask(const AttentionParams& p, Scores& s, int slot, int64_t row, int key) {
-    if (p.flags & kBooleanMask) {
-      mask_boolean(p, s, slot, static_cast<const uint8_t*>(p.mask) + row, key);
-    } else if (p.flags & kMaskF32) {
-      mask_additive<F32>(p, s, slot, static_cast<const float*>(p.mask) + row, key);
-    } else if constexpr (Tile::Element::kBytes == 2) {
-      mask_additive<typename Tile::Element>(p, s, slot, static_cast<const uint16_t*>(p.mask) + row, key);
+  // The mask of a step: a lane's keys side by side, read in 16-byte words where the mask's rows allow it. load() starts the
+  // reads, where the tile has registers for them, so that they pass while scores are computed; apply() hides or adds.
+  struct Mask {
+    static constexpr int kHeld = Tile::kHoldMask ? Tile::kRun * 2 / 16 : 1;
+    gpu::Bits128 bits[kSlots][kHeld];
+    int64_t row[kSlots];  // of each query, in elements
+  };
+
+  GPU_DEVICE static bool reads_words(const AttentionParams& p, int key) {
+    return (p.flags & kMaskVector) && key + Tile::kRun <= p.seq_kv;
+  }
+
+  GPU_DEVICE static void load(const AttentionParams& p, Mask& mask, int key) {
+    if constexpr (Tile::kHoldMask) {
+      if (!reads_words(p, key) || (p.flags & kMaskF32)) return;
+      if (p.flags & kBooleanMask) {
+        hold<1>(p, mask, key);
+      } else {
+        hold<2>(p, mask, key);
+      }
+    }
+  }
+  template <int kBytes>
+  GPU_DEVICE static void hold(const AttentionParams& p, Mask& mask, int key) {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      const char* from = static_cast<const char*>(p.mask) + (mask.row[slot] + key) * kBytes;
+      if constexpr (Tile::kRun * kBytes % 16 == 0) {
+        GPU_UNROLL for (int i = 0; i < Tile::kRun * kBytes / 16; ++i) mask.bits[slot][i] = gpu::load128(from + i * 16);
+      } else {
+        GPU_UNROLL for (int i = 0; i < Tile::kRun * kBytes / 4; ++i) {
+          mask.bits[slot][0].word[i] = reinterpret_cast<const uint32_t*>(from)[i];
+        }
+      }
     }
   }
 
-  GPU_DEVICE static void mask_boolean(const AttentionParams& p, Scores& s, int slot, const uint8_t* row, int key) {
-    constexpr int kBytes = Tile::kRun < 16 ? Tile::kRun : 16;  // of a load
-    if ((p.flags & kMaskVector) && kBytes >= 4 && key + Tile::kRun <= p.seq_kv) {
+  GPU_DEVICE static void apply(const AttentionParams& p, const Mask& mask, Scores& s, int key) {
+    if (p.flags & kBooleanMask) {
+      GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) apply_boolean(p, mask, s, slot, key);
+    } else if (p.flags & kMaskF32) {
+      GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) apply_additive<F32>(p, mask, s, slot, key);
+    } else if constexpr (Tile::Element::kBytes == 2) {
+      GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+        apply_additive<typename Tile::Element>(p, mask, s, slot, key);
+      }
+    }
+  }
+
+  GPU_DEVICE static void apply_boolean(const AttentionParams& p, const Mask& mask, Scores& s, int slot, int key) {
+    const uint8_t* row = static_cast<const uint8_t*>(p.mask) + mask.row[slot];
+    const auto show = [&](int at, bool visible) {
+      if (!visible) s[slot][at / Tile::kElements][at % Tile::kElements] = -gpu::kInfinity;
+    };
+    constexpr int kBytes = Tile::kRun < 16 ? Tile::kRun : 16;  // of a read
+    if (kBytes >= 4 && reads_words(p, key)) {
       GPU_UNROLL for (int from = 0; from < Tile::kRun; from += kBytes) {
-        uint32_t word[4] = {};
-        if constexpr (kBytes == 16) {
-          const gpu::Bits128 bits = gpu::load128(row + key + from);
-          GPU_UNROLL for (int i = 0; i < 4; ++i) word[i] = bits.word[i];
+        gpu::Bits128 bits{};
+        if constexpr (Tile::kHoldMask) {
+          bits = mask.bits[slot][from / 16];
+        } else if constexpr (kBytes == 16) {
+          bits = gpu::load128(row + key + from);
         } else {
-          GPU_UNROLL for (int i = 0; i < kBytes / 4; ++i) word[i] =
-              reinterpret_cast<const uint32_t*>(row + key + from)[i];
+          GPU_UNROLL for (int i = 0; i < kBytes / 4; ++i) {
+            bits.word[i] = reinterpret_cast<const uint32_t*>(row + key + from)[i];
+          }
         }
-        GPU_UNROLL for (int i = 0; i < kBytes; ++i) {
-          const int at = from + i;
-          if ((word[i / 4] & (0xFFu << i % 4 * 8)) == 0)
-            s[slot][at / Tile::kElements][at % Tile::kElements] = -gpu::kInfinity;
-        }
+        GPU_UNROLL for (int i = 0; i < kBytes; ++i) show(from + i, (bits.word[i / 4] & (0xFFu << i % 4 * 8)) != 0);
       }
       return;
     }
     GPU_UNROLL for (int at = 0; at < Tile::kRun; ++at) {
-      if (key + at < p.seq_kv && row[(key + at) * p.mask_key] == 0) {
-        s[slot][at / Tile::kElements][at % Tile::kElements] = -gpu::kInfinity;
-      }
+      if (key + at < p.seq_kv) show(at, row[(key + at) * p.mask_key] != 0);
     }
   }
 
-  // What the mask hides is hidden whatever the score is, so that a NaN in its key stays unseen.
-  GPU_DEVICE static void add(Scores& s, int slot, int at, float bias) {
-    const float sum = s[slot][at / Tile::kElements][at % Tile::kElements] + bias;
-    s[slot][at / Tile::kElements][at % Tile::kElements] = bias == -gpu::kInfinity ? -gpu::kInfinity : sum;
-  }
-
   template <class M>
-  GPU_DEVICE static void mask_additive(const AttentionParams& p, Scores& s, int slot, const typename M::Storage* row,
-                                       int key) {
+  GPU_DEVICE static void apply_additive(const AttentionParams& p, const Mask& mask, Scores& s, int slot, int key) {
+    const typename M::Storage* row = static_cast<const typename M::Storage*>(p.mask) + mask.row[slot];
+    // What the mask hides is hidden whatever the score is, so that a NaN in its key stays unseen.
+    const auto add = [&](int at, float bias) {
+      const float sum = gpu::fma(s[slot][at / Tile::kElements][at % Tile::kElements], p.mask_scale, bias);
+      s[slot][at / Tile::kElements][at % Tile::kElements] = bias == -gpu::kInfinity ? -gpu::kInfinity : sum;
+    };
     constexpr int kWide = 16 / M::kBytes;
     if constexpr (Tile::kRun % kWide == 0) {
-      if ((p.flags & kMaskVector) && key + Tile::kRun <= p.seq_kv) {
+      if (reads_words(p, key)) {
         GPU_UNROLL for (int from = 0; from < Tile::kRun; from += kWide) {
-          const gpu::Bits128 bits = gpu::load128(row + key + from);
+          gpu::Bits128 bits;
+          if constexpr (Tile::kHoldMask && M::kBytes == 2) {
+            bits = mask.bits[slot][from / 8];
+          } else {
+            bits = gpu::load128(row + key + from);
+          }
           GPU_UNROLL for (int i = 0; i < kWide; ++i) {
             if constexpr (M::kBytes == 4) {
-              add(s, slot, from + i, __builtin_bit_cast(float, bits.word[i]));
+              add(from + i, __builtin_bit_cast(float, bits.word[i]));
             } else {
-              add(s, slot, from + i, i % 2 == 0 ? low_half<M>(bits.word[i / 2]) : high_half<M>(bits.word[i / 2]));
+              add(from + i, i % 2 == 0 ? low_half<M>(bits.word[i / 2]) : high_half<M>(bits.word[i / 2]));
             }
           }
         }
@@ -136,7 +183,7 @@ struct Step {
       }
     }
     GPU_UNROLL for (int at = 0; at < Tile::kRun; ++at) {
-      if (key + at < p.seq_kv) add(s, slot, at, to_float(M{}, row[(key + at) * p.mask_key]));
+      if (key + at < p.seq_kv) add(at, to_float(M{}, row[(key + at) * p.mask_key]));
     }
   }
 

@@ -104,6 +104,8 @@ struct QuadTile {
   static constexpr int kRunTiles = kKeys / 8;
   static constexpr int kRun = kKeys / 4;
   static constexpr int kDimSteps = kDim / 16;
+  static constexpr int kBlocks = kDim == 256 ? 1 : 2;  // workgroups that share a multiprocessor
+  static constexpr bool kHoldMask = kRun % 8 == 0;     // a step's mask waits in registers
 
   using Element = T;
   using Scores = gpu::Floats<2>[kSlots][kRunTiles];
@@ -116,10 +118,9 @@ struct QuadTile {
   static constexpr uint32_t kKeyAt = 0, kValueAt = kKeys * kRowBytes, kQueryAt = 2 * kKeys * kRowBytes;
   static constexpr uint32_t kSharedBytes = kQueryAt + kRows * kRowBytes;
 
-  // Where 16 bytes (number `chunk` of a row) of K or V stand.
-  GPU_DEVICE static uint32_t place(int row, int chunk) {
-    return row * kRowBytes + ((chunk ^ ((row / kRun * 2 + row % 2) & 7)) << 4);
-  }
+  // Where 16 bytes (number `chunk` of a row) of K or V stand. swizzle is one for all keys of a lane's run of the same parity.
+  GPU_DEVICE static int swizzle(int row) { return (row / kRun * 2 + row % 2) & 7; }
+  GPU_DEVICE static uint32_t place(int row, int chunk) { return row * kRowBytes + ((chunk ^ swizzle(row)) << 4); }
   GPU_DEVICE static uint32_t query_place(int row, int chunk) { return row * kRowBytes + ((chunk ^ (row & 7)) << 4); }
 
   struct Copy {
@@ -128,16 +129,18 @@ struct QuadTile {
 
     GPU_DEVICE void issue(uint32_t to, const typename T::Storage* at, int64_t stride, int keys, int head_dim) {
       const int r = static_cast<int>(gpu::thread()) / kChunks, c = static_cast<int>(gpu::thread()) % kChunks;
+      // One address that moves on, not one for each pass: registers are short.
       const typename T::Storage* from = at + r * stride + c * 8;
+      const int64_t pass = kPassRows * stride;
       if (keys >= kKeys && head_dim == kDim) {
-        GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
-          MmaSm80::copy_async(to + place(r + i * kPassRows, c), from + i * kPassRows * stride, true);
+        GPU_UNROLL for (int i = 0; i < kPasses; ++i, from += pass) {
+          MmaSm80::copy_async(to + place(r + i * kPassRows, c), from, true);
         }
         return;
       }
-      GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
+      GPU_UNROLL for (int i = 0; i < kPasses; ++i, from += pass) {
         const bool real = r + i * kPassRows < keys && c * 8 < head_dim;
-        MmaSm80::copy_async(to + place(r + i * kPassRows, c), real ? from + i * kPassRows * stride : at, real);
+        MmaSm80::copy_async(to + place(r + i * kPassRows, c), real ? from : at, real);
       }
     }
     GPU_DEVICE void commit(uint32_t) const { MmaSm80::wait_for_copies(); }
@@ -203,9 +206,10 @@ struct QuadTile {
           GPU_UNROLL for (int i = 0; i < 4; ++i) a[m][i] = query[m][step][i];
         }
       }
+      const uint32_t at = kKeyAt + place(key, step * 2 + half);
       GPU_UNROLL for (int t = 0; t < kRunTiles; t += 2) {
         uint32_t b[4];
-        MmaSm80::load_matrices<false>(kKeyAt + place(key + t * 2, step * 2 + half), b);
+        MmaSm80::load_matrices<false>(at + t * 2 * kRowBytes, b);
         GPU_UNROLL for (int m = 0; m < kTiles; ++m) {
           MmaSm80::multiply<T>(a[m], b[0], b[1], s[2 * m][t], s[2 * m + 1][t]);
           MmaSm80::multiply<T>(a[m], b[2], b[3], s[2 * m][t + 1], s[2 * m + 1][t + 1]);
@@ -231,7 +235,7 @@ struct QuadTile {
     GPU_UNROLL for (int t = 0; t < kRunTiles; t += 2) {
       GPU_UNROLL for (int u = 0; u < kDim / 8; u += 2) {
         uint32_t b[4];
-        MmaSm80::load_matrices<true>(kValueAt + place(key + t * 2, u + chunk), b);
+        MmaSm80::load_matrices<true>(kValueAt + place(key, u + chunk) + t * 2 * kRowBytes, b);
         GPU_UNROLL for (int m = 0; m < kTiles; ++m) {
           const uint32_t a[4] = {weights[2 * m][t], weights[2 * m + 1][t], weights[2 * m][t + 1],
                                  weights[2 * m + 1][t + 1]};

@@ -31,6 +31,8 @@ struct TransposedTile {
   static constexpr int kRun = kKeys / kGroups;
   static constexpr int kChunk = kGroups == 4 ? 2 : 1;  // steps of 16 that one 16-byte read feeds
   static constexpr int kDimSteps = kDim / 16;
+  static constexpr int kBlocks = 2;         // workgroups that share a multiprocessor
+  static constexpr bool kHoldMask = false;  // a mask is read when it is used
 
   using Element = T;
   using Scores = gpu::Floats<kElements>[kSlots][kRunTiles];

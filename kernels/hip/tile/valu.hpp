@@ -18,6 +18,8 @@ struct ValuTile {
   static constexpr int kWaveRows = kLanesY * kSlots, kRows = kWaveRows * kWaves;
   static constexpr int kElements = kKeys / kLanesX, kRunTiles = 1, kRun = kElements;
   static constexpr int kWide = 16 / T::kBytes;
+  static constexpr int kBlocks = kDim == 64 ? 2 : 1;  // workgroups that share a multiprocessor
+  static constexpr bool kHoldMask = false;
 
   using Element = T;
   using Scores = gpu::Floats<kElements>[kSlots][1];
