@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 #include "kernels/common/problem.hpp"
 
@@ -10,13 +9,13 @@ namespace kernels {
 
 KERNELS_HD inline float float_of_bits(uint32_t bits) {
   float value;
-  memcpy(&value, &bits, sizeof(value));
+  __builtin_memcpy(&value, &bits, sizeof(value));
   return value;
 }
 
 KERNELS_HD inline uint32_t bits_of_float(float value) {
   uint32_t bits;
-  memcpy(&bits, &value, sizeof(bits));
+  __builtin_memcpy(&bits, &value, sizeof(bits));
   return bits;
 }
 

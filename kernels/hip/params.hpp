@@ -38,6 +38,7 @@ struct AttentionParams {
   int64_t diagonal;      // of query 0
   int64_t window_left;   // key >= diagonal - window_left; beyond any key where there is none
   int64_t window_right;  // key <= diagonal + window_right; 0 at most where causal
+  int64_t slope_stride, sink_stride;
   int32_t batch, heads_q, heads_per_kv;
   int32_t seq_q, seq_kv, head_dim;
   float score_scale;  // scores become q.k * score_scale where kScaledScores (divided by softcap, if there is one)
