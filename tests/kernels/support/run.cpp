@@ -137,11 +137,6 @@ OnTarget::~OnTarget() {
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
 }
 
-void expect_right(const Case& c) {
-  EXPECT_TRUE(c.outside_untouched()) << "wrote outside the rows";
-  expect_accurate(c, reference_of(c), plain_attention(c));
-}
-
 void expect_right(const Recipe& recipe) {
   SCOPED_TRACE(describe(recipe));
   Case c(recipe);

@@ -26,10 +26,6 @@ class OnTarget {
   ~OnTarget();
 };
 
-// Expects the accuracy of tolerance.hpp of what some kernel wrote, and not a byte outside the rows.
-// REQUIRES: outputs were poisoned before the kernel ran.
-void expect_right(const Case& c);
-
 // Runs on every target with 1, 2 and 3 threads; expects the accuracy of tolerance.hpp, the same bits for every thread count,
 // and not a byte written outside the rows of out and lse.
 void expect_right(const Recipe& recipe);
