@@ -27,6 +27,7 @@
 #define GPU_DEVICE inline
 #define GPU_KERNEL(threads, per_unit) inline void
 #define GPU_UNROLL
+#define GPU_UNROLL_BY(count)
 #elif defined(GPU_NVIDIA)
 #define GPU_DEVICE __device__ __forceinline__
 #define GPU_KERNEL(threads, per_unit) extern "C" __global__ void __launch_bounds__(threads, per_unit)
@@ -36,6 +37,10 @@
 #define GPU_KERNEL(threads, per_unit) \
   extern "C" __global__ __attribute__((amdgpu_flat_work_group_size(threads, threads))) void
 #define GPU_UNROLL _Pragma("unroll")
+#endif
+#if !defined(GPU_ON_HOST)
+#define GPU_PRAGMA(text) _Pragma(#text)
+#define GPU_UNROLL_BY(count) GPU_PRAGMA(unroll count)
 #endif
 
 namespace gpu {

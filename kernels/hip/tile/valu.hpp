@@ -90,8 +90,7 @@ struct ValuTile {
       GPU_UNROLL for (int e = 0; e < kElements; ++e) s[slot][0][e] = 0;
     }
     const uint32_t q_at = kQueryAt + row(0) * kRowBytes, k_at = kKeyAt + x * kRowBytes;
-#pragma unroll 2
-    for (int d = 0; d < kDim; d += 4) {
+    GPU_UNROLL_BY(2) for (int d = 0; d < kDim; d += 4) {
       gpu::Floats<4> k[kElements];
       GPU_UNROLL for (int e = 0; e < kElements; ++e) k[e] = read4(k_at + e * kLanesX * kRowBytes + d * T::kBytes);
       GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
@@ -122,8 +121,7 @@ struct ValuTile {
       }
     }
     gpu::wave_barrier(kWave);
-#pragma unroll 1
-    for (int key = 0; key < kKeys; key += 4) {
+    GPU_UNROLL_BY(1) for (int key = 0; key < kKeys; key += 4) {
       gpu::Floats<4> w[kSlots];
       GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
         const gpu::Bits128 bits = gpu::shared_load<gpu::Bits128>(w_at + slot * kLanesY * kWeightRow + key * 4);
