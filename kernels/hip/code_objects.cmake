@@ -85,6 +85,8 @@ endfunction()
 function(attnrt_platform_kernels platform archs)
   attnrt_gpu_kernels(attnrt_kernels_flash_${platform} ARCHS ${archs} SOURCE flash_attention.hip
     HOST launch_flash.cpp params.cpp family.cpp)
+  attnrt_gpu_kernels(attnrt_kernels_unfused_${platform} ARCHS ${archs} SOURCE unfused_attention.hip
+    HOST launch_unfused.cpp params.cpp family.cpp)
 endfunction()
 
 if(ATTNRT_HIP_CLANG)

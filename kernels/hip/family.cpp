@@ -4,13 +4,16 @@
 #include <climits>
 #include <string_view>
 
+#include "kernels/hip/score_matrix.hpp"
+
 namespace kernels::hip {
 namespace {
 
 template <Family kFamily, class T, int kDim>
 TileFacts facts() {
   using Tile = kernels::hip::Tile<kFamily, T, kDim>;
-  return {Tile::kThreads, Tile::kRows, Tile::kKeys, Tile::kSharedBytes};
+  return {Tile::kThreads, Tile::kRows, Tile::kKeys, Tile::kSharedBytes,
+          ScoreStage<Tile>::kEnd > Tile::kSharedBytes ? ScoreStage<Tile>::kEnd : Tile::kSharedBytes};
 }
 template <Family kFamily, class T>
 TileFacts facts(int dim) {

@@ -12,6 +12,7 @@ namespace kernels::hip {
 // What a launch needs to know of a tile.
 struct TileFacts {
   uint32_t threads, rows, keys, shared_bytes;
+  uint32_t qk_shared_bytes;  // of the unfused first product
 };
 
 // "gfx1100" -> wmma_gfx11, "sm_86" -> mma_sm80; what has no matrix instruction here -> valu32 or valu64.

@@ -144,6 +144,7 @@ class Block {
   void leaving([[maybe_unused]] uint32_t i, [[maybe_unused]] bool for_ever) {
 #if defined(__SANITIZE_ADDRESS__)
     threads_fake_.resize(launch_.block);
+    threads_fake_[i] = nullptr;  // the next workgroup's fiber starts without
     __sanitizer_start_switch_fiber(for_ever ? nullptr : &threads_fake_[i], main_stack_, main_bytes_);
 #endif
   }

@@ -29,7 +29,7 @@ struct UnfusedPlan {
   const char* kernel = nullptr;  // for people
   int64_t workspace_bytes = 0;
   const char* object = nullptr;
-  uint32_t block = 0, shared_bytes = 0, rows = 0, keys = 0;
+  uint32_t block = 0, shared_bytes = 0, qk_shared_bytes = 0, rows = 0, keys = 0;
 };
 
 // arch: of the code objects ("gfx1100", "sm_90"). What they cannot do is worded in reason.

@@ -15,37 +15,34 @@
 
 namespace kernels::hip {
 
-template <class T>
-float element_of(const uint32_t* words, int index) {
-  const uint32_t word = words[index / 2];
-  return index % 2 == 0 ? low_half<T>(word) : high_half<T>(word);
-}
-
+// Each lane hands over its elements as floats: they are then converted once.
 template <class Layout, class T>
 void matrix_multiply(const uint32_t* a, const uint32_t* b, float* c) {
-  constexpr int kWords = Layout::kA + Layout::kB;
-  uint32_t mine[kWords];
-  for (int i = 0; i < Layout::kA; ++i) mine[i] = a[i];
-  for (int i = 0; i < Layout::kB; ++i) mine[Layout::kA + i] = b[i];
+  constexpr int kFromB = 2 * Layout::kA, kCount = kFromB + 2 * Layout::kB;
+  uint32_t mine[kCount];
+  for (int i = 0; i < kCount; ++i) {
+    const uint32_t word = i < kFromB ? a[i / 2] : b[(i - kFromB) / 2];
+    mine[i] = __builtin_bit_cast(uint32_t, i % 2 == 0 ? low_half<T>(word) : high_half<T>(word));
+  }
   gpu::host::Thread& thread = gpu::host::current();
-  const uint32_t* all = thread.gather(mine, kWords, Layout::kWave);
+  const uint32_t* all = thread.gather(mine, kCount, Layout::kWave);
   const int lane = static_cast<int>(thread.thread) % Layout::kWave;
   if constexpr (Layout::kReplicated) {
-    for (int i = 0; i < kWords; ++i) {
-      if (all[lane % 16 * kWords + i] == mine[i]) continue;
+    for (int i = 0; i < kCount; ++i) {
+      if (all[lane % 16 * kCount + i] == mine[i]) continue;
       std::fprintf(stderr,
-                   "matrix_multiply: lane %d word %d differs from lane %d's: operands must repeat in lanes 16-31\n",
+                   "matrix_multiply: lane %d element %d differs from lane %d's: operands must repeat in lanes 16-31\n",
                    lane, i, lane % 16);
       std::abort();
     }
   }
+  const auto element = [&](int of_lane, int i) { return __builtin_bit_cast(float, all[of_lane * kCount + i]); };
   for (int e = 0; e < Layout::kC; ++e) {
     const int row = Layout::c_row(lane, e), col = Layout::c_col(lane, e);
     float sum = c[e];
     for (int k = 0; k < Layout::kK; ++k) {
-      const uint32_t* from_a = all + Layout::a_lane(row, k) * kWords;
-      const uint32_t* from_b = all + Layout::b_lane(k, col) * kWords + Layout::kA;
-      sum += element_of<T>(from_a, Layout::a_element(row, k)) * element_of<T>(from_b, Layout::b_element(k, col));
+      sum += element(Layout::a_lane(row, k), Layout::a_element(row, k)) *
+             element(Layout::b_lane(k, col), kFromB + Layout::b_element(k, col));
     }
     c[e] = sum;
   }

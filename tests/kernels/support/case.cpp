@@ -83,7 +83,7 @@ Tensor Case::allocate(DType dtype, std::vector<int64_t> shape, std::vector<int64
 
 Tensor Case::rows(std::vector<int64_t> shape, int64_t guard) {
   const size_t last = shape.size() - 1;  // dimensions: [batch,] seq, heads, head_dim
-  const int64_t gap = recipe_.layout == Layout::gapped ? 3 : 0;
+  const int64_t gap = recipe_.layout == Layout::gapped ? recipe_.gap : 0;
   const int64_t row = shape[last] + gap;
   std::vector<int64_t> stride(shape.size());
   stride[last] = 1;

@@ -12,7 +12,7 @@
 
 namespace kernels::test {
 
-enum class Layout { bshd, bhsd, gapped };  // gapped: rows apart by an odd number of elements, NaN between them
+enum class Layout { bshd, bhsd, gapped };  // gapped: rows apart by Recipe::gap elements, NaN between them
 enum class Hidden {                        // which keys the mask hides
   some,                                    // each with probability 1/3
   first,                                   // the first 140 keys: more than a tile
@@ -29,6 +29,7 @@ struct Recipe {
   std::vector<int32_t> q_lengths = {};       // varlen: one for each sequence
   std::vector<int32_t> kv_lengths = {};      // varlen, paged, kv_lengths: one for each sequence
   Layout layout = Layout::bshd;
+  int64_t gap = 3;         // where rows must start at a multiple of 16 bytes: 8
   bool broadcast[4] = {};  // the mask's dimensions
   Hidden hidden = Hidden::some;
   float magnitude = 1;  // of q and k

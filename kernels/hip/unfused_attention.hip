@@ -1,0 +1,14 @@
+// kernels/hip/unfused_attention.hip: the five unfused kernels for one dtype and one padded head_dim (the build names them)
+#include "kernels/hip/unfused_attention.hpp"
+
+namespace kernels::hip {
+
+using UnfusedTile = Tile<kFamilyHere, GPU_DTYPE, GPU_DIM>;
+
+GPU_KERNEL(UnfusedTile::kThreads, 2) qk_kernel(const AttentionParams p) { qk<UnfusedTile>(p); }
+GPU_KERNEL(kScoreThreads, 2) scale_kernel(const AttentionParams p) { scale<UnfusedTile>(p); }
+GPU_KERNEL(kScoreThreads, 2) mask_kernel(const AttentionParams p) { mask<UnfusedTile>(p); }
+GPU_KERNEL(kScoreThreads, 2) softmax_kernel(const AttentionParams p) { softmax<UnfusedTile>(p); }
+GPU_KERNEL(UnfusedTile::kThreads, 2) pv_kernel(const AttentionParams p) { pv<UnfusedTile>(p); }
+
+}  // namespace kernels::hip

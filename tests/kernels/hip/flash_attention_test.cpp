@@ -1,0 +1,192 @@
+// tests/kernels/hip/flash_attention_test.cpp: the shapes and values where attention kernels go wrong, into the fused GPU kernels
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "kernels/hip/family.hpp"
+#include "kernels/hip/launch.hpp"
+#include "tests/kernels/hip/expect.hpp"
+
+namespace kernels::test {
+namespace {
+
+// Every tile that a GPU can run: f32 is computed by the same tile on several of them.
+struct Target {
+  const char* arch;
+  DType dtype;
+};
+constexpr Target kTargets[] = {
+    {"sm_80", DType::f16},   {"sm_80", DType::bf16},   {"gfx1100", DType::f16}, {"gfx1100", DType::bf16},
+    {"gfx1200", DType::f16}, {"gfx1200", DType::bf16}, {"gfx942", DType::f16},  {"gfx942", DType::bf16},
+    {"gfx1030", DType::f16}, {"gfx1030", DType::bf16}, {"gfx906", DType::f16},  {"gfx906", DType::bf16},
+    {"gfx1030", DType::f32}, {"gfx906", DType::f32},   {"sm_80", DType::f32},
+};
+
+std::string name_of(const Target& t) {
+  return std::string(t.arch) + (t.dtype == DType::f32 ? "_f32" : t.dtype == DType::f16 ? "_f16" : "_bf16");
+}
+void PrintTo(const Target& t, std::ostream* out) { *out << name_of(t); }
+
+class Flash : public testing::TestWithParam<Target> {
+ protected:
+  const char* arch = GetParam().arch;
+  DType dtype = GetParam().dtype;
+  uint32_t seed = 0;
+
+  Recipe recipe(int64_t seq_q, int64_t seq_kv, int64_t head_dim, int64_t heads_q = 1, int64_t heads_kv = 1) const {
+    Recipe r;
+    r.problem.dtype = dtype;
+    r.problem.heads_q = heads_q, r.problem.heads_kv = heads_kv;
+    r.problem.head_dim = r.problem.head_dim_v = head_dim;
+    r.problem.lse = true;
+    r.seq_q = seq_q, r.seq_kv = seq_kv;
+    r.gap = 8;
+    return r;
+  }
+  // Each with another order of the workgroup's threads.
+  void expect(const Recipe& recipe) { expect_right_on(arch, recipe, ++seed); }
+};
+INSTANTIATE_TEST_SUITE_P(, Flash, testing::ValuesIn(kTargets), [](const auto& test) { return name_of(test.param); });
+
+TEST_P(Flash, HeadDims) {
+  for (const int64_t d : {32, 40, 64, 72, 80, 96, 128, 136, 192, 256}) {
+    Recipe r = recipe(17, 70, d, 2);
+    r.problem.causal = d % 16 == 8;
+    expect(r);
+  }
+}
+
+TEST_P(Flash, EdgesOfTiles) {
+  for (const int64_t d : {64, 128, 256}) {
+    const hip::TileFacts tile = hip::tile_facts(hip::family_of(arch), dtype, static_cast<int>(d));
+    for (const int64_t seq_q : {int64_t{1}, int64_t{tile.rows} - 1, int64_t{tile.rows} + 1}) {
+      for (const int64_t seq_kv :
+           {int64_t{1}, int64_t{tile.keys} - 1, int64_t{tile.keys}, 2 * int64_t{tile.keys} + 1}) {
+        Recipe r = recipe(seq_q, seq_kv, d);
+        r.problem.causal = seq_kv % 2 == 1;
+        expect(r);
+      }
+    }
+  }
+}
+
+TEST_P(Flash, NothingToDo) {
+  expect(recipe(0, 5, 64));
+  expect(recipe(5, 0, 64));
+  Recipe none = recipe(5, 5, 64);
+  none.batch = 0;
+  expect(none);
+}
+
+TEST_P(Flash, CausalAndWindows) {
+  for (const Align align : {Align::bottom_right, Align::top_left}) {
+    for (const auto& [q, kv] : {std::pair{150, 150}, {40, 200}, {200, 40}}) {
+      for (const auto& [left, right] : {std::pair{-1, -1}, {0, -1}, {17, -1}, {-1, 9}, {70, 3}, {0, 0}}) {
+        for (const bool causal : {false, true}) {
+          Recipe r = recipe(q, kv, 64);
+          r.problem.align = align, r.problem.causal = causal;
+          r.problem.window_left = left, r.problem.window_right = right;
+          expect(r);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Flash, Masks) {
+  for (const Hidden hidden :
+       {Hidden::some, Hidden::first, Hidden::middle, Hidden::last, Hidden::rows, Hidden::lowest}) {
+    for (const Mask mask : {Mask::boolean, Mask::additive}) {
+      if (hidden == Hidden::lowest && mask == Mask::boolean) continue;
+      for (const DType mask_dtype : {DType::f32, dtype}) {
+        for (const int64_t seq_kv : {192, 201}) {  // rows that can be read in 16-byte words, and rows that cannot
+          Recipe r = recipe(21, seq_kv, 64, 2);
+          r.problem.mask = mask, r.problem.mask_dtype = mask_dtype, r.hidden = hidden;
+          r.problem.causal = hidden == Hidden::middle;
+          expect(r);
+          if (mask == Mask::boolean || mask_dtype == dtype) break;
+        }
+      }
+    }
+  }
+  for (int dims = 1; dims < 16; dims += 2) {
+    Recipe r = recipe(20, 130, 128, 2);
+    r.batch = 2;
+    r.problem.mask = dims % 4 == 1 ? Mask::boolean : Mask::additive, r.problem.mask_dtype = dtype;
+    for (int d = 0; d < 4; ++d) r.broadcast[d] = (dims >> d & 1) != 0;
+    expect(r);
+  }
+}
+
+TEST_P(Flash, Features) {
+  const auto with = [&](const auto& change) {
+    for (const int64_t d : {64, 256}) {
+      Recipe r = recipe(70, 150, d, 4, 2);
+      r.batch = 2;
+      change(r);
+      expect(r);
+    }
+  };
+  with([](Recipe& r) { r.problem.softcap = 3; });
+  with([](Recipe& r) { r.problem.alibi = true; });
+  with([](Recipe& r) { r.problem.sinks = true; });
+  with([](Recipe& r) { r.problem.scale = -0.7F; });
+  with([](Recipe& r) { r.problem.lse = false; });
+  with([](Recipe& r) { r.layout = Layout::bhsd; });
+  with([](Recipe& r) { r.layout = Layout::gapped; });
+  with([](Recipe& r) { r.slack = 9; });
+  with([](Recipe& r) { r.magnitude = 40; });
+  with([](Recipe& r) { r.problem.sinks = r.problem.alibi = r.problem.causal = true, r.problem.softcap = 9; });
+  with([](Recipe& r) {
+    r.problem.sinks = r.problem.alibi = true, r.problem.mask = Mask::additive, r.problem.mask_dtype = r.problem.dtype;
+    r.problem.window_left = 60;
+  });
+  with([](Recipe& r) { r.problem.sinks = true, r.problem.mask = Mask::boolean, r.hidden = Hidden::rows; });
+}
+
+// Logits around 1e9: what separates weights is far below their size.
+TEST_P(Flash, HugeLogits) {
+  for (const float magnitude : {300.0F, 10000.0F}) {
+    if (dtype == DType::f16 && magnitude > 1000) continue;
+    for (const int64_t d : {64, 128}) {
+      Recipe r = recipe(33, 140, d);
+      r.magnitude = magnitude;
+      expect(r);
+      r.problem.sinks = r.problem.causal = true;
+      expect(r);
+    }
+  }
+}
+
+// More heads than a grid's y: the rest stands in z.
+TEST(FlashGrid, ManyHeads) {
+  Problem p;
+  p.head_dim = p.head_dim_v = 32, p.batch = 22000, p.heads_q = p.heads_kv = 3, p.seq_q = 700;
+  Args args;
+  args.q.shape[0] = p.batch, args.q.shape[1] = p.seq_q, args.q.shape[2] = args.k.shape[2] = 3, args.k.shape[1] = 1;
+  hip::Launch launch;
+  const hip::FlashPlan plan = hip::plan_flash(p, "gfx1100");
+  ASSERT_EQ(hip::launches(plan, p, args, nullptr, &launch), 1);
+  EXPECT_EQ(launch.grid[0], (700 + plan.rows - 1) / plan.rows);
+  EXPECT_EQ(launch.grid[1], 65535u);
+  EXPECT_EQ(launch.grid[2], 2u);
+}
+
+TEST(FlashChoice, IsATable) {
+  for (const Mask mask : {Mask::none, Mask::boolean, Mask::additive}) {
+    for (const bool alibi : {false, true}) {
+      for (const bool causal : {false, true}) {
+        Problem p;
+        p.head_dim = p.head_dim_v = 64, p.mask = mask, p.alibi = alibi, p.causal = causal;
+        const char* want = mask != Mask::none || alibi ? "flash_attention_kernel"
+                           : causal                    ? "flash_attention_causal_kernel"
+                                                       : "flash_attention_nocausal_kernel";
+        EXPECT_STREQ(hip::plan_flash(p, "gfx1100").kernel, want);
+        EXPECT_STREQ(hip::plan_flash(p, "sm_90").kernel, want);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kernels::test

@@ -1,0 +1,39 @@
+// tests/kernels/hip/host_kernels.cpp: see host_kernels.hpp
+#include "tests/kernels/hip/host_kernels.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "kernels/hip/host.hpp"
+#include "tests/kernels/hip/host_family.hpp"
+
+namespace kernels::test {
+
+using hip::Family;
+
+HostKernel host_kernel(Family family, const char* object, const char* name) {
+  switch (family) {
+    case Family::wmma_gfx11: return kernel_of_family<Family::wmma_gfx11>(object, name);
+    case Family::wmma_gfx12: return kernel_of_family<Family::wmma_gfx12>(object, name);
+    case Family::mfma: return kernel_of_family<Family::mfma>(object, name);
+    case Family::mma_sm80: return kernel_of_family<Family::mma_sm80>(object, name);
+    case Family::valu32: return kernel_of_family<Family::valu32>(object, name);
+    case Family::valu64: return kernel_of_family<Family::valu64>(object, name);
+    case Family::valu_large: break;
+  }
+  return nullptr;  // no GPU is of it: mma_sm80 turns to it for f32
+}
+
+void run_on_host(Family family, const hip::Launch& launch, uint32_t seed) {
+  const HostKernel kernel = host_kernel(family, launch.object, launch.kernel);
+  ASSERT_NE(kernel, nullptr) << launch.object << " has no " << launch.kernel;
+  ASSERT_EQ(launch.params_bytes, sizeof(hip::AttentionParams));
+  hip::AttentionParams params;
+  std::memcpy(&params, launch.params, sizeof params);
+  const gpu::host::Launch grid{
+      {launch.grid[0], launch.grid[1], launch.grid[2]}, launch.block, launch.shared_bytes, seed};
+  gpu::host::run(grid, [&] { kernel(params); });
+}
+
+}  // namespace kernels::test
