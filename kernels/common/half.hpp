@@ -2,23 +2,14 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 #include "kernels/common/problem.hpp"
 
 namespace kernels {
 
-KERNELS_HD inline float float_of_bits(uint32_t bits) {
-  float value;
-  memcpy(&value, &bits, sizeof(value));
-  return value;
-}
+KERNELS_HD inline float float_of_bits(uint32_t bits) { return __builtin_bit_cast(float, bits); }
 
-KERNELS_HD inline uint32_t bits_of_float(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof(bits));
-  return bits;
-}
+KERNELS_HD inline uint32_t bits_of_float(float value) { return __builtin_bit_cast(uint32_t, value); }
 
 KERNELS_HD inline float bf16_to_f32(uint16_t bits) { return float_of_bits(uint32_t{bits} << 16); }
 
