@@ -32,7 +32,7 @@ GPU_DEVICE void finish(const AttentionParams& p, const Tile& tile, const Place& 
     const float shift = max[slot] == -gpu::kInfinity ? -gpu::kInfinity : max[slot] * p.exp_scale;  // in powers of two
     float kept = 1, sink = 0, top = shift;
     if (p.sinks != nullptr) {  // a key of value zero: joins the denominator, under the larger of the two maxima
-      const float power = p.sinks[at.head] * 1.4426950408889634F;
+      const float power = p.sinks[at.head * p.sinks_head] * 1.4426950408889634F;
       top = gpu::max(shift, power);
       if (top != -gpu::kInfinity) kept = gpu::exp2(shift - top), sink = gpu::exp2(power - top);
     }
@@ -127,7 +127,7 @@ GPU_DEVICE void flash_attention(const AttentionParams& p) {
           GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
             diagonal[slot] = at.first_query + tile.row(slot) + p.diagonal;
           }
-          Step<Tile>::add_alibi(s, p.slopes[at.head], diagonal, mine);
+          Step<Tile>::add_alibi(s, p.slopes[at.head * p.slopes_head], diagonal, mine);
         }
         if (p.mask != nullptr) {
           GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {

@@ -47,8 +47,11 @@ AttentionParams fill_params(const Problem& problem, const Args& args) {
     if (problem.mask == Mask::additive && args.mask.dtype == DType::f32) p.flags |= kMaskF32;
     if (reads_wide(args.mask)) p.flags |= kMaskVector;
   }
-  if (problem.alibi) p.slopes = static_cast<const float*>(args.alibi_slopes.data);
-  if (problem.sinks) p.sinks = static_cast<const float*>(args.sinks.data);
+  if (problem.alibi) {
+    p.slopes = static_cast<const float*>(args.alibi_slopes.data);
+    p.slopes_head = args.alibi_slopes.stride[0];
+  }
+  if (problem.sinks) p.sinks = static_cast<const float*>(args.sinks.data), p.sinks_head = args.sinks.stride[0];
   if (problem.lse) {
     p.lse = static_cast<float*>(args.lse.data);
     p.lse_batch = args.lse.stride[0], p.lse_head = args.lse.stride[1], p.lse_row = args.lse.stride[2];

@@ -34,6 +34,7 @@ struct AttentionParams {
   Rows q_stride, k_stride, v_stride, out_stride;
   int64_t mask_batch, mask_head, mask_row, mask_key;
   int64_t lse_batch, lse_head, lse_row;
+  int64_t slopes_head, sinks_head;
   int64_t scores_row;    // unfused: seq_kv rounded up to a whole tile
   int64_t diagonal;      // of query 0
   int64_t window_left;   // key >= diagonal - window_left; beyond any key where there is none
