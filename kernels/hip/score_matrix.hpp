@@ -9,11 +9,11 @@
 
 namespace kernels::hip {
 
-inline constexpr int kScoreThreads = 256;       // of the kernels between the two products
-inline constexpr int kRowLanes = 32;            // that share a row in softmax, where they can hold it
-inline constexpr int kHeld = 8;                 // 16-byte pieces of a row that a lane of softmax holds
-inline constexpr int kChunkSteps = 8;           // steps of keys that one workgroup of the first product takes
-inline constexpr uint32_t kMostGroups = 16384;  // along x: beyond it a workgroup takes several turns
+inline constexpr int kScoreThreads = 256;      // of the kernels between the two products
+inline constexpr int kRowLanes = 32;           // that share a row in softmax, where they can hold it
+inline constexpr int kHeld = 8;                // 16-byte pieces of a row that a lane of softmax holds
+inline constexpr int kChunkSteps = 8;          // steps of keys that one workgroup of the first product takes
+inline constexpr uint32_t kMostGroups = 4096;  // along x: beyond it a workgroup takes several turns
 
 // Whole steps of keys that any of a block's queries sees.
 struct Steps {

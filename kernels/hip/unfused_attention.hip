@@ -4,11 +4,13 @@
 namespace kernels::hip {
 
 using UnfusedTile = Tile<kFamilyHere, GPU_DTYPE, GPU_DIM>;
+// Two large workgroups would leave a thread too few registers for its part of the products.
+inline constexpr int kProductsPerUnit = UnfusedTile::kThreads > 128 ? 1 : 2;
 
-GPU_KERNEL(UnfusedTile::kThreads, 2) qk_kernel(const AttentionParams p) { qk<UnfusedTile>(p); }
+GPU_KERNEL(UnfusedTile::kThreads, kProductsPerUnit) qk_kernel(const AttentionParams p) { qk<UnfusedTile>(p); }
 GPU_KERNEL(kScoreThreads, 2) scale_kernel(const AttentionParams p) { scale<UnfusedTile>(p); }
 GPU_KERNEL(kScoreThreads, 2) mask_kernel(const AttentionParams p) { mask<UnfusedTile>(p); }
 GPU_KERNEL(kScoreThreads, 2) softmax_kernel(const AttentionParams p) { softmax<UnfusedTile>(p); }
-GPU_KERNEL(UnfusedTile::kThreads, 2) pv_kernel(const AttentionParams p) { pv<UnfusedTile>(p); }
+GPU_KERNEL(UnfusedTile::kThreads, kProductsPerUnit) pv_kernel(const AttentionParams p) { pv<UnfusedTile>(p); }
 
 }  // namespace kernels::hip

@@ -185,7 +185,7 @@ GPU_DEVICE void mask(const AttentionParams& p) {
   const ScoreHead head(p);
   if (!head.exists(p)) return;
   const bool biased = p.mask != nullptr || p.slopes != nullptr;
-  const float slope = p.slopes != nullptr ? p.slopes[head.head] : 0;
+  const float slope = p.slopes != nullptr ? p.slopes[head.head * p.slope_stride] : 0;
   const int64_t mask_head = head.batch * p.mask_batch + head.head * p.mask_head;
   for_each_quad<Tile>(p, head, [&](float* at, int32_t query, int32_t key) {
     const Range range = visible_range(p, query);
@@ -283,7 +283,7 @@ GPU_DEVICE void softmax(const AttentionParams& p) {
     }
 
     Total whole = total;
-    if (p.sinks != nullptr) whole.join(p.sinks[head.head], 1);  // a key of value zero
+    if (p.sinks != nullptr) whole.join(p.sinks[head.head * p.sink_stride], 1);  // a key of value zero
     const bool nothing = whole.max == -gpu::kInfinity && !(whole.sum != whole.sum);
     const float kept = total.max == whole.max ? 1 : weight_of(total.max, whole.max);
     const float factor = nothing ? 0 : kept / whole.sum;

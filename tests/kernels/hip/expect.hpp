@@ -1,4 +1,4 @@
-// tests/kernels/hip/expect.hpp: a recipe into the host build's run of the GPU kernel that serves it, checked against float64
+// tests/kernels/hip/expect.hpp: a recipe into the host build's run of the GPU kernels that serve it, checked against float64
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,10 @@ namespace kernels::test {
 
 // Plans, launches and runs as a plugin would for that architecture; expects the accuracy of tolerance.hpp and not a byte
 // written outside the rows of out and lse. seed: of the order of a workgroup's threads.
-void expect_right_on(const char* arch, const Recipe& recipe, uint32_t seed = 0);
+void expect_right_on(const char* arch, const Recipe& recipe, uint32_t seed = 0);  // fused
+void expect_unfused_right_on(const char* arch, const Recipe& recipe, uint32_t seed = 0);
+
+// Runs alone.
+void run_unfused_on(const char* arch, const Case& c);
 
 }  // namespace kernels::test

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels/hip/flash_attention.hpp"
+#include "kernels/hip/unfused_attention.hpp"
 #include "tests/kernels/hip/host_kernels.hpp"
 
 namespace kernels::test {
@@ -15,6 +16,15 @@ HostKernel kernel_of_family(const char* object, const char* name);
 namespace family {
 
 template <class Tile>
+HostKernel unfused(const std::string& name) {
+  if (name == "qk_kernel") return hip::qk<Tile>;
+  if (name == "scale_kernel") return hip::scale<Tile>;
+  if (name == "mask_kernel") return hip::mask<Tile>;
+  if (name == "softmax_kernel") return hip::softmax<Tile>;
+  return name == "pv_kernel" ? hip::pv<Tile> : nullptr;
+}
+
+template <class Tile>
 HostKernel flash(const std::string& name) {
   using hip::Kind;
   if (name == "flash_attention_kernel") return hip::flash_attention<Tile, Kind::generic>;
@@ -22,23 +32,26 @@ HostKernel flash(const std::string& name) {
   return name == "flash_attention_nocausal_kernel" ? hip::flash_attention<Tile, Kind::nocausal> : nullptr;
 }
 
+template <class Tile>
+HostKernel of_tile(const std::string& object, const std::string& name) {
+  return object.starts_with("unfused_") ? unfused<Tile>(name) : flash<Tile>(name);
+}
+
 template <hip::Family kFamily, class T>
-HostKernel of_dtype(const std::string& dim, const std::string& name) {
-  if (dim == "64") return flash<hip::Tile<kFamily, T, 64>>(name);
-  if (dim == "128") return flash<hip::Tile<kFamily, T, 128>>(name);
-  return dim == "256" ? flash<hip::Tile<kFamily, T, 256>>(name) : nullptr;
+HostKernel of_dtype(const std::string& object, const std::string& name) {
+  if (object.ends_with("_64")) return of_tile<hip::Tile<kFamily, T, 64>>(object, name);
+  if (object.ends_with("_128")) return of_tile<hip::Tile<kFamily, T, 128>>(object, name);
+  return object.ends_with("_256") ? of_tile<hip::Tile<kFamily, T, 256>>(object, name) : nullptr;
 }
 
 }  // namespace family
 
 template <hip::Family kFamily>
 HostKernel kernel_of_family(const char* object, const char* name) {
-  const std::string text = object;  // flash_attention_<dtype>_<dim>
-  const size_t dim = text.rfind('_') + 1, dtype = text.rfind('_', dim - 2) + 1;
-  const std::string dtype_name = text.substr(dtype, dim - 1 - dtype);
-  if (dtype_name == "f32") return family::of_dtype<kFamily, hip::F32>(text.substr(dim), name);
-  if (dtype_name == "f16") return family::of_dtype<kFamily, hip::F16>(text.substr(dim), name);
-  return dtype_name == "bf16" ? family::of_dtype<kFamily, hip::BF16>(text.substr(dim), name) : nullptr;
+  const std::string text = object;  // flash_attention_<dtype>_<dim>, unfused_attention_<dtype>_<dim>
+  if (text.find("_f32_") != text.npos) return family::of_dtype<kFamily, hip::F32>(text, name);
+  if (text.find("_f16_") != text.npos) return family::of_dtype<kFamily, hip::F16>(text, name);
+  return text.find("_bf16_") != text.npos ? family::of_dtype<kFamily, hip::BF16>(text, name) : nullptr;
 }
 
 extern template HostKernel kernel_of_family<hip::Family::wmma_gfx11>(const char*, const char*);
