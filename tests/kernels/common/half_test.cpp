@@ -1,10 +1,10 @@
 // tests/kernels/common/half_test.cpp: every 16-bit pattern and every rounding border into the conversions
 #include "kernels/common/half.hpp"
 
-#include <cstring>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 
 namespace kernels {
 namespace {

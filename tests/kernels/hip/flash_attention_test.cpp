@@ -78,7 +78,8 @@ TEST_P(Flash, EdgesOfTiles) {
   for (const int64_t d : {64, 128, 256}) {
     const TileFacts tile = tile_facts(family_of(arch), dtype, static_cast<int>(d));
     for (const int64_t seq_q : {int64_t{1}, int64_t{tile.rows} - 1, int64_t{tile.rows} + 1}) {
-      for (const int64_t seq_kv : {int64_t{1}, int64_t{tile.keys} - 1, int64_t{tile.keys}, 2 * int64_t{tile.keys} + 1}) {
+      for (const int64_t seq_kv :
+           {int64_t{1}, int64_t{tile.keys} - 1, int64_t{tile.keys}, 2 * int64_t{tile.keys} + 1}) {
         Recipe r = recipe(seq_q, seq_kv, d);
         r.problem.causal = seq_kv % 2 == 1;
         expect(r);
@@ -111,7 +112,8 @@ TEST_P(Flash, CausalAndWindows) {
 }
 
 TEST_P(Flash, Masks) {
-  for (const Hidden hidden : {Hidden::some, Hidden::first, Hidden::middle, Hidden::last, Hidden::rows, Hidden::lowest}) {
+  for (const Hidden hidden :
+       {Hidden::some, Hidden::first, Hidden::middle, Hidden::last, Hidden::rows, Hidden::lowest}) {
     for (const Mask mask : {Mask::boolean, Mask::additive}) {
       if (hidden == Hidden::lowest && mask == Mask::boolean) continue;
       for (const DType mask_dtype : {DType::f32, dtype}) {

@@ -48,7 +48,8 @@ std::vector<float> product(int spoil) {
     for (int e = 0; e < Layout::kC; ++e) c[e] = static_cast<float>(e);
     matrix_multiply<Layout, F16>(a, b, c);
     for (int e = 0; e < Layout::kC; ++e) {
-      d[static_cast<size_t>(Layout::c_row(lane, e) * Layout::kN + Layout::c_col(lane, e))] = c[e] - static_cast<float>(e);
+      d[static_cast<size_t>(Layout::c_row(lane, e) * Layout::kN + Layout::c_col(lane, e))] =
+          c[e] - static_cast<float>(e);
     }
   });
   return d;
