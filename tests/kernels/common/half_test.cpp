@@ -1,7 +1,6 @@
 // tests/kernels/common/half_test.cpp: every 16-bit pattern and every rounding border into the conversions
 #include "kernels/common/half.hpp"
 
-#include <cstring>
 #include <gtest/gtest.h>
 
 #include <cmath>
