@@ -4,6 +4,7 @@
 # Left behind, unbundled, for whoever wants to look: <build>/kernels/<arch>/<kernel>.elf
 include_guard(GLOBAL)
 
+option(ATTNRT_GPU_CODE "Compile device code, and the plugins that carry it" ON)
 set(ATTNRT_ROCM_ARCHS gfx1100 gfx1101 gfx1102 gfx1201 gfx90a gfx942 gfx1030
   CACHE STRING "AMD architectures to compile for")
 set(ATTNRT_CUDA_ARCHS sm_80 sm_90 CACHE STRING "NVIDIA architectures to compile for")
@@ -89,6 +90,9 @@ function(attnrt_platform_kernels platform archs)
     HOST launch_unfused.cpp params.cpp family.cpp)
 endfunction()
 
+if(NOT ATTNRT_GPU_CODE)
+  return()
+endif()
 if(ATTNRT_HIP_CLANG)
   attnrt_platform_kernels(rocm "${ATTNRT_ROCM_ARCHS}")
 else()

@@ -30,7 +30,7 @@ struct TileOf;
 // their place in its 64 KiB.
 template <class T>
 struct TileOf<Family::wmma_gfx11, T, 64> {
-  using Type = TransposedTile<WmmaGfx11, T, Shape<32, 4, 2, 64, 64>>;
+  using Type = TransposedTile<WmmaGfx11, T, Shape<32, 4, 2, 32, 64>>;
 };
 template <class T>
 struct TileOf<Family::wmma_gfx11, T, 128> {

@@ -5,13 +5,13 @@ namespace kernels::hip {
 
 using FlashTile = Tile<kFamilyHere, GPU_DTYPE, GPU_DIM>;
 
-GPU_KERNEL(FlashTile::kThreads, FlashTile::kBlocks) flash_attention_kernel(const AttentionParams p) {
+GPU_KERNEL(FlashTile::kThreads, FlashTile::kResident) flash_attention_kernel(const AttentionParams p) {
   flash_attention<FlashTile, Kind::generic>(p);
 }
-GPU_KERNEL(FlashTile::kThreads, FlashTile::kBlocks) flash_attention_causal_kernel(const AttentionParams p) {
+GPU_KERNEL(FlashTile::kThreads, FlashTile::kResident) flash_attention_causal_kernel(const AttentionParams p) {
   flash_attention<FlashTile, Kind::causal>(p);
 }
-GPU_KERNEL(FlashTile::kThreads, FlashTile::kBlocks) flash_attention_nocausal_kernel(const AttentionParams p) {
+GPU_KERNEL(FlashTile::kThreads, FlashTile::kResident) flash_attention_nocausal_kernel(const AttentionParams p) {
   flash_attention<FlashTile, Kind::nocausal>(p);
 }
 

@@ -5,7 +5,7 @@
 // workgroup are fibers (kernels/hip/host.hpp), so that the same kernels run, and are checked, where there is no GPU.
 //
 //   GPU_DEVICE                        a device function, inlined
-//   GPU_KERNEL(threads, per_unit)     an entry point; per_unit: workgroups that should fit one multiprocessor (a hint)
+//   GPU_KERNEL(threads, per_unit)     an entry point; per_unit: what should fit: workgroups in a multiprocessor (NVIDIA), waves in a SIMD (AMD)
 #pragma once
 
 #include <stdint.h>
@@ -37,7 +37,8 @@
 #else
 #define GPU_DEVICE __device__ __attribute__((always_inline)) inline
 #define GPU_KERNEL(threads, per_unit) \
-  extern "C" __global__ __attribute__((amdgpu_flat_work_group_size(threads, threads))) void
+  extern "C" __global__               \
+      __attribute__((amdgpu_flat_work_group_size(threads, threads), amdgpu_waves_per_eu(per_unit))) void
 #define GPU_UNROLL _Pragma("unroll")
 #define GPU_UNROLL_BY(n) GPU_PRAGMA(unroll n)
 #define GPU_PRAGMA(text) _Pragma(#text)
@@ -120,7 +121,7 @@ GPU_DEVICE float absolute(float x) { return __builtin_fabsf(x); }
 GPU_DEVICE float tanh(float x) {
   const float a = absolute(x), y = x * x;
   const float near = x * (1 + y * (-1 / 3.0F + y * (2 / 15.0F + y * (-17 / 315.0F + y * (62 / 2835.0F)))));
-  const float far = 1 - 2 / (exp2(a * 2.885390081777927F) + 1);
+  const float far = 1 - divide(2, exp2(a * 2.885390081777927F) + 1);
   return a < 0.3F ? near : x < 0 ? -far : far;
 }
 
@@ -208,6 +209,13 @@ GPU_DEVICE uint32_t exchange(uint32_t value, int bit) {
 template <int kWave>
 GPU_DEVICE float exchange(float value, int bit) {
   return __builtin_bit_cast(float, exchange<kWave>(__builtin_bit_cast(uint32_t, value), bit));
+}
+
+// The compiler's scheduler moves nothing across: else it starts all of an unrolled loop's reads at once, and spills.
+GPU_DEVICE void schedule_fence() {
+#if defined(GPU_AMD)
+  __builtin_amdgcn_sched_barrier(0);
+#endif
 }
 
 // Whether any lane of the wave says so; the same answer in all lanes.

@@ -104,8 +104,8 @@ struct QuadTile {
   static constexpr int kRunTiles = kKeys / 8;
   static constexpr int kRun = kKeys / 4;
   static constexpr int kDimSteps = kDim / 16;
-  static constexpr int kBlocks = kDim == 256 ? 1 : 2;  // workgroups that share a multiprocessor
-  static constexpr bool kHoldMask = kRun % 8 == 0;     // a step's mask waits in registers
+  static constexpr int kResident = kDim == 256 ? 1 : 2;  // see GPU_KERNEL
+  static constexpr bool kHoldMask = kRun % 8 == 0;       // a step's mask waits in registers
 
   using Element = T;
   using Scores = gpu::Floats<2>[kSlots][kRunTiles];

@@ -31,8 +31,8 @@ struct TransposedTile {
   static constexpr int kRun = kKeys / kGroups;
   static constexpr int kChunk = kGroups == 4 ? 2 : 1;  // steps of 16 that one 16-byte read feeds
   static constexpr int kDimSteps = kDim / 16;
-  static constexpr int kBlocks = 2;         // workgroups that share a multiprocessor
-  static constexpr bool kHoldMask = false;  // a mask is read when it is used
+  static constexpr int kResident = kWave == 32 && kDim == 128 ? 6 : 1;  // see GPU_KERNEL
+  static constexpr bool kHoldMask = false;                              // a mask is read when it is used
 
   using Element = T;
   using Scores = gpu::Floats<kElements>[kSlots][kRunTiles];
@@ -129,6 +129,7 @@ struct TransposedTile {
     const int key = Mma::group_of_row(column) * kRun + Mma::element_of_row(column);
     const uint32_t base = kKeyAt + key * kKeyRow + (kGroups == 4 || Mma::kA == 4 ? group * 16 : 0);
     GPU_UNROLL for (int step = 0; step < kDimSteps; step += kChunk) {
+      gpu::schedule_fence();
       uint32_t q_shared[kSlots][kChunk][Mma::kB];
       if constexpr (kQueryShared) {
         GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
@@ -159,11 +160,13 @@ struct TransposedTile {
     // The column of V in this lane's row of A, of each 16 (of each 32 where a read feeds two steps: see out_dim).
     const int g = Mma::group_of_row(column), e = Mma::element_of_row(column);
     GPU_UNROLL for (int t = 0; t < kRunTiles; t += kChunk) {
+      gpu::schedule_fence();
       uint32_t b[kSlots][kChunk][Mma::kB];
       GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
         GPU_UNROLL for (int c = 0; c < kChunk; ++c) Mma::operand_of(weights[slot][t + c], group, b[slot][c]);
       }
       GPU_UNROLL for (int u = 0; u < kDimSteps; ++u) {
+        if (u % 4 == 0) gpu::schedule_fence();
         const int d = kChunk == 2 ? u / 2 * 32 + g * 8 + u % 2 * 4 + e : u * 16 + g * kElements + e;
         uint32_t a[kChunk][Mma::kA];
         const uint32_t at = kValueAt + d * kValueRow + t * kElements * 2;

@@ -18,7 +18,7 @@ struct ValuTile {
   static constexpr int kWaveRows = kLanesY * kSlots, kRows = kWaveRows * kWaves;
   static constexpr int kElements = kKeys / kLanesX, kRunTiles = 1, kRun = kElements;
   static constexpr int kWide = 16 / T::kBytes;
-  static constexpr int kBlocks = kDim == 64 ? 2 : 1;  // workgroups that share a multiprocessor
+  static constexpr int kResident = kWave == 32 && kWaves == 4 && kDim == 64 ? 2 : 1;  // see GPU_KERNEL
   static constexpr bool kHoldMask = false;
 
   using Element = T;
