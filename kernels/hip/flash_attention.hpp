@@ -43,9 +43,10 @@ GPU_DEVICE void finish(const AttentionParams& p, const Tile& tile, const Place& 
                out + r * p.out_stride.row, real);
     if (p.lse != nullptr) {
       const float whole = Tile::kSumIsOfRounded ? tile.sum_of_row(exact[slot]) * kept + sink : denominator;
-      // top is rounded from max * exp_scale; where that matters (large scores), take max itself.
-      const float natural = top == shift && shift != -gpu::kInfinity ? max[slot] * (p.exp_scale * 0.6931471805599453F)
-                                                                     : top * 0.6931471805599453F;
+      // top is rounded from max * exp_scale, or beyond all numbers; so take max itself.
+      const float natural = top == shift && max[slot] != -gpu::kInfinity
+                                ? max[slot] * (p.exp_scale * 0.6931471805599453F)
+                                : top * 0.6931471805599453F;
       const float lse =
           whole > 0 || whole != whole ? natural + gpu::log2(whole) * 0.6931471805599453F : -gpu::kInfinity;
       if (real && tile.first_key() == 0) {

@@ -5,7 +5,6 @@
 #include <boost/context/fiber.hpp>
 #include <boost/context/protected_fixedsize_stack.hpp>
 #include <cassert>
-#include <cstring>
 #include <memory>
 #include <random>
 
@@ -37,7 +36,7 @@ class Block {
   }
 
   void run(uint32_t x, uint32_t y, uint32_t z) {
-    std::memset(shared_.data(), 0xFF, shared_.size());
+    std::fill(shared_.begin(), shared_.end(), static_cast<char>(0xFF));
     everyone_ = {launch_.block, 0, 0};
     waves_.assign(launch_.block, Meeting{});
     words_.clear();
