@@ -85,9 +85,9 @@ endfunction()
 
 function(attnrt_platform_kernels platform archs)
   attnrt_gpu_kernels(attnrt_kernels_flash_${platform} ARCHS ${archs} SOURCE flash_attention.hip
-    HOST launch_flash.cpp params.cpp family.cpp)
+    HOST launch_flash.cpp fill_params.cpp family.cpp)
   attnrt_gpu_kernels(attnrt_kernels_unfused_${platform} ARCHS ${archs} SOURCE unfused_attention.hip
-    HOST launch_unfused.cpp params.cpp family.cpp)
+    HOST launch_unfused.cpp fill_params.cpp family.cpp)
 endfunction()
 
 if(NOT ATTNRT_GPU_CODE)

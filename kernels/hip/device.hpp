@@ -27,6 +27,7 @@ struct Device {
   char name[256] = {};
   int64_t total_memory_bytes = 0;
   int32_t multiprocessor_count = 0;  // compute units
+  int64_t shared_bytes = 0;          // of one workgroup, at most
 };
 
 // The first call opens the platform's runtime. No device is ok: *devices is empty, and *message says why.

@@ -65,6 +65,7 @@ Status facts_of(int device_id, Device* device, Message* message) {
   (void)std::snprintf(device->name, sizeof device->name, "%s", properties.name);
   device->total_memory_bytes = static_cast<int64_t>(properties.totalGlobalMem);
   device->multiprocessor_count = properties.multiProcessorCount;
+  device->shared_bytes = static_cast<int64_t>(properties.sharedMemPerBlockOptin);
   return Status::ok;
 }
 

@@ -95,6 +95,7 @@ Status facts_of(const Functions& f, int device_id, Device* device, Message* mess
   if (error != runtime::kSuccess) return failed(f, error, "hipDeviceGetAttribute", message);
   device->total_memory_bytes = static_cast<int64_t>(bytes);
   device->multiprocessor_count = count;
+  device->shared_bytes = 64 << 10;  // of every GPU that HIP serves
   return Status::ok;
 }
 

@@ -24,7 +24,7 @@ struct Thread {
   char* shared(uint32_t offset) const;
   void meet_block();
   void meet_wave(int wave);  // the threads of this one's wave; wave: its size
-  // What every lane of the wave gave, in lane order; valid until this thread's next call but one.
+  // What every lane of the wave gave, in lane order; valid until this thread's next call.
   const uint32_t* gather(const uint32_t* words, int count, int wave);
   uint32_t exchange(uint32_t value, int wave, int bit);
   bool any(bool condition, int wave);

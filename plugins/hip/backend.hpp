@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "attnrt/plugin.h"
@@ -17,6 +18,7 @@ struct Served {
   const char* code_arch = nullptr;  // of the code objects that serve it: "gfx1100", "sm_80"
   const char* name = nullptr;
   int64_t total_memory_bytes = 0;
+  int64_t shared_bytes = 0;  // of one workgroup, at most
 };
 
 // What open makes; devices fills it, and nothing writes to it afterwards.
@@ -69,6 +71,9 @@ struct Kernels {
 // A run at the problem's bounds, with tensors that lie dense: what plan asks the kernels about.
 kernels::Args bounds_of(const kernels::Problem& problem);
 void* somewhere();  // stands for memory that is not there yet; nobody reads it
+
+// Whether every launch finds the workgroup memory that it needs on the device; the reason where not.
+bool fits(const Served& device, const kernels::hip::Launch* launches, int32_t count, std::string* reason);
 
 attnrt_status load(const Served& device, const kernels::hip::Launch* launches, int32_t count, Kernels* kernels,
                    attnrt_error* error);

@@ -56,8 +56,12 @@ attnrt_status devices(void* instance, attnrt_add_device add, void* sink, attnrt_
   std::string left_out;
   for (const gpu::Device& device : found) {
     const std::string_view arch(device.arch);
-    Served served{device.id, kept(arch.substr(0, arch.find(':'))), code_arch_for(device.arch), kept(device.name),
-                  device.total_memory_bytes};
+    Served served{device.id,
+                  kept(arch.substr(0, arch.find(':'))),
+                  code_arch_for(device.arch),
+                  kept(device.name),
+                  device.total_memory_bytes,
+                  device.shared_bytes};
     if (served.code_arch == nullptr) {
       const std::string what =
           "device " + std::to_string(device.id) + " is a " + device.arch + " (" + device.name + ")";

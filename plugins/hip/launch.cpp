@@ -65,6 +65,16 @@ kernels::Args bounds_of(const kernels::Problem& p) {
   return args;
 }
 
+bool fits(const Served& device, const gpu::Launch* launches, int32_t count, std::string* reason) {
+  for (int32_t n = 0; n < count; ++n) {
+    if (launches[n].shared_bytes <= device.shared_bytes) continue;
+    *reason = std::string(launches[n].object) + " needs " + std::to_string(launches[n].shared_bytes) +
+              " bytes of workgroup memory, and " + device.name + " has " + std::to_string(device.shared_bytes);
+    return false;
+  }
+  return true;
+}
+
 attnrt_status load(const Served& device, const gpu::Launch* launches, int32_t count, Kernels* kernels,
                    attnrt_error* error) {
   kernels->device_id = device.id;
@@ -84,6 +94,9 @@ attnrt_status load(const Served& device, const gpu::Launch* launches, int32_t co
 
 attnrt_status enqueue(const Kernels& kernels, const gpu::Launch* launches, int32_t count, void* stream,
                       attnrt_error* error) {
+  if (count < 0) {
+    return attnrt_fail(error, ATTNRT_UNSUPPORTED, "k or v: found rows 2^25 elements apart or more, expected less");
+  }
   for (int32_t n = 0; n < count; ++n) {
     const gpu::Launch& launch = launches[n];
     const Kernels::Loaded* loaded = find_loaded(kernels, launch);

@@ -16,6 +16,11 @@ attnrt_status supports(void* instance, const attnrt_problem* problem, attnrt_add
   if (!kernels::hip::flash_supported(asked.problem, asked.device->code_arch, &reason)) {
     return add(sink, reason.c_str()), ATTNRT_UNSUPPORTED;
   }
+  kernels::hip::Launch launches[attnrt_hip::kMaxLaunches];
+  const int32_t count =
+      kernels::hip::launches(kernels::hip::plan_flash(asked.problem, asked.device->code_arch), asked.problem,
+                             attnrt_hip::bounds_of(asked.problem), attnrt_hip::somewhere(), launches);
+  if (!attnrt_hip::fits(*asked.device, launches, count, &reason)) return add(sink, reason.c_str()), ATTNRT_UNSUPPORTED;
   return ATTNRT_OK;
 } catch (const std::bad_alloc&) {
   return add(sink, "no host memory for its reasons"), ATTNRT_UNSUPPORTED;

@@ -16,6 +16,11 @@ attnrt_status supports(void* instance, const attnrt_problem* problem, attnrt_add
   if (!kernels::hip::unfused_supported(asked.problem, asked.device->code_arch, &reason)) {
     return add(sink, reason.c_str()), ATTNRT_UNSUPPORTED;
   }
+  kernels::hip::Launch launches[attnrt_hip::kMaxLaunches];
+  const int32_t count =
+      kernels::hip::launches(kernels::hip::plan_unfused(asked.problem, asked.device->code_arch), asked.problem,
+                             attnrt_hip::bounds_of(asked.problem), attnrt_hip::somewhere(), launches);
+  if (!attnrt_hip::fits(*asked.device, launches, count, &reason)) return add(sink, reason.c_str()), ATTNRT_UNSUPPORTED;
   // Where the policy sets a limit, explain can say so.
   const auto& self = *static_cast<const attnrt_hip::Instance*>(instance);
   const int64_t bytes = kernels::hip::plan_unfused(asked.problem, asked.device->code_arch).workspace_bytes;

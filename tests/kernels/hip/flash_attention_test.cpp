@@ -6,26 +6,10 @@
 #include "kernels/hip/family.hpp"
 #include "kernels/hip/launch.hpp"
 #include "tests/kernels/hip/expect.hpp"
+#include "tests/kernels/hip/targets.hpp"
 
 namespace kernels::test {
 namespace {
-
-// Every tile that a GPU can run: f32 is computed by the same tile on several of them.
-struct Target {
-  const char* arch;
-  DType dtype;
-};
-constexpr Target kTargets[] = {
-    {"sm_80", DType::f16},   {"sm_80", DType::bf16},   {"gfx1100", DType::f16}, {"gfx1100", DType::bf16},
-    {"gfx1200", DType::f16}, {"gfx1200", DType::bf16}, {"gfx942", DType::f16},  {"gfx942", DType::bf16},
-    {"gfx1030", DType::f16}, {"gfx1030", DType::bf16}, {"gfx906", DType::f16},  {"gfx906", DType::bf16},
-    {"gfx1030", DType::f32}, {"gfx906", DType::f32},   {"sm_80", DType::f32},
-};
-
-std::string name_of(const Target& t) {
-  return std::string(t.arch) + (t.dtype == DType::f32 ? "_f32" : t.dtype == DType::f16 ? "_f16" : "_bf16");
-}
-void PrintTo(const Target& t, std::ostream* out) { *out << name_of(t); }
 
 class Flash : public testing::TestWithParam<Target> {
  protected:
@@ -170,6 +154,20 @@ TEST(FlashGrid, ManyHeads) {
   EXPECT_EQ(launch.grid[0], (700 + plan.rows - 1) / plan.rows);
   EXPECT_EQ(launch.grid[1], 65535u);
   EXPECT_EQ(launch.grid[2], 2u);
+}
+
+// Offsets within a step of keys are counted in 32 bits.
+TEST(FlashGrid, RefusesRowsTooFarApart) {
+  Problem p;
+  p.head_dim = p.head_dim_v = 64, p.seq_q = p.seq_kv = 64;
+  Args args;
+  args.q.shape[0] = args.q.shape[2] = args.k.shape[2] = 1, args.q.shape[1] = args.k.shape[1] = 64;
+  hip::Launch launch;
+  const hip::FlashPlan plan = hip::plan_flash(p, "gfx1100");
+  args.k.stride[1] = args.v.stride[1] = (int64_t{1} << 25) - 1;
+  EXPECT_EQ(hip::launches(plan, p, args, nullptr, &launch), 1);
+  args.v.stride[1] = int64_t{1} << 25;
+  EXPECT_EQ(hip::launches(plan, p, args, nullptr, &launch), -1);
 }
 
 TEST(FlashChoice, IsATable) {

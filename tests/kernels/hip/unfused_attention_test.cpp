@@ -9,24 +9,10 @@
 #include "kernels/hip/family.hpp"
 #include "kernels/hip/launch.hpp"
 #include "tests/kernels/hip/expect.hpp"
+#include "tests/kernels/hip/targets.hpp"
 
 namespace kernels::test {
 namespace {
-
-struct Target {
-  const char* arch;
-  DType dtype;
-};
-constexpr Target kTargets[] = {
-    {"sm_80", DType::f16},   {"sm_80", DType::bf16},   {"gfx1100", DType::f16}, {"gfx1100", DType::bf16},
-    {"gfx1200", DType::f16}, {"gfx1200", DType::bf16}, {"gfx942", DType::f16},  {"gfx942", DType::bf16},
-    {"gfx1030", DType::f16}, {"gfx1030", DType::bf16}, {"gfx906", DType::f16},  {"gfx906", DType::bf16},
-    {"gfx1030", DType::f32}, {"gfx906", DType::f32},   {"sm_80", DType::f32},
-};
-
-std::string name_of(const Target& t) {
-  return std::string(t.arch) + (t.dtype == DType::f32 ? "_f32" : t.dtype == DType::f16 ? "_f16" : "_bf16");
-}
 
 Recipe small(DType dtype, int64_t seq_q, int64_t seq_kv, int64_t head_dim = 32) {
   Recipe r;

@@ -239,6 +239,15 @@ TEST_P(HipPlugin, ReasonsOfTheKernelsReachTheDecision) {
   EXPECT_THAT(decision->message, HasSubstr("softcap 31 is what the stand-in refuses"));
 }
 
+TEST_P(HipPlugin, WhatNeedsMoreWorkgroupMemoryThanThereIsIsRefused) {
+  Attention wide{{.batch = 1, .seq_q = 5, .seq_kv = 7, .heads_q = 1, .heads_kv = 1, .head_dim = 248}};
+  const auto refused = plan(on_device(wide.problem, 0));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ATTNRT_UNSUPPORTED);
+  EXPECT_THAT(refused.error().message, HasSubstr("needs 131072 bytes of workgroup memory"));
+  EXPECT_THAT(refused.error().message, HasSubstr("has 65536"));
+}
+
 TEST_P(HipPlugin, TheManifestRefusesWhatItDoesNotList) {
   Problem problem = on_device(a.problem, 0);
   problem.head_dim = problem.head_dim_v = 20;

@@ -1,10 +1,10 @@
-// kernels/hip/params.cpp: a problem and one run's tensors into the struct that the kernels take
+// kernels/hip/fill_params.cpp: a problem and one run's tensors into the struct that the kernels take
+#include "kernels/hip/fill_params.hpp"
+
 #include <algorithm>
 #include <climits>
 #include <cmath>
 #include <cstdint>
-
-#include "kernels/hip/fill.hpp"
 
 namespace kernels::hip {
 namespace {
@@ -22,6 +22,8 @@ bool reads_wide(const Tensor& mask) {
 }
 
 }  // namespace
+
+bool strides_fit(const Args& args) { return args.k.stride[1] <= kMostRowStride && args.v.stride[1] <= kMostRowStride; }
 
 AttentionParams fill_params(const Problem& problem, const Args& args) {
   AttentionParams p{};
