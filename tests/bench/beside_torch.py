@@ -126,6 +126,26 @@ def check(runtime, backend):
     return bad == 0
 
 
+def check_long(runtime, backend, seq=(1 << 20) + 3, d=64):
+    """More than a million queries and keys, causal, with a window: rows at the start, the middle and the end against float64."""
+    good = True
+    for dtype in ("f16", "f32"):
+        q, k, v, out = tensors(1, 1, 1, seq, seq, d, dtype)
+        runtime.plan(q, k, v, out, backend=backend, causal=1, window_left=500_000).run()
+        rows = torch.tensor([0, 1, 499_999, 500_001, seq // 2, seq - 2, seq - 1], device="cuda")
+        seen = torch.arange(seq, device="cuda")[None] <= rows[:, None]
+        seen &= torch.arange(seq, device="cuda")[None] >= rows[:, None] - 500_000
+        mask = seen[None, None]
+        exact, _ = evaluate(q[:, rows], k, v, None, mask=mask)
+        plain, _ = evaluate(q[:, rows], k, v, DTYPES[dtype], mask=mask)
+        error, bar = (float((t.double() - exact).abs().max()) for t in (out[:, rows], plain))
+        bar = 2 * bar + UNIT[dtype] * float(exact.abs().max()) + 2.0**-24 * (math.sqrt(seq) + 8) * float(v.abs().max())
+        right = error <= bar and not torch.isnan(out).any()
+        print(f"{backend} {dtype} seq {seq}: error {error:.2e} of {bar:.2e}", "right" if right else "WRONG")
+        good &= bool(right)
+    return good
+
+
 def median_ms(calls, rounds=15):
     """Medians and quartiles of calls, timed in turn."""
     for call in calls:
@@ -187,9 +207,9 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--library", required=True)
     parser.add_argument("--plugins", required=True)
-    parser.add_argument("--what", default="check,flash,mask,f32,unfused")
+    parser.add_argument("--what", default="check,long,flash,mask,f32,unfused")
     a = parser.parse_args()
-    torch.manual_seed(torch.seed())
+    print("seed", torch.seed())
     runtime = Runtime(a.library, a.plugins)
     print(runtime.plugins())
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
@@ -199,6 +219,8 @@ def main():
         good &= check(runtime, "hip_flash")
         if "unfused" in what:
             good &= check(runtime, "hip_unfused")
+    if "long" in what:
+        good &= check_long(runtime, "hip_flash")
     print("TFLOP/s (time of that / time of hip_flash)")
     if "flash" in what:
         for dtype in ("f16", "bf16"):
