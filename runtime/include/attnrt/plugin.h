@@ -308,6 +308,8 @@ typedef struct attnrt_memory {
   int32_t struct_size;
   int32_t reserved;
   attnrt_status (*allocate)(void* instance, int32_t device_id, int64_t bytes, void** pointer, attnrt_error* error);
+  /* Returns only when no work enqueued before can touch the memory any more (as hipFree and cudaFree do). NULL: nothing.
+   * free_pinned likewise. */
   void (*free)(void* instance, int32_t device_id, void* pointer);
   attnrt_status (*allocate_pinned)(void* instance, int32_t device_id, int64_t bytes, void** pointer,
                                    attnrt_error* error);
