@@ -82,7 +82,8 @@ struct TileOf<Family::valu64, T, kDim> {
 };
 template <class T, int kDim>
 struct TileOf<Family::valu_large, T, kDim> {
-  using Type = ValuTile<T, Shape<32, 4, kDim == 256 ? 4 : 8, 32, kDim>>;
+  using Type =
+      ValuTile<T, Shape<32, kDim == 64 ? 4 : 8, kDim == 64 ? 8 : 4, kDim == 256 ? 16 : 32, kDim, false, kDim == 256>>;
 };
 
 // f32 has no matrix instruction of its own precision on most of these, so it is computed by plain multiply-adds.

@@ -1,11 +1,11 @@
-# plugins/hip/gpu_plugin.cmake: a GPU plugin's folder and compiled kernels into <name>.so (rocm) or <name>_cuda.so
+# plugins/hip/gpu_plugin.cmake: a GPU plugin's plugin.cpp and compiled kernels into <name>.so (rocm) or <name>_cuda.so
 #
 # attnrt_add_gpu_plugin(
 #   NAME <name> VERSION <semver>
 #   PLATFORM rocm|cuda      which device interface is linked, and what the manifest's devices say
 #   KERNELS <target>        a static library: kernels/hip/launch.hpp and code_objects.hpp; its property ATTNRT_ARCHS lists
 #                           what its code objects were compiled for. Where it is no target, the plugin is left out.
-#   [DIRECTORY <folder>]    of the plugin's sources and manifest; default: this one
+#   [DIRECTORY <folder>]    of plugin.cpp and manifest.yaml; default: this one
 #   [TARGET <target>]       default: the file's name
 #   [INSTALL])
 #
@@ -43,12 +43,10 @@ function(attnrt_add_gpu_plugin)
 
   get_target_property(archs ${arg_KERNELS} ATTNRT_ARCHS)
   attnrt_archs_served(archs ${archs})
-  set(sources plugin.cpp supports.cpp plan.cpp run.cpp)
-  list(TRANSFORM sources PREPEND ${arg_DIRECTORY}/)
   set(shared arch.cpp devices.cpp instance.cpp launch.cpp memory.cpp ../translate.cpp)
   list(TRANSFORM shared PREPEND ${attnrt_gpu_plugin_shared}/)
   attnrt_add_plugin(TARGET ${arg_TARGET} NAME ${arg_NAME} VERSION ${arg_VERSION} MANIFEST ${arg_DIRECTORY}/manifest.yaml
-    DEVICES ${arg_PLATFORM} ARCHS ${archs} SOURCES ${sources} ${shared} ${arg_INSTALL})
+    DEVICES ${arg_PLATFORM} ARCHS ${archs} SOURCES ${arg_DIRECTORY}/plugin.cpp ${shared} ${arg_INSTALL})
   set_target_properties(${arg_TARGET} PROPERTIES OUTPUT_NAME ${file})
   target_link_libraries(${arg_TARGET} PRIVATE ${arg_KERNELS} ${device})
 endfunction()

@@ -1,8 +1,13 @@
-// plugins/hip_flash/plugin.cpp: the table of hip_flash; it has no options
-#include "plugins/hip_flash/backend.hpp"
+// plugins/hip_flash/plugin.cpp: the fused kernels into the plugin hip_flash; it has no options
+#include "plugins/hip/plugin.hpp"
 
-namespace attnrt_hip_flash {
 namespace {
+
+struct Flash {
+  using Plan = kernels::hip::FlashPlan;
+  static constexpr auto supported = kernels::hip::flash_supported;
+  static constexpr auto plan = kernels::hip::plan_flash;
+};
 
 attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_t count, void** instance,
                    attnrt_error* error) {
@@ -14,11 +19,5 @@ attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_
 }
 
 }  // namespace
-}  // namespace attnrt_hip_flash
 
-ATTNRT_PLUGIN_EXPORT const attnrt_plugin attnrt_plugin_v1 = {
-    sizeof(attnrt_plugin),          ATTNRT_ABI_MINOR,       ATTNRT_PLUGIN_NAME,
-    ATTNRT_PLUGIN_VERSION,          attnrt_hip_flash::open, attnrt_hip::devices,
-    attnrt_hip_flash::supports,     attnrt_hip_flash::plan, attnrt_hip_flash::run,
-    attnrt_hip_flash::plan_destroy, attnrt_hip::close,      attnrt_hip::get_extension,
-};
+ATTNRT_PLUGIN_EXPORT const attnrt_plugin attnrt_plugin_v1 = attnrt_hip::Calls<Flash>::table(open);

@@ -1,11 +1,16 @@
-// plugins/hip_unfused/plugin.cpp: the table of hip_unfused, and its options
+// plugins/hip_unfused/plugin.cpp: the five operations into the plugin hip_unfused, and its option
+#include "plugins/hip/plugin.hpp"
+
 #include <charconv>
 #include <cstring>
 
-#include "plugins/hip_unfused/backend.hpp"
-
-namespace attnrt_hip_unfused {
 namespace {
+
+struct Unfused {
+  using Plan = kernels::hip::UnfusedPlan;
+  static constexpr auto supported = kernels::hip::unfused_supported;
+  static constexpr auto plan = kernels::hip::plan_unfused;
+};
 
 // The one option: max_workspace_bytes, above which supports says no. Scores grow with the square of the sequence.
 attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_t count, void** instance,
@@ -29,19 +34,5 @@ attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_
 }
 
 }  // namespace
-}  // namespace attnrt_hip_unfused
 
-ATTNRT_PLUGIN_EXPORT const attnrt_plugin attnrt_plugin_v1 = {
-    sizeof(attnrt_plugin),
-    ATTNRT_ABI_MINOR,
-    ATTNRT_PLUGIN_NAME,
-    ATTNRT_PLUGIN_VERSION,
-    attnrt_hip_unfused::open,
-    attnrt_hip::devices,
-    attnrt_hip_unfused::supports,
-    attnrt_hip_unfused::plan,
-    attnrt_hip_unfused::run,
-    attnrt_hip_unfused::plan_destroy,
-    attnrt_hip::close,
-    attnrt_hip::get_extension,
-};
+ATTNRT_PLUGIN_EXPORT const attnrt_plugin attnrt_plugin_v1 = attnrt_hip::Calls<Unfused>::table(open);

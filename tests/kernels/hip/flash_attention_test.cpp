@@ -105,8 +105,7 @@ TEST_P(Flash, Masks) {
 TEST_P(Flash, Features) {
   const auto with = [&](const auto& change) {
     for (const int64_t d : {64, 256}) {
-      Recipe r = recipe(70, 150, d, 4, 2);
-      r.batch = 2;
+      Recipe r = recipe(70, 150, d, 2, 1);
       change(r);
       expect(r);
     }
@@ -116,8 +115,8 @@ TEST_P(Flash, Features) {
   with([](Recipe& r) { r.problem.sinks = true; });
   with([](Recipe& r) { r.problem.scale = -0.7F; });
   with([](Recipe& r) { r.problem.lse = false; });
-  with([](Recipe& r) { r.layout = Layout::bhsd; });
-  with([](Recipe& r) { r.layout = Layout::gapped; });
+  with([](Recipe& r) { r.layout = Layout::bhsd, r.batch = 2; });
+  with([](Recipe& r) { r.layout = Layout::gapped, r.batch = 2; });
   with([](Recipe& r) { r.slack = 9; });
   with([](Recipe& r) { r.magnitude = 40; });
   with([](Recipe& r) { r.problem.sinks = r.problem.alibi = r.problem.causal = true, r.problem.softcap = 9; });

@@ -275,7 +275,7 @@ TEST_P(HipUnfused, ScoresThatTheDeviceCannotHoldAreRefusedByPlan) {
   ASSERT_FALSE(made);
   EXPECT_EQ(made.error().code, ATTNRT_OUT_OF_MEMORY);
   EXPECT_THAT(made.error().message,
-              HasSubstr("its scores need 2147483712 bytes, and Fake Radeon 0 has 67108864 in all"));
+              HasSubstr("its workspace needs 2147483712 bytes, and Fake Radeon 0 has 67108864 in all"));
 }
 
 TEST_P(HipUnfused, TheRoadFallsToTheCpuWhereScoresAreTooLarge) {
@@ -290,7 +290,7 @@ TEST_P(HipUnfused, AnOptionLimitsItsWorkspace) {
   const auto limited = open("staging: allow\nbackends: {hip_unfused: {options: {max_workspace_bytes: 1000}}}\n");
   const auto decision = limited->decide(checked(on_device(a.problem, 0)), Call{GetParam()});
   EXPECT_EQ(decision->status, ATTNRT_UNSUPPORTED);
-  EXPECT_THAT(decision->message, HasSubstr("its scores need 1184 bytes, and max_workspace_bytes is 1000"));
+  EXPECT_THAT(decision->message, HasSubstr("its workspace needs 1184 bytes, and max_workspace_bytes is 1000"));
   const auto wrong = open("staging: allow\nbackends: {hip_unfused: {options: {max_workspace_bytes: much}}}\n");
   EXPECT_THAT(wrong->decide(checked(on_device(a.problem, 0)), Call{GetParam()})->message,
               HasSubstr("max_workspace_bytes: found much, expected a number from 1 on"));
