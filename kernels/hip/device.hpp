@@ -1,4 +1,4 @@
-// kernels/hip/device.hpp: GPUs into memory, streams and launches; one interface over HIP (device_hip.cpp) or CUDA
+// kernels/hip/device.hpp: GPUs into memory, streams, launches and timestamps; one interface over HIP (device_hip.cpp) or CUDA
 // (device_cuda.cpp), of which a library links one
 //
 // THREADS: every call may come from any thread. Each leaves the calling thread's current device as it was.
@@ -65,5 +65,12 @@ void stream_destroy(int32_t device_id, void* stream);
 Status stream_synchronize(int32_t device_id, void* stream, Message* message);
 // Whether a graph is being captured on stream, so that nothing may allocate or synchronise.
 Status is_capturing(int32_t device_id, void* stream, bool* capturing, Message* message);
+
+// A place in a stream whose time the device notes as it passes.
+Status timestamp_create(int32_t device_id, void** timestamp, Message* message);
+void timestamp_destroy(int32_t device_id, void* timestamp);
+Status record(int32_t device_id, void* timestamp, void* stream, Message* message);  // enqueues
+// Waits for `to`.
+Status elapsed(int32_t device_id, void* from, void* to, double* seconds, Message* message);
 
 }  // namespace kernels::hip

@@ -216,4 +216,37 @@ Status is_capturing(int32_t device_id, void* stream, bool* capturing, Message* m
   });
 }
 
+Status timestamp_create(int32_t device_id, void** timestamp, Message* message) {
+  return on_device(device_id, "cudaEventCreate", message, [&] {
+    cudaEvent_t made = nullptr;
+    const cudaError_t error = cudaEventCreate(&made);
+    *timestamp = made;
+    return error;
+  });
+}
+
+void timestamp_destroy(int32_t device_id, void* timestamp) {
+  if (timestamp == nullptr) return;
+  (void)on_device(device_id, "cudaEventDestroy", nullptr,
+                  [&] { return cudaEventDestroy(static_cast<cudaEvent_t>(timestamp)); });
+}
+
+Status record(int32_t device_id, void* timestamp, void* stream, Message* message) {
+  return on_device(device_id, "cudaEventRecord", message, [&] {
+    return cudaEventRecord(static_cast<cudaEvent_t>(timestamp), static_cast<cudaStream_t>(stream));
+  });
+}
+
+Status elapsed(int32_t device_id, void* from, void* to, double* seconds, Message* message) {
+  return on_device(device_id, "cudaEventElapsedTime", message, [&] {
+    float milliseconds = 0;
+    cudaError_t error = cudaEventSynchronize(static_cast<cudaEvent_t>(to));
+    if (error == cudaSuccess) {
+      error = cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(from), static_cast<cudaEvent_t>(to));
+    }
+    *seconds = milliseconds * 1e-3;
+    return error;
+  });
+}
+
 }  // namespace kernels::hip

@@ -222,4 +222,28 @@ Status is_capturing(int32_t device_id, void* stream, bool* capturing, Message* m
   });
 }
 
+Status timestamp_create(int32_t device_id, void** timestamp, Message* message) {
+  return on_device(device_id, "hipEventCreate", message, [&](const Functions& f) { return f.EventCreate(timestamp); });
+}
+
+void timestamp_destroy(int32_t device_id, void* timestamp) {
+  if (timestamp == nullptr) return;
+  (void)on_device(device_id, "hipEventDestroy", nullptr, [&](const Functions& f) { return f.EventDestroy(timestamp); });
+}
+
+Status record(int32_t device_id, void* timestamp, void* stream, Message* message) {
+  return on_device(device_id, "hipEventRecord", message,
+                   [&](const Functions& f) { return f.EventRecord(timestamp, stream); });
+}
+
+Status elapsed(int32_t device_id, void* from, void* to, double* seconds, Message* message) {
+  return on_device(device_id, "hipEventElapsedTime", message, [&](const Functions& f) {
+    float milliseconds = 0;
+    Error error = f.EventSynchronize(to);
+    if (error == runtime::kSuccess) error = f.EventElapsedTime(&milliseconds, from, to);
+    *seconds = milliseconds * 1e-3;
+    return error;
+  });
+}
+
 }  // namespace kernels::hip

@@ -59,7 +59,9 @@ bool resolve_all(void* library, Functions* f, Message* message) {
          found("hipFree", &f->Free) && found("hipHostMalloc", &f->HostMalloc) && found("hipHostFree", &f->HostFree) &&
          found("hipMemcpyAsync", &f->MemcpyAsync) && found("hipStreamCreateWithFlags", &f->StreamCreateWithFlags) &&
          found("hipStreamDestroy", &f->StreamDestroy) && found("hipStreamSynchronize", &f->StreamSynchronize) &&
-         found("hipStreamIsCapturing", &f->StreamIsCapturing);
+         found("hipStreamIsCapturing", &f->StreamIsCapturing) && found("hipEventCreate", &f->EventCreate) &&
+         found("hipEventDestroy", &f->EventDestroy) && found("hipEventRecord", &f->EventRecord) &&
+         found("hipEventSynchronize", &f->EventSynchronize) && found("hipEventElapsedTime", &f->EventElapsedTime);
 }
 
 std::mutex opening;

@@ -22,7 +22,7 @@ constexpr unsigned kStreamNonBlocking = 1;         // hipStreamNonBlocking
 constexpr int kMemcpyHostToDevice = 1, kMemcpyDeviceToHost = 2, kMemcpyDeviceToDevice = 3;  // hipMemcpyKind
 constexpr int kCaptureStatusNone = 0;  // hipStreamCaptureStatusNone
 
-// hipDevice_t is int; hipModule_t, hipFunction_t and hipStream_t are pointers.
+// hipDevice_t is int; hipModule_t, hipFunction_t, hipStream_t and hipEvent_t are pointers.
 struct Functions {
   Error (*GetDeviceCount)(int* count);
   Error (*GetDevice)(int* device);
@@ -48,6 +48,11 @@ struct Functions {
   Error (*StreamDestroy)(void* stream);
   Error (*StreamSynchronize)(void* stream);
   Error (*StreamIsCapturing)(void* stream, int* status);
+  Error (*EventCreate)(void** event);
+  Error (*EventDestroy)(void* event);
+  Error (*EventRecord)(void* event, void* stream);
+  Error (*EventSynchronize)(void* event);
+  Error (*EventElapsedTime)(float* milliseconds, void* from, void* to);
 };
 
 // The functions of the HIP that is in the process already, else of the newest that the loader finds; null, and why, where

@@ -31,12 +31,15 @@ struct Instance {
 // ---- instance.cpp ----
 attnrt_status open(const attnrt_host* host, void** instance, attnrt_error* error);
 void close(void* instance);
-const void* get_extension(void* instance, const char* id);  // attnrt.memory/1 (memory.cpp)
+const void* get_extension(void* instance, const char* id);  // memory.cpp, timing.cpp
 // ATTNRT_DEVICE_ROCM or ATTNRT_DEVICE_CUDA: which of the two builds this is.
 int32_t device_type();
 attnrt_status status_of(kernels::hip::Status status);
+// What a device call gave, as the host wants it: its text goes to error.
+attnrt_status answer(kernels::hip::Status status, const kernels::hip::Message& message, attnrt_error* error);
 
-extern const attnrt_memory memory;
+extern const attnrt_memory memory;  // attnrt.memory/1
+extern const attnrt_timing timing;  // attnrt.timing/1
 
 // ---- devices.cpp ----
 attnrt_status devices(void* instance, attnrt_add_device add, void* sink, attnrt_error* error);

@@ -43,7 +43,7 @@ function(attnrt_add_gpu_plugin)
 
   get_target_property(archs ${arg_KERNELS} ATTNRT_ARCHS)
   attnrt_archs_served(archs ${archs})
-  set(shared arch.cpp devices.cpp instance.cpp launch.cpp memory.cpp ../translate.cpp)
+  set(shared arch.cpp devices.cpp instance.cpp launch.cpp memory.cpp timing.cpp ../translate.cpp)
   list(TRANSFORM shared PREPEND ${attnrt_gpu_plugin_shared}/)
   attnrt_add_plugin(TARGET ${arg_TARGET} NAME ${arg_NAME} VERSION ${arg_VERSION} MANIFEST ${arg_DIRECTORY}/manifest.yaml
     DEVICES ${arg_PLATFORM} ARCHS ${archs} SOURCES ${arg_DIRECTORY}/plugin.cpp ${shared} ${arg_INSTALL})

@@ -16,7 +16,11 @@ attnrt_status open(const attnrt_host* host, void** instance, attnrt_error* error
 
 void close(void* instance) { delete static_cast<Instance*>(instance); }
 
-const void* get_extension(void*, const char* id) { return std::strcmp(id, ATTNRT_MEMORY) == 0 ? &memory : nullptr; }
+const void* get_extension(void*, const char* id) {
+  if (std::strcmp(id, ATTNRT_MEMORY) == 0) return &memory;
+  if (std::strcmp(id, ATTNRT_TIMING) == 0) return &timing;
+  return nullptr;
+}
 
 int32_t device_type() {
   return kernels::hip::platform() == kernels::hip::Platform::rocm ? ATTNRT_DEVICE_ROCM : ATTNRT_DEVICE_CUDA;
@@ -31,6 +35,11 @@ attnrt_status status_of(kernels::hip::Status status) {
     case kernels::hip::Status::internal: break;
   }
   return ATTNRT_INTERNAL;
+}
+
+attnrt_status answer(kernels::hip::Status status, const kernels::hip::Message& message, attnrt_error* error) {
+  if (status == kernels::hip::Status::ok) return ATTNRT_OK;
+  return attnrt_fail(error, status_of(status), "%s", message.text);
 }
 
 }  // namespace attnrt_hip

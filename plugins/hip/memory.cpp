@@ -6,11 +6,6 @@ namespace {
 
 namespace gpu = kernels::hip;
 
-attnrt_status answer(gpu::Status status, const gpu::Message& message, attnrt_error* error) {
-  if (status == gpu::Status::ok) return ATTNRT_OK;
-  return attnrt_fail(error, status_of(status), "%s", message.text);
-}
-
 attnrt_status allocate(void*, int32_t device_id, int64_t bytes, void** pointer, attnrt_error* error) {
   gpu::Message message;
   return answer(gpu::allocate(device_id, bytes, pointer, &message), message, error);

@@ -1,8 +1,9 @@
-// runtime/cli/verify_abi.cpp: the rules ABI-n: a plugin's file, table, instance, devices and memory
+// runtime/cli/verify_abi.cpp: the rules ABI-n: a plugin's file, table, instance, devices, memory and timestamps
 #include <elf.h>
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <set>
 
@@ -90,6 +91,49 @@ std::string round_trip(Subject& subject, const core::Device& device) {
   memory.free(instance, id, one);
   memory.free(instance, id, two);
   memory.free_pinned(instance, id, pinned);
+  if (stream != nullptr) memory.stream_destroy(instance, id, stream);
+  return trouble;
+}
+
+// Copies between timestamps, twice with the same ones. "": they took no less than nothing, and no longer than the host saw.
+std::string time_copies(Subject& subject, const attnrt_timing& timing, const core::Device& device) {
+  const attnrt_memory& memory = *subject.memory();
+  void* const instance = subject.instance();
+  const int32_t id = device.id;
+  constexpr int64_t kBytes = 1 << 20;
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  void *stream = nullptr, *one = nullptr, *two = nullptr, *from = nullptr, *to = nullptr;
+  std::string trouble;
+  const auto step = [&](const char* call, attnrt_status status) {
+    if (trouble.empty() && status != ATTNRT_OK) {
+      trouble = fmt::format("{} on device {}: {}: {}", call, id, core::status_name(status), error.message);
+    }
+    return trouble.empty();
+  };
+  bool ready = step("stream_create", memory.stream_create(instance, id, &stream, &error)) &&
+               step("allocate", memory.allocate(instance, id, kBytes, &one, &error)) &&
+               step("allocate", memory.allocate(instance, id, kBytes, &two, &error)) &&
+               step("timestamp_create", timing.timestamp_create(instance, id, &from, &error)) &&
+               step("timestamp_create", timing.timestamp_create(instance, id, &to, &error));
+  for (int n = 0; n < 2 && ready; ++n) {
+    double seconds = -1;
+    const auto start = std::chrono::steady_clock::now();
+    ready = step("record", timing.record(instance, id, from, stream, &error)) &&
+            step("copy", memory.copy(instance, id, two, one, kBytes, ATTNRT_COPY_ON_DEVICE, stream, &error)) &&
+            step("record", timing.record(instance, id, to, stream, &error)) &&
+            step("elapsed", timing.elapsed(instance, id, from, to, &seconds, &error));
+    const std::chrono::duration<double> host = std::chrono::steady_clock::now() - start;
+    constexpr double kClocks = 1e-3;  // what two clocks may disagree by
+    if (ready && !(seconds >= 0 && seconds <= host.count() + kClocks)) {
+      trouble =
+          fmt::format("elapsed on device {} says {} s of a copy that took the host {} s", id, seconds, host.count());
+      ready = false;
+    }
+  }
+  if (from != nullptr) timing.timestamp_destroy(instance, id, from);
+  if (to != nullptr) timing.timestamp_destroy(instance, id, to);
+  memory.free(instance, id, one);
+  memory.free(instance, id, two);
   if (stream != nullptr) memory.stream_destroy(instance, id, stream);
   return trouble;
 }
@@ -218,8 +262,24 @@ Outcome check_unknown_extension(Subject& subject) {
   const attnrt_plugin& table = *subject.table();
   if (!ATTNRT_HAS(&table, attnrt_plugin, get_extension) || table.get_extension == nullptr)
     return skipped("it has no get_extension");
-  for (const char* id : {"attnrt.no_such_extension/1", "", "attnrt.memory/999"}) {
+  for (const char* id : {"attnrt.no_such_extension/1", "", "attnrt.memory/999", "attnrt.timing/999"}) {
     if (subject.extension(id) != nullptr) return failed(fmt::format("get_extension(\"{}\") is not NULL", id));
+  }
+  return passed();
+}
+
+Outcome check_timing(Subject& subject) {
+  const auto* timing = static_cast<const attnrt_timing*>(subject.extension(ATTNRT_TIMING));
+  if (timing == nullptr) return skipped(fmt::format("it offers no {}", ATTNRT_TIMING));
+  if (!ATTNRT_HAS(timing, attnrt_timing, elapsed)) {
+    return failed(fmt::format("struct_size of {} is {}", ATTNRT_TIMING, timing->struct_size));
+  }
+  if (timing->timestamp_create == nullptr || timing->timestamp_destroy == nullptr || timing->record == nullptr ||
+      timing->elapsed == nullptr) {
+    return failed(fmt::format("a call of {} is NULL", ATTNRT_TIMING));
+  }
+  for (const core::Device& device : subject.devices()) {
+    if (const std::string trouble = time_copies(subject, *timing, device); !trouble.empty()) return failed(trouble);
   }
   return passed();
 }

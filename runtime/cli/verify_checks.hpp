@@ -16,6 +16,7 @@ Outcome check_open(Subject& subject);
 Outcome check_devices(Subject& subject);
 Outcome check_memory(Subject& subject);
 Outcome check_unknown_extension(Subject& subject);
+Outcome check_timing(Subject& subject);
 
 // verify_robust.cpp: agreement of manifest and supports, and calls as hosts make them
 Outcome check_reasons(Subject& subject);

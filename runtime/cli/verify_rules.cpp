@@ -39,6 +39,8 @@ constexpr std::array kRules = {
          "no workspace can be allocated and nothing staged", "ABI-8", check_memory},
     Rule{"ABI-10", "get_extension gives NULL for an id that it does not know",
          "a host calls an extension that is not there", "ABI-7", check_unknown_extension},
+    Rule{"ABI-11", "where attnrt.timing/1 is offered, two timestamps tell the time of what a stream did between them",
+         "a benchmark shows speeds that are not so", "ABI-9", check_timing},
 
     Rule{"AGR-1", "supports answers OK, or UNSUPPORTED with a reason, to what the manifest allows",
          "explain cannot say why the backend was not taken", "ABI-9", check_reasons},

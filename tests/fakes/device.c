@@ -3,10 +3,12 @@
  * It catches what a real device would: pointers of the host in a kernel's arguments, unpinned copies, buffers that are
  * read before the stream has passed, memory that is freed twice or never.
  */
+#define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "fake.h"
 
@@ -20,7 +22,8 @@ typedef struct block {
 typedef struct work {
   struct work* next;
   void* stream;
-  void* to; /* of a copy; NULL: an attention */
+  struct timespec* stamp; /* of a timestamp */
+  void* to;               /* of a copy; both NULL: an attention */
   const void* from;
   int64_t bytes;
   attnrt_problem problem;
@@ -69,7 +72,9 @@ static attnrt_status finish(void* stream, int all) {
       continue;
     }
     *at = w->next;
-    if (w->to != NULL) {
+    if (w->stamp != NULL) {
+      (void)clock_gettime(CLOCK_MONOTONIC, w->stamp);
+    } else if (w->to != NULL) {
       if (FAKE_FAULT != FAULT_STREAM) memcpy(w->to, w->from, (size_t)w->bytes);
     } else {
       attnrt_error error = ATTNRT_ERROR_INIT;
@@ -197,6 +202,48 @@ const attnrt_memory fake_memory = {
     sizeof(attnrt_memory), 0,           device_allocate,      device_free,           pinned_allocate,
     pinned_free,           device_copy, device_stream_create, device_stream_destroy, device_stream_synchronize,
     device_is_capturing,
+};
+
+static attnrt_status timestamp_create(void* instance, int32_t device_id, void** timestamp, attnrt_error* error) {
+  (void)instance, (void)device_id;
+  *timestamp = calloc(1, sizeof(struct timespec));
+  return *timestamp != NULL ? ATTNRT_OK : attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a timestamp");
+}
+
+static void timestamp_destroy(void* instance, int32_t device_id, void* timestamp) {
+  (void)instance, (void)device_id;
+  pthread_mutex_lock(&mutex);
+  finish(NULL, 1);
+  pthread_mutex_unlock(&mutex);
+  free(timestamp);
+}
+
+static attnrt_status timestamp_record(void* instance, int32_t device_id, void* timestamp, void* stream,
+                                      attnrt_error* error) {
+  (void)instance, (void)device_id;
+  work* w = calloc(1, sizeof *w);
+  if (w == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a timestamp");
+  w->stream = stream, w->stamp = timestamp;
+  pthread_mutex_lock(&mutex);
+  enqueue(w);
+  pthread_mutex_unlock(&mutex);
+  return ATTNRT_OK;
+}
+
+static attnrt_status timestamps_elapsed(void* instance, int32_t device_id, void* from, void* to, double* seconds,
+                                        attnrt_error* error) {
+  (void)instance, (void)device_id, (void)error;
+  pthread_mutex_lock(&mutex);
+  finish(NULL, 1);
+  pthread_mutex_unlock(&mutex);
+  const struct timespec *a = from, *b = to;
+  *seconds = (double)(b->tv_sec - a->tv_sec) + 1e-9 * (double)(b->tv_nsec - a->tv_nsec);
+  if (FAKE_FAULT == FAULT_TIMING) *seconds = -*seconds - 1e-9;
+  return ATTNRT_OK;
+}
+
+const attnrt_timing fake_timing = {
+    sizeof(attnrt_timing), 0, timestamp_create, timestamp_destroy, timestamp_record, timestamps_elapsed,
 };
 
 /* Bytes from its first element to the end of its last. */

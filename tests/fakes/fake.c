@@ -148,6 +148,7 @@ static const void* fake_get_extension(void* instance, const char* id) {
   (void)instance;
   if (strcmp(id, FAKE_COUNTERS) == 0) return &fake_count;
   const int memory = FAKE_DEVICE == DEVICE_FAKE && FAKE_FAULT != FAULT_NO_MEMORY;
+  if (FAKE_DEVICE == DEVICE_FAKE && strcmp(id, ATTNRT_TIMING) == 0) return &fake_timing;
   return memory && strcmp(id, ATTNRT_MEMORY) == 0 ? &fake_memory : NULL;
 }
 

@@ -47,6 +47,7 @@ enum {
   FAULT_NO_MEMORY,        /* get_extension: offers no attnrt.memory/1 */
   FAULT_ARCH,             /* devices: an arch that the manifest does not name */
   FAULT_STREAM,           /* memory: copies are lost */
+  FAULT_TIMING,           /* timing: the time between two timestamps is negative */
   FAULT_THROW_OPEN,       /* the call throws a C++ exception */
   FAULT_THROW_DEVICES,
   FAULT_THROW_SUPPORTS,
@@ -111,6 +112,7 @@ attnrt_status fake_attend(const attnrt_problem* problem, const attnrt_args* args
 /* device.c: the fake device. Enqueues; the work is done when its stream is synchronized. */
 extern fake_counters fake_count;
 extern const attnrt_memory fake_memory;
+extern const attnrt_timing fake_timing;
 attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args, attnrt_error* error);
 void fake_device_report(const attnrt_host* host);
 

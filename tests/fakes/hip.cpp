@@ -76,6 +76,14 @@ bool stream_of(World& w, void* handle, Stream** stream) {
   return true;
 }
 
+// The event behind a handle, or null. It counts a use while another device is current.
+Event* event_of(World& w, void* handle) {
+  const auto found = w.events.find(handle);
+  if (found == w.events.end()) return nullptr;
+  if (found->second->device != current) ++w.state.wrong_device;
+  return found->second;
+}
+
 }  // namespace
 
 #pragma GCC visibility push(default)
@@ -155,6 +163,7 @@ const char* hipGetErrorName(int error) {
     case kInvalidDevice: return "hipErrorInvalidDevice";
     case kInvalidHandle: return "hipErrorInvalidHandle";
     case kNotFound: return "hipErrorNotFound";
+    case kNotReady: return "hipErrorNotReady";
     case kCaptureUnsupported: return "hipErrorStreamCaptureUnsupported";
     default: return "hipErrorUnknown";
   }
@@ -308,6 +317,59 @@ int hipStreamIsCapturing(void* handle, int* status) {
     Stream* stream = nullptr;
     if (!stream_of(w, handle, &stream)) return kInvalidHandle;
     *status = w.state.capturing != 0 ? 1 : 0;
+    return kSuccess;
+  });
+}
+
+int hipEventCreate(void** handle) {
+  return with_world("hipEventCreate", Kind::anywhere, [&](World& w) {
+    auto* event = new Event{current};
+    w.events[event] = event;
+    ++w.state.events;
+    *handle = event;
+    return kSuccess;
+  });
+}
+
+int hipEventDestroy(void* handle) {
+  return with_world("hipEventDestroy", Kind::anywhere, [&](World& w) {
+    Event* event = event_of(w, handle);
+    if (event == nullptr) return kInvalidHandle;
+    w.finish(nullptr, 0, true);  // what is queued refers to it
+    w.events.erase(handle);
+    --w.state.events;
+    delete event;
+    return kSuccess;
+  });
+}
+
+int hipEventRecord(void* handle, void* stream_handle) {
+  return with_world("hipEventRecord", Kind::anywhere, [&](World& w) {
+    Event* event = event_of(w, handle);
+    Stream* stream = nullptr;
+    if (event == nullptr || !stream_of(w, stream_handle, &stream)) return kInvalidHandle;
+    event->recorded = true, event->passed = false, event->stream = stream;
+    w.queue.push_back(
+        {stream, current, [event] { event->at = std::chrono::steady_clock::now(), event->passed = true; }});
+    return kSuccess;
+  });
+}
+
+int hipEventSynchronize(void* handle) {
+  return with_world("hipEventSynchronize", Kind::not_captured, [&](World& w) {
+    Event* event = event_of(w, handle);
+    if (event == nullptr) return kInvalidHandle;
+    if (event->recorded) w.finish(event->stream, event->device, false);
+    return kSuccess;
+  });
+}
+
+int hipEventElapsedTime(float* milliseconds, void* from_handle, void* to_handle) {
+  return with_world("hipEventElapsedTime", Kind::anywhere, [&](World& w) {
+    const Event *from = event_of(w, from_handle), *to = event_of(w, to_handle);
+    if (from == nullptr || to == nullptr || !from->recorded || !to->recorded) return kInvalidHandle;
+    if (!from->passed || !to->passed) return kNotReady;
+    *milliseconds = std::chrono::duration<float, std::milli>(to->at - from->at).count();
     return kSuccess;
   });
 }

@@ -24,6 +24,7 @@ struct fake_hip_state {
   int64_t pinned_allocations, pinned;  // hipHostMalloc
   int64_t copies_to_device, copies_to_host, copies_on_device;
   int64_t streams_created, streams;
+  int64_t events;
   int64_t synchronizations;
   int64_t modules_loaded, functions_found;
   int64_t launches;      // enqueued

@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -23,6 +24,7 @@ constexpr int kNoDevice = 100;
 constexpr int kInvalidDevice = 101;
 constexpr int kInvalidHandle = 400;
 constexpr int kNotFound = 500;
+constexpr int kNotReady = 600;
 constexpr int kCaptureUnsupported = 900;
 
 struct Block {
@@ -40,6 +42,12 @@ struct Function {
   int device;
   std::string name;
 };
+struct Event {
+  int device;
+  bool recorded = false, passed = false;
+  Stream* stream = nullptr;
+  std::chrono::steady_clock::time_point at{};
+};
 struct Work {
   Stream* stream;  // null: the device's default stream
   int device;
@@ -53,6 +61,7 @@ struct World {
   int64_t memory_bytes = int64_t{1} << 30;
   std::map<char*, Block> blocks;
   std::map<void*, Stream*> streams;
+  std::map<void*, Event*> events;
   std::map<std::string, fake_hip_kernel> kernels;
   std::vector<Work> queue;  // oldest first
 

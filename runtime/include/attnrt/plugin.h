@@ -325,6 +325,24 @@ typedef struct attnrt_memory {
                                 attnrt_error* error);
 } attnrt_memory;
 
+/* ---- Extension attnrt.timing/1: what work costs on the device; a backend of a device other than cpu may offer it. ----
+ * A timestamp is the device's clock when a stream has passed a place: record one, run, record another, and the two tell
+ * how long the run took without the host's share. (On the cpu a run is over when it returns, and the host's clock tells.)
+ * Any call may come from any thread; a timestamp is used by one at a time. */
+#define ATTNRT_TIMING "attnrt.timing/1"
+
+typedef struct attnrt_timing {
+  int32_t struct_size;
+  int32_t reserved;
+  attnrt_status (*timestamp_create)(void* instance, int32_t device_id, void** timestamp, attnrt_error* error);
+  void (*timestamp_destroy)(void* instance, int32_t device_id, void* timestamp);
+  /* Enqueues on stream, which is of the same device; never waits. Recorded again, it forgets what it was. */
+  attnrt_status (*record)(void* instance, int32_t device_id, void* timestamp, void* stream, attnrt_error* error);
+  /* Waits until `to` has been passed. REQUIRES: both are recorded, `from` before `to`, on one stream. */
+  attnrt_status (*elapsed)(void* instance, int32_t device_id, void* from, void* to, double* seconds,
+                           attnrt_error* error);
+} attnrt_timing;
+
 #ifdef __cplusplus
 }
 #endif

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstring>
 #include <string>
 #include <thread>
@@ -24,7 +25,11 @@ void add(const void* params, const uint32_t grid[3], uint32_t, uint32_t) {
   const auto& p = *static_cast<const AddParams*>(params);
   *p.to += p.value * static_cast<int32_t>(grid[0]);
 }
-constexpr fake_hip_kernel kKernels[] = {{"add", sizeof(AddParams), add}, {nullptr, 0, nullptr}};
+void rest(const void* params, const uint32_t*, uint32_t, uint32_t) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(*static_cast<const int*>(params)));
+}
+constexpr fake_hip_kernel kKernels[] = {
+    {"add", sizeof(AddParams), add}, {"rest", sizeof(int), rest}, {nullptr, 0, nullptr}};
 
 // Two devices; the environment is read when the process first calls the runtime.
 class DeviceTest : public ::testing::Test {
@@ -190,6 +195,45 @@ TEST_F(DeviceTest, CapturingStreamsAreKnown) {
   fail("hipStreamIsCapturing", 906);  // the default stream, while another one that waits for it is captured
   ASSERT_EQ(is_capturing(1, nullptr, &capturing, &message), Status::ok) << message.text;
   EXPECT_TRUE(capturing);
+}
+
+TEST_F(DeviceTest, TimestampsTellWhatTheStreamDidBetweenThem) {
+  void *stream = nullptr, *from = nullptr, *to = nullptr;
+  ASSERT_EQ(stream_create(1, &stream, &message), Status::ok) << message.text;
+  ASSERT_EQ(timestamp_create(1, &from, &message), Status::ok) << message.text;
+  ASSERT_EQ(timestamp_create(1, &to, &message), Status::ok) << message.text;
+  Kernel kernel;
+  ASSERT_EQ(find_kernel(1, "code", "rest", 0, &kernel, &message), Status::ok) << message.text;
+  const uint32_t grid[3] = {1, 1, 1};
+  const int milliseconds = 20;
+  const int64_t synchronizations = fake_hip()->synchronizations;
+  ASSERT_EQ(record(1, from, stream, &message), Status::ok) << message.text;
+  ASSERT_EQ(launch(kernel, grid, 64, 0, &milliseconds, stream, &message), Status::ok) << message.text;
+  ASSERT_EQ(record(1, to, stream, &message), Status::ok) << message.text;
+  EXPECT_EQ(fake_hip()->synchronizations, synchronizations) << "recording waits for nothing";
+  double seconds = -1;
+  ASSERT_EQ(elapsed(1, from, to, &seconds, &message), Status::ok) << message.text;
+  EXPECT_GE(seconds, 0.020);
+  EXPECT_LT(seconds, 2.0);
+  ASSERT_EQ(record(1, from, stream, &message), Status::ok) << message.text;  // and again
+  ASSERT_EQ(record(1, to, stream, &message), Status::ok) << message.text;
+  ASSERT_EQ(elapsed(1, from, to, &seconds, &message), Status::ok) << message.text;
+  EXPECT_LT(seconds, 0.020);
+
+  fail("hipEventElapsedTime", 719);
+  EXPECT_EQ(elapsed(1, from, to, &seconds, &message), Status::device_lost);
+  fail("hipEventCreate", 2);
+  void* none = nullptr;
+  EXPECT_EQ(timestamp_create(1, &none, &message), Status::out_of_memory);
+  EXPECT_STREQ(message.text, "hipEventCreate: out of memory (hipErrorOutOfMemory)");
+  fail("", 0);
+  int nothing = 0;
+  EXPECT_EQ(record(1, from, &nothing, &message), Status::invalid);
+  timestamp_destroy(1, from);
+  timestamp_destroy(1, to);
+  timestamp_destroy(1, nullptr);
+  stream_destroy(1, stream);
+  EXPECT_EQ(fake_hip()->events, 0);
 }
 
 TEST_F(DeviceTest, NothingIsFreedCopiedOrAllocatedForNothing) {

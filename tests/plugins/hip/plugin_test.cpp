@@ -170,6 +170,34 @@ TEST_P(HipPlugin, RunNeitherAllocatesNorWaitsAndCanBeCaptured) {
   }
 }
 
+TEST_P(HipPlugin, TimestampsAreAnExtension) {
+  const Problem problem = on_device(a.problem, 1);
+  const auto made = plan(problem);
+  ASSERT_TRUE(made) << made.error().message;
+  OnDevice device(**made, 1, a.args);
+  const auto& backend = (*made)->backend();
+  const auto* timing = static_cast<const attnrt_timing*>(backend.extension(ATTNRT_TIMING));
+  ASSERT_NE(timing, nullptr);
+  EXPECT_EQ(timing->struct_size, static_cast<int32_t>(sizeof(attnrt_timing)));
+  void* const instance = backend.instance();
+  void* stamps[2] = {};
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  for (void*& stamp : stamps) ASSERT_EQ(timing->timestamp_create(instance, 1, &stamp, &error), ATTNRT_OK);
+  ASSERT_EQ(timing->record(instance, 1, stamps[0], device.args.stream, &error), ATTNRT_OK) << error.message;
+  ASSERT_EQ(run(**made, device.args, &error), ATTNRT_OK) << error.message;
+  ASSERT_EQ(timing->record(instance, 1, stamps[1], device.args.stream, &error), ATTNRT_OK) << error.message;
+  double seconds = -1;
+  ASSERT_EQ(timing->elapsed(instance, 1, stamps[0], stamps[1], &seconds, &error), ATTNRT_OK) << error.message;
+  EXPECT_GT(seconds, 0);
+  EXPECT_LT(largest_error(problem, device.args), kTolerance) << "the run has been waited for";
+  fail("hipEventRecord", 719);
+  EXPECT_EQ(timing->record(instance, 1, stamps[0], device.args.stream, &error), ATTNRT_DEVICE_LOST);
+  EXPECT_THAT(error.message, HasSubstr("hipEventRecord"));
+  fail("", 0);
+  for (void* stamp : stamps) timing->timestamp_destroy(instance, 1, stamp);
+  EXPECT_EQ(fake_hip()->events, 0);
+}
+
 TEST_P(HipPlugin, ASecondDeviceServesWhileAnotherIsCurrent) {
   const Problem problem = on_device(a.problem, 1);
   const auto made = plan(problem);
