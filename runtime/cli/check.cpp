@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "commands.hpp"
@@ -47,16 +46,6 @@ nlohmann::json to_json(const Finding& finding) {
   json["line"] = finding.line > 0 ? nlohmann::json(finding.line) : nullptr;
   json["column"] = finding.line > 0 ? nlohmann::json(finding.column) : nullptr;
   return json;
-}
-
-// Up to one byte more than a policy may have: the parser then says so.
-std::optional<std::string> read_text(const std::string& file) {
-  std::ifstream stream(file, std::ios::binary);
-  std::string text((size_t{1} << 20) + 1, '\0');
-  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!stream.is_open() || stream.bad()) return std::nullopt;
-  text.resize(static_cast<size_t>(stream.gcount()));
-  return text;
 }
 
 // What the file alone says: the environment of whoever checks it is no part of it.

@@ -2,19 +2,32 @@
 #include "commands.hpp"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <cstdio>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "trace.hpp"
 
 namespace attnrt::cli {
 
-core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common) {
+core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common, int32_t threads) {
   core::RuntimeOptions options;
   options.policy_path = common.policy;
   options.plugin_path = common.plugins;
+  options.thread_count = threads;
   return core::Runtime::open(std::move(options));
+}
+
+std::optional<std::string> read_text(const std::string& file) {
+  std::ifstream stream(file, std::ios::binary);
+  std::string text((size_t{1} << 20) + 1, '\0');
+  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!stream.is_open() || stream.bad()) return std::nullopt;
+  text.resize(static_cast<size_t>(stream.gcount()));
+  return text;
 }
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
@@ -50,6 +63,24 @@ ExitCode exit_code(attnrt_status status) {
     case ATTNRT_INVALID_ARGUMENT: return exit_usage;
     default: return exit_failed;
   }
+}
+
+ProgressBar::ProgressBar(bool wanted) : on_(wanted && isatty(STDERR_FILENO) != 0) {}
+
+ProgressBar::~ProgressBar() {
+  if (on_) fmt::print(stderr, "\r\x1b[K");
+}
+
+void ProgressBar::show(int64_t done, int64_t all, std::string_view what) const {
+  if (!on_ || all <= 0) return;
+  constexpr int64_t kWidth = 30;
+  winsize size{};
+  const size_t columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+  const auto filled = static_cast<size_t>(kWidth * done / all);
+  const std::string line = fmt::format("[{}{}] {}/{}  {}", std::string(filled, '#'),
+                                       std::string(static_cast<size_t>(kWidth) - filled, '.'), done, all, what);
+  fmt::print(stderr, "\r\x1b[K{}", line.substr(0, columns - 1));  // a longer one would leave its first row behind
+  std::fflush(stderr);
 }
 
 }  // namespace attnrt::cli

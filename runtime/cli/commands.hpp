@@ -6,6 +6,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "result.hpp"
 #include "runtime.hpp"
@@ -42,9 +43,14 @@ void add_run(CLI::App& app, Common& common);
 void add_check(CLI::App& app, Common& common);
 void add_policy(CLI::App& app, Common& common);
 void add_verify(CLI::App& app, Common& common);
+void add_bench(CLI::App& app, Common& common);
 
 // The runtime that --policy, --plugins and the environment ask for. Its warnings go to stderr, one line each.
-core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common);
+// threads 0: the policy's.
+core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common, int32_t threads = 0);
+
+// The text of a policy or a grid, up to one byte more than it may have: its parser then says so. Absent: not readable.
+std::optional<std::string> read_text(const std::string& file);
 
 // Text, or a document as indented JSON, to stdout (main checks that it got there).
 void print(const std::string& text);
@@ -56,5 +62,18 @@ int complain(const Common& common, const core::Error& error);  // the exit code 
 ExitCode exit_code(attnrt_status status);
 
 using core::one_line;
+
+// A line on stderr that shows how far a long command is, where stderr is a terminal; gone with the object.
+class ProgressBar {
+ public:
+  explicit ProgressBar(bool wanted);
+  ProgressBar(const ProgressBar&) = delete;
+  ProgressBar& operator=(const ProgressBar&) = delete;
+  ~ProgressBar();
+  void show(int64_t done, int64_t all, std::string_view what) const;
+
+ private:
+  bool on_;
+};
 
 }  // namespace attnrt::cli

@@ -190,18 +190,6 @@ Result<void> pose_problem(Inputs& inputs) {
   return checked;
 }
 
-double element(const Tensor& tensor, int64_t index) {
-  const std::byte* data = tensor.data() + index * (tensor.dtype().bits / 8);
-  const auto load = [data]<class T>(T value) {
-    std::memcpy(&value, data, sizeof value);
-    return value;
-  };
-  if (tensor.dtype().bits == 64) return load(double{});
-  if (tensor.dtype().bits == 32) return load(float{});
-  const auto half = load(uint16_t{});
-  return tensor.dtype().code == ATTNRT_DTYPE_BFLOAT ? kernels::bf16_to_f32(half) : kernels::f16_to_f32(half);
-}
-
 }  // namespace
 
 Result<Inputs> read_inputs(const std::string& path, const Attributes& flags) {
@@ -223,6 +211,18 @@ Result<Inputs> read_inputs(const std::string& path, const Attributes& flags) {
     return fail(checked.error().code, "{}: {}", path, message);
   }
   return inputs;
+}
+
+double element(const Tensor& tensor, int64_t index) {
+  const std::byte* data = tensor.data() + index * (tensor.dtype().bits / 8);
+  const auto load = [data]<class T>(T value) {
+    std::memcpy(&value, data, sizeof value);
+    return value;
+  };
+  if (tensor.dtype().bits == 64) return load(double{});
+  if (tensor.dtype().bits == 32) return load(float{});
+  const auto half = load(uint16_t{});
+  return tensor.dtype().code == ATTNRT_DTYPE_BFLOAT ? kernels::bf16_to_f32(half) : kernels::f16_to_f32(half);
 }
 
 Accuracy compare(const Tensor& found, const Tensor& expected) {

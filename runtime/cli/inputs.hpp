@@ -29,6 +29,9 @@ struct Inputs {
 // What the tensors do not say comes from flags, then from the file's metadata, then it is off. Errors begin with the file.
 core::Result<Inputs> read_inputs(const std::string& path, const Attributes& flags);
 
+// Of a floating-point tensor, in the order of memory.
+double element(const Tensor& tensor, int64_t index);
+
 // How far found is from what was expected, element by element.
 struct Accuracy {
   double max = 0, mean = 0;  // infinity where only one of the two is NaN, or an infinity has no partner

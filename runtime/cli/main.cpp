@@ -30,7 +30,8 @@ ATTNRT_DISABLE (names, * allowed), ATTNRT_LOG (debug, info, warning, error, off)
   attnrt explain dtype=f16 heads_q=9 heads_kv=3 seq_q=128 seq_kv=128 head_dim=64 causal=true device=rocm arch=gfx1100
   attnrt run --input qkv.safetensors --output out.safetensors --causal)";
 
-constexpr std::array<std::string_view, 6> command_names = {"list", "explain", "run", "check", "policy", "verify"};
+constexpr std::array<std::string_view, 7> command_names = {"list",   "explain", "run",  "check",
+                                                           "policy", "verify",  "bench"};
 
 // The command line that CLI11 refused, as one line; its own text would be several.
 int refuse(CLI::App& app, cli::Common& common, const CLI::ParseError& error) {
@@ -77,6 +78,7 @@ int run_command_line(int argc, char** argv, cli::Common& common) {
   cli::add_check(app, common);
   cli::add_policy(app, common);
   cli::add_verify(app, common);
+  cli::add_bench(app, common);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

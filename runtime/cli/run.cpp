@@ -10,6 +10,7 @@
 
 #include "commands.hpp"
 #include "inputs.hpp"
+#include "output_file.hpp"
 #include "trace.hpp"
 
 namespace attnrt::cli {

@@ -1,4 +1,4 @@
-// runtime/cli/safetensors.cpp: a .safetensors file into tensors, and tensors into a file that is there whole or not at all
+// runtime/cli/safetensors.cpp: a .safetensors file into tensors, and back
 #include "safetensors.hpp"
 
 #include <fcntl.h>
@@ -9,9 +9,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numeric>
+
+#include "output_file.hpp"
 
 namespace attnrt::cli {
 namespace {
@@ -39,50 +40,6 @@ bool read_at(int file, void* to, int64_t bytes, int64_t offset) {
   }
   return true;
 }
-
-bool write_all(int file, const void* from, int64_t bytes) {
-  const auto* cursor = static_cast<const std::byte*>(from);
-  while (bytes > 0) {
-    const ssize_t put = write(file, cursor, static_cast<size_t>(std::min(bytes, int64_t{1} << 30)));
-    if (put < 0 && errno == EINTR) continue;
-    if (put < 0) return false;
-    cursor += put;
-    bytes -= put;
-  }
-  return true;
-}
-
-// The file that path means once links are followed, and its folder; devices, pipes and folders are no outputs.
-struct Target {
-  std::string path, folder;
-};
-
-Result<Target> find_target(const std::string& path) {
-  if (path.empty()) return fail(ATTNRT_INVALID_ARGUMENT, "the name of the output is empty");
-  std::error_code error;
-  std::filesystem::path target(path);
-  if (std::filesystem::is_symlink(std::filesystem::symlink_status(target, error))) {
-    target = std::filesystem::canonical(target, error);
-    if (error) return fail(ATTNRT_INVALID_ARGUMENT, "{}: the link leads nowhere", path);
-  }
-  const auto status = std::filesystem::status(target, error);
-  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: is {}, expected the name of a file", path,
-                std::filesystem::is_directory(status) ? "a directory" : "not a regular file");
-  if (!target.has_filename()) return fail(ATTNRT_INVALID_ARGUMENT, "{}: names a directory, expected a file", path);
-  std::string folder = target.parent_path().string();
-  return Target{target.string(), folder.empty() ? "." : folder};
-}
-
-// A file without a final name; gone unless it is renamed.
-struct Temporary {
-  std::string path;
-  Descriptor file;
-  bool renamed = false;
-  ~Temporary() {
-    if (file.number() >= 0 && !renamed) unlink(path.c_str());
-  }
-};
 
 std::string header_text(const std::vector<std::pair<std::string, const Tensor*>>& tensors, const Metadata& metadata) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
@@ -180,49 +137,19 @@ Result<Tensor> SafetensorsReader::read(const std::string& name) const {
   return tensor;
 }
 
-Result<void> check_output(const std::string& path) {
-  const auto target = find_target(path);
-  if (!target) return tl::unexpected(target.error());
-  std::error_code error;
-  if (!std::filesystem::is_directory(target->folder, error))
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: there is no directory {}", path, target->folder);
-  if (access(target->folder.c_str(), W_OK | X_OK) != 0)
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: nothing can be written in the directory {}: {}", path, target->folder,
-                system_error());
-  return {};
-}
-
 Result<void> write_safetensors(const std::string& path, const std::map<std::string, const Tensor*>& named,
                                const Metadata& metadata) {
-  const auto target = find_target(path);
-  if (!target) return tl::unexpected(target.error());
-
   // Widest first, so that every tensor is aligned to its elements.
   std::vector<std::pair<std::string, const Tensor*>> tensors(named.begin(), named.end());
   std::stable_sort(tensors.begin(), tensors.end(),
                    [](const auto& a, const auto& b) { return a.second->dtype().bits > b.second->dtype().bits; });
   const std::string header = header_text(tensors, metadata);
-  unsigned char length[length_bytes];
-  for (int i = 0; i < length_bytes; ++i) length[i] = static_cast<unsigned char>(header.size() >> (8 * i));
-
-  Temporary temporary;
-  for (int attempt = 0; attempt < 100 && temporary.file.number() < 0; ++attempt) {
-    temporary.path = fmt::format("{}/.attnrt-{}-{}", target->folder, getpid(), attempt);
-    temporary.file = Descriptor(::open(temporary.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-    if (temporary.file.number() < 0 && errno != EEXIST) break;
-  }
-  const int file = temporary.file.number();
-  bool written = file >= 0 && write_all(file, length, length_bytes) &&
-                 write_all(file, header.data(), static_cast<int64_t>(header.size()));
-  for (const auto& [name, tensor] : tensors) written = written && write_all(file, tensor->data(), tensor->bytes());
-  if (!written || fsync(file) != 0 || rename(temporary.path.c_str(), target->path.c_str()) != 0)
-    return fail(ATTNRT_INTERNAL, "{}: cannot be written: {}", path, system_error());
-  temporary.renamed = true;
-
-  // The new name itself; file systems that cannot do this have nothing better to offer.
-  const Descriptor folder(::open(target->folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder.number() >= 0) (void)fsync(folder.number());
-  return {};
+  std::string length(length_bytes, '\0');
+  for (size_t i = 0; i < length.size(); ++i) length[i] = static_cast<char>(header.size() >> (8 * i));
+  std::vector<std::string_view> pieces = {length, header};
+  for (const auto& [name, tensor] : tensors)
+    pieces.emplace_back(reinterpret_cast<const char*>(tensor->data()), static_cast<size_t>(tensor->bytes()));
+  return write_file(path, pieces);
 }
 
 }  // namespace attnrt::cli

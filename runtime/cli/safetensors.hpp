@@ -76,10 +76,7 @@ class SafetensorsReader {
   int64_t data_start_ = 0;
 };
 
-// Whether write_safetensors could write there, as far as can be known without writing: asked before work is done.
-core::Result<void> check_output(const std::string& path);
-
-// Writes beside path, then renames: path is the whole file or what it was before. A link is followed.
+// As write_file (output_file.hpp) does: whole or not at all.
 core::Result<void> write_safetensors(const std::string& path, const std::map<std::string, const Tensor*>& tensors,
                                      const Metadata& metadata);
 

@@ -2,10 +2,8 @@
 #include "verify.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -73,29 +71,9 @@ nlohmann::json to_json(const std::string& path, const std::vector<RuleResult>& r
           {"skipped", count(results, State::skipped)}};
 }
 
-// A line on a terminal that is gone when the rule is over.
-class Bar {
- public:
-  explicit Bar(bool wanted) : on_(wanted && isatty(STDERR_FILENO) != 0) {}
-  ~Bar() {
-    if (on_) fmt::print(stderr, "\r\x1b[K");
-  }
-  void show(const verify::Rule& rule, int64_t done, int64_t all) const {
-    if (!on_ || all <= 0) return;
-    constexpr int64_t kWidth = 30;
-    const auto filled = static_cast<size_t>(kWidth * done / all);
-    fmt::print(stderr, "\r\x1b[K{:<7} [{}{}] {}/{}", rule.id, std::string(filled, '#'),
-               std::string(static_cast<size_t>(kWidth) - filled, '.'), done, all);
-    std::fflush(stderr);
-  }
-
- private:
-  bool on_;
-};
-
 std::vector<RuleResult> check_one(const std::string& path, const Settings& settings, bool with_bar) {
-  const Bar bar(with_bar);
-  const auto progress = [&bar](const verify::Rule& rule, int64_t done, int64_t all) { bar.show(rule, done, all); };
+  const ProgressBar bar(with_bar);
+  const auto progress = [&bar](const verify::Rule& rule, int64_t done, int64_t all) { bar.show(done, all, rule.id); };
   if (!settings.in_process) return verify::check_rules_in_children(path, settings, progress);
   std::vector<RuleResult> results;
   verify::check_rules(

@@ -77,28 +77,6 @@ json verdict_json(const Verdict& verdict, bool wins) {
           {"reasons", verdict.reasons}};
 }
 
-json problem_json(const Problem& problem) {
-  json words = json::object();
-  for (const Word& word : vocabulary()) {
-    if (word.name == "arch") continue;
-    const Value value = value_of(word, problem, "");
-    const std::string name(word.name);
-    if (const auto* number = std::get_if<int64_t>(&value)) {
-      if (word.kind == WordKind::flag)
-        words[name] = *number != 0;
-      else if (*number == std::numeric_limits<int64_t>::max())
-        words[name] = nullptr;  // an unbounded window
-      else
-        words[name] = *number;
-    } else if (const auto* real = std::get_if<double>(&value)) {
-      words[name] = *real;
-    } else {
-      words[name] = std::get<std::string>(value);
-    }
-  }
-  return words;
-}
-
 // One line of `attnrt policy`: key, value, where it comes from.
 using PolicyLine = std::array<std::string, 3>;
 
@@ -159,6 +137,28 @@ std::vector<PolicyLine> policy_lines(const Snapshot& snapshot) {
 }
 
 }  // namespace
+
+json problem_json(const Problem& problem) {
+  json words = json::object();
+  for (const Word& word : vocabulary()) {
+    if (word.name == "arch") continue;
+    const Value value = value_of(word, problem, "");
+    const std::string name(word.name);
+    if (const auto* number = std::get_if<int64_t>(&value)) {
+      if (word.kind == WordKind::flag)
+        words[name] = *number != 0;
+      else if (*number == std::numeric_limits<int64_t>::max())
+        words[name] = nullptr;  // an unbounded window
+      else
+        words[name] = *number;
+    } else if (const auto* real = std::get_if<double>(&value)) {
+      words[name] = *real;
+    } else {
+      words[name] = std::get<std::string>(value);
+    }
+  }
+  return words;
+}
 
 json document(const char* kind) { return {{"schema", "attnrt/1"}, {"kind", kind}}; }
 

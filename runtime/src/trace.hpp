@@ -12,6 +12,9 @@ namespace attnrt::core {
 // Every JSON document has "schema": "attnrt/1" and "kind": decision | plugins | policy | ...
 nlohmann::json document(const char* kind);
 
+// Every word but arch; windows without bound are null.
+nlohmann::json problem_json(const Problem& problem);
+
 std::string decision_text(const Decision& decision);
 nlohmann::json decision_json(const Decision& decision);
 

@@ -15,6 +15,7 @@
 #include <fstream>
 #include <random>
 
+#include "output_file.hpp"
 #include "support/golden.hpp"
 
 namespace attnrt::cli {

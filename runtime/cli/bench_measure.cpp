@@ -1,0 +1,457 @@
+// runtime/cli/bench_measure.cpp: problems and backends into times of outputs that were found right
+//
+// All backends of a problem are prepared, then sampled in turn, so that what else the machine does meets them alike.
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+
+#include "bench.hpp"
+#include "plan.hpp"
+#include "run.hpp"
+#include "trace.hpp"
+
+namespace attnrt::cli::bench {
+namespace {
+
+using core::DeviceMemory;
+using core::fail;
+using core::Result;
+
+constexpr double kWarmUpSeconds = 0.05;
+constexpr double kSampleSeconds = 0.002;  // at least, so that a clock's steps do not count
+constexpr int64_t kMaxRuns = 100'000;     // of one sample
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+core::Error call_error(const char* call, attnrt_status status, const attnrt_error& error) {
+  return {status, fmt::format("{}: {}", call, error.message[0] != '\0' ? error.message : core::status_name(status))};
+}
+
+// The memory of one backend's device: tensors there, a stream, and the device's clock. On the cpu it is the host's own.
+class Place {
+ public:
+  static Result<std::unique_ptr<Place>> make(std::shared_ptr<const core::Backend> backend, const core::Device& device) {
+    std::unique_ptr<Place> place(new Place(std::move(backend), device));
+    if (place->on_cpu()) return place;
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    const auto& memory = place->memory();
+    if (const auto status = memory.stream_create(place->instance(), device.id, &place->stream_, &error);
+        status != ATTNRT_OK)
+      return tl::unexpected(call_error("stream_create", status, error));
+    const auto* timing = static_cast<const attnrt_timing*>(place->backend_->extension(ATTNRT_TIMING));
+    if (timing == nullptr || !ATTNRT_HAS(timing, attnrt_timing, elapsed)) return place;
+    place->timing_ = timing;
+    for (void*& stamp : place->stamps_)
+      if (const auto status = timing->timestamp_create(place->instance(), device.id, &stamp, &error);
+          status != ATTNRT_OK)
+        return tl::unexpected(call_error("timestamp_create", status, error));
+    return place;
+  }
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+  ~Place() {
+    if (on_cpu()) return;
+    for (void* stamp : stamps_)
+      if (stamp != nullptr) timing_->timestamp_destroy(instance(), device_.id, stamp);
+    buffers_.clear();
+    if (stream_ != nullptr) memory().stream_destroy(instance(), device_.id, stream_);
+  }
+
+  bool on_cpu() const { return device_.type == ATTNRT_DEVICE_CPU; }
+  bool has_clock() const { return timing_ != nullptr; }
+
+  // The tensors as a run here takes them; copies where they cannot be the host's.
+  Result<attnrt_args> bring(const Tensors& tensors) {
+    attnrt_args args = tensors.args();
+    args.stream = stream_;
+    for (int n = 0; n < Tensors::kCount && !on_cpu(); ++n) {
+      const auto& tensor = tensors.all[static_cast<size_t>(n)];
+      if (!tensor || tensor->bytes() == 0) continue;
+      auto there = DeviceMemory::allocate(backend_, device_, DeviceMemory::Kind::device, tensor->bytes(), 256);
+      if (!there) return tl::unexpected(there.error());
+      tensor_of(args, n).data = there->data();
+      if (auto copied = move(tensor->data(), there->data(), tensor->bytes(), true); !copied)
+        return tl::unexpected(copied.error());
+      buffers_.push_back(std::move(*there));
+    }
+    return args;
+  }
+
+  // Between the host's memory and this one's; waits.
+  Result<void> move(void* host, void* here, int64_t bytes, bool to_here) {
+    if (on_cpu()) {
+      if (host != here) std::memcpy(to_here ? here : host, to_here ? host : here, static_cast<size_t>(bytes));
+      return {};
+    }
+    constexpr int64_t kPiece = int64_t{16} << 20;
+    auto pinned = DeviceMemory::allocate(backend_, device_, DeviceMemory::Kind::pinned, std::min(bytes, kPiece), 64);
+    if (!pinned) return tl::unexpected(pinned.error());
+    for (int64_t at = 0; at < bytes; at += kPiece) {
+      const int64_t piece = std::min(bytes - at, kPiece);
+      char *const there = static_cast<char*>(here) + at, *const ours = static_cast<char*>(host) + at;
+      if (to_here) std::memcpy(pinned->data(), ours, static_cast<size_t>(piece));
+      auto copied = copy(to_here ? there : pinned->data(), to_here ? pinned->data() : there, piece,
+                         to_here ? ATTNRT_COPY_TO_DEVICE : ATTNRT_COPY_TO_HOST);
+      if (copied) copied = wait();
+      if (!copied) return copied;
+      if (!to_here) std::memcpy(ours, pinned->data(), static_cast<size_t>(piece));
+    }
+    return {};
+  }
+
+  // Seconds of what body enqueues, which has then been done.
+  template <class Body>
+  Result<double> time(Body&& body) {
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    const auto stamp = [&](int n) {
+      return timing_ != nullptr ? timing_->record(instance(), device_.id, stamps_[n], stream_, &error) : ATTNRT_OK;
+    };
+    const auto start = std::chrono::steady_clock::now();
+    if (const auto status = stamp(0); status != ATTNRT_OK) return tl::unexpected(call_error("record", status, error));
+    if (Result<void> done = body(); !done) return tl::unexpected(done.error());
+    if (const auto status = stamp(1); status != ATTNRT_OK) return tl::unexpected(call_error("record", status, error));
+    if (const auto waited = wait(); !waited) return tl::unexpected(waited.error());
+    if (timing_ == nullptr) return seconds_since(start);
+    double seconds = 0;
+    const auto status = timing_->elapsed(instance(), device_.id, stamps_[0], stamps_[1], &seconds, &error);
+    if (status != ATTNRT_OK) return tl::unexpected(call_error("elapsed", status, error));
+    return seconds;
+  }
+
+  Result<void> copy(void* to, const void* from, int64_t bytes, int32_t direction) {
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    const auto status = memory().copy(instance(), device_.id, to, from, bytes, direction, stream_, &error);
+    if (status != ATTNRT_OK) return tl::unexpected(call_error("copy", status, error));
+    return {};
+  }
+  Result<void> wait() {
+    if (on_cpu()) return {};
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    const auto status = memory().stream_synchronize(instance(), device_.id, stream_, &error);
+    if (status != ATTNRT_OK) return tl::unexpected(call_error("stream_synchronize", status, error));
+    return {};
+  }
+
+ private:
+  Place(std::shared_ptr<const core::Backend> backend, core::Device device)
+      : backend_(std::move(backend)), device_(std::move(device)) {}
+  const attnrt_memory& memory() const { return *backend_->memory(); }
+  void* instance() const { return backend_->instance(); }
+
+  std::shared_ptr<const core::Backend> backend_;
+  core::Device device_;
+  const attnrt_timing* timing_ = nullptr;
+  void *stream_ = nullptr, *stamps_[2] = {};
+  std::vector<DeviceMemory> buffers_;
+};
+
+// The device's memory, copied within itself. Where that fails there is no such number; runs will say what is wrong.
+void measure_device_peak(const std::shared_ptr<const core::Backend>& backend, Peak& peak) {
+  constexpr int64_t kBytes = int64_t{256} << 20;
+  constexpr int kTries = 5, kCopies = 4;
+  const auto place = Place::make(backend, peak.device);
+  const auto one = DeviceMemory::allocate(backend, peak.device, DeviceMemory::Kind::device, kBytes, 256);
+  const auto two = DeviceMemory::allocate(backend, peak.device, DeviceMemory::Kind::device, kBytes, 256);
+  for (int n = 0; place && one && two && n <= kTries; ++n) {  // the first one warms up
+    const auto seconds = (*place)->time([&]() -> Result<void> {
+      Result<void> copied;
+      for (int c = 0; copied && c < kCopies; ++c)
+        copied = (*place)->copy(two->data(), one->data(), kBytes, ATTNRT_COPY_ON_DEVICE);
+      return copied;
+    });
+    if (seconds && *seconds > 0 && n > 0)
+      peak.copy = std::max(2.0 * kBytes * kCopies / *seconds, peak.copy.value_or(0));
+  }
+}
+
+// A backend and the device of it that takes part.
+struct Candidate {
+  std::string name, version;
+  core::Device device;
+};
+
+// One backend on one problem: prepared, found right, ready to be sampled.
+class Contestant {
+ public:
+  explicit Contestant(const Candidate& candidate) {
+    m.backend = candidate.name, m.version = candidate.version, m.device = candidate.device;
+  }
+
+  // A no of the backend is State::unsupported; memory that does not suffice is such a no.
+  void prepare(core::Runtime& runtime, const core::Problem& problem, const Tensors& tensors) {
+    const core::Problem there = core::problem_on(m.device, problem);
+    const core::Call call{.backend = m.backend};
+    const auto decision = runtime.decide(there, call);
+    if (decision->winner() == nullptr) return refuse(State::unsupported, decision->message);
+    auto plan = runtime.plan(there, call);
+    if (!plan) return refuse(plan.error());
+    plan_ = std::move(*plan);
+    m.version = plan_->version(), m.kernel = plan_->kernel();
+    auto place = Place::make(decision->winner()->candidate.backend, m.device);
+    if (!place) return refuse(place.error());
+    place_ = std::move(*place);
+    auto args = place_->bring(tensors);
+    if (!args) return refuse(args.error());
+    args_ = *args;
+    m.device_clock = place_->has_clock();
+    m.state = State::measured;
+  }
+
+  // NaN in the outputs here: what is not written is not found right.
+  void poison(Tensors& tensors) {
+    for (Tensor* tensor : outputs(tensors)) std::memset(tensor->data(), 0xFF, static_cast<size_t>(tensor->bytes()));
+    move_outputs(tensors, true);
+  }
+  // The outputs as they are here, into `tensors`.
+  void fetch(Tensors& tensors) { move_outputs(tensors, false); }
+  void run_once() {
+    if (const auto seconds = time(1); !seconds) refuse(seconds.error());
+  }
+
+  // As many runs as make a sample long enough, known once caches and threads are warm.
+  void warm_up() {
+    const auto start = std::chrono::steady_clock::now();
+    double fastest = INFINITY;
+    for (int64_t n = 0; n == 0 || (n < 1000 && seconds_since(start) < kWarmUpSeconds); ++n) {
+      const auto seconds = time(1);
+      if (!seconds) return refuse(seconds.error());
+      fastest = std::min(fastest, *seconds);
+    }
+    const double runs = std::ceil(kSampleSeconds / std::max(fastest, 1e-9));
+    m.runs = std::max<int64_t>(1, static_cast<int64_t>(std::min(runs, static_cast<double>(kMaxRuns))));
+  }
+
+  void sample() {
+    const auto seconds = time(m.runs);
+    if (!seconds) return refuse(seconds.error());
+    m.seconds.push_back(*seconds / static_cast<double>(m.runs));
+  }
+
+  void refuse(const core::Error& error) {
+    const bool no = error.code == ATTNRT_UNSUPPORTED || error.code == ATTNRT_OUT_OF_MEMORY;
+    refuse(no && m.seconds.empty() ? State::unsupported : State::failed, error.message);
+  }
+  void refuse(State state, const std::string& reason) { m.state = state, m.reason = one_line(reason); }
+  bool runs() const { return m.state == State::measured; }
+
+  Measurement m;
+
+ private:
+  void move_outputs(Tensors& tensors, bool to_here) {
+    for (Tensor* tensor : outputs(tensors)) {
+      void* here = tensor == &tensors.out() ? args_.out.data : args_.lse.data;
+      const auto moved = place_->move(tensor->data(), here, tensor->bytes(), to_here);
+      if (!moved && runs()) refuse(moved.error());
+    }
+  }
+  static std::vector<Tensor*> outputs(Tensors& tensors) {
+    std::vector<Tensor*> list = {&tensors.out()};
+    if (tensors.lse()) list.push_back(&*tensors.lse());
+    return list;
+  }
+  Result<double> time(int64_t runs) {
+    return place_->time([&]() -> Result<void> {
+      attnrt_error error = ATTNRT_ERROR_INIT;
+      for (int64_t n = 0; n < runs; ++n)
+        if (const auto status = core::run(*plan_, args_, &error); status != ATTNRT_OK)
+          return fail(status == ATTNRT_UNSUPPORTED ? ATTNRT_INTERNAL : status, "{}", error.message);
+      return {};
+    });
+  }
+
+  std::unique_ptr<core::Plan> plan_;
+  std::unique_ptr<Place> place_;
+  attnrt_args args_{};
+};
+
+// Each backend once, on its first device, in the order of the policy's plugin list; or those that were asked for.
+Result<std::vector<Candidate>> find_candidates(core::Runtime& runtime, const std::vector<std::string>& wanted) {
+  std::vector<Candidate> ready;
+  std::vector<std::string_view> names;
+  std::string absent;
+  const auto rows = runtime.plugins(wanted.empty());
+  for (const core::PluginRow& row : rows) {
+    if (!row.plugin->manifest) continue;
+    const auto& manifest = *row.plugin->manifest;
+    names.push_back(manifest.name);
+    if (row.devices.empty()) absent += fmt::format("{}{} ({})", absent.empty() ? "" : "; ", manifest.name, row.reason);
+    std::vector<core::Device> devices = row.devices;
+    std::sort(devices.begin(), devices.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+    for (const core::Device& device : devices) {
+      const bool known = std::any_of(ready.begin(), ready.end(), [&](const Candidate& c) {
+        return c.name == manifest.name && c.device.type == device.type;
+      });
+      if (!known) ready.push_back({manifest.name, manifest.version_text, device});
+    }
+  }
+  if (wanted.empty()) {
+    if (ready.empty()) return fail(ATTNRT_NOT_FOUND, "no backend has a device{}{}", absent.empty() ? "" : ": ", absent);
+    return ready;
+  }
+  std::vector<Candidate> chosen;
+  for (const std::string& name : wanted) {
+    const size_t before = chosen.size();
+    for (const Candidate& candidate : ready)
+      if (candidate.name == name) chosen.push_back(candidate);
+    if (chosen.size() > before) continue;
+    const auto row = std::find_if(rows.begin(), rows.end(), [&](const auto& r) {
+      return r.plugin->manifest && r.plugin->manifest->name == name;
+    });
+    if (row != rows.end()) return fail(ATTNRT_NOT_FOUND, "backend {}: {}: {}", name, row->state, row->reason);
+    const std::string_view near = core::nearest(name, names);
+    return fail(ATTNRT_NOT_FOUND, "there is no backend {}{}", core::shown(name),
+                near.empty() ? fmt::format(", expected one of {}", fmt::join(names, ", "))
+                             : fmt::format("; did you mean {}?", near));
+  }
+  return chosen;
+}
+
+std::shared_ptr<const core::Backend> backend_on(const core::Snapshot& snapshot, const core::Device& wanted) {
+  for (const auto& entry : snapshot.entries) {
+    if (!entry->backend) continue;
+    for (const core::Device& device : entry->backend->devices())
+      if (device.type == wanted.type && device.id == wanted.id) return entry->backend;
+  }
+  return nullptr;
+}
+
+// Checks what the tensors hold against the reference, and against the first backend that was right.
+class Judge {
+ public:
+  Judge(const core::Problem& problem, const Tensors& tensors) : checker_(problem, tensors) {}
+
+  void judge(Contestant& contestant, Tensors& tensors) {
+    if (!contestant.runs()) return;
+    const Tensor* lse = tensors.lse() ? &*tensors.lse() : nullptr;
+    const Tensor* other = first_ != nullptr && first_ != &contestant ? &first_out_ : nullptr;
+    const std::string wrong =
+        checker_.check(tensors.out(), lse, other, first_ != nullptr ? first_->m.backend : std::string());
+    if (!wrong.empty()) return contestant.refuse(State::wrong, wrong);
+    contestant.m.checked = "the reference in " + checker_.extent();
+    if (other != nullptr) contestant.m.checked += fmt::format(", {} in all", first_->m.backend);
+    if (first_ != nullptr) return;
+    first_ = &contestant;
+    first_out_ = std::move(*Tensor::allocate(tensors.out().dtype(), tensors.out().shape()));
+    std::memcpy(first_out_.data(), tensors.out().data(), static_cast<size_t>(tensors.out().bytes()));
+  }
+
+ private:
+  Checker checker_;
+  const Contestant* first_ = nullptr;
+  Tensor first_out_;
+};
+
+Result<Comparison> measure_one(core::Runtime& runtime, core::Problem problem, const std::vector<Candidate>& candidates,
+                               int64_t samples, const std::function<void()>& progress) {
+  auto tensors = make_tensors(problem);
+  if (!tensors) return tl::unexpected(tensors.error());
+  Judge judge(problem, *tensors);
+  std::vector<std::unique_ptr<Contestant>> contestants;
+  for (const Candidate& candidate : candidates) {
+    auto& contestant = *contestants.emplace_back(std::make_unique<Contestant>(candidate));
+    contestant.prepare(runtime, problem, *tensors);
+    if (contestant.runs()) contestant.poison(*tensors);
+    if (contestant.runs()) contestant.run_once();
+    if (contestant.runs()) contestant.fetch(*tensors);
+    judge.judge(contestant, *tensors);
+    if (contestant.runs()) contestant.warm_up();
+  }
+  for (int64_t n = 0; n < samples; ++n) {
+    for (const auto& contestant : contestants) {
+      if (contestant->runs()) contestant->sample();
+      if (n + 1 < samples || !contestant->runs()) continue;
+      contestant->fetch(*tensors);  // what the last measured run left
+      judge.judge(*contestant, *tensors);
+    }
+    progress();
+  }
+  Comparison result{problem, work_of(problem), {}};
+  for (const auto& contestant : contestants) {
+    auto& m = contestant->m;
+    std::sort(m.seconds.begin(), m.seconds.end());
+    if (m.state != State::measured) m.seconds.clear(), m.runs = 0;
+    result.measurements.push_back(std::move(m));
+  }
+  return result;
+}
+
+std::string processor_name() {
+  std::ifstream stream("/proc/cpuinfo");
+  for (std::string line; std::getline(stream, line);) {
+    const size_t colon = line.find(": ");
+    if (colon != std::string::npos && line.starts_with("model name")) return one_line(line.substr(colon + 2));
+  }
+  return "unknown processor";
+}
+
+}  // namespace
+
+const char* state_name(State state) {
+  constexpr std::array kNames = {"measured", "unsupported", "failed", "wrong"};
+  return kNames[static_cast<size_t>(state)];
+}
+
+const Peak* Report::peak_of(const core::Device& device) const {
+  const auto found = std::find_if(peaks.begin(), peaks.end(), [&](const Peak& peak) {
+    return peak.device.type == device.type && peak.device.id == device.id;
+  });
+  return found != peaks.end() ? &*found : nullptr;
+}
+
+int64_t Report::count(State state) const {
+  int64_t sum = 0;
+  for (const Comparison& result : comparisons)
+    sum += std::count_if(result.measurements.begin(), result.measurements.end(),
+                         [&](const Measurement& m) { return m.state == state; });
+  return sum;
+}
+
+bool Report::has_unserved() const {
+  return std::any_of(comparisons.begin(), comparisons.end(), [](const Comparison& result) {
+    return std::all_of(result.measurements.begin(), result.measurements.end(),
+                       [](const Measurement& m) { return m.state == State::unsupported; });
+  });
+}
+
+core::Result<Report> measure(core::Runtime& runtime, const std::vector<core::Problem>& problems,
+                             const Settings& settings, const ProgressBar& bar) {
+  const auto candidates = find_candidates(runtime, settings.backends);
+  if (!candidates) return tl::unexpected(candidates.error());
+  const auto snapshot = runtime.snapshot();
+  core::Threads& threads = *snapshot->services->threads;
+  Report report{processor_name(), threads.count(), settings.samples, {}, {}};
+
+  for (const Candidate& candidate : *candidates) {
+    if (report.peak_of(candidate.device) == nullptr) report.peaks.push_back({candidate.device, {}, {}, {}, {}});
+  }
+  const auto measure_peaks = [&] {
+    for (Peak& peak : report.peaks) {
+      if (peak.device.type == ATTNRT_DEVICE_CPU) {
+        measure_cpu_peak(threads, peak);
+      } else if (const auto backend = backend_on(*snapshot, peak.device)) {
+        measure_device_peak(backend, peak);
+      }
+    }
+  };
+
+  // The peaks come first and last, and the better ones count: other work on the machine is not to raise a percentage.
+  const auto all = static_cast<int64_t>(problems.size()) * settings.samples;
+  int64_t done = 0;
+  bar.show(done, all, "what this machine can do");
+  measure_peaks();
+  for (const core::Problem& problem : problems) {
+    const std::string what = core::describe(problem);
+    bar.show(done, all, what);
+    auto result = measure_one(runtime, problem, *candidates, settings.samples, [&] { bar.show(++done, all, what); });
+    if (!result) return tl::unexpected(core::Error{result.error().code, what + ": " + result.error().message});
+    report.comparisons.push_back(std::move(*result));
+  }
+  bar.show(done, all, "what this machine can do");
+  measure_peaks();
+  return report;
+}
+
+}  // namespace attnrt::cli::bench
