@@ -2,6 +2,7 @@
 #include "bench.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <map>
 #include <nlohmann/json.hpp>
@@ -27,6 +28,14 @@ std::string flag_of(std::string_view word) {
   std::string flag = "--" + std::string(word);
   std::replace(flag.begin(), flag.end(), '_', '-');
   return flag;
+}
+
+// For --help: what the word takes, where that is not just a number.
+std::string values_text(std::string_view name) {
+  const core::Word* word = core::find_word(name);
+  if (word == nullptr) return fmt::format("{0}_q and {0}_kv", name);
+  if (word->kind == core::WordKind::flag) return "true, false or both";
+  return word->window ? "A number or unbounded" : fmt::format("{}", fmt::join(word->choices, ", "));
 }
 
 std::vector<std::string> split(std::string_view list) {
@@ -120,7 +129,7 @@ void add_bench(CLI::App& app, Common& common) {
       ->type_name("FILE");
   for (const std::string_view word : bench::grid_words()) {
     const auto set = [options, name = std::string(word)](const std::string& values) { options->axes[name] = values; };
-    command->add_option_function<std::string>(flag_of(word), set, "")
+    command->add_option_function<std::string>(flag_of(word), set, values_text(word))
         ->type_name("V[,V...]")
         ->group("Problems: every combination of these");
   }

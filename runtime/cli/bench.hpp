@@ -147,6 +147,7 @@ struct Report {
   std::vector<Peak> peaks;  // of the devices that were measured
   std::vector<Comparison> comparisons;
 
+  std::vector<core::Problem> problems() const;
   const Peak* peak_of(const core::Device& device) const;
   int64_t count(State state) const;
   bool has_unserved() const;  // a problem that no backend supports
@@ -163,8 +164,9 @@ struct Columns {
   std::vector<std::string> names;  // seq where seq_q and seq_kv are always alike; then one column for both
   std::string shared;
   std::vector<std::string> cells(const core::Problem& problem) const;
+  std::string text(const core::Problem& problem) const;  // "seq=512 causal=true"
 };
-Columns columns_of(const std::vector<Comparison>& comparisons);
+Columns columns_of(const std::vector<core::Problem>& problems);
 
 // What a measurement reached of the device's peaks, where they are known; 1 is all.
 struct Shares {

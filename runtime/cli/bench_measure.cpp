@@ -1,6 +1,8 @@
 // runtime/cli/bench_measure.cpp: problems and backends into times of outputs that were found right
 //
 // All backends of a problem are prepared, then sampled in turn, so that what else the machine does meets them alike.
+#include <fmt/ranges.h>
+
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -185,7 +187,7 @@ class Contestant {
     const core::Problem there = core::problem_on(m.device, problem);
     const core::Call call{.backend = m.backend};
     const auto decision = runtime.decide(there, call);
-    if (decision->winner() == nullptr) return refuse(State::unsupported, decision->message);
+    if (decision->winner() == nullptr) return refuse(State::unsupported, reason_of(*decision));
     auto plan = runtime.plan(there, call);
     if (!plan) return refuse(plan.error());
     plan_ = std::move(*plan);
@@ -232,7 +234,11 @@ class Contestant {
 
   void refuse(const core::Error& error) {
     const bool no = error.code == ATTNRT_UNSUPPORTED || error.code == ATTNRT_OUT_OF_MEMORY;
-    refuse(no && m.seconds.empty() ? State::unsupported : State::failed, error.message);
+    std::string message = error.message;  // the table's row names the backend
+    for (const char* step : {"plan: ", "run: "})
+      if (const std::string prefix = step + m.backend + ": "; message.starts_with(prefix))
+        message.erase(0, prefix.size());
+    refuse(no && m.seconds.empty() ? State::unsupported : State::failed, message);
   }
   void refuse(State state, const std::string& reason) { m.state = state, m.reason = one_line(reason); }
   bool runs() const { return m.state == State::measured; }
@@ -246,6 +252,14 @@ class Contestant {
       const auto moved = place_->move(tensor->data(), here, tensor->bytes(), to_here);
       if (!moved && runs()) refuse(moved.error());
     }
+  }
+  // This backend's own reasons; where it is no candidate, what the decision says.
+  std::string reason_of(const core::Decision& decision) const {
+    for (const core::Verdict& verdict : decision.verdicts) {
+      const bool own = verdict.candidate.plugin->manifest->name == m.backend && !verdict.reasons.empty();
+      if (own) return fmt::format("{}", fmt::join(verdict.reasons, ", "));
+    }
+    return decision.message;
   }
   static std::vector<Tensor*> outputs(Tensors& tensors) {
     std::vector<Tensor*> list = {&tensors.out()};
@@ -394,6 +408,12 @@ const char* state_name(State state) {
   return kNames[static_cast<size_t>(state)];
 }
 
+std::vector<core::Problem> Report::problems() const {
+  std::vector<core::Problem> problems;
+  for (const Comparison& comparison : comparisons) problems.push_back(comparison.problem);
+  return problems;
+}
+
 const Peak* Report::peak_of(const core::Device& device) const {
   const auto found = std::find_if(peaks.begin(), peaks.end(), [&](const Peak& peak) {
     return peak.device.type == device.type && peak.device.id == device.id;
@@ -442,11 +462,12 @@ core::Result<Report> measure(core::Runtime& runtime, const std::vector<core::Pro
   int64_t done = 0;
   bar.show(done, all, "what this machine can do");
   measure_peaks();
+  const Columns columns = columns_of(problems);
   for (const core::Problem& problem : problems) {
-    const std::string what = core::describe(problem);
+    const std::string what = columns.text(problem);
     bar.show(done, all, what);
     auto result = measure_one(runtime, problem, *candidates, settings.samples, [&] { bar.show(++done, all, what); });
-    if (!result) return tl::unexpected(core::Error{result.error().code, what + ": " + result.error().message});
+    if (!result) return fail(result.error().code, "{}: {}", core::describe(problem), result.error().message);
     report.comparisons.push_back(std::move(*result));
   }
   bar.show(done, all, "what this machine can do");

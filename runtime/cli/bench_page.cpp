@@ -15,22 +15,22 @@ namespace {
 
 constexpr const char* kStyle = R"(
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60666d; --line: #d9dde2; --paper: #ffffff; --card: #f7f8fa;
-  --s0: #0b6bcb; --s1: #c2410c; --s2: #15803d; --s3: #a21caf; --s4: #b45309; --s5: #0f766e; }
+  --s0: #0b6bcb; --s1: #c2410c; --s2: #15803d; --s3: #a21caf; --s4: #6b7a00; --s5: #0e7490; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e7eaee; --soft: #9aa3ad; --line: #343a42; --paper: #14171a;
-  --card: #1c2025; --s0: #6cb2ff; --s1: #ff9d66; --s2: #6ddb8f; --s3: #e68cf0; --s4: #f0b95b; --s5: #5fd6c8; } }
+  --card: #1c2025; --s0: #6cb2ff; --s1: #ff9d66; --s2: #6ddb8f; --s3: #e68cf0; --s4: #c9d65f; --s5: #67d4ea; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 1120px; margin: 0 auto; padding: 24px 20px 48px; }
 h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 8px; }
 p { margin: 4px 0; } .soft { color: var(--soft); }
-.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 16px; margin-top: 12px; }
-figure { margin: 0; padding: 12px; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
+.panels figure { margin: 0; } .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 16px; margin-top: 12px; }
+figure { margin: 12px 0 0; padding: 12px; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 figcaption { font-weight: 600; margin-bottom: 4px; }
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--soft); font: 11px system-ui, sans-serif; } svg .name { fill: var(--ink); }
 svg .grid { stroke: var(--line); } svg .peak { stroke: var(--soft); stroke-dasharray: 2 3; fill: none; }
 svg .series, svg .whisker { fill: none; stroke-width: 2; } svg .whisker { stroke-width: 1; }
-.legend { display: flex; flex-wrap: wrap; gap: 4px 20px; margin-top: 12px; } .legend svg { width: 44px; display: inline; }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 20px; margin-top: 12px; } .legend svg { width: 44px; display: inline; vertical-align: middle; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin-top: 8px; }
 th, td { padding: 3px 12px 3px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th.left, td.left { text-align: left; } td.bad { color: var(--s1); text-align: left; white-space: normal; }
@@ -53,10 +53,12 @@ std::string escaped(std::string_view text) {
   return result;
 }
 
-std::string short_rate(double value) {
-  std::string text = rate_text(value);
-  while (text.ends_with(' ')) text.pop_back();
-  return text;
+// 0, 50 G, 2.5 T: of an axis, where three digits would be noise.
+std::string tick_text(double value) {
+  constexpr std::array kPrefixes = {"", " k", " M", " G", " T", " P"};
+  size_t n = 0;
+  for (; value >= 1000 && n + 1 < kPrefixes.size(); ++n) value /= 1000;
+  return fmt::format("{:.3g}{}", value, kPrefixes[n]);
 }
 
 // Values into pixels.
@@ -82,7 +84,7 @@ double nice_step(double value, int count) {
 class Plot {
  public:
   Plot(int width, int height, Scale across, Scale up) : width_(width), height_(height), x(across), y(up) {
-    x.from = 52, x.to = width - 14;
+    x.from = 66, x.to = width - 14;
     y.from = height - 40, y.to = 14;
   }
   void x_tick(double value, const std::string& label) {
@@ -130,9 +132,10 @@ class Plot {
 
 class Page {
  public:
-  explicit Page(const Report& report) : report_(report), columns_(columns_of(report.comparisons)) {
+  explicit Page(const Report& report) : report_(report), columns_(columns_of(report.problems())) {
     for (const Comparison& result : report.comparisons) {
-      for (const Measurement& m : result.measurements) color_of(m.backend);
+      for (const Measurement& m : result.measurements)
+        if (m.state == State::measured) color_of(m.backend);
       dash_of(result.problem);
     }
   }
@@ -173,13 +176,16 @@ class Page {
   }
   static bool is_decode(const core::Problem& p) { return p.seq_q == 1; }
 
+  // "f16, causal", "decode, bf16, heads 32": the words that vary, but for those that the plot itself shows.
   std::string title_of(const core::Problem& p) const {
     std::string title = is_decode(p) ? "decode" : "";
     const auto cells = columns_.cells(p);
     for (size_t n = 0; n < cells.size(); ++n) {
-      const std::string_view word = columns_.words[n]->name;
-      if (word.starts_with("seq") || word.starts_with("head_dim")) continue;
-      title += fmt::format("{}{}={}", title.empty() ? "" : ", ", columns_.names[n], cells[n]);
+      const core::Word& word = *columns_.words[n];
+      if (word.name.starts_with("seq") || word.name.starts_with("head_dim")) continue;
+      title += title.empty() ? "" : ", ";
+      if (word.kind == core::WordKind::flag) title += (cells[n] == "true" ? "" : "no ") + columns_.names[n];
+      if (word.kind != core::WordKind::flag) title += (word.name == "dtype" ? "" : columns_.names[n] + " ") + cells[n];
     }
     return title.empty() ? columns_.shared : title;
   }
@@ -239,7 +245,7 @@ class Page {
     const double step = nice_step(highest, 5), top = step * std::ceil(highest * 1.02 / step);
     const double margin = std::pow(seqs.back() / seqs.front(), 0.04) * 1.02;
     Plot plot(360, 250, {seqs.front() / margin, seqs.back() * margin, 0, 0, true}, {0, top, 0, 0, false});
-    for (double value = 0; value <= top * 1.001; value += step) plot.y_tick(value, short_rate(value));
+    for (double value = 0; value <= top * 1.001; value += step) plot.y_tick(value, tick_text(value));
     double last = -1e9;
     for (const double seq : seqs) {
       const bool room = plot.x.at(seq) - last > 34;
@@ -249,7 +255,7 @@ class Page {
     plot.names(panel.decode ? "seq_kv" : "seq", panel.decode ? "B/s" : "FLOP/s");
     for (const auto& [name, value] : panel.peaks) {
       plot.line({{plot.x.low, value}, {plot.x.high, value}}, R"(class="peak")");
-      plot.text(plot.x.from + 6, plot.y.at(value) + 13, "start", fmt::format("{} {}", name, short_rate(value)));
+      plot.text(plot.x.from + 6, plot.y.at(value) + 13, "start", fmt::format("{} {}", name, tick_text(value)));
     }
     for (const auto& [name, points] : panel.series) {
       const size_t color = place_in(backends_, name.first) % kColors;
@@ -275,7 +281,7 @@ class Page {
     return text;
   }
 
-  std::string legend() {
+  std::string legend(bool with_head_dims) {
     std::string text = "<div class=\"legend\">\n";
     const auto sample = [](const std::string& stroke, const char* dash, const std::string& name) {
       return fmt::format(
@@ -284,7 +290,7 @@ class Page {
     };
     for (size_t n = 0; n < backends_.size(); ++n)
       text += sample(fmt::format("var(--s{})", n % kColors), "none", backends_[n]) + "\n";
-    for (size_t n = 0; n < dims_.size() && dims_.size() > 1; ++n)
+    for (size_t n = 0; n < dims_.size() && with_head_dims && dims_.size() > 1; ++n)
       text += sample("var(--soft)", kDashes[n % kDashes.size()], "head_dim " + dims_[n]) + "\n";
     return text + "</div>\n";
   }
@@ -294,7 +300,7 @@ class Page {
     if (all.empty()) return {};
     std::string text =
         "<section>\n<h2>Speed over seq</h2>\n<p class=\"soft\">More is better; bars are the quartiles.</p>\n" +
-        legend() + "<div class=\"panels\">\n";
+        legend(true) + "<div class=\"panels\">\n";
     for (const Panel& panel : all) text += draw(panel, highest_of(all, panel));
     return text + "</div>\n</section>\n";
   }
@@ -333,14 +339,14 @@ class Page {
           [&](double value) { plot.x_tick(value, fmt::format("{:g}", value)); });
     ticks(low, high, 10, [&](double value) {
       for (const double times : {1.0, 2.0, 5.0})
-        if (value * times <= high) plot.y_tick(value * times, short_rate(value * times));
+        if (value * times <= high) plot.y_tick(value * times, tick_text(value * times));
     });
     plot.names("FLOP for each byte of the tensors", "FLOP/s");
     const auto clipped = [&](double x) { return std::clamp(x, left, right); };
     if (memory) {
       const double from = clipped(low / *memory), to = clipped((roof > 0 ? roof : high) / *memory);
       plot.line({{from, from * *memory}, {to, to * *memory}}, R"(class="peak")");
-      plot.text(plot.x.at(from) + 8, std::max(plot.y.at(from * *memory) - 6, plot.y.to + 10), "start",
+      plot.text(plot.x.at(from) + 8, plot.y.at(from * *memory) + 18, "start",
                 fmt::format("memory {}B/s", rate_text(*memory)));
     }
     for (const auto& [name, best] : {std::pair("FMA", peak.fma), std::pair("AMX bf16", peak.amx)}) {
@@ -361,7 +367,7 @@ class Page {
     return "<section>\n<h2>Roofline</h2>\n<p class=\"soft\">What a device's memory and its arithmetic leave possible, "
            "both "
            "measured here. Above memory's line lies what comes out of caches.</p>\n" +
-           legend() + text + "</section>\n";
+           legend(false) + text + "</section>\n";
   }
 
   std::string measurements() const {

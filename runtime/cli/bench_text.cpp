@@ -83,37 +83,39 @@ Shares shares_of(const Measurement& m, const Comparison& result, const Peak* pea
   return {share(result.work.flop, peak->compute(result.problem.dtype)), share(result.work.bytes, peak->memory())};
 }
 
-Columns columns_of(const std::vector<Comparison>& comparisons) {
+Columns columns_of(const std::vector<core::Problem>& problems) {
   Columns columns;
+  const auto all = [&](auto&& holds) { return std::all_of(problems.begin(), problems.end(), holds); };
   const auto alike = [&](std::string_view one, std::string_view two) {
-    return std::all_of(comparisons.begin(), comparisons.end(), [&](const Comparison& result) {
-      return value_text(*core::find_word(one), result.problem) == value_text(*core::find_word(two), result.problem);
+    return all([&](const core::Problem& problem) {
+      return value_text(*core::find_word(one), problem) == value_text(*core::find_word(two), problem);
     });
   };
+  const bool one_seq = alike("seq_q", "seq_kv"), one_count = alike("heads_q", "heads_kv");
   for (const core::Word& word : core::vocabulary()) {
-    if (word.name == "device" || word.name == "arch" || word.name == "mask_dtype" || word.name == "alignment_bytes")
-      continue;
-    if (word.name == "seq_kv" && alike("seq_q", "seq_kv")) continue;
-    if (word.name == "heads_kv" && alike("heads_q", "heads_kv")) continue;
-    if (word.name == "head_dim_v" && alike("head_dim", "head_dim_v")) continue;
-    if (word.name == "scale" &&
-        std::all_of(comparisons.begin(), comparisons.end(), [](const Comparison& r) { return r.problem.scale == 0; }))
+    if (word.name == "device" || word.name == "arch" || word.name == "mask_dtype" || word.name == "alignment_bytes" ||
+        (word.name == "seq_kv" && one_seq) || (word.name == "heads_kv" && one_count) ||
+        (word.name == "head_dim_v" && alike("head_dim", "head_dim_v")) ||
+        (word.name == "scale" && all([](const core::Problem& problem) { return problem.scale == 0; })))
       continue;
     std::string name(word.name);
-    if (word.name == "seq_q" && alike("seq_q", "seq_kv")) name = "seq";
-    if (word.name == "heads_q" && alike("heads_q", "heads_kv")) name = "heads";
-    const std::string first = comparisons.empty() ? "" : value_text(word, comparisons.front().problem);
-    const bool varies = std::any_of(comparisons.begin(), comparisons.end(), [&](const Comparison& result) {
-      return value_text(word, result.problem) != first;
-    });
-    const bool usual = first == value_text(word, core::default_problem());
-    if (varies) {
+    if (name == "seq_q" && one_seq) name = "seq";
+    if (name == "heads_q" && one_count) name = "heads";
+    const std::string first = problems.empty() ? "" : value_text(word, problems.front());
+    if (!all([&](const core::Problem& problem) { return value_text(word, problem) == first; })) {
       columns.words.push_back(&word), columns.names.push_back(name);
-    } else if (!usual || word.name == "dtype" || word.name == "batch") {
+    } else if (first != value_text(word, core::default_problem()) || name == "dtype" || name == "batch") {
       columns.shared += fmt::format("{}{}={}", columns.shared.empty() ? "" : " ", name, first);
     }
   }
   return columns;
+}
+
+std::string Columns::text(const core::Problem& problem) const {
+  std::string text;
+  const std::vector<std::string> values = cells(problem);
+  for (size_t n = 0; n < values.size(); ++n) text += fmt::format("{}{}={}", n == 0 ? "" : " ", names[n], values[n]);
+  return text;
 }
 
 std::vector<std::string> Columns::cells(const core::Problem& problem) const {
@@ -149,7 +151,7 @@ std::string peak_text(const Peak& peak) {
 }
 
 Table table_of(const Report& report) {
-  const Columns columns = columns_of(report.comparisons);
+  const Columns columns = columns_of(report.problems());
   Table table{columns.names, {}, columns.names.size() + 1};
   for (const char* name : {"backend", "time", "+-", "FLOP/s", "of peak", "B/s", "of memory"})
     table.head.emplace_back(name);
@@ -186,7 +188,7 @@ std::string to_text(const Report& report) {
   std::string text = fmt::format("{}, {} thread{}; medians of {} samples, +- half the quartiles' distance\n",
                                  report.processor, report.threads, report.threads == 1 ? "" : "s", report.samples);
   for (const Peak& peak : report.peaks) text += peak_text(peak) + "\n";
-  if (const std::string shared = columns_of(report.comparisons).shared; !shared.empty())
+  if (const std::string shared = columns_of(report.problems()).shared; !shared.empty())
     text += fmt::format("problems: {}\n", shared);
   return text + "\n" + aligned(table_of(report));
 }

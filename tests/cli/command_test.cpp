@@ -231,7 +231,7 @@ TEST_F(Command, HelpNamesEveryCommandAndExitCode) {
   const Outcome help = attnrt({"--help"});
   EXPECT_EQ(help.exit, 0);
   EXPECT_EQ(help.err, "");
-  for (const char* word : {"list", "explain", "run", "check", "policy", "verify"}) {
+  for (const char* word : {"list", "explain", "run", "check", "policy", "verify", "bench"}) {
     EXPECT_NE(help.out.find(std::string("\n  ") + word), std::string::npos) << word;
     const Outcome own = attnrt({word, "--help"});
     EXPECT_EQ(own.exit, 0) << word;
