@@ -125,6 +125,8 @@ void add_bench(CLI::App& app, Common& common) {
       ->check(CLI::Range(int64_t{1}, int64_t{100'000}))
       ->capture_default_str()
       ->type_name("N");
+  command->add_flag("--cold", options->settings.cold,
+                    "Each run on other q, k and v, which no cache holds: as a server's decode finds them");
   command->add_option("--html", options->html, "Also write a page with plots, which needs nothing but itself")
       ->type_name("FILE");
   for (const std::string_view word : bench::grid_words()) {

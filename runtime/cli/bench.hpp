@@ -138,12 +138,14 @@ struct Settings {
   std::vector<std::string> backends;  // empty: all that are ready
   int64_t samples = 11;
   int32_t threads = 0;
+  bool cold = false;  // each run on inputs that no cache holds
 };
 
 struct Report {
   std::string processor;
   int32_t threads = 0;
   int64_t samples = 0;
+  bool cold = false;
   std::vector<Peak> peaks;  // of the devices that were measured
   std::vector<Comparison> comparisons;
 
@@ -184,6 +186,7 @@ struct Table {
   size_t left;  // so many columns are words
 };
 Table table_of(const Report& report);
+std::string conditions_text(const Report& report);  // processor, threads, samples, caches
 std::string peak_text(const Peak& peak);
 
 std::string to_text(const Report& report);

@@ -273,9 +273,8 @@ class Page {
   }
 
   std::string heading() const {
-    std::string text = fmt::format("<h1>attnrt bench</h1>\n<p>{}, {} thread{}; attnrt {}; medians of {} samples</p>\n",
-                                   escaped(report_.processor), report_.threads, report_.threads == 1 ? "" : "s",
-                                   ATTNRT_VERSION, report_.samples);
+    std::string text =
+        fmt::format("<h1>attnrt bench</h1>\n<p>{}; attnrt {}</p>\n", escaped(conditions_text(report_)), ATTNRT_VERSION);
     for (const Peak& peak : report_.peaks) text += fmt::format("<p class=\"soft\">{}</p>\n", escaped(peak_text(peak)));
     if (!columns_.shared.empty()) text += fmt::format("<p class=\"soft\">problems: {}</p>\n", escaped(columns_.shared));
     return text;

@@ -184,9 +184,13 @@ Table table_of(const Report& report) {
   return table;
 }
 
+std::string conditions_text(const Report& report) {
+  return fmt::format("{}, {} thread{}; medians of {} samples{}", report.processor, report.threads,
+                     report.threads == 1 ? "" : "s", report.samples, report.cold ? ", inputs out of no cache" : "");
+}
+
 std::string to_text(const Report& report) {
-  std::string text = fmt::format("{}, {} thread{}; medians of {} samples, +- half the quartiles' distance\n",
-                                 report.processor, report.threads, report.threads == 1 ? "" : "s", report.samples);
+  std::string text = conditions_text(report) + "; +- half the quartiles' distance\n";
   for (const Peak& peak : report.peaks) text += peak_text(peak) + "\n";
   if (const std::string shared = columns_of(report.problems()).shared; !shared.empty())
     text += fmt::format("problems: {}\n", shared);
@@ -198,6 +202,7 @@ nlohmann::json to_json(const Report& report) {
   document["version"] = ATTNRT_VERSION;
   document["processor"] = report.processor;
   document["threads"] = report.threads;
+  document["cold"] = report.cold;
   document["ok"] = report.count(State::failed) + report.count(State::wrong) == 0 && !report.has_unserved();
   document["peaks"] = nlohmann::json::array();
   for (const Peak& peak : report.peaks) {

@@ -117,6 +117,17 @@ problems:
   }
 }
 
+TEST_F(Bench, ColdInputsAreCopiesThatGiveTheSame) {
+  for (const char* plugin : {"fake_full", "fake_rocm"}) {
+    Words words = {"--seq-q",    "1",  "--seq-kv", "4096",   "--heads",   "8",
+                   "--head-dim", "64", "--cold",   "--json", "--backend", plugin};
+    const Outcome outcome = bench(words, {plugin});
+    EXPECT_EQ(outcome.exit, 0) << outcome.err;
+    EXPECT_EQ(document(outcome)["cold"], true);
+    EXPECT_EQ(measurement(document(outcome), plugin)["state"], "measured") << outcome.out;
+  }
+}
+
 TEST_F(Bench, WrongBackendsGetNoNumber) {
   for (const char* plugin :
        {"fake_bad_garbage", "fake_bad_rough", "fake_bad_partial", "fake_bad_unwritten", "fake_rocm_lost_copies"}) {
@@ -137,7 +148,6 @@ TEST_F(Bench, WrongBackendsGetNoNumber) {
         << "one that is wrong is not what others are held to";
   }
 }
-
 
 TEST_F(Bench, FailingBackendsAreNamedAndOthersMeasured) {
   const Outcome outcome =
