@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -104,8 +105,17 @@ struct Peak {
   }
 };
 
-// Measured now, on these threads: each number is the best of a few tries, and joins those of an earlier call.
-void measure_cpu_peak(core::Threads& threads, Peak& peak);
+// The processor's, on these threads. Each measured number is the best of a few tries, and of those of earlier calls.
+class CpuPeak {
+ public:
+  explicit CpuPeak(core::Threads& threads);
+  void measure(Peak& peak);
+
+ private:
+  core::Threads& threads_;
+  int64_t pieces_;  // of the memory that is read and copied; 0: there was none
+  std::unique_ptr<float[]> from_, to_;
+};
 
 // ---- bench_measure.cpp: problems and backends into measurements ----
 

@@ -9,7 +9,7 @@
 #include <fstream>
 
 #include "bench.hpp"
-#include "plan.hpp"
+#include "bench_place.hpp"
 #include "run.hpp"
 #include "trace.hpp"
 
@@ -29,137 +29,6 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-core::Error call_error(const char* call, attnrt_status status, const attnrt_error& error) {
-  return {status, fmt::format("{}: {}", call, error.message[0] != '\0' ? error.message : core::status_name(status))};
-}
-
-// The memory of one backend's device: tensors there, a stream, and the device's clock. On the cpu it is the host's own.
-class Place {
- public:
-  static Result<std::unique_ptr<Place>> make(std::shared_ptr<const core::Backend> backend, const core::Device& device) {
-    std::unique_ptr<Place> place(new Place(std::move(backend), device));
-    if (place->on_cpu()) return place;
-    attnrt_error error = ATTNRT_ERROR_INIT;
-    const auto& memory = place->memory();
-    if (const auto status = memory.stream_create(place->instance(), device.id, &place->stream_, &error);
-        status != ATTNRT_OK)
-      return tl::unexpected(call_error("stream_create", status, error));
-    const auto* timing = static_cast<const attnrt_timing*>(place->backend_->extension(ATTNRT_TIMING));
-    if (timing == nullptr || !ATTNRT_HAS(timing, attnrt_timing, elapsed)) return place;
-    place->timing_ = timing;
-    for (void*& stamp : place->stamps_)
-      if (const auto status = timing->timestamp_create(place->instance(), device.id, &stamp, &error);
-          status != ATTNRT_OK)
-        return tl::unexpected(call_error("timestamp_create", status, error));
-    return place;
-  }
-  Place(const Place&) = delete;
-  Place& operator=(const Place&) = delete;
-  ~Place() {
-    if (on_cpu()) return;
-    for (void* stamp : stamps_)
-      if (stamp != nullptr) timing_->timestamp_destroy(instance(), device_.id, stamp);
-    buffers_.clear();
-    if (stream_ != nullptr) memory().stream_destroy(instance(), device_.id, stream_);
-  }
-
-  bool on_cpu() const { return device_.type == ATTNRT_DEVICE_CPU; }
-  bool has_clock() const { return timing_ != nullptr; }
-
-  // The tensors as a run here takes them: the host's own, or copies where they cannot be.
-  Result<attnrt_args> bring(const Tensors& tensors) {
-    attnrt_args args = tensors.args();
-    args.stream = stream_;
-    for (int n = 0; n < Tensors::kCount && !on_cpu(); ++n)
-      if (auto copied = copy_here(tensors, n, args); !copied) return tl::unexpected(copied.error());
-    return args;
-  }
-  // The same run on copies of q, k and v.
-  Result<attnrt_args> bring_inputs_again(const Tensors& tensors, attnrt_args args) {
-    for (int n = 0; n < 3; ++n)
-      if (auto copied = copy_here(tensors, n, args); !copied) return tl::unexpected(copied.error());
-    return args;
-  }
-
-  // Between the host's memory and this one's; waits.
-  Result<void> move(void* host, void* here, int64_t bytes, bool to_here) {
-    if (on_cpu()) {
-      if (host != here) std::memcpy(to_here ? here : host, to_here ? host : here, static_cast<size_t>(bytes));
-      return {};
-    }
-    constexpr int64_t kPiece = int64_t{16} << 20;
-    auto pinned = DeviceMemory::allocate(backend_, device_, DeviceMemory::Kind::pinned, std::min(bytes, kPiece), 64);
-    if (!pinned) return tl::unexpected(pinned.error());
-    for (int64_t at = 0; at < bytes; at += kPiece) {
-      const int64_t piece = std::min(bytes - at, kPiece);
-      char *const there = static_cast<char*>(here) + at, *const ours = static_cast<char*>(host) + at;
-      if (to_here) std::memcpy(pinned->data(), ours, static_cast<size_t>(piece));
-      auto copied = copy(to_here ? there : pinned->data(), to_here ? pinned->data() : there, piece,
-                         to_here ? ATTNRT_COPY_TO_DEVICE : ATTNRT_COPY_TO_HOST);
-      if (copied) copied = wait();
-      if (!copied) return copied;
-      if (!to_here) std::memcpy(ours, pinned->data(), static_cast<size_t>(piece));
-    }
-    return {};
-  }
-
-  // Seconds of what body enqueues, which has then been done.
-  template <class Body>
-  Result<double> time(Body&& body) {
-    attnrt_error error = ATTNRT_ERROR_INIT;
-    const auto stamp = [&](int n) {
-      return timing_ != nullptr ? timing_->record(instance(), device_.id, stamps_[n], stream_, &error) : ATTNRT_OK;
-    };
-    const auto start = std::chrono::steady_clock::now();
-    if (const auto status = stamp(0); status != ATTNRT_OK) return tl::unexpected(call_error("record", status, error));
-    if (Result<void> done = body(); !done) return tl::unexpected(done.error());
-    if (const auto status = stamp(1); status != ATTNRT_OK) return tl::unexpected(call_error("record", status, error));
-    if (const auto waited = wait(); !waited) return tl::unexpected(waited.error());
-    if (timing_ == nullptr) return seconds_since(start);
-    double seconds = 0;
-    const auto status = timing_->elapsed(instance(), device_.id, stamps_[0], stamps_[1], &seconds, &error);
-    if (status != ATTNRT_OK) return tl::unexpected(call_error("elapsed", status, error));
-    return seconds;
-  }
-
-  Result<void> copy(void* to, const void* from, int64_t bytes, int32_t direction) {
-    attnrt_error error = ATTNRT_ERROR_INIT;
-    const auto status = memory().copy(instance(), device_.id, to, from, bytes, direction, stream_, &error);
-    if (status != ATTNRT_OK) return tl::unexpected(call_error("copy", status, error));
-    return {};
-  }
-  Result<void> wait() {
-    if (on_cpu()) return {};
-    attnrt_error error = ATTNRT_ERROR_INIT;
-    const auto status = memory().stream_synchronize(instance(), device_.id, stream_, &error);
-    if (status != ATTNRT_OK) return tl::unexpected(call_error("stream_synchronize", status, error));
-    return {};
-  }
-
- private:
-  Result<void> copy_here(const Tensors& tensors, int n, attnrt_args& args) {
-    const auto& tensor = tensors.all[static_cast<size_t>(n)];
-    if (!tensor || tensor->bytes() == 0) return {};
-    auto memory = DeviceMemory::allocate(
-        backend_, device_, on_cpu() ? DeviceMemory::Kind::host : DeviceMemory::Kind::device, tensor->bytes(), 256);
-    if (!memory) return tl::unexpected(memory.error());
-    tensor_of(args, n).data = memory->data();
-    auto moved = move(tensor->data(), memory->data(), tensor->bytes(), true);
-    buffers_.push_back(std::move(*memory));
-    return moved;
-  }
-  Place(std::shared_ptr<const core::Backend> backend, core::Device device)
-      : backend_(std::move(backend)), device_(std::move(device)) {}
-  const attnrt_memory& memory() const { return *backend_->memory(); }
-  void* instance() const { return backend_->instance(); }
-
-  std::shared_ptr<const core::Backend> backend_;
-  core::Device device_;
-  const attnrt_timing* timing_ = nullptr;
-  void *stream_ = nullptr, *stamps_[2] = {};
-  std::vector<DeviceMemory> buffers_;
-};
-
 // The device's memory, copied within itself. Where that fails there is no such number; runs will say what is wrong.
 void measure_device_peak(const std::shared_ptr<const core::Backend>& backend, Peak& peak) {
   constexpr int64_t kBytes = int64_t{256} << 20;
@@ -170,8 +39,7 @@ void measure_device_peak(const std::shared_ptr<const core::Backend>& backend, Pe
   for (int n = 0; place && one && two && n <= kTries; ++n) {  // the first one warms up
     const auto seconds = (*place)->time([&]() -> Result<void> {
       Result<void> copied;
-      for (int c = 0; copied && c < kCopies; ++c)
-        copied = (*place)->copy(two->data(), one->data(), kBytes, ATTNRT_COPY_ON_DEVICE);
+      for (int c = 0; copied && c < kCopies; ++c) copied = (*place)->copy(two->data(), one->data(), kBytes);
       return copied;
     });
     if (seconds && *seconds > 0 && n > 0)
@@ -234,7 +102,7 @@ class Contestant {
   void warm_up() {
     const auto start = std::chrono::steady_clock::now();
     double fastest = INFINITY;
-    for (int64_t n = 0; n == 0 || (n < 1000 && seconds_since(start) < kWarmUpSeconds); ++n) {
+    for (int64_t n = 0; n == 0 || seconds_since(start) < kWarmUpSeconds; ++n) {
       const auto seconds = time(1);
       if (!seconds) return refuse(seconds.error());
       fastest = std::min(fastest, *seconds);
@@ -255,7 +123,7 @@ class Contestant {
     for (const char* step : {"plan: ", "run: "})
       if (const std::string prefix = step + m.backend + ": "; message.starts_with(prefix))
         message.erase(0, prefix.size());
-    refuse(no && m.seconds.empty() ? State::unsupported : State::failed, message);
+    refuse(no ? State::unsupported : State::failed, message);
   }
   void refuse(State state, const std::string& reason) { m.state = state, m.reason = one_line(reason); }
   bool runs() const { return m.state == State::measured; }
@@ -288,7 +156,7 @@ class Contestant {
       attnrt_error error = ATTNRT_ERROR_INIT;
       for (int64_t n = 0; n < runs; ++n)
         if (const auto status = core::run(*plan_, args_[next_++ % args_.size()], &error); status != ATTNRT_OK)
-          return fail(status == ATTNRT_UNSUPPORTED ? ATTNRT_INTERNAL : status, "{}", error.message);
+          return fail(ATTNRT_INTERNAL, "{}", error.message);  // after its plan, no is no answer
       return {};
     });
   }
@@ -465,10 +333,12 @@ core::Result<Report> measure(core::Runtime& runtime, const std::vector<core::Pro
   for (const Candidate& candidate : *candidates) {
     if (report.peak_of(candidate.device) == nullptr) report.peaks.push_back({candidate.device, {}, {}, {}, {}});
   }
+  std::optional<CpuPeak> cpu;
   const auto measure_peaks = [&] {
     for (Peak& peak : report.peaks) {
       if (peak.device.type == ATTNRT_DEVICE_CPU) {
-        measure_cpu_peak(threads, peak);
+        if (!cpu) cpu.emplace(threads);
+        cpu->measure(peak);
       } else if (const auto backend = backend_on(*snapshot, peak.device)) {
         measure_device_peak(backend, peak);
       }

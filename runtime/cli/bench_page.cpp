@@ -37,6 +37,7 @@ th.left, td.left { text-align: left; } td.bad { color: var(--s1); text-align: le
 th { color: var(--soft); font-weight: 600; }
 )";
 constexpr size_t kColors = 6;
+constexpr double kLogFrom = 50;  // of speeds in one panel, the fastest over the slowest
 constexpr std::array kDashes = {"none", "7 4", "2 3", "10 3 2 3"};
 
 std::string escaped(std::string_view text) {
@@ -97,6 +98,12 @@ class Plot {
                          x.from, x.to);
     text(x.from - 6, y.at(value) + 4, "end", label);
   }
+  // Of a logarithmic scale: 1, 2 and 5 times each power of ten.
+  void y_decades() {
+    for (double power = std::pow(10, std::floor(std::log10(y.low))); power <= y.high; power *= 10)
+      for (const double value : {power, 2 * power, 5 * power})
+        if (value >= y.low && value <= y.high) y_tick(value, crowded() && value != power ? "" : tick_text(value));
+  }
   void names(const std::string& x_name, const std::string& y_name) {
     text((x.from + x.to) / 2, height_ - 6, "middle", x_name);
     body_ += fmt::format(R"svg(<text transform="translate(11 {:.1f}) rotate(-90)" text-anchor="middle">{}</text>)svg",
@@ -123,6 +130,8 @@ class Plot {
   }
 
  private:
+  bool crowded() const { return std::log10(y.high / y.low) > (y.from - y.to) / 60; }
+
   int width_, height_;
   std::string body_;
 
@@ -236,16 +245,27 @@ class Page {
     return highest;
   }
 
+  static double lowest_of(const Panel& panel) {
+    double lowest = panel.series.begin()->second.front().low;
+    for (const auto& [name, points] : panel.series)
+      for (const Point& point : points) lowest = std::min(lowest, point.low);
+    return lowest;
+  }
+
   std::string draw(const Panel& panel, double highest) {
     std::vector<double> seqs;
     for (const auto& [name, points] : panel.series)
       for (const Point& point : points) seqs.push_back(point.x);
     std::sort(seqs.begin(), seqs.end());
     seqs.erase(std::unique(seqs.begin(), seqs.end()), seqs.end());
-    const double step = nice_step(highest, 5), top = step * std::ceil(highest * 1.02 / step);
     const double margin = std::pow(seqs.back() / seqs.front(), 0.04) * 1.02;
-    Plot plot(360, 250, {seqs.front() / margin, seqs.back() * margin, 0, 0, true}, {0, top, 0, 0, false});
-    for (double value = 0; value <= top * 1.001; value += step) plot.y_tick(value, tick_text(value));
+    const double lowest = lowest_of(panel);
+    const bool log = highest > kLogFrom * lowest;  // one scale would press the slow ones onto the axis
+    const double step = nice_step(highest, 5), top = log ? highest * 1.5 : step * std::ceil(highest * 1.02 / step);
+    Plot plot(360, 250, {seqs.front() / margin, seqs.back() * margin, 0, 0, true},
+              {log ? lowest / 1.5 : 0, top, 0, 0, log});
+    if (log) plot.y_decades();
+    for (double value = 0; !log && value <= top * 1.001; value += step) plot.y_tick(value, tick_text(value));
     double last = -1e9;
     for (const double seq : seqs) {
       const bool room = plot.x.at(seq) - last > 34;
@@ -255,7 +275,9 @@ class Page {
     plot.names(panel.decode ? "seq_kv" : "seq", panel.decode ? "B/s" : "FLOP/s");
     for (const auto& [name, value] : panel.peaks) {
       plot.line({{plot.x.low, value}, {plot.x.high, value}}, R"(class="peak")");
-      plot.text(plot.x.from + 6, plot.y.at(value) + 13, "start", fmt::format("{} {}", name, tick_text(value)));
+      const bool low = plot.y.at(value) > plot.y.from - 20;
+      plot.text(plot.x.from + 6, plot.y.at(value) + (low ? -5 : 13), "start",
+                fmt::format("{} {}", name, tick_text(value)));
     }
     for (const auto& [name, points] : panel.series) {
       const size_t color = place_in(backends_, name.first) % kColors;
@@ -329,17 +351,10 @@ class Page {
     left /= 1.5, right *= 1.5;
     high = std::max(high, roof) * 2, low /= 2;
     Plot plot(760, 400, {left, right, 0, 0, true}, {low, high, 0, 0, true});
-    const auto ticks = [](double from, double to, double factor, auto&& tick) {
-      for (double value = std::pow(factor, std::ceil(std::log(from) / std::log(factor) - 1e-9)); value <= to;
-           value *= factor)
-        tick(value);
-    };
-    ticks(left, right, right / left > 1000 ? 4 : 2,
-          [&](double value) { plot.x_tick(value, fmt::format("{:g}", value)); });
-    ticks(low, high, 10, [&](double value) {
-      for (const double times : {1.0, 2.0, 5.0})
-        if (value * times <= high) plot.y_tick(value * times, tick_text(value * times));
-    });
+    const double factor = right / left > 1000 ? 4 : 2;
+    for (double value = std::pow(2, std::ceil(std::log2(left))); value <= right; value *= factor)
+      plot.x_tick(value, fmt::format("{:g}", value));
+    plot.y_decades();
     plot.names("FLOP for each byte of the tensors", "FLOP/s");
     const auto clipped = [&](double x) { return std::clamp(x, left, right); };
     if (memory) {

@@ -1,17 +1,18 @@
 // runtime/cli/bench_peak.cpp: this processor into what it can do at most: f32 multiply-adds, bf16 products, memory
 //
 // Highway compiles the middle of this file once for each instruction set and takes the best one, as kernels/cpu does.
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <functional>
-#include <memory>
+#include <new>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <immintrin.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 #endif
+#include <unistd.h>
 
 #include "bench.hpp"
 
@@ -86,19 +87,24 @@ HWY_EXPORT(read);
 
 namespace {
 
-constexpr int kTries = 5;
-constexpr int64_t kTileRounds = 1000, kPieces = 64;
-constexpr int64_t kPieceFloats = 12 * 16 * 4096;                         // 3 MiB
-constexpr int64_t kBytes = kPieces * kPieceFloats * 4;                   // 192 MiB: past every private cache
-constexpr int64_t kMultiplyAddRounds = 100'000, kMultiplyAddPieces = 8;  // for each thread
+constexpr int kMemoryTries = 4, kRegisterTries = 12;  // many short ones: some meet no other work on the machine
+constexpr int64_t kProductRounds = 25'000, kMultiplyAddRounds = 250'000;  // half a millisecond each
+constexpr int64_t kRegisterPieces = 8;                                    // of them, for each thread
+constexpr int64_t kPieceFloats = 12 * 16 * 4096;                          // 3 MiB; a multiple of 12 vectors of any size
+
+// Twice the last cache, so that memory is what answers; but no more than people would want to lend.
+int64_t memory_pieces() {
+  const int64_t cache = std::max<int64_t>(0, sysconf(_SC_LEVEL3_CACHE_SIZE));
+  return std::clamp(2 * cache, int64_t{128} << 20, int64_t{512} << 20) / (kPieceFloats * 4);
+}
 
 // body(index) for each index on the threads; the seconds of the best of a few tries.
-double best_seconds(core::Threads& threads, int64_t count, const std::function<void(int64_t)>& body) {
+double best_seconds(core::Threads& threads, int tries, int64_t count, const std::function<void(int64_t)>& body) {
   const auto call = [](void* arg, int64_t index, int32_t) {
     (*static_cast<const std::function<void(int64_t)>*>(arg))(index);
   };
   double best = 0;
-  for (int n = 0; n < kTries; ++n) {
+  for (int n = 0; n < tries; ++n) {
     const auto start = std::chrono::steady_clock::now();
     threads.parallel_for(count, call, const_cast<std::function<void(int64_t)>*>(&body));
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
@@ -121,14 +127,16 @@ bool has_amx() {
 
 // Products of tiles that stay where they are: 4 sums of 16 x 16, from 2 x 2 tiles of 16 x 32. How many FLOP they were.
 __attribute__((target("amx-tile,amx-bf16"))) double tile_products(int64_t rounds) {
-  struct alignas(64) Config {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t bytes[16] = {};
-    uint8_t rows[16] = {};
-  } config;
-  for (int n = 0; n < 8; ++n) config.bytes[n] = 64, config.rows[n] = 16;
+  struct Config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+  };
+  // Static, because compilers do not know how much of it the instruction reads.
+  alignas(64) static constexpr Config kConfig = {
+      1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
   alignas(64) static constexpr uint16_t kHalves[16 * 32] = {0x3F00, 0x3E80};  // bf16
-  _tile_loadconfig(&config);
+  _tile_loadconfig(&kConfig);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -150,44 +158,47 @@ __attribute__((target("amx-tile,amx-bf16"))) double tile_products(int64_t rounds
 
 }  // namespace
 
-void measure_cpu_peak(core::Threads& threads, Peak& peak) {
-  const int64_t pieces = int64_t{threads.count()} * kMultiplyAddPieces;
-  double flop = 0;
-  const double seconds = best_seconds(threads, pieces, [&flop](int64_t index) {
-    float own = 0;
-    const double done = HWY_DYNAMIC_DISPATCH(multiply_add)(kMultiplyAddRounds, &own);
-    if (index == 0) flop = done;
-  });
-  keep_best(peak.fma, flop * static_cast<double>(pieces) / seconds);
-
-#if defined(__x86_64__)
-  if (has_amx()) {
-    double products = 0;
-    const double tile_seconds = best_seconds(threads, pieces, [&products](int64_t index) {
-      const double done = tile_products(kTileRounds * 16);
-      if (index == 0) products = done;
-    });
-    keep_best(peak.amx, products * static_cast<double>(pieces) / tile_seconds);
-  }
-#endif
-
-  const std::unique_ptr<float[]> from(new (std::nothrow) float[kPieces * kPieceFloats]),
-      to(new (std::nothrow) float[kPieces * kPieceFloats]);
-  if (from == nullptr || to == nullptr) return;
-  const auto fill = [&](int64_t index) {  // the threads' own memory, where there are several
-    std::memset(from.get() + index * kPieceFloats, 0, kPieceFloats * 4);
-    std::memset(to.get() + index * kPieceFloats, 0, kPieceFloats * 4);
+CpuPeak::CpuPeak(core::Threads& threads) : threads_(threads), pieces_(memory_pieces()) {
+  const auto floats = static_cast<size_t>(pieces_ * kPieceFloats);
+  from_.reset(new (std::nothrow) float[floats]);
+  to_.reset(new (std::nothrow) float[floats]);
+  if (from_ == nullptr || to_ == nullptr) pieces_ = 0;
+  const auto touch = [this](int64_t index) {  // by the threads: on a machine with several memories, their own
+    std::memset(from_.get() + index * kPieceFloats, 0, kPieceFloats * 4);
+    std::memset(to_.get() + index * kPieceFloats, 0, kPieceFloats * 4);
   };
-  (void)best_seconds(threads, kPieces, fill);
-  const double copied = best_seconds(threads, kPieces, [&](int64_t index) {
-    std::memcpy(to.get() + index * kPieceFloats, from.get() + index * kPieceFloats, kPieceFloats * 4);
+  (void)best_seconds(threads_, 1, pieces_, touch);
+}
+
+void CpuPeak::measure(Peak& peak) {
+  // As many FLOP for each index: one tells for all.
+  const auto measure_registers = [this](std::optional<double>& best, const std::function<double()>& compute) {
+    const int64_t pieces = kRegisterPieces * threads_.count();
+    double flop = 0;
+    const double seconds = best_seconds(threads_, kRegisterTries, pieces, [&](int64_t index) {
+      const double done = compute();
+      if (index == 0) flop = done;
+    });
+    keep_best(best, flop * static_cast<double>(pieces) / seconds);
+  };
+  measure_registers(peak.fma, [] {
+    float sink = 0;
+    return HWY_DYNAMIC_DISPATCH(multiply_add)(kMultiplyAddRounds, &sink);
   });
-  keep_best(peak.copy, 2.0 * kBytes / copied);
-  std::vector<float> sinks(kPieces);
-  const double looked = best_seconds(threads, kPieces, [&](int64_t index) {
-    HWY_DYNAMIC_DISPATCH(read)(from.get() + index * kPieceFloats, kPieceFloats, &sinks[static_cast<size_t>(index)]);
+#if defined(__x86_64__)
+  if (has_amx()) measure_registers(peak.amx, [] { return tile_products(kProductRounds); });
+#endif
+  if (pieces_ == 0) return;
+  const auto bytes = static_cast<double>(pieces_ * kPieceFloats * 4);
+  const double copied = best_seconds(threads_, kMemoryTries, pieces_, [this](int64_t index) {
+    std::memcpy(to_.get() + index * kPieceFloats, from_.get() + index * kPieceFloats, kPieceFloats * 4);
   });
-  keep_best(peak.read, static_cast<double>(kBytes) / looked);
+  keep_best(peak.copy, 2 * bytes / copied);
+  std::vector<float> sinks(static_cast<size_t>(pieces_));
+  const double read = best_seconds(threads_, kMemoryTries, pieces_, [&](int64_t index) {
+    HWY_DYNAMIC_DISPATCH(read)(from_.get() + index * kPieceFloats, kPieceFloats, &sinks[static_cast<size_t>(index)]);
+  });
+  keep_best(peak.read, bytes / read);
 }
 
 }  // namespace attnrt::cli::bench
