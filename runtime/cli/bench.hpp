@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
@@ -114,7 +115,11 @@ class CpuPeak {
  private:
   core::Threads& threads_;
   int64_t pieces_;  // of the memory that is read and copied; 0: there was none
-  std::unique_ptr<float[]> from_, to_;
+  struct Free {
+    void operator()(float* data) const { std::free(data); }
+  };
+  using Memory = std::unique_ptr<float, Free>;
+  Memory from_, to_;
 };
 
 // ---- bench_measure.cpp: problems and backends into measurements ----
