@@ -117,6 +117,28 @@ problems:
   }
 }
 
+// So long that the reference sees a part of the rows: the last ones, or the first ones where the diagonal starts there.
+TEST_F(Bench, LongProblemsAreCheckedInPart) {
+  directory.write("grid.yaml", R"(schema: 1
+problems:
+  - {heads: 8, head_dim: 64, seq_q: 64, seq_kv: 4096, causal: true, align: [bottom_right, top_left], lse: true}
+  - {heads_q: 8, heads_kv: 2, head_dim: 64, batch: 3, seq_q: 40, seq_kv: 4096, varlen: true, causal: true, lse: true}
+  - {heads: 8, head_dim: 64, batch: 3, seq_q: 40, seq_kv: 4096, page_size: 16, kv_lengths: true, causal: true, lse: true}
+  - {heads: 8, head_dim: 64, seq_q: 64, seq_kv: 4096, mask: additive, alibi: true, window_left: 100, dtype: bf16}
+  - {heads: 8, head_dim: 64, batch: 70, seq_q: 1, seq_kv: 4096, lse: true}
+)");
+  fakes::fs::copy_file(ATTNRT_CPU_PLUGIN, directory.path() / "cpu.so");
+  const Outcome outcome = bench({"--grid", "grid.yaml", "--json"}, {});
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  const auto json = document(outcome);
+  ASSERT_EQ(json["problems"].size(), 6U);
+  for (const auto& problem : json["problems"]) {
+    const auto& m = problem["measurements"][0];
+    EXPECT_EQ(m["state"], "measured") << problem.dump(2);
+    EXPECT_THAT(m["checked"].get<std::string>(), ::testing::MatchesRegex("the reference in [0-9]+ of [0-9]+ rows"));
+  }
+}
+
 TEST_F(Bench, ColdInputsAreCopiesThatGiveTheSame) {
   for (const char* plugin : {"fake_full", "fake_rocm"}) {
     Words words = {"--seq-q",    "1",  "--seq-kv", "4096",   "--heads",   "8",
