@@ -167,7 +167,7 @@ class Contestant {
   size_t next_ = 0;
 };
 
-// Each backend once, on its first device, in the order of the policy's plugin list; or those that were asked for.
+// Each backend once, on its first device of a kind, in the order of the directories; or those that were asked for.
 Result<std::vector<Candidate>> find_candidates(core::Runtime& runtime, const std::vector<std::string>& wanted) {
   std::vector<Candidate> ready;
   std::vector<std::string_view> names;

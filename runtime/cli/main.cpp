@@ -21,7 +21,7 @@ constexpr const char* footer = R"(Exit codes:
   0  done; the answer is yes
   1  the answer is no: nothing supports the problem, a rule failed, the policy has errors
   2  bad usage or bad input: one line on stderr says what and where; nothing was run or written
-  3  it should have worked: a backend failed, memory ran out, the output could not be written
+  3  it should have worked: a backend failed or was wrong, memory ran out, the output could not be written
 
 Environment: ATTNRT_POLICY (a policy file), ATTNRT_PLUGIN_PATH (directories), ATTNRT_BACKEND (a name),
 ATTNRT_DISABLE (names, * allowed), ATTNRT_LOG (debug, info, warning, error, off). Options win over it.
