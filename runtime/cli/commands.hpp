@@ -16,10 +16,9 @@ namespace attnrt::cli {
 // What scripts may rely on; printed by --help.
 enum ExitCode : int {
   exit_ok = 0,
-  exit_no = 1,     // the answer is no: nothing supports the problem, a rule failed, the policy has errors
-  exit_usage = 2,  // bad usage or bad input: nothing was run or written
-  exit_failed =
-      3,  // it should have worked: a backend failed or was wrong, memory ran out, the output could not be written
+  exit_no = 1,      // the answer is no: nothing supports the problem, a rule failed, the policy has errors
+  exit_usage = 2,   // bad usage or bad input: nothing was run or written
+  exit_failed = 3,  // a backend failed or was wrong, memory ran out, the output could not be written
 };
 
 // The options that every command takes, before or after its name; and what a command leaves behind.
