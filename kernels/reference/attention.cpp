@@ -43,7 +43,7 @@ struct Row {
     if (problem.mask == Mask::boolean && !static_cast<const uint8_t*>(args.mask.data)[mask_offset(j)]) return false;
     if (problem.mask == Mask::additive && value(args.mask, mask_offset(j)) == -kInfinity) return false;
     if (problem.causal && !(j <= diagonal())) return false;
-    if (problem.window_left >= 0 && !(j >= diagonal() - problem.window_left)) return false;
+    if (problem.window_left >= 0 && !(diagonal() - j <= problem.window_left)) return false;
     if (problem.window_right >= 0 && !(j - diagonal() <= problem.window_right)) return false;
     return true;
   }

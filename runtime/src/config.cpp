@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <limits>
+#include <set>
 
 namespace attnrt::core {
 
@@ -71,6 +72,7 @@ void put(Setting<T>& setting, Result<U> value, const Node& node, Errors& errors)
 
 std::vector<std::string> read_names(const Item& list, Errors& errors) {
   std::vector<std::string> names;
+  std::set<std::string> seen;
   const bool one = list.node.kind == Kind::scalar;
   if (list.node.kind != Kind::list && !one) {
     errors.push_back(yaml::wrong(list.node, list.what, "a list of backends").value());
@@ -80,7 +82,7 @@ std::vector<std::string> read_names(const Item& list, Errors& errors) {
     auto name = read_name({node, list.what});
     if (!name) {
       errors.push_back(std::move(name.error()));
-    } else if (std::find(names.begin(), names.end(), *name) != names.end()) {
+    } else if (!seen.insert(*name).second) {
       errors.push_back({ATTNRT_INVALID_ARGUMENT,
                         fmt::format("{}: {}: found {} twice, expected once", node.place(), list.what, *name)});
     } else {

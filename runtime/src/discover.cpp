@@ -75,7 +75,7 @@ std::string sha256_hex(std::string_view bytes) {
 
 // Opens without following a trap: no FIFO blocks, no link leads out of the directories.
 Result<Descriptor> open_plugin(const std::string& path, const std::vector<std::string>& real_directories,
-                               int64_t* bytes) {
+                               int64_t* bytes, std::string* where) {
   Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (file.number() < 0) {
     struct stat link {};
@@ -96,13 +96,20 @@ Result<Descriptor> open_plugin(const std::string& path, const std::vector<std::s
   if (!inside(real, real_directories)) {
     return fail(ATTNRT_INTERNAL, "is a link to {}, outside the plugin directories; put the file itself there", real);
   }
+  // Before all of a file is copied that only has the name.
+  std::array<char, SELFMAG> magic{};
+  if (status.st_size > 0 && (pread(file.number(), magic.data(), magic.size(), 0) != SELFMAG ||
+                             std::memcmp(magic.data(), ELFMAG, SELFMAG) != 0)) {
+    return fail(ATTNRT_UNSUPPORTED, "is no ELF file; a plugin is a shared library");
+  }
   *bytes = status.st_size;
+  *where = real;
   return file;
 }
 
 Result<void> examine(FoundPlugin& plugin, const std::vector<std::string>& real_directories) {
   int64_t bytes = 0;
-  auto source = open_plugin(plugin.path, real_directories, &bytes);
+  auto source = open_plugin(plugin.path, real_directories, &bytes, &plugin.real_path);
   if (!source) return tl::unexpected(source.error());
   auto sealed = seal(*source, bytes, std::filesystem::path(plugin.path).filename());
   if (!sealed) return tl::unexpected(sealed.error());
@@ -160,8 +167,15 @@ std::string default_plugin_directory() {
   if (dladdr1(here_in, &info, reinterpret_cast<void**>(&object), RTLD_DL_LINKMAP) == 0 || object == nullptr) return {};
   // The program itself has no name here, and argv[0] may be anything.
   const bool in_program = object->l_name == nullptr || object->l_name[0] == '\0';
+  std::filesystem::path file = "/proc/self/exe";
+  if (!in_program) {
+    // l_name may be relative to where the process stood when it loaded the library; the loader keeps its folder.
+    std::array<char, PATH_MAX> origin{};
+    if (dlinfo(object, RTLD_DI_ORIGIN, origin.data()) != 0) return {};
+    file = std::filesystem::path(origin.data()) / std::filesystem::path(object->l_name).filename();
+  }
   std::error_code error;
-  const auto here = std::filesystem::canonical(in_program ? "/proc/self/exe" : object->l_name, error).parent_path();
+  const auto here = std::filesystem::canonical(file, error).parent_path();
   if (error) return {};
   const auto beside = here / "attnrt" / "plugins";
   if (std::filesystem::is_directory(beside, error)) return beside;
@@ -169,6 +183,17 @@ std::string default_plugin_directory() {
   const auto library = std::filesystem::weakly_canonical(here / ATTNRT_LIBDIR_FROM_BINDIR, error);
   const auto below = library / "attnrt" / "plugins";
   return std::filesystem::is_directory(below, error) ? below : beside;
+}
+
+Result<void> unchanged(const FoundPlugin& plugin) {
+  int64_t bytes = 0;
+  std::string where;
+  const auto file = open_plugin(plugin.path, {std::filesystem::path(plugin.real_path).parent_path()}, &bytes, &where);
+  if (!file) return tl::unexpected(file.error());
+  const auto map = MappedFile::map(file->number());
+  if (!map) return tl::unexpected(map.error());
+  if (where == plugin.real_path && sha256_hex(map->bytes()) == plugin.hash) return {};
+  return fail(ATTNRT_UNSUPPORTED, "has changed since it was found and checked; reload the runtime");
 }
 
 Discovery discover(const std::vector<std::string>& directories) {

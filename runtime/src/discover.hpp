@@ -29,6 +29,7 @@ class Descriptor {
 // memory, so that nothing can change between check and use and the file can be overwritten in place.
 struct FoundPlugin {
   std::string path;                  // as found: directory/name.so
+  std::string real_path;             // where that led when it was read; "" where /proc is not mounted
   std::string hash;                  // SHA-256 of its bytes, hex; "" if they could not be read
   std::optional<Manifest> manifest;  // absent: see fault
   std::string fault;                 // why it cannot be used, one line; "" if nothing is known against it
@@ -46,5 +47,8 @@ std::string default_plugin_directory();
 // Scans the directories, not below them. Never fails: what is wrong with a file is its fault text. A link is followed only
 // to a file inside one of the directories.
 Discovery discover(const std::vector<std::string>& directories);
+
+// Whether the path still leads to the file that was found, with the bytes that were checked: for loading by path.
+Result<void> unchanged(const FoundPlugin& plugin);
 
 }  // namespace attnrt::core

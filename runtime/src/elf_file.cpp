@@ -7,8 +7,11 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <memory>
+#include <vector>
 
 namespace attnrt::core {
 namespace {
@@ -64,19 +67,47 @@ Result<void> check_header(std::string_view bytes) {
   return {};
 }
 
-Result<void> check_segments(std::string_view bytes) {
+std::vector<Elf64_Phdr> segments_of(std::string_view bytes) {
   Elf64_Ehdr header{};
   std::memcpy(&header, bytes.data(), sizeof header);
+  std::vector<Elf64_Phdr> segments(header.e_phnum);
+  std::memcpy(segments.data(), bytes.data() + header.e_phoff, segments.size() * sizeof segments[0]);
+  return segments;
+}
+
+// What the loader follows before any code runs: the addresses in the dynamic table lie in what is loaded.
+Result<void> check_dynamic(std::string_view bytes, const std::vector<Elf64_Phdr>& segments, const Elf64_Phdr& dynamic) {
+  static constexpr Elf64_Sxword kAddresses[] = {DT_HASH, DT_GNU_HASH, DT_STRTAB,     DT_SYMTAB,     DT_RELA,
+                                                DT_REL,  DT_JMPREL,   DT_INIT_ARRAY, DT_FINI_ARRAY, DT_INIT,
+                                                DT_FINI, DT_VERSYM,   DT_VERNEED,    DT_VERDEF};
+  for (uint64_t at = 0; at + sizeof(Elf64_Dyn) <= dynamic.p_filesz; at += sizeof(Elf64_Dyn)) {
+    Elf64_Dyn entry{};
+    std::memcpy(&entry, bytes.data() + dynamic.p_offset + at, sizeof entry);
+    if (entry.d_tag == DT_NULL) break;
+    if (std::find(std::begin(kAddresses), std::end(kAddresses), entry.d_tag) == std::end(kAddresses)) continue;
+    const bool loaded = std::any_of(segments.begin(), segments.end(), [&](const Elf64_Phdr& segment) {
+      return segment.p_type == PT_LOAD && entry.d_un.d_ptr - segment.p_vaddr < segment.p_memsz;
+    });
+    if (!loaded)
+      return fail(ATTNRT_UNSUPPORTED, "is damaged: its dynamic table leads out of what is loaded; copy it anew");
+  }
+  return {};
+}
+
+Result<void> check_segments(std::string_view bytes) {
+  const std::vector<Elf64_Phdr> segments = segments_of(bytes);
   bool loads = false;
-  for (int i = 0; i < header.e_phnum; ++i) {
-    Elf64_Phdr segment{};
-    std::memcpy(&segment, bytes.data() + header.e_phoff + static_cast<uint64_t>(i) * sizeof segment, sizeof segment);
+  for (const Elf64_Phdr& segment : segments) {
     loads = loads || segment.p_type == PT_LOAD;
     const bool in_file = segment.p_type == PT_LOAD || segment.p_type == PT_DYNAMIC || segment.p_type == PT_NOTE;
     if (in_file && !within(segment.p_offset, segment.p_filesz, bytes.size())) return damaged("a segment");
     if (segment.p_type == PT_LOAD && segment.p_filesz > segment.p_memsz) return damaged("a segment");
   }
   if (!loads) return fail(ATTNRT_UNSUPPORTED, "is damaged: nothing of it would be loaded");
+  for (const Elf64_Phdr& segment : segments) {
+    if (segment.p_type != PT_DYNAMIC) continue;
+    if (auto checked = check_dynamic(bytes, segments, segment); !checked) return checked;
+  }
   return {};
 }
 

@@ -46,8 +46,10 @@ Result<const attnrt_plugin*> map_library(const FoundPlugin& plugin, bool by_path
   if (!library) {
     auto opened = std::make_unique<Library>();
     opened->hash = plugin.hash;
-    std::string path = plugin.path;
-    if (!by_path) {
+    std::string path = plugin.real_path.empty() ? plugin.path : plugin.real_path;
+    if (by_path) {
+      if (auto same = unchanged(plugin); !same) return tl::unexpected(same.error());
+    } else {
       opened->file = Descriptor(fcntl(plugin.file.number(), F_DUPFD_CLOEXEC, 0));
       path = fmt::format("/proc/self/fd/{}", opened->file.number());
     }
@@ -56,8 +58,9 @@ Result<const attnrt_plugin*> map_library(const FoundPlugin& plugin, bool by_path
       opened->handle.load(path, dll::load_mode::rtld_now | dll::load_mode::rtld_local);
     } catch (const std::exception& error) {
       std::string text = error.what();
-      if (const size_t at = text.find(path); at != std::string::npos) text = text.substr(at + path.size());
-      while (!text.empty() && (text.front() == ':' || text.front() == ' ')) text.erase(0, 1);
+      for (const std::string& before : {std::string("dlerror system message: "), path + ": "}) {
+        if (const size_t at = text.find(before); at != std::string::npos) text.erase(0, at + before.size());
+      }
       text = text.substr(0, text.rfind("): "));  // Boost.DLL's bracket, and an errno that means nothing
       return fail(ATTNRT_UNSUPPORTED, "cannot be loaded: {}", text);
     }

@@ -70,6 +70,7 @@ class Checker {
       aligned = aligned && tensor.stride[i] * bytes % alignment == 0;
     }
     if (written && !this->written(name, tensor)) return false;
+    if (!elements(name, tensor)) return false;
     if (!aligned) {
       return fail("tensor {} has rows that do not start at a multiple of {} bytes; plan with a smaller alignment_bytes",
                   name, alignment);
@@ -180,9 +181,10 @@ bool check_side_tensors(Checker& check, const Problem& p, const attnrt_args& a, 
                                    std::initializer_list<int64_t> shape) {
     return check.tensor(name, tensor, dtype, shape) && check.contiguous(name, tensor) && check.elements(name, tensor);
   };
+  // Paged: seq_kv is a bound, and how many keys there are stands in kv_lengths, on the device perhaps.
   if (p.mask != ATTNRT_MASK_NONE &&
-      !(check.tensor("mask", a.mask, p.mask_dtype, {e.batch, p.heads_q, e.seq_q, e.seq_kv}) &&
-        check.elements("mask", a.mask))) {
+      !(check.tensor("mask", a.mask, p.mask_dtype, {e.batch, p.heads_q, e.seq_q, p.page_size > 0 ? kAny : e.seq_kv}) &&
+        within(check, "the mask's seq_kv", a.mask.shape[3], p.seq_kv) && check.elements("mask", a.mask))) {
     return false;
   }
   if (p.lse != 0) {

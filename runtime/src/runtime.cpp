@@ -156,17 +156,23 @@ void debug_plan(const Services& services, const Plan& plan) {
 }  // namespace
 
 void Snapshot::load(Entry& entry, bool warn) const {
+  bool here = false;
   std::call_once(entry.once, [&] {
+    here = true;
     auto loaded = core::load(entry.plugin, entry.options, services, config->load_by_path.value);
     if (loaded) {
       entry.backend = std::move(*loaded);
-      if (services->debugs()) debug_loaded(*this, *entry.backend);
     } else {
       entry.fault = loaded.error().message;
       entry.failed = true;
-      if (warn) services->log(ATTNRT_LOG_WARNING, fmt::format("load: {}: {}", entry.plugin->path, entry.fault));
     }
   });
+  if (!here) return;
+  if (entry.failed) {
+    if (warn) services->log(ATTNRT_LOG_WARNING, fmt::format("load: {}: {}", entry.plugin->path, entry.fault));
+  } else if (services->debugs()) {
+    debug_loaded(*this, *entry.backend);
+  }
 }
 
 Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {

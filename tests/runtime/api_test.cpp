@@ -1,11 +1,14 @@
 // tests/runtime/api_test.cpp: an application's calls, right and wrong, through the C API alone into statuses and texts
 #include <attnrt/attnrt.h>
+#include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <new>
 #include <nlohmann/json.hpp>
@@ -36,6 +39,36 @@ struct Newer {
   int64_t later = 0;
   explicit Newer(const Struct& value) : known(value) { known.struct_size = sizeof *this; }
 };
+
+// Plugins stand beside the library that is mapped, wherever the process has gone since: the child exits 0 if so.
+TEST(DefaultDirectory, IsBesideTheLibraryAndNotInTheCurrentFolder) {
+  Dl_info info{};
+  ASSERT_NE(dladdr(reinterpret_cast<const void*>(&attnrt_version), &info), 0);
+  const std::filesystem::path library = std::filesystem::canonical(info.dli_fname);
+  const Directory world, evil;
+  std::filesystem::create_directories(world.path() / "lib/attnrt/plugins");
+  std::filesystem::create_directories(evil.path() / "lib/attnrt/plugins");
+  std::filesystem::copy_file(library, world.path() / "lib/libattnrt.so");
+  std::ofstream(evil.path() / "lib/libattnrt.so") << "";
+  std::filesystem::copy_file(attnrt::fakes::fake("fake_full"), evil.path() / "lib/attnrt/plugins/e.so");
+  EXPECT_EXIT(
+      {
+        std::filesystem::current_path(world.path());
+        void* handle = dlopen("lib/libattnrt.so", RTLD_NOW | RTLD_LOCAL);
+        if (handle == nullptr) _exit(2);
+        std::filesystem::current_path(evil.path());
+        attnrt_runtime_options none{};
+        none.struct_size = sizeof none;
+        attnrt_runtime* opened = nullptr;
+        char* list = nullptr;
+        const auto open = reinterpret_cast<decltype(&attnrt_runtime_open)>(dlsym(handle, "attnrt_runtime_open"));
+        const auto plugins = reinterpret_cast<decltype(&attnrt_plugins)>(dlsym(handle, "attnrt_plugins"));
+        if (open(&none, &opened, nullptr) != ATTNRT_OK || plugins(opened, ATTNRT_TEXT, &list, nullptr) != ATTNRT_OK)
+          _exit(3);
+        _exit(std::strstr(list, "fake_full") == nullptr && std::strstr(list, world.text().c_str()) != nullptr ? 0 : 1);
+      },
+      ::testing::ExitedWithCode(0), "");
+}
 
 class Api : public ::testing::Test {
  protected:

@@ -155,6 +155,12 @@ TEST(CheckArgs, Dense) {
              s.args.out.data = moved(s.args.out, 64);
            },
            "multiple of 128"},
+          {"q between elements",
+           [](Posed& s) {
+             s.problem.alignment_bytes = 1;
+             s.args.q.data = moved(s.args.q, 2);
+           },
+           "tensor q does not start at a multiple of 4 bytes"},
           {"lse between elements", [](Posed& s) { s.args.lse.data = moved(s.args.lse, 2); },
            "tensor lse does not start at a multiple of 4 bytes"},
           {"mask between elements", [](Posed& s) { s.args.mask.data = moved(s.args.mask, 1); },
@@ -302,6 +308,18 @@ TEST(CheckArgs, Paged) {
            },
            "ok"},
       });
+  // seq_kv is a bound here: a mask is as wide as the caller made it.
+  const auto masked = [](Posed& s, int64_t keys) {
+    s.problem.mask = ATTNRT_MASK_ADDITIVE;
+    s.problem.mask_dtype = kF32;
+    s.args.mask = view(s.memory.data(), kF32, {2, 4, 5, keys});
+  };
+  expect_all(Posed::paged,
+             {
+                 {"mask at the bound", [&](Posed& s) { masked(s, 32); }, "ok"},
+                 {"mask below it", [&](Posed& s) { masked(s, 11); }, "ok"},
+                 {"mask above it", [&](Posed& s) { masked(s, 33); }, "the mask's seq_kv is 33, above the 32"},
+             });
   expect_all(
       Posed::varlen_paged,
       {

@@ -98,6 +98,11 @@ TEST(Discover, BrokenFilesAreRowsWithTheirReasons) {
   directory.write("symbol_size.so", changed([](Elf& elf) { elf.section(".dynsym")->sh_size = uint64_t{1} << 40; }));
   directory.write("segment_table.so", changed([](Elf& elf) { elf.header()->e_phoff = uint64_t{1} << 40; }));
   directory.write("segment_size.so", changed([](Elf& elf) { elf.segments()[0].p_filesz = uint64_t{1} << 40; }));
+  directory.write("dynamic_table.so", changed([](Elf& elf) {
+                    auto* entry = reinterpret_cast<Elf64_Dyn*>(elf.bytes.data() + elf.section(".dynamic")->sh_offset);
+                    while (entry->d_tag != DT_STRTAB) ++entry;
+                    entry->d_un.d_ptr = 0x7fffffffffff0000;
+                  }));
   directory.write("no_segments.so", changed([](Elf& elf) { elf.header()->e_phnum = 0; }));
 
   directory.write("manifest_10_mb.so", with_manifest("name: huge\n" + std::string(10 << 20, '#')));

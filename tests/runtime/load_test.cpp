@@ -20,6 +20,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
+using ::testing::StartsWith;
 
 // A directory of fakes, and the runtime's services with everything that is logged.
 class Load : public ::testing::Test {
@@ -93,6 +94,20 @@ TEST_F(Load, EveryFake) {
     text += fmt::format("{}: {}\n", name, outcome(loaded(name)));
   }
   EXPECT_TRUE(testing::matches_golden("discover/loads.txt", text));
+}
+
+// What is loaded by path is what was found there and checked.
+TEST_F(Load, ByPathRefusesWhatChangedSinceItWasFound) {
+  const Directory elsewhere;
+  const auto outside = elsewhere.add("fake_full");
+  auto plugin = found("fake_minimal");
+  ASSERT_TRUE(std::filesystem::remove(plugin->path));
+  std::filesystem::create_symlink(outside, plugin->path);
+  EXPECT_THAT(outcome(load(plugin, {}, services, true)), HasSubstr("outside the plugin directories"));
+  ASSERT_TRUE(std::filesystem::remove(plugin->path));
+  std::filesystem::copy_file(outside, plugin->path);
+  EXPECT_THAT(outcome(load(plugin, {}, services, true)), HasSubstr("has changed since it was found"));
+  EXPECT_THAT(outcome(load(found("fake_minimal"), {}, services, true)), StartsWith("ready"));
 }
 
 TEST_F(Load, AnExceptionIsAnInternalError) {

@@ -42,7 +42,8 @@ typedef struct attnrt_runtime_options {
   const char* policy_path; /* a YAML file; NULL: $ATTNRT_POLICY, else the built-in policy */
   const char* policy_text; /* the YAML itself; not both */
   const char* plugin_path; /* directories separated by ':', replace the policy's and $ATTNRT_PLUGIN_PATH; NULL: those */
-  void (*log)(void* self, int32_t severity, const char* text); /* NULL: stderr, ATTNRT_LOG (warning) and worse */
+  /* NULL: stderr, ATTNRT_LOG (warning) and worse. Called from any thread; must not call this runtime. */
+  void (*log)(void* self, int32_t severity, const char* text);
   void* log_self;
   attnrt_parallel_for parallel_for; /* the application's own threads, contract in plugin.h; needs thread_count */
   void* parallel_self;
