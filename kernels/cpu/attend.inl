@@ -3,11 +3,12 @@
 
 // Divides by the denominator and writes out and lse.
 inline void finish_rows(const Block& block, const Scratch& scratch) {
-  const Problem& p = *block.run->problem;
-  const Args& args = *block.run->args;
+  const Run& run = *block.run;
+  const Problem& p = *run.problem;
+  const Args& args = *run.args;
   const Floats d;
   for (int64_t r = 0; r < block.rows; ++r) {
-    const SoftmaxState state{scratch.max[r], hn::GetLane(hn::SumOfLanes(d, hn::Load(d, scratch.sum + r * kSumLanes)))};
+    SoftmaxState state{scratch.max[r], hn::GetLane(hn::SumOfLanes(d, hn::Load(d, scratch.sum + r * kSumLanes)))};
     float* row = scratch.out + r * scratch.v_stride;
     const Vector denominator = hn::Set(d, state.sum);
     for (int64_t x = 0; x < scratch.v_stride; x += kLanes) {
@@ -18,26 +19,24 @@ inline void finish_rows(const Block& block, const Scratch& scratch) {
     const int64_t offset = query_row(p, args.out, block.sequence, block.batch, i, block.head(r));
     store_row(p.dtype, row, p.head_dim_v, static_cast<char*>(args.out.data) + offset * element_bytes(p.dtype));
     if (p.lse) {
+      if (run.plain) state.max *= 0x1.62e430p-1f;  // from a power of 2
       const int64_t at = lse_element(p, args.lse, block.sequence, block.batch, i, block.head(r));
       static_cast<float*>(args.lse.data)[at] = log_sum_exp(state);
     }
   }
 }
 
+void pack(const Run& run, int64_t index, int32_t worker) { pack_shared(run, index, worker, pack_float_tile); }
+
 void attend(const Run& run, int64_t index, int32_t worker) {
   const Block block = block_at(run, index);
-  if (block.rows <= 0) return;
-  const Scratch scratch =
-      carve(*run.problem, run.block_rows, static_cast<char*>(run.workspace) + worker * run.worker_bytes);
+  if (block.rows <= 0 || is_decode(block.sequence.q_length, run.group)) return;
+  const Scratch scratch = scratch_of(run, worker);
+  start_scratch(run, scratch);
   pack_queries(block, scratch);
-  const KeyRange seen = start_rows(block, scratch);
+  const KeyRange seen = start_rows(block, scratch, run.problem->sinks);
   for (int64_t first = seen.begin / kTileKeys * kTileKeys; first < seen.end; first += kTileKeys) {
-    const int64_t count = std::min(kTileKeys, block.sequence.kv_length - first);
-    if (is_decode(block)) {
-      attend_decode_tile(block, scratch, first, count);
-    } else {
-      attend_tile(block, scratch, first, count);
-    }
+    attend_tile(block, scratch, first);
   }
   finish_rows(block, scratch);
 }

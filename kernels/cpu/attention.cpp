@@ -1,78 +1,159 @@
-// kernels/cpu/attention.cpp: a run into blocks of query rows, handed to the caller's threads
+// kernels/cpu/attention.cpp: a run into tiles to pack, blocks of rows and chunks of keys, handed to the caller's threads
 #include "kernels/cpu/attention.hpp"
 
 #include <cmath>
 
 #include "kernels/cpu/block.hpp"
 #include "kernels/cpu/check.hpp"
-#include "kernels/cpu/targets.hpp"
 
 namespace kernels::cpu {
 namespace {
 
-int64_t largest_block(const Problem& problem) {
-  const int64_t group = problem.heads_q / problem.heads_kv;
-  if (problem.seq_q >= kBlockRows / group + 1) return kBlockRows;  // before the product below could overflow
-  return std::min(kBlockRows, round_up(problem.seq_q * group, kRowGroup));
+// Rows of the longest sequence that the Problem allows, or `most` where there are more; no product overflows.
+int64_t rows_within(const Problem& p, int64_t most) {
+  const int64_t group = p.heads_q / p.heads_kv;
+  return p.seq_q >= most / group + 1 ? most : std::min(most, p.seq_q * group);
 }
 
-// Large blocks amortize the packing of K and V, small ones keep every thread busy.
-int64_t choose_block_rows(const Problem& problem, int64_t rows, int64_t pairs, int32_t thread_count) {
-  constexpr int64_t kLeast = kBlockRows / 8;
-  int64_t block_rows = largest_block(problem);
+int64_t multiply_within(int64_t a, int64_t b, int64_t most) {
+  return a != 0 && b > most / a ? most : std::min(most, a * b);
+}
+
+// The target's cut, with no more rows than the Problem's blocks can have.
+Cut cut_of(const Problem& p, const Target& target) {
+  Cut cut = target.cut(p);
+  cut.block_rows = round_up(rows_within(p, cut.block_rows), cut.row_group);
+  return cut;
+}
+
+// Packed K and V of every tile within the Problem's bounds, as far as they are kept at all.
+int64_t shared_bytes(const Problem& p, const Cut& cut) {
+  if (!cut.share || rows_within(p, cut.row_group + kDecodeRows) <= kDecodeRows) return 0;
+  int64_t bytes = multiply_within(p.batch, p.heads_kv, kMostShared);
+  bytes = multiply_within(bytes, p.seq_kv / cut.tile_keys + 1, kMostShared);
+  return multiply_within(bytes, packed_elements(p, cut) * cut.element, kMostShared);
+}
+
+// Keys of one chunk of a decode step; a multiple of the decode path's tile.
+int64_t chunk_keys(int64_t pairs, int64_t longest) {
+  const int64_t even = static_cast<int64_t>(static_cast<double>(pairs) * static_cast<double>(longest) / kChunks);
+  return round_up(std::clamp(even, kLeastChunkKeys, std::max(longest, kLeastChunkKeys)), kDecodeTileKeys);
+}
+
+// Chunks never outnumber kChunks plus one for each pair of a sequence and a KV head.
+int64_t parts_bytes(const Problem& p) {
+  const int64_t pairs = p.batch * p.heads_kv;
+  const int64_t chunks = std::min(kChunks + pairs, pairs * (p.seq_kv / kLeastChunkKeys + 1));
+  return chunks * rows_within(p, kDecodeRows) * part_floats(p) * static_cast<int64_t>(sizeof(float));
+}
+
+// Large blocks read K and V less often, small ones keep every thread busy.
+int64_t choose_block_rows(const Cut& cut, int64_t rows, int64_t pairs, int32_t thread_count) {
+  const int64_t least = round_up(cut.block_rows / 8, cut.row_group);
+  int64_t block_rows = std::min(cut.block_rows, round_up(rows, cut.row_group));
   if (thread_count > 1) {
-    const auto tasks = [&] { return pairs * ((rows + block_rows - 1) / block_rows); };
-    while (block_rows > kLeast && tasks() < 3 * int64_t{thread_count}) {
-      block_rows = round_up(block_rows / 2, kRowGroup);
+    while (block_rows > least && pairs * ceil_div(rows, block_rows) < 4 * int64_t{thread_count}) {
+      block_rows = round_up(block_rows / 2, cut.row_group);
     }
   }
   return block_rows;
 }
 
-void attend_one(void* arg, int64_t index, int32_t worker) {
-  attend_block(*static_cast<const Run*>(arg), index, worker);
+using Step = void (*)(const Run& run, int64_t index, int32_t worker);
+
+void for_each(const Workers& workers, const Run& run, int64_t count, Step step) {
+  if (workers.parallel_for == nullptr || workers.thread_count == 1 || count == 1) {
+    for (int64_t index = 0; index < count; ++index) step(run, index, 0);
+    return;
+  }
+  struct Call {
+    const Run* run;
+    Step step;
+  } call{&run, step};
+  const auto body = [](void* arg, int64_t index, int32_t worker) {
+    const Call& c = *static_cast<const Call*>(arg);
+    c.step(*c.run, index, worker);
+  };
+  workers.parallel_for(workers.self, count, body, &call);
+}
+
+// Where scores go from the products of q and k to powers of 2.
+void set_scale(Run* run) {
+  const Problem& p = *run->problem;
+  const double scale = p.scale != 0 ? double{p.scale} : 1.0 / std::sqrt(static_cast<double>(p.head_dim));
+  constexpr double kLog2e = 1.4426950408889634;
+  run->negative = scale < 0;
+  run->scale = static_cast<float>(std::abs(scale));
+  run->plain = p.mask != Mask::additive && p.softcap == 0 && !p.alibi && !p.sinks;
+  run->exponent = static_cast<float>(run->plain ? std::abs(scale) * kLog2e : kLog2e);
 }
 
 }  // namespace
 
-int64_t workspace_bytes(const Problem& problem, int32_t thread_count) {
-  return thread_count * carve(problem, largest_block(problem), nullptr).bytes;
+int64_t workspace_bytes(const Problem& problem, const Target& target, int32_t thread_count) {
+  const Cut cut = cut_of(problem, target);
+  return thread_count * carve(problem, cut, cut.block_rows, nullptr).bytes + shared_bytes(problem, cut) +
+         parts_bytes(problem);
 }
 
-Status run(const Problem& problem, const Args& args, const Workers& workers, void* workspace, int64_t bytes,
-           Error* error) {
+Status run(const Problem& problem, const Args& args, const Target& target, const Workers& workers, void* workspace,
+           int64_t bytes, Error* error) {
   const Status status = check_args(problem, args, error);
   if (status != Status::ok) return status;
   const int32_t thread_count = workers.parallel_for == nullptr ? 1 : workers.thread_count;
-  if (bytes < workspace_bytes(problem, thread_count) || workspace == nullptr ||
+  if (bytes < workspace_bytes(problem, target, thread_count) || workspace == nullptr ||
       reinterpret_cast<uintptr_t>(workspace) % kWorkspaceAlignment != 0) {
     return fail(error, "workspace: found %jd bytes at %p, expected %jd aligned to %jd", bytes, workspace,
-                workspace_bytes(problem, thread_count), kWorkspaceAlignment);
+                workspace_bytes(problem, target, thread_count), kWorkspaceAlignment);
   }
-
-  const int64_t batch = real_batch(problem, args);
-  int64_t longest = 0;
-  for (int64_t b = 0; b < batch; ++b) longest = std::max(longest, sequence(problem, args, b).q_length);
-  const int64_t group = problem.heads_q / problem.heads_kv;
-  const int64_t pairs = batch * problem.heads_kv;
-  if (pairs == 0 || longest == 0) return Status::ok;
 
   Run run{};
   run.problem = &problem;
   run.args = &args;
-  run.scale =
-      problem.scale != 0 ? problem.scale : static_cast<float>(1.0 / std::sqrt(static_cast<double>(problem.head_dim)));
-  run.group = group;
-  run.block_rows = choose_block_rows(problem, longest * group, pairs, thread_count);
-  run.blocks_per_kv_head = (longest * group + run.block_rows - 1) / run.block_rows;
-  run.workspace = workspace;
-  run.worker_bytes = carve(problem, largest_block(problem), nullptr).bytes;
+  run.target = &target;
+  run.cut = cut_of(problem, target);
+  run.group = problem.heads_q / problem.heads_kv;
+  set_scale(&run);
 
-  const int64_t count = pairs * run.blocks_per_kv_head;
-  if (workers.parallel_for != nullptr && thread_count > 1) {
-    workers.parallel_for(workers.self, count, attend_one, &run);
-  } else {
-    for (int64_t index = 0; index < count; ++index) attend_one(&run, index, 0);
+  // The longest sequences of either kind, and the longest cache of a decode step.
+  const int64_t batch = real_batch(problem, args);
+  int64_t block_q = 0, block_kv = 0, decode_q = 0, decode_kv = 0;
+  for (int64_t b = 0; b < batch; ++b) {
+    const Sequence s = sequence(problem, args, b);
+    const bool decode = is_decode(s.q_length, run.group);
+    int64_t& q = decode ? decode_q : block_q;
+    int64_t& kv = decode ? decode_kv : block_kv;
+    q = std::max(q, s.q_length);
+    kv = std::max(kv, s.kv_length);
+  }
+  run.pairs = batch * problem.heads_kv;
+
+  char* memory = static_cast<char*>(workspace);
+  run.worker_memory = memory;
+  run.worker_bytes = carve(problem, run.cut, run.cut.block_rows, nullptr).bytes;
+  memory += thread_count * run.worker_bytes;
+  run.parts = reinterpret_cast<float*>(memory);
+  memory += parts_bytes(problem);
+
+  if (block_q > 0) {
+    const int64_t rows = block_q * run.group;
+    run.block_rows = choose_block_rows(run.cut, rows, run.pairs, thread_count);
+    run.blocks_per_pair = ceil_div(rows, run.block_rows);
+    run.tiles_per_pair = ceil_div(block_kv, run.cut.tile_keys);
+    run.tile_bytes = packed_elements(problem, run.cut) * run.cut.element;
+    const int64_t tiles = run.pairs * run.tiles_per_pair;
+    if (run.cut.share && run.blocks_per_pair > 1 && tiles <= shared_bytes(problem, run.cut) / run.tile_bytes) {
+      run.shared = memory;
+      for_each(workers, run, tiles, target.pack);
+    }
+    for_each(workers, run, run.pairs * run.blocks_per_pair, target.attend);
+  }
+  if (decode_q > 0) {
+    run.chunk_keys = chunk_keys(run.pairs, decode_kv);
+    run.chunks_per_pair = std::max(int64_t{1}, ceil_div(decode_kv, run.chunk_keys));
+    run.part_rows = decode_q * run.group;
+    for_each(workers, run, run.pairs * run.chunks_per_pair, target.decode);
+    if (run.chunks_per_pair > 1) for_each(workers, run, run.pairs, target.join);
   }
   return Status::ok;
 }

@@ -26,26 +26,34 @@ struct Workers {
 
 inline constexpr int64_t kWorkspaceAlignment = 64;
 
+// An instruction set that the kernels were compiled for.
+struct Target;
+
+// Those that this processor has and this operating system enables, best first. Ends with null; never empty.
+const Target* const* targets();
+
+// By name ("avx2"); null if it is unknown or not attainable here. `name` == nullptr: the best.
+const Target* find_target(const char* name);
+
+const char* target_name(const Target& target);
+
+// What run() runs, for people and traces.
+const char* kernel_name(const Target& target);
+
 // Whether the numbers of a Problem make sense together. Pure.
 Status check_problem(const Problem& problem, Error* error);
 
 // Bytes of scratch memory that run() needs for any tensors within the Problem's bounds.
 // REQUIRES: check_problem says ok; thread_count >= 1.
-int64_t workspace_bytes(const Problem& problem, int32_t thread_count);
+int64_t workspace_bytes(const Problem& problem, const Target& target, int32_t thread_count);
 
 // Computes attention as kernels/reference defines it, with scores and sums in float32. Allocates nothing.
 // Index arrays are read and checked first; if run fails, nothing has been written.
-// The same inputs give the same bits, whatever thread_count is.
-// REQUIRES: check_problem says ok; workspace holds at least workspace_bytes(problem, workers.thread_count), aligned to
-//           kWorkspaceAlignment; no output overlaps an input.
+// The same inputs give the same bits on one target, whatever thread_count is.
+// REQUIRES: check_problem says ok; workspace holds at least workspace_bytes(problem, target, workers.thread_count), aligned
+//           to kWorkspaceAlignment; no output overlaps an input.
 // THREADS: calls with different workspaces and outputs may overlap.
-Status run(const Problem& problem, const Args& args, const Workers& workers, void* workspace, int64_t bytes,
-           Error* error);
-
-// The instruction set that run() uses on this machine, for example "AVX3".
-const char* target_name();
-
-// What run() runs, for people and traces.
-const char* kernel_name();
+Status run(const Problem& problem, const Args& args, const Target& target, const Workers& workers, void* workspace,
+           int64_t bytes, Error* error);
 
 }  // namespace kernels::cpu

@@ -1,9 +1,11 @@
-// kernels/cpu/block.hpp: a run into blocks of query rows, and a worker's workspace into the arrays of one block
+// kernels/cpu/block.hpp: a run into blocks of query rows, tiles of keys and chunks of a decode step, and a workspace into
+// their arrays
 //
-// A block is up to kBlockRows rows that share K and V: the queries of one sequence with all the query heads of one KV head
-// (row r is query r / group, head r % group of the group). Rows are worked on in groups of kRowGroup. Group borders
-// depend on nothing but the row's number, and every decision (which keys to skip) is made for a group: that is why the
-// bits of a row do not depend on the size of the block that it lies in, nor on the number of threads.
+// A block is a number of rows that share K and V: the queries of one sequence with all the query heads of one KV head
+// (row r is query r / group, head r % group of the group). Rows are worked on in groups. Group borders depend on nothing
+// but the row's number, and every decision (which keys to skip) is made for a group: that is why the bits of a row do not
+// depend on the size of the block that it lies in, nor on the number of threads. The few rows of a decode step are cut by
+// keys instead, into chunks whose size follows from the run's tensors alone.
 #pragma once
 
 #include <algorithm>
@@ -12,52 +14,106 @@
 #include "kernels/common/problem.hpp"
 #include "kernels/common/sequence.hpp"
 #include "kernels/common/visibility.hpp"
+#include "kernels/cpu/attention.hpp"
 
 namespace kernels::cpu {
 
-inline constexpr int64_t kRowGroup = 6;           // rows of one register block: 6 x 4 vectors of the 32 of AVX-512
-inline constexpr int64_t kBlockRows = 192;        // a multiple of kRowGroup; amortizes packing a tile of K and V
-inline constexpr int64_t kTileKeys = 128;         // keys of one tile: K, V and scores of a block stay in L2
+inline constexpr int64_t kDecodeRows = 16;        // so few rows read K and V where they lie
+inline constexpr int64_t kDecodeTileKeys = 128;   // V of so many keys waits in L2 for their weights
+inline constexpr int64_t kLeastChunkKeys = 256;   // of a decode step: enough work to be worth a task
+inline constexpr int64_t kChunks = 128;           // of a whole decode step, about: some for each of many threads
 inline constexpr int64_t kPadFloats = 16;         // rows are padded to the widest vector
 inline constexpr int64_t kSumLanes = kPadFloats;  // a row's sum is kept by lane until the end
+inline constexpr int64_t kMostShared = int64_t{256} << 20;  // bytes of packed K and V that a run keeps
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+constexpr int64_t ceil_div(int64_t n, int64_t divisor) { return (n + divisor - 1) / divisor; }
+
+// How one way of multiplying cuts a problem, and what it keeps of it.
+struct Cut {
+  int64_t row_group;     // rows of one register block or of one pair of matrix tiles
+  int64_t block_rows;    // the most rows of a block; a multiple of row_group
+  int64_t tile_keys;     // keys of one tile
+  int64_t element;       // bytes of an element of packed K and V
+  int64_t head_pad;      // head_dim is padded to a multiple of this
+  int64_t head_v_pad;    // head_dim_v, too
+  int64_t score_rows;    // rows whose scores are kept: of a whole block, or of one group
+  bool share;            // K and V are packed once for all blocks
+  int64_t parts;         // 16-bit numbers that a number is split into; 0: operands are floats
+};
+
+// One instruction set, and the functions compiled for it.
+struct Run;
+struct Target {
+  const char* name;
+  const char* kernel;
+  bool tiles;  // matrix tiles for f16 and bf16
+  bool (*attainable)();
+  Cut (*cut)(const Problem& problem);
+  void (*pack)(const Run& run, int64_t index, int32_t worker);    // one tile of K and V into the shared workspace
+  void (*attend)(const Run& run, int64_t index, int32_t worker);  // one block of rows
+  void (*decode)(const Run& run, int64_t index, int32_t worker);  // one chunk of keys of a decode step
+  void (*join)(const Run& run, int64_t index, int32_t worker);    // the chunks of one sequence and KV head into its rows
+};
 
 // What is the same for every block of a run.
 struct Run {
   const Problem* problem;
   const Args* args;
-  float scale;
-  int64_t group;               // query heads of one KV head
-  int64_t block_rows;          // a multiple of kRowGroup
-  int64_t blocks_per_kv_head;  // of the longest sequence
-  void* workspace;
+  const Target* target;
+  Cut cut;
+  bool plain;       // scores need no adjusting but for keys that are hidden
+  float scale;      // |scale|: a negative one turns q's sign
+  float exponent;   // what a difference of scores is multiplied by, to be a power of 2
+  bool negative;    // scale is
+  int64_t group;    // query heads of one KV head
+  int64_t pairs;    // of a sequence and a KV head
+  int64_t block_rows;
+  int64_t blocks_per_pair;  // of the longest sequence
+  int64_t tiles_per_pair;   // likewise
+  int64_t tile_bytes;
+  char* shared;  // [pairs][tiles_per_pair] packed tiles; null: each block packs its own
+  int64_t chunk_keys;
+  int64_t chunks_per_pair;
+  float* parts;  // [pairs][chunks_per_pair][kDecodeRows or fewer]: a row's max, its sum, its out
+  int64_t part_rows;
+  char* worker_memory;
   int64_t worker_bytes;
 };
 
 // One worker's arrays, each aligned to a cache line.
 struct Scratch {
-  float* q;        // [kBlockRows][q_stride], scaled
-  float* scores;   // [kBlockRows][kTileKeys]
-  float* out;      // [kBlockRows][v_stride], not yet divided by the sum
-  float* keys;     // [kTileKeys / panel][head_dim][panel]: K transposed by panels of some vectors of keys
-  float* values;   // [kTileKeys][v_stride]
-  float* rows;     // [4][q_stride]: rows of K in float on their way into keys
-  float* zeros;    // [q_stride]: stands in for keys that do not exist
-  float* bias;     // [kTileKeys + kPadFloats]: a row of the mask in float, padded
-  float* max;      // [kBlockRows]
-  float* sum;      // [kBlockRows][kSumLanes]
-  float* rescale;  // [kBlockRows]: what a tile does to out
-  KeyRange* seen;  // [kBlockRows]
+  float* q;           // [block_rows][q_stride]
+  float* scores;      // [score_rows][tile_keys]
+  float* out;         // [block_rows][v_stride], not yet divided by the sum
+  char* packed;       // one tile of K and V
+  uint16_t* q16;      // [parts][block_rows][q_stride]: q of matrix tiles
+  uint16_t* weights;  // [parts][row_group][tile_keys]
+  uint16_t* split;    // a packed tile of f16, as [2][elements of the tile]
+  float* rows;        // [4][q_stride]: rows of K or V on their way into a tile
+  float* zeros;       // [q_stride]: stands in for keys that do not exist
+  float* bias;        // [tile_keys + kPadFloats]: a row of the mask in float, padded
+  float* max;         // [block_rows]
+  float* sum;         // [block_rows][kSumLanes]
+  float* rescale;     // [block_rows]: what a tile does to out
+  KeyRange* seen;     // [block_rows]
   int64_t q_stride;
   int64_t v_stride;
   int64_t bytes;  // of all of these
 };
 
-inline Scratch carve(const Problem& problem, int64_t block_rows, void* memory) {
+inline int64_t packed_key_elements(const Problem& p, const Cut& cut) {
+  return cut.tile_keys * round_up(p.head_dim, cut.head_pad);
+}
+
+inline int64_t packed_elements(const Problem& p, const Cut& cut) {
+  return packed_key_elements(p, cut) + cut.tile_keys * round_up(p.head_dim_v, cut.head_v_pad);
+}
+
+inline Scratch carve(const Problem& problem, const Cut& cut, int64_t block_rows, void* memory) {
   Scratch s{};
-  s.q_stride = round_up(problem.head_dim, kPadFloats);
-  s.v_stride = round_up(problem.head_dim_v, kPadFloats);
+  s.q_stride = round_up(problem.head_dim, std::max(cut.head_pad, kPadFloats));
+  s.v_stride = round_up(problem.head_dim_v, std::max(cut.head_v_pad, kPadFloats));
   char* at = static_cast<char*>(memory);
   int64_t used = 0;
   const auto take = [&](int64_t bytes) {
@@ -68,26 +124,37 @@ inline Scratch carve(const Problem& problem, int64_t block_rows, void* memory) {
   const auto floats = [&](int64_t count) {
     return reinterpret_cast<float*>(take(count * static_cast<int64_t>(sizeof(float))));
   };
-  s.q = floats(block_rows * s.q_stride);
-  s.scores = floats(block_rows * kTileKeys);
-  s.out = floats(block_rows * s.v_stride);
-  s.keys = floats(kTileKeys * problem.head_dim);
-  s.values = floats(kTileKeys * s.v_stride);
-  s.rows = floats(4 * s.q_stride);
-  s.zeros = floats(s.q_stride);
-  s.bias = floats(kTileKeys + kPadFloats);
-  s.max = floats(block_rows);
-  s.sum = floats(block_rows * kSumLanes);
-  s.rescale = floats(block_rows);
-  s.seen = reinterpret_cast<KeyRange*>(take(block_rows * static_cast<int64_t>(sizeof(KeyRange))));
+  const auto halves = [&](int64_t count) { return reinterpret_cast<uint16_t*>(take(count * 2)); };
+  const int64_t rows = std::max(block_rows, kDecodeRows);
+  const int64_t score_rows = std::max(cut.score_rows == 0 ? block_rows : cut.score_rows, kDecodeRows);
+  const int64_t tile_keys = std::max(cut.tile_keys, kDecodeTileKeys);
+  s.q = floats((cut.parts == 0 ? rows : kDecodeRows) * s.q_stride);
+  s.scores = floats(score_rows * tile_keys);
+  s.out = floats(rows * s.v_stride);
+  s.packed = take(packed_elements(problem, cut) * cut.element);
+  s.q16 = halves(cut.parts * block_rows * s.q_stride);
+  s.weights = halves(cut.parts * cut.row_group * cut.tile_keys);
+  s.split = halves(cut.parts == 2 ? 2 * packed_elements(problem, cut) : 0);
+  s.rows = floats(4 * std::max(s.q_stride, s.v_stride));
+  s.zeros = floats(std::max(s.q_stride, s.v_stride));
+  s.bias = floats(tile_keys + kPadFloats);
+  s.max = floats(rows);
+  s.sum = floats(rows * kSumLanes);
+  s.rescale = floats(rows);
+  s.seen = reinterpret_cast<KeyRange*>(take(rows * static_cast<int64_t>(sizeof(KeyRange))));
   s.bytes = used;
   return s;
+}
+
+inline Scratch scratch_of(const Run& run, int32_t worker) {
+  return carve(*run.problem, run.cut, run.cut.block_rows, run.worker_memory + worker * run.worker_bytes);
 }
 
 // The rows of one block.
 struct Block {
   const Run* run;
   Sequence sequence;
+  int64_t pair;
   int64_t batch;
   int64_t head_kv;
   int64_t first_row;  // among the sequence's q_length * group rows
@@ -97,16 +164,28 @@ struct Block {
   int64_t head(int64_t row) const { return head_kv * run->group + (first_row + row) % run->group; }
 };
 
+// Decided by the sequence alone, so that a row's bits do not depend on blocks or threads.
+inline bool is_decode(int64_t q_length, int64_t group) { return q_length * group <= kDecodeRows; }
+
+inline Block block_of_pair(const Run& run, int64_t pair, int64_t first_row, int64_t most_rows) {
+  const Problem& p = *run.problem;
+  Block block{&run, {}, pair, pair / p.heads_kv, pair % p.heads_kv, first_row, 0};
+  block.sequence = sequence(p, *run.args, block.batch);
+  block.rows = std::min(most_rows, block.sequence.q_length * run.group - first_row);
+  return block;
+}
+
 // Blocks are numbered so that the last rows, which see the most keys under causal, come first.
 inline Block block_at(const Run& run, int64_t index) {
-  const Problem& p = *run.problem;
-  const int64_t batch = real_batch(p, *run.args);
-  const int64_t pair = index % (batch * p.heads_kv);
-  const int64_t number = run.blocks_per_kv_head - 1 - index / (batch * p.heads_kv);
-  Block block{&run, {}, pair / p.heads_kv, pair % p.heads_kv, number * run.block_rows, 0};
-  block.sequence = sequence(p, *run.args, block.batch);
-  block.rows = std::min(run.block_rows, block.sequence.q_length * run.group - block.first_row);
-  return block;
+  const int64_t number = run.blocks_per_pair - 1 - index / run.pairs;
+  return block_of_pair(run, index % run.pairs, number * run.block_rows, run.block_rows);
+}
+
+// One row of one chunk: max, sum, and out padded to whole vectors.
+inline int64_t part_floats(const Problem& p) { return kPadFloats + round_up(p.head_dim_v, kPadFloats); }
+
+inline float* part_of(const Run& run, int64_t pair, int64_t chunk, int64_t row) {
+  return run.parts + ((pair * run.chunks_per_pair + chunk) * run.part_rows + row) * part_floats(*run.problem);
 }
 
 }  // namespace kernels::cpu

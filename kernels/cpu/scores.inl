@@ -45,16 +45,23 @@ inline void score_rows(int64_t rows, const float* q, int64_t q_stride, const flo
 // One row of the mask for keys [first, first + count), as what is added to the scores: -inf where a key is not visible.
 inline void load_bias(const Run& run, int64_t batch, int64_t head, int64_t i, int64_t first, int64_t count,
                       float* bias) {
+  const Floats d;
   const Tensor& m = run.args->mask;
   const int64_t stride = m.stride[3];
   const int64_t offset = batch * m.stride[0] + head * m.stride[1] + i * m.stride[2] + first * stride;
   if (m.dtype == DType::boolean) {
     const uint8_t* from = reinterpret_cast<const uint8_t*>(element(m, offset));
+    int64_t j = 0;
     if (stride == 1) {
-      for (int64_t j = 0; j < count; ++j) bias[j] = from[j] != 0 ? 0.0f : -INFINITY;
-    } else {
-      for (int64_t j = 0; j < count; ++j) bias[j] = from[j * stride] != 0 ? 0.0f : -INFINITY;
+      const hn::Rebind<uint8_t, Floats> d8;
+      const hn::Rebind<int32_t, Floats> d32;
+      for (; j + kLanes <= count; j += kLanes) {
+        const auto seen = hn::PromoteTo(d32, hn::LoadU(d8, from + j));
+        const auto hidden = hn::RebindMask(d, hn::Eq(seen, hn::Zero(d32)));
+        hn::StoreU(hn::IfThenElseZero(hidden, hn::Set(d, -INFINITY)), d, bias + j);
+      }
     }
+    for (; j < count; ++j) bias[j] = from[j * stride] != 0 ? 0.0f : -INFINITY;
   } else if (stride == 1) {
     load_row(m.dtype, element(m, offset), count, bias);
   } else {
@@ -63,7 +70,7 @@ inline void load_bias(const Run& run, int64_t batch, int64_t head, int64_t i, in
 }
 
 // scores [begin, end) of one row, whose key 0 is `first`: softcap, mask, ALiBi. Nothing is done that the Problem does not
-// ask for. A masked score is replaced, not added to, so that a NaN in its key cannot pass.
+// ask for, and plain scores stay unscaled. A masked score is replaced, not added to, so that a NaN in its key cannot pass.
 inline void adjust_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first, int64_t begin,
                        int64_t end, float* scores) {
   const Run& run = *block.run;
@@ -71,21 +78,27 @@ inline void adjust_row(const Block& block, const Scratch& scratch, int64_t row, 
   const Floats d;
   const int64_t i = block.query(row);
   const int64_t head = block.head(row);
+  const Vector scale = hn::Set(d, run.plain ? 1.0f : run.scale);
   if (p.softcap != 0) {
     const Vector cap = hn::Set(d, p.softcap);
     for (int64_t j = begin; j < end; j += kLanes) {
-      const Vector s = hn::Load(d, scores + j);
+      const Vector s = hn::Mul(hn::Load(d, scores + j), scale);
       hn::Store(hn::Mul(cap, hn::Tanh(d, hn::Div(s, cap))), d, scores + j);
+    }
+  } else if (!run.plain && p.mask == Mask::none) {
+    for (int64_t j = begin; j < end; j += kLanes) {
+      hn::Store(hn::Mul(hn::Load(d, scores + j), scale), d, scores + j);
     }
   }
   if (p.mask != Mask::none) {
     const int64_t count = std::min(end, block.sequence.kv_length - first) - begin;
     load_bias(run, block.batch, head, i, first + begin, count, scratch.bias + begin);
     const Vector hidden = hn::Set(d, -INFINITY);
+    const Vector once = p.softcap != 0 ? hn::Set(d, 1.0f) : scale;
     // Lanes past the last key hold an older bias: finite or not, their scores are replaced after this.
     for (int64_t j = begin; j < end; j += kLanes) {
       const Vector bias = hn::Load(d, scratch.bias + j);
-      const Vector s = hn::Add(hn::Load(d, scores + j), bias);
+      const Vector s = hn::MulAdd(hn::Load(d, scores + j), once, bias);
       hn::Store(hn::IfThenElse(hn::Eq(bias, hidden), hidden, s), d, scores + j);
     }
   }
@@ -98,4 +111,43 @@ inline void adjust_row(const Block& block, const Scratch& scratch, int64_t row, 
       hn::Store(hn::NegMulAdd(slope, distance, hn::Load(d, scores + j)), d, scores + j);
     }
   }
+}
+
+// Which keys of a tile a mask leaves to a group of rows.
+enum class Left { none, some, all };
+
+// What lies between begin and end of one row of the mask, as far as it can be told quickly: `some` where it cannot.
+inline Left row_left(const Run& run, int64_t batch, int64_t head, int64_t i, int64_t begin, int64_t end) {
+  const Tensor& m = run.args->mask;
+  const int64_t stride = m.stride[3];
+  if (m.dtype == DType::f32 || stride > 1 || stride < 0) return Left::some;
+  const char* row = element(m, batch * m.stride[0] + head * m.stride[1] + i * m.stride[2] + begin * stride);
+  const int64_t count = stride == 0 ? 1 : end - begin;
+  bool any = false, every = true;
+  if (m.dtype != DType::boolean) {
+    const uint16_t hidden = m.dtype == DType::f16 ? 0xFC00 : 0xFF80;
+    const hn::ScalableTag<uint16_t> d16;
+    const uint16_t* from = reinterpret_cast<const uint16_t*>(row);
+    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d16));
+    int64_t j = 0;
+    for (; j + lanes <= count && !any; j += lanes) {
+      any = !hn::AllTrue(d16, hn::Eq(hn::LoadU(d16, from + j), hn::Set(d16, hidden)));
+    }
+    for (; j < count && !any; ++j) any = from[j] != hidden;
+    return any ? Left::some : Left::none;
+  }
+  const hn::ScalableTag<uint8_t> d8;
+  const uint8_t* from = reinterpret_cast<const uint8_t*>(row);
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d8));
+  int64_t j = 0;
+  for (; j + lanes <= count && (every || !any); j += lanes) {
+    const auto hidden = hn::Eq(hn::LoadU(d8, from + j), hn::Zero(d8));
+    any = any || !hn::AllTrue(d8, hidden);
+    every = every && hn::AllFalse(d8, hidden);
+  }
+  for (; j < count; ++j) {
+    any = any || from[j] != 0;
+    every = every && from[j] != 0;
+  }
+  return every ? Left::all : any ? Left::some : Left::none;
 }

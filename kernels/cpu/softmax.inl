@@ -1,8 +1,8 @@
 // kernels/cpu/softmax.inl: one row's scores of one tile into weights, and its running maximum and sum onwards
 // (included by targets.cpp, once per target)
 
-// 2^y for y <= 0. Relative error below 1.5e-7 (a polynomial of degree 6 on [-0.5, 0.5], itself within 1e-8); exactly 1 at 0;
-// below 2^-126 exactly 0, so that no slow subnormal arises; NaN stays NaN.
+// 2^y for y <= 0, or above it by a rounding. Relative error below 1.5e-7 (a polynomial of degree 6 on [-0.5, 0.5], itself
+// within 1e-8); exactly 1 at 0; below 2^-126 exactly 0, so that no slow subnormal arises; NaN stays NaN.
 inline Vector exp2_nonpositive(Vector y) {
   const Floats d;
   const hn::Rebind<int32_t, Floats> d32;
@@ -22,32 +22,65 @@ inline Vector exp2_nonpositive(Vector y) {
   return hn::IfThenZeroElse(hn::Lt(y, hn::Set(d, -126.0f)), hn::Mul(p, power));
 }
 
-// Turns scores [begin, end), -inf where a key is not visible, into exp(score - max); updates max and the sums by lane;
-// returns the factor for what was accumulated so far.
-// The maximum is one of the very numbers it is subtracted from, so no difference is positive and none overflows.
-inline float softmax_row(float* HWY_RESTRICT scores, int64_t begin, int64_t end, float* HWY_RESTRICT max,
-                         float* HWY_RESTRICT sum) {
+// Weights go where they came from.
+struct InPlace {
+  void operator()(float* HWY_RESTRICT scores, int64_t j, Vector weight) const {
+    hn::Store(weight, Floats(), scores + j);
+  }
+};
+
+// Turns scores [begin, end), -inf where a key is not visible, into weights that `put` stores; updates max and the sums by
+// lane; returns the factor for what was accumulated so far.
+//
+// Plain scores are products of q and k, and run.exponent holds the scale: max is then a power of 2, and one multiply-add
+// makes the exponent. The maximum is rounded on another road than the scores it is subtracted from, so an exponent can be
+// above 0 by that rounding; every weight and the sum share it. Adjusted scores are natural: the maximum is one of the very
+// numbers it is subtracted from, and the lowest finite score does not overflow.
+template <bool kPlain, typename Put>
+inline float softmax_row(float exponent, float* HWY_RESTRICT scores, int64_t begin, int64_t end,
+                         float* HWY_RESTRICT max, float* HWY_RESTRICT sum, const Put& put) {
   const Floats d;
-  const Vector log2e = hn::Set(d, 0x1.715476p+0f);
-  Vector highest = hn::Load(d, scores + begin);
-  for (int64_t j = begin + kLanes; j < end; j += kLanes) highest = hn::Max(highest, hn::Load(d, scores + j));
-  const float tile_max = hn::GetLane(hn::MaxOfLanes(d, highest));
+  const Vector scale = hn::Set(d, exponent);
+  const Vector lowest = hn::Set(d, -INFINITY);
+  Vector highest = lowest, highest2 = lowest;
+  int64_t j = begin;
+  for (; j + 2 * kLanes <= end; j += 2 * kLanes) {
+    highest = hn::Max(highest, hn::Load(d, scores + j));
+    highest2 = hn::Max(highest2, hn::Load(d, scores + j + kLanes));
+  }
+  if (j < end) highest = hn::Max(highest, hn::Load(d, scores + j));
+  float tile_max = hn::GetLane(hn::MaxOfLanes(d, hn::Max(highest, highest2)));
+  if (kPlain) tile_max *= exponent;
   const float old_max = *max;
   const float new_max = old_max < tile_max ? tile_max : old_max;
   // Nothing visible so far: any finite number does, since exp(-inf - 0) = 0 and exp(-inf + inf) would be NaN.
-  const Vector base = hn::Set(d, new_max == -INFINITY ? 0.0f : new_max);
-
-  Vector tile_sum = hn::Zero(d);
-  for (int64_t j = begin; j < end; j += kLanes) {
-    const Vector p = exp2_nonpositive(hn::Mul(hn::Sub(hn::Load(d, scores + j), base), log2e));
+  const float finite_max = new_max == -INFINITY ? 0.0f : new_max;
+  const Vector base = hn::Set(d, finite_max);
+  const auto weight = [&](int64_t at) HWY_ATTR {
+    const Vector s = hn::Load(d, scores + at);
+    return exp2_nonpositive(kPlain ? hn::MulSub(s, scale, base) : hn::Mul(hn::Sub(s, base), scale));
+  };
+  Vector tile_sum = hn::Zero(d), tile_sum2 = hn::Zero(d);
+  for (j = begin; j + 2 * kLanes <= end; j += 2 * kLanes) {
+    const Vector p = weight(j);
+    const Vector p2 = weight(j + kLanes);
     tile_sum = hn::Add(tile_sum, p);
-    hn::Store(p, d, scores + j);
+    tile_sum2 = hn::Add(tile_sum2, p2);
+    put(scores, j, p);
+    put(scores, j + kLanes, p2);
   }
+  if (j < end) {
+    const Vector p = weight(j);
+    tile_sum = hn::Add(tile_sum, p);
+    put(scores, j, p);
+  }
+  tile_sum = hn::Add(tile_sum, tile_sum2);
   float factor = 1.0f;
   if (new_max != old_max) {
-    factor = hn::GetLane(exp2_nonpositive(hn::Mul(hn::Sub(hn::Set(d, old_max), base), log2e)));
+    const Vector difference = hn::Set(d, old_max - finite_max);
+    factor = hn::GetLane(exp2_nonpositive(kPlain ? difference : hn::Mul(difference, scale)));
+    *max = new_max;
   }
   hn::Store(hn::MulAdd(hn::Load(d, sum), hn::Set(d, factor), tile_sum), d, sum);
-  *max = new_max;
   return factor;
 }

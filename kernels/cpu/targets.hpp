@@ -1,11 +1,12 @@
-// kernels/cpu/targets.hpp: one block into its rows of out, on the best instruction set of this machine
+// kernels/cpu/targets.hpp: the instruction sets that the kernels were compiled for, as one table
 #pragma once
 
 #include "kernels/cpu/block.hpp"
 
 namespace kernels::cpu {
 
-// Runs block `index` of the run with the scratch memory of `worker`.
-void attend_block(const Run& run, int64_t index, int32_t worker);
+inline constexpr int64_t kRowGroup = 6;     // rows of one register block: 6 x 4 vectors of the 32 of AVX-512
+inline constexpr int64_t kBlockRows = 192;  // a multiple of kRowGroup; amortizes packing a tile of K and V
+inline constexpr int64_t kTileKeys = 128;   // keys of one tile: its K and V stay in L2
 
 }  // namespace kernels::cpu

@@ -1,87 +1,129 @@
 // kernels/cpu/tile.inl: one tile of keys into what it adds to a block's rows (included by targets.cpp, once per target)
 
 // Softmax state, outputs and the interval of keys of every row; returns the interval that some row of the block sees.
-inline KeyRange start_rows(const Block& block, const Scratch& scratch) {
+inline KeyRange start_rows(const Block& block, const Scratch& scratch, bool sinks) {
   const Problem& p = *block.run->problem;
-  const Tensor& sinks = block.run->args->sinks;
+  const Tensor& t = block.run->args->sinks;
   KeyRange seen{INT64_MAX, 0};
   for (int64_t r = 0; r < block.rows; ++r) {
     const KeyRange keys = visible_keys(p, block.query(r), block.sequence.q_length, block.sequence.kv_length);
     scratch.seen[r] = keys;
     if (keys.begin < keys.end) seen = {std::min(seen.begin, keys.begin), std::max(seen.end, keys.end)};
     SoftmaxState state;
-    if (p.sinks) state = start_with_sink(load_float(DType::f32, sinks.data, block.head(r) * sinks.stride[0]));
+    if (sinks) state = start_with_sink(load_float(DType::f32, t.data, block.head(r) * t.stride[0]));
     scratch.max[r] = state.max;
     float* sum = scratch.sum + r * kSumLanes;
     std::fill(sum, sum + kSumLanes, 0.0f);
     sum[0] = state.sum;
   }
   std::fill(scratch.out, scratch.out + block.rows * scratch.v_stride, 0.0f);
-  std::fill(scratch.zeros, scratch.zeros + scratch.q_stride, 0.0f);
-  std::fill(scratch.bias, scratch.bias + kTileKeys, 0.0f);
   return seen;
 }
 
-// The keys of the tile at `first` that some row of the group sees, as positions in the tile; empty if none.
-inline KeyRange group_keys(const Scratch& scratch, int64_t group, int64_t rows, int64_t first, int64_t count) {
-  KeyRange seen{count, 0};
+// A group's keys of a tile, as positions in it (empty: begin >= end), and what the mask leaves of them.
+struct GroupKeys {
+  int64_t begin;
+  int64_t end;
+  Left left;
+};
+
+inline GroupKeys group_keys(const Block& block, const Scratch& scratch, int64_t group, int64_t rows, int64_t first,
+                            int64_t count) {
+  GroupKeys keys{count, 0, Left::all};
   for (int64_t r = group; r < group + rows; ++r) {
     const int64_t begin = std::max(scratch.seen[r].begin - first, int64_t{0});
     const int64_t end = std::min(scratch.seen[r].end - first, count);
-    if (begin < end) seen = {std::min(seen.begin, begin), std::max(seen.end, end)};
+    if (begin < end) keys.begin = std::min(keys.begin, begin), keys.end = std::max(keys.end, end);
   }
-  return seen;
+  if (keys.begin >= keys.end || block.run->problem->mask == Mask::none) return keys;
+  bool any = false, every = true;
+  for (int64_t r = group; r < group + rows && (every || !any); ++r) {
+    const Left left = row_left(*block.run, block.batch, block.head(r), block.query(r), first + keys.begin, first + keys.end);
+    any = any || left != Left::none;
+    every = every && left == Left::all;
+  }
+  keys.left = every ? Left::all : Left::some;
+  if (!any) keys.end = keys.begin;
+  return keys;
 }
 
-// Scores of one row into weights.
-inline void weigh_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first, KeyRange panels) {
-  const Problem& p = *block.run->problem;
-  float* scores = scratch.scores + row * kTileKeys;
-  if (p.mask != Mask::none || p.softcap != 0 || p.alibi) {
-    adjust_row(block, scratch, row, first, panels.begin, panels.end, scores);
-  }
+// Scores of one row, `panels` of the tile at `first`, into weights that `put` stores.
+template <typename Put>
+inline void weigh_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first, Left left,
+                      KeyRange panels, float* scores, const Put& put) {
+  const Run& run = *block.run;
+  if (!run.plain || left != Left::all) adjust_row(block, scratch, row, first, panels.begin, panels.end, scores);
   // What lies outside the row's interval, or does not exist. Interior tiles have none of it.
   const int64_t begin = std::clamp(scratch.seen[row].begin - first, panels.begin, panels.end);
   const int64_t end = std::clamp(scratch.seen[row].end - first, begin, panels.end);
   std::fill(scores + panels.begin, scores + begin, -INFINITY);
   std::fill(scores + end, scores + panels.end, -INFINITY);
+  float* max = scratch.max + row;
+  float* sum = scratch.sum + row * kSumLanes;
   scratch.rescale[row] =
-      softmax_row(scores, panels.begin, panels.end, scratch.max + row, scratch.sum + row * kSumLanes);
+      run.plain ? softmax_row<true>(run.exponent, scores, panels.begin, panels.end, max, sum, put)
+                : softmax_row<false>(run.exponent, scores, panels.begin, panels.end, max, sum, put);
+}
+
+inline KeyRange whole_panels(const GroupKeys& keys, int64_t panel) {
+  return {keys.begin / panel * panel, round_up(keys.end, panel)};
+}
+
+inline void pack_float_tile(const Block& block, const Scratch& scratch, int64_t first, char* to) {
+  const int64_t count = std::min(kTileKeys, block.sequence.kv_length - first);
+  float* keys = reinterpret_cast<float*>(to);
+  pack_keys(block, scratch, first, count, keys);
+  pack_values(block, scratch, first, count, keys + packed_key_elements(*block.run->problem, block.run->cut));
+}
+
+// Groups whose scores stay in the first cache between the two products.
+constexpr int64_t kGroupsAtOnce = 8;
+
+// Groups [begin, end) of the block's rows against a packed tile.
+inline void attend_groups(const Block& block, const Scratch& scratch, int64_t first, int64_t count, const float* keys,
+                          const float* values, int64_t begin, int64_t end) {
+  const int64_t head_dim = block.run->problem->head_dim;
+  const auto rows_of = [&](int64_t group) { return std::min(kRowGroup, block.rows - group * kRowGroup); };
+  GroupKeys seen[kGroupsAtOnce];
+  for (int64_t g = begin; g < end; ++g) {
+    seen[g - begin] = group_keys(block, scratch, g * kRowGroup, rows_of(g), first, count);
+  }
+  for (int64_t panel = 0; panel < count; panel += kPanel) {  // outside: a panel stays in the first cache
+    for (int64_t g = begin; g < end; ++g) {
+      const GroupKeys& k = seen[g - begin];
+      if (k.begin >= k.end || k.end <= panel || k.begin >= panel + kPanel) continue;
+      score_rows(rows_of(g), scratch.q + g * kRowGroup * scratch.q_stride, scratch.q_stride, keys + panel * head_dim,
+                 head_dim, scratch.scores + (g - begin) * kRowGroup * kTileKeys + panel);
+    }
+  }
+  for (int64_t g = begin; g < end; ++g) {
+    const GroupKeys& k = seen[g - begin];
+    if (k.begin >= k.end) continue;
+    for (int64_t r = 0; r < rows_of(g); ++r) {
+      weigh_row(block, scratch, g * kRowGroup + r, first, k.left, whole_panels(k, kPanel),
+                scratch.scores + ((g - begin) * kRowGroup + r) * kTileKeys, InPlace());
+    }
+  }
+  for (int64_t column = 0; column < scratch.v_stride; column += kPanel) {
+    const int64_t vectors = std::min(int64_t{kVectors}, (scratch.v_stride - column) / kLanes);
+    for (int64_t g = begin; g < end; ++g) {
+      const GroupKeys& k = seen[g - begin];
+      if (k.begin >= k.end) continue;
+      const int64_t row = g * kRowGroup;
+      value_columns(vectors, rows_of(g), scratch.scores + (g - begin) * kRowGroup * kTileKeys, values + column,
+                    scratch.v_stride, k.begin, k.end, scratch.rescale + row,
+                    scratch.out + row * scratch.v_stride + column, scratch.v_stride);
+    }
+  }
 }
 
 // REQUIRES: some row of the block sees a key of the tile.
-inline void attend_tile(const Block& block, const Scratch& scratch, int64_t first, int64_t count) {
-  const int64_t head_dim = block.run->problem->head_dim;
-  pack_keys(block, scratch, first, count);
-  KeyRange seen[kBlockRows / kRowGroup];
-  for (int64_t group = 0; group < block.rows; group += kRowGroup) {
-    seen[group / kRowGroup] = group_keys(scratch, group, std::min(kRowGroup, block.rows - group), first, count);
-  }
-
-  for (int64_t panel = 0; panel < count; panel += kPanel) {  // outside: a panel stays in the first cache
-    for (int64_t group = 0; group < block.rows; group += kRowGroup) {
-      const KeyRange keys = seen[group / kRowGroup];
-      if (keys.begin >= keys.end || keys.end <= panel || keys.begin >= panel + kPanel) continue;
-      score_rows(std::min(kRowGroup, block.rows - group), scratch.q + group * scratch.q_stride, scratch.q_stride,
-                 scratch.keys + panel * head_dim, head_dim, scratch.scores + group * kTileKeys + panel);
-    }
-  }
-
-  for (int64_t row = 0; row < block.rows; ++row) {
-    const KeyRange keys = seen[row / kRowGroup];
-    if (keys.begin >= keys.end) continue;
-    weigh_row(block, scratch, row, first, {keys.begin / kPanel * kPanel, round_up(keys.end, kPanel)});
-  }
-
-  pack_values(block, scratch, first, count);
-  for (int64_t column = 0; column < scratch.v_stride; column += kPanel) {
-    const int64_t vectors = std::min(int64_t{kVectors}, (scratch.v_stride - column) / kLanes);
-    for (int64_t group = 0; group < block.rows; group += kRowGroup) {
-      const KeyRange keys = seen[group / kRowGroup];
-      if (keys.begin >= keys.end) continue;
-      value_columns(vectors, std::min(kRowGroup, block.rows - group), scratch.scores + group * kTileKeys,
-                    scratch.values + column, scratch.v_stride, keys.begin, keys.end, scratch.rescale + group,
-                    scratch.out + group * scratch.v_stride + column, scratch.v_stride);
-    }
+inline void attend_tile(const Block& block, const Scratch& scratch, int64_t first) {
+  const int64_t count = std::min(kTileKeys, block.sequence.kv_length - first);
+  const float* keys = reinterpret_cast<const float*>(packed_tile(block, scratch, first, pack_float_tile));
+  const float* values = keys + packed_key_elements(*block.run->problem, block.run->cut);
+  const int64_t groups = ceil_div(block.rows, kRowGroup);
+  for (int64_t g = 0; g < groups; g += kGroupsAtOnce) {
+    attend_groups(block, scratch, first, count, keys, values, g, std::min(g + kGroupsAtOnce, groups));
   }
 }

@@ -11,6 +11,7 @@ namespace attnrt_cpu {
 // What open makes.
 struct Instance {
   kernels::cpu::Workers workers;  // the host's threads
+  const kernels::cpu::Target* target;
 };
 
 // What plan makes: the Problem in the kernel's words.

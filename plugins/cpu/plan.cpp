@@ -21,10 +21,10 @@ attnrt_status plan(void* instance, const attnrt_problem* problem, attnrt_plan_in
   if (status != ATTNRT_OK) return status;
   Plan* made = new (std::nothrow) Plan{translated};
   if (made == nullptr) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "plan: no memory for the plan");
-  const int32_t thread_count = static_cast<const Instance*>(instance)->workers.thread_count;
-  info->workspace_bytes = kernels::cpu::workspace_bytes(translated, thread_count);
+  const Instance& self = *static_cast<const Instance*>(instance);
+  info->workspace_bytes = kernels::cpu::workspace_bytes(translated, *self.target, self.workers.thread_count);
   info->workspace_alignment = kernels::cpu::kWorkspaceAlignment;
-  info->kernel = kernels::cpu::kernel_name();
+  info->kernel = kernels::cpu::kernel_name(*self.target);
   *plan = made;
   return ATTNRT_OK;
 }

@@ -1,4 +1,6 @@
-// plugins/cpu/plugin.cpp: the CPU backend's table, and its instance: the host's threads
+// plugins/cpu/plugin.cpp: the CPU backend's table, and its instance: the host's threads and the instruction set
+#include <cstdio>
+#include <cstring>
 #include <new>
 
 #include "plugins/cpu/backend.hpp"
@@ -6,17 +8,40 @@
 namespace attnrt_cpu {
 namespace {
 
+struct Names {
+  char text[96] = "";
+};
+
+// "avx512 avx2 sse4 ...": those that this machine has.
+Names names_of_targets() {
+  Names names;
+  for (const kernels::cpu::Target* const* target = kernels::cpu::targets(); *target != nullptr; ++target) {
+    const size_t used = std::strlen(names.text);
+    std::snprintf(names.text + used, sizeof names.text - used, used == 0 ? "%s" : " %s",
+                  kernels::cpu::target_name(**target));
+  }
+  return names;
+}
+
 attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_t count, void** instance,
                    attnrt_error* error) {
-  if (count > 0) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "options: found %s, expected none: this backend has no options",
-                       options[0].key);
+  const kernels::cpu::Target* target = kernels::cpu::find_target(nullptr);
+  for (int32_t n = 0; n < count; ++n) {
+    if (std::strcmp(options[n].key, "target") != 0) {
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "options: found %s, expected target", options[n].key);
+    }
+    target = kernels::cpu::find_target(options[n].value);
+    if (target == nullptr) {
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "options.target: found %s, expected one of: %s",
+                         options[n].value, names_of_targets().text);
+    }
   }
   Instance* made = new (std::nothrow) Instance;
   if (made == nullptr) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "open: no memory for the instance");
   if (host != nullptr && ATTNRT_HAS(host, attnrt_host, parallel_for) && host->parallel_for != nullptr) {
     made->workers = {host->self, host->thread_count, host->parallel_for};
   }
+  made->target = target;
   *instance = made;
   return ATTNRT_OK;
 }

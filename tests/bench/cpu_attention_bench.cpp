@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <random>
@@ -74,6 +75,16 @@ void plain_attention(const Shape& s, const float* q, const float* k, const float
   }
 }
 
+// ATTNRT_BENCH_TARGET forces one; the best otherwise.
+const kernels::cpu::Target& target() {
+  static const kernels::cpu::Target* const found = kernels::cpu::find_target(std::getenv("ATTNRT_BENCH_TARGET"));
+  if (found == nullptr) {
+    std::fprintf(stderr, "ATTNRT_BENCH_TARGET: unknown, or not attainable here\n");
+    std::exit(1);
+  }
+  return *found;
+}
+
 void report(benchmark::State& state, const Shape& s) {
   const double flop = 4.0 * static_cast<double>(s.heads_q * s.seq_q * s.seq_kv * s.head_dim) * (s.causal ? 0.5 : 1.0);
   state.counters["FLOP/s"] = benchmark::Counter(flop, benchmark::Counter::kIsIterationInvariantRate);
@@ -119,12 +130,12 @@ void kernel(benchmark::State& state, const Shape& s, kernels::DType dtype) {
   args.k = tensor(k, data.k, dtype, s.heads_kv, s.seq_kv, s.head_dim);
   args.v = tensor(v, data.v, dtype, s.heads_kv, s.seq_kv, s.head_dim);
   args.out = tensor(out, data.out, dtype, s.heads_q, s.seq_q, s.head_dim);
-  const int64_t bytes = kernels::cpu::workspace_bytes(problem, 1);
+  const int64_t bytes = kernels::cpu::workspace_bytes(problem, target(), 1);
   const std::unique_ptr<void, void (*)(void*)> workspace(
       std::aligned_alloc(kernels::cpu::kWorkspaceAlignment, static_cast<size_t>(bytes)), std::free);
   kernels::cpu::Error error;
   for (auto _ : state) {
-    if (kernels::cpu::run(problem, args, {}, workspace.get(), bytes, &error) != kernels::cpu::Status::ok) {
+    if (kernels::cpu::run(problem, args, target(), {}, workspace.get(), bytes, &error) != kernels::cpu::Status::ok) {
       state.SkipWithError(error.message);
     }
     benchmark::ClobberMemory();
@@ -145,7 +156,7 @@ int main(int argc, char** argv) {
     add("kernel_f16", [&s](benchmark::State& state) { kernel(state, s, kernels::DType::f16); });
     add("kernel_bf16", [&s](benchmark::State& state) { kernel(state, s, kernels::DType::bf16); });
   }
-  benchmark::AddCustomContext("target", kernels::cpu::target_name());
+  benchmark::AddCustomContext("target", kernels::cpu::target_name(target()));
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::RunSpecifiedBenchmarks();

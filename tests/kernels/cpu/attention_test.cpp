@@ -131,15 +131,14 @@ TEST_P(ByDType, WindowWiderThanAnything) {
 TEST_P(ByDType, VisibleNanReachesOnlyWhoSeesIt) {
   constexpr int64_t kKey = 150;
   for (const bool in_value : {false, true}) {
-    for (const int64_t target : targets()) {
-      const OnTarget on_target(target);
+    for (const cpu::Target* target : targets()) {
       Recipe r = recipe(GetParam(), 200, 200, 16, 16);
       r.problem.causal = true;
       Case c(r);
       const Tensor& t = in_value ? c.args.v : c.args.k;
       store_float(t.dtype, t.data, kKey * t.stride[1] + 3, NAN);
       cpu::Error error;
-      ASSERT_EQ(run_once(c, 1, &error), cpu::Status::ok) << error.message;
+      ASSERT_EQ(run_once(c, *target, 1, &error), cpu::Status::ok) << error.message;
       c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
         if (in_value && head == 0 && i < kKey) return;  // v of a masked key must be finite: nothing is promised
         const int64_t row = query_row(c.problem, c.args.out, s, b, i, head);
@@ -156,15 +155,14 @@ TEST_P(ByDType, OutIsRoundedToNearestEven) {
   constexpr int64_t kColumns = 67;  // full vectors and a tail on every target
   Recipe r = recipe(GetParam(), 1, 2, 4, kColumns);
   r.batch = 20;
-  for (const int64_t target : targets()) {
-    const OnTarget on_target(target);
+  for (const cpu::Target* target : targets()) {
     Case c(r);
     c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
       const int64_t q = query_row(c.problem, c.args.q, s, b, i, head);
       for (int64_t x = 0; x < 4; ++x) store_float(GetParam(), c.args.q.data, q + x, 0);
     });
     cpu::Error error;
-    ASSERT_EQ(run_once(c, 1, &error), cpu::Status::ok) << error.message;
+    ASSERT_EQ(run_once(c, *target, 1, &error), cpu::Status::ok) << error.message;
     c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
       const int64_t row = query_row(c.problem, c.args.out, s, b, i, head);
       const int64_t v0 = key_row(c.problem, c.args, c.args.v, s, b, 0, head);
@@ -175,7 +173,7 @@ TEST_P(ByDType, OutIsRoundedToNearestEven) {
         float want;
         store_float(GetParam(), &want, 0, mean);
         ASSERT_EQ(load_float(GetParam(), c.args.out.data, row + x), load_float(GetParam(), &want, 0))
-            << cpu::target_name() << " column " << x << " mean " << mean;
+            << cpu::target_name(*target) << " column " << x << " mean " << mean;
       }
     });
   }
@@ -186,8 +184,7 @@ TEST_P(ByDType, OutIsRoundedToNearestEven) {
 // is left for the conversion's own constant, and four roundings for the polynomial, the sum and the division.
 TEST(Weights, AreAsExactAsStated) {
   constexpr int64_t kRows = 2000;
-  for (const int64_t target : targets()) {
-    const OnTarget on_target(target);
+  for (const cpu::Target* target : targets()) {
     Recipe r = recipe(DType::f32, kRows, 2, 1, 1);
     r.problem.heads_q = r.problem.heads_kv = 1;
     r.problem.scale = 1;
@@ -199,12 +196,12 @@ TEST(Weights, AreAsExactAsStated) {
     static_cast<float*>(c.args.v.data)[0] = 0;
     static_cast<float*>(c.args.v.data)[1] = 1;
     cpu::Error error;
-    ASSERT_EQ(run_once(c, 1, &error), cpu::Status::ok) << error.message;
+    ASSERT_EQ(run_once(c, *target, 1, &error), cpu::Status::ok) << error.message;
     for (int64_t i = 0; i < kRows; ++i) {
       const double y = q[i];
       const double want = 1 / (1 + std::exp(y));
       EXPECT_NEAR(static_cast<const float*>(c.args.out.data)[i], want, want * 0x1p-24 * (4 + 2 * 1.4427 * y))
-          << cpu::target_name() << " y " << y;
+          << cpu::target_name(*target) << " y " << y;
     }
   }
 }

@@ -26,7 +26,7 @@ Recipe packed() {
 
 void expect_refused(const Case& c, const char* message) {
   cpu::Error error;
-  EXPECT_EQ(run_once(c, 1, &error), cpu::Status::invalid_argument);
+  EXPECT_EQ(run_once(c, *cpu::find_target(nullptr), 1, &error), cpu::Status::invalid_argument);
   EXPECT_STREQ(error.message, message);
   EXPECT_EQ(c.output_bytes().find_first_not_of('\xFF'), std::string::npos) << "something was written";
 }
@@ -106,7 +106,7 @@ TEST(Run, RefusesAWorkspaceThatIsTooSmall) {
   r.problem.head_dim = r.problem.head_dim_v = 8;
   Case c(r);
   cpu::Error error;
-  EXPECT_EQ(cpu::run(c.problem, c.args, {}, nullptr, 0, &error), cpu::Status::invalid_argument);
+  EXPECT_EQ(cpu::run(c.problem, c.args, *cpu::find_target(nullptr), {}, nullptr, 0, &error), cpu::Status::invalid_argument);
   EXPECT_EQ(std::string(error.message).rfind("workspace: found 0 bytes", 0), 0u) << error.message;
 }
 

@@ -2,7 +2,6 @@
 #include "tests/kernels/support/run.hpp"
 
 #include <gtest/gtest.h>
-#include <hwy/highway.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -33,39 +32,31 @@ cpu::Workers threads(int32_t count) {
   return {reinterpret_cast<void*>(static_cast<intptr_t>(count)), count, run_on_threads};
 }
 
-cpu::Status run_once(const Case& c, int32_t thread_count, cpu::Error* error) {
-  const int64_t bytes = cpu::workspace_bytes(c.problem, thread_count);
+cpu::Status run_once(const Case& c, const cpu::Target& target, int32_t thread_count, cpu::Error* error) {
+  const int64_t bytes = cpu::workspace_bytes(c.problem, target, thread_count);
   const std::unique_ptr<void, void (*)(void*)> workspace(
       std::aligned_alloc(cpu::kWorkspaceAlignment, static_cast<size_t>(bytes)), std::free);
   memset(workspace.get(), 0xFF, static_cast<size_t>(bytes));
-  return cpu::run(c.problem, c.args, threads(thread_count), workspace.get(), bytes, error);
+  return cpu::run(c.problem, c.args, target, threads(thread_count), workspace.get(), bytes, error);
 }
 
-std::vector<int64_t> targets() { return hwy::SupportedAndGeneratedTargets(); }
-
-OnTarget::OnTarget(int64_t target) {
-  hwy::SetSupportedTargetsForTest(target);
-  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-}
-
-OnTarget::~OnTarget() {
-  hwy::SetSupportedTargetsForTest(0);
-  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+std::vector<const cpu::Target*> targets() {
+  std::vector<const cpu::Target*> all;
+  for (const cpu::Target* const* target = cpu::targets(); *target != nullptr; ++target) all.push_back(*target);
+  return all;
 }
 
 void expect_right(const Recipe& recipe) {
   SCOPED_TRACE(describe(recipe));
   Case c(recipe);
   const Expected expected = expected_of(c);
-  for (const int64_t target : targets()) {
-    const OnTarget on_target(target);
-    SCOPED_TRACE(hwy::TargetName(target));
-    ASSERT_STREQ(cpu::target_name(), hwy::TargetName(target));
+  for (const cpu::Target* target : targets()) {
+    SCOPED_TRACE(cpu::target_name(*target));
     std::string bits;
     for (const int32_t thread_count : {1, 2, 3}) {
       c.poison_outputs();
       cpu::Error error;
-      ASSERT_EQ(run_once(c, thread_count, &error), cpu::Status::ok) << error.message;
+      ASSERT_EQ(run_once(c, *target, thread_count, &error), cpu::Status::ok) << error.message;
       EXPECT_TRUE(c.outside_untouched()) << "wrote outside the rows";
       if (thread_count == 1) {
         expect_accurate(c, expected);

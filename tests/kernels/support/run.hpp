@@ -14,17 +14,10 @@ namespace kernels::test {
 cpu::Workers threads(int32_t count);
 
 // Allocates a workspace filled with NaN and runs.
-cpu::Status run_once(const Case& c, int32_t thread_count, cpu::Error* error);
+cpu::Status run_once(const Case& c, const cpu::Target& target, int32_t thread_count, cpu::Error* error);
 
-// Highway targets that this machine has and the kernels were compiled for.
-std::vector<int64_t> targets();
-
-// While alive, kernels run on one target.
-class OnTarget {
- public:
-  explicit OnTarget(int64_t target);
-  ~OnTarget();
-};
+// Those that this machine has and the kernels were compiled for, best first.
+std::vector<const cpu::Target*> targets();
 
 // Runs on every target with 1, 2 and 3 threads; expects the accuracy of tolerance.hpp, the same bits for every thread count,
 // and not a byte written outside the rows of out and lse.
