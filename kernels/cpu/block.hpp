@@ -47,7 +47,6 @@ struct Run;
 struct Target {
   const char* name;
   const char* kernel;
-  bool tiles;  // matrix tiles for f16 and bf16
   bool (*attainable)();
   Cut (*cut)(const Problem& problem);
   void (*pack)(const Run& run, int64_t index, int32_t worker);    // one tile of K and V into the shared workspace

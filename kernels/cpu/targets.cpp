@@ -13,6 +13,7 @@
 #include "kernels/common/half.hpp"
 #include "kernels/common/online_softmax.hpp"
 #include "kernels/cpu/block.hpp"
+#include "kernels/cpu/matrix_tiles.hpp"
 
 // Register blocks are arrays of vectors, which targets with vectors of unknown size do not allow.
 #define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
@@ -58,41 +59,53 @@ constexpr bool kHasF16 = true;
 #include "kernels/cpu/tile.inl"
 #include "kernels/cpu/attend.inl"
 #include "kernels/cpu/decode.inl"
+#include "kernels/cpu/matrix.inl"
 // clang-format on
-
-Cut float_cut(const Problem& problem) {
-  Cut cut{};
-  cut.row_group = kRowGroup;
-  cut.block_rows = kBlockRows;
-  cut.tile_keys = kTileKeys;
-  cut.element = sizeof(float);
-  cut.head_pad = 1;
-  cut.head_v_pad = kPadFloats;
-  cut.score_rows = kGroupsAtOnce * kRowGroup;
-  cut.share = problem.dtype == DType::f32;  // f16 and bf16 would be twice as large as they are given
-  return cut;
-}
 
 bool attainable() { return (hwy::SupportedTargets() & HWY_TARGET) != 0; }
 
+#define KERNELS_CPU_TARGET(name, attainable, cut, pack, attend) \
+  {name, "attend<" name ">", attainable, cut, pack, attend, decode, join}
+
 const Target* target() {
-#define KERNELS_CPU_TARGET(name) {name, "attend<" name ">", false, attainable, float_cut, pack, attend, decode, join}
 #if HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3
-  static constexpr Target kTarget = KERNELS_CPU_TARGET("avx512");
+  static constexpr Target kTarget = KERNELS_CPU_TARGET("avx512", attainable, float_cut, pack, attend);
 #elif HWY_TARGET == HWY_AVX2
-  static constexpr Target kTarget = KERNELS_CPU_TARGET("avx2");
+  static constexpr Target kTarget = KERNELS_CPU_TARGET("avx2", attainable, float_cut, pack, attend);
 #elif HWY_TARGET == HWY_SSE4
-  static constexpr Target kTarget = KERNELS_CPU_TARGET("sse4");
+  static constexpr Target kTarget = KERNELS_CPU_TARGET("sse4", attainable, float_cut, pack, attend);
 #elif HWY_TARGET == HWY_SSSE3
-  static constexpr Target kTarget = KERNELS_CPU_TARGET("ssse3");
+  static constexpr Target kTarget = KERNELS_CPU_TARGET("ssse3", attainable, float_cut, pack, attend);
 #elif HWY_TARGET == HWY_NEON
-  static constexpr Target kTarget = KERNELS_CPU_TARGET("neon");
+  static constexpr Target kTarget = KERNELS_CPU_TARGET("neon", attainable, float_cut, pack, attend);
 #else
-  static constexpr Target kTarget = KERNELS_CPU_TARGET("baseline");
+  static constexpr Target kTarget = KERNELS_CPU_TARGET("baseline", attainable, float_cut, pack, attend);
 #endif
-#undef KERNELS_CPU_TARGET
   return &kTarget;
 }
+
+#if HWY_ARCH_X86 && (HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3)
+bool amx_attainable() { return attainable() && AmxTiles::attainable(); }
+#endif
+
+// The same with matrix tiles for f16 and bf16; null where there are none.
+const Target* matrix_target() {
+#if HWY_ARCH_X86 && (HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3)
+  static constexpr Target kTarget = KERNELS_CPU_TARGET("amx", amx_attainable, matrix_cut, pack_matrix, attend_matrix<AmxTiles>);
+  return &kTarget;
+#else
+  return nullptr;
+#endif
+}
+
+#ifdef KERNELS_CPU_PLAIN_TILES
+// For tests: the same source on any machine, its matrix tiles in plain C++.
+const Target* plain_target() {
+  static constexpr Target kTarget = KERNELS_CPU_TARGET("plain tiles, " HWY_STR(HWY_NAMESPACE), attainable, matrix_cut, pack_matrix, attend_matrix<PlainTiles>);
+  return &kTarget;
+}
+#endif
+#undef KERNELS_CPU_TARGET
 
 }  // namespace kernels::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -103,11 +116,18 @@ namespace kernels::cpu {
 const Target* const* targets() {
   static const auto attainable_targets = [] {
     // Highway's list, best first; null where it compiled nothing for a target.
-    constexpr const Target* (*kCompiled[])() = {HWY_CHOOSE_TARGET_LIST(target), HWY_CHOOSE_FALLBACK(target)};
+    constexpr const Target* (*kCompiled[])() = {
+        HWY_CHOOSE_TARGET_LIST(matrix_target), HWY_CHOOSE_FALLBACK(matrix_target),
+        HWY_CHOOSE_TARGET_LIST(target), HWY_CHOOSE_FALLBACK(target),
+#ifdef KERNELS_CPU_PLAIN_TILES
+        HWY_CHOOSE_TARGET_LIST(plain_target), HWY_CHOOSE_FALLBACK(plain_target),
+#endif
+    };
     std::array<const Target*, std::size(kCompiled) + 1> found{};
     size_t count = 0;
     for (const auto make : kCompiled) {
-      if (make != nullptr && make()->attainable()) found[count++] = make();
+      const Target* target = make == nullptr ? nullptr : make();
+      if (target != nullptr && target->attainable()) found[count++] = target;
     }
     return found;
   }();

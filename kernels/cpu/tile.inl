@@ -76,8 +76,21 @@ inline void pack_float_tile(const Block& block, const Scratch& scratch, int64_t 
   pack_values(block, scratch, first, count, keys + packed_key_elements(*block.run->problem, block.run->cut));
 }
 
-// Groups whose scores stay in the first cache between the two products.
-constexpr int64_t kGroupsAtOnce = 8;
+// Groups whose scores stay in a near cache between the two products.
+constexpr int64_t kGroupsAtOnce = 16;
+
+Cut float_cut(const Problem& problem) {
+  Cut cut{};
+  cut.row_group = kRowGroup;
+  cut.block_rows = kBlockRows;
+  cut.tile_keys = kTileKeys;
+  cut.element = sizeof(float);
+  cut.head_pad = 1;
+  cut.head_v_pad = kPadFloats;
+  cut.score_rows = kGroupsAtOnce * kRowGroup;
+  cut.share = problem.dtype == DType::f32;  // f16 and bf16 would be twice as large as they are given
+  return cut;
+}
 
 // Groups [begin, end) of the block's rows against a packed tile.
 inline void attend_groups(const Block& block, const Scratch& scratch, int64_t first, int64_t count, const float* keys,
@@ -117,13 +130,24 @@ inline void attend_groups(const Block& block, const Scratch& scratch, int64_t fi
   }
 }
 
+// Part `number` of `count` of the packed tile that comes next, on its way into L2.
+inline void prefetch_part(const Run& run, const char* tile, int64_t number, int64_t count) {
+  const int64_t end = run.tile_bytes * (number + 1) / count;
+  for (int64_t at = run.tile_bytes * number / count; at < end; at += 64) __builtin_prefetch(tile + at, 0, 2);
+}
+
 // REQUIRES: some row of the block sees a key of the tile.
-inline void attend_tile(const Block& block, const Scratch& scratch, int64_t first) {
+inline void attend_tile(const Block& block, const Scratch& scratch, int64_t first, bool last) {
+  const Run& run = *block.run;
   const int64_t count = std::min(kTileKeys, block.sequence.kv_length - first);
-  const float* keys = reinterpret_cast<const float*>(packed_tile(block, scratch, first, pack_float_tile));
-  const float* values = keys + packed_key_elements(*block.run->problem, block.run->cut);
+  const char* packed = packed_tile(block, scratch, first, pack_float_tile);
+  const float* keys = reinterpret_cast<const float*>(packed);
+  const float* values = keys + packed_key_elements(*run.problem, run.cut);
   const int64_t groups = ceil_div(block.rows, kRowGroup);
   for (int64_t g = 0; g < groups; g += kGroupsAtOnce) {
+    if (run.shared != nullptr && !last) {
+      prefetch_part(run, packed + run.tile_bytes, g / kGroupsAtOnce, ceil_div(groups, kGroupsAtOnce));
+    }
     attend_groups(block, scratch, first, count, keys, values, g, std::min(g + kGroupsAtOnce, groups));
   }
 }
