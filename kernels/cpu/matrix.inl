@@ -41,6 +41,10 @@ inline void store_upper(Vector v, uint16_t* to) {
 struct ToBf16 {
   uint16_t* to;
   void operator()(float*, int64_t j, Vector weight) const { store_upper(nearest_bf16(weight), to + j); }
+  void operator()(float*, int64_t j, Vector weight, Vector next) const {
+    store_upper(nearest_bf16(weight), to + j);
+    store_upper(nearest_bf16(next), to + j + kLanes);
+  }
 };
 
 // Weights as the sum of two bf16.
@@ -51,6 +55,10 @@ struct ToTwoBf16 {
     const Vector rounded = nearest_bf16(weight);
     store_upper(rounded, high + j);
     store_upper(hn::Sub(weight, rounded), low + j);
+  }
+  void operator()(float* scores, int64_t j, Vector weight, Vector next) const {
+    (*this)(scores, j, weight);
+    (*this)(scores, j + kLanes, next);
   }
 };
 
@@ -179,8 +187,8 @@ inline Operands operands_of(const Block& block, const Scratch& scratch, int64_t 
   return {{scratch.split, scratch.split + all}, {scratch.split + keys, scratch.split + all + keys}};
 }
 
-// One group of rows against one tile of keys.
-template <class Tiles>
+// One group of rows against one tile of keys. Bf16 stores rounded weights.
+template <class Tiles, class Bf16>
 inline void attend_matrix_group(const Block& block, const Scratch& scratch, int64_t first, const Operands& operands,
                                 int64_t row, const GroupKeys& keys) {
   const Run& run = *block.run;
@@ -209,7 +217,7 @@ inline void attend_matrix_group(const Block& block, const Scratch& scratch, int6
     if (two) {
       weigh_row(block, scratch, row + r, first, keys.left, panels, scores, ToTwoBf16{weights, weights + part});
     } else {
-      weigh_row(block, scratch, row + r, first, keys.left, panels, scores, ToBf16{weights});
+      weigh_row(block, scratch, row + r, first, keys.left, panels, scores, Bf16{weights});
     }
     rescaled = rescaled || scratch.rescale[row + r] != 1.0f;
   }
@@ -239,7 +247,7 @@ inline void attend_matrix_group(const Block& block, const Scratch& scratch, int6
   }
 }
 
-template <class Tiles>
+template <class Tiles, class Bf16>
 void attend_matrix(const Run& run, int64_t index, int32_t worker) {
   if (run.problem->dtype == DType::f32) return attend(run, index, worker);
   const Block block = block_at(run, index);
@@ -265,7 +273,7 @@ void attend_matrix(const Run& run, int64_t index, int32_t worker) {
       const int64_t row = g * kMatrixRows;
       const GroupKeys keys =
           group_keys(block, scratch, row, std::min(kMatrixRows, block.rows - row), first, count);
-      if (keys.begin < keys.end) attend_matrix_group<Tiles>(block, scratch, first, operands, row, keys);
+      if (keys.begin < keys.end) attend_matrix_group<Tiles, Bf16>(block, scratch, first, operands, row, keys);
     }
   }
   Tiles::stop();

@@ -2,14 +2,17 @@
 // (included by targets.cpp, once per target)
 
 // 2^y for y <= 0, or above it by a rounding. Relative error below 1.5e-7 (a polynomial of degree 6 on [-0.5, 0.5], itself
-// within 1e-8); exactly 1 at 0; below 2^-126 exactly 0, so that no slow subnormal arises; NaN stays NaN.
+// within 1e-8); exactly 1 at 0; exactly 0 below 2^-127; NaN stays NaN.
 inline Vector exp2_nonpositive(Vector y) {
   const Floats d;
   const hn::Rebind<int32_t, Floats> d32;
-  // Adding this leaves round(y) + 127, the exponent field of 2^round(y), in the low bits.
+  // Of a maximum that does not return its second operand where one is NaN, the comparison with itself repairs it.
+  const Vector lowest = hn::Set(d, -127.0f);
+  const Vector clamped = kMaxKeepsNan ? hn::Max(lowest, y) : hn::IfThenElse(hn::Eq(y, y), hn::Max(lowest, y), y);
+  // Adding this leaves round(y) + 127, the exponent field of 2^round(y), in the low bits: 0 for all of 2^-127 and below.
   const Vector magic = hn::Set(d, 0x1.8p23f + 127.0f);
-  const Vector shifted = hn::Add(y, magic);
-  const Vector f = hn::Sub(y, hn::Sub(shifted, magic));
+  const Vector shifted = hn::Add(clamped, magic);
+  const Vector f = hn::Sub(clamped, hn::Sub(shifted, magic));
   Vector p = hn::Set(d, 0x1.44138ap-13f);
   p = hn::MulAdd(p, f, hn::Set(d, 0x1.5f0890p-10f));
   p = hn::MulAdd(p, f, hn::Set(d, 0x1.3b2a54p-7f));
@@ -17,15 +20,17 @@ inline Vector exp2_nonpositive(Vector y) {
   p = hn::MulAdd(p, f, hn::Set(d, 0x1.ebfbe0p-3f));
   p = hn::MulAdd(p, f, hn::Set(d, 0x1.62e430p-1f));
   p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
-  const Vector power = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(d32, shifted)));
-  // Where y is below the range (or -inf) p and power are meaningless, and the comparison throws them away; it is false for NaN.
-  return hn::IfThenZeroElse(hn::Lt(y, hn::Set(d, -126.0f)), hn::Mul(p, power));
+  return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(d32, shifted))));
 }
 
-// Weights go where they came from.
+// Weights go where they came from. Two vectors at a time, or the last one alone.
 struct InPlace {
   void operator()(float* HWY_RESTRICT scores, int64_t j, Vector weight) const {
     hn::Store(weight, Floats(), scores + j);
+  }
+  void operator()(float* HWY_RESTRICT scores, int64_t j, Vector weight, Vector next) const {
+    hn::Store(weight, Floats(), scores + j);
+    hn::Store(next, Floats(), scores + j + kLanes);
   }
 };
 
@@ -66,8 +71,7 @@ inline float softmax_row(float exponent, float* HWY_RESTRICT scores, int64_t beg
     const Vector p2 = weight(j + kLanes);
     tile_sum = hn::Add(tile_sum, p);
     tile_sum2 = hn::Add(tile_sum2, p2);
-    put(scores, j, p);
-    put(scores, j + kLanes, p2);
+    put(scores, j, p, p2);
   }
   if (j < end) {
     const Vector p = weight(j);

@@ -55,13 +55,13 @@ def view(tensor):
 
 
 class Runtime:
-    def __init__(self, library, plugins):
+    def __init__(self, library, plugins, thread_count=0, policy_text=None):
         self.lib = c.CDLL(library)
         self.lib.attnrt_plan_kernel.restype = c.c_char_p
         self.lib.attnrt_plan_backend.restype = c.c_char_p
         self.handle = PTR()
-        self.check(self.lib.attnrt_runtime_open, c.byref(Options(c.sizeof(Options), 0, None, None, plugins.encode())),
-                   c.byref(self.handle))
+        self.check(self.lib.attnrt_runtime_open, c.byref(Options(
+            c.sizeof(Options), thread_count, None, policy_text.encode() if policy_text else None, plugins.encode())), c.byref(self.handle))
 
     def check(self, call, *args):
         error = Error(c.sizeof(Error))
