@@ -87,7 +87,7 @@ struct Scratch {
   float* out;         // [block_rows][v_stride], not yet divided by the sum
   char* packed;       // one tile of K and V
   uint16_t* q16;      // [parts][block_rows][q_stride]: q of matrix tiles
-  uint16_t* weights;  // [parts][row_group][tile_keys]
+  uint16_t* low;      // [row_group][2 * tile_keys]: the low parts of weights
   uint16_t* split;    // a packed tile of f16, as [2][elements of the tile]
   float* rows;        // [4][q_stride]: rows of K or V on their way into a tile
   float* zeros;       // [q_stride]: stands in for keys that do not exist
@@ -132,7 +132,7 @@ inline Scratch carve(const Problem& problem, const Cut& cut, int64_t block_rows,
   s.out = floats(rows * s.v_stride);
   s.packed = take(packed_elements(problem, cut) * cut.element);
   s.q16 = halves(cut.parts * block_rows * s.q_stride);
-  s.weights = halves(cut.parts * cut.row_group * cut.tile_keys);
+  s.low = halves(cut.parts == 2 ? 2 * cut.row_group * cut.tile_keys : 0);
   s.split = halves(cut.parts == 2 ? 2 * packed_elements(problem, cut) : 0);
   s.rows = floats(4 * std::max(s.q_stride, s.v_stride));
   s.zeros = floats(std::max(s.q_stride, s.v_stride));

@@ -37,7 +37,7 @@ inline void store_upper(Vector v, uint16_t* to) {
   hn::StoreU(hn::TruncateTo(d16, hn::ShiftRight<16>(hn::BitCast(d32, v))), d16, to);
 }
 
-// Weights as bf16, [row][tile_keys].
+// Weights as bf16.
 struct ToBf16 {
   uint16_t* to;
   void operator()(float*, int64_t j, Vector weight) const { store_upper(nearest_bf16(weight), to + j); }
@@ -209,13 +209,15 @@ inline void attend_matrix_group(const Block& block, const Scratch& scratch, int6
     Tiles::template multiply<true, false>(terms, count, score_shape, scratch.scores + j);
   }
 
-  const int64_t part = kMatrixRows * kMatrixTileKeys;
+  // A row's weights take the first half of its scores' place, each where scores have been read: all stay in the first cache.
+  constexpr int64_t kWeightStride = 2 * kMatrixTileKeys;
   bool rescaled = false;
   for (int64_t r = 0; r < rows; ++r) {
     float* scores = scratch.scores + r * kMatrixTileKeys;
-    uint16_t* weights = scratch.weights + r * kMatrixTileKeys;
+    uint16_t* weights = reinterpret_cast<uint16_t*>(scores);
     if (two) {
-      weigh_row(block, scratch, row + r, first, keys.left, panels, scores, ToTwoBf16{weights, weights + part});
+      uint16_t* low = scratch.low + r * kWeightStride;
+      weigh_row(block, scratch, row + r, first, keys.left, panels, scores, ToTwoBf16{weights, low});
     } else {
       weigh_row(block, scratch, row + r, first, keys.left, panels, scores, Bf16{weights});
     }
@@ -232,12 +234,13 @@ inline void attend_matrix_group(const Block& block, const Scratch& scratch, int6
     }
   }
   const int64_t panel = kMatrixTileKeys * kTileColumns;
-  const TileShape value_shape{kMatrixTileKeys, (panels.end - panels.begin) / kTileDepth, panel, scratch.v_stride};
-  const uint16_t* weights = scratch.weights + panels.begin;
+  const TileShape value_shape{kWeightStride, (panels.end - panels.begin) / kTileDepth, panel, scratch.v_stride};
+  const uint16_t* weights = reinterpret_cast<const uint16_t*>(scratch.scores) + panels.begin;
+  const uint16_t* low = two ? scratch.low + panels.begin : nullptr;
   for (int64_t column = 0; column < scratch.v_stride; column += 2 * kTileColumns) {
     const int64_t at = column * kMatrixTileKeys + panels.begin * kTileColumns;
     const Term terms[3] = {{weights, operands.values[0] + at},
-                           {weights + (two ? part : 0), operands.values[0] + at},
+                           {low, operands.values[0] + at},
                            {weights, two ? operands.values[1] + at : nullptr}};
     if (column + kTileColumns < scratch.v_stride) {
       Tiles::template multiply<true, true>(terms, two ? 3 : 1, value_shape, out + column);
@@ -256,8 +259,7 @@ void attend_matrix(const Run& run, int64_t index, int32_t worker) {
   start_scratch(run, scratch);
   pack_matrix_queries(block, scratch);
   const KeyRange seen = start_rows(block, scratch, run.problem->sinks);
-  // Rows that fill up the last group weigh nothing, and what they add up is not read.
-  std::fill(scratch.weights, scratch.weights + run.cut.parts * kMatrixRows * kMatrixTileKeys, uint16_t{0});
+  // Rows that fill up the last group have any weights; what they add up is not read.
   std::fill(scratch.out + block.rows * scratch.v_stride,
             scratch.out + round_up(block.rows, kMatrixRows) * scratch.v_stride, 0.0f);
   Tiles::start();

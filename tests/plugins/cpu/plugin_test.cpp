@@ -155,6 +155,41 @@ TEST_F(CpuPlugin, NamesAnOptionThatItDoesNotKnow) {
   EXPECT_NE(std::string(error_.message).find("found tile"), std::string::npos) << error_.message;
 }
 
+// Two instances side by side, each with its own instruction set.
+TEST_F(CpuPlugin, EachTargetCanBeForced) {
+  for (const kernels::cpu::Target* target : kernels::test::targets()) {
+    const std::string name = kernels::cpu::target_name(*target);
+    if (name.find(' ') != std::string::npos) continue;  // exists for tests only
+    const attnrt_option options[] = {{"target", name.c_str()}};
+    void* forced = nullptr;
+    ASSERT_EQ(table().open(&host_, options, 1, &forced, &error_), ATTNRT_OK) << error_.message;
+    for (uint32_t seed = 0; seed < 20; ++seed) {
+      const Recipe recipe = kernels::test::random_recipe(seed);
+      SCOPED_TRACE(name + " " + kernels::test::describe(recipe));
+      Case c(recipe);
+      kernels::cpu::Error error;
+      ASSERT_EQ(kernels::test::run_once(c, *target, 2, &error), kernels::cpu::Status::ok) << error.message;
+      const std::string want = c.output_bytes();
+      std::swap(instance_, forced);
+      c.poison_outputs();
+      ASSERT_EQ(attend(c), ATTNRT_OK) << error_.message;
+      EXPECT_TRUE(c.output_bytes() == want);
+      EXPECT_EQ(kernel_, "attend<" + name + ">");
+      std::swap(instance_, forced);
+    }
+    table().close(forced);
+  }
+}
+
+TEST_F(CpuPlugin, RefusesATargetThatIsNotHere) {
+  const attnrt_option options[] = {{"target", "avx1024"}};
+  void* other = nullptr;
+  EXPECT_EQ(table().open(&host_, options, 1, &other, &error_), ATTNRT_INVALID_ARGUMENT);
+  const std::string message = error_.message;
+  EXPECT_EQ(message.rfind("options.target: found avx1024, expected one of: ", 0), 0u) << message;
+  EXPECT_NE(message.find(kernels::cpu::target_name(*kernels::cpu::find_target(nullptr))), std::string::npos) << message;
+}
+
 TEST_F(CpuPlugin, RefusesBadIndices) {
   Recipe recipe;
   recipe.problem.kv_lengths = true;
