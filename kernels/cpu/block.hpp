@@ -21,7 +21,7 @@ namespace kernels::cpu {
 inline constexpr int64_t kDecodeRows = 16;        // so few rows read K and V where they lie
 inline constexpr int64_t kDecodeTileKeys = 128;   // V of so many keys waits in L2 for their weights
 inline constexpr int64_t kLeastChunkKeys = 256;   // of a decode step: enough work to be worth a task
-inline constexpr int64_t kChunks = 128;           // of a whole decode step, about: some for each of many threads
+inline constexpr int64_t kChunks = 256;           // of a whole decode step, about: some for each of many threads
 inline constexpr int64_t kPadFloats = 16;         // rows are padded to the widest vector
 inline constexpr int64_t kSumLanes = kPadFloats;  // a row's sum is kept by lane until the end
 inline constexpr int64_t kMostShared = int64_t{256} << 20;  // bytes of packed K and V that a run keeps
@@ -31,15 +31,15 @@ constexpr int64_t ceil_div(int64_t n, int64_t divisor) { return (n + divisor - 1
 
 // How one way of multiplying cuts a problem, and what it keeps of it.
 struct Cut {
-  int64_t row_group;     // rows of one register block or of one pair of matrix tiles
-  int64_t block_rows;    // the most rows of a block; a multiple of row_group
-  int64_t tile_keys;     // keys of one tile
-  int64_t element;       // bytes of an element of packed K and V
-  int64_t head_pad;      // head_dim is padded to a multiple of this
-  int64_t head_v_pad;    // head_dim_v, too
-  int64_t score_rows;    // rows whose scores are kept: of a whole block, or of one group
-  bool share;            // K and V are packed once for all blocks
-  int64_t parts;         // 16-bit numbers that a number is split into; 0: operands are floats
+  int64_t row_group;   // rows of one register block or of one pair of matrix tiles
+  int64_t block_rows;  // the most rows of a block; a multiple of row_group
+  int64_t tile_keys;   // keys of one tile
+  int64_t element;     // bytes of an element of packed K and V
+  int64_t head_pad;    // head_dim is padded to a multiple of this
+  int64_t head_v_pad;  // head_dim_v, too
+  int64_t score_rows;  // rows whose scores are kept: of a whole block, or of one group
+  bool share;          // K and V are packed once for all blocks
+  int64_t parts;       // 16-bit numbers that a number is split into; 0: operands are floats
 };
 
 // One instruction set, and the functions compiled for it.
@@ -52,7 +52,7 @@ struct Target {
   void (*pack)(const Run& run, int64_t index, int32_t worker);    // one tile of K and V into the shared workspace
   void (*attend)(const Run& run, int64_t index, int32_t worker);  // one block of rows
   void (*decode)(const Run& run, int64_t index, int32_t worker);  // one chunk of keys of a decode step
-  void (*join)(const Run& run, int64_t index, int32_t worker);    // the chunks of one sequence and KV head into its rows
+  void (*join)(const Run& run, int64_t index, int32_t worker);  // the chunks of one sequence and KV head into its rows
 };
 
 // What is the same for every block of a run.
@@ -61,12 +61,12 @@ struct Run {
   const Args* args;
   const Target* target;
   Cut cut;
-  bool plain;       // scores need no adjusting but for keys that are hidden
-  float scale;      // |scale|: a negative one turns q's sign
-  float exponent;   // what a difference of scores is multiplied by, to be a power of 2
-  bool negative;    // scale is
-  int64_t group;    // query heads of one KV head
-  int64_t pairs;    // of a sequence and a KV head
+  bool plain;      // scores need no adjusting but for keys that are hidden
+  float scale;     // |scale|: a negative one turns q's sign
+  float exponent;  // what a difference of scores is multiplied by, to be a power of 2
+  bool negative;   // scale is
+  int64_t group;   // query heads of one KV head
+  int64_t pairs;   // of a sequence and a KV head
   int64_t block_rows;
   int64_t blocks_per_pair;  // of the longest sequence
   int64_t tiles_per_pair;   // likewise
@@ -82,20 +82,20 @@ struct Run {
 
 // One worker's arrays, each aligned to a cache line.
 struct Scratch {
-  float* q;           // [block_rows][q_stride]
-  float* scores;      // [score_rows][tile_keys]
-  float* out;         // [block_rows][v_stride], not yet divided by the sum
-  char* packed;       // one tile of K and V
-  uint16_t* q16;      // [parts][block_rows][q_stride]: q of matrix tiles
-  uint16_t* low;      // [row_group][2 * tile_keys]: the low parts of weights
-  uint16_t* split;    // a packed tile of f16, as [2][elements of the tile]
-  float* rows;        // [4][q_stride]: rows of K or V on their way into a tile
-  float* zeros;       // [q_stride]: stands in for keys that do not exist
-  float* bias;        // [tile_keys + kPadFloats]: a row of the mask in float, padded
-  float* max;         // [block_rows]
-  float* sum;         // [block_rows][kSumLanes]
-  float* rescale;     // [block_rows]: what a tile does to out
-  KeyRange* seen;     // [block_rows]
+  float* q;         // [block_rows][q_stride]
+  float* scores;    // [score_rows][tile_keys]
+  float* out;       // [block_rows][v_stride], not yet divided by the sum
+  char* packed;     // one tile of K and V
+  uint16_t* q16;    // [parts][block_rows][q_stride]: q of matrix tiles
+  uint16_t* low;    // [row_group][2 * tile_keys]: the low parts of weights
+  uint16_t* split;  // a packed tile of f16, as [2][elements of the tile]
+  float* rows;      // [4][q_stride]: rows of K or V on their way into a tile
+  float* zeros;     // [q_stride]: stands in for keys that do not exist
+  float* bias;      // [tile_keys + kPadFloats]: a row of the mask in float, padded
+  float* max;       // [block_rows]
+  float* sum;       // [block_rows][kSumLanes]
+  float* rescale;   // [block_rows]: what a tile does to out
+  KeyRange* seen;   // [block_rows]
   int64_t q_stride;
   int64_t v_stride;
   int64_t bytes;  // of all of these

@@ -42,7 +42,7 @@ inline void store_sums(const Vector sum[4], float* to) {
 }
 #else
 template <class D>
-inline hn::Vec<hn::FixedTag<float, 4>> add_blocks(D d, hn::Vec<D> v) {
+inline hn::Vec<hn::FixedTag<float, 4> > add_blocks(D d, hn::Vec<D> v) {
   if constexpr (hn::MaxLanes(D()) == 4) {
     return v;
   } else {
@@ -58,8 +58,8 @@ inline void store_sums(const Vector sum[4], float* to) {
   const Vector ce = hn::Add(hn::InterleaveLower(d, sum[2], sum[3]), hn::InterleaveUpper(d, sum[2], sum[3]));
   const auto ab2 = hn::BitCast(wide, ab);
   const auto ce2 = hn::BitCast(wide, ce);
-  const Vector all = hn::Add(hn::BitCast(d, hn::InterleaveLower(wide, ab2, ce2)),
-                             hn::BitCast(d, hn::InterleaveUpper(wide, ab2, ce2)));
+  const Vector all =
+      hn::Add(hn::BitCast(d, hn::InterleaveLower(wide, ab2, ce2)), hn::BitCast(d, hn::InterleaveUpper(wide, ab2, ce2)));
   hn::StoreU(add_blocks(d, all), hn::FixedTag<float, 4>(), to);
 }
 #endif
@@ -218,7 +218,8 @@ inline void store_parts(const Block& block, const Scratch& scratch, int64_t chun
     float* part = part_of(*block.run, block.pair, chunk, r);
     part[0] = scratch.max[r];
     part[1] = hn::GetLane(hn::SumOfLanes(d, hn::Load(d, scratch.sum + r * kSumLanes)));
-    memcpy(part + kPadFloats, scratch.out + r * scratch.v_stride, static_cast<size_t>(part_floats(*block.run->problem) - kPadFloats) * sizeof(float));
+    memcpy(part + kPadFloats, scratch.out + r * scratch.v_stride,
+           static_cast<size_t>(part_floats(*block.run->problem) - kPadFloats) * sizeof(float));
   }
 }
 

@@ -173,8 +173,7 @@ struct Operands {
 
 inline Operands operands_of(const Block& block, const Scratch& scratch, int64_t first) {
   const Run& run = *block.run;
-  const uint16_t* packed =
-      reinterpret_cast<const uint16_t*>(packed_tile(block, scratch, first, pack_matrix_tile));
+  const uint16_t* packed = reinterpret_cast<const uint16_t*>(packed_tile(block, scratch, first, pack_matrix_tile));
   const int64_t keys = packed_key_elements(*run.problem, run.cut);
   if (run.cut.parts == 1) return {{packed, nullptr}, {packed + keys, nullptr}};
   const int64_t all = packed_elements(*run.problem, run.cut);
@@ -269,12 +268,12 @@ void attend_matrix(const Run& run, int64_t index, int32_t worker) {
     const int64_t groups = ceil_div(block.rows, kMatrixRows);
     for (int64_t g = 0; g < groups; ++g) {
       if (run.shared != nullptr && first + kMatrixTileKeys < seen.end) {
-        prefetch_part(run, run.shared + (block.pair * run.tiles_per_pair + first / kMatrixTileKeys + 1) * run.tile_bytes,
-                      g, groups);
+        prefetch_part(run,
+                      run.shared + (block.pair * run.tiles_per_pair + first / kMatrixTileKeys + 1) * run.tile_bytes, g,
+                      groups);
       }
       const int64_t row = g * kMatrixRows;
-      const GroupKeys keys =
-          group_keys(block, scratch, row, std::min(kMatrixRows, block.rows - row), first, count);
+      const GroupKeys keys = group_keys(block, scratch, row, std::min(kMatrixRows, block.rows - row), first, count);
       if (keys.begin < keys.end) attend_matrix_group<Tiles, Bf16>(block, scratch, first, operands, row, keys);
     }
   }

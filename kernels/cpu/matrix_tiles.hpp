@@ -18,9 +18,9 @@ namespace kernels::cpu {
 
 inline constexpr int64_t kTileRows = 16;
 inline constexpr int64_t kTileColumns = 16;
-inline constexpr int64_t kTileDepth = 32;                              // rows of b in one tile
-inline constexpr int64_t kTileElements = kTileDepth * kTileColumns;    // of b
-inline constexpr int64_t kTilePairRows = 2 * kTileRows;                // rows of a and of the sums
+inline constexpr int64_t kTileDepth = 32;                            // rows of b in one tile
+inline constexpr int64_t kTileElements = kTileDepth * kTileColumns;  // of b
+inline constexpr int64_t kTilePairRows = 2 * kTileRows;              // rows of a and of the sums
 inline constexpr int kMostTerms = 4;
 
 // Operands whose products are added up.
@@ -45,18 +45,28 @@ struct PlainTiles {
 
   template <bool kWide, bool kAdd>
   static void multiply(const Term* terms, int count, const TileShape& shape, float* sums) {
+    constexpr int64_t kColumns = (kWide ? 2 : 1) * kTileColumns;
+    float sum[kTilePairRows][kColumns];
     for (int64_t r = 0; r < kTilePairRows; ++r) {
-      for (int64_t c = 0; c < (kWide ? 2 : 1) * kTileColumns; ++c) {
-        float sum = kAdd ? sums[r * shape.c_stride + c] : 0.0f;
-        const int64_t column = c / kTileColumns * shape.b_stride + c % kTileColumns * 2;
-        for (int n = 0; n < count; ++n) {
-          for (int64_t x = 0; x < shape.steps * kTileDepth; ++x) {
-            const uint16_t b = terms[n].b[column + x / 2 * 2 * kTileColumns + x % 2];
-            sum += bf16_to_f32(terms[n].a[r * shape.a_stride + x]) * bf16_to_f32(b);
-          }
+      for (int64_t c = 0; c < kColumns; ++c) sum[r][c] = kAdd ? sums[r * shape.c_stride + c] : 0.0f;
+    }
+    for (int n = 0; n < count; ++n) {
+      for (int64_t x = 0; x < shape.steps * kTileDepth; x += 2) {
+        float b[2][kColumns];
+        for (int64_t c = 0; c < kColumns; ++c) {
+          const uint16_t* pair =
+              terms[n].b + c / kTileColumns * shape.b_stride + x * kTileColumns + c % kTileColumns * 2;
+          b[0][c] = bf16_to_f32(pair[0]), b[1][c] = bf16_to_f32(pair[1]);
         }
-        sums[r * shape.c_stride + c] = sum;
+        for (int64_t r = 0; r < kTilePairRows; ++r) {
+          const uint16_t* a = terms[n].a + r * shape.a_stride + x;
+          const float even = bf16_to_f32(a[0]), odd = bf16_to_f32(a[1]);
+          for (int64_t c = 0; c < kColumns; ++c) sum[r][c] += even * b[0][c] + odd * b[1][c];
+        }
       }
+    }
+    for (int64_t r = 0; r < kTilePairRows; ++r) {
+      for (int64_t c = 0; c < kColumns; ++c) sums[r * shape.c_stride + c] = sum[r][c];
     }
   }
 };

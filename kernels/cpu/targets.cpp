@@ -72,7 +72,7 @@ constexpr bool kMaxKeepsNan = true;
 bool attainable() { return (hwy::SupportedTargets() & HWY_TARGET) != 0; }
 
 #define KERNELS_CPU_TARGET(name, attainable, cut, pack, attend) \
-  {name, "attend<" name ">", attainable, cut, pack, attend, decode, join}
+  { name, "attend<" name ">", attainable, cut, pack, attend, decode, join }
 
 const Target* target() {
 #if HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3
@@ -121,15 +121,23 @@ const Target* matrix_target() {
 #endif
 }
 
+// For tests: the same source on any machine, its matrix tiles in plain C++; for the targets that one machine or another has
+// as its best, and null for the rest.
 #ifdef KERNELS_CPU_PLAIN_TILES
-// For tests: the same source on any machine, its matrix tiles in plain C++.
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
 void attend_plain(const Run& run, int64_t index, int32_t worker) {
   attend_matrix<PlainTiles, ToBf16>(run, index, worker);
 }
+#endif
 
 const Target* plain_target() {
-  static constexpr Target kTarget = KERNELS_CPU_TARGET("plain tiles, " HWY_STR(HWY_NAMESPACE), attainable, matrix_cut, pack_matrix, attend_plain);
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
+  static constexpr Target kTarget =
+      KERNELS_CPU_TARGET("plain tiles, " HWY_STR(HWY_NAMESPACE), attainable, matrix_cut, pack_matrix, attend_plain);
   return &kTarget;
+#else
+  return nullptr;
+#endif
 }
 #endif
 #undef KERNELS_CPU_TARGET
@@ -145,9 +153,9 @@ const Target* const* targets() {
     // Highway's list, best first; null where it compiled nothing for a target.
     constexpr const Target* (*kCompiled[])() = {
         HWY_CHOOSE_TARGET_LIST(matrix_target), HWY_CHOOSE_FALLBACK(matrix_target),
-        HWY_CHOOSE_TARGET_LIST(target), HWY_CHOOSE_FALLBACK(target),
+        HWY_CHOOSE_TARGET_LIST(target),        HWY_CHOOSE_FALLBACK(target),
 #ifdef KERNELS_CPU_PLAIN_TILES
-        HWY_CHOOSE_TARGET_LIST(plain_target), HWY_CHOOSE_FALLBACK(plain_target),
+        HWY_CHOOSE_TARGET_LIST(plain_target),  HWY_CHOOSE_FALLBACK(plain_target),
 #endif
     };
     std::array<const Target*, std::size(kCompiled) + 1> found{};

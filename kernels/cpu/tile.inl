@@ -38,7 +38,8 @@ inline GroupKeys group_keys(const Block& block, const Scratch& scratch, int64_t 
   if (keys.begin >= keys.end || block.run->problem->mask == Mask::none) return keys;
   bool any = false, every = true;
   for (int64_t r = group; r < group + rows && (every || !any); ++r) {
-    const Left left = row_left(*block.run, block.batch, block.head(r), block.query(r), first + keys.begin, first + keys.end);
+    const Left left =
+        row_left(*block.run, block.batch, block.head(r), block.query(r), first + keys.begin, first + keys.end);
     any = any || left != Left::none;
     every = every && left == Left::all;
   }
@@ -60,9 +61,8 @@ inline void weigh_row(const Block& block, const Scratch& scratch, int64_t row, i
   std::fill(scores + end, scores + panels.end, -INFINITY);
   float* max = scratch.max + row;
   float* sum = scratch.sum + row * kSumLanes;
-  scratch.rescale[row] =
-      run.plain ? softmax_row<true>(run.exponent, scores, panels.begin, panels.end, max, sum, put)
-                : softmax_row<false>(run.exponent, scores, panels.begin, panels.end, max, sum, put);
+  scratch.rescale[row] = run.plain ? softmax_row<true>(run.exponent, scores, panels.begin, panels.end, max, sum, put)
+                                   : softmax_row<false>(run.exponent, scores, panels.begin, panels.end, max, sum, put);
 }
 
 inline KeyRange whole_panels(const GroupKeys& keys, int64_t panel) {

@@ -9,7 +9,8 @@ attnrt_status run(void* instance, void* plan, const attnrt_problem*, const attnr
   if (const attnrt_status status = attnrt_plugins::translate(*args, &to, error); status != ATTNRT_OK) return status;
   kernels::cpu::Error reason;
   const Instance& self = *static_cast<const Instance*>(instance);
-  if (kernels::cpu::run(static_cast<const Plan*>(plan)->problem, to, *self.target, self.workers, args->workspace, args->workspace_bytes, &reason) == kernels::cpu::Status::ok) {
+  if (kernels::cpu::run(static_cast<const Plan*>(plan)->problem, to, *self.target, self.workers, args->workspace,
+                        args->workspace_bytes, &reason) == kernels::cpu::Status::ok) {
     return ATTNRT_OK;
   }
   return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "%s", reason.message);

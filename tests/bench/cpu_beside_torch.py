@@ -69,23 +69,26 @@ def right(q, k, v, out, dtype, causal, window, mask):
     return error <= bar and not torch.isnan(out).any()
 
 
+def warm(call, seconds):
+    """Calls for that long; gives the seconds of one call."""
+    start, count = time.perf_counter(), 0
+    while count == 0 or time.perf_counter() - start < seconds:
+        call()
+        count += 1
+    return (time.perf_counter() - start) / count
+
+
 def measure(calls, rounds):
     """Medians and quartiles in milliseconds, timed in turn."""
-    once = []
-    for call in calls:
-        call()
-        start = time.perf_counter()
-        call()
-        once.append(max(1, min(100, int(0.008 / max(1e-6, time.perf_counter() - start)))))
     times = [[] for _ in calls]
     for _ in range(rounds):
         for n, call in enumerate(calls):
-            time.sleep(0.05)  # OpenMP's threads spin for some 15 ms after their last work
-            call()
+            time.sleep(0.03)  # OpenMP's threads spin for some 15 ms after their last work
+            once = max(1, min(100, int(0.01 / warm(call, 0.01))))
             start = time.perf_counter()
-            for _ in range(once[n]):
+            for _ in range(once):
                 call()
-            times[n].append((time.perf_counter() - start) * 1e3 / once[n])
+            times[n].append((time.perf_counter() - start) * 1e3 / once)
     return [statistics.quantiles(t, n=4) for t in times]
 
 

@@ -106,7 +106,8 @@ TEST(Run, RefusesAWorkspaceThatIsTooSmall) {
   r.problem.head_dim = r.problem.head_dim_v = 8;
   Case c(r);
   cpu::Error error;
-  EXPECT_EQ(cpu::run(c.problem, c.args, *cpu::find_target(nullptr), {}, nullptr, 0, &error), cpu::Status::invalid_argument);
+  EXPECT_EQ(cpu::run(c.problem, c.args, *cpu::find_target(nullptr), {}, nullptr, 0, &error),
+            cpu::Status::invalid_argument);
   EXPECT_EQ(std::string(error.message).rfind("workspace: found 0 bytes", 0), 0u) << error.message;
 }
 

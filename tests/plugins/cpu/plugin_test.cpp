@@ -130,7 +130,8 @@ TEST_F(CpuPlugin, ServesWhatTheKernelServes) {
     SCOPED_TRACE(kernels::test::describe(recipe));
     Case c(recipe);
     kernels::cpu::Error error;
-    ASSERT_EQ(kernels::test::run_once(c, *kernels::cpu::find_target(nullptr), 2, &error), kernels::cpu::Status::ok) << error.message;
+    ASSERT_EQ(kernels::test::run_once(c, *kernels::cpu::find_target(nullptr), 2, &error), kernels::cpu::Status::ok)
+        << error.message;
     const std::string want = c.output_bytes();
     c.poison_outputs();
     ASSERT_EQ(attend(c), ATTNRT_OK) << error_.message;
