@@ -24,7 +24,7 @@ inline constexpr int64_t kLeastChunkKeys = 256;   // of a decode step: enough wo
 inline constexpr int64_t kChunks = 256;           // of a whole decode step, about: some for each of many threads
 inline constexpr int64_t kPadFloats = 16;         // rows are padded to the widest vector
 inline constexpr int64_t kSumLanes = kPadFloats;  // a row's sum is kept by lane until the end
-inline constexpr int64_t kMostShared = int64_t{256} << 20;  // bytes of packed K and V that a run keeps
+inline constexpr int64_t kMostShared = int64_t{64} << 20;  // bytes of packed K and V that a plan keeps
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 constexpr int64_t ceil_div(int64_t n, int64_t divisor) { return (n + divisor - 1) / divisor; }

@@ -42,7 +42,7 @@ inline void store_sums(const Vector sum[4], float* to) {
 }
 #else
 template <class D>
-inline hn::Vec<hn::FixedTag<float, 4> > add_blocks(D d, hn::Vec<D> v) {
+inline hn::Vec<hn::FixedTag<float, 4> > add_blocks([[maybe_unused]] D d, hn::Vec<D> v) {
   if constexpr (hn::MaxLanes(D()) == 4) {
     return v;
   } else {
