@@ -2,8 +2,6 @@
 //
 // Highway compiles this file once for each target: foreach_target.h includes it again and again with another
 // HWY_NAMESPACE. All macros of that ritual stay in this file; the .inl files hold plain code and are included here only.
-#include "kernels/cpu/targets.hpp"
-
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -40,6 +38,10 @@ constexpr int kVectors = 4;
 constexpr int kVectors = 2;
 #endif
 constexpr int64_t kPanel = kVectors * kLanes;
+
+constexpr int64_t kRowGroup = 6;     // rows of one register block: 6 x 4 vectors of the 32 of AVX-512
+constexpr int64_t kBlockRows = 384;  // a multiple of kRowGroup; amortizes reading a tile of K and V
+constexpr int64_t kTileKeys = 256;   // keys of one tile: its K and V stay in L2
 static_assert(kTileKeys % kPanel == 0 && kPadFloats % kLanes == 0 && kPanel % 4 == 0);
 
 // Highway's conversion of f16 without the F16C instructions knows neither rounding nor infinity.
