@@ -42,9 +42,11 @@ int64_t chunk_keys(int64_t pairs, int64_t longest) {
 
 // Chunks never outnumber kChunks plus one for each pair of a sequence and a KV head.
 int64_t parts_bytes(const Problem& p) {
-  const int64_t pairs = p.batch * p.heads_kv;
-  const int64_t chunks = std::min(kChunks + pairs, pairs * (p.seq_kv / kLeastChunkKeys + 1));
-  return chunks * rows_within(p, kDecodeRows) * part_floats(p) * static_cast<int64_t>(sizeof(float));
+  constexpr int64_t kMost = int64_t{1} << 60;  // more than any memory; the allocation says so
+  const int64_t pairs = multiply_within(p.batch, p.heads_kv, kMost);
+  const int64_t chunks = std::min(kChunks + pairs, multiply_within(pairs, p.seq_kv / kLeastChunkKeys + 1, kMost));
+  const int64_t bytes = rows_within(p, kDecodeRows) * part_floats(p) * static_cast<int64_t>(sizeof(float));
+  return multiply_within(chunks, bytes, kMost);
 }
 
 // Large blocks read K and V less often, small ones keep every thread busy.

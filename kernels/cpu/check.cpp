@@ -206,6 +206,11 @@ Status check_problem(const Problem& p, Error* error) {
     if (bound.found >= bound.least) continue;
     return fail(error, "%s: found %jd, expected at least %jd", bound.name, bound.found, bound.least);
   }
+  constexpr int64_t kMostHeadDim = int64_t{1} << 24;  // a worker's memory is counted in multiples of it
+  for (const int64_t head_dim : {p.head_dim, p.head_dim_v}) {
+    if (head_dim > kMostHeadDim)
+      return fail(error, "head_dim: found %jd, expected at most %jd", head_dim, kMostHeadDim);
+  }
   if (p.heads_q % p.heads_kv != 0) {
     return fail(error, "heads_q: found %jd, expected a multiple of heads_kv %jd", p.heads_q, p.heads_kv);
   }

@@ -91,6 +91,8 @@ TEST(CheckProblem, SaysWhatIsWrong) {
     EXPECT_STREQ(error.message, message);
   };
   refused([](Problem& p) { p.head_dim = 0; }, "head_dim: found 0, expected at least 1");
+  refused([](Problem& p) { p.head_dim_v = int64_t{1} << 53; },
+          "head_dim: found 9007199254740992, expected at most 16777216");
   refused([](Problem& p) { p.heads_q = 3, p.heads_kv = 2; }, "heads_q: found 3, expected a multiple of heads_kv 2");
   refused([](Problem& p) { p.dtype = DType::i32; }, "dtype: found i32, expected f32, f16 or bf16");
   refused([](Problem& p) { p.window_left = -2; }, "window_left: found -2, expected at least -1");
@@ -109,6 +111,14 @@ TEST(Run, RefusesAWorkspaceThatIsTooSmall) {
   EXPECT_EQ(cpu::run(c.problem, c.args, *cpu::find_target(nullptr), {}, nullptr, 0, &error),
             cpu::Status::invalid_argument);
   EXPECT_EQ(std::string(error.message).rfind("workspace: found 0 bytes", 0), 0u) << error.message;
+}
+
+// Bounds that no memory holds ask for more than there is, and not for less than nothing.
+TEST(Run, WorkspacesOfHugeProblemsDoNotOverflow) {
+  Problem p;
+  p.batch = p.heads_q = p.heads_kv = p.seq_q = p.seq_kv = int64_t{1} << 62;
+  p.head_dim = p.head_dim_v = int64_t{1} << 24;
+  EXPECT_GE(cpu::workspace_bytes(p, *cpu::find_target(nullptr), 1024), int64_t{1} << 60);
 }
 
 }  // namespace
