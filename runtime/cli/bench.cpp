@@ -144,6 +144,7 @@ void add_bench(CLI::App& app, Common& common) {
       "3.\n"
       "Exit code 1: no backend supports a problem.\n\n"
       "  attnrt bench --seq 512,2048 --head-dim 64,128 --dtype f32,bf16 --causal both --html bench.html");
+  add_runtime_options(*command, common);
   command->callback([&common, options] {
     common.command = "bench";
     common.exit = run_bench(common, *options);

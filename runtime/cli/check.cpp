@@ -64,6 +64,10 @@ std::vector<Finding> check_policy(const std::string& file, const std::string& te
 }
 
 int check(const Common& common, const std::vector<std::string>& files) {
+  if (common.policy || common.plugins) {
+    return complain(common, exit_usage,
+                    "it takes neither --policy nor --plugins: it looks at the files alone, each as an argument");
+  }
   std::vector<Finding> findings;
   std::string text;
   int exit = exit_ok;
@@ -98,6 +102,7 @@ void add_check(CLI::App& app, Common& common) {
   const auto files = std::make_shared<std::vector<std::string>>();
   command->add_option("policy", *files, "Policy files")->required()->type_name("FILE");
   command->footer("Exit code 1: a file has errors. Warnings alone are fine.");
+  add_json_option(*command, common);
   command->callback([&common, files] {
     common.command = "check";
     common.exit = check(common, *files);

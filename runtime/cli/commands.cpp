@@ -6,14 +6,45 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "trace.hpp"
 
 namespace attnrt::cli {
 
+namespace {
+
+bool names_a_directory(const std::string& path) {
+  std::istringstream directories(path);
+  std::error_code error;
+  for (std::string directory; std::getline(directories, directory, ':');) {
+    if (std::filesystem::is_directory(directory, error)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+void add_runtime_options(CLI::App& command, Common& common) {
+  command.add_option("--policy", common.policy, "A policy file (default: $ATTNRT_POLICY, else the built-in policy)")
+      ->type_name("FILE");
+  command
+      .add_option("--plugins", common.plugins,
+                  "Where plugins are, instead of the policy's and the environment's directories")
+      ->type_name("DIR[:DIR...]");
+  add_json_option(command, common);
+}
+
+void add_json_option(CLI::App& command, Common& common) {
+  command.add_flag("--json", common.json, "JSON of schema attnrt/1 (SCHEMA.md) instead of text");
+}
+
 core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common, int32_t threads) {
+  if (common.plugins && !names_a_directory(*common.plugins))
+    return core::fail(ATTNRT_INVALID_ARGUMENT, "--plugins {}: there is no such directory", *common.plugins);
   core::RuntimeOptions options;
   options.policy_path = common.policy;
   options.plugin_path = common.plugins;
@@ -36,6 +67,8 @@ void print_json(const nlohmann::json& document) {
   // Names and reasons come from plugins: bytes that are not UTF-8 must not make the document unreadable.
   print(document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n');
 }
+
+void warn(const std::string& message) { fmt::print(stderr, "attnrt: warning: {}\n", one_line(message)); }
 
 int complain(const Common& common, ExitCode code, const std::string& message) {
   const std::string line = one_line(message);

@@ -21,7 +21,7 @@ enum ExitCode : int {
   exit_failed = 3,  // a backend failed or was wrong, memory ran out, the output could not be written
 };
 
-// The options that every command takes, before or after its name; and what a command leaves behind.
+// Options of several commands, before or after a command's name; and what a command leaves behind.
 struct Common {
   std::optional<std::string> policy;   // --policy FILE
   std::optional<std::string> plugins;  // --plugins DIR[:DIR...]
@@ -45,6 +45,10 @@ void add_policy(CLI::App& app, Common& common);
 void add_verify(CLI::App& app, Common& common);
 void add_bench(CLI::App& app, Common& common);
 
+// The options of common that the command takes, for its --help: those of what opens a runtime, and --json.
+void add_runtime_options(CLI::App& command, Common& common);
+void add_json_option(CLI::App& command, Common& common);
+
 // The runtime that --policy, --plugins and the environment ask for. Its warnings go to stderr, one line each.
 // threads 0: the policy's.
 core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common, int32_t threads = 0);
@@ -57,6 +61,7 @@ void print(const std::string& text);
 void print_json(const nlohmann::json& document);
 
 // "attnrt run: message" on stderr as exactly one line; with --json also a document of kind "error" on stdout. Returns code.
+void warn(const std::string& message);  // "attnrt: warning: message" on stderr, as the runtime's own
 int complain(const Common& common, ExitCode code, const std::string& message);
 int complain(const Common& common, const core::Error& error);  // the exit code that its status means
 ExitCode exit_code(attnrt_status status);

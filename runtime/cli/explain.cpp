@@ -16,11 +16,25 @@ struct Options {
   std::string backend;
 };
 
+// Of the dimensions, those that no word names: they are 1.
+std::string assumed(const std::vector<std::string>& words) {
+  std::string text;
+  const std::string given = fmt::format(" {}", fmt::join(words, " "));
+  for (const char* name : {"batch", "heads_q", "heads_kv", "seq_q", "seq_kv", "head_dim"}) {
+    if (given.find(fmt::format(" {}=", name)) == std::string::npos) text += fmt::format(" {}=1", name);
+  }
+  return text;
+}
+
 int explain(const Common& common, const Options& options) {
   core::Problem words = core::default_problem();
   std::string arch;
   const auto parsed = core::parse_problem(fmt::format("{}", fmt::join(options.words, " ")), words, arch);
   if (!parsed) return complain(common, parsed.error());
+  if (!arch.empty() && words.device_type == ATTNRT_DEVICE_CPU) {
+    return complain(common, exit_usage,
+                    fmt::format("arch: found {} for device=cpu, which has none; add device=rocm or device=cuda", arch));
+  }
   const auto problem = core::check_problem(&words);
   if (!problem) return complain(common, problem.error());
   const auto runtime = open_runtime(common);
@@ -30,6 +44,8 @@ int explain(const Common& common, const Options& options) {
   if (common.json) {
     print_json(core::decision_json(decision));
   } else {
+    const std::string dimensions = assumed(options.words);
+    if (!dimensions.empty()) print(fmt::format("assumed  {}\n", dimensions));
     print(core::decision_text(decision));
   }
   return exit_code(decision.status);
@@ -51,7 +67,10 @@ void add_explain(CLI::App& app, Common& common) {
       "Words: device arch dtype batch heads_q heads_kv seq_q seq_kv head_dim head_dim_v scale mask mask_dtype causal "
       "align\n"
       "window_left window_right softcap alibi sinks kv_lengths varlen page_size lse alignment_bytes deterministic.\n"
+      "A dimension that is left out is 1 (head_dim_v: head_dim), and the text says so. arch needs device=rocm or "
+      "cuda.\n"
       "A device or arch that is not here is judged by the manifests alone. Exit code 1: nothing supports the problem.");
+  add_runtime_options(*command, common);
   command->callback([&common, options] {
     common.command = "explain";
     common.exit = explain(common, *options);

@@ -116,6 +116,13 @@ Result<void> check_shapes(const Inputs& inputs) {
 
 // Flags win over the metadata, which no longer counts where a flag speaks.
 Result<void> read_attributes(const Attributes& flags, const std::string& path, Inputs& inputs) {
+  for (const auto& [key, value] : inputs.metadata) {
+    const bool known = std::find(attribute_words.begin(), attribute_words.end(), key) != attribute_words.end();
+    const std::string_view near = known ? "" : core::nearest(key, attribute_words);
+    if (near.empty()) continue;
+    inputs.warnings.push_back(
+        fmt::format("{}: __metadata__ {}: unknown word, ignored; did you mean {}?", path, core::shown(key), near));
+  }
   std::string arch;
   for (const std::string_view name : attribute_words) {
     const core::Word* word = core::find_word(name);
@@ -169,6 +176,13 @@ Result<void> check_expected(const Inputs& inputs, const std::string& name, const
   return {};
 }
 
+// Heads that do not divide, where the dimension before them does: as other libraries lay tensors out.
+bool looks_transposed(const Inputs& inputs) {
+  const auto &q = inputs.tensors.at("q").shape(), &k = inputs.tensors.at("k").shape();
+  if (q.size() != 4 || k.size() != 4 || inputs.tensors.count("page_table") != 0) return false;
+  return q[2] % k[2] != 0 && k[1] > 0 && q[1] % k[1] == 0;
+}
+
 // Everything that can be wrong with the tensors is found here, before anything is planned.
 Result<void> pose_problem(Inputs& inputs) {
   for (const NamedTensor& known : known_tensors) {
@@ -179,7 +193,12 @@ Result<void> pose_problem(Inputs& inputs) {
   if (const auto status = core::infer_problem(inputs.args, &inputs.problem, &error); status != ATTNRT_OK)
     return fail(status, "{}", without(error.message, "run: "));
   const auto problem = core::check_problem(&inputs.problem);
-  if (!problem) return fail(problem.error().code, "{}", without(problem.error().message, "problem: "));
+  if (!problem) {
+    return fail(problem.error().code, "{}{}", without(problem.error().message, "problem: "),
+                looks_transposed(inputs)
+                    ? "; the shapes fit [batch, heads, seq, head_dim], expected [batch, seq, heads, head_dim]"
+                    : "");
+  }
   inputs.problem = *problem;
   core::Extents extents;
   attnrt_args args = inputs.args;

@@ -22,6 +22,7 @@ struct Inputs {
   Tensor out;
   std::optional<Tensor> lse;  // if it is wanted
   Metadata metadata;
+  std::vector<std::string> warnings;  // a key of the metadata that looks like a misspelt word
   core::Problem problem{};
   attnrt_args args{};  // points into the tensors above
 };

@@ -65,12 +65,7 @@ int run_command_line(int argc, char** argv, cli::Common& common) {
   app.fallthrough();  // inherited by the commands: their users may put the options below anywhere
   app.footer(footer);
   app.get_formatter()->column_width(34);
-  app.add_option("--policy", common.policy, "A policy file (default: $ATTNRT_POLICY, else the built-in policy)")
-      ->type_name("FILE");
-  app.add_option("--plugins", common.plugins,
-                 "Where plugins are, instead of the policy's and the environment's directories")
-      ->type_name("DIR[:DIR...]");
-  app.add_flag("--json", common.json, "JSON of schema attnrt/1 (runtime/cli/SCHEMA.md) instead of text");
+  cli::add_runtime_options(app, common);
 
   cli::add_list(app, common);
   cli::add_explain(app, common);

@@ -23,6 +23,7 @@ int policy(const Common& common) {
 
 void add_policy(CLI::App& app, Common& common) {
   CLI::App* command = app.add_subcommand("policy", "Show the effective policy, and where each value comes from");
+  add_runtime_options(*command, common);
   command->callback([&common] {
     common.command = "policy";
     common.exit = policy(common);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "commands.hpp"
@@ -84,7 +85,7 @@ void print_text(const Options& options, const Inputs& inputs, const Report& repo
   row("backend", fmt::format("{} {} on {}", report.plan->backend_name(), report.plan->version(),
                              core::device_text(report.plan->device())));
   row("because", reason(report));
-  if (!report.decision->fallback.empty()) row("instead", report.decision->fallback);
+  if (!report.decision->fallback.empty()) row("fallback", "passed over: " + report.decision->fallback);
   row("kernel", report.plan->kernel());
   const auto& times = report.microseconds;
   row("time", times.size() == 1 ? time_text(times[0])
@@ -160,9 +161,16 @@ int run(const Common& common, const Options& options) {
   if (options.output) {
     const auto writable = check_output(*options.output);
     if (!writable) return complain(common, writable.error());
+    std::error_code error;  // of one that does not exist yet, which then is another
+    if (std::filesystem::equivalent(options.input, *options.output, error)) {
+      return complain(common, exit_usage,
+                      fmt::format("--output {} is the file of --input {}, which it would replace; give another name",
+                                  *options.output, options.input));
+    }
   }
   const auto inputs = read_inputs(options.input, attributes_of(options));
   if (!inputs) return complain(common, inputs.error());
+  for (const std::string& warning : inputs->warnings) warn(warning);
   const auto runtime = open_runtime(common);
   if (!runtime) return complain(common, runtime.error());
 
@@ -242,7 +250,10 @@ void add_run(CLI::App& app, Common& common) {
       "other\n"
       "tensors), expected and expected_lse (F64: the error against them is shown). Its __metadata__ may give scale, "
       "causal,\n"
-      "align, window_left, window_right, softcap, lse and deterministic; flags win. Dtypes: F32 F16 BF16, BOOL, I32.");
+      "align, window_left, window_right, softcap, lse and deterministic; flags win. Dtypes: F32 F16 BF16, BOOL, I32.\n"
+      "It makes one plan and times it: a backend whose plan fails passes the problem on to the next one, but a run that fails\n"
+      "is an error (a one-shot call, attnrt_attention, would go on to the next one there, too).");
+  add_runtime_options(*command, common);
   command->callback([&common, options] {
     common.command = "run";
     common.exit = run(common, *options);

@@ -37,7 +37,18 @@ int64_t count(const std::vector<RuleResult>& results, State state) {
 
 std::string to_text(const std::string& path, const std::vector<RuleResult>& results, const Settings& settings) {
   std::string text = one_line(path) + "\n";
-  for (const RuleResult& result : results) {
+  for (auto next = results.begin(); next != results.end();) {
+    // Rules that one cause skips are one line.
+    const auto last = std::find_if_not(next, results.end(), [next](const RuleResult& other) {
+      return other.outcome.state == State::skipped && other.outcome.detail == next->outcome.detail;
+    });
+    if (last - next > 2) {
+      text += fmt::format("  {} to {}: {}, {}\n", next->rule->id, (last - 1)->rule->id,
+                          verify::state_name(State::skipped), one_line(next->outcome.detail));
+      next = last;
+      continue;
+    }
+    const RuleResult& result = *next++;
     const State state = result.outcome.state;
     const std::string detail = one_line(result.outcome.detail);
     text += fmt::format("  {:<7} {:<8} {}\n", result.rule->id, verify::state_name(state),
@@ -86,8 +97,14 @@ std::vector<RuleResult> check_one(const std::string& path, const Settings& setti
 core::Result<std::vector<std::string>> paths_of(const Common& common, const Request& request) {
   if (!request.plugin.empty()) {
     std::error_code error;
-    if (std::filesystem::is_regular_file(request.plugin, error)) return std::vector{request.plugin};
-    return core::fail(ATTNRT_INVALID_ARGUMENT, "--plugin {}: there is no such file", request.plugin);
+    const auto refuse = [&](const char* why) {
+      return core::fail(ATTNRT_INVALID_ARGUMENT, "--plugin {}: {}", request.plugin, why);
+    };
+    if (!std::filesystem::exists(request.plugin, error)) return refuse("there is no such file");
+    if (!std::filesystem::is_regular_file(request.plugin, error))
+      return refuse("it is no file; --plugins takes directories");
+    if (!request.plugin.ends_with(".so")) return refuse("its name does not end in .so, as a plugin's does");
+    return std::vector{request.plugin};
   }
   const auto runtime = open_runtime(common);
   if (!runtime) return tl::unexpected(runtime.error());
@@ -151,6 +168,7 @@ void add_verify(CLI::App& app, Common& common) {
       ->check(CLI::Range(0.1, 1e6))
       ->capture_default_str();
   command->add_flag("--in-process", settings.in_process, "No child process: for a debugger");
+  add_runtime_options(*command, common);
   command->callback([&common, request] {
     common.command = "verify";
     common.exit = run_verify(common, *request);

@@ -58,6 +58,11 @@ bool right(double found, double exact, double tolerance) {
 
 std::string where(const Row& row) { return fmt::format("sequence {}, query {}, head {}", row.b, row.i, row.h); }
 
+// What is not finite is expected as it is.
+std::string within(double exact, double tolerance) {
+  return std::isfinite(exact) ? fmt::format(" within {:.2g}", tolerance) : "";
+}
+
 double lse_value(const Tensors& tensors, const Case& drawn, const std::vector<std::byte>& image, const Row& row) {
   const attnrt_tensor& t = tensors[lse].view;
   int64_t at = row.b * t.stride[0] + row.h * t.stride[1] + row.i * t.stride[2];
@@ -124,15 +129,15 @@ std::vector<Finding> judge(const Case& drawn, const Tensors& tensors, const Expe
       const double tolerance = row.empty ? 0 : expectation.tolerance(row);
       if (right(found, exact, tolerance)) continue;
       add(rule_of_value(drawn, row, std::isfinite(found) && std::isfinite(exact) && found != poison),
-          fmt::format("out at {}, {} is {:.8g}, expected {:.8g} within {:.2g}", where(row), x, found, exact,
-                      tolerance));
+          fmt::format("out at {}, {} is {:.8g}, expected {:.8g}{}", where(row), x, found, exact,
+                      within(exact, tolerance)));
     }
     if (!drawn.problem.lse) continue;
     const double exact = expectation.exact_lse[static_cast<size_t>(row.lse_at)];
     const double found = lse_value(tensors, drawn, ran.lse, row);
     if (!right(found, exact, row.lse_tolerance)) {
-      add(row.empty ? "ACC-4" : "ACC-3", fmt::format("lse at {} is {:.8g}, expected {:.8g} within {:.2g}", where(row),
-                                                     found, exact, row.lse_tolerance));
+      add(row.empty ? "ACC-4" : "ACC-3", fmt::format("lse at {} is {:.8g}, expected {:.8g}{}", where(row), found, exact,
+                                                     within(exact, row.lse_tolerance)));
     }
   }
   return findings;
@@ -218,7 +223,7 @@ Outcome Trials::outcome(std::string_view rule) const {
   if (found != findings.end()) {
     Outcome outcome = found->second;
     const int64_t count = counts.find(rule)->second;
-    if (count > 1) outcome.detail += fmt::format("; {} of {} cases", count, ran);
+    if (count > 1) outcome.detail += fmt::format("; {} of {} cases", count, drawn - refused);
     return outcome;
   }
   if (ran == 0) return skipped("no case ran");

@@ -14,7 +14,7 @@
 #   [INSTALL])          into <libdir>/attnrt/plugins, where libattnrt looks by default
 #
 # One source of truth: name, version, abi, devices and archs may stand in the manifest or in the call. What the manifest leaves out
-# is written into the embedded copy; what stands in both must agree, or configuring fails. The sources get
+# is written at the end of the embedded copy, so that lines count as in your file; what stands in both must agree, or configuring fails. The sources get
 # ATTNRT_PLUGIN_NAME and ATTNRT_PLUGIN_VERSION as string literals for the first fields of attnrt_plugin.
 #
 # What the function arranges, and why:
@@ -128,8 +128,11 @@ function(attnrt_complete_manifest out_file out_version target manifest name vers
   if(NOT version)
     message(FATAL_ERROR "attnrt_add_plugin: ${manifest}: no version, neither there nor in the call")
   endif()
+  if(NOT version MATCHES "^[0-9]+[.][0-9]+[.][0-9]+([-+].*)?$")
+    message(FATAL_ERROR "attnrt_add_plugin: ${name}: version is ${version}, expected a semantic version such as 1.0.0")
+  endif()
   set(complete ${CMAKE_CURRENT_BINARY_DIR}/${target}_manifest.yaml)
-  file(CONFIGURE OUTPUT ${complete} @ONLY CONTENT "@written@@text@")
+  file(CONFIGURE OUTPUT ${complete} @ONLY CONTENT "@text@\n@written@")
   set(${out_file} ${complete} PARENT_SCOPE)
   set(${out_version} "${version}" PARENT_SCOPE)
 endfunction()

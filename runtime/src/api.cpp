@@ -51,13 +51,13 @@ attnrt_status guarded(attnrt_error* error, Function&& call) {
 // A caller's struct of any legal size over ours, which holds the defaults: fields within struct_size and known here are
 // taken. What a newer caller says past them must be zero.
 template <class Struct>
-attnrt_status read_struct(const char* name, const Struct& given, size_t least, Struct* ours, attnrt_error* error) {
+attnrt_status read_struct(const char* name, const char* init, const Struct& given, size_t least, Struct* ours,
+                          attnrt_error* error) {
   constexpr size_t longest = 4096;
   const auto size = static_cast<size_t>(std::max(given.struct_size, 0));
   if (size < least || size > longest) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
-                       "%s: struct_size is %d, expected %zu to %zu; start from its INIT", name, given.struct_size,
-                       least, longest);
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "%s: struct_size is %d, expected %zu to %zu; start from %s",
+                       name, given.struct_size, least, longest, init);
   }
   size_t known = std::min(size, sizeof given);
   known -= known % (std::is_same_v<Struct, attnrt_problem> ? sizeof(int32_t) : sizeof(void*));  // no half field
@@ -83,7 +83,7 @@ attnrt_status read_struct(const char* name, const Struct& given, size_t least, S
 // A problem whose dimensions need not be set yet; for the rest, as check_problem reads it.
 attnrt_status read_problem(const attnrt_problem& given, Problem* problem, attnrt_error* error) {
   *problem = default_problem();
-  return read_struct("problem", given, offsetof(attnrt_problem, scale), problem, error);
+  return read_struct("problem", "ATTNRT_PROBLEM_INIT", given, offsetof(attnrt_problem, scale), problem, error);
 }
 
 // Back into the caller's struct, which may be shorter than what there is to say.
@@ -93,7 +93,8 @@ attnrt_status write_problem(const Problem& problem, attnrt_problem* out, attnrt_
   copy.struct_size = out->struct_size;
   if (size < sizeof copy) {
     Problem whole = default_problem();
-    if (const auto status = read_struct("problem", copy, 0, &whole, error); status != ATTNRT_OK) return status;
+    if (const auto status = read_struct("problem", "ATTNRT_PROBLEM_INIT", copy, 0, &whole, error); status != ATTNRT_OK)
+      return status;
     if (std::memcmp(&whole, &problem, sizeof whole) != 0) {
       return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "problem: its %zu bytes cannot hold all of: %s", size,
                          describe(problem).c_str());
@@ -106,7 +107,8 @@ attnrt_status write_problem(const Problem& problem, attnrt_problem* out, attnrt_
 attnrt_status read_call(const attnrt_call* given, Call* call, attnrt_error* error) {
   if (given == nullptr) return ATTNRT_OK;
   attnrt_call known = ATTNRT_CALL_INIT;
-  const attnrt_status status = read_struct("call", *given, offsetof(attnrt_call, backend), &known, error);
+  const attnrt_status status =
+      read_struct("call", "ATTNRT_CALL_INIT", *given, offsetof(attnrt_call, backend), &known, error);
   if (status == ATTNRT_OK && known.backend != nullptr) call->backend = known.backend;
   return status;
 }
@@ -157,7 +159,8 @@ attnrt_status attnrt_runtime_open(const attnrt_runtime_options* options, attnrt_
     attnrt_runtime_options known = ATTNRT_RUNTIME_OPTIONS_INIT;
     if (options != nullptr) {
       constexpr size_t least = offsetof(attnrt_runtime_options, policy_path);
-      if (const auto status = read_struct("options", *options, least, &known, error); status != ATTNRT_OK)
+      if (const auto status = read_struct("options", "ATTNRT_RUNTIME_OPTIONS_INIT", *options, least, &known, error);
+          status != ATTNRT_OK)
         return status;
     }
     auto opened = Runtime::open(options_of(known));

@@ -183,18 +183,24 @@ void read_rules(const Item& item, Config& config, Errors& errors) {
   config.rules = {std::move(rules), list.place()};
 }
 
+// "." of a bare name; "" of no file.
+std::filesystem::path folder_of(const std::string& file) {
+  const std::filesystem::path folder = std::filesystem::path(file).parent_path();
+  return folder.empty() && !file.empty() ? "." : folder;
+}
+
 Result<std::string> read_directory(const Item& item, const std::filesystem::path& folder) {
   const auto text = yaml::word(item.node, item.what);
   if (!text) return text;
   const std::filesystem::path directory = *text;
   if (directory.is_relative() && folder.empty()) {
     return yaml::wrong(item.node, item.what,
-                       "an absolute path: this policy has no folder that it could be relative to");
+                       "an absolute path: a policy that is no file has no folder that it could be relative to");
   }
   return (folder / directory).lexically_normal().string();
 }
 
-void read_plugins(const Item& plugins, const std::string& file, Config& config, Errors& errors) {
+void read_plugins(const Item& plugins, const std::filesystem::path& folder, Config& config, Errors& errors) {
   const Node& map = plugins.node;
   yaml::only_keys(map, {"directories", "load"}, "plugins", errors);
   if (const auto load = item(map, "load", "plugins"))
@@ -205,7 +211,6 @@ void read_plugins(const Item& plugins, const std::string& file, Config& config, 
     errors.push_back(yaml::wrong(list->node, list->what, "a list of directories").value());
     return;
   }
-  const std::filesystem::path folder = std::filesystem::path(file).parent_path();
   std::vector<std::string> directories;
   for (const Node& node : list->node.items) {
     auto directory = read_directory({node, list->what}, folder);
@@ -226,7 +231,8 @@ void read_default(const Item& item, Config& config, Errors& errors) {
 }
 
 // One policy over what config holds already. What has no error is taken even where something else has one.
-void read_layer(std::string_view text, const std::string& file, Config& config, Errors& errors) {
+void read_layer(std::string_view text, const std::string& file, const std::filesystem::path& folder, Config& config,
+                Errors& errors) {
   const auto document = yaml::parse(text, file);
   if (!document) return errors.push_back(document.error());
   const Node& root = document->root;
@@ -235,7 +241,7 @@ void read_layer(std::string_view text, const std::string& file, Config& config, 
       errors);
   if (const auto schema = item(root, "schema", ""); schema && !read_integer(*schema, 1, 1))
     errors.push_back(yaml::wrong(schema->node, "schema", "1, the schema that this runtime reads").value());
-  if (const auto plugins = item(root, "plugins", "")) read_plugins(*plugins, file, config, errors);
+  if (const auto plugins = item(root, "plugins", "")) read_plugins(*plugins, folder, config, errors);
   if (const auto threads = item(root, "threads", ""))
     put(config.threads, read_integer(*threads, 0, 1024), threads->node, errors);
   if (const auto staging = item(root, "staging", ""))
@@ -309,6 +315,10 @@ void lint(Config& config) {
       config.warnings.push_back(
           fmt::format("{}: backends.{}.only can never match: {}", backend.only.origin, name, never->text()));
     }
+    if (backend.version.value.is_empty()) {
+      config.warnings.push_back(fmt::format("{}: backends.{}.version: no version is in \"{}\"", backend.version.origin,
+                                            name, backend.version.value.text));
+    }
   }
   const auto check_name = [&](const Setting<std::optional<std::string>>& setting, std::string_view what) {
     if (!setting.value) return;
@@ -364,8 +374,8 @@ Result<Config> read_config(std::string_view text, const std::string& file, const
                            Errors* errors) {
   Config config;
   Errors found;
-  read_layer(builtin_policy(), "built-in policy", config, found);
-  if (!text.empty()) read_layer(text, file, config, found);
+  read_layer(builtin_policy(), "built-in policy", {}, config, found);
+  if (!text.empty()) read_layer(text, file.empty() ? "policy" : file, folder_of(file), config, found);
   if (auto applied = apply_environment(environment, config); !applied) found.push_back(applied.error());
   if (!found.empty()) {
     Error first = found.front();

@@ -73,8 +73,8 @@ std::string switched_off(const Config& config, std::string_view backend);
 
 // text: the policy's YAML ("": the built-in one alone). What it does not say keeps the built-in value: `backends`
 // merges by backend and key; lists, only and options replace. The environment comes last, and an empty variable is no
-// variable. Relative directories are relative to the folder in file, so a file without one (policy text) allows
-// absolute ones only. Errors: INVALID_ARGUMENT, "file:line:column: what was found, what was expected" (an unknown key
+// variable. file: the path of text's file, "" for text that is in none (messages call it "policy"). Relative directories
+// are relative to the file's folder; text in no file allows absolute ones only. Errors: INVALID_ARGUMENT, "file:line:column: what was found, what was expected" (an unknown key
 // names the nearest). The first one is what is returned; `errors` gets all that can be found independently of each other,
 // in the order in which keys are read. Of text that is no YAML there is one.
 Result<Config> read_config(std::string_view text, const std::string& file, const Environment& environment,

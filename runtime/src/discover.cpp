@@ -36,6 +36,19 @@ std::string real_path(const Descriptor& file) {
   return length > 0 ? std::string(target.data(), static_cast<size_t>(length)) : std::string();
 }
 
+void warn_of_twins(Discovery& found) {
+  for (auto one = found.plugins.begin(); one != found.plugins.end(); ++one) {
+    const auto other =
+        std::find_if(found.plugins.begin(), one, [one](const auto& each) { return twins(*each, **one); });
+    if (other == one) continue;
+    const Manifest& manifest = *(*one)->manifest;
+    found.warnings.push_back(fmt::format(
+        "discover: {} and {} are both {} {} for {}: no policy can tell them apart; "
+        "remove one, or give it a version of its own",
+        (*other)->path, (*one)->path, manifest.name, manifest.version_text, fmt::join(manifest.devices, ", ")));
+  }
+}
+
 bool inside(const std::string& path, const std::vector<std::string>& real_directories) {
   const std::string parent = std::filesystem::path(path).parent_path();
   return std::find(real_directories.begin(), real_directories.end(), parent) != real_directories.end();
@@ -160,6 +173,11 @@ Descriptor::~Descriptor() {
   if (number_ >= 0) close(number_);
 }
 
+bool twins(const FoundPlugin& one, const FoundPlugin& other) {
+  return one.manifest && other.manifest && one.manifest->name == other.manifest->name &&
+         one.manifest->version_text == other.manifest->version_text && one.manifest->devices == other.manifest->devices;
+}
+
 std::string default_plugin_directory() {
   Dl_info info{};
   link_map* object = nullptr;
@@ -219,6 +237,7 @@ Discovery discover(const std::vector<std::string>& directories) {
       found.plugins.push_back(std::move(plugin));
     }
   }
+  warn_of_twins(found);
   return found;
 }
 

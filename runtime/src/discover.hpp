@@ -36,9 +36,12 @@ struct FoundPlugin {
   Descriptor file;                   // the sealed memory file; none if fault
 };
 
+// Two files of one plugin that neither version nor kinds of device tell apart.
+bool twins(const FoundPlugin& one, const FoundPlugin& other);
+
 struct Discovery {
   std::vector<std::shared_ptr<const FoundPlugin>> plugins;  // in the order of directories, then of names
-  std::vector<std::string> warnings;                        // a directory that cannot be read
+  std::vector<std::string> warnings;                        // a directory that cannot be read, twins
 };
 
 // The directory that holds plugins where the policy names none: attnrt/plugins beside libattnrt.so.

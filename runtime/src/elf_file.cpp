@@ -171,7 +171,10 @@ Result<PluginElf> read_plugin_elf(std::string_view bytes) {
     plugin.manifest.assign(bytes.data() + header.sh_offset, header.sh_size);
     has_manifest = true;
   }
-  if (!has_manifest) return fail(ATTNRT_UNSUPPORTED, "has no section .attnrt_manifest; is it an attnrt plugin?");
+  if (!has_manifest)
+    return fail(ATTNRT_UNSUPPORTED,
+                "has no section .attnrt_manifest; is it an attnrt plugin? attnrt_add_plugin embeds the section, as "
+                "does objcopy (see MANIFEST.md)");
   return plugin;
 }
 

@@ -21,8 +21,9 @@ struct Services {
   std::function<void(int32_t severity, const std::string& text)> log;
   std::atomic<int32_t> log_level = ATTNRT_LOG_WARNING;  // below it, what goes to stderr is dropped
 
-  // To be asked before a debug line is put together: it costs nothing where nobody reads it.
+  // To be asked before a line is put together: it costs nothing where nobody reads it.
   bool debugs() const { return log_level.load(std::memory_order_relaxed) <= ATTNRT_LOG_DEBUG; }
+  bool informs() const { return log_level.load(std::memory_order_relaxed) <= ATTNRT_LOG_INFO; }
 };
 
 struct Device {

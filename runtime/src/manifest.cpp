@@ -2,6 +2,8 @@
 #include "manifest.hpp"
 
 #include <algorithm>
+#include <array>
+#include <span>
 
 namespace attnrt::core {
 
@@ -40,6 +42,18 @@ Result<void> check_bound(const Constraint& constraint, const Node& key) {
               key.text, constraint.text());
 }
 
+std::string hint(std::string_view near) { return near.empty() ? "" : fmt::format("; did you mean {}?", near); }
+
+// Features that this runtime does not know: harmless, for no problem can use them, but a typing error looks the same.
+void note_features(const Node& list, std::vector<std::string>& notes) {
+  for (const Node& feature : list.kind == yaml::Kind::list ? std::span(list.items) : std::span(&list, 1)) {
+    const auto known = all_features();
+    if (std::find(known.begin(), known.end(), feature.text) != known.end()) continue;
+    notes.push_back(fmt::format("{}: features: {} is not known to this runtime{}", feature.place(), shown(feature.text),
+                                hint(nearest(feature.text, known))));
+  }
+}
+
 // False: the entry holds something that this runtime does not know, and is dropped.
 Result<bool> parse_entry(const Node& node, Manifest& manifest) {
   Manifest::Entry entry;
@@ -53,6 +67,7 @@ Result<bool> parse_entry(const Node& node, Manifest& manifest) {
       auto features = yaml::words(node.items[i], "features");
       if (!features) return tl::unexpected(features.error());
       entry.features = *std::move(features);
+      note_features(node.items[i], notes);
       continue;
     }
     if (const std::string unknown = unknown_part(key, node.items[i]); !unknown.empty()) {
@@ -128,25 +143,39 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& file) 
   if (!document) return tl::unexpected(document.error());
   const Node& root = document->root;
   if (root.kind != yaml::Kind::map) return yaml::wrong(root, "manifest", "a map");
+  constexpr std::array<std::string_view, 7> keys{"name", "version", "abi", "summary", "devices", "archs", "supports"};
   Manifest manifest;
+  std::vector<std::string_view> unknown;
   for (size_t i = 0; i < root.keys.size(); ++i) {
     const Node& key = root.keys[i];
     const auto is = [&](std::initializer_list<std::string_view> names) {
       return std::find(names.begin(), names.end(), key.text) != names.end();
     };
     Result<void> parsed;
-    if (is({"name", "version", "abi", "summary"}))
+    if (is({"name", "version", "abi", "summary"})) {
       parsed = parse_identity(key, root.items[i], manifest);
-    else if (is({"devices", "archs", "supports"}))
+    } else if (is({"devices", "archs", "supports"})) {
       parsed = parse_lists(key, root.items[i], manifest);
-    else
-      manifest.notes.push_back(fmt::format("{}: {}: unknown key, ignored", key.place(), shown(key.text)));
+    } else {
+      unknown.push_back(key.text);
+      manifest.notes.push_back(
+          fmt::format("{}: {}: unknown key, ignored{}", key.place(), shown(key.text), hint(nearest(key.text, keys))));
+    }
     if (!parsed) return tl::unexpected(parsed.error());
   }
   for (const std::string_view needed : {"name", "version", "abi", "devices", "supports"}) {
-    if (root.find(needed) == nullptr) return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: missing", file, needed);
+    if (root.find(needed) != nullptr) continue;
+    const std::string_view near = nearest(needed, unknown);
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: missing{}", file, needed,
+                near.empty() ? "" : fmt::format("; did you mean it by {}?", shown(near)));
   }
   return manifest;
+}
+
+std::string Manifest::serves_nothing() const {
+  if (entries.empty()) return "its manifest has no entry that this runtime knows";
+  if (devices.empty()) return "its manifest names no device that this runtime knows";
+  return "";
 }
 
 std::vector<std::string> Manifest::refusals(const Problem& problem, std::string_view arch) const {
@@ -167,7 +196,7 @@ std::vector<std::string> Manifest::refusals(const Problem& problem, std::string_
                                         : fmt::format("arch {} is not in {{{}}}", arch, fmt::join(archs, ", ")));
   }
   if (nearest_miss == nullptr) {
-    reasons.emplace_back("its manifest has no entry that this runtime knows");
+    reasons.push_back(serves_nothing());
     return reasons;
   }
   for (std::string& reason : core::refusals(nearest_miss->constraints, problem, arch))

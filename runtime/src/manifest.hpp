@@ -31,11 +31,14 @@ struct Manifest {
   // of equals). Does not compare devices with problem.device_type: the candidate's device decides. Only an entry's own
   // condition on `device` looks at it, so give the problem as it would be on the candidate's device.
   std::vector<std::string> refusals(const Problem& problem, std::string_view arch) const;
+
+  // Why this runtime can use it for nothing at all: every entry was dropped, or no device is known; "": it can.
+  std::string serves_nothing() const;
 };
 
 // file: for messages. Unknown keys at the top are ignored with a note (a newer manifest); an unknown key in an entry
 // (or in a condition) drops that entry with a note; an unknown name (dtype: f8) matches nothing, with a note; an
-// unknown feature is harmless; a bound (batch, seq_q, seq_kv) with anything but a max is an error, as is everything
+// unknown feature is harmless, and noted; a bound (batch, seq_q, seq_kv) with anything but a max is an error, as is everything
 // else that is wrong.
 Result<Manifest> parse_manifest(std::string_view text, const std::string& file);
 

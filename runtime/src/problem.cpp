@@ -103,11 +103,14 @@ Result<Value> parse_integer(const Word& word, std::string_view text) {
   const std::string_view digits = text.starts_with('-') ? text.substr(1) : text;
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const bool whole = error == std::errc() && end == text.data() + text.size();
+  const bool whole = error != std::errc::invalid_argument && end == text.data() + text.size();
   if (!whole || (digits.size() > 1 && digits.front() == '0')) {
     return expected(text, word.window ? "a whole number or unbounded" : "a whole number");
   }
-  if (value < word.minimum) return expected(text, fmt::format("at least {}", word.minimum));
+  if (error == std::errc::result_out_of_range && digits == text)
+    return expected(text, fmt::format("at most {}", word.maximum));
+  if (value < word.minimum || error == std::errc::result_out_of_range)
+    return expected(text, fmt::format("at least {}", word.minimum));
   if (value > word.maximum) return expected(text, fmt::format("at most {}", word.maximum));
   return value;
 }
@@ -343,8 +346,12 @@ std::string dtype_name(attnrt_dtype type) {
   for (const NamedDtype& known : dtypes) {
     if (same_dtype(known.dtype, type)) return std::string(known.name);
   }
-  return fmt::format("code {} bits {}", type.code, type.bits) +
-         (type.lanes != 1 ? fmt::format(" lanes {}", type.lanes) : "");
+  // What no Problem can have, by the names that people know.
+  constexpr std::array<std::string_view, 7> kinds{"int", "uint",    "f",   "opaque",
+                                                  "bf",  "complex", "bool"};  // by DLPack's codes
+  const std::string name = type.code < kinds.size() ? fmt::format("{}{}", kinds.at(type.code), type.bits)
+                                                    : fmt::format("code {} bits {}", type.code, type.bits);
+  return type.lanes == 1 ? name : fmt::format("{} of {} lanes", name, type.lanes);
 }
 
 bool same_dtype(attnrt_dtype a, attnrt_dtype b) { return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes; }

@@ -79,7 +79,7 @@ Result<Problem> check_problem(const attnrt_problem* problem);
 
 const char* device_name(int32_t device_type);               // cpu cuda rocm, or "device 7" for others
 std::optional<int32_t> find_device(std::string_view name);  // of cpu cuda rocm; nullopt: not a device
-std::string dtype_name(attnrt_dtype dtype);                 // f32 f16 bf16 bool int32, or "code 3 bits 4"
+std::string dtype_name(attnrt_dtype dtype);                 // f32 f16 bf16 bool int32 f64 ..., or "code 9 bits 4"
 bool same_dtype(attnrt_dtype a, attnrt_dtype b);
 int64_t dtype_bytes(attnrt_dtype dtype);
 

@@ -88,6 +88,20 @@ class Checker {
     return true;
   }
 
+  // No byte that is written is read as well, or written under another name: nothing says which would come first.
+  // From a tensor's first element to its last, rows between its rows included. After every tensor().
+  bool apart(const attnrt_tensor& written) {
+    const Range *const begin = ranges_, *const end = ranges_ + count_;
+    const Range* const mine = std::find_if(begin, end, [&](const Range& each) { return each.tensor == &written; });
+    if (mine == end) return true;  // of no bytes, or absent
+    for (const Range* its = begin; its != end; ++its) {
+      if (its == mine || mine->first >= its->end || its->first >= mine->end) continue;
+      return fail("tensor {} overlaps tensor {}; it is written to, so give it memory of its own", mine->name,
+                  its->name);
+    }
+    return true;
+  }
+
   // Every element starts where its type may.
   bool elements(const char* name, const attnrt_tensor& tensor) {
     const int64_t bytes = dtype_bytes(tensor.dtype);
@@ -106,6 +120,12 @@ class Checker {
   }
 
  private:
+  struct Range {  // addresses
+    const attnrt_tensor* tensor;
+    const char* name;
+    uintptr_t first, end;
+  };
+
   static bool is_empty(const attnrt_tensor& tensor) {
     const int32_t ndim = std::clamp(tensor.ndim, 0, 4);
     return std::find(tensor.shape, tensor.shape + ndim, 0) != tensor.shape + ndim;
@@ -121,11 +141,16 @@ class Checker {
         return fail("tensor {} reaches further than memory can", name);
       }
     }
+    const auto first = reinterpret_cast<uintptr_t>(tensor.data);
+    ranges_[count_++] = {&tensor, name, first, first + static_cast<uintptr_t>(span)};
     return true;
   }
 
   attnrt_error* error_;
   attnrt_status status_ = ATTNRT_OK;
+  static constexpr size_t kTensors = 12;  // of attnrt_args
+  Range ranges_[kTensors];                // of those that have bytes, as far as they were checked
+  size_t count_ = 0;
 };
 
 // Runs before the shapes are checked: 0 rows where the numbers make no sense, which check_rows then says.
@@ -283,7 +308,8 @@ attnrt_status check_args(const Problem& problem, attnrt_args& args, Extents* ext
   const bool fine =
       check_rows(check, problem, args, *extents) && within(check, "batch", extents->batch, problem.batch) &&
       within(check, "seq_q", extents->seq_q, problem.seq_q) &&
-      within(check, "seq_kv", extents->seq_kv, problem.seq_kv) && check_side_tensors(check, problem, args, *extents);
+      within(check, "seq_kv", extents->seq_kv, problem.seq_kv) && check_side_tensors(check, problem, args, *extents) &&
+      check.apart(args.out) && check.apart(args.lse);
   return fine ? ATTNRT_OK : check.status();
 }
 

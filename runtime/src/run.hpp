@@ -19,8 +19,8 @@ struct Extents {
 // past the fields known here is INVALID_ARGUMENT unless it is zero.
 attnrt_status copy_args(const attnrt_args* given, attnrt_args* args, attnrt_error* error);
 
-// INVALID_ARGUMENT with what disagrees: ndim, shape, dtype, stride, alignment, an absent or a surplus tensor. The mask is
-// broadcast to its four dimensions (stride 0 for one that is missing or 1).
+// INVALID_ARGUMENT with what disagrees: ndim, shape, dtype, stride, alignment, an absent or a surplus tensor, an out or
+// lse that overlaps another tensor. The mask is broadcast to its four dimensions (stride 0 for one that is missing or 1).
 attnrt_status check_args(const Problem& problem, attnrt_args& args, Extents* extents, attnrt_error* error);
 
 // Fills in what tensors can say: see attnrt_problem_infer. infer.cpp

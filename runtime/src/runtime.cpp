@@ -1,6 +1,8 @@
 // runtime/src/runtime.cpp: the road as one object: config, policy, discover, load, select, plan, run
 #include "runtime.hpp"
 
+#include <fnmatch.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -20,7 +22,7 @@ struct PolicySource {
 };
 
 Result<PolicySource> read_policy(const RuntimeOptions& options, const Environment& environment) {
-  if (options.policy_text) return PolicySource{"policy", *options.policy_text};
+  if (options.policy_text) return PolicySource{"", *options.policy_text};
   const std::optional<std::string>& path = options.policy_path ? options.policy_path : environment.policy;
   if (!path) return PolicySource{};
   std::error_code no_such;
@@ -39,8 +41,7 @@ Result<PolicySource> read_policy(const RuntimeOptions& options, const Environmen
     return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} cannot be read: {}", *path, by,
                 std::strerror(errno));
   }
-  const bool in_current_folder = path->find('/') == std::string::npos;  // a folder that its directories are relative to
-  return PolicySource{in_current_folder ? "./" + *path : *path, std::move(text)};
+  return PolicySource{*path, std::move(text)};
 }
 
 std::vector<std::string> split_path(const std::string& path) {
@@ -128,6 +129,23 @@ void debug_found(const Snapshot& snapshot, const Discovery& found) {
     say(fmt::format("discover: {}: {}", plugin->path, plugin->fault.empty() ? identity(*plugin) : plugin->fault));
 }
 
+// Globs of ATTNRT_DISABLE that exclude nobody.
+std::vector<std::string> idle_globs(const Discovery& found, const Config& config) {
+  std::vector<std::string> warnings;
+  for (const std::string& glob : config.disabled.value) {
+    const auto matches = [&](const std::string& name) { return fnmatch(glob.c_str(), name.c_str(), 0) == 0; };
+    const bool excludes = std::any_of(found.plugins.begin(), found.plugins.end(), [&](const auto& plugin) {
+      return plugin->manifest && matches(plugin->manifest->name);
+    });
+    // Whom the policy knows may well be missing here.
+    const bool listed = std::any_of(config.backends.begin(), config.backends.end(),
+                                    [&](const auto& backend) { return matches(backend.first); });
+    if (!excludes && !listed)
+      warnings.push_back(fmt::format("{}: no backend is named {}", config.disabled.origin, shown(glob)));
+  }
+  return warnings;
+}
+
 void debug_loaded(const Snapshot& snapshot, const Backend& backend) {
   std::vector<std::string> devices;
   for (const Device& device : backend.devices()) devices.push_back(device_text(device));
@@ -147,10 +165,10 @@ void debug_decision(const Services& services, const Decision& decision) {
   services.log(ATTNRT_LOG_DEBUG, fmt::format("{}; for {}", text, describe(decision.problem)));
 }
 
-void debug_plan(const Services& services, const Plan& plan) {
-  services.log(ATTNRT_LOG_DEBUG, fmt::format("plan: {} {} on {}: kernel {}, workspace {} bytes; for {}",
-                                             plan.backend_name(), plan.version(), device_text(plan.device()),
-                                             plan.kernel(), plan.workspace_bytes(), describe(plan.problem())));
+void inform_plan(const Services& services, const Plan& plan) {
+  services.log(ATTNRT_LOG_INFO, fmt::format("plan: {} {} on {}: kernel {}, workspace {} bytes; for {}",
+                                            plan.backend_name(), plan.version(), device_text(plan.device()),
+                                            plan.kernel(), plan.workspace_bytes(), describe(plan.problem())));
 }
 
 }  // namespace
@@ -208,7 +226,7 @@ Result<std::shared_ptr<Snapshot>> Runtime::take_snapshot(const Snapshot* previou
 
   auto snapshot = std::make_shared<Snapshot>();
   snapshot->config = std::make_shared<const Config>(std::move(*config));
-  snapshot->policy_file = source->file;
+  snapshot->policy_file = options_.policy_text ? "policy" : source->file;
   const auto& directories = snapshot->config->directories;
   snapshot->directories = options_.plugin_path ? split_path(*options_.plugin_path) : directories.value;
   snapshot->directories_origin = options_.plugin_path ? "call" : directories.origin;
@@ -218,7 +236,7 @@ Result<std::shared_ptr<Snapshot>> Runtime::take_snapshot(const Snapshot* previou
 
   Discovery found = discover(snapshot->directories);
   if (snapshot->services->debugs()) debug_found(*snapshot, found);
-  for (const auto& warnings : {snapshot->config->warnings, found.warnings}) {
+  for (const auto& warnings : {snapshot->config->warnings, found.warnings, idle_globs(found, *snapshot->config)}) {
     for (const auto& warning : warnings) snapshot->services->log(ATTNRT_LOG_WARNING, warning);
   }
   for (auto& plugin : found.plugins) {
@@ -270,6 +288,7 @@ std::vector<PluginRow> Runtime::plugins(bool warn) const {
       row.reason = switched_off(*snapshot->config, entry->plugin->manifest->name);
       if (!row.reason.empty()) row.state = "disabled";
     }
+    if (row.reason.empty()) row.reason = entry->plugin->manifest->serves_nothing();
     if (row.reason.empty()) {
       snapshot->load(*entry, warn);
       row.reason = entry->fault;
@@ -299,9 +318,14 @@ Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& probl
     const Manifest& manifest = *plugin->manifest;
     const bool named = names_device(manifest, device_name(problem.device_type));
     const bool staged = config.staging.value && problem.device_type == ATTNRT_DEVICE_CPU;
-    if (!named && !staged) {
-      bystanders.push_back({plugin, fmt::format("is for {}; the tensors are on {}", fmt::join(manifest.devices, ", "),
-                                                device_name(problem.device_type))});
+    if (!named && (!staged || manifest.devices.empty())) {
+      const bool stageable = problem.device_type == ATTNRT_DEVICE_CPU && !manifest.devices.empty();
+      bystanders.push_back(
+          {plugin, fmt::format("is for {}; the tensors are on {}{}",
+                               manifest.devices.empty() ? "no device that this runtime knows"
+                                                        : fmt::format("{}", fmt::join(manifest.devices, ", ")),
+                               device_name(problem.device_type),
+                               stageable ? " (`staging: allow` in the policy would copy them)" : "")});
       continue;
     }
     const Device supposed{named ? problem.device_type : device_type_of(manifest.devices.front()), problem.device_id,
@@ -368,7 +392,7 @@ Result<Runtime::Placed> Runtime::plan_from(const Decision& decision, size_t firs
     }
     if (plan) {
       plans_made_.fetch_add(1, std::memory_order_relaxed);
-      if (const auto services = snapshot()->services; services->debugs()) debug_plan(*services, **plan);
+      if (const auto services = snapshot()->services; services->informs()) inform_plan(*services, **plan);
       return Placed{std::move(*plan), at};
     }
     if (!may_fail_over(plan.error().code, decision, at)) return tl::unexpected(plan.error());

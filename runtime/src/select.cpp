@@ -34,7 +34,7 @@ void judge(const Policy& policy, const Problem& problem, Verdict& verdict) {
   verdict.answer = Answer::yes;
 }
 
-std::string joined(const std::vector<std::string>& reasons) { return fmt::format("{}", fmt::join(reasons, ", ")); }
+std::string joined(const std::vector<std::string>& reasons) { return fmt::format("{}", fmt::join(reasons, "; ")); }
 
 std::string label(const Verdict& verdict) {
   const Manifest& manifest = *verdict.candidate.plugin->manifest;

@@ -109,6 +109,24 @@ bool VersionRange::contains(const Version& version) const {
   return std::all_of(comparisons.begin(), comparisons.end(), [&](const auto& c) { return holds(version, c); });
 }
 
+// If it contains a version at all, it contains one of those that a bound names or that come right after one, or the least.
+bool VersionRange::is_empty() const {
+  std::vector<Version> candidates = {{}};
+  for (const Comparison& comparison : comparisons) {
+    const Version& bound = comparison.version;
+    candidates.push_back(bound);
+    candidates.push_back({bound.major, bound.minor, bound.patch, {}});
+    if (bound.prerelease.empty()) {
+      candidates.push_back({bound.major, bound.minor, bound.patch + 1, {}});
+    } else {
+      candidates.push_back({bound.major, bound.minor, bound.patch, {"0"}});
+      candidates.push_back(bound);
+      candidates.back().prerelease.emplace_back("0");
+    }
+  }
+  return std::none_of(candidates.begin(), candidates.end(), [this](const Version& one) { return contains(one); });
+}
+
 Result<VersionRange> parse_version_range(std::string_view text) {
   VersionRange range;
   range.text = std::string(text);

@@ -30,6 +30,7 @@ struct VersionRange {
   std::vector<Comparison> comparisons;  // none: every release
   std::string text;
   bool contains(const Version& version) const;
+  bool is_empty() const;  // contains nothing
 };
 
 Result<VersionRange> parse_version_range(std::string_view text);

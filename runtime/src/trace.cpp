@@ -40,6 +40,16 @@ std::string name_of(const FoundPlugin& plugin) {
   return plugin.manifest ? plugin.manifest->name + " " + plugin.manifest->version_text : plugin.path;
 }
 
+// With its file where another of the decision's plugins has the same name, version and kinds of device.
+std::string name_among(const FoundPlugin& plugin, const Decision& decision) {
+  const auto is_twin = [&plugin](const FoundPlugin& other) { return &other != &plugin && twins(plugin, other); };
+  const bool ambiguous = std::any_of(decision.verdicts.begin(), decision.verdicts.end(),
+                                     [&](const Verdict& verdict) { return is_twin(*verdict.candidate.plugin); }) ||
+                         std::any_of(decision.bystanders.begin(), decision.bystanders.end(),
+                                     [&](const Bystander& bystander) { return is_twin(*bystander.plugin); });
+  return name_of(plugin) + (ambiguous ? " (" + plugin.path + ")" : "");
+}
+
 const char* answer_name(Answer answer) {
   switch (answer) {
     case Answer::yes: return "yes";
@@ -56,7 +66,7 @@ std::string verdict_note(const Verdict& verdict, bool wins, const Decision& deci
   std::vector<std::string> notes = verdict.reasons;
   if (wins) notes.push_back(decision.why);
   if (verdict.answer == Answer::yes && verdict.staged) notes.emplace_back("tensors are copied there and back");
-  if (is_supposed(verdict)) notes.emplace_back("by its manifest; not asked");
+  if (is_supposed(verdict)) notes.emplace_back("by its manifest alone");
   return joined(notes);
 }
 
@@ -165,7 +175,7 @@ json document(const char* kind) { return {{"schema", "attnrt/1"}, {"kind", kind}
 std::string decision_text(const Decision& decision) {
   std::string text = fmt::format("problem   {}\n", describe(decision.problem, decision.arch));
   if (const Verdict* winner = decision.winner()) {
-    text += fmt::format("decision  {} on {}: {}{}\n", name_of(*winner->candidate.plugin),
+    text += fmt::format("decision  {} on {}: {}{}\n", name_among(*winner->candidate.plugin, decision),
                         device_text(winner->candidate.device), decision.why,
                         decision.supposed ? "; by its manifest, that device is not here" : "");
   } else {
@@ -177,12 +187,12 @@ std::string decision_text(const Decision& decision) {
   std::vector<std::vector<std::string>> rows = {{"backend", "device", "priority", "answer", "why"}};
   for (const auto& verdict : decision.verdicts) {
     const bool wins = &verdict == decision.winner();
-    rows.push_back({name_of(*verdict.candidate.plugin), device_text(verdict.candidate.device),
+    rows.push_back({name_among(*verdict.candidate.plugin, decision), device_text(verdict.candidate.device),
                     std::to_string(verdict.rank.priority), wins ? "chosen" : answer_name(verdict.answer),
                     verdict_note(verdict, wins, decision)});
   }
   for (const auto& bystander : decision.bystanders) {
-    rows.push_back({name_of(*bystander.plugin), "-", "-", "not asked", bystander.reason});
+    rows.push_back({name_among(*bystander.plugin, decision), "-", "-", "not asked", bystander.reason});
   }
   if (rows.size() == 1) return text + "  no plugin was found\n";
   return text + table(rows);
@@ -224,7 +234,10 @@ std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>&
     std::vector<std::string> devices;
     for (const auto& device : row.devices) devices.push_back(device_text(device));
     if (devices.empty() && manifest) devices.push_back("(" + joined(manifest->devices, ", ") + ")");
-    const std::string file = row.plugin->path.substr(row.plugin->path.rfind('/') + 1);
+    const bool ambiguous = std::any_of(rows.begin(), rows.end(), [&row](const PluginRow& other) {
+      return &other != &row && twins(*row.plugin, *other.plugin);
+    });
+    const std::string file = ambiguous ? row.plugin->path : row.plugin->path.substr(row.plugin->path.rfind('/') + 1);
     std::string reason = row.reason;
     if (manifest && !manifest->notes.empty()) {
       reason += (reason.empty() ? "note: " : "; note: ") + joined(manifest->notes);

@@ -150,7 +150,7 @@ TEST_F(Command, TheEnvironmentCountsAndOptionsWin) {
   debugged["ATTNRT_LOG"] = "debug";
   const Outcome told = attnrt({"explain", words}, debugged);
   EXPECT_EQ(told.out, expected);
-  EXPECT_NE(told.err.find("attnrt: debug: config: policy ./good.yaml\n"), std::string::npos) << told.err;
+  EXPECT_NE(told.err.find("attnrt: debug: config: policy good.yaml\n"), std::string::npos) << told.err;
   EXPECT_NE(told.err.find("attnrt: debug: load: " + directory.text() + "/fake_minimal.so: fake_minimal 1.0.0, sha256 "),
             std::string::npos)
       << told.err;
@@ -192,6 +192,13 @@ TEST_F(Command, BadUsage) {
       {"explain", "scale=nan"},
       {"explain", "varlen=true mask=boolean"},
       {"explain", "arch=gfx\n1100"},
+      {"explain", "arch=gfx1100"},
+      {"explain", "head_dim=64", "--plugins", "absent:also_absent"},
+      {"verify", "--plugin", "absent.so"},
+      {"verify", "--plugin", "."},
+      {"verify", "--plugin", "notes.txt"},
+      {"check", "good.yaml", "--policy", "good.yaml"},
+      {"--plugins", ".", "check", "good.yaml"},
       {"check"},
       {"check", "absent.yaml"},
       {"check", "."},
@@ -212,6 +219,22 @@ TEST_F(Command, BadUsage) {
     golden += "$ " + line + "\n" + outcome.err;
   }
   EXPECT_TRUE(testing::matches_golden("cli/bad_usage.txt", normalised(golden, directory)));
+}
+
+// A policy of a bare name has a folder as any other, and every command calls it as it was given.
+TEST_F(Command, APolicyInTheCurrentDirectory) {
+  directory.write("here.yaml", "schema: 1\nplugins: {directories: [absent]}\nunlisted: deny\n");
+  directory.write("wrong.yaml", "schema: 1\nthread: 4\n");
+  for (const std::string folder : {"", "./"}) {
+    const Outcome checked = attnrt({"check", folder + "here.yaml"});
+    EXPECT_EQ(checked.exit, 0) << checked.out;
+    const Outcome policy = attnrt({"policy", "--policy", folder + "here.yaml"});
+    EXPECT_TRUE(policy.out.starts_with("policy " + folder + "here.yaml\n")) << policy.out;
+    EXPECT_NE(policy.out.find("[absent]"), std::string::npos) << policy.out;
+    EXPECT_TRUE(attnrt({"check", folder + "wrong.yaml"}).out.starts_with(folder + "wrong.yaml:2:1: "));
+    EXPECT_TRUE(attnrt({"list", "--policy", folder + "wrong.yaml"})
+                    .err.starts_with("attnrt list: " + folder + "wrong.yaml:2:1: "));
+  }
 }
 
 TEST_F(Command, ErrorsAsJson) {
@@ -236,6 +259,10 @@ TEST_F(Command, HelpNamesEveryCommandAndExitCode) {
     const Outcome own = attnrt({word, "--help"});
     EXPECT_EQ(own.exit, 0) << word;
     EXPECT_NE(own.out.find("Usage: attnrt " + std::string(word)), std::string::npos) << own.out;
+    EXPECT_NE(own.out.find("\n  --json "), std::string::npos) << own.out;
+    const bool takes_them = std::string_view(word) != "check";
+    EXPECT_EQ(own.out.find("\n  --policy ") != std::string::npos, takes_them) << own.out;
+    EXPECT_EQ(own.out.find("\n  --plugins ") != std::string::npos, takes_them) << own.out;
   }
   for (const char* code : {"\n  0  ", "\n  1  ", "\n  2  ", "\n  3  "})
     EXPECT_NE(help.out.find(code), std::string::npos);

@@ -207,12 +207,25 @@ TEST_F(Run, NanIsAnError) {
   EXPECT_EQ(nlohmann::json::parse(json.out)["error"]["out"]["max"], nullptr) << json.out;
 }
 
-TEST_F(Run, OutputMayBeTheInput) {
+TEST_F(Run, OutputIsNeverTheInput) {
   plain().write(directory.text() + "/x.safetensors");
-  const Outcome outcome = attnrt_in(directory, {"run", "--input", "x.safetensors", "--output", "x.safetensors"});
-  ASSERT_EQ(outcome.exit, 0) << outcome.err;
-  EXPECT_EQ(read(directory.text() + "/x.safetensors").tensors.count("out"), 1U);
-  EXPECT_EQ(files(), 1U);
+  fs::create_symlink("x.safetensors", directory.path() / "link");
+  fs::create_hard_link(directory.path() / "x.safetensors", directory.path() / "other_name");
+  const std::string before = fakes::read_file(directory.text() + "/x.safetensors");
+  for (const char* name : {"x.safetensors", "./x.safetensors", "link", "other_name"}) {
+    const Outcome outcome = attnrt_in(directory, {"run", "--input", "x.safetensors", "--output", name});
+    expect_refusal(outcome, 2);
+    EXPECT_NE(outcome.err.find("is the file of --input x.safetensors"), std::string::npos) << outcome.err;
+    EXPECT_EQ(fakes::read_file(directory.text() + "/x.safetensors"), before);
+  }
+  EXPECT_EQ(files(), 3U);
+}
+
+TEST_F(Run, AMisspeltWordOfTheMetadataIsAWarning) {
+  const Outcome outcome = run(plain().say("casual", "true").say("prompt", "What is it?"));
+  EXPECT_EQ(outcome.exit, 0);
+  EXPECT_EQ(outcome.err,
+            "attnrt: warning: x.safetensors: __metadata__ casual: unknown word, ignored; did you mean causal?\n");
 }
 
 TEST_F(Run, WithoutOutputNothingIsWritten) {
@@ -306,6 +319,9 @@ std::vector<Bad> bad_inputs() {
   replaced("keys of v", "v", f16, {1, 4, 2, 8});
   replaced("heads of v", "v", f16, {1, 5, 4, 8});
   replaced("heads of q", "q", f16, {1, 3, 5, 8});
+  with("heads before rows", [](Content& content) {
+    content.add("q", f16, {1, 4, 1, 8}).add("k", f16, {1, 2, 5, 8}).add("v", f16, {1, 2, 5, 16});
+  });
   replaced("no heads", "q", f16, {1, 3, 0, 8});
   replaced("no head_dim_v", "v", f16, {1, 5, 2, 0});
   replaced("three dimensions", "q", f16, {3, 4, 8});

@@ -116,6 +116,15 @@ class Memory(unittest.TestCase):
         self.assertIs(attnrt.attention(q, k, v, out=out), out)
         numpy.testing.assert_array_equal(out, attnrt.attention(q, k, v))
 
+    def test_out_is_no_input(self):
+        q, k, v = tensors(heads_q=2, seq_q=13)
+        for words in (dict(out=k), dict(out=q), dict(out=v), dict(out=k, kv_lengths=numpy.array([5, 13], numpy.int32))):
+            with self.assertRaisesRegex(attnrt.InvalidArgumentError, "tensor out overlaps tensor [qkv]; "):
+                attnrt.attention(q, k, v, **words)
+        both = numpy.concatenate([k, v])  # one array, but no byte in common
+        out = attnrt.attention(q, both[:2], both[:2], out=both[2:])
+        numpy.testing.assert_array_equal(out, attnrt.attention(q, k, k))
+
     def test_any_strides(self):
         q, k, v = tensors()
         expected = attnrt.attention(q, k, v, causal=True)

@@ -38,12 +38,15 @@ struct Posed {
     problem.page_size = pages ? 4 : 0;
     problem.kv_lengths = pages ? 1 : 0;
     args.q = packed ? view(memory.data(), kF32, {7, 4, 16}) : view(memory.data(), kF32, {2, 5, 4, 16});
-    args.out = packed ? view(memory.data(), kF32, {7, 4, 8}) : view(memory.data(), kF32, {2, 5, 4, 8});
+    // What is only read may lie in the same place; what is written lies apart.
+    float* const out = memory.data() + 2048;
+    args.out = packed ? view(out, kF32, {7, 4, 8}) : view(out, kF32, {2, 5, 4, 8});
     args.k = view(memory.data(), kF32, {2, 9, 2, 16});
     args.v = view(memory.data(), kF32, {2, 9, 2, 8});
     if (packed) args.k = view(memory.data(), kF32, {9, 2, 16}), args.v = view(memory.data(), kF32, {9, 2, 8});
     if (pages) args.k = view(memory.data(), kF32, {6, 4, 2, 16}), args.v = view(memory.data(), kF32, {6, 4, 2, 8});
-    args.lse = packed ? view(memory.data(), kF32, {4, 7}) : view(memory.data(), kF32, {2, 4, 5});
+    float* const lse = memory.data() + 3072;
+    args.lse = packed ? view(lse, kF32, {4, 7}) : view(lse, kF32, {2, 4, 5});
     args.alibi_slopes = args.sinks = view(memory.data(), kF32, {4});
     if (packed) args.offsets_q = view(memory.data(), kI32, {3});
     if (packed && !pages) args.offsets_kv = view(memory.data(), kI32, {3});
@@ -113,12 +116,11 @@ TEST(CheckArgs, Dense) {
           {"lse ndim", [](Posed& s) { s.args.lse.ndim = 2; }, "tensor lse has 2 dimensions; expected 3"},
           {"q dtype", [](Posed& s) { s.args.q.dtype = kF16; }, "tensor q is f16; expected f32"},
           {"v dtype", [](Posed& s) { s.args.v.dtype = kBool; }, "tensor v is bool; expected f32"},
-          {"dtype lanes", [](Posed& s) { s.args.k.dtype.lanes = 4; },
-           "tensor k is code 2 bits 32 lanes 4; expected f32"},
+          {"dtype lanes", [](Posed& s) { s.args.k.dtype.lanes = 4; }, "tensor k is f32 of 4 lanes; expected f32"},
           {"mask dtype", [](Posed& s) { s.args.mask.dtype = kBool; }, "tensor mask is bool; expected f32"},
           {"lse dtype", [](Posed& s) { s.args.lse.dtype = kF16; }, "tensor lse is f16; expected f32"},
           {"kv_lengths dtype", [](Posed& s) { s.args.kv_lengths.dtype.bits = 64; },
-           "tensor kv_lengths is code 0 bits 64; expected int32"},
+           "tensor kv_lengths is int64; expected int32"},
           {"heads", [](Posed& s) { s.args.q.shape[2] = 2; }, "tensor q has 2 in dimension 2; expected 4"},
           {"head_dim", [](Posed& s) { s.args.k.shape[3] = 8; }, "tensor k has 8 in dimension 3; expected 16"},
           {"head_dim_v", [](Posed& s) { s.args.out.shape[3] = 16; }, "tensor out has 16 in dimension 3; expected 8"},
@@ -178,6 +180,36 @@ TEST(CheckArgs, Dense) {
           {"above seq_q", [](Posed& s) { s.problem.seq_q = 4; }, "seq_q is 5, above the 4 that was planned for"},
           {"above seq_kv", [](Posed& s) { s.problem.seq_kv = 8; }, "seq_kv is 9, above the 8 that was planned for"},
       });
+}
+
+TEST(CheckArgs, WhatIsWrittenOverlapsNothing) {
+  // q, k and v begin where memory does, with 640, 576 and 288 elements; out has 320 from 2048 on, lse 40 from 3072 on.
+  const auto to = [](attnrt_tensor& tensor, Posed& s, int64_t elements) { tensor.data = s.memory.data() + elements; };
+  expect_all(
+      Posed::dense,
+      {
+          {"out is q", [&](Posed& s) { to(s.args.out, s, 0); },
+           "run: tensor out overlaps tensor q; it is written to, so give it memory of its own"},
+          {"out on q's last element", [&](Posed& s) { to(s.args.out, s, 636); }, "tensor out overlaps tensor q"},
+          {"out right behind q", [&](Posed& s) { to(s.args.out, s, 640); }, "ok"},
+          {"out ends on k", [&](Posed& s) { to(s.args.k, s, 2048 + 316); }, "tensor out overlaps tensor k"},
+          {"out ends before k", [&](Posed& s) { to(s.args.k, s, 2048 + 320); }, "ok"},
+          {"out between the rows of v", [&](Posed& s) { s.args.v.stride[0] = 4000; }, "tensor out overlaps tensor v"},
+          {"lse is sinks", [&](Posed& s) { to(s.args.sinks, s, 3072 + 39); }, "tensor lse overlaps tensor sinks"},
+          {"lse behind sinks", [&](Posed& s) { to(s.args.sinks, s, 3072 - 4); }, "ok"},
+          {"lse in out", [&](Posed& s) { to(s.args.lse, s, 2048 + 319); }, "tensor out overlaps tensor lse"},
+          {"lse is kv_lengths", [&](Posed& s) { to(s.args.lse, s, 4000), s.args.kv_lengths.data = s.args.lse.data; },
+           "tensor lse overlaps tensor kv_lengths"},
+          {"out of no elements",
+           [&](Posed& s) {
+             s.args.q.shape[1] = s.args.out.shape[1] = s.args.mask.shape[2] = s.args.lse.shape[2] = 0;
+             to(s.args.out, s, 0);
+           },
+           "ok"},
+      });
+  expect_all(Posed::varlen, {{"out is q", [&](Posed& s) { to(s.args.out, s, 0); }, "tensor out overlaps tensor"}});
+  expect_all(Posed::varlen_paged, {{"lse is page_table", [&](Posed& s) { s.args.page_table.data = s.args.lse.data; },
+                                    "tensor lse overlaps tensor page_table"}});
 }
 
 TEST(CheckArgs, WhatIsLegal) {
@@ -271,7 +303,7 @@ TEST(CheckArgs, Varlen) {
                  {"v rows", [](Posed& s) { s.args.v.shape[0] = 8; }, "tensor v has 8 in dimension 0; expected 9"},
                  {"lse of a batch",
                   [](Posed& s) {
-                    s.args.lse = view(s.memory.data(), kF32, {2, 4, 5});
+                    s.args.lse = view(s.memory.data() + 3072, kF32, {2, 4, 5});
                   },
                   "tensor lse has 3 dimensions; expected 2"},
                  {"no offsets", [](Posed& s) { s.args.offsets_q.shape[0] = 0; }, "tensor offsets_q"},
@@ -281,7 +313,7 @@ TEST(CheckArgs, Varlen) {
                  {"offsets disagree", [](Posed& s) { s.args.offsets_kv.shape[0] = 4; },
                   "tensor offsets_kv has 4 in dimension 0; expected 3"},
                  {"offsets of int64", [](Posed& s) { s.args.offsets_q.dtype.bits = 64; },
-                  "tensor offsets_q is code 0 bits 64"},
+                  "tensor offsets_q is int64; expected int32"},
                  {"more rows than one sequence may have", [](Posed& s) { s.problem.seq_q = 1; }, "ok"},
                  {"no rows", [](Posed& s) { s.args.q.shape[0] = s.args.out.shape[0] = s.args.lse.shape[1] = 0; }, "ok"},
                  {"no sequences", [](Posed& s) { s.args.offsets_q.shape[0] = s.args.offsets_kv.shape[0] = 1; }, "ok"},

@@ -160,7 +160,9 @@ TEST(Config, EveryKeyReachesItsSetting) {
   EXPECT_EQ(config("on_fallback: allow").on_fallback.value, OnFallback::allow);
   EXPECT_EQ(config("default: null").default_backend.value, std::nullopt);
   EXPECT_THAT(config("default: ~").default_backend.origin, HasSubstr("policy.yaml:1:"));
-  EXPECT_THAT(config("plugins: {directories: [p]}", {}, "./policy.yaml").directories.value, ElementsAre("p"));
+  for (const char* file : {"./policy.yaml", "policy.yaml"})
+    EXPECT_THAT(config("plugins: {directories: [p]}", {}, file).directories.value, ElementsAre("p")) << file;
+  EXPECT_THAT(config("plugins: {directories: [/p]}", {}, "").directories.origin, "policy:1:24");
   EXPECT_THAT(config("plugins: {directories: []}").directories.origin, HasSubstr("policy.yaml"));
 }
 
@@ -184,6 +186,15 @@ TEST(Config, ErrorsAreTheGoldenOnes) {
     EXPECT_TRUE(read || read.error().code == ATTNRT_INVALID_ARGUMENT);
   }
   EXPECT_TRUE(testing::matches_golden("config/errors.txt", lines));
+}
+
+TEST(Config, TextInNoFileHasNoFolder) {
+  const auto read = read_config("plugins: {directories: [p]}", "", {});
+  ASSERT_FALSE(read);
+  EXPECT_EQ(
+      read.error().message,
+      "policy:1:25: plugins.directories: found p, expected an absolute path: a policy that is no file has no folder "
+      "that it could be relative to");
 }
 
 // What is right is read, and what one mistake leads to is no second one.
@@ -212,18 +223,18 @@ TEST(Config, EveryErrorIsFound) {
   for (const Error& error : errors) lines.push_back(error.message.substr(0, error.message.find(": found")));
   EXPECT_THAT(
       lines,
-      ElementsAre(
-          "policy.yaml:2:1: thread: unknown key; did you mean threads?",
-          "policy.yaml:4:45: plugins.loads: unknown key; did you mean load?", "policy.yaml:4:40: plugins.load",
-          "policy.yaml:4:25: plugins.directories", "policy.yaml:4:28: plugins.directories", "policy.yaml:3:10: staging",
-          "policy.yaml:6:9: backends.cpu.priorty: unknown key; did you mean priority?",
-          "policy.yaml:6:30: backends.cpu.enabled", "policy.yaml:6:44: backends.cpu.version",
-          "policy.yaml:6:67: head_dim", "policy.yaml:6:73: dtyp: unknown key; did you mean dtype?",
-          "policy.yaml:6:98: backends.cpu.options.a", "policy.yaml:7:3: backends",
-          "policy.yaml:7:18: backends.No.priority", "policy.yaml:9:11: unlisted", "policy.yaml:11:26: seq_q.max",
-          "policy.yaml:11:40: causal", "policy.yaml:11:58: rules[1].prefer", "policy.yaml:11:63: rules[1].prefer",
-          "policy.yaml:12:5: rules[2]", "policy.yaml:13:6: rules[3].whn: unknown key; did you mean when?",
-          "policy.yaml:14:5: rules[4]", "policy.yaml:15:14: on_fallback"));
+      ElementsAre("policy.yaml:2:1: thread: unknown key; did you mean threads?",
+                  "policy.yaml:4:45: plugins.loads: unknown key; did you mean load?", "policy.yaml:4:40: plugins.load",
+                  "policy.yaml:4:28: plugins.directories", "policy.yaml:3:10: staging",
+                  "policy.yaml:6:9: backends.cpu.priorty: unknown key; did you mean priority?",
+                  "policy.yaml:6:30: backends.cpu.enabled", "policy.yaml:6:44: backends.cpu.version",
+                  "policy.yaml:6:67: head_dim", "policy.yaml:6:73: dtyp: unknown key; did you mean dtype?",
+                  "policy.yaml:6:98: backends.cpu.options.a", "policy.yaml:7:3: backends",
+                  "policy.yaml:7:18: backends.No.priority", "policy.yaml:9:11: unlisted",
+                  "policy.yaml:11:26: seq_q.max", "policy.yaml:11:40: causal", "policy.yaml:11:58: rules[1].prefer",
+                  "policy.yaml:11:63: rules[1].prefer", "policy.yaml:12:5: rules[2]",
+                  "policy.yaml:13:6: rules[3].whn: unknown key; did you mean when?", "policy.yaml:14:5: rules[4]",
+                  "policy.yaml:15:14: on_fallback"));
 }
 
 TEST(Config, ErrorsOfTextThatIsNoYamlAreOne) {

@@ -4,7 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <random>
+
+#include "support/golden.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -68,7 +71,13 @@ TEST(Manifest, HoldsWhatTheTextSays) {
   EXPECT_EQ(m.entries[0].line, 8);
   EXPECT_EQ(m.entries[0].constraints.size(), 5U);
   EXPECT_THAT(m.entries[1].features, ElementsAre("causal", "time_travel"));  // an unknown feature is harmless
-  EXPECT_THAT(m.notes, IsEmpty());
+}
+
+TEST(Manifest, AnUnknownFeatureIsNoted) {
+  EXPECT_THAT(manifest(minimal("  - features: [gqa, causual]\n  - features: time_travel")).notes,
+              ElementsAre("p.so:6:21: features: causual is not known to this runtime; did you mean causal?",
+                          "p.so:7:15: features: time_travel is not known to this runtime"));
+  EXPECT_THAT(manifest(minimal("  - features: []\n  - features:\n  - features: [gqa]")).notes, IsEmpty());
 }
 
 TEST(Manifest, AProblemFitsIfOneEntryFits) {
@@ -139,6 +148,8 @@ TEST(Manifest, DropsWhatItDoesNotKnowAndSaysSo) {
                                    "p.so:8:6: supports: entry dropped: head_dim_k is not known to this runtime",
                                    "p.so:9:19: dtype f8 is not known to this runtime",
                                    "p.so:10:1: novelty: unknown key, ignored"));
+  EXPECT_THAT(manifest(minimal("- {}") + "\narch: gfx1100").notes,
+              ElementsAre("p.so:7:1: arch: unknown key, ignored; did you mean archs?"));
   EXPECT_THAT(refusals(m, "dtype=f16 head_dim=32", ""), IsEmpty());
   EXPECT_THAT(refusals(m, "dtype=f32 head_dim=32", ""), ElementsAre("dtype f32 is not in {f16, f8}"));
 }
@@ -146,12 +157,17 @@ TEST(Manifest, DropsWhatItDoesNotKnowAndSaysSo) {
 TEST(Manifest, WithoutAKnownEntryNothingFits) {
   const Manifest m = manifest(minimal("- {rotary: true}"));
   EXPECT_THAT(refusals(m, "", ""), ElementsAre("its manifest has no entry that this runtime knows"));
+  EXPECT_EQ(m.serves_nothing(), "its manifest has no entry that this runtime knows");
+  EXPECT_EQ(manifest(minimal("- {}")).serves_nothing(), "");
 }
 
 TEST(Manifest, AnUnknownDeviceIsANote) {
   const Manifest m = manifest("name: x\nversion: 1.0.0\nabi: 1\ndevices: [cpu, npu]\nsupports: [{}]\n");
   EXPECT_THAT(m.devices, ElementsAre("cpu"));
   EXPECT_THAT(m.notes, ElementsAre("p.so:4:10: devices: npu is not known to this runtime"));
+  EXPECT_EQ(m.serves_nothing(), "");
+  EXPECT_EQ(manifest("name: x\nversion: 1.0.0\nabi: 1\ndevices: [npu]\nsupports: [{}]\n").serves_nothing(),
+            "its manifest names no device that this runtime knows");
 }
 
 TEST(Manifest, AConditionOnDeviceSeesTheGivenOne) {
@@ -166,6 +182,8 @@ TEST(Manifest, ErrorsSayWhereAndWhat) {
       {"[1]", "p.so:1:1: manifest: found a list, expected a map"},
       {"name: x", "p.so: version: missing"},
       {"version: 1.0.0\nabi: 1\ndevices: cpu\nsupports: [{}]", "p.so: name: missing"},
+      {"name: x\nversion: 1.0.0\nabi: 1\ndevice: cpu\nsupports: [{}]",
+       "p.so: devices: missing; did you mean it by device?"},
       {"name: Hip-Flash",
        "p.so:1:7: name: found Hip-Flash, expected a name of a-z, 0-9 and _ that begins with a letter"},
       {"name: [x]", "p.so:1:7: name: found a list, expected a word"},
@@ -186,6 +204,28 @@ TEST(Manifest, ErrorsSayWhereAndWhat) {
       {"name: x\nname: y", "p.so:2:1: found name twice, expected once; the first is in line 1"},
   };
   for (const auto& [text, expected] : rows) EXPECT_EQ(error(text), expected) << text;
+}
+
+TEST(Manifest, ItsDocumentNamesEverythingThatTheReaderKnows) {
+  const std::string document = testing::read_file(std::filesystem::path(ATTNRT_TESTS_DIR) / "../runtime/MANIFEST.md");
+  std::vector<std::string> names = {"name",     "version", "abi", "summary",     "devices", "archs",    "supports",
+                                    "features", "min",     "max", "multiple_of", "equals",  "unbounded"};
+  for (const Word& word : vocabulary()) {
+    names.emplace_back(word.name);
+    names.insert(names.end(), word.choices.begin(), word.choices.end());
+  }
+  names.insert(names.end(), all_features().begin(), all_features().end());
+  for (const std::string& name : names)
+    EXPECT_THAT(document, ::testing::ContainsRegex("[`{ ]" + name + "[`:},]")) << name << " is not in MANIFEST.md";
+
+  // Its example is one, and features stand in their own table, too.
+  const size_t begin = document.find("```yaml\n") + 8;
+  const Manifest example = manifest(document.substr(begin, document.find("```", begin) - begin));
+  EXPECT_THAT(example.notes, IsEmpty());
+  EXPECT_EQ(example.entries.size(), 2U);
+  const std::string table = document.substr(document.find("| feature |"));
+  for (const std::string_view feature : all_features())
+    EXPECT_THAT(table, HasSubstr(fmt::format("`{}`", feature))) << feature;
 }
 
 TEST(Manifest, SurvivesAnyMutation) {

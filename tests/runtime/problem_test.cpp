@@ -116,7 +116,10 @@ TEST(Problem, WordsThatAreWrongSayWhy) {
   EXPECT_EQ(parse_error("device=rocm:"), "device: found \"\", expected a whole number");
   EXPECT_EQ(parse_error("heads_q=0"), "heads_q: found 0, expected at least 1");
   EXPECT_EQ(parse_error("seq_q=010"), "seq_q: found 010, expected a whole number");
-  EXPECT_EQ(parse_error("seq_q=9223372036854775808"), "seq_q: found 9223372036854775808, expected a whole number");
+  EXPECT_EQ(parse_error("seq_q=9223372036854775808"),
+            "seq_q: found 9223372036854775808, expected at most 9223372036854775807");
+  EXPECT_EQ(parse_error("seq_q=-99999999999999999999"), "seq_q: found -99999999999999999999, expected at least 1");
+  EXPECT_EQ(parse_error("seq_q=99999999999999999999x"), "seq_q: found 99999999999999999999x, expected a whole number");
   EXPECT_EQ(parse_error("window_left=-2"), "window_left: found -2, expected at least 0");
   EXPECT_EQ(parse_error("window_left=all"), "window_left: found all, expected a whole number or unbounded");
   EXPECT_EQ(parse_error("page_size=2147483648"), "page_size: found 2147483648, expected at most 2147483647");
@@ -237,8 +240,8 @@ TEST(Problem, CheckRefusesEachBadWord) {
       {[](Problem& p) {
          p.dtype = {ATTNRT_DTYPE_FLOAT, 64, 1};
        },
-       "problem: dtype code 2 bits 64 is not in {f32, f16, bf16}"},
-      {[](Problem& p) { p.dtype.lanes = 2; }, "problem: dtype code 2 bits 32 lanes 2 is not in {f32, f16, bf16}"},
+       "problem: dtype f64 is not in {f32, f16, bf16}"},
+      {[](Problem& p) { p.dtype.lanes = 2; }, "problem: dtype f32 of 2 lanes is not in {f32, f16, bf16}"},
       {[](Problem& p) { p.mask = 3; }, "problem: mask 3 is not in {none, boolean, additive}"},
       {[](Problem& p) { p.mask = -1; }, "problem: mask -1 is not in {none, boolean, additive}"},
       {[](Problem& p) { p.mask = 1, p.mask_dtype = p.dtype; },
@@ -371,7 +374,11 @@ TEST(Problem, NamesOfDevicesAndDtypes) {
   EXPECT_EQ(find_device("rocm"), ATTNRT_DEVICE_ROCM);
   EXPECT_EQ(find_device("tpu"), std::nullopt);
   EXPECT_EQ(dtype_name({ATTNRT_DTYPE_INT, 32, 1}), "int32");
-  EXPECT_EQ(dtype_name({3, 4, 1}), "code 3 bits 4");
+  EXPECT_EQ(dtype_name({ATTNRT_DTYPE_FLOAT, 64, 1}), "f64");
+  EXPECT_EQ(dtype_name({ATTNRT_DTYPE_INT, 64, 1}), "int64");
+  EXPECT_EQ(dtype_name({ATTNRT_DTYPE_UINT, 8, 1}), "uint8");
+  EXPECT_EQ(dtype_name({ATTNRT_DTYPE_FLOAT, 16, 2}), "f16 of 2 lanes");
+  EXPECT_EQ(dtype_name({9, 4, 1}), "code 9 bits 4");
   EXPECT_EQ(dtype_bytes({ATTNRT_DTYPE_BFLOAT, 16, 1}), 2);
   EXPECT_EQ(dtype_bytes({ATTNRT_DTYPE_BOOL, 8, 1}), 1);
 }

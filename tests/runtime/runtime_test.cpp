@@ -73,6 +73,36 @@ TEST(Open, NoPluginsIsNoError) {
   EXPECT_EQ(chosen(**runtime), "select: no backend supports the problem: no plugin was found");
 }
 
+TEST(Open, APluginThatCanServeNothingIsBroken) {
+  World world({"fake_unknown"});
+  const auto rows = world->plugins();
+  ASSERT_THAT(rows, SizeIs(1));
+  EXPECT_EQ(rows[0].state, "broken");
+  EXPECT_EQ(rows[0].reason, "its manifest has no entry that this runtime knows");
+}
+
+TEST(Open, AGlobThatDisablesNobodyIsAWarning) {
+  const Variable disabled("ATTNRT_DISABLE", "fake_ful,fake_m*,hip_*");  // hip_flash is in the built-in policy
+  World world({"fake_full", "fake_minimal"});
+  EXPECT_THAT(world.log(), ElementsAre("2: ATTNRT_DISABLE: no backend is named fake_ful"));
+}
+
+TEST(Open, TwoFilesOfOnePluginAreAWarning) {
+  World world({"fake_full", "fake_rocm"});
+  EXPECT_THAT(world.log(), IsEmpty());
+  std::filesystem::copy(world.plugins.path() / "fake_full.so", world.plugins.path() / "a_copy.so");
+  ASSERT_TRUE(world->reload());
+  const std::string& folder = world.plugins.text();
+  EXPECT_THAT(world.log(), ElementsAre(StartsWith("2: discover: " + folder + "/a_copy.so and " + folder +
+                                                  "/fake_full.so are both fake_full 1.0.0 for cpu: ")));
+  const std::string table = plugins_text(*world->snapshot(), world->plugins());
+  EXPECT_THAT(table, AllOf(HasSubstr(folder + "/a_copy.so"), HasSubstr(folder + "/fake_full.so"),
+                           Not(HasSubstr(folder + "/fake_rocm.so"))));
+  EXPECT_THAT(decision_text(world->explain(kAny, "", {})),
+              AllOf(HasSubstr("fake_full 1.0.0 (" + folder + "/a_copy.so)"),
+                    HasSubstr("fake_full 1.0.0 (" + folder + "/fake_full.so)")));
+}
+
 TEST(Open, ABrokenPluginIsARow) {
   World world({"fake_full", "fake_abi_2", "fake_open_fails"});
   EXPECT_EQ(chosen(*world), "fake_full 1.0.0");
@@ -218,7 +248,7 @@ TEST(Explain, SaysWhoIsJudgedByItsManifestAlone) {
   const Decision decision = world->explain(problem, "gfx1100", {});
   EXPECT_TRUE(decision.supposed);
   EXPECT_THAT(decision_text(decision), HasSubstr("by its manifest, that device is not here"));
-  EXPECT_THAT(decision_text(decision), HasSubstr("arch gfx1100 is not gfx942; by its manifest; not asked"));
+  EXPECT_THAT(decision_text(decision), HasSubstr("arch gfx1100 is not gfx942; by its manifest alone"));
   const auto json = decision_json(decision);
   for (const auto& candidate : json["candidates"]) EXPECT_TRUE(candidate["supposed"]) << candidate;
   EXPECT_EQ(json["candidates"].size(), 2U);
@@ -247,7 +277,7 @@ TEST(DebugLog, SaysWhatIsFoundLoadedDecidedAndPlannedOnce) {
               ElementsAre(ContainsRegex("^0: load: .*/fake_full.so: fake_full 1.0.0, sha256 [0-9a-f]{12}; cpu$"),
                           ContainsRegex("/fake_no_devices.so: .*; no device: no fake device is plugged in$"),
                           ContainsRegex("^0: select: fake_full 1.0.0 on cpu: priority .*; for device=cpu dtype="),
-                          ContainsRegex("^0: plan: fake_full 1.0.0 on cpu: kernel fake_attention, workspace 256 bytes; "
+                          ContainsRegex("^1: plan: fake_full 1.0.0 on cpu: kernel fake_attention, workspace 256 bytes; "
                                         "for device=cpu dtype=")));
   world.clear_log();
   ASSERT_TRUE(world->decide(kAny, {})->winner());
@@ -257,6 +287,14 @@ TEST(DebugLog, SaysWhatIsFoundLoadedDecidedAndPlannedOnce) {
   EXPECT_EQ(world->decide(impossible, {})->winner(), nullptr);
   EXPECT_THAT(world.log(), ElementsAre(AllOf(StartsWith("0: select: no backend supports the problem: "),
                                              HasSubstr("; for device=cpu"), HasSubstr("head_dim=300"))));
+}
+
+TEST(InfoLog, SaysOnceForEachPlanWhoServesIt) {
+  const support::Variable level("ATTNRT_LOG", "info");
+  World world({"fake_full"});
+  Attention attention({.seq_q = 2, .seq_kv = 3});
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(world->attention(attention.problem, attention.args, {}, nullptr), ATTNRT_OK);
+  EXPECT_THAT(world.log(), ElementsAre(StartsWith("1: plan: fake_full 1.0.0 on cpu: kernel fake_attention, ")));
 }
 
 TEST(DebugLog, IsSilentUnlessItIsAskedFor) {

@@ -207,7 +207,7 @@ TEST(Select, AMessageIsOneLineWithEveryReason) {
                                 "device=rocm dtype=f32 head_dim=256",
                                 {"flash 1.0.0 rocm gfx1100", "narrow 1.0.0 rocm gfx1100"},
                                 ""});
-  EXPECT_THAT(none.message, HasSubstr("flash 1.0.0: dtype f32 is not in {f16, bf16}, head_dim 256 is above 128"));
+  EXPECT_THAT(none.message, HasSubstr("flash 1.0.0: dtype f32 is not in {f16, bf16}; head_dim 256 is above 128"));
   EXPECT_THAT(none.message, HasSubstr("narrow 1.0.0: head_dim 256 is above 64"));
   EXPECT_THAT(none.message, Not(HasSubstr("\n")));
   EXPECT_EQ(decide({"", "", {}, "", kGpu, {}, ""}).message,
@@ -329,7 +329,7 @@ TEST(Select, SupposedDevicesAreSaidToBeSo) {
   const Decision decision = decide({"", kPriorities, {}, "", kGpu, kBoth, ""});
   EXPECT_TRUE(decision.supposed);
   EXPECT_THAT(decision_text(decision), HasSubstr("by its manifest, that device is not here"));
-  EXPECT_THAT(decision_text(decision), HasSubstr("by its manifest; not asked"));
+  EXPECT_THAT(decision_text(decision), HasSubstr("by its manifest alone"));
 }
 
 TEST(Select, AnArchThatTheManifestDoesNotName) {

@@ -104,6 +104,17 @@ TEST(Semver, NoComparisonHoldsEveryRelease) {
   EXPECT_FALSE(VersionRange{}.contains(version("7.0.0-rc.1")));
 }
 
+TEST(Semver, ARangeMayHoldNothing) {
+  const auto is_empty = [](std::string_view text) { return parse_version_range(text)->is_empty(); };
+  for (const auto text :
+       {">=2, <1", ">1.0, <1.0.1", "=1.0, =1.1", "<0", ">1.0.0-rc.1, <1.0.0-rc.1", ">=1.1, <1.1.0-rc.1"})
+    EXPECT_TRUE(is_empty(text)) << text;
+  for (const auto text : {">=1", ">=1, <2", ">1.0, <1.0.2", "<=0", "<1.0.0-rc.1", "=1.0.0-rc.1", ">=1.0.0-rc.1, <1.0.0",
+                          ">1.0.0-rc.1, <1.0.0", ">1.0.0-rc.1, <=1.0.0", ">=1.0, <1.1.0-rc.1"})
+    EXPECT_FALSE(is_empty(text)) << text;
+  EXPECT_FALSE(VersionRange{}.is_empty());
+}
+
 TEST(Semver, RefusesWhatIsNoRange) {
   for (const std::string_view text : {"", " ", ",", "1.0", ">=", ">=1.0,", ",<2", ">=1.0 <2", "==1.0", "=>1.0", "^1.2",
                                       "~1.2", "1.x", ">=1.0-rc.1", ">=01", "<2.0.0.0", ">=1.0, ,<2", "!=1.0", "*"}) {

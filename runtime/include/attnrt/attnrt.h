@@ -86,7 +86,8 @@ ATTNRT_API attnrt_status attnrt_problem_infer(attnrt_problem* problem, const att
 
 /* Sets a problem from words: "dtype=f16 heads_q=9 seq_q=128 causal=true device=rocm arch=gfx1100". arch receives the
  * value of arch (empty where absent), at most capacity bytes with the NUL; NULL: arch is not allowed. What the words do
- * not name keeps the value that it had. Errors: INVALID_ARGUMENT naming the word and the nearest known one. */
+ * not name keeps the value that it had (of ATTNRT_PROBLEM_INIT, dimensions are 1, but head_dim is 0 and must be named).
+ * Errors: INVALID_ARGUMENT naming the word and the nearest known one. */
 ATTNRT_API attnrt_status attnrt_problem_parse(const char* words, attnrt_problem* problem, char* arch, int32_t capacity,
                                               attnrt_error* error);
 
@@ -111,7 +112,8 @@ ATTNRT_API void attnrt_text_free(char* text);
  * Free: attnrt_plan_destroy, after its last run has completed. */
 ATTNRT_API attnrt_status attnrt_plan_create(attnrt_runtime* runtime, const attnrt_problem* problem,
                                             const attnrt_call* call, attnrt_plan** plan, attnrt_error* error);
-/* Checks args against the plan's problem, then runs; the plan's own workspace is used if args->workspace is NULL. For
+/* Checks args against the plan's problem, then runs; the plan's own workspace is used if args->workspace is NULL. out and
+ * lse overlap no other tensor, from their first byte to their last: else INVALID_ARGUMENT (of attnrt_attention, too). For
  * device tensors it enqueues on args->stream and returns. No allocation. Errors: INVALID_ARGUMENT, or the backend's; no
  * other backend is tried. */
 ATTNRT_API attnrt_status attnrt_plan_run(attnrt_plan* plan, const attnrt_args* args, attnrt_error* error);
@@ -127,7 +129,9 @@ ATTNRT_API int64_t attnrt_plan_workspace_bytes(const attnrt_plan* plan);
 
 /* attnrt_problem_infer, plan and run in one call. problem gives the attributes and is not changed. Plans are kept in a
  * bounded cache, with batch, seq_q and seq_kv rounded up to powers of two, so a growing decode loop plans once for each
- * doubling. A run that fails is repeated on the next candidate, except while args->stream captures a graph. */
+ * doubling. A run that fails is repeated on the next candidate, except while args->stream captures a graph. Who serves: a
+ * log line of level INFO for each plan that is made says it (`plan: cpu 1.0.0 on cpu: kernel ...; for dtype=...`); a plan
+ * of attnrt_plan_create says it of itself. */
 ATTNRT_API attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* problem,
                                           const attnrt_args* args, const attnrt_call* call, attnrt_error* error);
 

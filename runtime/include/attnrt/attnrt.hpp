@@ -135,7 +135,7 @@ struct Problem {
   }
 };
 
-// One run's pointers; a tensor that is not used stays as it is.
+// One run's pointers; a tensor that is not used stays as it is. out and lse overlap no other tensor.
 struct Args {
   Tensor q{}, k{}, v{}, out{}, mask{}, lse{}, alibi_slopes{}, sinks{}, kv_lengths{}, offsets_q{}, offsets_kv{},
       page_table{};

@@ -272,7 +272,7 @@ typedef struct attnrt_plugin {
                         attnrt_error* error);
 
   /* Computes, or for a device enqueues on args->stream. The host has checked shapes, dtypes, strides and alignment
-   * against the problem. It allocates nothing; for device tensors it never synchronises, can be captured into a graph,
+   * against the problem, and that neither out nor lse overlaps another tensor. It allocates nothing; for device tensors it never synchronises, can be captured into a graph,
    * and leaves the thread's current device as it was. Output is undefined until it succeeds, and inputs are const, so
    * that a failed run can be repeated elsewhere. */
   attnrt_status (*run)(void* instance, void* plan, const attnrt_problem* problem, const attnrt_args* args,

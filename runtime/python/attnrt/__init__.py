@@ -334,7 +334,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor = None, causal: b
     kv_lengths     int32 [batch]: keys from there on do not exist
     offsets_q, offsets_kv   int32 [batch + 1]: q, out [total_q, heads_q, .] and k, v [total_kv, heads_kv, .] are packed
     page_table     int32 [batch, max_pages]: k and v are [pages, page_size, heads_kv, .]; needs kv_lengths
-    out            [batch, seq_q, heads_q, head_dim_v] in q's dtype, written to; None: allocated as q is (numpy, torch)
+    out            [batch, seq_q, heads_q, head_dim_v] in q's dtype, written to, sharing no memory with an input;
+                   None: allocated as q is (numpy, torch)
     return_lse     also return the log of each softmax denominator, float32 [batch, heads_q, seq_q] (packed: [heads_q, total_q])
     backend        this backend or an error; None: the policy decides
     deterministic  the same inputs give the same bits
