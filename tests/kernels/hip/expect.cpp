@@ -6,8 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "kernels/hip/launch.hpp"
-#include "tests/kernels/hip/host_kernels.hpp"
 #include "tests/kernels/support/accuracy.hpp"
 
 namespace kernels::test {
@@ -20,7 +18,7 @@ void run_with(const Plan& plan, const char* arch, const Case& c, uint32_t seed) 
   hip::Launch launches[8];
   const int32_t count = hip::launches(plan, c.problem, c.args, workspace.data(), launches);
   ASSERT_GE(count, 0);
-  for (int32_t n = 0; n < count; ++n) run_on_host(hip::family_of(arch), launches[n], seed);
+  for (int32_t n = 0; n < count; ++n) run_launch(arch, launches[n], seed);
 }
 
 template <class Plan>

@@ -1,8 +1,9 @@
-// tests/kernels/hip/expect.hpp: a recipe into the host build's run of the GPU kernels that serve it, checked against float64
+// tests/kernels/hip/expect.hpp: a recipe into a run of the GPU kernels that serve it, checked against float64
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/hip/launch.hpp"
 #include "tests/kernels/support/case.hpp"
 
 namespace kernels::test {
@@ -14,5 +15,9 @@ void expect_unfused_right_on(const char* arch, const Recipe& recipe, uint32_t se
 
 // Runs alone.
 void run_unfused_on(const char* arch, const Case& c);
+
+// What runs a launch: the host build (host_kernels.cpp), or an emulator of the GPU (../emulator/library.cpp). seed: of the order
+// of a workgroup's threads, where that can be chosen.
+void run_launch(const char* arch, const hip::Launch& launch, uint32_t seed);
 
 }  // namespace kernels::test

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kernels/hip/host.hpp"
+#include "tests/kernels/hip/expect.hpp"
 #include "tests/kernels/hip/host_family.hpp"
 
 namespace kernels::test {
@@ -25,8 +26,8 @@ HostKernel host_kernel(Family family, const char* object, const char* name) {
   return nullptr;  // no GPU is of it: mma_sm80 turns to it for f32
 }
 
-void run_on_host(Family family, const hip::Launch& launch, uint32_t seed) {
-  const HostKernel kernel = host_kernel(family, launch.object, launch.kernel);
+void run_launch(const char* arch, const hip::Launch& launch, uint32_t seed) {
+  const HostKernel kernel = host_kernel(hip::family_of(arch), launch.object, launch.kernel);
   ASSERT_NE(kernel, nullptr) << launch.object << " has no " << launch.kernel;
   ASSERT_EQ(launch.params_bytes, sizeof(hip::AttentionParams));
   hip::AttentionParams params;

@@ -1,10 +1,7 @@
 // tests/kernels/hip/host_kernels.hpp: an architecture and a launch's names into the host build of that kernel
 #pragma once
 
-#include <cstdint>
-
 #include "kernels/hip/family.hpp"
-#include "kernels/hip/launch.hpp"
 #include "kernels/hip/params.hpp"
 
 namespace kernels::test {
@@ -13,8 +10,5 @@ using HostKernel = void (*)(const hip::AttentionParams&);
 
 // What the code object of a GPU of this family has under that name; null where there is nothing.
 HostKernel host_kernel(hip::Family family, const char* object, const char* name);
-
-// Runs a launch. seed: of the order of a workgroup's threads.
-void run_on_host(hip::Family family, const hip::Launch& launch, uint32_t seed);
 
 }  // namespace kernels::test
