@@ -43,9 +43,9 @@ class Emulated : public testing::TestWithParam<Object> {
   void expect(const Recipe& r) const { expect_right_on(emulated_arch, r); }
   void expect_unfused(const Recipe& r) const { expect_unfused_right_on(emulated_arch, r); }
 };
-constexpr Object kObjects[] = {{DType::f32, 64},   {DType::f32, 128},  {DType::f32, 256},
-                               {DType::f16, 64},   {DType::f16, 128},  {DType::f16, 256},
-                               {DType::bf16, 64},  {DType::bf16, 128}, {DType::bf16, 256}};
+constexpr Object kObjects[] = {{DType::f32, 64},  {DType::f32, 128},  {DType::f32, 256},
+                               {DType::f16, 64},  {DType::f16, 128},  {DType::f16, 256},
+                               {DType::bf16, 64}, {DType::bf16, 128}, {DType::bf16, 256}};
 INSTANTIATE_TEST_SUITE_P(, Emulated, testing::ValuesIn(kObjects), [](const auto& test) { return name_of(test.param); });
 
 // Whole steps without and with what stands past head_dim, past the last query and past the last key.

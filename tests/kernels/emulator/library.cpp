@@ -1,10 +1,13 @@
-// tests/kernels/emulator/library.cpp: the tests of this folder into a library whose launches its caller runs (run_tests.py)
+// tests/kernels/emulator/library.cpp: the tests of this folder, and single problems, into a library whose launches its caller
+// runs (run_tests.py, tabulate.py)
 #include "tests/kernels/emulator/library.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <string_view>
 
+#include "kernels/hip/family.hpp"
 #include "tests/kernels/hip/expect.hpp"
 
 namespace kernels::test {
@@ -29,11 +32,31 @@ void run_launch(const char*, const hip::Launch& launch, uint32_t) {
 
 }  // namespace kernels::test
 
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+
 // arguments: gtest's options. Returns gtest's exit status.
-extern "C" __attribute__((visibility("default"))) int run_tests(const char* arch, int count, char** arguments,
-                                                                kernels::test::RunKernel run_kernel) {
+EXPORTED int run_tests(const char* arch, int count, char** arguments, kernels::test::RunKernel run_kernel) {
   kernels::test::emulated_arch = arch;
   kernels::test::run_kernel = run_kernel;
   testing::InitGoogleTest(&count, arguments);
   return RUN_ALL_TESTS();
+}
+
+// Launches the fused kernel for one workgroup's queries and seq_kv keys. mask: a boolean one, whose rows are read in words.
+EXPORTED void run_workgroup(const char* arch, const char* dtype, int head_dim, int mask, int causal, int seq_kv,
+                            kernels::test::RunKernel run_kernel) {
+  using namespace kernels;
+  test::run_kernel = run_kernel;
+  const std::string_view name = dtype;
+  test::Recipe r;
+  r.problem.dtype = name == "f32" ? DType::f32 : name == "f16" ? DType::f16 : DType::bf16;
+  r.problem.head_dim = r.problem.head_dim_v = head_dim;
+  r.problem.mask = mask ? Mask::boolean : Mask::none;
+  r.problem.causal = causal;
+  r.seq_q = static_cast<int64_t>(hip::tile_facts(hip::family_of(arch), r.problem.dtype, head_dim).rows);
+  r.seq_kv = seq_kv;
+  const test::Case c(r);
+  hip::Launch launch;
+  hip::launches(hip::plan_flash(c.problem, arch), c.problem, c.args, nullptr, &launch);
+  test::run_launch(arch, launch, 0);
 }

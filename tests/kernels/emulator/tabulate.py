@@ -1,0 +1,137 @@
+"""tests/kernels/emulator/tabulate.py: the fused kernels' code objects into a table of what they take and what they execute
+
+    TINYGRAD_DIR=... python3 tabulate.py BUILD [--into FILE] [ARCH...]
+
+BUILD: a build tree that has kernels_emulator_test. Without --into, the table is printed; with it, it replaces what stands in FILE
+between the lines <!-- kernels --> and <!-- /kernels -->.
+
+Counts are of the main loop alone: one wave's, of 512 keys less those of 256, so that what comes before and after it cancels.
+matrix_share, gfx11 only, is the WMMAs' part of the cycles in which a SIMD issues vector instructions, at 32 cycles a WMMA, 4 a
+transcendental and 1 another vector instruction: an upper bound of the share of WMMA peak that the loop can reach where they do
+not overlap.
+"""
+import argparse
+import ctypes
+import os
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+from emulator import CodeObject, Emulator, EmulatorError
+from run_tests import RUN_KERNEL
+
+CASES = (("no mask", "nocausal", 0, 0), ("causal", "causal", 0, 1), ("boolean mask", "generic", 1, 0))
+HEADER = ("| kernel | VGPRs | spills | scratch B | LDS B | waves (LDS too) | matrix | vector | transc. | LDS | memory | scalar "
+          "| LDS / matrix | matrix_share |\n|" + "---|" * 14)
+TRANSCENDENTAL = ("V_EXP", "V_LOG", "V_RCP", "V_RSQ", "V_SQRT", "V_SIN", "V_COS")
+
+
+def class_of(name: str) -> str:
+    if "WMMA" in name or "MFMA" in name:
+        return "matrix"
+    if name.startswith(TRANSCENDENTAL):
+        return "transcendental"
+    if name.startswith("V_"):
+        return "vector"
+    if name.startswith("DS_"):
+        return "LDS"
+    return "memory" if name.startswith(("GLOBAL_", "BUFFER_", "FLAT_", "SCRATCH_")) else "scalar"
+
+
+def waves(arch: str, registers: int, shared_bytes: int, waves_of_group: int) -> tuple[int, int]:
+    """Waves that a SIMD holds, by registers alone; and by the workgroup memory of its unit too (gfx11, gfx12: 4 SIMDs of a
+    workgroup processor share 128 KiB; gfx942: 4 of a compute unit share 64 KiB)."""
+    total, granule, most, memory = (512, 8, 8, 64 << 10) if arch.startswith("gfx9") else (1536, 24, 16, 128 << 10)
+    by_registers = min(most, total // (-(-registers // granule) * granule))
+    groups = min(by_registers * 4 // waves_of_group, memory // shared_bytes)
+    return by_registers, groups * waves_of_group // 4
+
+
+class Counter512:
+    """Runs workgroups of one architecture's kernels and counts."""
+
+    def __init__(self, build: Path, emulator: Emulator, arch: str):
+        self.folder, self.emulator, self.arch = build / "kernels" / arch, emulator, arch
+        self.library = ctypes.CDLL(str(build / "tests/kernels/emulator/libkernels_emulator_test.so"))
+        self.objects: dict[str, CodeObject] = {}
+
+    def run(self, dtype: str, dim: int, mask: int, causal: int, seq_kv: int):
+        """Returns (code object, kernel, its launch's threads and bytes of workgroup memory, counts of one wave)."""
+        seen, failed = [], []
+
+        def run_kernel(name, kernel, grid, block, shared_bytes, params, params_bytes, *_):
+            try:
+                name, kernel = name.decode(), kernel.decode()
+                if name not in self.objects:
+                    self.objects[name] = CodeObject(self.folder / f"{name}.elf")
+                self.emulator.counts.clear()
+                self.objects[name].launch(self.emulator, kernel, grid[:3], block, shared_bytes, ctypes.string_at(params, params_bytes))
+                wave = 64 if self.arch.startswith("gfx9") else 32
+                counts = Counter()
+                for instruction, n in self.emulator.counts.items():
+                    counts[class_of(instruction)] += n / (block // wave)
+                seen.append((self.objects[name], kernel, block, shared_bytes, counts))
+            except Exception as error:
+                failed.append(error)
+            return 0
+
+        self.library.run_workgroup(self.arch.encode(), dtype.encode(), dim, mask, causal, seq_kv, RUN_KERNEL(run_kernel))
+        if failed:
+            raise failed[0]
+        return seen[0]
+
+    def row(self, dtype: str, dim: int, case: str, kind: str, mask: int, causal: int) -> str:
+        *_, short = self.run(dtype, dim, mask, causal, 256)
+        code, kernel, block, shared_bytes, long = self.run(dtype, dim, mask, causal, 512)
+        n = {c: round(long[c] - short[c]) for c in ("matrix", "vector", "transcendental", "LDS", "memory", "scalar")}
+        facts = code.kernels[kernel]
+        registers = int(facts["vgpr_count"])
+        by_registers, by_both = waves(self.arch, registers, shared_bytes, block // (64 if self.arch.startswith("gfx9") else 32))
+        share = per = "-"
+        if n["matrix"]:
+            per = f"{n['LDS'] / n['matrix']:.2f}"
+            if self.arch.startswith("gfx11"):
+                share = f"{32 * n['matrix'] / (32 * n['matrix'] + n['vector'] + 4 * n['transcendental']):.3f}"
+        columns = [f"{dtype} {dim} {case}", registers, facts["vgpr_spill_count"], facts["private_segment_fixed_size"],
+                   shared_bytes, f"{by_registers} ({by_both})", *n.values(), per, share]
+        return "| " + " | ".join(map(str, columns)) + " |"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build", type=Path)
+    parser.add_argument("--into", type=Path)
+    parser.add_argument("--dtypes", default="f16,bf16,f32")
+    parser.add_argument("--dims", default="64,128,256")
+    parser.add_argument("archs", nargs="*")
+    options = parser.parse_args()
+    if "TINYGRAD_DIR" not in os.environ:
+        raise EmulatorError("TINYGRAD_DIR is not set; it must name a tinygrad source tree")
+    emulator = Emulator(os.environ["TINYGRAD_DIR"], counts=True)
+    text = ""
+    for arch in options.archs or ("gfx1100", "gfx1201", "gfx942"):
+        text += f"\n{arch}:\n\n{HEADER}\n"
+        counter = Counter512(options.build.resolve(), emulator, arch)
+        for dtype in options.dtypes.split(","):
+            for dim in map(int, options.dims.split(",")):
+                for case in CASES:
+                    text += counter.row(dtype, dim, *case) + "\n"
+                    print(text.splitlines()[-1], file=sys.stderr)
+    if not options.into:
+        print(text)
+        return 0
+    page = options.into.read_text()
+    page, found = re.subn(r"(?s)(<!-- kernels -->\n).*?(<!-- /kernels -->)", lambda m: m[1] + text + "\n" + m[2], page)
+    if found != 1:
+        raise EmulatorError(f"{options.into}: no pair of lines <!-- kernels --> and <!-- /kernels -->")
+    options.into.write_text(page)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except EmulatorError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
