@@ -43,7 +43,7 @@ struct TileOf<Family::wmma_gfx11, T, 256> {
 
 template <class T>
 struct TileOf<Family::wmma_gfx12, T, 64> {
-  using Type = TransposedTile<WmmaGfx12, T, Shape<32, 4, 2, 64, 64>>;
+  using Type = TransposedTile<WmmaGfx12, T, Shape<32, 4, 2, 32, 64>>;
 };
 template <class T>
 struct TileOf<Family::wmma_gfx12, T, 128> {
@@ -51,7 +51,7 @@ struct TileOf<Family::wmma_gfx12, T, 128> {
 };
 template <class T>
 struct TileOf<Family::wmma_gfx12, T, 256> {
-  using Type = TransposedTile<WmmaGfx12, T, Shape<32, 4, 1, 32, 256>>;
+  using Type = TransposedTile<WmmaGfx12, T, Shape<32, 8, 1, 32, 256>>;
 };
 
 template <class T, int kDim>

@@ -93,18 +93,15 @@ GPU_DEVICE void flash_attention(const AttentionParams& p) {
   }
 
   typename Step<Tile>::Mask mask;
-  if (kKind == Kind::generic && p.mask != nullptr) {
-    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-      const int32_t r = tile.row(slot) < rows ? tile.row(slot) : rows - 1;
-      mask.row[slot] = at.batch * p.mask_batch + at.head * p.mask_head + (at.first_query + r) * p.mask_row;
-    }
+  if constexpr (kKind == Kind::generic) {
+    mask.first = at.batch * p.mask_batch + at.head * p.mask_head + at.first_query * p.mask_row;
+    mask.rows = rows;
   }
 
   typename Tile::Query query;
-  typename Tile::KeyCopy key_copy;
-  typename Tile::ValueCopy value_copy;
   if (step_begin < step_end) {
     const int32_t key = step_begin * Tile::kKeys;
+    typename Tile::KeyCopy key_copy;
     key_copy.issue(Tile::kKeyAt, k + key * p.k_stride.row, p.k_stride.row, p.seq_kv - key, p.head_dim);
     tile.load_query(p, q, rows, query);
     key_copy.commit(Tile::kKeyAt);
@@ -112,18 +109,27 @@ GPU_DEVICE void flash_attention(const AttentionParams& p) {
   }
   for (int32_t step = step_begin; step < step_end; ++step) {
     const int32_t key = step * Tile::kKeys, next = key + Tile::kKeys;
+    typename Tile::KeyCopy key_copy;
+    typename Tile::ValueCopy value_copy;
+    typename Tile::Scores s;
     value_copy.issue(Tile::kValueAt, v + key * p.v_stride.row, p.v_stride.row, p.seq_kv - key, p.head_dim);
     // A wave whose queries see nothing of this step only helps to copy.
     const bool sees = next > wave_first.begin && key < wave_last.end;
     const int32_t mine = key + tile.first_key();
-    if (kKind == Kind::generic && sees && p.mask != nullptr) Step<Tile>::load(p, mask, mine);
-    typename Tile::Scores s;
-    if (sees) tile.scores(query, s);
+    const bool whole = next <= p.seq_kv;
+    if (kKind == Kind::generic && sees && p.mask != nullptr) Step<Tile>::load(p, tile, mask, mine, whole);
+    if (sees) {
+      tile.scores(query, s);
+    } else {
+      Step<Tile>::forget(s);
+    }
     if constexpr (Tile::kAliased) gpu::barrier();
     value_copy.commit(Tile::kValueAt);
     gpu::barrier();
     if (step + 1 < step_end) {
       key_copy.issue(Tile::kKeyAt, k + next * p.k_stride.row, p.k_stride.row, p.seq_kv - next, p.head_dim);
+    } else {
+      key_copy.forget();
     }
     if (sees) {
       if (p.flags & kScaledScores) Step<Tile>::cap(p, s);
@@ -135,7 +141,7 @@ GPU_DEVICE void flash_attention(const AttentionParams& p) {
           }
           Step<Tile>::add_alibi(s, p.slopes[at.head * p.slope_stride], diagonal, mine);
         }
-        if (p.mask != nullptr) Step<Tile>::apply(p, mask, s, mine);
+        if (p.mask != nullptr) Step<Tile>::apply(p, tile, mask, s, mine, whole);
       }
       if (key < wave_last.begin || next > wave_first.end) Step<Tile>::hide(p, tile, s, at.first_query, mine);
       Step<Tile>::weights(tile, p.exp_scale, s, max, sum, exact, o);

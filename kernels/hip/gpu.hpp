@@ -1,8 +1,9 @@
 // kernels/hip/gpu.hpp: one set of names into three platforms: AMD (HIP), NVIDIA (CUDA), and a workgroup on the CPU
 //
-// The only file that knows the platform. Device code here needs no vendor header and no device library: on AMD it is clang's
-// HIP language with compiler builtins alone, on NVIDIA nvcc with inline PTX. On the host (GPU_ON_HOST) the threads of a
-// workgroup are fibers (kernels/hip/host.hpp), so that the same kernels run, and are checked, where there is no GPU.
+// The only file that knows the platform. Device code here needs no vendor header and no device library: on AMD it is
+// clang's HIP language with compiler builtins alone, on NVIDIA nvcc with inline PTX. On the host (GPU_ON_HOST) the
+// threads of a workgroup are fibers (kernels/hip/host.hpp), so that the same kernels run, and are checked, where there
+// is no GPU.
 //
 //   GPU_DEVICE                        a device function, inlined
 //   GPU_KERNEL(threads, per_unit)     an entry point; per_unit: what should fit: workgroups in a multiprocessor (NVIDIA), waves in a SIMD (AMD)
@@ -134,6 +135,21 @@ GPU_DEVICE Bits128 load128(const void* at) {
   return *static_cast<const Bits128*>(at);
 #endif
 }
+// base: the same in all lanes of a wave. AMD: give it an offset that is recomputed() nearby, which then needs one
+// register.
+GPU_DEVICE Bits128 load128(const void* base, uint32_t offset_bytes) {
+#if defined(GPU_AMD)
+  // An address of scalar registers and one vector register. The compiler, were it to know how base is made, would keep
+  // each lane's sum of the two in vector registers.
+  typedef const __attribute__((address_space(1))) char* Global;
+  Global scalar = (Global) static_cast<const char*>(base);
+  asm volatile("" : "+s"(scalar));
+  typedef uint32_t Words __attribute__((ext_vector_type(4)));
+  return __builtin_bit_cast(Bits128, *(const __attribute__((address_space(1))) Words*)(scalar + offset_bytes));
+#else
+  return load128(static_cast<const char*>(base) + offset_bytes);
+#endif
+}
 GPU_DEVICE void store128(void* at, Bits128 value) { *static_cast<Bits128*>(at) = value; }
 GPU_DEVICE void store64(void* at, Bits64 value) { *static_cast<Bits64*>(at) = value; }
 GPU_DEVICE void store32(void* at, uint32_t value) { *static_cast<uint32_t*>(at) = value; }
@@ -215,6 +231,39 @@ GPU_DEVICE float exchange(float value, int bit) {
 GPU_DEVICE void schedule_fence() {
 #if defined(GPU_AMD)
   __builtin_amdgcn_sched_barrier(0);
+#endif
+}
+
+// The same value, of whose making the compiler forgets all: what follows from it is computed where it is wanted,
+// instead of before a loop and kept in registers. scalar: one that all lanes have.
+template <class V>
+GPU_DEVICE V recomputed(V value) {
+#if defined(GPU_AMD)
+  asm volatile("" : "+v"(value));
+#endif
+  return value;
+}
+template <class V>
+GPU_DEVICE V scalar(V value) {
+#if defined(GPU_AMD)
+  asm volatile("" : "+s"(value));
+#endif
+  return value;
+}
+
+// The value may be anything from here on. Where one way round a loop sets a variable and another does not, this on the
+// other frees the registers in which AMD's compiler would carry what the last turn left in it.
+template <int N>
+GPU_DEVICE void forget([[maybe_unused]] Floats<N>& value) {
+#if defined(GPU_AMD)
+  asm volatile("" : "=v"(value));
+#endif
+}
+GPU_DEVICE void forget([[maybe_unused]] Bits128& value) {
+#if defined(GPU_AMD)
+  Floats<4> any;
+  forget<4>(any);
+  value = __builtin_bit_cast(Bits128, any);
 #endif
 }
 

@@ -24,8 +24,9 @@ GPU_DEVICE Range visible_range(const AttentionParams& p, int64_t query) {
                                                   : last + 1)};
 }
 
-// The running maximum is only raised when a score exceeds it by more than this many powers of two: weights stay below 2^8,
-// and O is almost never rescaled (FlashAttention-4's rule; the final result is exact, since O and the sum share it).
+// The running maximum is only raised when a score exceeds it by more than this many powers of two: weights stay below
+// 2^8, and O is almost never rescaled (FlashAttention-4's rule; the final result is exact, since O and the sum share
+// it).
 inline constexpr float kHeadroom = 8;
 // From here on (in powers of two) score * factor - max * factor would lose what separates them; see weights().
 inline constexpr float kHuge = 128;
@@ -35,10 +36,16 @@ struct Step {
   using Scores = typename Tile::Scores;
   static constexpr int kSlots = Tile::kSlots;
 
+  GPU_DEVICE static void forget(Scores& s) {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      GPU_UNROLL for (int t = 0; t < Tile::kRunTiles; ++t) gpu::forget<Tile::kElements>(s[slot][t]);
+    }
+  }
+
   // Hides what lies outside each query's range. key: of the lane's first score.
   GPU_DEVICE static void hide(const AttentionParams& p, const Tile& tile, Scores& s, int first_query, int key) {
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
-      const Range range = visible_range(p, first_query + tile.row(slot));
+      const Range range = visible_range(p, first_query + gpu::recomputed(tile.row(slot)));
       const int begin = range.begin - key, end = range.end - key;
       GPU_UNROLL for (int t = 0; t < Tile::kRunTiles; ++t) {
         GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {
@@ -51,11 +58,8 @@ struct Step {
 
   // Scale, and softcap where there is one, in place: scores become what a bias is added to.
   GPU_DEVICE static void cap(const AttentionParams& p, Scores& s) {
-    if (p.softcap != 0) {
-      each(s, [&](float x) { return p.softcap * gpu::tanh(x * p.score_scale); });
-    } else {
-      each(s, [&](float x) { return x * p.score_scale; });
-    }
+    each(s, [&](float x) { return x * p.score_scale; });
+    if (p.softcap != 0) each(s, [&](float x) { return p.softcap * gpu::tanh(x); });
   }
   template <class F>
   GPU_DEVICE static void each(Scores& s, const F& f) {
@@ -78,113 +82,136 @@ struct Step {
     }
   }
 
-  // The mask of a step: a lane's keys side by side, read in 16-byte words where the mask's rows allow it. load() starts the
-  // reads, where the tile has registers for them, so that they pass while scores are computed; apply() hides or adds.
+  // The mask of a step: a lane's keys side by side, read in 16-byte words where the mask's rows allow it. load() starts
+  // the reads, where the tile has registers for them, so that they pass while scores are computed; apply() hides or
+  // adds.
   struct Mask {
     static constexpr int kHeld = Tile::kHoldMask ? Tile::kRun * 2 / 16 : 1;
     gpu::Bits128 bits[kSlots][kHeld];
-    int64_t row[kSlots];  // of each query, in elements
+    int64_t first;  // element of the workgroup's first query
+    int32_t rows;   // of the workgroup's queries, how many exist
   };
-
-  GPU_DEVICE static bool reads_words(const AttentionParams& p, int key) {
-    return (p.flags & kMaskVector) && key + Tile::kRun <= p.seq_kv;
+  GPU_DEVICE static int64_t row_of(const AttentionParams& p, const Tile& tile, const Mask& mask, int slot) {
+    const int r = gpu::recomputed(tile.row(slot));
+    return mask.first + (r < mask.rows ? r : mask.rows - 1) * p.mask_row;
   }
 
-  GPU_DEVICE static void load(const AttentionParams& p, Mask& mask, int key) {
+  // whole: all keys of the step exist. (The same in all lanes: else both ways of reading would be walked.)
+  GPU_DEVICE static bool reads_words(const AttentionParams& p, bool whole) { return (p.flags & kMaskVector) && whole; }
+
+  GPU_DEVICE static void load(const AttentionParams& p, const Tile& tile, Mask& mask, int key, bool whole) {
     if constexpr (Tile::kHoldMask) {
-      if (!reads_words(p, key) || (p.flags & kMaskF32)) return;
+      if (!reads_words(p, whole) || (p.flags & kMaskF32)) return;
       if (p.flags & kBooleanMask) {
-        hold<1>(p, mask, key);
+        hold<1>(p, tile, mask, key);
       } else {
-        hold<2>(p, mask, key);
+        hold<2>(p, tile, mask, key);
       }
     }
   }
   template <int kBytes>
-  GPU_DEVICE static void hold(const AttentionParams& p, Mask& mask, int key) {
+  GPU_DEVICE static void hold(const AttentionParams& p, const Tile& tile, Mask& mask, int key) {
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
-      const char* from = static_cast<const char*>(p.mask) + (mask.row[slot] + key) * kBytes;
-      if constexpr (Tile::kRun * kBytes % 16 == 0) {
-        GPU_UNROLL for (int i = 0; i < Tile::kRun * kBytes / 16; ++i) mask.bits[slot][i] = gpu::load128(from + i * 16);
-      } else {
-        GPU_UNROLL for (int i = 0; i < Tile::kRun * kBytes / 4; ++i) {
-          mask.bits[slot][0].word[i] = reinterpret_cast<const uint32_t*>(from)[i];
-        }
+      const char* from = static_cast<const char*>(p.mask) + (row_of(p, tile, mask, slot) + key) * kBytes;
+      GPU_UNROLL for (int i = 0; i * 16 < Tile::kRun * kBytes; ++i) mask.bits[slot][i] = piece<kBytes>(from, i);
+    }
+  }
+  // The i-th piece of a lane's keys in one row of the mask: 16 bytes, or all there are.
+  template <int kBytes>
+  GPU_DEVICE static gpu::Bits128 piece(const char* from, int i) {
+    constexpr int kAll = Tile::kRun * kBytes;
+    static_assert(kAll % 16 == 0 || kAll == 8 || kAll == 4 || kAll == 2);
+    if constexpr (kAll % 16 == 0) {
+      return gpu::load128(from + i * 16);
+    } else if constexpr (kAll == 2) {
+      return {{*reinterpret_cast<const uint16_t*>(from)}};
+    } else {
+      gpu::Bits128 bits{};
+      GPU_UNROLL for (int w = 0; w < kAll / 4; ++w) bits.word[w] = reinterpret_cast<const uint32_t*>(from)[w];
+      return bits;
+    }
+  }
+
+  // One after another and none else: AMD's compiler would keep the scores before and after of every if that has an
+  // else.
+  GPU_DEVICE static void apply(const AttentionParams& p, const Tile& tile, const Mask& mask, Scores& s, int key,
+                               bool whole) {
+    const uint32_t kind = p.flags & (kBooleanMask | kMaskF32),
+                   flags = reads_words(p, whole) ? kind | kMaskVector : kind;
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      const int64_t row = row_of(p, tile, mask, slot);
+      const auto words = [&](uint32_t of) { return gpu::scalar(flags) == (of | kMaskVector); };
+      const auto keys = [&](uint32_t of) { return gpu::scalar(flags) == of; };
+      if (words(kBooleanMask)) hide_words(p, mask, s, slot, row + key);
+      if (keys(kBooleanMask)) hide_each(p, s, slot, row, key);
+      if (words(kMaskF32)) add_words<F32>(p, mask, s, slot, row + key);
+      if (keys(kMaskF32)) add_each<F32>(p, s, slot, row, key);
+      if constexpr (Tile::Element::kBytes == 2) {
+        if (words(0)) add_words<typename Tile::Element>(p, mask, s, slot, row + key);
+        if (keys(0)) add_each<typename Tile::Element>(p, s, slot, row, key);
       }
     }
   }
 
-  GPU_DEVICE static void apply(const AttentionParams& p, const Mask& mask, Scores& s, int key) {
-    if (p.flags & kBooleanMask) {
-      GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) apply_boolean(p, mask, s, slot, key);
-    } else if (p.flags & kMaskF32) {
-      GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) apply_additive<F32>(p, mask, s, slot, key);
-    } else if constexpr (Tile::Element::kBytes == 2) {
-      GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
-        apply_additive<typename Tile::Element>(p, mask, s, slot, key);
-      }
-    }
+  GPU_DEVICE static void show(Scores& s, int slot, int at, bool visible) {
+    if (!visible) s[slot][at / Tile::kElements][at % Tile::kElements] = -gpu::kInfinity;
+  }
+  // What the mask hides is hidden whatever the score is, so that a NaN in its key stays unseen.
+  GPU_DEVICE static void add(const AttentionParams& p, Scores& s, int slot, int at, float bias) {
+    const float sum = gpu::fma(s[slot][at / Tile::kElements][at % Tile::kElements], p.mask_scale, bias);
+    s[slot][at / Tile::kElements][at % Tile::kElements] = bias == -gpu::kInfinity ? -gpu::kInfinity : sum;
   }
 
-  GPU_DEVICE static void apply_boolean(const AttentionParams& p, const Mask& mask, Scores& s, int slot, int key) {
-    const uint8_t* row = static_cast<const uint8_t*>(p.mask) + mask.row[slot];
-    const auto show = [&](int at, bool visible) {
-      if (!visible) s[slot][at / Tile::kElements][at % Tile::kElements] = -gpu::kInfinity;
-    };
-    constexpr int kBytes = Tile::kRun < 16 ? Tile::kRun : 16;  // of a read
-    if (kBytes >= 4 && reads_words(p, key)) {
-      GPU_UNROLL for (int from = 0; from < Tile::kRun; from += kBytes) {
-        gpu::Bits128 bits{};
-        if constexpr (Tile::kHoldMask) {
-          bits = mask.bits[slot][from / 16];
-        } else if constexpr (kBytes == 16) {
-          bits = gpu::load128(row + key + from);
-        } else {
-          GPU_UNROLL for (int i = 0; i < kBytes / 4; ++i) {
-            bits.word[i] = reinterpret_cast<const uint32_t*>(row + key + from)[i];
-          }
-        }
-        GPU_UNROLL for (int i = 0; i < kBytes; ++i) show(from + i, (bits.word[i / 4] & (0xFFu << i % 4 * 8)) != 0);
-      }
-      return;
+  template <int kBytes>
+  GPU_DEVICE static gpu::Bits128 held(const Mask& mask, int slot, const char* from, int i) {
+    if constexpr (Tile::kHoldMask && kBytes <= 2) {
+      return mask.bits[slot][i];
+    } else {
+      return piece<kBytes>(from, i);
     }
+  }
+  GPU_DEVICE static void hide_words(const AttentionParams& p, const Mask& mask, Scores& s, int slot, int64_t first) {
+    const char* from = static_cast<const char*>(p.mask) + first;
+    gpu::Bits128 bits;
     GPU_UNROLL for (int at = 0; at < Tile::kRun; ++at) {
-      if (key + at < p.seq_kv) show(at, row[(key + at) * p.mask_key] != 0);
+      if (at % 16 == 0) bits = held<1>(mask, slot, from, at / 16);
+      show(s, slot, at, (bits.word[at % 16 / 4] & (0xFFu << at % 4 * 8)) != 0);
     }
   }
-
   template <class M>
-  GPU_DEVICE static void apply_additive(const AttentionParams& p, const Mask& mask, Scores& s, int slot, int key) {
-    const typename M::Storage* row = static_cast<const typename M::Storage*>(p.mask) + mask.row[slot];
-    // What the mask hides is hidden whatever the score is, so that a NaN in its key stays unseen.
-    const auto add = [&](int at, float bias) {
-      const float sum = gpu::fma(s[slot][at / Tile::kElements][at % Tile::kElements], p.mask_scale, bias);
-      s[slot][at / Tile::kElements][at % Tile::kElements] = bias == -gpu::kInfinity ? -gpu::kInfinity : sum;
-    };
+  GPU_DEVICE static void add_words(const AttentionParams& p, const Mask& mask, Scores& s, int slot, int64_t first) {
     constexpr int kWide = 16 / M::kBytes;
-    if constexpr (Tile::kRun % kWide == 0) {
-      if (reads_words(p, key)) {
-        GPU_UNROLL for (int from = 0; from < Tile::kRun; from += kWide) {
-          gpu::Bits128 bits;
-          if constexpr (Tile::kHoldMask && M::kBytes == 2) {
-            bits = mask.bits[slot][from / 8];
-          } else {
-            bits = gpu::load128(row + key + from);
-          }
-          GPU_UNROLL for (int i = 0; i < kWide; ++i) {
-            if constexpr (M::kBytes == 4) {
-              add(from + i, __builtin_bit_cast(float, bits.word[i]));
-            } else {
-              add(from + i, i % 2 == 0 ? low_half<M>(bits.word[i / 2]) : high_half<M>(bits.word[i / 2]));
-            }
-          }
-        }
-        return;
+    const char* from = static_cast<const char*>(p.mask) + first * M::kBytes;
+    gpu::Bits128 bits;
+    GPU_UNROLL for (int at = 0; at < Tile::kRun; ++at) {
+      if (at % kWide == 0) bits = held<M::kBytes>(mask, slot, from, at / kWide);
+      const int i = at % kWide;
+      if constexpr (M::kBytes == 4) {
+        add(p, s, slot, at, __builtin_bit_cast(float, bits.word[i]));
+      } else {
+        add(p, s, slot, at, i % 2 == 0 ? low_half<M>(bits.word[i / 2]) : high_half<M>(bits.word[i / 2]));
       }
     }
+  }
+
+  // A key at a time. Instead of one past the last, whose score hide() overwrites, the last is read: so no lane goes its
+  // own way.
+  static constexpr int kReads = 4;  // under way at once
+  template <class F>
+  GPU_DEVICE static void each_key(const AttentionParams& p, int key, const F& f) {
     GPU_UNROLL for (int at = 0; at < Tile::kRun; ++at) {
-      if (key + at < p.seq_kv) add(at, to_float(M{}, row[(key + at) * p.mask_key]));
+      if (at % kReads == 0) gpu::schedule_fence();
+      f(at, (key + at < p.seq_kv ? key + at : p.seq_kv - 1) * p.mask_key);
     }
+  }
+  GPU_DEVICE static void hide_each(const AttentionParams& p, Scores& s, int slot, int64_t row, int key) {
+    const uint8_t* from = static_cast<const uint8_t*>(p.mask) + row;
+    each_key(p, key, [&](int at, int64_t element) { show(s, slot, at, from[element] != 0); });
+  }
+  template <class M>
+  GPU_DEVICE static void add_each(const AttentionParams& p, Scores& s, int slot, int64_t row, int key) {
+    const typename M::Storage* from = static_cast<const typename M::Storage*>(p.mask) + row;
+    each_key(p, key, [&](int at, int64_t element) { add(p, s, slot, at, to_float(M{}, from[element])); });
   }
 
   // Scores into weights 2^((s - max) * factor). Raises max where it must, and scales O and sum by what that costs.

@@ -27,16 +27,20 @@ struct RowCopy {
   // at: the step's first row; keys: how many of its rows exist.
   GPU_DEVICE void issue(uint32_t, const typename T::Storage* at, int64_t stride, int keys, int head_dim) {
     const int r = static_cast<int>(gpu::thread()) / kChunks, d = static_cast<int>(gpu::thread()) % kChunks * kWide;
-    const uint32_t offset = static_cast<uint32_t>(r * static_cast<int32_t>(stride) + d);
+    const uint32_t offset = (r * static_cast<uint32_t>(stride) + d) * T::kBytes;
     if (keys >= kKeys && head_dim == kDim) {
-      GPU_UNROLL for (int i = 0; i < kPasses; ++i) bits[i] = gpu::load128(at + i * kPassRows * stride + offset);
+      const uint32_t here = gpu::recomputed(offset);
+      GPU_UNROLL for (int i = 0; i < kPasses; ++i) bits[i] = gpu::load128(at + i * kPassRows * stride, here);
       return;
     }
     GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
       bits[i] = {};
-      if (r + i * kPassRows < keys && d < head_dim) bits[i] = gpu::load128(at + i * kPassRows * stride + offset);
+      if (r < gpu::scalar(keys - i * kPassRows) && d < head_dim)
+        bits[i] = gpu::load128(at + i * kPassRows * stride, gpu::recomputed(offset));
     }
   }
+
+  GPU_DEVICE void forget() { GPU_UNROLL for (int i = 0; i < kPasses; ++i) gpu::forget(bits[i]); }  // nothing was issued
 
   GPU_DEVICE void commit(uint32_t to) const {
     const int r = static_cast<int>(gpu::thread()) / kChunks, c = static_cast<int>(gpu::thread()) % kChunks;
@@ -63,13 +67,16 @@ struct TransposingCopy {
     GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
       const int index = static_cast<int>(gpu::thread()) + i * kThreads;
       const int key = index % kKeyBlocks * kBlock, d = index / kKeyBlocks * 8;
-      const uint32_t offset = static_cast<uint32_t>(key * static_cast<int32_t>(stride) + d);
+      const uint32_t offset = (key * static_cast<uint32_t>(stride) + d) * T::kBytes;
       if (keys >= kKeys && head_dim == kDim) {
-        GPU_UNROLL for (int j = 0; j < kBlock; ++j) bits[i][j] = gpu::load128(at + j * stride + offset);
+        const uint32_t here = gpu::recomputed(offset);
+        GPU_UNROLL for (int j = 0; j < kBlock; ++j) bits[i][j] = gpu::load128(at + j * stride, here);
       } else {
         GPU_UNROLL for (int j = 0; j < kBlock; ++j) {
           bits[i][j] = {};
-          if (key + j < keys && d < head_dim) bits[i][j] = gpu::load128(at + j * stride + offset);
+          if (key < gpu::scalar(keys - j) && d < head_dim) {
+            bits[i][j] = gpu::load128(at + j * stride, gpu::recomputed(offset));
+          }
         }
       }
     }

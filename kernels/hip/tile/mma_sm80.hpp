@@ -143,6 +143,7 @@ struct QuadTile {
         MmaSm80::copy_async(to + place(r + i * kPassRows, c), real ? from : at, real);
       }
     }
+    GPU_DEVICE void forget() {}
     GPU_DEVICE void commit(uint32_t) const { MmaSm80::wait_for_copies(); }
   };
   using KeyCopy = Copy;

@@ -31,7 +31,7 @@ struct TransposedTile {
   static constexpr int kRun = kKeys / kGroups;
   static constexpr int kChunk = kGroups == 4 ? 2 : 1;  // steps of 16 that one 16-byte read feeds
   static constexpr int kDimSteps = kDim / 16;
-  static constexpr int kResident = kWave == 32 && kDim == 128 ? 6 : 1;  // see GPU_KERNEL
+  static constexpr int kResident = kWave == 32 && kDim == 128 ? 7 : 1;  // see GPU_KERNEL
   static constexpr bool kHoldMask = false;                              // a mask is read when it is used
 
   using Element = T;
@@ -129,7 +129,7 @@ struct TransposedTile {
     const int key = Mma::group_of_row(column) * kRun + Mma::element_of_row(column);
     const uint32_t base = kKeyAt + key * kKeyRow + (kGroups == 4 || Mma::kA == 4 ? group * 16 : 0);
     GPU_UNROLL for (int step = 0; step < kDimSteps; step += kChunk) {
-      gpu::schedule_fence();
+      gpu::schedule_fence();  // here, and after every two tiles: their operands, not all, are in registers at once
       uint32_t q_shared[kSlots][kChunk][Mma::kB];
       if constexpr (kQueryShared) {
         GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
@@ -139,6 +139,7 @@ struct TransposedTile {
         }
       }
       GPU_UNROLL for (int t = 0; t < kRunTiles; ++t) {
+        if (t % 2 == 0) gpu::schedule_fence();
         uint32_t a[kChunk][Mma::kA];
         read_operand(base + t * kElements * kKeyRow + step * 32, 16, a);
         GPU_UNROLL for (int c = 0; c < kChunk; ++c) {
