@@ -1,7 +1,8 @@
-// tests/kernels/emulator/attention_test.cpp: the shapes and values where attention kernels go wrong, into the code objects of a GPU
+// tests/kernels/emulator/attention_test.cpp: the shapes and values where attention kernels go wrong, into the code
+// objects of a GPU
 //
-// What is tried is what the compiler made of the kernels: every kernel of every code object runs, and each path that a kernel
-// chooses at run time. The host build (../hip) tries the same sources on many more shapes.
+// What is tried is what the compiler made of the kernels: every kernel of every code object runs, and each path that a
+// kernel chooses at run time. The host build (../hip) tries the same sources on many more shapes.
 #include <gtest/gtest.h>
 
 #include <string>

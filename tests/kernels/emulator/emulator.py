@@ -1,12 +1,12 @@
-"""tests/kernels/emulator/emulator.py: a code object of an AMD GPU into runs of its kernels on the CPU, instruction by instruction
+"""tests/kernels/emulator/emulator.py: a code object of an AMD GPU into runs of its kernels on the CPU, instruction by
+instruction
 
-It drives the emulator of a tinygrad source tree (test/mockgpu/amd/emu.py), which executes the machine code that clang made:
-WMMA and MFMA, LDS, barriers, moves across lanes. gfx11, gfx12 and gfx942 run; of gfx90a it does not decode all.
+It drives the emulator of a tinygrad source tree (test/mockgpu/amd/emu.py), which executes the machine code that clang
+made: WMMA and MFMA, LDS, barriers, moves across lanes. gfx11, gfx12 and gfx942 run; of gfx90a it does not decode all.
 
-What it does not model: the order in which memory becomes visible (waves run one after another, from barrier to barrier), wait
-counts, hazards between instructions, time. Where it is known to differ from the ISA, its source is repaired as it is loaded
-(REPAIRS), and a tree that has changed there is refused: results would mean nothing.
-"""
+What it does not model: the order in which memory becomes visible (waves run one after another, from barrier to
+barrier), wait counts, hazards between instructions, time. Where it is known to differ from the ISA, its source is
+repaired as it is loaded (REPAIRS), and a tree that has changed there is refused: results would mean nothing. """
 from __future__ import annotations
 
 import ctypes
@@ -50,7 +50,7 @@ REPAIRS = (
     ("v_permlanex16 ignores a literal lane select",
      r"self\.rsrc_dyn\((src[012]_off), _c\(0, dtypes\.int\)\)",
      r"self.rsrc_dyn(\1, _c(0, dtypes.int), literal=self.optional_field(inst, 'literal'))"),
-    ("a DPP move whose source is also its destination reads lanes that it has already written: copy the source to a spare row",
+    ("a DPP move whose source is its destination reads lanes that it has written: copy the source to a spare row first",
      r"(?m)^( +)swizzled = ctx\.rvgpr_dyn\(ctx\.inst_field\(type\(inst\)\.vsrc0\), safe_src_lane\)$",
      r"""\1at, source = ctx.range(), ctx.inst_field(type(inst).vsrc0)
 \1row = _c(256 * ctx.wave_size, dtypes.int)
@@ -79,7 +79,8 @@ REPAIRS = (
      r"(ctx.raccvgpr_dyn if use_acc else ctx.rvgpr_dyn)(\1"),
     ("an MFMA takes subnormal f16 numbers for 0, which gfx942 does not",
      r"return exp\.eq\(_c\(0\)\)\.where\(_c\(0\), f32_bits\)",
-     "small = (mant.cast(dtypes.float32) * UOp.const(2.0 ** -24, dtypes.float32)).bitcast(dtypes.uint32) | (sign << _c(31))\n"
+     "size = mant.cast(dtypes.float32) * UOp.const(2.0 ** -24, dtypes.float32)\n"
+     "    small = size.bitcast(dtypes.uint32) | (sign << _c(31))\n"
      "    return exp.eq(_c(0)).where(small, f32_bits)"),
     ("the waves of a workgroup share one scratch memory: each gets its own",
      r"(?m)^  scratch_buf = Buffer\('CPU', scratch_size \* wave_size, (.*)$",
@@ -95,15 +96,14 @@ class EmulatorError(Exception):
 
 
 class Emulator:
-    """The emulator of one tinygrad source tree. With `counts`, it counts the wave instructions that it executes, by name.
-
-    It remembers what it decoded by address, so code objects must outlive it."""
+    """The emulator of one tinygrad source tree. With `counts`, it counts the wave instructions that run, by name."""
 
     def __init__(self, tinygrad_dir: str | os.PathLike, counts: bool = False):
         root = Path(tinygrad_dir).resolve()
         path = root / "test/mockgpu/amd/emu.py"
         if not path.is_file():
-            raise EmulatorError(f"{root}: no test/mockgpu/amd/emu.py; TINYGRAD_DIR must name a tinygrad source tree with its tests")
+            raise EmulatorError(f"{root}: no test/mockgpu/amd/emu.py; "
+                                "TINYGRAD_DIR must name a tinygrad source tree with its tests")
         compiler = next((name for name in ("clang", "clang-19") if shutil.which(name)), None)
         if compiler is None:
             raise EmulatorError("neither clang nor clang-19 was found; the emulator compiles each instruction with it")
@@ -121,7 +121,8 @@ class Emulator:
         self.counts: Counter | None = Counter() if counts else None
         self.products_checked = 0
         self._decode = self.module._decode_at
-        self._decoded: dict[int, tuple] = {}
+        self._decoded: dict[int, tuple] = {}  # by address
+        self.launched: set = set()  # code objects, so that no other takes their addresses
         self.module._decode_at = self._decode_once
 
     def _decode_once(self, pc: int, instruction_set: str):
@@ -148,8 +149,8 @@ class Counting:
 
 
 class ReplicationCheck:
-    """A WMMA of gfx11 that refuses operands whose lanes 16-31 do not repeat lanes 0-15: the ISA wants that, the emulator
-    reads lanes 0-15 alone."""
+    """A WMMA of gfx11 that refuses operands whose lanes 16-31 do not repeat lanes 0-15: the ISA wants that, and the
+    emulator reads lanes 0-15 alone."""
 
     ROW = 32 * 4  # bytes of one register in all lanes
 
@@ -165,7 +166,8 @@ class ReplicationCheck:
             rows = ctypes.string_at(base + first * self.ROW, 8 * self.ROW)
             for at in range(0, len(rows), self.ROW):
                 if rows[at:at + self.ROW // 2] != rows[at + self.ROW // 2:at + self.ROW]:
-                    raise EmulatorError(f"{self.text}: {field}: v{first + at // self.ROW} of lanes 16-31 does not repeat lanes 0-15")
+                    register = first + at // self.ROW
+                    raise EmulatorError(f"{self.text}: {field}: v{register} of lanes 16-31 does not repeat lanes 0-15")
         self.emulator.products_checked += 1
         return self.function(*args)
 
@@ -182,7 +184,8 @@ class CodeObject:
             raise EmulatorError(f"{path}: the emulator does not know architecture {machine:#x}")
         self.path, self.instruction_set = path, INSTRUCTION_SETS[machine]
         self._lay_out(data)
-        readelf = next((name for name in ("llvm-readelf", "llvm-readelf-19", "llvm-readelf-20") if shutil.which(name)), None)
+        names = ("llvm-readelf", "llvm-readelf-19", "llvm-readelf-20")
+        readelf = next((name for name in names if shutil.which(name)), None)
         if readelf is None:
             raise EmulatorError("llvm-readelf was not found (Debian: llvm-19)")
         symbols = subprocess.check_output([readelf, "-s", "-W", str(path)], text=True)
@@ -210,10 +213,12 @@ class CodeObject:
                 at = self.memory.find(pattern, at + length)
 
     def launch(self, emulator: Emulator, name: str, grid, block: int, shared_bytes: int, params: bytes):
-        """Runs a kernel, whose one argument is params by value, to its end. grid: workgroups in x, y, z; block: threads."""
+        """Runs a kernel, whose one argument is params by value, to its end. grid: workgroups; block: threads."""
         kernel, descriptor = self.kernels[name], self.descriptors[name]
+        emulator.launched.add(self)
         if int(kernel["kernarg_segment_size"]) != len(params):
-            raise EmulatorError(f"{self.path}: {name} takes {kernel['kernarg_segment_size']} bytes of arguments, not {len(params)}")
+            raise EmulatorError(f"{self.path}: {name} takes {kernel['kernarg_segment_size']} bytes of arguments, "
+                                f"not {len(params)}")
         arguments = ctypes.create_string_buffer(params, len(params) + 64)
         address = ctypes.addressof(arguments)
         lds, scratch, _, _, entry = struct.unpack_from("<IIIIq", self.memory, descriptor)
@@ -227,12 +232,12 @@ class CodeObject:
             if properties >> bit & 1:
                 scalars += [words & 0xFFFFFFFF, words >> 32] if isinstance(words, int) else list(words)
         resources = resources & ~(0x1FF << 15) | (lds + shared_bytes + 511) // 512 << 15
-        emulator.module.run_asm(self.base + descriptor + entry, self.size, *grid, block, 1, 1, address, resources, scratch,
-                                self.instruction_set, scalars)
+        emulator.module.run_asm(self.base + descriptor + entry, self.size, *grid, block, 1, 1, address, resources,
+                                scratch, self.instruction_set, scalars)
 
 
 def facts_of(notes: str) -> dict[str, dict[str, str]]:
-    """Each kernel's plain fields (vgpr_count, vgpr_spill_count, private_segment_fixed_size, ...) from llvm-readelf --notes."""
+    """Each kernel's plain fields (vgpr_count, vgpr_spill_count, ...) from what llvm-readelf --notes prints."""
     kernels = {}
     for block in re.split(r"(?m)^  - (?=\.)", notes)[1:]:
         fields = dict(re.findall(r"(?m)^    \.(\w+):\s*(\S.*)$", "    " + block))

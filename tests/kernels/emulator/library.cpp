@@ -1,5 +1,5 @@
-// tests/kernels/emulator/library.cpp: the tests of this folder, and single problems, into a library whose launches its caller
-// runs (run_tests.py, tabulate.py)
+// tests/kernels/emulator/library.cpp: the tests of this folder, and single problems, into a library whose launches its
+// caller runs (run_tests.py, tabulate.py)
 #include "tests/kernels/emulator/library.hpp"
 
 #include <gtest/gtest.h>
@@ -42,7 +42,8 @@ EXPORTED int run_tests(const char* arch, int count, char** arguments, kernels::t
   return RUN_ALL_TESTS();
 }
 
-// Launches the fused kernel for one workgroup's queries and seq_kv keys. mask: a boolean one, whose rows are read in words.
+// Launches the fused kernel for one workgroup's queries and seq_kv keys. mask: a boolean one, whose rows are read in
+// words.
 EXPORTED void run_workgroup(const char* arch, const char* dtype, int head_dim, int mask, int causal, int seq_kv,
                             kernels::test::RunKernel run_kernel) {
   using namespace kernels;

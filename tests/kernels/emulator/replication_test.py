@@ -1,18 +1,19 @@
-"""tests/kernels/emulator/replication_test.py: gfx1100 code, run whole and run with a fault, into whether a WMMA's operands repeat
+"""tests/kernels/emulator/replication_test.py: gfx1100 code, run whole and run with a fault, into whether a WMMA's
+operands repeat
 
     TINYGRAD_DIR=... python3 replication_test.py LIBRARY CODE_OBJECTS
 
-Silicon wants lanes 16-31 of a WMMA's operands to repeat lanes 0-15; the emulator reads lanes 0-15 alone, so a kernel that forgot
-would be right on it and wrong on a GPU. Every run therefore checks operands (emulator.ReplicationCheck). Here: the real code
-passes that check, and does not when one bit of one upper lane of one load from workgroup memory is turned.
-"""
+Silicon wants lanes 16-31 of a WMMA's operands to repeat lanes 0-15; the emulator reads lanes 0-15 alone, so a kernel
+that forgot would be right on it and wrong on a GPU. Every run therefore checks operands (emulator.ReplicationCheck).
+Here: the real code passes that check, and does not when one bit of one upper lane of one load from workgroup memory is
+turned. """
 import ctypes
 import os
 import sys
 from pathlib import Path
 
 from emulator import CodeObject, Emulator, EmulatorError
-from run_tests import RUN_KERNEL, SKIPPED
+from run_tests import RUN_KERNEL, SKIPPED, WHY_SKIPPED
 
 
 class FaultyEmulator(Emulator):
@@ -48,7 +49,8 @@ def outcome(emulator: Emulator, library, folder: Path, dtype: str, dim: int) -> 
     def run_kernel(name, kernel, grid, block, shared_bytes, params, params_bytes, *_):
         try:
             code = CodeObject(folder / f"{name.decode()}.elf")
-            code.launch(emulator, kernel.decode(), grid[:3], block, shared_bytes, ctypes.string_at(params, params_bytes))
+            arguments = ctypes.string_at(params, params_bytes)
+            code.launch(emulator, kernel.decode(), grid[:3], block, shared_bytes, arguments)
         except Exception as error:
             stopped.append(error)
         return 0
@@ -60,7 +62,7 @@ def outcome(emulator: Emulator, library, folder: Path, dtype: str, dim: int) -> 
 def main() -> int:
     directory = os.environ.get("TINYGRAD_DIR")
     if not directory:
-        print("skipped: TINYGRAD_DIR is not set; it names a tinygrad source tree, whose emulator of AMD GPUs runs these tests")
+        print(WHY_SKIPPED)
         return SKIPPED
     library, folder = ctypes.CDLL(sys.argv[1]), Path(sys.argv[2])
     failed = 0

@@ -1,4 +1,5 @@
-"""tests/kernels/emulator/run_tests.py: the tests of a library and a GPU's code objects into a test run on this machine's CPU
+"""tests/kernels/emulator/run_tests.py: the tests of a library and a GPU's code objects into a test run on this
+machine's CPU
 
     TINYGRAD_DIR=... python3 run_tests.py LIBRARY CODE_OBJECTS ARCH [gtest's options]
 
@@ -12,8 +13,11 @@ from pathlib import Path
 from emulator import CodeObject, Emulator, EmulatorError
 
 SKIPPED = 77
-RUN_KERNEL = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_uint32,
-                              ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.POINTER(ctypes.c_char), ctypes.c_uint32)
+WHY_SKIPPED = "skipped: TINYGRAD_DIR is not set; it names a tinygrad source tree, whose emulator of AMD GPUs is wanted"
+# object, kernel, grid, block, shared_bytes, params, params_bytes, message, message_bytes: see library.cpp
+RUN_KERNEL = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_uint32, ctypes.c_uint32,
+    ctypes.c_void_p, ctypes.c_uint32, ctypes.POINTER(ctypes.c_char), ctypes.c_uint32)
 
 
 def main() -> int:
@@ -23,7 +27,7 @@ def main() -> int:
     library, folder, arch = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
     directory = os.environ.get("TINYGRAD_DIR")
     if not directory:
-        print("skipped: TINYGRAD_DIR is not set; it names a tinygrad source tree, whose emulator of AMD GPUs runs these tests")
+        print(WHY_SKIPPED)
         return SKIPPED
     emulator = Emulator(directory)
     objects: dict[str, CodeObject] = {}
@@ -33,7 +37,8 @@ def main() -> int:
             name = name.decode()
             if name not in objects:
                 objects[name] = CodeObject(folder / f"{name}.elf")
-            objects[name].launch(emulator, kernel.decode(), grid[:3], block, shared_bytes, ctypes.string_at(params, params_bytes))
+            arguments = ctypes.string_at(params, params_bytes)
+            objects[name].launch(emulator, kernel.decode(), grid[:3], block, shared_bytes, arguments)
             return 0
         except Exception as error:  # whatever it is, it is this test's failure
             text = f"{type(error).__name__}: {error}".encode()[:message_bytes - 1] + b"\0"

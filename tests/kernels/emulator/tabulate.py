@@ -1,15 +1,15 @@
-"""tests/kernels/emulator/tabulate.py: the fused kernels' code objects into a table of what they take and what they execute
+"""tests/kernels/emulator/tabulate.py: the fused kernels' code objects into a table of what they take and what they
+execute
 
     TINYGRAD_DIR=... python3 tabulate.py BUILD [--into FILE] [ARCH...]
 
-BUILD: a build tree that has kernels_emulator_test. Without --into, the table is printed; with it, it replaces what stands in FILE
-between the lines <!-- kernels --> and <!-- /kernels -->.
+BUILD: a build tree that has kernels_emulator_test. Without --into, the table is printed; with it, it replaces what
+stands in FILE between the lines <!-- kernels --> and <!-- /kernels -->.
 
-Counts are of the main loop alone: one wave's, of 512 keys less those of 256, so that what comes before and after it cancels.
-matrix_share, gfx11 only, is the WMMAs' part of the cycles in which a SIMD issues vector instructions, at 32 cycles a WMMA, 4 a
-transcendental and 1 another vector instruction: an upper bound of the share of WMMA peak that the loop can reach where they do
-not overlap.
-"""
+Counts are of the main loop alone: one wave's, of 512 keys less those of 256, so that what comes before and after it
+cancels. matrix_share, gfx11 only, is the WMMAs' part of the cycles in which a SIMD issues vector instructions, at 32
+cycles a WMMA, 4 a transcendental and 1 another vector instruction: an upper bound of the share of WMMA peak that the
+loop can reach where they do not overlap. """
 import argparse
 import ctypes
 import os
@@ -22,8 +22,8 @@ from emulator import CodeObject, Emulator, EmulatorError
 from run_tests import RUN_KERNEL
 
 CASES = (("no mask", "nocausal", 0, 0), ("causal", "causal", 0, 1), ("boolean mask", "generic", 1, 0))
-HEADER = ("| kernel | VGPRs | spills | scratch B | LDS B | waves (LDS too) | matrix | vector | transc. | LDS | memory | scalar "
-          "| LDS / matrix | matrix_share |\n|" + "---|" * 14)
+HEADER = ("| kernel | VGPRs | spills | scratch B | LDS B | waves (LDS too) | matrix | vector | transc. | LDS | memory "
+          "| scalar | LDS / matrix | matrix_share |\n|" + "---|" * 14)
 TRANSCENDENTAL = ("V_EXP", "V_LOG", "V_RCP", "V_RSQ", "V_SQRT", "V_SIN", "V_COS")
 
 
@@ -40,8 +40,8 @@ def class_of(name: str) -> str:
 
 
 def waves(arch: str, registers: int, shared_bytes: int, waves_of_group: int) -> tuple[int, int]:
-    """Waves that a SIMD holds, by registers alone; and by the workgroup memory of its unit too (gfx11, gfx12: 4 SIMDs of a
-    workgroup processor share 128 KiB; gfx942: 4 of a compute unit share 64 KiB)."""
+    """Waves that a SIMD holds, by registers alone; and by the workgroup memory of its unit too (gfx11, gfx12: 4 SIMDs
+    of a workgroup processor share 128 KiB; gfx942: 4 of a compute unit share 64 KiB)."""
     total, granule, most, memory = (512, 8, 8, 64 << 10) if arch.startswith("gfx9") else (1536, 24, 16, 128 << 10)
     by_registers = min(most, total // (-(-registers // granule) * granule))
     groups = min(by_registers * 4 // waves_of_group, memory // shared_bytes)
@@ -66,7 +66,8 @@ class Counter512:
                 if name not in self.objects:
                     self.objects[name] = CodeObject(self.folder / f"{name}.elf")
                 self.emulator.counts.clear()
-                self.objects[name].launch(self.emulator, kernel, grid[:3], block, shared_bytes, ctypes.string_at(params, params_bytes))
+                arguments = ctypes.string_at(params, params_bytes)
+                self.objects[name].launch(self.emulator, kernel, grid[:3], block, shared_bytes, arguments)
                 wave = 64 if self.arch.startswith("gfx9") else 32
                 counts = Counter()
                 for instruction, n in self.emulator.counts.items():
@@ -76,7 +77,8 @@ class Counter512:
                 failed.append(error)
             return 0
 
-        self.library.run_workgroup(self.arch.encode(), dtype.encode(), dim, mask, causal, seq_kv, RUN_KERNEL(run_kernel))
+        callback = RUN_KERNEL(run_kernel)
+        self.library.run_workgroup(self.arch.encode(), dtype.encode(), dim, mask, causal, seq_kv, callback)
         if failed:
             raise failed[0]
         return seen[0]
@@ -87,7 +89,8 @@ class Counter512:
         n = {c: round(long[c] - short[c]) for c in ("matrix", "vector", "transcendental", "LDS", "memory", "scalar")}
         facts = code.kernels[kernel]
         registers = int(facts["vgpr_count"])
-        by_registers, by_both = waves(self.arch, registers, shared_bytes, block // (64 if self.arch.startswith("gfx9") else 32))
+        in_group = block // (64 if self.arch.startswith("gfx9") else 32)
+        by_registers, by_both = waves(self.arch, registers, shared_bytes, in_group)
         share = per = "-"
         if n["matrix"]:
             per = f"{n['LDS'] / n['matrix']:.2f}"
