@@ -94,8 +94,8 @@ GPU_DEVICE void flash_attention(const AttentionParams& p) {
 
   typename Step<Tile>::Mask mask;
   if constexpr (kKind == Kind::generic) {
-    mask.first = at.batch * p.mask_batch + at.head * p.mask_head + at.first_query * p.mask_row;
-    mask.rows = rows;
+    Step<Tile>::start(p, tile, at.batch * p.mask_batch + at.head * p.mask_head + at.first_query * p.mask_row, rows,
+                      mask);
   }
 
   typename Tile::Query query;

@@ -88,11 +88,18 @@ struct Step {
   struct Mask {
     static constexpr int kHeld = Tile::kHoldMask ? Tile::kRun * 2 / 16 : 1;
     gpu::Bits128 bits[kSlots][kHeld];
-    int64_t first;  // element of the workgroup's first query
-    int32_t rows;   // of the workgroup's queries, how many exist
+    int64_t row[kSlots];  // each query's first element, kept where there are registers for it
+    int64_t first;        // element of the workgroup's first query
+    int32_t rows;         // of the workgroup's queries, how many exist
   };
+  GPU_DEVICE static void start(const AttentionParams& p, const Tile& tile, int64_t first, int32_t rows, Mask& mask) {
+    mask.first = first, mask.rows = rows;
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) mask.row[slot] = row_at(p, mask, tile.row(slot));
+  }
   GPU_DEVICE static int64_t row_of(const AttentionParams& p, const Tile& tile, const Mask& mask, int slot) {
-    const int r = gpu::recomputed(tile.row(slot));
+    return Tile::kHoldMask ? mask.row[slot] : row_at(p, mask, gpu::recomputed(tile.row(slot)));
+  }
+  GPU_DEVICE static int64_t row_at(const AttentionParams& p, const Mask& mask, int32_t r) {
     return mask.first + (r < mask.rows ? r : mask.rows - 1) * p.mask_row;
   }
 
@@ -138,18 +145,19 @@ struct Step {
                                bool whole) {
     const uint32_t kind = p.flags & (kBooleanMask | kMaskF32),
                    flags = reads_words(p, whole) ? kind | kMaskVector : kind;
-    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
-      const int64_t row = row_of(p, tile, mask, slot);
-      const auto words = [&](uint32_t of) { return gpu::scalar(flags) == (of | kMaskVector); };
-      const auto keys = [&](uint32_t of) { return gpu::scalar(flags) == of; };
-      if (words(kBooleanMask)) hide_words(p, mask, s, slot, row + key);
-      if (keys(kBooleanMask)) hide_each(p, s, slot, row, key);
-      if (words(kMaskF32)) add_words<F32>(p, mask, s, slot, row + key);
-      if (keys(kMaskF32)) add_each<F32>(p, s, slot, row, key);
-      if constexpr (Tile::Element::kBytes == 2) {
-        if (words(0)) add_words<typename Tile::Element>(p, mask, s, slot, row + key);
-        if (keys(0)) add_each<typename Tile::Element>(p, s, slot, row, key);
-      }
+    const auto words = [&](uint32_t of) { return gpu::scalar(flags) == (of | kMaskVector); };
+    const auto keys = [&](uint32_t of) { return gpu::scalar(flags) == of; };
+    const auto slots = [&](const auto& f) {
+      GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) f(slot, row_of(p, tile, mask, slot));
+    };
+    if (words(kBooleanMask)) slots([&](int slot, int64_t row) { hide_words(p, mask, s, slot, row + key); });
+    if (keys(kBooleanMask)) slots([&](int slot, int64_t row) { hide_each(p, s, slot, row, key); });
+    if (words(kMaskF32)) slots([&](int slot, int64_t row) { add_words<F32>(p, mask, s, slot, row + key); });
+    if (keys(kMaskF32)) slots([&](int slot, int64_t row) { add_each<F32>(p, s, slot, row, key); });
+    if constexpr (Tile::Element::kBytes == 2) {
+      using M = typename Tile::Element;
+      if (words(0)) slots([&](int slot, int64_t row) { add_words<M>(p, mask, s, slot, row + key); });
+      if (keys(0)) slots([&](int slot, int64_t row) { add_each<M>(p, s, slot, row, key); });
     }
   }
 
@@ -194,14 +202,18 @@ struct Step {
     }
   }
 
-  // A key at a time. Instead of one past the last, whose score hide() overwrites, the last is read: so no lane goes its
-  // own way.
+  // A key at a time. Where registers are short, no lane goes its own way: instead of a key past the last one, whose score
+  // hide() overwrites, the last one is read.
   static constexpr int kReads = 4;  // under way at once
   template <class F>
   GPU_DEVICE static void each_key(const AttentionParams& p, int key, const F& f) {
     GPU_UNROLL for (int at = 0; at < Tile::kRun; ++at) {
-      if (at % kReads == 0) gpu::schedule_fence();
-      f(at, (key + at < p.seq_kv ? key + at : p.seq_kv - 1) * p.mask_key);
+      if constexpr (Tile::kHoldMask) {
+        if (key + at < p.seq_kv) f(at, (key + at) * p.mask_key);
+      } else {
+        if (at % kReads == 0) gpu::schedule_fence();
+        f(at, (key + at < p.seq_kv ? key + at : p.seq_kv - 1) * p.mask_key);
+      }
     }
   }
   GPU_DEVICE static void hide_each(const AttentionParams& p, Scores& s, int slot, int64_t row, int key) {
