@@ -39,13 +39,13 @@ def class_of(name: str) -> str:
     return "memory" if name.startswith(("GLOBAL_", "BUFFER_", "FLAT_", "SCRATCH_")) else "scalar"
 
 
-def waves(arch: str, registers: int, shared_bytes: int, waves_of_group: int) -> tuple[int, int]:
+def waves(arch: str, registers: int, shared_bytes: int, waves_of_group: int) -> tuple[int, float]:
     """Waves that a SIMD holds, by registers alone; and by the workgroup memory of its unit too (gfx11, gfx12: 4 SIMDs
     of a workgroup processor share 128 KiB; gfx942: 4 of a compute unit share 64 KiB)."""
     total, granule, most, memory = (512, 8, 8, 64 << 10) if arch.startswith("gfx9") else (1536, 24, 16, 128 << 10)
     by_registers = min(most, total // (-(-registers // granule) * granule))
     groups = min(by_registers * 4 // waves_of_group, memory // shared_bytes)
-    return by_registers, groups * waves_of_group // 4
+    return by_registers, groups * waves_of_group / 4
 
 
 class Counter512:
@@ -97,7 +97,7 @@ class Counter512:
             if self.arch.startswith("gfx11"):
                 share = f"{32 * n['matrix'] / (32 * n['matrix'] + n['vector'] + 4 * n['transcendental']):.3f}"
         columns = [f"{dtype} {dim} {case}", registers, facts["vgpr_spill_count"], facts["private_segment_fixed_size"],
-                   shared_bytes, f"{by_registers} ({by_both})", *n.values(), per, share]
+                   shared_bytes, f"{by_registers} ({by_both:g})", *n.values(), per, share]
         return "| " + " | ".join(map(str, columns)) + " |"
 
 
