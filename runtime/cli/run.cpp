@@ -251,7 +251,8 @@ void add_run(CLI::App& app, Common& common) {
       "tensors), expected and expected_lse (F64: the error against them is shown). Its __metadata__ may give scale, "
       "causal,\n"
       "align, window_left, window_right, softcap, lse and deterministic; flags win. Dtypes: F32 F16 BF16, BOOL, I32.\n"
-      "It makes one plan and times it: a backend whose plan fails passes the problem on to the next one, but a run that fails\n"
+      "It makes one plan and times it: a backend whose plan fails passes the problem on to the next one, but a run "
+      "that fails\n"
       "is an error (a one-shot call, attnrt_attention, would go on to the next one there, too).");
   add_runtime_options(*command, common);
   command->callback([&common, options] {

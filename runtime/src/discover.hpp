@@ -30,7 +30,7 @@ class Descriptor {
 struct FoundPlugin {
   std::string path;                  // as found: directory/name.so
   std::string real_path;             // where that led when it was read; "" where /proc is not mounted
-  std::string hash;                  // SHA-256 of its bytes, hex; "" if they could not be read
+  std::string hash;                  // SHA-256 of its bytes, hex; "" if not read, or no ELF file
   std::optional<Manifest> manifest;  // absent: see fault
   std::string fault;                 // why it cannot be used, one line; "" if nothing is known against it
   Descriptor file;                   // the sealed memory file; none if fault

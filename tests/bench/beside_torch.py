@@ -146,6 +146,37 @@ def check_long(runtime, backend, seq=(1 << 20) + 3, d=64):
     return good
 
 
+def check_capture(runtime, backend):
+    """A captured graph replays with new inputs in the same memory; more heads than a grid's y has blocks."""
+    q, k, v, out = tensors(2, 8, 2, 300, 500, 128, "f16")
+    plan = runtime.plan(q, k, v, out, backend=backend, causal=1)
+    plan.run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        plan.run()
+    good = True
+    for _ in range(3):
+        for tensor in (q, k, v):
+            tensor.normal_()
+        out.fill_(float("nan"))
+        graph.replay()
+        good &= right("replayed graph", backend, q, k, v, out, causal=True)
+    q, k, v, out = tensors(66000, 1, 1, 20, 40, 32, "f16")
+    runtime.plan(q, k, v, out, backend=backend).run()
+    return good & right("66000 heads", backend, q, k, v, out)
+
+
+def right(what, backend, q, k, v, out, **features):
+    exact, _ = evaluate(q, k, v, None, **features)
+    plain, _ = evaluate(q, k, v, q.dtype, **features)
+    error, bar = (float((t.double() - exact).abs().max()) for t in (out, plain))
+    bar = 2 * bar + UNIT["f16"] * float(exact.abs().max())
+    good = error <= bar and not torch.isnan(out).any()
+    print(f"{backend} {what}: error {error:.2e} of {bar:.2e}", "right" if good else "WRONG")
+    return bool(good)
+
+
 def median_ms(calls, rounds=15):
     """Medians and quartiles of calls, timed in turn."""
     for call in calls:
@@ -207,7 +238,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--library", required=True)
     parser.add_argument("--plugins", required=True)
-    parser.add_argument("--what", default="check,long,flash,mask,f32,unfused")
+    parser.add_argument("--what", default="check,long,capture,flash,mask,f32,unfused")
     a = parser.parse_args()
     print("seed", torch.seed())
     runtime = Runtime(a.library, a.plugins)
@@ -221,6 +252,9 @@ def main():
             good &= check(runtime, "hip_unfused")
     if "long" in what:
         good &= check_long(runtime, "hip_flash")
+    if "capture" in what:
+        good &= check_capture(runtime, "hip_flash")
+        good &= check_capture(runtime, "hip_unfused")
     print("TFLOP/s (time of that / time of hip_flash)")
     if "flash" in what:
         for dtype in ("f16", "bf16"):
