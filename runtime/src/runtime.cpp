@@ -21,13 +21,14 @@ struct PolicySource {
   std::string file, text;
 };
 
-Result<PolicySource> read_policy(const RuntimeOptions& options, const Environment& environment) {
+Result<PolicySource> read_policy(const RuntimeOptions& options, const Environment& environment,
+                                 const std::filesystem::path& folder) {
   if (options.policy_text) return PolicySource{"", *options.policy_text};
   const std::optional<std::string>& path = options.policy_path ? options.policy_path : environment.policy;
   if (!path) return PolicySource{};
   std::error_code no_such;
-  std::ifstream file(*path, std::ios::binary);
-  if (std::filesystem::is_directory(*path, no_such)) {
+  std::ifstream file(folder / *path, std::ios::binary);
+  if (std::filesystem::is_directory(folder / *path, no_such)) {
     file.setstate(std::ios::badbit);
     errno = EISDIR;
   }
@@ -208,6 +209,8 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
   }
   std::unique_ptr<Runtime> runtime(new Runtime);
   runtime->options_ = std::move(options);
+  std::error_code none;  // without a current folder, relative paths lead nowhere
+  runtime->folder_ = std::filesystem::current_path(none);
   auto snapshot = runtime->take_snapshot(nullptr);
   if (!snapshot) return tl::unexpected(snapshot.error());
   runtime->adopt(std::move(*snapshot));
@@ -219,7 +222,7 @@ Runtime::~Runtime() = default;
 
 Result<std::shared_ptr<Snapshot>> Runtime::take_snapshot(const Snapshot* previous) const {
   const Environment environment = read_environment();
-  const auto source = read_policy(options_, environment);
+  const auto source = read_policy(options_, environment, folder_);
   if (!source) return tl::unexpected(source.error());
   auto config = read_config(source->text, source->file, environment);
   if (!config) return tl::unexpected(config.error());
@@ -231,6 +234,9 @@ Result<std::shared_ptr<Snapshot>> Runtime::take_snapshot(const Snapshot* previou
   snapshot->directories = options_.plugin_path ? split_path(*options_.plugin_path) : directories.value;
   snapshot->directories_origin = options_.plugin_path ? "call" : directories.origin;
   if (snapshot->directories.empty() && !options_.plugin_path) snapshot->directories = {default_plugin_directory()};
+  for (auto& directory : snapshot->directories) {
+    if (!directory.empty()) directory = folder_ / directory;  // "" is no directory, and not the current one
+  }
   const bool same_threads = previous != nullptr && previous->config->threads.value == snapshot->config->threads.value;
   snapshot->services = same_threads ? previous->services : make_services(options_, *snapshot->config);
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -100,6 +101,7 @@ class Runtime {
   static bool may_fail_over(attnrt_status status, const Decision& decision, size_t at);
 
   RuntimeOptions options_;
+  std::filesystem::path folder_;  // relative paths mean what they meant at open, wherever the process goes
   std::mutex reload_mutex_;
   mutable std::mutex snapshot_mutex_;  // std::atomic<std::shared_ptr> unlocks its readers relaxed, up to GCC 13: a race
   std::shared_ptr<const Snapshot> snapshot_;

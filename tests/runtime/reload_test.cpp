@@ -120,6 +120,29 @@ TEST_F(Reload, ThePolicyIsReadAgain) {
   }
 }
 
+TEST_F(Reload, RelativePathsMeanWhatTheyMeantAtOpen) {
+  directory.add("fake_minimal");
+  directory.write("policy.yaml", "schema: 1\n");
+  const Directory elsewhere;
+  std::filesystem::create_directory(elsewhere.path() / "plugins");
+  std::filesystem::copy_file(fakes::fake("fake_full"), elsewhere.path() / "plugins" / "e.so");
+  std::filesystem::create_directory(directory.path() / "plugins");
+  std::filesystem::rename(directory.path() / "fake_minimal.so", directory.path() / "plugins" / "m.so");
+  const auto before = std::filesystem::current_path();
+  std::filesystem::current_path(directory.path());
+  RuntimeOptions options;
+  options.plugin_path = "plugins";
+  options.policy_path = "policy.yaml";
+  options.thread_count = 1;
+  options.log = [](int32_t, const std::string&) {};
+  auto runtime = Runtime::open(std::move(options));
+  std::filesystem::current_path(elsewhere.path());
+  const bool reloaded = runtime && (*runtime)->reload();
+  std::filesystem::current_path(before);
+  ASSERT_TRUE(reloaded);
+  EXPECT_EQ(plan(**runtime)->backend_name(), "fake_minimal");
+}
+
 TEST_F(Reload, AnUnchangedFileKeepsItsBackend) {
   directory.add("fake_full");
   const auto runtime = open();
