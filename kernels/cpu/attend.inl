@@ -19,7 +19,7 @@ inline void finish_rows(const Block& block, const Scratch& scratch) {
     const int64_t offset = query_row(p, args.out, block.sequence, block.batch, i, block.head(r));
     store_row(p.dtype, row, p.head_dim_v, static_cast<char*>(args.out.data) + offset * element_bytes(p.dtype));
     if (p.lse) {
-      if (run.plain) state.max *= 0x1.62e430p-1f;  // from a power of 2
+      if (run.plain) state.max *= run.scale;  // of a product of q and k
       const int64_t at = lse_element(p, args.lse, block.sequence, block.batch, i, block.head(r));
       static_cast<float*>(args.lse.data)[at] = log_sum_exp(state);
     }

@@ -1,7 +1,9 @@
 // kernels/cpu/attention.cpp: a run into tiles to pack, blocks of rows and chunks of keys, handed to the caller's threads
 #include "kernels/cpu/attention.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kernels/cpu/block.hpp"
 #include "kernels/cpu/check.hpp"
@@ -87,7 +89,8 @@ void set_scale(Run* run) {
   run->negative = scale < 0;
   run->scale = static_cast<float>(std::abs(scale));
   run->plain = p.mask != Mask::additive && p.softcap == 0 && !p.alibi && !p.sinks;
-  run->exponent = static_cast<float>(run->plain ? std::abs(scale) * kLog2e : kLog2e);
+  constexpr double kMost = std::numeric_limits<float>::max();  // infinity times the maximum's distance 0 would be NaN
+  run->exponent = static_cast<float>(run->plain ? std::min(std::abs(scale) * kLog2e, kMost) : kLog2e);
 }
 
 }  // namespace

@@ -188,28 +188,28 @@ Status fail(Error* error, const char* format, ...) {
 }
 
 Status check_problem(const Problem& p, Error* error) {
+  constexpr int64_t kMostHeadDim = int64_t{1} << 24;  // a worker's memory is counted in multiples of it
   const struct {
     const char* name;
     int64_t found;
     int64_t least;
+    int64_t most = INT64_MAX;
   } bounds[] = {{"batch", p.batch, 1},
                 {"heads_q", p.heads_q, 1},
                 {"heads_kv", p.heads_kv, 1},
                 {"seq_q", p.seq_q, 1},
                 {"seq_kv", p.seq_kv, 1},
-                {"head_dim", p.head_dim, 1},
-                {"head_dim_v", p.head_dim_v, 1},
+                {"head_dim", p.head_dim, 1, kMostHeadDim},
+                {"head_dim_v", p.head_dim_v, 1, kMostHeadDim},
                 {"window_left", p.window_left, -1},
                 {"window_right", p.window_right, -1},
                 {"page_size", p.page_size, 0}};
   for (const auto& bound : bounds) {
+    if (bound.found > bound.most) {
+      return fail(error, "%s: found %jd, expected at most %jd", bound.name, bound.found, bound.most);
+    }
     if (bound.found >= bound.least) continue;
     return fail(error, "%s: found %jd, expected at least %jd", bound.name, bound.found, bound.least);
-  }
-  constexpr int64_t kMostHeadDim = int64_t{1} << 24;  // a worker's memory is counted in multiples of it
-  for (const int64_t head_dim : {p.head_dim, p.head_dim_v}) {
-    if (head_dim > kMostHeadDim)
-      return fail(error, "head_dim: found %jd, expected at most %jd", head_dim, kMostHeadDim);
   }
   if (p.heads_q % p.heads_kv != 0) {
     return fail(error, "heads_q: found %jd, expected a multiple of heads_kv %jd", p.heads_q, p.heads_kv);

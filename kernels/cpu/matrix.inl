@@ -138,7 +138,7 @@ inline void split_halves(const uint16_t* from, int64_t n, uint16_t* high, uint16
     const Vector v = widen<DType::f16>(from, x);
     const Vector truncated = hn::BitCast(d, hn::And(hn::BitCast(d32, v), upper));
     store_upper(truncated, high + x);
-    // inf - inf would be NaN where the high part says it all.
+    // Infinity has no low part; against the other operand's zero low part it gives NaN, where the exact product is infinite.
     const auto infinite = hn::Eq(hn::Abs(v), hn::Set(d, INFINITY));
     store_upper(hn::IfThenZeroElse(infinite, hn::Sub(v, truncated)), low + x);
   }

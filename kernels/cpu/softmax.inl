@@ -37,10 +37,9 @@ struct InPlace {
 // Turns scores [begin, end), -inf where a key is not visible, into weights that `put` stores; updates max and the sums by
 // lane; returns the factor for what was accumulated so far.
 //
-// Plain scores are products of q and k, and run.exponent holds the scale: max is then a power of 2, and one multiply-add
-// makes the exponent. The maximum is rounded on another road than the scores it is subtracted from, so an exponent can be
-// above 0 by that rounding; every weight and the sum share it. Adjusted scores are natural: the maximum is one of the very
-// numbers it is subtracted from, and the lowest finite score does not overflow.
+// max is one of the scores. Plain scores are products of q and k, and run.exponent holds the scale: one multiply-add makes the
+// exponent, above 0 at most by the rounding of max * exponent. Where that product is large, its rounding would be, too: then,
+// and for adjusted scores, whose lowest finite one must not overflow, the maximum is subtracted first, which is exact at it.
 template <bool kPlain, typename Put>
 inline float softmax_row(float exponent, float* HWY_RESTRICT scores, int64_t begin, int64_t end,
                          float* HWY_RESTRICT max, float* HWY_RESTRICT sum, const Put& put) {
@@ -54,13 +53,17 @@ inline float softmax_row(float exponent, float* HWY_RESTRICT scores, int64_t beg
     highest2 = hn::Max(highest2, hn::Load(d, scores + j + kLanes));
   }
   if (j < end) highest = hn::Max(highest, hn::Load(d, scores + j));
-  float tile_max = hn::GetLane(hn::MaxOfLanes(d, hn::Max(highest, highest2)));
-  if (kPlain) tile_max *= exponent;
+  const float tile_max = hn::GetLane(hn::MaxOfLanes(d, hn::Max(highest, highest2)));
   const float old_max = *max;
   const float new_max = old_max < tile_max ? tile_max : old_max;
   // Nothing visible so far: any finite number does, since exp(-inf - 0) = 0 and exp(-inf + inf) would be NaN.
   const float finite_max = new_max == -INFINITY ? 0.0f : new_max;
-  const Vector base = hn::Set(d, finite_max);
+  constexpr float kLargeShift = 32;  // half an ulp of it is 2e-6
+  const float shift = finite_max * exponent;
+  if (kPlain && !(std::abs(shift) <= kLargeShift)) {
+    return softmax_row<false>(exponent, scores, begin, end, max, sum, put);
+  }
+  const Vector base = hn::Set(d, kPlain ? shift : finite_max);
   const auto weight = [&](int64_t at) HWY_ATTR {
     const Vector s = hn::Load(d, scores + at);
     return exp2_nonpositive(kPlain ? hn::MulSub(s, scale, base) : hn::Mul(hn::Sub(s, base), scale));
@@ -81,8 +84,7 @@ inline float softmax_row(float exponent, float* HWY_RESTRICT scores, int64_t beg
   tile_sum = hn::Add(tile_sum, tile_sum2);
   float factor = 1.0f;
   if (new_max != old_max) {
-    const Vector difference = hn::Set(d, old_max - finite_max);
-    factor = hn::GetLane(exp2_nonpositive(kPlain ? difference : hn::Mul(difference, scale)));
+    factor = hn::GetLane(exp2_nonpositive(hn::Mul(hn::Set(d, old_max - finite_max), scale)));
     *max = new_max;
   }
   hn::Store(hn::MulAdd(hn::Load(d, sum), hn::Set(d, factor), tile_sum), d, sum);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -77,6 +78,13 @@ int run_bench(const Common& common, const Options& options) {
   if (options.html) {
     const auto writable = check_output(*options.html);
     if (!writable) return complain(common, writable.error());
+    for (const auto& input : {options.grid, common.policy}) {
+      std::error_code none;  // what is not there is not overwritten
+      if (!input || !std::filesystem::equivalent(*input, *options.html, none)) continue;
+      return complain(common, exit_usage,
+                      fmt::format("--html {} is the file of {}, which it would replace; give another name",
+                                  *options.html, input == options.grid ? "--grid" : "--policy"));
+    }
   }
   const auto problems = read_problems(options);
   if (!problems) return complain(common, problems.error());

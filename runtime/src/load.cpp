@@ -42,11 +42,12 @@ Libraries& libraries() {
 Result<const attnrt_plugin*> map_library(const FoundPlugin& plugin, bool by_path) {
   Libraries& all = libraries();
   const std::lock_guard lock(all.mutex);
-  auto& library = all.by_key[by_path ? "path " + plugin.path : plugin.hash];
+  const std::string& place = plugin.real_path.empty() ? plugin.path : plugin.real_path;
+  auto& library = all.by_key[by_path ? "path " + place : plugin.hash];
   if (!library) {
     auto opened = std::make_unique<Library>();
     opened->hash = plugin.hash;
-    std::string path = plugin.real_path.empty() ? plugin.path : plugin.real_path;
+    std::string path = place;
     if (by_path) {
       if (auto same = unchanged(plugin); !same) return tl::unexpected(same.error());
     } else {

@@ -224,6 +224,9 @@ TEST_F(Bench, BadInput) {
   for (const char* file : {"key", "word", "device", "value", "both", "map", "empty", "nothing", "none", "list",
                            "schema", "heads", "twice", "pair", "no_yaml", "many", "absent"})
     refuse({"--grid", std::string(file) + ".yaml"}, 2);
+  refuse({"--grid", "key.yaml", "--html", "./key.yaml"}, 2);
+  directory.write("policy.yaml", "schema: 1\n");
+  refuse({"--policy", "policy.yaml", "--html", "policy.yaml"}, 2);
   for (const Words& words :
        {Words{"--seq", "0"}, Words{"--seq", "8,"}, Words{"--seq", "many"}, Words{"--causal", "maybe"},
         Words{"--seq", "8", "--seq-kv", "9"}, Words{"--heads-q", "9", "--heads-kv", "2"},

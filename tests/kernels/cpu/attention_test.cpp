@@ -97,6 +97,32 @@ TEST_P(ByDType, HugeLogitsStayFinite) {
   }
 }
 
+// Logits whose ulp is far above 1: whichever key wins, weights sum to 1, so values of 1 give 1; and lse is the largest logit.
+TEST_P(ByDType, LogitsBeyondAnyPrecision) {
+  for (const int64_t seq_q : {3, 70}) {  // decode, and blocks of rows
+    for (const float scale : {1e4f, 1e8f, 1e20f, 3e38f}) {
+      Recipe r = recipe(GetParam(), seq_q, 300, 64, 32);
+      r.problem.scale = scale;
+      Case c(r);
+      for (int64_t n = 0; n < 300 * 2 * 32; ++n) store_float(c.problem.dtype, const_cast<void*>(c.args.v.data), n, 1);
+      for (const cpu::Target* target : targets()) {
+        c.poison_outputs();
+        cpu::Error error;
+        ASSERT_EQ(run_once(c, *target, 2, &error), cpu::Status::ok) << error.message;
+        for (int64_t n = 0; n < seq_q * 2 * 32; ++n) {
+          const float out = load_float(c.problem.dtype, c.args.out.data, n);
+          ASSERT_NEAR(out, 1, 0x1p-7) << cpu::target_name(*target) << ", scale " << scale << ", element " << n;
+        }
+        for (int64_t n = 0; n < seq_q * 2; ++n) {
+          const Tensor& t = c.args.lse;
+          const float lse = static_cast<const float*>(t.data)[n / seq_q * t.stride[1] + n % seq_q * t.stride[2]];
+          ASSERT_TRUE(lse > scale / 1e3F) << cpu::target_name(*target) << ", scale " << scale << ": lse " << lse;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(ByDType, CausalTopLeftAndBottomRight) {
   for (const Align align : {Align::top_left, Align::bottom_right}) {
     for (const int64_t seq_kv : {40, 150, 300}) {  // fewer, as many, more than queries

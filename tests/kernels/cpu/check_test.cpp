@@ -92,7 +92,7 @@ TEST(CheckProblem, SaysWhatIsWrong) {
   };
   refused([](Problem& p) { p.head_dim = 0; }, "head_dim: found 0, expected at least 1");
   refused([](Problem& p) { p.head_dim_v = int64_t{1} << 53; },
-          "head_dim: found 9007199254740992, expected at most 16777216");
+          "head_dim_v: found 9007199254740992, expected at most 16777216");
   refused([](Problem& p) { p.heads_q = 3, p.heads_kv = 2; }, "heads_q: found 3, expected a multiple of heads_kv 2");
   refused([](Problem& p) { p.dtype = DType::i32; }, "dtype: found i32, expected f32, f16 or bf16");
   refused([](Problem& p) { p.window_left = -2; }, "window_left: found -2, expected at least -1");
