@@ -8,7 +8,8 @@
 //   exp turns d into a relative error, in the numerator and in the denominator:                  2 d
 //   sums over n keys, exp, rescaling, the division:                                              e (sqrt(n) + 8)
 // S is at most scale |q||k| plus what a mask or ALiBi may take from a key that still counts: 32, for exp(-32) is below e.
-// A backend that leaves out a key, a mask or a head is off by about 1.
+// A backend that leaves out a mask or a head is off by about 1. One that leaves out a few of many keys, or logits so huge that the
+// bound passes 1, it cannot tell apart from rounding: `attnrt verify` looks closer.
 #include <algorithm>
 #include <cmath>
 
