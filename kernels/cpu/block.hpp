@@ -37,7 +37,7 @@ struct Cut {
   int64_t element;     // bytes of an element of packed K and V
   int64_t head_pad;    // head_dim is padded to a multiple of this
   int64_t head_v_pad;  // head_dim_v, too
-  int64_t score_rows;  // rows whose scores are kept: of a whole block, or of one group
+  int64_t score_rows;  // rows whose scores are kept at a time
   bool share;          // K and V are packed once for all blocks
   int64_t parts;       // 16-bit numbers that a number is split into; 0: operands are floats
 };
@@ -125,7 +125,7 @@ inline Scratch carve(const Problem& problem, const Cut& cut, int64_t block_rows,
   };
   const auto halves = [&](int64_t count) { return reinterpret_cast<uint16_t*>(take(count * 2)); };
   const int64_t rows = std::max(block_rows, kDecodeRows);
-  const int64_t score_rows = std::max(cut.score_rows == 0 ? block_rows : cut.score_rows, kDecodeRows);
+  const int64_t score_rows = std::max(cut.score_rows, kDecodeRows);
   const int64_t tile_keys = std::max(cut.tile_keys, kDecodeTileKeys);
   s.q = floats((cut.parts == 0 ? rows : kDecodeRows) * s.q_stride);
   s.scores = floats(score_rows * tile_keys);

@@ -209,8 +209,9 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
   }
   std::unique_ptr<Runtime> runtime(new Runtime);
   runtime->options_ = std::move(options);
-  std::error_code none;  // without a current folder, relative paths lead nowhere
-  runtime->folder_ = std::filesystem::current_path(none);
+  std::error_code gone;
+  runtime->folder_ = std::filesystem::current_path(gone);
+  if (gone) runtime->folder_ = "/dev/null";  // the folder was deleted: below this, relative paths lead nowhere
   auto snapshot = runtime->take_snapshot(nullptr);
   if (!snapshot) return tl::unexpected(snapshot.error());
   runtime->adopt(std::move(*snapshot));

@@ -95,6 +95,15 @@ class EmulatorError(Exception):
     pass
 
 
+def run(main):
+    """Ends the program with main's status; what the emulator cannot do is one line and status 1."""
+    try:
+        sys.exit(main())
+    except EmulatorError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
 class Emulator:
     """The emulator of one tinygrad source tree. With `counts`, it counts the wave instructions that run, by name."""
 

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from emulator import CodeObject, Emulator, EmulatorError
+from emulator import CodeObject, Emulator, EmulatorError, run
 from run_tests import RUN_KERNEL, SKIPPED, WHY_SKIPPED
 
 
@@ -82,8 +82,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except EmulatorError as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
+    run(main)

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from emulator import CodeObject, Emulator, EmulatorError
+from emulator import CodeObject, Emulator, run
 
 SKIPPED = 77
 WHY_SKIPPED = "skipped: TINYGRAD_DIR is not set; it names a tinygrad source tree, whose emulator of AMD GPUs is wanted"
@@ -56,8 +56,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except EmulatorError as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
+    run(main)

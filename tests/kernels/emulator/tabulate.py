@@ -18,7 +18,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from emulator import CodeObject, Emulator, EmulatorError
+from emulator import CodeObject, Emulator, EmulatorError, run
 from run_tests import RUN_KERNEL
 
 CASES = (("no mask", "nocausal", 0, 0), ("causal", "causal", 0, 1), ("boolean mask", "generic", 1, 0))
@@ -133,8 +133,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except EmulatorError as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
+    run(main)
