@@ -38,6 +38,7 @@ struct Cut {
   int64_t head_pad;    // head_dim is padded to a multiple of this
   int64_t head_v_pad;  // head_dim_v, too
   int64_t score_rows;  // rows whose scores are kept at a time
+  int64_t score_keys;  // of so many keys
   bool share;          // K and V are packed once for all blocks
   int64_t parts;       // 16-bit numbers that a number is split into; 0: operands are floats
 };
@@ -83,11 +84,11 @@ struct Run {
 // One worker's arrays, each aligned to a cache line.
 struct Scratch {
   float* q;         // [block_rows][q_stride]
-  float* scores;    // [score_rows][tile_keys]
+  float* scores;    // [score_rows][score_keys]
   float* out;       // [block_rows][v_stride], not yet divided by the sum
   char* packed;     // one tile of K and V
   uint16_t* q16;    // [parts][block_rows][q_stride]: q of matrix tiles
-  uint16_t* low;    // [row_group][2 * tile_keys]: the low parts of weights
+  uint16_t* weights;  // [parts][row_group][tile_keys] of matrix tiles
   uint16_t* split;  // a packed tile of f16, as [2][elements of the tile]
   float* rows;      // [4][q_stride]: rows of K or V on their way into a tile
   float* zeros;     // [q_stride]: stands in for keys that do not exist
@@ -95,6 +96,9 @@ struct Scratch {
   float* max;       // [block_rows]
   float* sum;       // [block_rows][kSumLanes]
   float* rescale;   // [block_rows]: what a tile does to out
+  float* less;      // [block_rows]: see weights.inl; so are the next two
+  float* shift;     // [block_rows]
+  float* limit;     // [block_rows]
   KeyRange* seen;   // [block_rows]
   int64_t q_stride;
   int64_t v_stride;
@@ -125,14 +129,13 @@ inline Scratch carve(const Problem& problem, const Cut& cut, int64_t block_rows,
   };
   const auto halves = [&](int64_t count) { return reinterpret_cast<uint16_t*>(take(count * 2)); };
   const int64_t rows = std::max(block_rows, kDecodeRows);
-  const int64_t score_rows = std::max(cut.score_rows, kDecodeRows);
   const int64_t tile_keys = std::max(cut.tile_keys, kDecodeTileKeys);
   s.q = floats((cut.parts == 0 ? rows : kDecodeRows) * s.q_stride);
-  s.scores = floats(score_rows * tile_keys);
+  s.scores = floats(std::max(cut.score_rows * cut.score_keys, kDecodeRows * kDecodeTileKeys));
   s.out = floats(rows * s.v_stride);
   s.packed = take(packed_elements(problem, cut) * cut.element);
   s.q16 = halves(cut.parts * block_rows * s.q_stride);
-  s.low = halves(cut.parts == 2 ? 2 * cut.row_group * cut.tile_keys : 0);
+  s.weights = halves(cut.parts * cut.row_group * cut.tile_keys);
   s.split = halves(cut.parts == 2 ? 2 * packed_elements(problem, cut) : 0);
   s.rows = floats(4 * std::max(s.q_stride, s.v_stride));
   s.zeros = floats(std::max(s.q_stride, s.v_stride));
@@ -140,6 +143,9 @@ inline Scratch carve(const Problem& problem, const Cut& cut, int64_t block_rows,
   s.max = floats(rows);
   s.sum = floats(rows * kSumLanes);
   s.rescale = floats(rows);
+  s.less = floats(rows);
+  s.shift = floats(rows);
+  s.limit = floats(rows);
   s.seen = reinterpret_cast<KeyRange*>(take(rows * static_cast<int64_t>(sizeof(KeyRange))));
   s.bytes = used;
   return s;

@@ -271,7 +271,7 @@ void join(const Run& run, int64_t index, int32_t worker) {
     for (int64_t c = 0; c < chunks; ++c) {
       const float* part = part_of(run, block.pair, c, r);
       const float difference = part[0] == max ? 0.0f : part[0] - max;
-      const Vector factor = exp2_nonpositive(hn::Set(d, difference * run.exponent));
+      const Vector factor = exp2(hn::Set(d, difference * run.exponent));
       sum += part[1] * hn::GetLane(factor);
       for (int64_t x = 0; x < part_floats(*run.problem) - kPadFloats; x += kLanes) {
         hn::Store(hn::MulAdd(factor, hn::Load(d, part + kPadFloats + x), hn::Load(d, out + x)), d, out + x);

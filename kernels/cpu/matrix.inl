@@ -4,10 +4,16 @@
 // bf16 goes in as it is. f16 is the exact sum of two bf16, a high and a low part: q k is then four products and exact as
 // ever, and weights times v are three (what is left out is below 2^-16 of a weight). Weights are rounded to bf16, or to the
 // sum of two.
+//
+// Scores live for one chunk of 32 rows and 32 keys, in the first cache; their weights are kept until a tile of keys is done.
+// A maximum that rises by little is not followed: weights may be as large as 2^kSlack, and what was summed stays as it is.
 
 constexpr int64_t kMatrixRows = kTilePairRows;
 constexpr int64_t kMatrixTileKeys = 256;
 constexpr int64_t kMatrixBlockRows = 512;
+constexpr int64_t kChunkKeys = 2 * kTileColumns;
+constexpr float kSlack = 8;
+static_assert(kChunkKeys == kTileDepth);
 
 Cut matrix_cut(const Problem& problem) {
   if (problem.dtype == DType::f32) return float_cut(problem);
@@ -19,6 +25,7 @@ Cut matrix_cut(const Problem& problem) {
   cut.head_pad = kTileDepth;
   cut.head_v_pad = kTileColumns;
   cut.score_rows = kMatrixRows;
+  cut.score_keys = kChunkKeys;
   cut.share = true;
   cut.parts = problem.dtype == DType::f16 ? 2 : 1;
   return cut;
@@ -37,28 +44,11 @@ inline void store_upper(Vector v, uint16_t* to) {
   hn::StoreU(hn::TruncateTo(d16, hn::ShiftRight<16>(hn::BitCast(d32, v))), d16, to);
 }
 
-// Weights as bf16.
+// Two vectors of weights as bf16.
 struct ToBf16 {
-  uint16_t* to;
-  void operator()(float*, int64_t j, Vector weight) const { store_upper(nearest_bf16(weight), to + j); }
-  void operator()(float*, int64_t j, Vector weight, Vector next) const {
-    store_upper(nearest_bf16(weight), to + j);
-    store_upper(nearest_bf16(next), to + j + kLanes);
-  }
-};
-
-// Weights as the sum of two bf16.
-struct ToTwoBf16 {
-  uint16_t* high;
-  uint16_t* low;
-  void operator()(float*, int64_t j, Vector weight) const {
-    const Vector rounded = nearest_bf16(weight);
-    store_upper(rounded, high + j);
-    store_upper(hn::Sub(weight, rounded), low + j);
-  }
-  void operator()(float* scores, int64_t j, Vector weight, Vector next) const {
-    (*this)(scores, j, weight);
-    (*this)(scores, j + kLanes, next);
+  void operator()(Vector weight, Vector next, uint16_t* to) const {
+    store_upper(nearest_bf16(weight), to);
+    store_upper(nearest_bf16(next), to + kLanes);
   }
 };
 
@@ -186,66 +176,215 @@ inline Operands operands_of(const Block& block, const Scratch& scratch, int64_t 
   return {{scratch.split, scratch.split + all}, {scratch.split + keys, scratch.split + all + keys}};
 }
 
-// One group of rows against one tile of keys. Bf16 stores rounded weights.
-template <class Tiles, class Bf16>
-inline void attend_matrix_group(const Block& block, const Scratch& scratch, int64_t first, const Operands& operands,
-                                int64_t row, const GroupKeys& keys) {
-  const Run& run = *block.run;
-  const int64_t padded = round_up(run.problem->head_dim, kTileDepth);
-  const int64_t rows = std::min(kMatrixRows, block.rows - row);
-  const bool two = run.cut.parts == 2;
-  const KeyRange panels = whole_panels(keys, kTileDepth);
+// A group of rows and a tile of keys.
+struct GroupTile {
+  int64_t row;      // the group's first
+  int64_t rows;     // that exist
+  int64_t first;    // the tile's first key
+  GroupKeys keys;   // that some row sees
+  KeyRange inside;  // that every row sees, but for the mask
+};
 
-  const uint16_t* q[2] = {scratch.q16 + row * scratch.q_stride,
-                          scratch.q16 + (run.cut.block_rows + row) * scratch.q_stride};
-  const TileShape score_shape{scratch.q_stride, padded / kTileDepth, kTileColumns * padded, kMatrixTileKeys};
-  for (int64_t j = panels.begin; j < panels.end; j += 2 * kTileColumns) {
-    Term terms[kMostTerms];
-    int count = 0;
-    for (int a = 0; a <= (two ? 1 : 0); ++a) {
-      for (int b = 0; b <= (two ? 1 : 0); ++b) terms[count++] = {q[a], operands.keys[b] + j * padded};
-    }
-    Tiles::template multiply<true, false>(terms, count, score_shape, scratch.scores + j);
-  }
+// Weights of a row are 2^((score - less) * exponent - shift), and one of the two is zero: less, as long as the maximum's
+// exponent, rounded to a float, is so small that the maximum's weight is 1 within 2^-15; shift, where it is not, and the
+// maximum is taken away first, which is exact at it.
+inline void refer_to(const Run& run, const Scratch& scratch, int64_t row, float highest) {
+  const float exponent = highest * run.exponent;
+  const bool far = !(std::abs(exponent) < 0x1p10f);
+  scratch.less[row] = far ? highest : 0;
+  scratch.shift[row] = far ? 0 : exponent;
+  scratch.limit[row] = highest + kSlack / run.exponent;
+}
 
-  // A row's weights take the first half of its scores' place, each where scores have been read: all stay in the first cache.
-  constexpr int64_t kWeightStride = 2 * kMatrixTileKeys;
-  bool rescaled = false;
-  for (int64_t r = 0; r < rows; ++r) {
-    float* scores = scratch.scores + r * kMatrixTileKeys;
-    uint16_t* weights = reinterpret_cast<uint16_t*>(scores);
-    if (two) {
-      uint16_t* low = scratch.low + r * kWeightStride;
-      weigh_row(block, scratch, row + r, first, keys.left, panels, scores, ToTwoBf16{weights, low});
+inline void start_references(const Block& block, const Scratch& scratch) {
+  for (int64_t r = 0; r < block.rows; ++r) {
+    const float sink = scratch.max[r];
+    if (sink == -INFINITY) {
+      scratch.less[r] = scratch.shift[r] = 0;
+      scratch.limit[r] = -INFINITY;
     } else {
-      weigh_row(block, scratch, row + r, first, keys.left, panels, scores, Bf16{weights});
+      refer_to(*block.run, scratch, r, sink);
+      scratch.sum[r * kSumLanes] = std::exp2(std::fma(sink - scratch.less[r], block.run->exponent, -scratch.shift[r]));
     }
-    rescaled = rescaled || scratch.rescale[row + r] != 1.0f;
   }
+}
 
+// Follows a row's maximum up to `highest`: what was summed so far is scaled down.
+inline void raise_reference(const Run& run, const Scratch& scratch, int64_t row, float highest) {
+  const float less = scratch.less[row], shift = scratch.shift[row];
+  const bool first = scratch.limit[row] == -INFINITY;
+  refer_to(run, scratch, row, highest);
+  if (first) return;
+  const Floats d;
+  const Vector factor =
+      hn::Set(d, std::exp2(std::fma(less - scratch.less[row], run.exponent, shift - scratch.shift[row])));
+  float* sum = scratch.sum + row * kSumLanes;
+  for (int64_t n = 0; n < kSumLanes; n += kLanes) hn::Store(hn::Mul(factor, hn::Load(d, sum + n)), d, sum + n);
   float* out = scratch.out + row * scratch.v_stride;
-  if (rescaled) {
-    const Floats d;
-    for (int64_t r = 0; r < rows; ++r) {
-      const Vector factor = hn::Set(d, scratch.rescale[row + r]);
-      float* to = out + r * scratch.v_stride;
-      for (int64_t x = 0; x < scratch.v_stride; x += kLanes) hn::Store(hn::Mul(factor, hn::Load(d, to + x)), d, to + x);
+  for (int64_t x = 0; x < scratch.v_stride; x += kLanes) hn::Store(hn::Mul(factor, hn::Load(d, out + x)), d, out + x);
+}
+
+// The chunk's highest score of one of its rows, by lane.
+inline Vector highest_scores(const Scratch& scratch, int64_t r) {
+  const Floats d;
+  const float* scores = scratch.scores + r * kChunkKeys;
+  Vector highest = hn::Load(d, scores);
+  HWY_UNROLL(8)
+  for (int64_t j = kLanes; j < kChunkKeys; j += kLanes) highest = hn::Max(highest, hn::Load(d, scores + j));
+  return highest;
+}
+
+// Whether a score of the chunk is above its row's limit.
+inline bool exceeds(const Scratch& scratch, const GroupTile& at) {
+  const Floats d;
+  auto above = hn::FirstN(d, 0);
+  for (int64_t r = 0; r < at.rows; ++r) {
+    above = hn::Or(above, hn::Gt(highest_scores(scratch, r), hn::Set(d, scratch.limit[at.row + r])));
+  }
+  return !hn::AllFalse(d, above);
+}
+
+// The chunk's scores into weights and sums. Weights lie as [part][two tiles of rows][chunk][16 rows][32 keys].
+// kLess: some row's less is not zero.
+template <class Bf16, bool kTwo, bool kLess>
+inline void weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key) {
+  const Floats d;
+  const Vector exponent = hn::Set(d, run.exponent);
+  constexpr int64_t kPart = kMatrixRows * kMatrixTileKeys;
+  for (int64_t r = 0; r < at.rows; ++r) {
+    const int64_t row = at.row + r;
+    const float* scores = scratch.scores + r * kChunkKeys;
+    uint16_t* to =
+        scratch.weights + r / kTileRows * kTileRows * kMatrixTileKeys + key * kTileRows + r % kTileRows * kChunkKeys;
+    const Vector less = hn::Set(d, scratch.less[row]);
+    const Vector shift = hn::Set(d, scratch.shift[row]);
+    Vector sum = hn::Load(d, scratch.sum + row * kSumLanes);
+    HWY_UNROLL(4)
+    for (int64_t j = 0; j < kChunkKeys; j += 2 * kLanes) {
+      Vector s = hn::Load(d, scores + j), s2 = hn::Load(d, scores + j + kLanes);
+      if (kLess) s = hn::Sub(s, less), s2 = hn::Sub(s2, less);
+      const Vector p = exp2(hn::MulSub(s, exponent, shift));
+      const Vector p2 = exp2(hn::MulSub(s2, exponent, shift));
+      sum = hn::Add(sum, hn::Add(p, p2));
+      if (kTwo) {
+        const Vector high = nearest_bf16(p), high2 = nearest_bf16(p2);
+        store_upper(high, to + j);
+        store_upper(high2, to + j + kLanes);
+        store_upper(hn::Sub(p, high), to + kPart + j);
+        store_upper(hn::Sub(p2, high2), to + kPart + j + kLanes);
+      } else {
+        Bf16()(p, p2, to + j);
+      }
+    }
+    hn::Store(sum, d, scratch.sum + row * kSumLanes);
+  }
+}
+
+template <class Bf16>
+inline void weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key, bool less) {
+  const bool two = run.cut.parts == 2;
+  if (two && less) return weigh_chunk<Bf16, true, true>(run, scratch, at, key);
+  if (two) return weigh_chunk<Bf16, true, false>(run, scratch, at, key);
+  if (less) return weigh_chunk<Bf16, false, true>(run, scratch, at, key);
+  return weigh_chunk<Bf16, false, false>(run, scratch, at, key);
+}
+
+// The group's rows of q times the tile's keys from `key` on.
+template <class Tiles>
+inline void multiply_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, const Operands& operands,
+                           int64_t key) {
+  const int64_t padded = round_up(run.problem->head_dim, kTileDepth);
+  const TileShape shape{.a_stride = scratch.q_stride,
+                        .a_lower = kTileRows * scratch.q_stride,
+                        .a_step = kTileDepth,
+                        .steps = padded / kTileDepth,
+                        .b_stride = kTileColumns * padded,
+                        .c_stride = kChunkKeys};
+  const uint16_t* q[2] = {scratch.q16 + at.row * scratch.q_stride,
+                          scratch.q16 + (run.cut.block_rows + at.row) * scratch.q_stride};
+  Term terms[kMostTerms];
+  int count = 0;
+  for (int64_t a = 0; a < run.cut.parts; ++a) {
+    for (int64_t b = 0; b < run.cut.parts; ++b) terms[count++] = {q[a], operands.keys[b] + key * padded};
+  }
+  Tiles::template multiply<true, false>(terms, count, shape, scratch.scores);
+}
+
+// Weights of the tile's keys [begin, end) times their values, added to out.
+template <class Tiles>
+inline void add_values(const Run& run, const Scratch& scratch, const GroupTile& at, const Operands& operands,
+                       int64_t begin, int64_t end) {
+  if (begin >= end) return;
+  const bool two = run.cut.parts == 2;
+  const TileShape shape{.a_stride = kChunkKeys,
+                        .a_lower = kTileRows * kMatrixTileKeys,
+                        .a_step = kTileRows * kChunkKeys,
+                        .steps = (end - begin) / kTileDepth,
+                        .b_stride = kMatrixTileKeys * kTileColumns,
+                        .c_stride = scratch.v_stride};
+  const uint16_t* weights = scratch.weights + begin * kTileRows;
+  const uint16_t* low = weights + kMatrixRows * kMatrixTileKeys;
+  float* out = scratch.out + at.row * scratch.v_stride;
+  for (int64_t column = 0; column < scratch.v_stride; column += 2 * kTileColumns) {
+    const int64_t from = column * kMatrixTileKeys + begin * kTileColumns;
+    const Term terms[3] = {{weights, operands.values[0] + from},
+                           {low, operands.values[0] + from},
+                           {weights, two ? operands.values[1] + from : nullptr}};
+    if (column + kTileColumns < scratch.v_stride) {
+      Tiles::template multiply<true, true>(terms, two ? 3 : 1, shape, out + column);
+    } else {
+      Tiles::template multiply<false, true>(terms, two ? 3 : 1, shape, out + column);
     }
   }
-  const int64_t panel = kMatrixTileKeys * kTileColumns;
-  const TileShape value_shape{kWeightStride, (panels.end - panels.begin) / kTileDepth, panel, scratch.v_stride};
-  const uint16_t* weights = reinterpret_cast<const uint16_t*>(scratch.scores) + panels.begin;
-  const uint16_t* low = two ? scratch.low + panels.begin : nullptr;
-  for (int64_t column = 0; column < scratch.v_stride; column += 2 * kTileColumns) {
-    const int64_t at = column * kMatrixTileKeys + panels.begin * kTileColumns;
-    const Term terms[3] = {{weights, operands.values[0] + at},
-                           {low, operands.values[0] + at},
-                           {weights, two ? operands.values[1] + at : nullptr}};
-    if (column + kTileColumns < scratch.v_stride) {
-      Tiles::template multiply<true, true>(terms, two ? 3 : 1, value_shape, out + column);
-    } else {
-      Tiles::template multiply<false, true>(terms, two ? 3 : 1, value_shape, out + column);
+}
+
+// The scores of keys from `key` on: softcap, mask and what else the Problem asks for, and -inf outside of a row's interval.
+inline void adjust_chunk(const Block& block, const Scratch& scratch, const GroupTile& at, int64_t key) {
+  const bool adjust = !block.run->plain || at.keys.left != Left::all;
+  const bool edge = key < at.inside.begin || key + kChunkKeys > at.inside.end;
+  if (!adjust && !edge) return;
+  for (int64_t r = 0; r < at.rows; ++r) {
+    float* scores = scratch.scores + r * kChunkKeys;
+    if (adjust) adjust_row(block, scratch, at.row + r, at.first + key, 0, kChunkKeys, scores);
+    if (!edge) continue;
+    const KeyRange seen = scratch.seen[at.row + r];
+    const int64_t begin = std::clamp(seen.begin - at.first - key, int64_t{0}, kChunkKeys);
+    const int64_t end = std::clamp(seen.end - at.first - key, begin, kChunkKeys);
+    std::fill(scores, scores + begin, -INFINITY);
+    std::fill(scores + end, scores + kChunkKeys, -INFINITY);
+  }
+}
+
+template <class Tiles, class Bf16>
+inline void attend_matrix_group(const Block& block, const Scratch& scratch, const GroupTile& at,
+                                const Operands& operands) {
+  const Run& run = *block.run;
+  const float* less = scratch.less + at.row;
+  const auto some_less = [&] { return std::any_of(less, less + at.rows, [](float x) { return x != 0; }); };
+  bool far = some_less();
+  const KeyRange panels = whole_panels(at.keys, kChunkKeys);
+  int64_t added = panels.begin;
+  for (int64_t key = panels.begin; key < panels.end; key += kChunkKeys) {
+    multiply_chunk<Tiles>(run, scratch, at, operands, key);
+    adjust_chunk(block, scratch, at, key);
+    if (exceeds(scratch, at)) {
+      add_values<Tiles>(run, scratch, at, operands, added, key);  // their weights go by the old references
+      added = key;
+      for (int64_t r = 0; r < at.rows; ++r) {
+        const float highest = hn::GetLane(hn::MaxOfLanes(Floats(), highest_scores(scratch, r)));
+        if (highest > scratch.limit[at.row + r]) raise_reference(run, scratch, at.row + r, highest);
+      }
+      far = some_less();
     }
+    weigh_chunk<Bf16>(run, scratch, at, key, far);
+  }
+  add_values<Tiles>(run, scratch, at, operands, added, panels.end);
+}
+
+// References are to finish_rows what maxima are.
+inline void finish_references(const Block& block, const Scratch& scratch) {
+  for (int64_t r = 0; r < block.rows; ++r) {
+    scratch.max[r] = scratch.less[r] + scratch.shift[r] / block.run->exponent;
   }
 }
 
@@ -258,6 +397,7 @@ void attend_matrix(const Run& run, int64_t index, int32_t worker) {
   start_scratch(run, scratch);
   pack_matrix_queries(block, scratch);
   const KeyRange seen = start_rows(block, scratch, run.problem->sinks);
+  start_references(block, scratch);
   // Rows that fill up the last group have any weights; what they add up is not read.
   std::fill(scratch.out + block.rows * scratch.v_stride,
             scratch.out + round_up(block.rows, kMatrixRows) * scratch.v_stride, 0.0f);
@@ -273,11 +413,16 @@ void attend_matrix(const Run& run, int64_t index, int32_t worker) {
                       groups);
       }
       const int64_t row = g * kMatrixRows;
-      const GroupKeys keys = group_keys(block, scratch, row, std::min(kMatrixRows, block.rows - row), first, count);
-      if (keys.begin < keys.end) attend_matrix_group<Tiles, Bf16>(block, scratch, first, operands, row, keys);
+      const int64_t rows = std::min(kMatrixRows, block.rows - row);
+      const GroupKeys keys = group_keys(block, scratch, row, rows, first, count);
+      if (keys.begin >= keys.end) continue;
+      // Both ends never decrease from row to row.
+      const KeyRange inside{scratch.seen[row + rows - 1].begin - first, scratch.seen[row].end - first};
+      attend_matrix_group<Tiles, Bf16>(block, scratch, {row, rows, first, keys, inside}, operands);
     }
   }
   Tiles::stop();
+  finish_references(block, scratch);
   finish_rows(block, scratch);
 }
 

@@ -1,6 +1,6 @@
 // kernels/cpu/matrix_tiles.hpp: 32 rows times 32 columns of bf16 operands into float sums, on AMX and in plain C++
 //
-// What both implementations share is one layout: rows of a are contiguous; b lies in tiles of 32 rows by 16 columns, in
+// What both implementations share is one layout: 32 elements of a row of a are contiguous; b lies in tiles of 32 rows by 16 columns, in
 // which each 32-bit word holds two rows' elements of one column ([16 pairs of rows][16 columns][2]), 1 KiB in a piece.
 #pragma once
 
@@ -32,6 +32,8 @@ struct Term {
 // The shape of one product of 32 rows by 16 or 32 columns.
 struct TileShape {
   int64_t a_stride;  // elements between rows of a
+  int64_t a_lower;   // elements from a's first row to its 16th
+  int64_t a_step;    // elements from one tile of depth to the next
   int64_t steps;     // tiles of depth; b's follow each other
   int64_t b_stride;  // elements between b's first and second 16 columns
   int64_t c_stride;  // floats between rows of the sums
@@ -59,7 +61,8 @@ struct PlainTiles {
           b[0][c] = bf16_to_f32(pair[0]), b[1][c] = bf16_to_f32(pair[1]);
         }
         for (int64_t r = 0; r < kTilePairRows; ++r) {
-          const uint16_t* a = terms[n].a + r * shape.a_stride + x;
+          const uint16_t* a = terms[n].a + r / kTileRows * shape.a_lower + r % kTileRows * shape.a_stride +
+                              x / kTileDepth * shape.a_step + x % kTileDepth;
           const float even = bf16_to_f32(a[0]), odd = bf16_to_f32(a[1]);
           for (int64_t c = 0; c < kColumns; ++c) sum[r][c] += even * b[0][c] + odd * b[1][c];
         }
@@ -122,7 +125,7 @@ struct AmxTiles {
       for (int64_t step = 0; step < shape.steps; ++step) {
         _tile_loadd(6, b, 64);
         _tile_loadd(4, a, a_bytes);
-        _tile_loadd(5, a + kTileRows * shape.a_stride, a_bytes);
+        _tile_loadd(5, a + shape.a_lower, a_bytes);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(2, 5, 6);
         if constexpr (kWide) {
@@ -130,7 +133,7 @@ struct AmxTiles {
           _tile_dpbf16ps(1, 4, 7);
           _tile_dpbf16ps(3, 5, 7);
         }
-        a += kTileDepth;
+        a += shape.a_step;
         b += kTileElements;
       }
     }

@@ -44,6 +44,9 @@ constexpr int64_t kBlockRows = 384;  // a multiple of kRowGroup; amortizes readi
 constexpr int64_t kTileKeys = 256;   // keys of one tile: its K and V stay in L2
 static_assert(kTileKeys % kPanel == 0 && kPadFloats % kLanes == 0 && kPanel % 4 == 0);
 
+// Whether scaling by powers of 2 and taking fractions are instructions.
+#define KERNELS_CPU_AVX512 (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL)
+
 // Highway's conversion of f16 without the F16C instructions knows neither rounding nor infinity.
 #if HWY_TARGET == HWY_SSSE3 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR
 constexpr bool kHasF16 = false;
@@ -77,7 +80,7 @@ bool attainable() { return (hwy::SupportedTargets() & HWY_TARGET) != 0; }
   { name, "attend<" name ">", attainable, cut, pack, attend, decode, join }
 
 const Target* target() {
-#if HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3
+#if KERNELS_CPU_AVX512
   static constexpr Target kTarget = KERNELS_CPU_TARGET("avx512", attainable, float_cut, pack, attend);
 #elif HWY_TARGET == HWY_AVX2
   static constexpr Target kTarget = KERNELS_CPU_TARGET("avx2", attainable, float_cut, pack, attend);
@@ -93,16 +96,14 @@ const Target* target() {
   return &kTarget;
 }
 
-#if HWY_ARCH_X86 && (HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3)
+#if KERNELS_CPU_AVX512
 // Highway 1.0 has no instruction of AVX-512-BF16; every processor with AMX has them. vdpbf16ps itself is not used: on
 // processors without AMX it was measured at half the speed of float multiply-adds.
 struct ToBf16Avx512 {
-  uint16_t* to;
-  void operator()(float*, int64_t j, Vector weight) const { store_upper(nearest_bf16(weight), to + j); }
-  void operator()(float*, int64_t j, Vector weight, Vector next) const {
+  void operator()(Vector weight, Vector next, uint16_t* to) const {
     __m512i both;  // as text, since an intrinsic of more than this target's instructions is not inlined
     asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(next.raw), "v"(weight.raw));
-    _mm512_storeu_si512(to + j, both);
+    _mm512_storeu_si512(to, both);
   }
 };
 
@@ -115,7 +116,7 @@ bool amx_attainable() { return attainable() && AmxTiles::attainable(); }
 
 // The same with matrix tiles for f16 and bf16; null where there are none.
 const Target* matrix_target() {
-#if HWY_ARCH_X86 && (HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3)
+#if KERNELS_CPU_AVX512
   static constexpr Target kTarget = KERNELS_CPU_TARGET("amx", amx_attainable, matrix_cut, pack_matrix, attend_amx);
   return &kTarget;
 #else

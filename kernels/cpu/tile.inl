@@ -88,6 +88,7 @@ Cut float_cut(const Problem& problem) {
   cut.head_pad = 1;
   cut.head_v_pad = kPadFloats;
   cut.score_rows = kGroupsAtOnce * kRowGroup;
+  cut.score_keys = kTileKeys;
   cut.share = problem.dtype == DType::f32;  // f16 and bf16 would be twice as large as they are given
   return cut;
 }
