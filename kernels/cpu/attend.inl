@@ -10,10 +10,10 @@ inline void finish_rows(const Block& block, const Scratch& scratch) {
   for (int64_t r = 0; r < block.rows; ++r) {
     SoftmaxState state{scratch.max[r], hn::GetLane(hn::SumOfLanes(d, hn::Load(d, scratch.sum + r * kSumLanes)))};
     float* row = scratch.out + r * scratch.v_stride;
-    const Vector denominator = hn::Set(d, state.sum);
+    const Vector factor = hn::Set(d, 1.0f / state.sum);
     for (int64_t x = 0; x < scratch.v_stride; x += kLanes) {
       const Vector o = hn::Load(d, row + x);
-      hn::Store(state.sum == 0 ? hn::Zero(d) : hn::Div(o, denominator), d, row + x);
+      hn::Store(state.sum == 0 ? hn::Zero(d) : hn::Mul(o, factor), d, row + x);
     }
     const int64_t i = block.query(r);
     const int64_t offset = query_row(p, args.out, block.sequence, block.batch, i, block.head(r));

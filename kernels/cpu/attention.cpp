@@ -149,7 +149,7 @@ Status run(const Problem& problem, const Args& args, const Target& target, const
     const int64_t tiles = run.pairs * run.tiles_per_pair;
     if (run.cut.share && run.blocks_per_pair > 1 && tiles <= shared_bytes(problem, run.cut) / run.tile_bytes) {
       run.shared = memory;
-      for_each(workers, run, tiles, target.pack);
+      for_each(workers, run, tiles * (run.cut.tile_keys / kPackKeys), target.pack);
     }
     for_each(workers, run, run.pairs * run.blocks_per_pair, target.attend);
   }

@@ -22,6 +22,7 @@ inline constexpr int64_t kDecodeRows = 16;        // so few rows read K and V wh
 inline constexpr int64_t kDecodeTileKeys = 128;   // V of so many keys waits in L2 for their weights
 inline constexpr int64_t kLeastChunkKeys = 256;   // of a decode step: enough work to be worth a task
 inline constexpr int64_t kChunks = 256;           // of a whole decode step, about: some for each of many threads
+inline constexpr int64_t kPackKeys = 64;          // of a tile, packed as one task
 inline constexpr int64_t kPadFloats = 16;         // rows are padded to the widest vector
 inline constexpr int64_t kSumLanes = kPadFloats;  // a row's sum is kept by lane until the end
 inline constexpr int64_t kMostShared = int64_t{64} << 20;  // bytes of packed K and V that a plan keeps
@@ -50,7 +51,7 @@ struct Target {
   const char* kernel;
   bool (*attainable)();
   Cut (*cut)(const Problem& problem);
-  void (*pack)(const Run& run, int64_t index, int32_t worker);    // one tile of K and V into the shared workspace
+  void (*pack)(const Run& run, int64_t index, int32_t worker);    // kPackKeys keys into the shared workspace
   void (*attend)(const Run& run, int64_t index, int32_t worker);  // one block of rows
   void (*decode)(const Run& run, int64_t index, int32_t worker);  // one chunk of keys of a decode step
   void (*join)(const Run& run, int64_t index, int32_t worker);  // the chunks of one sequence and KV head into its rows
@@ -90,7 +91,7 @@ struct Scratch {
   uint16_t* q16;    // [parts][block_rows][q_stride]: q of matrix tiles
   uint16_t* weights;  // [parts][row_group][tile_keys] of matrix tiles
   uint16_t* split;  // a packed tile of f16, as [2][elements of the tile]
-  float* rows;      // [4][q_stride]: rows of K or V on their way into a tile
+  float* rows;      // [16][q_stride]: rows of K or V on their way into a tile
   float* zeros;     // [q_stride]: stands in for keys that do not exist
   float* bias;      // [tile_keys + kPadFloats]: a row of the mask in float, padded
   float* max;       // [block_rows]
@@ -137,7 +138,7 @@ inline Scratch carve(const Problem& problem, const Cut& cut, int64_t block_rows,
   s.q16 = halves(cut.parts * block_rows * s.q_stride);
   s.weights = halves(cut.parts * cut.row_group * cut.tile_keys);
   s.split = halves(cut.parts == 2 ? 2 * packed_elements(problem, cut) : 0);
-  s.rows = floats(4 * std::max(s.q_stride, s.v_stride));
+  s.rows = floats(16 * std::max(s.q_stride, s.v_stride));
   s.zeros = floats(std::max(s.q_stride, s.v_stride));
   s.bias = floats(tile_keys + kPadFloats);
   s.max = floats(rows);

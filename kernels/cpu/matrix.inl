@@ -52,16 +52,17 @@ struct ToBf16 {
   }
 };
 
-// Four rows of K as pairs of elements into four columns of a tile's panel; then every 32 elements of depth are one tile.
-inline void pack_matrix_keys(const Block& block, const Scratch& scratch, int64_t first, int64_t count, uint16_t* to) {
+// Rows of K as pairs of elements into columns of a tile's panel; then every 32 elements of depth are one tile.
+inline void pack_matrix_keys(const Block& block, const Scratch& scratch, int64_t first, int64_t begin, int64_t end,
+                             uint16_t* to) {
   const Run& run = *block.run;
   const Tensor& k = run.args->k;
   const int64_t head_dim = run.problem->head_dim;
   const int64_t padded = round_up(head_dim, kTileDepth);
-  for (int64_t j = 0; j < round_up(count, kTileDepth); j += 4) {
-    const float* row[4];
-    for (int64_t r = 0; r < 4; ++r) {
-      if (j + r >= count) {
+  for (int64_t j = begin; j < round_up(end, kTileDepth); j += kPackRows) {
+    const float* row[kPackRows];
+    for (int64_t r = 0; r < kPackRows; ++r) {
+      if (j + r >= end) {
         row[r] = scratch.zeros;
         continue;
       }
@@ -77,20 +78,21 @@ inline void pack_matrix_keys(const Block& block, const Scratch& scratch, int64_t
       row[r] = reinterpret_cast<const float*>(copy);
     }
     float* panel = reinterpret_cast<float*>(to + j / kTileColumns * kTileColumns * padded) + j % kTileColumns;
-    transpose_4<kTileColumns>(row, padded / 2, panel);
+    transpose_rows<kTileColumns>(row, padded / 2, panel);
   }
 }
 
 // Two rows of V side by side, 16 columns at a time: [panel of columns][32 keys] tiles.
-inline void pack_matrix_values(const Block& block, const Scratch& scratch, int64_t first, int64_t count, uint16_t* to) {
+inline void pack_matrix_values(const Block& block, const Scratch& scratch, int64_t first, int64_t begin, int64_t end,
+                               uint16_t* to) {
   const Run& run = *block.run;
   const Tensor& v = run.args->v;
   const int64_t columns = run.problem->head_dim_v;
   const int64_t panel = kMatrixTileKeys * kTileColumns;
   const uint16_t* zeros = reinterpret_cast<const uint16_t*>(scratch.zeros);
-  for (int64_t j = 0; j < round_up(count, kTileDepth); j += 2) {
+  for (int64_t j = begin; j < round_up(end, kTileDepth); j += 2) {
     const uint16_t* row[2] = {zeros, zeros};
-    for (int64_t r = 0; r < 2 && j + r < count; ++r) {
+    for (int64_t r = 0; r < 2 && j + r < end; ++r) {
       row[r] = reinterpret_cast<const uint16_t*>(
           element(v, key_row(*run.problem, *run.args, v, block.sequence, block.batch, first + j + r, block.head_kv)));
     }
@@ -112,11 +114,11 @@ inline void pack_matrix_values(const Block& block, const Scratch& scratch, int64
   }
 }
 
-inline void pack_matrix_tile(const Block& block, const Scratch& scratch, int64_t first, char* to) {
-  const int64_t count = std::min(kMatrixTileKeys, block.sequence.kv_length - first);
+inline void pack_matrix_tile(const Block& block, const Scratch& scratch, int64_t first, int64_t begin, int64_t end,
+                             char* to) {
   uint16_t* keys = reinterpret_cast<uint16_t*>(to);
-  pack_matrix_keys(block, scratch, first, count, keys);
-  pack_matrix_values(block, scratch, first, count, keys + packed_key_elements(*block.run->problem, block.run->cut));
+  pack_matrix_keys(block, scratch, first, begin, end, keys);
+  pack_matrix_values(block, scratch, first, begin, end, keys + packed_key_elements(*block.run->problem, block.run->cut));
 }
 
 // f16 into its high and low bf16.

@@ -42,7 +42,7 @@ constexpr int64_t kPanel = kVectors * kLanes;
 constexpr int64_t kRowGroup = 6;     // rows of one register block: 6 x 4 vectors of the 32 of AVX-512
 constexpr int64_t kBlockRows = 384;  // a multiple of kRowGroup; amortizes reading a tile of K and V
 constexpr int64_t kTileKeys = 256;   // keys of one tile: its K and V stay in L2
-static_assert(kTileKeys % kPanel == 0 && kPadFloats % kLanes == 0 && kPanel % 4 == 0);
+static_assert(kTileKeys % kPackKeys == 0 && kPackKeys % kPanel == 0 && kPadFloats % kLanes == 0 && kPanel % 4 == 0);
 
 // Whether scaling by powers of 2 and taking fractions are instructions.
 #define KERNELS_CPU_AVX512 (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL)

@@ -69,11 +69,11 @@ inline KeyRange whole_panels(const GroupKeys& keys, int64_t panel) {
   return {keys.begin / panel * panel, round_up(keys.end, panel)};
 }
 
-inline void pack_float_tile(const Block& block, const Scratch& scratch, int64_t first, char* to) {
-  const int64_t count = std::min(kTileKeys, block.sequence.kv_length - first);
+inline void pack_float_tile(const Block& block, const Scratch& scratch, int64_t first, int64_t begin, int64_t end,
+                            char* to) {
   float* keys = reinterpret_cast<float*>(to);
-  pack_keys(block, scratch, first, count, keys);
-  pack_values(block, scratch, first, count, keys + packed_key_elements(*block.run->problem, block.run->cut));
+  pack_keys(block, scratch, first, begin, end, keys);
+  pack_values(block, scratch, first, begin, end, keys + packed_key_elements(*block.run->problem, block.run->cut));
 }
 
 // Groups whose scores stay in a near cache between the two products.
