@@ -100,6 +100,8 @@ struct Scratch {
   float* less;      // [block_rows]: see weights.inl; so are the next two
   float* shift;     // [block_rows]
   float* limit;     // [block_rows]
+  int64_t* query;   // [block_rows], within the sequence
+  int64_t* head;    // [block_rows]
   KeyRange* seen;   // [block_rows]
   int64_t q_stride;
   int64_t v_stride;
@@ -147,6 +149,8 @@ inline Scratch carve(const Problem& problem, const Cut& cut, int64_t block_rows,
   s.less = floats(rows);
   s.shift = floats(rows);
   s.limit = floats(rows);
+  s.query = reinterpret_cast<int64_t*>(take(rows * static_cast<int64_t>(sizeof(int64_t))));
+  s.head = reinterpret_cast<int64_t*>(take(rows * static_cast<int64_t>(sizeof(int64_t))));
   s.seen = reinterpret_cast<KeyRange*>(take(rows * static_cast<int64_t>(sizeof(KeyRange))));
   s.bytes = used;
   return s;

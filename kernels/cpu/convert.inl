@@ -1,5 +1,26 @@
 // kernels/cpu/convert.inl: a row of f32, f16 or bf16 into floats and back (included by targets.cpp, once per target)
 
+// A vector of a row's elements, from x on.
+template <DType kDType>
+inline Vector widen(const void* row, int64_t x) {
+  const Floats d;
+  if constexpr (kDType == DType::f32) {
+    return hn::LoadU(d, static_cast<const float*>(row) + x);
+  } else if constexpr (kDType == DType::bf16) {
+    const hn::Rebind<uint16_t, Floats> d16;
+    const hn::Rebind<uint32_t, Floats> d32;
+    const auto bits = hn::PromoteTo(d32, hn::LoadU(d16, static_cast<const uint16_t*>(row) + x));
+    return hn::BitCast(d, hn::ShiftLeft<16>(bits));
+  } else if constexpr (kHasF16) {
+    const hn::Rebind<hwy::float16_t, Floats> d16;
+    return hn::PromoteTo(d, hn::LoadU(d16, static_cast<const hwy::float16_t*>(row) + x));
+  } else {
+    HWY_ALIGN float floats[kLanes];
+    for (int64_t n = 0; n < kLanes; ++n) floats[n] = f16_to_f32(static_cast<const uint16_t*>(row)[x + n]);
+    return hn::Load(d, floats);
+  }
+}
+
 // Writes n floats and zeros up to the next multiple of kPadFloats. Reads exactly n elements.
 inline void load_row(DType dtype, const void* row, int64_t n, float* to) {
   const Floats d;
@@ -8,17 +29,9 @@ inline void load_row(DType dtype, const void* row, int64_t n, float* to) {
     memcpy(to, row, static_cast<size_t>(n) * sizeof(float));
     x = n;
   } else if (dtype == DType::bf16) {
-    const hn::Rebind<uint16_t, Floats> d16;
-    const hn::Rebind<uint32_t, Floats> d32;
-    const uint16_t* from = static_cast<const uint16_t*>(row);
-    for (; x + kLanes <= n; x += kLanes) {
-      const auto bits = hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, from + x)));
-      hn::StoreU(hn::BitCast(d, bits), d, to + x);
-    }
+    for (; x + kLanes <= n; x += kLanes) hn::StoreU(widen<DType::bf16>(row, x), d, to + x);
   } else if constexpr (kHasF16) {
-    const hn::Rebind<hwy::float16_t, Floats> d16;
-    const hwy::float16_t* from = static_cast<const hwy::float16_t*>(row);
-    for (; x + kLanes <= n; x += kLanes) hn::StoreU(hn::PromoteTo(d, hn::LoadU(d16, from + x)), d, to + x);
+    for (; x + kLanes <= n; x += kLanes) hn::StoreU(widen<DType::f16>(row, x), d, to + x);
   }
   for (; x < n; ++x) to[x] = load_float(dtype, row, x);
   for (const int64_t padded = round_up(n, kPadFloats); x < padded; ++x) to[x] = 0;

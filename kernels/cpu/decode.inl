@@ -7,26 +7,6 @@
 // Rows of one register block against four keys, or four vectors of V.
 constexpr int64_t kFewRows = kVectors == 4 ? 4 : 2;
 
-template <DType kDType>
-inline Vector widen(const void* row, int64_t x) {
-  const Floats d;
-  if constexpr (kDType == DType::f32) {
-    return hn::LoadU(d, static_cast<const float*>(row) + x);
-  } else if constexpr (kDType == DType::bf16) {
-    const hn::Rebind<uint16_t, Floats> d16;
-    const hn::Rebind<uint32_t, Floats> d32;
-    const auto bits = hn::PromoteTo(d32, hn::LoadU(d16, static_cast<const uint16_t*>(row) + x));
-    return hn::BitCast(d, hn::ShiftLeft<16>(bits));
-  } else if constexpr (kHasF16) {
-    const hn::Rebind<hwy::float16_t, Floats> d16;
-    return hn::PromoteTo(d, hn::LoadU(d16, static_cast<const hwy::float16_t*>(row) + x));
-  } else {
-    HWY_ALIGN float floats[kLanes];
-    for (int64_t n = 0; n < kLanes; ++n) floats[n] = f16_to_f32(static_cast<const uint16_t*>(row)[x + n]);
-    return hn::Load(d, floats);
-  }
-}
-
 // The last elements of a row, up to its end, and zeros.
 template <DType kDType>
 inline Vector widen_tail(const void* row, int64_t x, int64_t end) {

@@ -347,7 +347,7 @@ inline void adjust_chunk(const Block& block, const Scratch& scratch, const Group
   if (!adjust && !edge) return;
   for (int64_t r = 0; r < at.rows; ++r) {
     float* scores = scratch.scores + r * kChunkKeys;
-    if (adjust) adjust_row(block, scratch, at.row + r, at.first + key, 0, kChunkKeys, scores);
+    if (adjust) adjust_row(block, scratch, at.row + r, at.first + key, kChunkKeys, at.keys.left, scores);
     if (!edge) continue;
     const KeyRange seen = scratch.seen[at.row + r];
     const int64_t begin = std::clamp(seen.begin - at.first - key, int64_t{0}, kChunkKeys);

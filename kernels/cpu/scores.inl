@@ -42,112 +42,138 @@ inline void score_rows(int64_t rows, const float* q, int64_t q_stride, const flo
   }
 }
 
+// Which keys of a tile a mask leaves as they are.
+enum class Left { none, some, all };
+
 // One row of the mask for keys [first, first + count), as what is added to the scores: -inf where a key is not visible.
-inline void load_bias(const Run& run, int64_t batch, int64_t head, int64_t i, int64_t first, int64_t count,
-                      float* bias) {
-  const Floats d;
-  const Tensor& m = run.args->mask;
-  const int64_t stride = m.stride[3];
-  const int64_t offset = batch * m.stride[0] + head * m.stride[1] + i * m.stride[2] + first * stride;
-  if (m.dtype == DType::boolean) {
-    const uint8_t* from = reinterpret_cast<const uint8_t*>(element(m, offset));
-    int64_t j = 0;
-    if (stride == 1) {
-      const hn::Rebind<uint8_t, Floats> d8;
-      const hn::Rebind<int32_t, Floats> d32;
-      for (; j + kLanes <= count; j += kLanes) {
-        const auto seen = hn::PromoteTo(d32, hn::LoadU(d8, from + j));
-        const auto hidden = hn::RebindMask(d, hn::Eq(seen, hn::Zero(d32)));
-        hn::StoreU(hn::IfThenElseZero(hidden, hn::Set(d, -INFINITY)), d, bias + j);
-      }
-    }
-    for (; j < count; ++j) bias[j] = from[j * stride] != 0 ? 0.0f : -INFINITY;
+inline void load_bias(const Tensor& mask, const char* row, int64_t count, float* bias) {
+  const int64_t stride = mask.stride[3];
+  if (mask.dtype == DType::boolean) {
+    for (int64_t j = 0; j < count; ++j) bias[j] = row[j * stride] != 0 ? 0.0f : -INFINITY;
   } else if (stride == 1) {
-    load_row(m.dtype, element(m, offset), count, bias);
+    load_row(mask.dtype, row, count, bias);
   } else {
-    for (int64_t j = 0; j < count; ++j) bias[j] = load_float(m.dtype, m.data, offset + j * stride);
+    for (int64_t j = 0; j < count; ++j) bias[j] = load_float(mask.dtype, row, j * stride);
   }
 }
 
-// scores [begin, end) of one row, whose key 0 is `first`: softcap, mask, ALiBi. Nothing is done that the Problem does not
-// ask for, and plain scores stay unscaled. A masked score is replaced, not added to, so that a NaN in its key cannot pass.
-inline void adjust_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first, int64_t begin,
-                       int64_t end, float* scores) {
+// scores [0, count) times `scale`, and the mask's row, which begins at key `first`, on them. A masked score is replaced, not
+// added to, so that a NaN in its key cannot pass.
+inline void mask_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first, int64_t count, Vector scale,
+                     float* scores) {
+  const Floats d;
+  const Tensor& m = block.run->args->mask;
+  const char* from = element(m, block.batch * m.stride[0] + scratch.head[row] * m.stride[1] +
+                                    scratch.query[row] * m.stride[2] + first * m.stride[3]);
+  const Vector hidden = hn::Set(d, -INFINITY);
+  const auto add = [&](auto&& bias_at) HWY_ATTR {
+    for (int64_t j = 0; j < count; j += kLanes) {
+      const Vector bias = bias_at(j);
+      const Vector s = hn::MulAdd(hn::Load(d, scores + j), scale, bias);
+      hn::Store(hn::IfThenElse(hn::Eq(bias, hidden), hidden, s), d, scores + j);
+    }
+  };
+  const int64_t exist = block.sequence.kv_length - first;
+  const bool whole = m.stride[3] == 1 && count <= exist;
+  if (whole && m.dtype == DType::boolean) {
+    const hn::Rebind<uint8_t, Floats> d8;
+    const hn::Rebind<int32_t, Floats> d32;
+    for (int64_t j = 0; j < count; j += kLanes) {
+      const auto seen = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(from) + j));
+      const auto blind = hn::RebindMask(d, hn::Eq(seen, hn::Zero(d32)));
+      hn::Store(hn::IfThenElse(blind, hidden, hn::Mul(hn::Load(d, scores + j), scale)), d, scores + j);
+    }
+  } else if (whole && m.dtype == DType::f32) {
+    add([&](int64_t j) HWY_ATTR { return widen<DType::f32>(from, j); });
+  } else if (whole && m.dtype == DType::f16) {
+    add([&](int64_t j) HWY_ATTR { return widen<DType::f16>(from, j); });
+  } else if (whole) {
+    add([&](int64_t j) HWY_ATTR { return widen<DType::bf16>(from, j); });
+  } else {
+    // Lanes past the last key hold an older bias: finite or not, their scores are replaced after this.
+    load_bias(m, from, std::min(count, exist), scratch.bias);
+    add([&](int64_t j) HWY_ATTR { return hn::Load(d, scratch.bias + j); });
+  }
+}
+
+// scores [0, count) of one row, from key `first` on: softcap, mask, ALiBi. Nothing is done that the Problem does not ask for,
+// and plain scores stay unscaled.
+inline void adjust_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first, int64_t count, Left left,
+                       float* scores) {
   const Run& run = *block.run;
   const Problem& p = *run.problem;
   const Floats d;
-  const int64_t i = block.query(row);
-  const int64_t head = block.head(row);
-  const Vector scale = hn::Set(d, run.plain ? 1.0f : run.scale);
+  Vector scale = hn::Set(d, run.plain ? 1.0f : run.scale);
   if (p.softcap != 0) {
     const Vector cap = hn::Set(d, p.softcap);
-    for (int64_t j = begin; j < end; j += kLanes) {
+    for (int64_t j = 0; j < count; j += kLanes) {
       const Vector s = hn::Mul(hn::Load(d, scores + j), scale);
       hn::Store(hn::Mul(cap, hn::Tanh(d, hn::Div(s, cap))), d, scores + j);
     }
-  } else if (!run.plain && p.mask == Mask::none) {
-    for (int64_t j = begin; j < end; j += kLanes) {
-      hn::Store(hn::Mul(hn::Load(d, scores + j), scale), d, scores + j);
-    }
+    scale = hn::Set(d, 1.0f);
   }
-  if (p.mask != Mask::none) {
-    const int64_t count = std::min(end, block.sequence.kv_length - first) - begin;
-    load_bias(run, block.batch, head, i, first + begin, count, scratch.bias + begin);
-    const Vector hidden = hn::Set(d, -INFINITY);
-    const Vector once = p.softcap != 0 ? hn::Set(d, 1.0f) : scale;
-    // Lanes past the last key hold an older bias: finite or not, their scores are replaced after this.
-    for (int64_t j = begin; j < end; j += kLanes) {
-      const Vector bias = hn::Load(d, scratch.bias + j);
-      const Vector s = hn::MulAdd(hn::Load(d, scores + j), once, bias);
-      hn::Store(hn::IfThenElse(hn::Eq(bias, hidden), hidden, s), d, scores + j);
+  if (left != Left::all) {
+    mask_row(block, scratch, row, first, count, scale, scores);
+  } else if (!run.plain && p.softcap == 0) {
+    for (int64_t j = 0; j < count; j += kLanes) {
+      hn::Store(hn::Mul(hn::Load(d, scores + j), scale), d, scores + j);
     }
   }
   if (p.alibi) {
     const Tensor& slopes = run.args->alibi_slopes;
-    const Vector slope = hn::Set(d, load_float(DType::f32, slopes.data, head * slopes.stride[0]));
-    const int64_t opposite = diagonal(p.align, i, block.sequence.q_length, block.sequence.kv_length);
-    for (int64_t j = begin; j < end; j += kLanes) {
+    const Vector slope = hn::Set(d, load_float(DType::f32, slopes.data, scratch.head[row] * slopes.stride[0]));
+    const int64_t opposite =
+        diagonal(p.align, scratch.query[row], block.sequence.q_length, block.sequence.kv_length);
+    for (int64_t j = 0; j < count; j += kLanes) {
       const Vector distance = hn::Abs(hn::Iota(d, static_cast<float>(first + j - opposite)));
       hn::Store(hn::NegMulAdd(slope, distance, hn::Load(d, scores + j)), d, scores + j);
     }
   }
 }
 
-// Which keys of a tile a mask leaves to a group of rows.
-enum class Left { none, some, all };
-
-// What lies between begin and end of one row of the mask, as far as it can be told quickly: `some` where it cannot.
-inline Left row_left(const Run& run, int64_t batch, int64_t head, int64_t i, int64_t begin, int64_t end) {
-  const Tensor& m = run.args->mask;
-  const int64_t stride = m.stride[3];
-  if (m.dtype == DType::f32 || stride > 1 || stride < 0) return Left::some;
-  const char* row = element(m, batch * m.stride[0] + head * m.stride[1] + i * m.stride[2] + begin * stride);
-  const int64_t count = stride == 0 ? 1 : end - begin;
-  bool any = false, every = true;
-  if (m.dtype != DType::boolean) {
-    const uint16_t hidden = m.dtype == DType::f16 ? 0xFC00 : 0xFF80;
-    const hn::ScalableTag<uint16_t> d16;
-    const uint16_t* from = reinterpret_cast<const uint16_t*>(row);
-    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d16));
-    int64_t j = 0;
-    for (; j + lanes <= count && !any; j += lanes) {
-      any = !hn::AllTrue(d16, hn::Eq(hn::LoadU(d16, from + j), hn::Set(d16, hidden)));
-    }
-    for (; j < count && !any; ++j) any = from[j] != hidden;
-    return any ? Left::some : Left::none;
-  }
-  const hn::ScalableTag<uint8_t> d8;
-  const uint8_t* from = reinterpret_cast<const uint8_t*>(row);
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d8));
+// Whether `hidden` or `free` says so of all of n elements. They take a tag and a vector of them and give a mask.
+template <typename T, class Hidden, class Free>
+inline Left elements_left(const T* from, int64_t n, const Hidden& hidden, const Free& free) {
+  const hn::ScalableTag<T> d;
+  const hn::CappedTag<T, 1> d1;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  bool none = true, all = true;
   int64_t j = 0;
-  for (; j + lanes <= count && (every || !any); j += lanes) {
-    const auto hidden = hn::Eq(hn::LoadU(d8, from + j), hn::Zero(d8));
-    any = any || !hn::AllTrue(d8, hidden);
-    every = every && hn::AllFalse(d8, hidden);
+  for (; j + lanes <= n && (none || all); j += lanes) {
+    const auto v = hn::LoadU(d, from + j);
+    none = none && hn::AllTrue(d, hidden(d, v));
+    all = all && hn::AllTrue(d, free(d, v));
   }
-  for (; j < count; ++j) {
-    any = any || from[j] != 0;
-    every = every && from[j] != 0;
+  for (; j < n && (none || all); ++j) {
+    const auto v = hn::LoadU(d1, from + j);
+    none = none && hn::AllTrue(d1, hidden(d1, v));
+    all = all && hn::AllTrue(d1, free(d1, v));
   }
-  return every ? Left::all : any ? Left::some : Left::none;
+  return all ? Left::all : none ? Left::none : Left::some;
+}
+
+// What lies between begin and end of one row of the mask, if it can be told quickly: else `some`.
+inline Left row_left(const Block& block, const Scratch& scratch, int64_t row, int64_t begin, int64_t end) {
+  const Tensor& m = block.run->args->mask;
+  const int64_t stride = m.stride[3];
+  if (stride > 1 || stride < 0) return Left::some;
+  const char* from = element(m, block.batch * m.stride[0] + scratch.head[row] * m.stride[1] +
+                                    scratch.query[row] * m.stride[2] + begin * stride);
+  const int64_t n = stride == 0 ? 1 : end - begin;
+  if (m.dtype == DType::boolean) {
+    return elements_left(
+        reinterpret_cast<const uint8_t*>(from), n,
+        [](auto d, auto v) HWY_ATTR { return hn::Eq(v, hn::Zero(d)); },
+        [](auto d, auto v) HWY_ATTR { return hn::Ne(v, hn::Zero(d)); });
+  }
+  const auto free = [](auto d, auto v) HWY_ATTR { return hn::Eq(hn::ShiftLeft<1>(v), hn::Zero(d)); };  // 0 or -0
+  if (m.dtype == DType::f32) {
+    return elements_left(
+        reinterpret_cast<const uint32_t*>(from), n,
+        [](auto d, auto v) HWY_ATTR { return hn::Eq(v, hn::Set(d, 0xFF800000u)); }, free);
+  }
+  const uint16_t infinity = m.dtype == DType::f16 ? 0xFC00 : 0xFF80;
+  return elements_left(
+      reinterpret_cast<const uint16_t*>(from), n,
+      [infinity](auto d, auto v) HWY_ATTR { return hn::Eq(v, hn::Set(d, infinity)); }, free);
 }

@@ -6,11 +6,13 @@ inline KeyRange start_rows(const Block& block, const Scratch& scratch, bool sink
   const Tensor& t = block.run->args->sinks;
   KeyRange seen{INT64_MAX, 0};
   for (int64_t r = 0; r < block.rows; ++r) {
-    const KeyRange keys = visible_keys(p, block.query(r), block.sequence.q_length, block.sequence.kv_length);
+    const int64_t i = scratch.query[r] = block.query(r);
+    scratch.head[r] = block.head(r);
+    const KeyRange keys = visible_keys(p, i, block.sequence.q_length, block.sequence.kv_length);
     scratch.seen[r] = keys;
     if (keys.begin < keys.end) seen = {std::min(seen.begin, keys.begin), std::max(seen.end, keys.end)};
     SoftmaxState state;
-    if (sinks) state = start_with_sink(load_float(DType::f32, t.data, block.head(r) * t.stride[0]));
+    if (sinks) state = start_with_sink(load_float(DType::f32, t.data, scratch.head[r] * t.stride[0]));
     scratch.max[r] = state.max;
     float* sum = scratch.sum + r * kSumLanes;
     std::fill(sum, sum + kSumLanes, 0.0f);
@@ -39,7 +41,7 @@ inline GroupKeys group_keys(const Block& block, const Scratch& scratch, int64_t 
   bool any = false, every = true;
   for (int64_t r = group; r < group + rows && (every || !any); ++r) {
     const Left left =
-        row_left(*block.run, block.batch, block.head(r), block.query(r), first + keys.begin, first + keys.end);
+        row_left(block, scratch, r, first + keys.begin, first + keys.end);
     any = any || left != Left::none;
     every = every && left == Left::all;
   }
@@ -53,7 +55,9 @@ template <typename Put>
 inline void weigh_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first, Left left,
                       KeyRange panels, float* scores, const Put& put) {
   const Run& run = *block.run;
-  if (!run.plain || left != Left::all) adjust_row(block, scratch, row, first, panels.begin, panels.end, scores);
+  if (!run.plain || left != Left::all) {
+    adjust_row(block, scratch, row, first + panels.begin, panels.end - panels.begin, left, scores + panels.begin);
+  }
   // What lies outside the row's interval, or does not exist. Interior tiles have none of it.
   const int64_t begin = std::clamp(scratch.seen[row].begin - first, panels.begin, panels.end);
   const int64_t end = std::clamp(scratch.seen[row].end - first, begin, panels.end);
