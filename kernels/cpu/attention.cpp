@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <new>
 
 #include "kernels/cpu/block.hpp"
 #include "kernels/cpu/check.hpp"
+#include "kernels/cpu/stages.hpp"
 
 namespace kernels::cpu {
 namespace {
@@ -42,13 +44,22 @@ int64_t chunk_keys(int64_t pairs, int64_t longest) {
   return round_up(std::clamp(even, kLeastChunkKeys, std::max(longest, kLeastChunkKeys)), kDecodeTileKeys);
 }
 
+constexpr int64_t kMost = int64_t{1} << 60;  // bytes, more than any memory; the allocation says so
+constexpr int64_t kStages = 3;
+
+int64_t pairs_within(const Problem& p) { return multiply_within(p.batch, p.heads_kv, kMost / 64); }
+
 // Chunks never outnumber kChunks plus one for each pair of a sequence and a KV head.
 int64_t parts_bytes(const Problem& p) {
-  constexpr int64_t kMost = int64_t{1} << 60;  // more than any memory; the allocation says so
-  const int64_t pairs = multiply_within(p.batch, p.heads_kv, kMost);
+  const int64_t pairs = pairs_within(p);
   const int64_t chunks = std::min(kChunks + pairs, multiply_within(pairs, p.seq_kv / kLeastChunkKeys + 1, kMost));
   const int64_t bytes = rows_within(p, kDecodeRows) * part_floats(p) * static_cast<int64_t>(sizeof(float));
   return multiply_within(chunks, bytes, kMost);
+}
+
+// Of run_stages, and two for each pair.
+int64_t counters_bytes(const Problem& p, int32_t thread_count) {
+  return stages_bytes(kStages, thread_count) + 2 * pairs_within(p) * static_cast<int64_t>(sizeof(std::atomic<int64_t>));
 }
 
 // Large blocks read K and V less often, small ones keep every thread busy.
@@ -63,22 +74,27 @@ int64_t choose_block_rows(const Cut& cut, int64_t rows, int64_t pairs, int32_t t
   return block_rows;
 }
 
-using Step = void (*)(const Run& run, int64_t index, int32_t worker);
+// The steps of a run, in this order. What a pair's blocks wait for is counted in run.packed, and what is to be joined in
+// run.decoded.
+void pack_step(const void* arg, int64_t index, int32_t worker) {
+  const Run& run = *static_cast<const Run*>(arg);
+  run.target->pack(run, index, worker);
+  run.packed[index / run.pieces_per_pair].fetch_add(1, std::memory_order_release);
+}
 
-void for_each(const Workers& workers, const Run& run, int64_t count, Step step) {
-  if (workers.parallel_for == nullptr || workers.thread_count == 1 || count == 1) {
-    for (int64_t index = 0; index < count; ++index) step(run, index, 0);
-    return;
-  }
-  struct Call {
-    const Run* run;
-    Step step;
-  } call{&run, step};
-  const auto body = [](void* arg, int64_t index, int32_t worker) {
-    const Call& c = *static_cast<const Call*>(arg);
-    c.step(*c.run, index, worker);
-  };
-  workers.parallel_for(workers.self, count, body, &call);
+void attend_step(const void* arg, int64_t index, int32_t worker) {
+  const Run& run = *static_cast<const Run*>(arg);
+  if (run.shared != nullptr) wait_for(run.packed[index / run.blocks_per_pair], run.pieces_per_pair);
+  run.target->attend(run, index, worker);
+}
+
+void decode_step(const void* arg, int64_t index, int32_t worker) {
+  const Run& run = *static_cast<const Run*>(arg);
+  run.target->decode(run, index, worker);
+  if (run.chunks_per_pair == 1) return;
+  const int64_t pair = index / run.chunks_per_pair;
+  const int64_t done = run.decoded[pair].fetch_add(1, std::memory_order_acq_rel) + 1;
+  if (done == run.chunks_per_pair) run.target->join(run, pair, worker);
 }
 
 // Where scores go from the products of q and k to powers of 2.
@@ -89,8 +105,8 @@ void set_scale(Run* run) {
   run->negative = scale < 0;
   run->scale = static_cast<float>(std::abs(scale));
   run->plain = p.mask != Mask::additive && p.softcap == 0 && !p.alibi && !p.sinks;
-  constexpr double kMost = std::numeric_limits<float>::max();  // infinity times the maximum's distance 0 would be NaN
-  run->exponent = static_cast<float>(run->plain ? std::min(std::abs(scale) * kLog2e, kMost) : kLog2e);
+  constexpr double kLargest = std::numeric_limits<float>::max();  // infinity times the maximum's distance 0 would be NaN
+  run->exponent = static_cast<float>(run->plain ? std::min(std::abs(scale) * kLog2e, kLargest) : kLog2e);
 }
 
 }  // namespace
@@ -98,7 +114,7 @@ void set_scale(Run* run) {
 int64_t workspace_bytes(const Problem& problem, const Target& target, int32_t thread_count) {
   const Cut cut = cut_of(problem, target);
   return thread_count * carve(problem, cut, cut.block_rows, nullptr).bytes + shared_bytes(problem, cut) +
-         parts_bytes(problem);
+         parts_bytes(problem) + counters_bytes(problem, thread_count);
 }
 
 Status run(const Problem& problem, const Args& args, const Target& target, const Workers& workers, void* workspace,
@@ -137,29 +153,38 @@ Status run(const Problem& problem, const Args& args, const Target& target, const
   run.worker_memory = memory;
   run.worker_bytes = carve(problem, run.cut, run.cut.block_rows, nullptr).bytes;
   memory += thread_count * run.worker_bytes;
+  void* const counters = memory;
+  memory += stages_bytes(kStages, thread_count);
   run.parts = reinterpret_cast<float*>(memory);
   memory += parts_bytes(problem);
+  char* const shared = memory;
+  memory += shared_bytes(problem, run.cut);
+  run.packed = new (memory) std::atomic<int64_t>[static_cast<size_t>(run.pairs)]();
+  memory += run.pairs * static_cast<int64_t>(sizeof(std::atomic<int64_t>));
+  run.decoded = new (memory) std::atomic<int64_t>[static_cast<size_t>(run.pairs)]();
 
+  Stage stages[kStages] = {{0, pack_step}, {0, attend_step}, {0, decode_step}};
   if (block_q > 0) {
     const int64_t rows = block_q * run.group;
     run.block_rows = choose_block_rows(run.cut, rows, run.pairs, thread_count);
     run.blocks_per_pair = ceil_div(rows, run.block_rows);
     run.tiles_per_pair = ceil_div(block_kv, run.cut.tile_keys);
+    run.pieces_per_pair = run.tiles_per_pair * (run.cut.tile_keys / kPackKeys);
     run.tile_bytes = packed_elements(problem, run.cut) * run.cut.element;
     const int64_t tiles = run.pairs * run.tiles_per_pair;
     if (run.cut.share && run.blocks_per_pair > 1 && tiles <= shared_bytes(problem, run.cut) / run.tile_bytes) {
-      run.shared = memory;
-      for_each(workers, run, tiles * (run.cut.tile_keys / kPackKeys), target.pack);
+      run.shared = shared;
+      stages[0].count = run.pairs * run.pieces_per_pair;
     }
-    for_each(workers, run, run.pairs * run.blocks_per_pair, target.attend);
+    stages[1].count = run.pairs * run.blocks_per_pair;
   }
   if (decode_q > 0) {
     run.chunk_keys = chunk_keys(run.pairs, decode_kv);
     run.chunks_per_pair = std::max(int64_t{1}, ceil_div(decode_kv, run.chunk_keys));
     run.part_rows = decode_q * run.group;
-    for_each(workers, run, run.pairs * run.chunks_per_pair, target.decode);
-    if (run.chunks_per_pair > 1) for_each(workers, run, run.pairs, target.join);
+    stages[2].count = run.pairs * run.chunks_per_pair;
   }
+  run_stages(workers, stages, &run, counters);
   return Status::ok;
 }
 

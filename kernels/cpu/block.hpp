@@ -9,6 +9,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 
 #include "kernels/common/problem.hpp"
@@ -72,12 +73,15 @@ struct Run {
   int64_t block_rows;
   int64_t blocks_per_pair;  // of the longest sequence
   int64_t tiles_per_pair;   // likewise
+  int64_t pieces_per_pair;  // of kPackKeys keys
   int64_t tile_bytes;
   char* shared;  // [pairs][tiles_per_pair] packed tiles; null: each block packs its own
   int64_t chunk_keys;
   int64_t chunks_per_pair;
   float* parts;  // [pairs][chunks_per_pair][kDecodeRows or fewer]: a row's max, its sum, its out
   int64_t part_rows;
+  std::atomic<int64_t>* packed;   // [pairs]: pieces
+  std::atomic<int64_t>* decoded;  // [pairs]: chunks
   char* worker_memory;
   int64_t worker_bytes;
 };
@@ -185,10 +189,12 @@ inline Block block_of_pair(const Run& run, int64_t pair, int64_t first_row, int6
   return block;
 }
 
-// Blocks are numbered so that the last rows, which see the most keys under causal, come first.
+// Neighbours share K and V. From both ends of a sequence in turn: under causal, which lets the last rows see the most keys,
+// any share of neighbours is about as much work as any other.
 inline Block block_at(const Run& run, int64_t index) {
-  const int64_t number = run.blocks_per_pair - 1 - index / run.pairs;
-  return block_of_pair(run, index % run.pairs, number * run.block_rows, run.block_rows);
+  const int64_t n = index % run.blocks_per_pair;
+  const int64_t number = n % 2 == 0 ? run.blocks_per_pair - 1 - n / 2 : n / 2;
+  return block_of_pair(run, index / run.blocks_per_pair, number * run.block_rows, run.block_rows);
 }
 
 // One row of one chunk: max, sum, and out padded to whole vectors.
