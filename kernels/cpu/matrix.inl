@@ -342,13 +342,10 @@ inline void add_values(const Run& run, const Scratch& scratch, const GroupTile& 
 
 // The scores of keys from `key` on: softcap, mask and what else the Problem asks for, and -inf outside of a row's interval.
 inline void adjust_chunk(const Block& block, const Scratch& scratch, const GroupTile& at, int64_t key) {
-  const bool adjust = !block.run->plain || at.keys.left != Left::all;
-  const bool edge = key < at.inside.begin || key + kChunkKeys > at.inside.end;
-  if (!adjust && !edge) return;
+  adjust_scores(block, scratch, {at.row, at.rows, at.first + key, kChunkKeys, scratch.scores, kChunkKeys}, at.keys.left);
+  if (key >= at.inside.begin && key + kChunkKeys <= at.inside.end) return;
   for (int64_t r = 0; r < at.rows; ++r) {
     float* scores = scratch.scores + r * kChunkKeys;
-    if (adjust) adjust_row(block, scratch, at.row + r, at.first + key, kChunkKeys, at.keys.left, scores);
-    if (!edge) continue;
     const KeyRange seen = scratch.seen[at.row + r];
     const int64_t begin = std::clamp(seen.begin - at.first - key, int64_t{0}, kChunkKeys);
     const int64_t end = std::clamp(seen.end - at.first - key, begin, kChunkKeys);
@@ -407,15 +404,11 @@ void attend_matrix(const Run& run, int64_t index, int32_t worker) {
   for (int64_t first = seen.begin / kMatrixTileKeys * kMatrixTileKeys; first < seen.end; first += kMatrixTileKeys) {
     const int64_t count = std::min(kMatrixTileKeys, block.sequence.kv_length - first);
     const Operands operands = operands_of(block, scratch, first);
-    const int64_t groups = ceil_div(block.rows, kMatrixRows);
-    for (int64_t g = 0; g < groups; ++g) {
-      if (run.shared != nullptr && first + kMatrixTileKeys < seen.end) {
-        prefetch_part(run,
-                      run.shared + (block.pair * run.tiles_per_pair + first / kMatrixTileKeys + 1) * run.tile_bytes, g,
-                      groups);
-      }
-      const int64_t row = g * kMatrixRows;
-      const int64_t rows = std::min(kMatrixRows, block.rows - row);
+    const auto rows_from = [&](int64_t row) { return std::min(kMatrixRows, block.rows - row); };
+    prefetch_mask(block, scratch, 0, rows_from(0), first, count);
+    for (int64_t row = 0; row < block.rows; row += kMatrixRows) {
+      const int64_t rows = rows_from(row);
+      if (row + rows < block.rows) prefetch_mask(block, scratch, row + rows, rows_from(row + rows), first, count);
       const GroupKeys keys = group_keys(block, scratch, row, rows, first, count);
       if (keys.begin >= keys.end) continue;
       // Both ends never decrease from row to row.

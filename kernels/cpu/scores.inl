@@ -57,77 +57,109 @@ inline void load_bias(const Tensor& mask, const char* row, int64_t count, float*
   }
 }
 
-// scores [0, count) times `scale`, and the mask's row, which begins at key `first`, on them. A masked score is replaced, not
-// added to, so that a NaN in its key cannot pass.
-inline void mask_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first, int64_t count, Vector scale,
-                     float* scores) {
-  const Floats d;
+// What the mask says of one row of the block, from key `first` on.
+inline const char* mask_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first) {
   const Tensor& m = block.run->args->mask;
-  const char* from = element(m, block.batch * m.stride[0] + scratch.head[row] * m.stride[1] +
-                                    scratch.query[row] * m.stride[2] + first * m.stride[3]);
-  const Vector hidden = hn::Set(d, -INFINITY);
-  const auto add = [&](auto&& bias_at) HWY_ATTR {
-    for (int64_t j = 0; j < count; j += kLanes) {
-      const Vector bias = bias_at(j);
-      const Vector s = hn::MulAdd(hn::Load(d, scores + j), scale, bias);
-      hn::Store(hn::IfThenElse(hn::Eq(bias, hidden), hidden, s), d, scores + j);
-    }
-  };
-  const int64_t exist = block.sequence.kv_length - first;
-  const bool whole = m.stride[3] == 1 && count <= exist;
-  if (whole && m.dtype == DType::boolean) {
-    const hn::Rebind<uint8_t, Floats> d8;
-    const hn::Rebind<int32_t, Floats> d32;
-    for (int64_t j = 0; j < count; j += kLanes) {
-      const auto seen = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(from) + j));
-      const auto blind = hn::RebindMask(d, hn::Eq(seen, hn::Zero(d32)));
-      hn::Store(hn::IfThenElse(blind, hidden, hn::Mul(hn::Load(d, scores + j), scale)), d, scores + j);
-    }
-  } else if (whole && m.dtype == DType::f32) {
-    add([&](int64_t j) HWY_ATTR { return widen<DType::f32>(from, j); });
-  } else if (whole && m.dtype == DType::f16) {
-    add([&](int64_t j) HWY_ATTR { return widen<DType::f16>(from, j); });
-  } else if (whole) {
-    add([&](int64_t j) HWY_ATTR { return widen<DType::bf16>(from, j); });
-  } else {
-    // Lanes past the last key hold an older bias: finite or not, their scores are replaced after this.
-    load_bias(m, from, std::min(count, exist), scratch.bias);
-    add([&](int64_t j) HWY_ATTR { return hn::Load(d, scratch.bias + j); });
+  return element(m, block.batch * m.stride[0] + scratch.head[row] * m.stride[1] + scratch.query[row] * m.stride[2] +
+                        first * m.stride[3]);
+}
+
+// The mask of keys [first, first + count), on its way into L2: rows of a long mask are pages apart, where nothing else
+// foresees them.
+inline void prefetch_mask(const Block& block, const Scratch& scratch, int64_t row, int64_t rows, int64_t first,
+                          int64_t count) {
+  if (block.run->problem->mask == Mask::none || block.run->args->mask.stride[3] != 1) return;
+  const int64_t bytes = count * element_bytes(block.run->args->mask.dtype);
+  for (int64_t r = row; r < row + rows; ++r) {
+    const char* from = mask_row(block, scratch, r, first);
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
   }
 }
 
-// scores [0, count) of one row, from key `first` on: softcap, mask, ALiBi. Nothing is done that the Problem does not ask for,
-// and plain scores stay unscaled.
-inline void adjust_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first, int64_t count, Left left,
-                       float* scores) {
+// Scores of some rows and of keys [first, first + count), `stride` floats between rows.
+struct Scores {
+  int64_t row;
+  int64_t rows;
+  int64_t first;
+  int64_t count;
+  float* data;
+  int64_t stride;
+};
+
+// Scores times `scale`, and the mask on them. A masked score is replaced, not added to, so that a NaN in its key cannot pass.
+inline void mask_scores(const Block& block, const Scratch& scratch, const Scores& at, Vector scale) {
+  const Floats d;
+  const Tensor& m = block.run->args->mask;
+  const Vector hidden = hn::Set(d, -INFINITY);
+  const auto add = [&](auto&& bias_at) HWY_ATTR {
+    for (int64_t r = 0; r < at.rows; ++r) {
+      const char* from = mask_row(block, scratch, at.row + r, at.first);
+      float* scores = at.data + r * at.stride;
+      for (int64_t j = 0; j < at.count; j += kLanes) {
+        const Vector bias = bias_at(from, j);
+        const Vector s = hn::MulAdd(hn::Load(d, scores + j), scale, bias);
+        hn::Store(hn::IfThenElse(hn::Eq(bias, hidden), hidden, s), d, scores + j);
+      }
+    }
+  };
+  const int64_t exist = block.sequence.kv_length - at.first;
+  if (m.stride[3] != 1 || at.count > exist) {
+    // Lanes past the last key hold an older bias: finite or not, their scores are replaced after this.
+    add([&](const char* from, int64_t j) HWY_ATTR {
+      load_bias(m, from + j * m.stride[3] * element_bytes(m.dtype), std::min(kLanes, exist - j), scratch.bias);
+      return hn::Load(d, scratch.bias);
+    });
+  } else if (m.dtype == DType::f32) {
+    add([](const char* from, int64_t j) HWY_ATTR { return widen<DType::f32>(from, j); });
+  } else if (m.dtype == DType::f16) {
+    add([](const char* from, int64_t j) HWY_ATTR { return widen<DType::f16>(from, j); });
+  } else if (m.dtype == DType::bf16) {
+    add([](const char* from, int64_t j) HWY_ATTR { return widen<DType::bf16>(from, j); });
+  } else {
+    add([](const char* from, int64_t j) HWY_ATTR {
+      const hn::Rebind<uint8_t, Floats> d8;
+      const hn::Rebind<int32_t, Floats> d32;
+      const auto seen = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(from) + j));
+      const auto blind = hn::RebindMask(Floats(), hn::Eq(seen, hn::Zero(d32)));
+      return hn::IfThenElseZero(blind, hn::Set(Floats(), -INFINITY));
+    });
+  }
+}
+
+// Softcap, mask and ALiBi. Nothing is done that the Problem does not ask for, and plain scores stay unscaled.
+inline void adjust_scores(const Block& block, const Scratch& scratch, const Scores& at, Left left) {
   const Run& run = *block.run;
   const Problem& p = *run.problem;
+  if (run.plain && left == Left::all) return;
   const Floats d;
   Vector scale = hn::Set(d, run.plain ? 1.0f : run.scale);
+  const auto each = [&](auto&& change) HWY_ATTR {
+    for (int64_t r = 0; r < at.rows; ++r) {
+      float* scores = at.data + r * at.stride;
+      for (int64_t j = 0; j < at.count; j += kLanes) hn::Store(change(r, j, hn::Load(d, scores + j)), d, scores + j);
+    }
+  };
   if (p.softcap != 0) {
     const Vector cap = hn::Set(d, p.softcap);
-    for (int64_t j = 0; j < count; j += kLanes) {
-      const Vector s = hn::Mul(hn::Load(d, scores + j), scale);
-      hn::Store(hn::Mul(cap, hn::Tanh(d, hn::Div(s, cap))), d, scores + j);
-    }
+    each([&](int64_t, int64_t, Vector s) HWY_ATTR {
+      return hn::Mul(cap, hn::Tanh(d, hn::Div(hn::Mul(s, scale), cap)));
+    });
     scale = hn::Set(d, 1.0f);
   }
   if (left != Left::all) {
-    mask_row(block, scratch, row, first, count, scale, scores);
-  } else if (!run.plain && p.softcap == 0) {
-    for (int64_t j = 0; j < count; j += kLanes) {
-      hn::Store(hn::Mul(hn::Load(d, scores + j), scale), d, scores + j);
-    }
+    mask_scores(block, scratch, at, scale);
+  } else if (p.softcap == 0) {
+    each([&](int64_t, int64_t, Vector s) HWY_ATTR { return hn::Mul(s, scale); });
   }
   if (p.alibi) {
     const Tensor& slopes = run.args->alibi_slopes;
-    const Vector slope = hn::Set(d, load_float(DType::f32, slopes.data, scratch.head[row] * slopes.stride[0]));
-    const int64_t opposite =
-        diagonal(p.align, scratch.query[row], block.sequence.q_length, block.sequence.kv_length);
-    for (int64_t j = 0; j < count; j += kLanes) {
-      const Vector distance = hn::Abs(hn::Iota(d, static_cast<float>(first + j - opposite)));
-      hn::Store(hn::NegMulAdd(slope, distance, hn::Load(d, scores + j)), d, scores + j);
-    }
+    each([&](int64_t r, int64_t j, Vector s) HWY_ATTR {
+      const int64_t i = scratch.query[at.row + r], head = scratch.head[at.row + r];
+      const int64_t opposite = diagonal(p.align, i, block.sequence.q_length, block.sequence.kv_length);
+      const Vector slope = hn::Set(d, load_float(DType::f32, slopes.data, head * slopes.stride[0]));
+      const Vector distance = hn::Abs(hn::Iota(d, static_cast<float>(at.first + j - opposite)));
+      return hn::NegMulAdd(slope, distance, s);
+    });
   }
 }
 
@@ -157,8 +189,7 @@ inline Left row_left(const Block& block, const Scratch& scratch, int64_t row, in
   const Tensor& m = block.run->args->mask;
   const int64_t stride = m.stride[3];
   if (stride > 1 || stride < 0) return Left::some;
-  const char* from = element(m, block.batch * m.stride[0] + scratch.head[row] * m.stride[1] +
-                                    scratch.query[row] * m.stride[2] + begin * stride);
+  const char* from = mask_row(block, scratch, row, begin);
   const int64_t n = stride == 0 ? 1 : end - begin;
   if (m.dtype == DType::boolean) {
     return elements_left(

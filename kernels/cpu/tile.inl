@@ -50,14 +50,11 @@ inline GroupKeys group_keys(const Block& block, const Scratch& scratch, int64_t 
   return keys;
 }
 
-// Scores of one row, `panels` of the tile at `first`, into weights that `put` stores.
+// Adjusted scores of one row, `panels` of the tile at `first`, into weights that `put` stores.
 template <typename Put>
-inline void weigh_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first, Left left,
-                      KeyRange panels, float* scores, const Put& put) {
+inline void weigh_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first, KeyRange panels,
+                      float* scores, const Put& put) {
   const Run& run = *block.run;
-  if (!run.plain || left != Left::all) {
-    adjust_row(block, scratch, row, first + panels.begin, panels.end - panels.begin, left, scores + panels.begin);
-  }
   // What lies outside the row's interval, or does not exist. Interior tiles have none of it.
   const int64_t begin = std::clamp(scratch.seen[row].begin - first, panels.begin, panels.end);
   const int64_t end = std::clamp(scratch.seen[row].end - first, begin, panels.end);
@@ -102,6 +99,8 @@ inline void attend_groups(const Block& block, const Scratch& scratch, int64_t fi
                           const float* values, int64_t begin, int64_t end) {
   const int64_t head_dim = block.run->problem->head_dim;
   const auto rows_of = [&](int64_t group) { return std::min(kRowGroup, block.rows - group * kRowGroup); };
+  prefetch_mask(block, scratch, begin * kRowGroup, std::min(end * kRowGroup, block.rows) - begin * kRowGroup, first,
+                count);
   GroupKeys seen[kGroupsAtOnce];
   for (int64_t g = begin; g < end; ++g) {
     seen[g - begin] = group_keys(block, scratch, g * kRowGroup, rows_of(g), first, count);
@@ -117,9 +116,14 @@ inline void attend_groups(const Block& block, const Scratch& scratch, int64_t fi
   for (int64_t g = begin; g < end; ++g) {
     const GroupKeys& k = seen[g - begin];
     if (k.begin >= k.end) continue;
+    const KeyRange panels = whole_panels(k, kPanel);
+    float* scores = scratch.scores + (g - begin) * kRowGroup * kTileKeys;
+    adjust_scores(block, scratch,
+                  {g * kRowGroup, rows_of(g), first + panels.begin, panels.end - panels.begin, scores + panels.begin,
+                   kTileKeys},
+                  k.left);
     for (int64_t r = 0; r < rows_of(g); ++r) {
-      weigh_row(block, scratch, g * kRowGroup + r, first, k.left, whole_panels(k, kPanel),
-                scratch.scores + ((g - begin) * kRowGroup + r) * kTileKeys, InPlace());
+      weigh_row(block, scratch, g * kRowGroup + r, first, panels, scores + r * kTileKeys, InPlace());
     }
   }
   for (int64_t column = 0; column < scratch.v_stride; column += kPanel) {
