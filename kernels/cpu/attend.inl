@@ -36,7 +36,7 @@ void attend(const Run& run, int64_t index, int32_t worker) {
   pack_queries(block, scratch);
   const KeyRange seen = start_rows(block, scratch, run.problem->sinks);
   for (int64_t first = seen.begin / kTileKeys * kTileKeys; first < seen.end; first += kTileKeys) {
-    attend_tile(block, scratch, first, first + kTileKeys >= seen.end);
+    attend_tile(block, scratch, first);
   }
   finish_rows(block, scratch);
 }

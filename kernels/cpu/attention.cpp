@@ -64,10 +64,9 @@ int64_t counters_bytes(const Problem& p, int32_t thread_count) {
 
 // Large blocks read K and V less often, small ones keep every thread busy.
 int64_t choose_block_rows(const Cut& cut, int64_t rows, int64_t pairs, int32_t thread_count) {
-  const int64_t least = round_up(cut.block_rows / 8, cut.row_group);
   int64_t block_rows = std::min(cut.block_rows, round_up(rows, cut.row_group));
   if (thread_count > 1) {
-    while (block_rows > least && pairs * ceil_div(rows, block_rows) < 4 * int64_t{thread_count}) {
+    while (block_rows > cut.least_rows && pairs * ceil_div(rows, block_rows) < 4 * int64_t{thread_count}) {
       block_rows = round_up(block_rows / 2, cut.row_group);
     }
   }

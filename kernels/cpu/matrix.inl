@@ -20,6 +20,7 @@ Cut matrix_cut(const Problem& problem) {
   Cut cut{};
   cut.row_group = kMatrixRows;
   cut.block_rows = kMatrixBlockRows;
+  cut.least_rows = kMatrixBlockRows / (problem.dtype == DType::f16 ? 4 : 8);  // each block splits its f16 anew
   cut.tile_keys = kMatrixTileKeys;
   cut.element = sizeof(uint16_t);
   cut.head_pad = kTileDepth;
@@ -304,12 +305,10 @@ inline void multiply_chunk(const Run& run, const Scratch& scratch, const GroupTi
                         .c_stride = kChunkKeys};
   const uint16_t* q[2] = {scratch.q16 + at.row * scratch.q_stride,
                           scratch.q16 + (run.cut.block_rows + at.row) * scratch.q_stride};
-  Term terms[kMostTerms];
-  int count = 0;
-  for (int64_t a = 0; a < run.cut.parts; ++a) {
-    for (int64_t b = 0; b < run.cut.parts; ++b) terms[count++] = {q[a], operands.keys[b] + key * padded};
-  }
-  Tiles::template multiply<true, false>(terms, count, shape, scratch.scores);
+  const int parts = static_cast<int>(run.cut.parts);
+  Term terms[2];
+  for (int b = 0; b < parts; ++b) terms[b] = {q[0], parts == 2 ? q[1] : nullptr, operands.keys[b] + key * padded};
+  Tiles::template multiply<true, false>(terms, parts, shape, scratch.scores);
 }
 
 // Weights of the tile's keys [begin, end) times their values, added to out.
@@ -329,13 +328,12 @@ inline void add_values(const Run& run, const Scratch& scratch, const GroupTile& 
   float* out = scratch.out + at.row * scratch.v_stride;
   for (int64_t column = 0; column < scratch.v_stride; column += 2 * kTileColumns) {
     const int64_t from = column * kMatrixTileKeys + begin * kTileColumns;
-    const Term terms[3] = {{weights, operands.values[0] + from},
-                           {low, operands.values[0] + from},
-                           {weights, two ? operands.values[1] + from : nullptr}};
+    const Term terms[2] = {{weights, two ? low : nullptr, operands.values[0] + from},
+                           {weights, nullptr, two ? operands.values[1] + from : nullptr}};
     if (column + kTileColumns < scratch.v_stride) {
-      Tiles::template multiply<true, true>(terms, two ? 3 : 1, shape, out + column);
+      Tiles::template multiply<true, true>(terms, two ? 2 : 1, shape, out + column);
     } else {
-      Tiles::template multiply<false, true>(terms, two ? 3 : 1, shape, out + column);
+      Tiles::template multiply<false, true>(terms, two ? 2 : 1, shape, out + column);
     }
   }
 }

@@ -21,11 +21,11 @@ inline constexpr int64_t kTileColumns = 16;
 inline constexpr int64_t kTileDepth = 32;                            // rows of b in one tile
 inline constexpr int64_t kTileElements = kTileDepth * kTileColumns;  // of b
 inline constexpr int64_t kTilePairRows = 2 * kTileRows;              // rows of a and of the sums
-inline constexpr int kMostTerms = 4;
 
-// Operands whose products are added up.
+// Operands whose products are added up: a b, and where a2 is not null a2 b.
 struct Term {
   const uint16_t* a;
+  const uint16_t* a2;
   const uint16_t* b;
 };
 
@@ -53,18 +53,21 @@ struct PlainTiles {
       for (int64_t c = 0; c < kColumns; ++c) sum[r][c] = kAdd ? sums[r * shape.c_stride + c] : 0.0f;
     }
     for (int n = 0; n < count; ++n) {
-      for (int64_t x = 0; x < shape.steps * kTileDepth; x += 2) {
-        float b[2][kColumns];
-        for (int64_t c = 0; c < kColumns; ++c) {
-          const uint16_t* pair =
-              terms[n].b + c / kTileColumns * shape.b_stride + x * kTileColumns + c % kTileColumns * 2;
-          b[0][c] = bf16_to_f32(pair[0]), b[1][c] = bf16_to_f32(pair[1]);
-        }
-        for (int64_t r = 0; r < kTilePairRows; ++r) {
-          const uint16_t* a = terms[n].a + r / kTileRows * shape.a_lower + r % kTileRows * shape.a_stride +
-                              x / kTileDepth * shape.a_step + x % kTileDepth;
-          const float even = bf16_to_f32(a[0]), odd = bf16_to_f32(a[1]);
-          for (int64_t c = 0; c < kColumns; ++c) sum[r][c] += even * b[0][c] + odd * b[1][c];
+      for (const uint16_t* operand : {terms[n].a, terms[n].a2}) {
+        if (operand == nullptr) continue;
+        for (int64_t x = 0; x < shape.steps * kTileDepth; x += 2) {
+          float b[2][kColumns];
+          for (int64_t c = 0; c < kColumns; ++c) {
+            const uint16_t* pair =
+                terms[n].b + c / kTileColumns * shape.b_stride + x * kTileColumns + c % kTileColumns * 2;
+            b[0][c] = bf16_to_f32(pair[0]), b[1][c] = bf16_to_f32(pair[1]);
+          }
+          for (int64_t r = 0; r < kTilePairRows; ++r) {
+            const uint16_t* a = operand + r / kTileRows * shape.a_lower + r % kTileRows * shape.a_stride +
+                                x / kTileDepth * shape.a_step + x % kTileDepth;
+            const float even = bf16_to_f32(a[0]), odd = bf16_to_f32(a[1]);
+            for (int64_t c = 0; c < kColumns; ++c) sum[r][c] += even * b[0][c] + odd * b[1][c];
+          }
         }
       }
     }
@@ -120,8 +123,9 @@ struct AmxTiles {
       if constexpr (kWide) _tile_zero(3);
     }
     for (int n = 0; n < count; ++n) {
-      const uint16_t* a = terms[n].a;
       const uint16_t* b = terms[n].b;
+      const int64_t a2 = terms[n].a2 == nullptr ? 0 : terms[n].a2 - terms[n].a;
+      const uint16_t* a = terms[n].a;
       for (int64_t step = 0; step < shape.steps; ++step) {
         _tile_loadd(6, b, 64);
         _tile_loadd(4, a, a_bytes);
@@ -132,6 +136,16 @@ struct AmxTiles {
           _tile_loadd(7, b + shape.b_stride, 64);
           _tile_dpbf16ps(1, 4, 7);
           _tile_dpbf16ps(3, 5, 7);
+        }
+        if (a2 != 0) {
+          _tile_loadd(4, a + a2, a_bytes);
+          _tile_loadd(5, a + a2 + shape.a_lower, a_bytes);
+          _tile_dpbf16ps(0, 4, 6);
+          _tile_dpbf16ps(2, 5, 6);
+          if constexpr (kWide) {
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_dpbf16ps(3, 5, 7);
+          }
         }
         a += shape.a_step;
         b += kTileElements;

@@ -84,6 +84,7 @@ Cut float_cut(const Problem& problem) {
   Cut cut{};
   cut.row_group = kRowGroup;
   cut.block_rows = kBlockRows;
+  cut.least_rows = kBlockRows / 8;
   cut.tile_keys = kTileKeys;
   cut.element = sizeof(float);
   cut.head_pad = 1;
@@ -139,14 +140,8 @@ inline void attend_groups(const Block& block, const Scratch& scratch, int64_t fi
   }
 }
 
-// Part `number` of `count` of the packed tile that comes next, on its way into L2.
-inline void prefetch_part(const Run& run, const char* tile, int64_t number, int64_t count) {
-  const int64_t end = run.tile_bytes * (number + 1) / count;
-  for (int64_t at = run.tile_bytes * number / count; at < end; at += 64) __builtin_prefetch(tile + at, 0, 2);
-}
-
 // REQUIRES: some row of the block sees a key of the tile.
-inline void attend_tile(const Block& block, const Scratch& scratch, int64_t first, bool last) {
+inline void attend_tile(const Block& block, const Scratch& scratch, int64_t first) {
   const Run& run = *block.run;
   const int64_t count = std::min(kTileKeys, block.sequence.kv_length - first);
   const char* packed = packed_tile(block, scratch, first, pack_float_tile);
@@ -154,9 +149,6 @@ inline void attend_tile(const Block& block, const Scratch& scratch, int64_t firs
   const float* values = keys + packed_key_elements(*run.problem, run.cut);
   const int64_t groups = ceil_div(block.rows, kRowGroup);
   for (int64_t g = 0; g < groups; g += kGroupsAtOnce) {
-    if (run.shared != nullptr && !last) {
-      prefetch_part(run, packed + run.tile_bytes, g / kGroupsAtOnce, ceil_div(groups, kGroupsAtOnce));
-    }
     attend_groups(block, scratch, first, count, keys, values, g, std::min(g + kGroupsAtOnce, groups));
   }
 }
