@@ -107,6 +107,7 @@ struct Scratch {
   float* limit;     // [block_rows]
   int64_t* query;   // [block_rows], within the sequence
   int64_t* head;    // [block_rows]
+  const char** mask;  // [block_rows]: each row's mask at key 0
   KeyRange* seen;   // [block_rows]
   int64_t q_stride;
   int64_t v_stride;
@@ -156,6 +157,7 @@ inline Scratch carve(const Problem& problem, const Cut& cut, int64_t block_rows,
   s.limit = floats(rows);
   s.query = reinterpret_cast<int64_t*>(take(rows * static_cast<int64_t>(sizeof(int64_t))));
   s.head = reinterpret_cast<int64_t*>(take(rows * static_cast<int64_t>(sizeof(int64_t))));
+  s.mask = reinterpret_cast<const char**>(take(rows * static_cast<int64_t>(sizeof(char*))));
   s.seen = reinterpret_cast<KeyRange*>(take(rows * static_cast<int64_t>(sizeof(KeyRange))));
   s.bytes = used;
   return s;

@@ -57,22 +57,15 @@ inline void load_bias(const Tensor& mask, const char* row, int64_t count, float*
   }
 }
 
-// What the mask says of one row of the block, from key `first` on.
-inline const char* mask_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first) {
-  const Tensor& m = block.run->args->mask;
-  return element(m, block.batch * m.stride[0] + scratch.head[row] * m.stride[1] + scratch.query[row] * m.stride[2] +
-                        first * m.stride[3]);
-}
-
 // The mask of keys [first, first + count), on its way into L2: rows of a long mask are pages apart, where nothing else
 // foresees them.
 inline void prefetch_mask(const Block& block, const Scratch& scratch, int64_t row, int64_t rows, int64_t first,
                           int64_t count) {
   if (block.run->problem->mask == Mask::none || block.run->args->mask.stride[3] != 1) return;
-  const int64_t bytes = count * element_bytes(block.run->args->mask.dtype);
+  const int64_t element = element_bytes(block.run->args->mask.dtype);
   for (int64_t r = row; r < row + rows; ++r) {
-    const char* from = mask_row(block, scratch, r, first);
-    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
+    const char* from = scratch.mask[r] + first * element;
+    for (int64_t at = 0; at < count * element; at += 64) __builtin_prefetch(from + at, 0, 2);
   }
 }
 
@@ -91,11 +84,16 @@ inline void mask_scores(const Block& block, const Scratch& scratch, const Scores
   const Floats d;
   const Tensor& m = block.run->args->mask;
   const Vector hidden = hn::Set(d, -INFINITY);
-  const auto add = [&](auto&& bias_at) HWY_ATTR {
-    for (int64_t r = 0; r < at.rows; ++r) {
-      const char* from = mask_row(block, scratch, at.row + r, at.first);
-      float* scores = at.data + r * at.stride;
-      for (int64_t j = 0; j < at.count; j += kLanes) {
+  // In locals, which no store of scores can change.
+  const char* const* masks = scratch.mask + at.row;
+  const int64_t skip = at.first * m.stride[3] * element_bytes(m.dtype);
+  float* const data = at.data;
+  const int64_t stride = at.stride, rows = at.rows, count = at.count;
+  const auto add = [=](auto&& bias_at) HWY_ATTR {
+    for (int64_t r = 0; r < rows; ++r) {
+      const char* from = masks[r] + skip;
+      float* scores = data + r * stride;
+      for (int64_t j = 0; j < count; j += kLanes) {
         const Vector bias = bias_at(from, j);
         const Vector s = hn::MulAdd(hn::Load(d, scores + j), scale, bias);
         hn::Store(hn::IfThenElse(hn::Eq(bias, hidden), hidden, s), d, scores + j);
@@ -189,7 +187,7 @@ inline Left row_left(const Block& block, const Scratch& scratch, int64_t row, in
   const Tensor& m = block.run->args->mask;
   const int64_t stride = m.stride[3];
   if (stride > 1 || stride < 0) return Left::some;
-  const char* from = mask_row(block, scratch, row, begin);
+  const char* from = scratch.mask[row] + begin * stride * element_bytes(m.dtype);
   const int64_t n = stride == 0 ? 1 : end - begin;
   if (m.dtype == DType::boolean) {
     return elements_left(

@@ -7,7 +7,11 @@ inline KeyRange start_rows(const Block& block, const Scratch& scratch, bool sink
   KeyRange seen{INT64_MAX, 0};
   for (int64_t r = 0; r < block.rows; ++r) {
     const int64_t i = scratch.query[r] = block.query(r);
-    scratch.head[r] = block.head(r);
+    const int64_t head = scratch.head[r] = block.head(r);
+    if (p.mask != Mask::none) {
+      const Tensor& m = block.run->args->mask;
+      scratch.mask[r] = element(m, block.batch * m.stride[0] + head * m.stride[1] + i * m.stride[2]);
+    }
     const KeyRange keys = visible_keys(p, i, block.sequence.q_length, block.sequence.kv_length);
     scratch.seen[r] = keys;
     if (keys.begin < keys.end) seen = {std::min(seen.begin, keys.begin), std::max(seen.end, keys.end)};
