@@ -123,6 +123,54 @@ TEST_P(ByDType, LogitsBeyondAnyPrecision) {
   }
 }
 
+// Scores of row i and key j: slope(i) * j. A running maximum rises in every chunk of a tile, by much, by little, or never; and
+// with sinks it begins above what follows.
+TEST_P(ByDType, MaximaThatRiseFromChunkToChunk) {
+  for (const float step : {0.02f, 0.5f, 4.0f, -0.5f}) {
+    for (const bool sinks : {false, true}) {
+      Recipe r = recipe(GetParam(), 70, 600, 16, 24);
+      r.problem.scale = 1;
+      r.problem.sinks = sinks;
+      r.problem.causal = true;
+      Case c(r);
+      c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
+        const int64_t q = query_row(c.problem, c.args.q, s, b, i, head);
+        for (int64_t x = 0; x < 16; ++x) {
+          store_float(GetParam(), c.args.q.data, q + x, x == 0 ? step * static_cast<float>(i % 5) : 0);
+        }
+      });
+      for (int64_t j = 0; j < 600; ++j) {
+        for (int64_t head = 0; head < 2; ++head) {
+          const int64_t k = j * c.args.k.stride[1] + head * c.args.k.stride[2];
+          store_float(GetParam(), c.args.k.data, k, static_cast<float>(j));
+        }
+      }
+      expect_right(c);
+    }
+  }
+}
+
+// Whole tiles to which the mask adds nothing, 0 or -0; whole tiles that it hides; one key alone that it touches.
+TEST_P(ByDType, AdditiveMasksThatAddNothing) {
+  for (const DType mask_dtype : {DType::f32, GetParam()}) {
+    for (const int64_t touched : {-1, 256, 300, 511, 700}) {
+      Recipe r = recipe(GetParam(), 40, 701, 16, 16);
+      r.problem.mask = Mask::additive;
+      r.problem.mask_dtype = mask_dtype;
+      r.broadcast[1] = true;
+      Case c(r);
+      const Tensor& m = c.args.mask;
+      for (int64_t i = 0; i < 40; ++i) {
+        for (int64_t j = 0; j < 701; ++j) {
+          const float bias = j < 256 ? -INFINITY : j == touched ? 3.0f : j % 2 == 0 ? 0.0f : -0.0f;
+          store_float(mask_dtype, m.data, i * m.stride[2] + j, bias);
+        }
+      }
+      expect_right(c);
+    }
+  }
+}
+
 TEST_P(ByDType, CausalTopLeftAndBottomRight) {
   for (const Align align : {Align::top_left, Align::bottom_right}) {
     for (const int64_t seq_kv : {40, 150, 300}) {  // fewer, as many, more than queries

@@ -49,6 +49,10 @@ std::vector<const cpu::Target*> targets() {
 void expect_right(const Recipe& recipe) {
   SCOPED_TRACE(describe(recipe));
   Case c(recipe);
+  expect_right(c);
+}
+
+void expect_right(Case& c) {
   const Expected expected = expected_of(c);
   for (const cpu::Target* target : targets()) {
     SCOPED_TRACE(cpu::target_name(*target));

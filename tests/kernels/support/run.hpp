@@ -22,5 +22,6 @@ std::vector<const cpu::Target*> targets();
 // Runs on every target with 1, 2 and 3 threads; expects the accuracy of tolerance.hpp, the same bits for every thread count,
 // and not a byte written outside the rows of out and lse.
 void expect_right(const Recipe& recipe);
+void expect_right(Case& c);
 
 }  // namespace kernels::test
