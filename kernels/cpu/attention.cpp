@@ -59,7 +59,8 @@ int64_t parts_bytes(const Problem& p) {
 
 // Of run_stages, and two for each pair.
 int64_t counters_bytes(const Problem& p, int32_t thread_count) {
-  return stages_bytes(kStages, thread_count) + 2 * pairs_within(p) * static_cast<int64_t>(sizeof(std::atomic<int64_t>));
+  const int64_t of_pairs = 2 * pairs_within(p) * static_cast<int64_t>(sizeof(std::atomic<int64_t>));
+  return stages_bytes(kStages, thread_count) + round_up(of_pairs, kWorkspaceAlignment);
 }
 
 // Large blocks read K and V less often, small ones keep every thread busy.
