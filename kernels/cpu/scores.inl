@@ -104,7 +104,7 @@ inline void mask_scores(const Block& block, const Scratch& scratch, const Scores
   if (m.stride[3] != 1 || at.count > exist) {
     // Lanes past the last key hold an older bias: finite or not, their scores are replaced after this.
     add([&](const char* from, int64_t j) HWY_ATTR {
-      load_bias(m, from + j * m.stride[3] * element_bytes(m.dtype), std::min(kLanes, exist - j), scratch.bias);
+      load_bias(m, from + j * m.stride[3] * element_bytes(m.dtype), std::clamp(exist - j, int64_t{0}, kLanes), scratch.bias);
       return hn::Load(d, scratch.bias);
     });
   } else if (m.dtype == DType::f32) {
