@@ -89,26 +89,26 @@ struct Run {
 
 // One worker's arrays, each aligned to a cache line.
 struct Scratch {
-  float* q;         // [block_rows][q_stride]
-  float* scores;    // [score_rows][score_keys]
-  float* out;       // [block_rows][v_stride], not yet divided by the sum
-  char* packed;     // one tile of K and V
-  uint16_t* q16;    // [parts][block_rows][q_stride]: q of matrix tiles
+  float* q;           // [block_rows][q_stride]
+  float* scores;      // [score_rows][score_keys]
+  float* out;         // [block_rows][v_stride], not yet divided by the sum
+  char* packed;       // one tile of K and V
+  uint16_t* q16;      // [parts][block_rows][q_stride]: q of matrix tiles
   uint16_t* weights;  // [parts][row_group][tile_keys] of matrix tiles
-  uint16_t* split;  // a packed tile of f16, as [2][elements of the tile]
-  float* rows;      // [16][q_stride]: rows of K or V on their way into a tile
-  float* zeros;     // [q_stride]: stands in for keys that do not exist
-  float* bias;      // [tile_keys + kPadFloats]: a row of the mask in float, padded
-  float* max;       // [block_rows]
-  float* sum;       // [block_rows][kSumLanes]
-  float* rescale;   // [block_rows]: what a tile does to out
-  float* less;      // [block_rows]: see weights.inl; so are the next two
-  float* shift;     // [block_rows]
-  float* limit;     // [block_rows]
-  int64_t* query;   // [block_rows], within the sequence
-  int64_t* head;    // [block_rows]
+  uint16_t* split;    // a packed tile of f16, as [2][elements of the tile]
+  float* rows;        // [16][q_stride]: rows of K or V on their way into a tile
+  float* zeros;       // [q_stride]: stands in for keys that do not exist
+  float* bias;        // [kPadFloats]: what a mask adds, where it does not lie as a vector
+  float* max;         // [block_rows]
+  float* sum;         // [block_rows][kSumLanes]
+  float* rescale;     // [block_rows]: what a tile does to out
+  float* less;        // [block_rows]: see matrix_weights.inl; so are the next two
+  float* shift;       // [block_rows]
+  float* limit;       // [block_rows]
+  int64_t* query;     // [block_rows], within the sequence
+  int64_t* head;      // [block_rows]
   const char** mask;  // [block_rows]: each row's mask at key 0
-  KeyRange* seen;   // [block_rows]
+  KeyRange* seen;     // [block_rows]
   int64_t q_stride;
   int64_t v_stride;
   int64_t bytes;  // of all of these
@@ -138,7 +138,6 @@ inline Scratch carve(const Problem& problem, const Cut& cut, int64_t block_rows,
   };
   const auto halves = [&](int64_t count) { return reinterpret_cast<uint16_t*>(take(count * 2)); };
   const int64_t rows = std::max(block_rows, kDecodeRows);
-  const int64_t tile_keys = std::max(cut.tile_keys, kDecodeTileKeys);
   s.q = floats((cut.parts == 0 ? rows : kDecodeRows) * s.q_stride);
   s.scores = floats(std::max(cut.score_rows * cut.score_keys, kDecodeRows * kDecodeTileKeys));
   s.out = floats(rows * s.v_stride);
@@ -148,7 +147,7 @@ inline Scratch carve(const Problem& problem, const Cut& cut, int64_t block_rows,
   s.split = halves(cut.parts == 2 ? 2 * packed_elements(problem, cut) : 0);
   s.rows = floats(16 * std::max(s.q_stride, s.v_stride));
   s.zeros = floats(std::max(s.q_stride, s.v_stride));
-  s.bias = floats(tile_keys + kPadFloats);
+  s.bias = floats(kPadFloats);
   s.max = floats(rows);
   s.sum = floats(rows * kSumLanes);
   s.rescale = floats(rows);

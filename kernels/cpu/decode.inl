@@ -172,10 +172,10 @@ inline void decode_tile(const Block& block, const Scratch& scratch, int64_t firs
     });
   }
   const KeyRange panels = whole_panels(keys, kLanes * 2);
-  adjust_scores(block, scratch,
-                {0, block.rows, first + panels.begin, panels.end - panels.begin, scratch.scores + panels.begin,
-                 kDecodeTileKeys},
-                keys.left);
+  adjust_scores(
+      block, scratch,
+      {0, block.rows, first + panels.begin, panels.end - panels.begin, scratch.scores + panels.begin, kDecodeTileKeys},
+      keys.left);
   for (int64_t r = 0; r < block.rows; ++r) {
     weigh_row(block, scratch, r, first, panels, scratch.scores + r * kDecodeTileKeys, InPlace());
   }

@@ -64,7 +64,8 @@ inline void transpose_rows(const float* const* row, int64_t length, float* to) {
 
 // Keys [begin, end) of the tile that begins at key `first` into its panels; begin is a panel's. The last panel is filled up
 // with zeros, so that nothing past the last key, whatever bytes are there, is ever read.
-inline void pack_keys(const Block& block, const Scratch& scratch, int64_t first, int64_t begin, int64_t end, float* to) {
+inline void pack_keys(const Block& block, const Scratch& scratch, int64_t first, int64_t begin, int64_t end,
+                      float* to) {
   const Run& run = *block.run;
   const Tensor& k = run.args->k;
   const int64_t head_dim = run.problem->head_dim;
@@ -91,7 +92,8 @@ inline void pack_keys(const Block& block, const Scratch& scratch, int64_t first,
 
 // Values of the same keys, padded with zero columns. Rows of V are copied even where they are floats
 // already: at the strides of a whole tensor they would fall into few sets of the cache.
-inline void pack_values(const Block& block, const Scratch& scratch, int64_t first, int64_t begin, int64_t end, float* to) {
+inline void pack_values(const Block& block, const Scratch& scratch, int64_t first, int64_t begin, int64_t end,
+                        float* to) {
   const Run& run = *block.run;
   const Tensor& v = run.args->v;
   for (int64_t j = begin; j < end; ++j) {
@@ -103,7 +105,7 @@ inline void pack_values(const Block& block, const Scratch& scratch, int64_t firs
 // What every tile needs: zeros where nothing exists.
 inline void start_scratch(const Run& run, const Scratch& scratch) {
   std::fill(scratch.zeros, scratch.zeros + std::max(scratch.q_stride, scratch.v_stride), 0.0f);
-  std::fill(scratch.bias, scratch.bias + std::max(run.cut.tile_keys, kDecodeTileKeys) + kPadFloats, 0.0f);
+  std::fill(scratch.bias, scratch.bias + kPadFloats, 0.0f);
 }
 
 // The keys that some query of the sequence sees, but for the mask.

@@ -104,7 +104,8 @@ inline void mask_scores(const Block& block, const Scratch& scratch, const Scores
   if (m.stride[3] != 1 || at.count > exist) {
     // Lanes past the last key hold an older bias: finite or not, their scores are replaced after this.
     add([&](const char* from, int64_t j) HWY_ATTR {
-      load_bias(m, from + j * m.stride[3] * element_bytes(m.dtype), std::clamp(exist - j, int64_t{0}, kLanes), scratch.bias);
+      load_bias(m, from + j * m.stride[3] * element_bytes(m.dtype), std::clamp(exist - j, int64_t{0}, kLanes),
+                scratch.bias);
       return hn::Load(d, scratch.bias);
     });
   } else if (m.dtype == DType::f32) {
@@ -139,9 +140,8 @@ inline void adjust_scores(const Block& block, const Scratch& scratch, const Scor
   };
   if (p.softcap != 0) {
     const Vector cap = hn::Set(d, p.softcap);
-    each([&](int64_t, int64_t, Vector s) HWY_ATTR {
-      return hn::Mul(cap, hn::Tanh(d, hn::Div(hn::Mul(s, scale), cap)));
-    });
+    each([&](int64_t, int64_t, Vector s)
+             HWY_ATTR { return hn::Mul(cap, hn::Tanh(d, hn::Div(hn::Mul(s, scale), cap))); });
     scale = hn::Set(d, 1.0f);
   }
   if (left != Left::all) {
@@ -191,8 +191,7 @@ inline Left row_left(const Block& block, const Scratch& scratch, int64_t row, in
   const int64_t n = stride == 0 ? 1 : end - begin;
   if (m.dtype == DType::boolean) {
     return elements_left(
-        reinterpret_cast<const uint8_t*>(from), n,
-        [](auto d, auto v) HWY_ATTR { return hn::Eq(v, hn::Zero(d)); },
+        reinterpret_cast<const uint8_t*>(from), n, [](auto d, auto v) HWY_ATTR { return hn::Eq(v, hn::Zero(d)); },
         [](auto d, auto v) HWY_ATTR { return hn::Ne(v, hn::Zero(d)); });
   }
   const auto free = [](auto d, auto v) HWY_ATTR { return hn::Eq(hn::ShiftLeft<1>(v), hn::Zero(d)); };  // 0 or -0

@@ -71,6 +71,8 @@ constexpr bool kMaxKeepsNan = true;
 #include "kernels/cpu/tile.inl"
 #include "kernels/cpu/attend.inl"
 #include "kernels/cpu/decode.inl"
+#include "kernels/cpu/matrix_pack.inl"
+#include "kernels/cpu/matrix_weights.inl"
 #include "kernels/cpu/matrix.inl"
 // clang-format on
 

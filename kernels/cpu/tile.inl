@@ -44,8 +44,7 @@ inline GroupKeys group_keys(const Block& block, const Scratch& scratch, int64_t 
   if (keys.begin >= keys.end || block.run->problem->mask == Mask::none) return keys;
   bool any = false, every = true;
   for (int64_t r = group; r < group + rows && (every || !any); ++r) {
-    const Left left =
-        row_left(block, scratch, r, first + keys.begin, first + keys.end);
+    const Left left = row_left(block, scratch, r, first + keys.begin, first + keys.end);
     any = any || left != Left::none;
     every = every && left == Left::all;
   }
@@ -123,10 +122,10 @@ inline void attend_groups(const Block& block, const Scratch& scratch, int64_t fi
     if (k.begin >= k.end) continue;
     const KeyRange panels = whole_panels(k, kPanel);
     float* scores = scratch.scores + (g - begin) * kRowGroup * kTileKeys;
-    adjust_scores(block, scratch,
-                  {g * kRowGroup, rows_of(g), first + panels.begin, panels.end - panels.begin, scores + panels.begin,
-                   kTileKeys},
-                  k.left);
+    adjust_scores(
+        block, scratch,
+        {g * kRowGroup, rows_of(g), first + panels.begin, panels.end - panels.begin, scores + panels.begin, kTileKeys},
+        k.left);
     for (int64_t r = 0; r < rows_of(g); ++r) {
       weigh_row(block, scratch, g * kRowGroup + r, first, panels, scores + r * kTileKeys, InPlace());
     }
