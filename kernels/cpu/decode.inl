@@ -214,7 +214,7 @@ void decode(const Run& run, int64_t index, int32_t worker) {
   const int64_t begin = chunk * run.chunk_keys;
   if (chunk > 0 && begin >= block.sequence.kv_length) return;
   const Scratch scratch = scratch_of(run, worker);
-  start_scratch(run, scratch);
+  start_scratch(scratch);
   pack_queries(block, scratch);
   const KeyRange seen = start_rows(block, scratch, run.problem->sinks && chunk == 0);
   const int64_t end = std::min(seen.end, begin + run.chunk_keys);

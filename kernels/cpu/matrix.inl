@@ -98,7 +98,7 @@ void attend_matrix(const Run& run, int64_t index, int32_t worker) {
   const Block block = block_at(run, index);
   if (block.rows <= 0 || is_decode(block.sequence.q_length, run.group)) return;
   const Scratch scratch = scratch_of(run, worker);
-  start_scratch(run, scratch);
+  start_scratch(scratch);
   pack_matrix_queries(block, scratch);
   const KeyRange seen = start_rows(block, scratch, run.problem->sinks);
   start_references(block, scratch);

@@ -103,7 +103,7 @@ inline void pack_values(const Block& block, const Scratch& scratch, int64_t firs
 }
 
 // What every tile needs: zeros where nothing exists.
-inline void start_scratch(const Run& run, const Scratch& scratch) {
+inline void start_scratch(const Scratch& scratch) {
   std::fill(scratch.zeros, scratch.zeros + std::max(scratch.q_stride, scratch.v_stride), 0.0f);
   std::fill(scratch.bias, scratch.bias + kPadFloats, 0.0f);
 }
@@ -129,7 +129,7 @@ inline void pack_shared(const Run& run, int64_t index, int32_t worker, const Pac
   const int64_t end = std::min(begin + kPackKeys, block.sequence.kv_length - first);
   if (begin >= end) return;
   const Scratch scratch = scratch_of(run, worker);
-  start_scratch(run, scratch);
+  start_scratch(scratch);
   pack_tile(block, scratch, first, begin, end, run.shared + tile * run.tile_bytes);
 }
 
