@@ -1,7 +1,7 @@
 // kernels/cpu/stages.hpp: stages of tasks onto the caller's threads, by one call of its parallel_for
 //
-// Each stage is cut into as many shares as there are threads, of neighbouring tasks, which have operands in common. A thread
-// begins with its own share and then takes what others have left. It comes to a stage when each task of the stages before
+// Each stage is cut into as many shares as there are workers, of neighbouring tasks, which have operands in common. A worker
+// begins with its own share, the same one in every run, and then takes what others have left. It comes to a stage when each task of the stages before
 // has been taken, not finished: a task may wait for tasks of earlier stages, since whoever took those never waits for it.
 #pragma once
 
@@ -37,11 +37,11 @@ void run_stages(const Workers& workers, const Stage (&stages)[kStages], const vo
     Counter* next;
     int64_t shares;
 
-    void work(int64_t first, int32_t worker) const {
+    void work(int32_t worker) const {
       for (int64_t s = 0; s < kStages; ++s) {
         const Stage& stage = stages[s];
         for (int64_t n = 0; n < shares && stage.count > 0; ++n) {
-          const int64_t share = (first + n) % shares;
+          const int64_t share = (worker + n) % shares;
           const int64_t end = stage.count * (share + 1) / shares;
           std::atomic<int64_t>& at = next[s * shares + share].value;
           while (at.load(std::memory_order_relaxed) < end) {
@@ -59,10 +59,8 @@ void run_stages(const Workers& workers, const Stage (&stages)[kStages], const vo
     for (int64_t n = 0; n < shares; ++n) new (call.next + s * shares + n) Counter{stages[s].count * n / shares};
     tasks = std::max(tasks, stages[s].count);
   }
-  if (shares == 1 || tasks == 1) return call.work(0, 0);
-  const auto body = [](void* pointer, int64_t index, int32_t worker) {
-    static_cast<const Call*>(pointer)->work(index, worker);
-  };
+  if (shares == 1 || tasks == 1) return call.work(0);
+  const auto body = [](void* pointer, int64_t, int32_t worker) { static_cast<const Call*>(pointer)->work(worker); };
   workers.parallel_for(workers.self, std::min(shares, tasks), body, &call);
 }
 

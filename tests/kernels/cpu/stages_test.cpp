@@ -69,7 +69,7 @@ TEST(Stages, EachTaskIsDoneOnce) {
   }
 }
 
-// A thread begins with its own share: neighbours, not every n-th task.
+// A worker begins with its own share: neighbours, not every n-th task.
 TEST(Stages, SharesAreOfNeighbours) {
   struct Seen {
     std::vector<int64_t> order;
@@ -78,8 +78,11 @@ TEST(Stages, SharesAreOfNeighbours) {
                                    const_cast<Seen*>(static_cast<const Seen*>(arg))->order.push_back(index);
                                  }}};
   std::vector<cpu::Counter> memory(3);
-  cpu::run_stages({nullptr, 3, backwards}, stages, &seen, memory.data());
-  EXPECT_EQ(seen.order, (std::vector<int64_t>{8, 9, 10, 11, 0, 1, 2, 3, 4, 5, 6, 7}));
+  const auto second = [](void*, int64_t count, void (*body)(void*, int64_t, int32_t), void* arg) {
+    for (int64_t index = 0; index < count; ++index) body(arg, index, 1);
+  };
+  cpu::run_stages({nullptr, 3, second}, stages, &seen, memory.data());
+  EXPECT_EQ(seen.order, (std::vector<int64_t>{4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, 3}));
 }
 
 }  // namespace
