@@ -59,7 +59,7 @@ void run_stages(const Workers& workers, const Stage (&stages)[kStages], const vo
     for (int64_t n = 0; n < shares; ++n) new (call.next + s * shares + n) Counter{stages[s].count * n / shares};
     tasks = std::max(tasks, stages[s].count);
   }
-  if (shares == 1 || tasks == 1) return call.work(0);
+  if (shares == 1 || tasks <= 1) return call.work(0);
   const auto body = [](void* pointer, int64_t, int32_t worker) { static_cast<const Call*>(pointer)->work(worker); };
   workers.parallel_for(workers.self, std::min(shares, tasks), body, &call);
 }
