@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -75,18 +76,42 @@ std::vector<Elf64_Phdr> segments_of(std::string_view bytes) {
   return segments;
 }
 
-// What the loader follows before any code runs: the addresses in the dynamic table lie in what is loaded.
+// What the loader follows before any code runs: the tables that the dynamic table names, with their sizes where it has them,
+// lie in what is loaded.
 Result<void> check_dynamic(std::string_view bytes, const std::vector<Elf64_Phdr>& segments, const Elf64_Phdr& dynamic) {
-  static constexpr Elf64_Sxword kAddresses[] = {DT_HASH, DT_GNU_HASH, DT_STRTAB,     DT_SYMTAB,     DT_RELA,
-                                                DT_REL,  DT_JMPREL,   DT_INIT_ARRAY, DT_FINI_ARRAY, DT_INIT,
-                                                DT_FINI, DT_VERSYM,   DT_VERNEED,    DT_VERDEF};
+  struct Table {
+    Elf64_Sxword address, size;  // DT_NULL: of no size that is said
+  };
+  constexpr Elf64_Sxword kRelrSize = 35, kRelr = 36;  // which older <elf.h> do not have
+  static constexpr Table kTables[] = {{DT_HASH, DT_NULL},
+                                      {DT_GNU_HASH, DT_NULL},
+                                      {DT_STRTAB, DT_STRSZ},
+                                      {DT_SYMTAB, DT_NULL},
+                                      {DT_RELA, DT_RELASZ},
+                                      {DT_REL, DT_RELSZ},
+                                      {DT_JMPREL, DT_PLTRELSZ},
+                                      {kRelr, kRelrSize},
+                                      {DT_INIT_ARRAY, DT_INIT_ARRAYSZ},
+                                      {DT_FINI_ARRAY, DT_FINI_ARRAYSZ},
+                                      {DT_INIT, DT_NULL},
+                                      {DT_FINI, DT_NULL},
+                                      {DT_VERSYM, DT_NULL},
+                                      {DT_VERNEED, DT_NULL},
+                                      {DT_VERDEF, DT_NULL}};
+  std::map<Elf64_Sxword, uint64_t> entries;
   for (uint64_t at = 0; at + sizeof(Elf64_Dyn) <= dynamic.p_filesz; at += sizeof(Elf64_Dyn)) {
     Elf64_Dyn entry{};
     std::memcpy(&entry, bytes.data() + dynamic.p_offset + at, sizeof entry);
     if (entry.d_tag == DT_NULL) break;
-    if (std::find(std::begin(kAddresses), std::end(kAddresses), entry.d_tag) == std::end(kAddresses)) continue;
+    entries[entry.d_tag] = entry.d_un.d_val;  // the last one counts, as it does to the loader
+  }
+  for (const Table& table : kTables) {
+    const auto address = entries.find(table.address), size = entries.find(table.size);
+    if (address == entries.end()) continue;
+    const uint64_t extent = size == entries.end() ? 1 : std::max<uint64_t>(size->second, 1);
     const bool loaded = std::any_of(segments.begin(), segments.end(), [&](const Elf64_Phdr& segment) {
-      return segment.p_type == PT_LOAD && entry.d_un.d_ptr - segment.p_vaddr < segment.p_memsz;
+      const uint64_t offset = address->second - segment.p_vaddr;
+      return segment.p_type == PT_LOAD && offset < segment.p_memsz && extent <= segment.p_memsz - offset;
     });
     if (!loaded)
       return fail(ATTNRT_UNSUPPORTED, "is damaged: its dynamic table leads out of what is loaded; copy it anew");

@@ -103,6 +103,11 @@ TEST(Discover, BrokenFilesAreRowsWithTheirReasons) {
                     while (entry->d_tag != DT_STRTAB) ++entry;
                     entry->d_un.d_ptr = 0x7fffffffffff0000;
                   }));
+  directory.write("dynamic_size.so", changed([](Elf& elf) {
+                    auto* entry = reinterpret_cast<Elf64_Dyn*>(elf.bytes.data() + elf.section(".dynamic")->sh_offset);
+                    while (entry->d_tag != DT_RELASZ) ++entry;
+                    entry->d_un.d_val = uint64_t{1} << 40;
+                  }));
   directory.write("no_segments.so", changed([](Elf& elf) { elf.header()->e_phnum = 0; }));
 
   directory.write("manifest_10_mb.so", with_manifest("name: huge\n" + std::string(10 << 20, '#')));
