@@ -320,7 +320,7 @@ TEST_F(Bench, BadInput) {
 }
 
 TEST_F(Bench, AListHasNoMoreThreadsThanThereAreCpus) {
-  const Outcome outcome = bench({"--threads", "1,1024"});
+  const Outcome outcome = bench({"--seq", "8", "--threads", "1,1024"});
   expect_refusal(outcome, 2);
   EXPECT_THAT(outcome.err,
               ::testing::MatchesRegex(
