@@ -219,9 +219,9 @@ class Page {
     for (const Panel& panel : all)
       for (const Panel::Curve& curve : panel.curves) place_in(shown, curve.name);
     std::string text = fmt::format(
-        "<section>\n<h2>Speed over threads</h2>\n<p class=\"soft\">Of backends on the cpu. Ideal: as with {}, times "
-        "the "
-        "ratio of threads.</p>\n{}<div class=\"panels\">\n",
+        "<section>\n<h2>Speed over threads</h2>\n"
+        "<p class=\"soft\">Of backends on the cpu. Ideal: as with {}, times the ratio of threads.</p>\n"
+        "{}<div class=\"panels\">\n",
         threads_text(report_.threads.front()), legend(shown, {{kIdealDash, "ideal"}}));
     for (const Panel& panel : all) text += draw(panel, panel.highest());
     return text + "</div>\n</section>\n";
