@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "output_file.hpp"
+#include "threads.hpp"
 
 namespace attnrt::core {
 std::string_view builtin_grid();  // config/bench.yaml
@@ -21,6 +22,7 @@ struct Options {
   std::map<std::string, std::string, std::less<>> axes;  // of the words that flags gave
   std::optional<std::string> grid, html;
   std::string backends;
+  std::optional<std::string> threads;
   bench::Settings settings;
 };
 
@@ -47,6 +49,29 @@ std::vector<std::string> split(std::string_view list) {
     at = comma + 1;
   }
   return names;
+}
+
+// "1,2,4". In a list each must be what the cpu then has: two that are capped to one number would look like no scaling.
+core::Result<std::vector<int32_t>> read_threads(std::string_view list) {
+  constexpr core::Word kCount{"threads", core::WordKind::integer, false, "", {}, 1, 1024};
+  std::vector<int32_t> counts;
+  for (size_t at = 0; at <= list.size();) {
+    const std::string_view text = list.substr(at, list.find(',', at) - at);
+    at += text.size() + 1;
+    const auto value = core::parse_value(kCount, text);
+    if (!value) return core::fail(ATTNRT_INVALID_ARGUMENT, "--threads: {}", value.error().message);
+    const auto count = static_cast<int32_t>(std::get<int64_t>(*value));
+    if (std::find(counts.begin(), counts.end(), count) != counts.end())
+      return core::fail(ATTNRT_INVALID_ARGUMENT, "--threads: found {} twice, expected once", count);
+    counts.push_back(count);
+  }
+  for (const int32_t count : counts) {
+    const int32_t most = core::Threads::pool(count)->count();
+    if (counts.size() > 1 && count > most)
+      return core::fail(ATTNRT_INVALID_ARGUMENT, "--threads: found {} in a list, expected at most {}, the CPUs here",
+                        count, most);
+  }
+  return counts;
 }
 
 core::Result<std::vector<core::Problem>> read_problems(const Options& options) {
@@ -88,14 +113,16 @@ int run_bench(const Common& common, const Options& options) {
   }
   const auto problems = read_problems(options);
   if (!problems) return complain(common, problems.error());
-  const auto runtime = open_runtime(common, options.settings.threads);
-  if (!runtime) return complain(common, runtime.error());
-
   bench::Settings settings = options.settings;
   settings.backends = split(options.backends);
+  if (options.threads) {
+    auto threads = read_threads(*options.threads);
+    if (!threads) return complain(common, threads.error());
+    settings.threads = std::move(*threads);
+  }
   const auto report = [&] {
     const ProgressBar bar(!common.json);
-    return bench::measure(**runtime, *problems, settings, bar);
+    return bench::measure([&](int32_t threads) { return open_runtime(common, threads); }, *problems, settings, bar);
   }();
   if (!report) return complain(common, report.error());
   if (options.html) {
@@ -126,9 +153,8 @@ void add_bench(CLI::App& app, Common& common) {
       ->type_name("FILE");
   command->add_option("--backend", options->backends, "Only these, the first one to compare with (default: all)")
       ->type_name("NAME[,NAME...]");
-  command->add_option("--threads", options->settings.threads, "Of the cpu (default: the policy's)")
-      ->check(CLI::Range(1, 1024))
-      ->type_name("N");
+  command->add_option("--threads", options->threads, "Of the cpu; several: each in turn (default: the policy's)")
+      ->type_name("N[,N...]");
   command->add_option("--samples", options->settings.samples, "Of each backend and problem, in turn")
       ->check(CLI::Range(int64_t{1}, int64_t{100'000}))
       ->capture_default_str()

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
@@ -94,6 +95,7 @@ class Checker {
 // FLOP/s and bytes/s; absent: nothing here can measure it.
 struct Peak {
   core::Device device;
+  int32_t threads;             // of the cpu; 0: of another device, whatever the cpu's threads
   std::optional<double> fma;   // f32 multiply-adds by vector units
   std::optional<double> amx;   // bf16 products by the processor's matrix units
   std::optional<double> copy;  // memory, read and written
@@ -145,6 +147,7 @@ struct Measurement {
 
 struct Comparison {
   core::Problem problem{};
+  int32_t threads = 0;
   Work work;
   std::vector<Measurement> measurements;  // one for each backend
 };
@@ -152,25 +155,29 @@ struct Comparison {
 struct Settings {
   std::vector<std::string> backends;  // empty: all that are ready
   int64_t samples = 11;
-  int32_t threads = 0;
-  bool cold = false;  // each run on inputs that no cache holds
+  std::vector<int32_t> threads = {0};  // every problem is measured with each; 0: the policy's
+  bool cold = false;                   // each run on inputs that no cache holds
 };
 
 struct Report {
   std::string processor;
-  int32_t threads = 0;
+  std::vector<int32_t> threads;  // in the order asked for
   int64_t samples = 0;
   bool cold = false;
-  std::vector<Peak> peaks;  // of the devices that were measured
-  std::vector<Comparison> comparisons;
+  std::vector<Peak> peaks;              // of the devices that were measured; the cpu's with each thread count
+  std::vector<Comparison> comparisons;  // of each problem one for each thread count
 
   std::vector<core::Problem> problems() const;
-  const Peak* peak_of(const core::Device& device) const;
+  const Peak* peak_of(const core::Device& device, int32_t threads) const;
+  // Speed of a comparison's n-th measurement relative to the first thread count's, where both were measured.
+  std::optional<double> scaling(size_t comparison, size_t n) const;
   int64_t count(State state) const;
   bool has_unserved() const;  // a problem that no backend supports
 };
 
-core::Result<Report> measure(core::Runtime& runtime, const std::vector<core::Problem>& problems,
+// Opens one runtime for each thread count, one after the other.
+using OpenRuntime = std::function<core::Result<std::unique_ptr<core::Runtime>>(int32_t threads)>;
+core::Result<Report> measure(const OpenRuntime& open, const std::vector<core::Problem>& problems,
                              const Settings& settings, const ProgressBar& bar);
 
 // ---- bench_text.cpp, bench_page.cpp: a report for people and scripts ----
@@ -194,7 +201,7 @@ Shares shares_of(const Measurement& measurement, const Comparison& result, const
 std::string time_text(double seconds);
 std::string rate_text(double per_second);  // 68.1 G, 1.23 T: three digits
 
-// The measurements as cells: words that vary, backend, numbers. A row that is shorter ends with a sentence.
+// The measurements as cells: words that vary, threads if they do, backend, numbers. A row that is shorter ends with a sentence.
 struct Table {
   std::vector<std::string> head;
   std::vector<std::vector<std::string>> rows;
@@ -202,7 +209,8 @@ struct Table {
 };
 Table table_of(const Report& report);
 std::string conditions_text(const Report& report);  // processor, threads, samples, caches
-std::string peak_text(const Peak& peak);
+std::string threads_text(int32_t threads);          // 1 thread, 2 threads
+std::string peak_text(const Peak& peak, const Report& report);
 
 std::string to_text(const Report& report);
 nlohmann::json to_json(const Report& report);

@@ -268,7 +268,7 @@ Result<Comparison> measure_one(core::Runtime& runtime, core::Problem problem, co
     }
     progress();
   }
-  Comparison result{problem, work_of(problem), {}};
+  Comparison result{problem, 0, work_of(problem), {}};
   for (const auto& contestant : contestants) {
     auto& m = contestant->m;
     std::sort(m.seconds.begin(), m.seconds.end());
@@ -287,6 +287,55 @@ std::string processor_name() {
   return "unknown processor";
 }
 
+struct Progress {
+  const ProgressBar& bar;
+  int64_t all, done = 0;
+  void show(const std::string& what) const { bar.show(done, all, what); }
+};
+
+// Every problem with one runtime's threads, to the end of the report.
+Result<void> measure_all(core::Runtime& runtime, const std::vector<core::Problem>& problems, const Settings& settings,
+                         Report& report, Progress& progress) {
+  const auto candidates = find_candidates(runtime, settings.backends);
+  if (!candidates) return tl::unexpected(candidates.error());
+  const auto snapshot = runtime.snapshot();
+  core::Threads& threads = *snapshot->services->threads;
+  const int32_t count = threads.count();
+  report.threads.push_back(count);
+  for (const Candidate& candidate : *candidates) {
+    if (report.peak_of(candidate.device, count) != nullptr) continue;
+    report.peaks.push_back({candidate.device, candidate.device.type == ATTNRT_DEVICE_CPU ? count : 0, {}, {}, {}, {}});
+  }
+  std::optional<CpuPeak> cpu;
+  const auto measure_peaks = [&] {
+    for (Peak& peak : report.peaks) {
+      if (peak.threads == count) {
+        if (!cpu) cpu.emplace(threads);
+        cpu->measure(peak);
+      } else if (const auto backend = peak.threads == 0 ? backend_on(*snapshot, peak.device) : nullptr) {
+        measure_device_peak(backend, peak);
+      }
+    }
+  };
+
+  // The peaks come first and last, and the better ones count: other work on the machine is not to raise a percentage.
+  const std::string with = settings.threads.size() > 1 ? threads_text(count) + ": " : "";
+  progress.show(with + "what this machine can do");
+  measure_peaks();
+  const Columns columns = columns_of(problems);
+  for (const core::Problem& problem : problems) {
+    const std::string what = with + columns.text(problem);
+    progress.show(what);
+    auto result = measure_one(runtime, problem, *candidates, settings, [&] { ++progress.done, progress.show(what); });
+    if (!result) return fail(result.error().code, "{}: {}", core::describe(problem), result.error().message);
+    result->threads = count;
+    report.comparisons.push_back(std::move(*result));
+  }
+  progress.show(with + "what this machine can do");
+  measure_peaks();
+  return {};
+}
+
 }  // namespace
 
 const char* state_name(State state) {
@@ -300,11 +349,19 @@ std::vector<core::Problem> Report::problems() const {
   return problems;
 }
 
-const Peak* Report::peak_of(const core::Device& device) const {
+const Peak* Report::peak_of(const core::Device& device, int32_t count) const {
   const auto found = std::find_if(peaks.begin(), peaks.end(), [&](const Peak& peak) {
-    return peak.device.type == device.type && peak.device.id == device.id;
+    return peak.device.type == device.type && peak.device.id == device.id &&
+           (peak.threads == 0 || peak.threads == count);
   });
   return found != peaks.end() ? &*found : nullptr;
+}
+
+std::optional<double> Report::scaling(size_t comparison, size_t n) const {
+  const Measurement& first = comparisons[comparison - comparison % threads.size()].measurements[n];
+  const Measurement& here = comparisons[comparison].measurements[n];
+  if (first.state != State::measured || here.state != State::measured) return std::nullopt;
+  return first.median() / here.median();
 }
 
 int64_t Report::count(State state) const {
@@ -322,44 +379,21 @@ bool Report::has_unserved() const {
   });
 }
 
-core::Result<Report> measure(core::Runtime& runtime, const std::vector<core::Problem>& problems,
+core::Result<Report> measure(const OpenRuntime& open, const std::vector<core::Problem>& problems,
                              const Settings& settings, const ProgressBar& bar) {
-  const auto candidates = find_candidates(runtime, settings.backends);
-  if (!candidates) return tl::unexpected(candidates.error());
-  const auto snapshot = runtime.snapshot();
-  core::Threads& threads = *snapshot->services->threads;
-  Report report{processor_name(), threads.count(), settings.samples, settings.cold, {}, {}};
-
-  for (const Candidate& candidate : *candidates) {
-    if (report.peak_of(candidate.device) == nullptr) report.peaks.push_back({candidate.device, {}, {}, {}, {}});
+  Report report{processor_name(), {}, settings.samples, settings.cold, {}, {}};
+  const size_t counts = settings.threads.size();
+  Progress progress{bar, static_cast<int64_t>(problems.size() * counts) * settings.samples};
+  for (const int32_t count : settings.threads) {
+    const auto runtime = open(count);
+    if (!runtime) return tl::unexpected(runtime.error());
+    const auto measured = measure_all(**runtime, problems, settings, report, progress);
+    if (!measured) return tl::unexpected(measured.error());
   }
-  std::optional<CpuPeak> cpu;
-  const auto measure_peaks = [&] {
-    for (Peak& peak : report.peaks) {
-      if (peak.device.type == ATTNRT_DEVICE_CPU) {
-        if (!cpu) cpu.emplace(threads);
-        cpu->measure(peak);
-      } else if (const auto backend = backend_on(*snapshot, peak.device)) {
-        measure_device_peak(backend, peak);
-      }
-    }
-  };
-
-  // The peaks come first and last, and the better ones count: other work on the machine is not to raise a percentage.
-  const auto all = static_cast<int64_t>(problems.size()) * settings.samples;
-  int64_t done = 0;
-  bar.show(done, all, "what this machine can do");
-  measure_peaks();
-  const Columns columns = columns_of(problems);
-  for (const core::Problem& problem : problems) {
-    const std::string what = columns.text(problem);
-    bar.show(done, all, what);
-    auto result = measure_one(runtime, problem, *candidates, settings, [&] { bar.show(++done, all, what); });
-    if (!result) return fail(result.error().code, "{}: {}", core::describe(problem), result.error().message);
-    report.comparisons.push_back(std::move(*result));
-  }
-  bar.show(done, all, "what this machine can do");
-  measure_peaks();
+  std::vector<Comparison> by_problem;
+  for (size_t p = 0; p < problems.size(); ++p)
+    for (size_t c = 0; c < counts; ++c) by_problem.push_back(std::move(report.comparisons[c * problems.size() + p]));
+  report.comparisons = std::move(by_problem);
   return report;
 }
 

@@ -1,5 +1,6 @@
 // runtime/cli/bench_text.cpp: a benchmark's report into a table for people and JSON for scripts
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -49,6 +50,7 @@ nlohmann::json device_json(const core::Device& device) {
 
 nlohmann::json measurement_json(const Measurement& m, const Comparison& result, const Peak* peak) {
   nlohmann::json json = device_json(m.device);
+  json["threads"] = result.threads;
   json["backend"] = m.backend;
   json["version"] = m.version;
   json["kernel"] = m.kernel;
@@ -138,8 +140,11 @@ std::string rate_text(double per_second) {
   return fmt::format("{:.{}f} {}", per_second, digits, kPrefixes[n]);
 }
 
-std::string peak_text(const Peak& peak) {
+std::string threads_text(int32_t threads) { return fmt::format("{} thread{}", threads, threads == 1 ? "" : "s"); }
+
+std::string peak_text(const Peak& peak, const Report& report) {
   std::string text = core::device_text(peak.device);
+  if (peak.threads > 0 && report.threads.size() > 1) text += ", " + threads_text(peak.threads);
   if (peak.device.type != ATTNRT_DEVICE_CPU && !peak.device.name.empty())
     text += fmt::format(" ({})", peak.device.name);
   std::vector<std::string> parts;
@@ -152,20 +157,26 @@ std::string peak_text(const Peak& peak) {
 
 Table table_of(const Report& report) {
   const Columns columns = columns_of(report.problems());
-  Table table{columns.names, {}, columns.names.size() + 1};
+  const bool scaled = report.threads.size() > 1;
+  Table table{columns.names, {}, columns.names.size() + (scaled ? 2 : 1)};
+  if (scaled) table.head.emplace_back("threads");
   for (const char* name : {"backend", "time", "+-", "FLOP/s", "of peak", "B/s", "of memory"})
     table.head.emplace_back(name);
   const bool several = std::any_of(report.comparisons.begin(), report.comparisons.end(),
                                    [](const Comparison& result) { return result.measurements.size() > 1; });
   if (several) table.head.emplace_back("speed");
-  for (const Comparison& result : report.comparisons) {
+  if (scaled) table.head.emplace_back("scaling");
+  for (size_t c = 0; c < report.comparisons.size(); ++c) {
+    const Comparison& result = report.comparisons[c];
     const auto first = std::find_if(result.measurements.begin(), result.measurements.end(),
                                     [](const Measurement& m) { return m.state == State::measured; });
-    for (const Measurement& m : result.measurements) {
+    for (size_t n = 0; n < result.measurements.size(); ++n) {
+      const Measurement& m = result.measurements[n];
       std::vector<std::string> row = columns.cells(result.problem);
+      if (scaled) row.push_back(fmt::format("{}", result.threads));
       row.push_back(m.backend);
       if (m.state == State::measured) {
-        const Shares shares = shares_of(m, result, report.peak_of(m.device));
+        const Shares shares = shares_of(m, result, report.peak_of(m.device, result.threads));
         const double median = m.median();
         row.push_back(time_text(median));
         row.push_back(fmt::format("{:.0f} %", 100 * (m.quantile(0.75) - m.quantile(0.25)) / 2 / median));
@@ -174,6 +185,8 @@ Table table_of(const Report& report) {
         row.push_back(rate_text(result.work.bytes / median));
         row.push_back(percent(shares.memory));
         if (several) row.push_back(fmt::format("{:.2f} x", first->median() / median));
+        const auto scaling = report.scaling(c, n);
+        if (scaled) row.push_back(scaling ? fmt::format("{:.2f} x", *scaling) : "-");
       } else {
         const char* what = m.state == State::unsupported ? "no" : m.state == State::wrong ? "WRONG" : "FAILED";
         row.push_back(fmt::format("{}: {}", what, m.reason));
@@ -185,13 +198,14 @@ Table table_of(const Report& report) {
 }
 
 std::string conditions_text(const Report& report) {
-  return fmt::format("{}, {} thread{}; medians of {} samples{}", report.processor, report.threads,
-                     report.threads == 1 ? "" : "s", report.samples, report.cold ? ", inputs out of no cache" : "");
+  return fmt::format("{}, {}{}; medians of {} samples{}", report.processor, fmt::join(report.threads, ", "),
+                     report.threads == std::vector{1} ? " thread" : " threads", report.samples,
+                     report.cold ? ", inputs out of no cache" : "");
 }
 
 std::string to_text(const Report& report) {
   std::string text = conditions_text(report) + "; +- half the quartiles' distance\n";
-  for (const Peak& peak : report.peaks) text += peak_text(peak) + "\n";
+  for (const Peak& peak : report.peaks) text += peak_text(peak, report) + "\n";
   if (const std::string shared = columns_of(report.problems()).shared; !shared.empty())
     text += fmt::format("problems: {}\n", shared);
   return text + "\n" + aligned(table_of(report));
@@ -201,12 +215,14 @@ nlohmann::json to_json(const Report& report) {
   nlohmann::json document = core::document("bench");
   document["version"] = ATTNRT_VERSION;
   document["processor"] = report.processor;
-  document["threads"] = report.threads;
+  document["threads"] = report.threads.front();
+  document["thread_counts"] = report.threads;
   document["cold"] = report.cold;
   document["ok"] = report.count(State::failed) + report.count(State::wrong) == 0 && !report.has_unserved();
   document["peaks"] = nlohmann::json::array();
   for (const Peak& peak : report.peaks) {
     nlohmann::json json = device_json(peak.device);
+    json["threads"] = peak.threads > 0 ? nlohmann::json(peak.threads) : nlohmann::json();
     json["name"] = peak.device.name;
     json["fma_flop_s"] = number(peak.fma);
     json["amx_bf16_flop_s"] = number(peak.amx);
@@ -215,14 +231,16 @@ nlohmann::json to_json(const Report& report) {
     document["peaks"].push_back(std::move(json));
   }
   document["problems"] = nlohmann::json::array();
-  for (const Comparison& result : report.comparisons) {
-    nlohmann::json measurements = nlohmann::json::array();
+  for (size_t c = 0; c < report.comparisons.size(); ++c) {
+    const Comparison& result = report.comparisons[c];
+    if (c % report.threads.size() == 0)
+      document["problems"].push_back({{"problem", core::problem_json(result.problem)},
+                                      {"flop", result.work.flop},
+                                      {"bytes", result.work.bytes},
+                                      {"measurements", nlohmann::json::array()}});
     for (const Measurement& m : result.measurements)
-      measurements.push_back(measurement_json(m, result, report.peak_of(m.device)));
-    document["problems"].push_back({{"problem", core::problem_json(result.problem)},
-                                    {"flop", result.work.flop},
-                                    {"bytes", result.work.bytes},
-                                    {"measurements", std::move(measurements)}});
+      document["problems"].back()["measurements"].push_back(
+          measurement_json(m, result, report.peak_of(m.device, result.threads)));
   }
   return document;
 }

@@ -2,9 +2,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "command.hpp"
+#include "threads.hpp"
 
 namespace attnrt::cli {
 namespace {
@@ -19,7 +22,9 @@ class Bench : public ::testing::Test {
   Outcome bench(Words words, const Words& plugins = {"fake_full"}) const {
     for (const std::string& plugin : plugins) directory.add(plugin);
     words.insert(words.begin(), "bench");
-    words.insert(words.end(), {"--plugins", directory.text(), "--samples", "3", "--threads", "1"});
+    words.insert(words.end(), {"--plugins", directory.text(), "--samples", "3"});
+    if (std::find(words.begin(), words.end(), "--threads") == words.end())
+      words.insert(words.end(), {"--threads", "1"});
     return attnrt_in(directory, std::move(words));
   }
   static nlohmann::json document(const Outcome& outcome) {
@@ -68,6 +73,82 @@ TEST_F(Bench, TextNamesWhatVariesOnceAndWhatIsSharedOnce) {
   EXPECT_THAT(outcome.out, HasSubstr("\nseq  causal  backend  "));
   EXPECT_THAT(outcome.out, HasSubstr("\n16   true    fake_full  "));
   EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), 3 + 1 + 1 + 4);
+  EXPECT_THAT(outcome.out, Not(HasSubstr("threads"))) << "there was one count";
+  EXPECT_THAT(outcome.out, Not(HasSubstr("scaling")));
+}
+
+// The words of each line that names the backend.
+std::vector<Words> rows_of(const std::string& table, const std::string& backend) {
+  std::vector<Words> rows;
+  std::istringstream lines(table);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream stream(line);
+    Words words{std::istream_iterator<std::string>(stream), {}};
+    if (std::find(words.begin(), words.end(), backend) != words.end()) rows.push_back(std::move(words));
+  }
+  return rows;
+}
+
+TEST_F(Bench, EachThreadCountIsMeasured) {
+  if (core::usable_cpus() < 2) GTEST_SKIP() << "one CPU has one thread count";
+  const Words words = {"--seq", "8,16", "--heads", "2", "--head-dim", "16", "--threads", "2,1"};
+  Words json_words = words;
+  json_words.emplace_back("--json");
+  const auto json = document(bench(json_words, {"fake_full", "fake_rocm"}));
+  EXPECT_EQ(json["threads"], 2);
+  EXPECT_EQ(json["thread_counts"], nlohmann::json({2, 1}));
+  std::string peaks;
+  for (const auto& peak : json["peaks"]) {
+    peaks += peak["device"].get<std::string>() + " " + peak["threads"].dump() + "; ";
+    EXPECT_GT(peak["copy_bytes_s"], 0.0);
+  }
+  EXPECT_EQ(peaks, "cpu 2; rocm null; cpu 1; ");
+  ASSERT_EQ(json["problems"].size(), 2U);
+  for (size_t n = 0; n < 2; ++n) {
+    EXPECT_EQ(json["problems"][n]["problem"]["seq_q"], n == 0 ? 8 : 16);
+    std::string measured;
+    for (const auto& m : json["problems"][n]["measurements"]) {
+      measured += m["backend"].get<std::string>() + " " + m["threads"].dump() + "; ";
+      EXPECT_EQ(m["state"], "measured") << m.dump(2);
+    }
+    EXPECT_EQ(measured, "fake_full 2; fake_rocm 2; fake_full 1; fake_rocm 1; ");
+  }
+  const double reached = json["problems"][0]["measurements"][2]["flop_s"];
+  EXPECT_NEAR(json["problems"][0]["measurements"][2]["of_compute"].get<double>(),
+              reached / json["peaks"][2]["fma_flop_s"].get<double>(), 1e-9)
+      << "of what one thread can do";
+
+  const Outcome text = bench(words, {});
+  EXPECT_EQ(text.exit, 0) << text.err;
+  EXPECT_THAT(text.out, HasSubstr(", 2, 1 threads; medians of 3 samples"));
+  EXPECT_THAT(text.out, HasSubstr("\ncpu, 2 threads: FMA "));
+  EXPECT_THAT(text.out, HasSubstr("\ncpu, 1 thread: FMA "));
+  EXPECT_THAT(text.out, HasSubstr("\nseq  threads  backend  "));
+  EXPECT_THAT(text.out, HasSubstr("  speed  scaling\n"));
+  for (const char* backend : {"fake_full", "fake_rocm"}) {
+    const std::vector<Words> rows = rows_of(text.out, backend);
+    ASSERT_EQ(rows.size(), 4U) << text.out;
+    for (size_t n = 0; n < 4; ++n) {
+      EXPECT_EQ(rows[n][0], n < 2 ? "8" : "16");
+      EXPECT_EQ(rows[n][1], n % 2 == 0 ? "2" : "1");
+      const auto flop_s = [](const Words& row) {  // after seq, threads, backend, time and +-
+        const double factor = row[8] == "k" ? 1e3 : row[8] == "M" ? 1e6 : row[8] == "G" ? 1e9 : 1e12;
+        return std::stod(row[7]) * factor;
+      };
+      const double ratio = flop_s(rows[n]) / flop_s(rows[n - n % 2]);
+      EXPECT_NEAR(std::stod(rows[n].end()[-2]), ratio, 0.006 + 0.011 * ratio) << text.out;
+    }
+  }
+}
+
+TEST_F(Bench, FailuresOfEachThreadCountAreCounted) {
+  if (core::usable_cpus() < 2) GTEST_SKIP() << "one CPU has one thread count";
+  Words words = tiny;
+  words.insert(words.end(), {"--threads", "1,2"});
+  const Outcome outcome = bench(words, {"fake_full", "fake_run_internal"});
+  EXPECT_EQ(outcome.exit, 3);
+  EXPECT_EQ(outcome.err, "attnrt bench: 2 of 4 measurements failed, 0 gave wrong results\n");
+  EXPECT_THAT(outcome.out, HasSubstr("\n2        fake_run_internal  FAILED: run was told to fail\n"));
 }
 
 // 2 FLOP for each of 2 multiply-adds of each pair of a query and a key that it sees: 2 heads, head_dim and head_dim_v 16.
@@ -231,10 +312,19 @@ TEST_F(Bench, BadInput) {
        {Words{"--seq", "0"}, Words{"--seq", "8,"}, Words{"--seq", "many"}, Words{"--causal", "maybe"},
         Words{"--seq", "8", "--seq-kv", "9"}, Words{"--heads-q", "9", "--heads-kv", "2"},
         Words{"--grid", "word.yaml", "--seq", "8"}, Words{"--html", "absent/x.html"}, Words{"--html", "."},
-        Words{"--device", "cpu"}, Words{"--threads", "0"}})
+        Words{"--device", "cpu"}, Words{"--threads", "0"}, Words{"--threads", "2000"}, Words{"--threads", "abc"},
+        Words{"--threads", "1,,2"}, Words{"--threads", "1,"}, Words{"--threads", "1,2,1"}})
     refuse(words, 2);
   refuse({"--backend", "fake_ful"}, 1);
   EXPECT_TRUE(testing::matches_golden("cli/bench_bad_input.txt", normalised(golden, directory)));
+}
+
+TEST_F(Bench, AListHasNoMoreThreadsThanThereAreCpus) {
+  const Outcome outcome = bench({"--seq", "8", "--threads", "1,1024"});
+  expect_refusal(outcome, 2);
+  EXPECT_THAT(outcome.err,
+              ::testing::MatchesRegex(
+                  "attnrt bench: --threads: found 1024 in a list, expected at most [0-9]+, the CPUs here\n"));
 }
 
 TEST_F(Bench, ThePageThatCannotBeWrittenLeavesTheOldOne) {
