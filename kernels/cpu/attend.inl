@@ -1,8 +1,9 @@
 // kernels/cpu/attend.inl: one block of query rows into its rows of out and lse, tile of keys by tile of keys
 // (included by targets.cpp, once per target)
 
-// Divides by the denominator and writes out and lse.
-inline void finish_rows(const Block& block, const Scratch& scratch) {
+// Divides by the denominator and writes out and lse. `unit` gives the weight of a row's maximum.
+template <class Unit>
+inline void finish_rows(const Block& block, const Scratch& scratch, const Unit& unit) {
   const Run& run = *block.run;
   const Problem& p = *run.problem;
   const Args& args = *run.args;
@@ -20,10 +21,15 @@ inline void finish_rows(const Block& block, const Scratch& scratch) {
     store_row(p.dtype, row, p.head_dim_v, static_cast<char*>(args.out.data) + offset * element_bytes(p.dtype));
     if (p.lse) {
       if (run.plain) state.max *= run.scale;  // of a product of q and k
+      state.sum /= unit(r);
       const int64_t at = lse_element(p, args.lse, block.sequence, block.batch, i, block.head(r));
       static_cast<float*>(args.lse.data)[at] = log_sum_exp(state);
     }
   }
+}
+
+inline void finish_rows(const Block& block, const Scratch& scratch) {
+  finish_rows(block, scratch, [](int64_t) { return 1.0f; });
 }
 
 void pack(const Run& run, int64_t index, int32_t worker) { pack_shared(run, index, worker, pack_float_tile); }

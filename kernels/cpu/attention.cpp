@@ -114,8 +114,8 @@ void set_scale(Run* run) {
 
 int64_t workspace_bytes(const Problem& problem, const Target& target, int32_t thread_count) {
   const Cut cut = cut_of(problem, target);
-  return thread_count * carve(problem, cut, cut.block_rows, nullptr).bytes + shared_bytes(problem, cut) +
-         parts_bytes(problem) + counters_bytes(problem, thread_count);
+  return multiply_within(thread_count, carve(problem, cut, cut.block_rows, nullptr).bytes, kMost) +
+         shared_bytes(problem, cut) + parts_bytes(problem) + counters_bytes(problem, thread_count);
 }
 
 Status run(const Problem& problem, const Args& args, const Target& target, const Workers& workers, void* workspace,

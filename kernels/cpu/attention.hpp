@@ -48,6 +48,7 @@ Status check_problem(const Problem& problem, Error* error);
 int64_t workspace_bytes(const Problem& problem, const Target& target, int32_t thread_count);
 
 // Computes attention as kernels/reference defines it, with scores and sums in float32. Allocates nothing.
+// f16 by matrix tiles (target amx): an infinite K or V gives NaN where the exact result may be infinite or finite.
 // Index arrays are read and checked first; if run fails, nothing has been written.
 // The same inputs give the same bits on one target, whatever thread_count is.
 // REQUIRES: check_problem says ok; workspace holds at least workspace_bytes(problem, target, workers.thread_count), aligned

@@ -96,13 +96,13 @@ struct Scratch {
   uint16_t* q16;      // [parts][block_rows][q_stride]: q of matrix tiles
   uint16_t* weights;  // [parts][row_group][tile_keys] of matrix tiles
   uint16_t* split;    // a packed tile of f16, as [2][elements of the tile]
-  float* rows;        // [16][q_stride]: rows of K or V on their way into a tile
-  float* zeros;       // [q_stride]: stands in for keys that do not exist
+  float* rows;        // [16][q_stride]: rows of K on their way into a tile
+  float* zeros;       // [q_stride or v_stride]: stands in for keys and values that do not exist
   float* bias;        // [kPadFloats]: what a mask adds, where it does not lie as a vector
   float* max;         // [block_rows]
   float* sum;         // [block_rows][kSumLanes]
   float* rescale;     // [block_rows]: what a tile does to out
-  float* less;        // [block_rows]: see matrix_weights.inl; so are the next two
+  float* less;        // [block_rows]; less, shift and limit: see matrix_weights.inl
   float* shift;       // [block_rows]
   float* limit;       // [block_rows]
   int64_t* query;     // [block_rows], within the sequence
@@ -145,7 +145,7 @@ inline Scratch carve(const Problem& problem, const Cut& cut, int64_t block_rows,
   s.q16 = halves(cut.parts * block_rows * s.q_stride);
   s.weights = halves(cut.parts * cut.row_group * cut.tile_keys);
   s.split = halves(cut.parts == 2 ? 2 * packed_elements(problem, cut) : 0);
-  s.rows = floats(16 * std::max(s.q_stride, s.v_stride));
+  s.rows = floats(16 * s.q_stride);
   s.zeros = floats(std::max(s.q_stride, s.v_stride));
   s.bias = floats(kPadFloats);
   s.max = floats(rows);

@@ -177,7 +177,7 @@ inline void decode_tile(const Block& block, const Scratch& scratch, int64_t firs
       {0, block.rows, first + panels.begin, panels.end - panels.begin, scratch.scores + panels.begin, kDecodeTileKeys},
       keys.left);
   for (int64_t r = 0; r < block.rows; ++r) {
-    weigh_row(block, scratch, r, first, panels, scratch.scores + r * kDecodeTileKeys, InPlace());
+    weigh_row(block, scratch, r, first, panels, scratch.scores + r * kDecodeTileKeys);
   }
   const int64_t whole = p.head_dim_v / kLanes * kLanes;
   for_few_rows(block.rows, [&](int64_t r, auto rows) HWY_ATTR {

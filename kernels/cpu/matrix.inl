@@ -122,8 +122,7 @@ void attend_matrix(const Run& run, int64_t index, int32_t worker) {
     }
   }
   Tiles::stop();
-  finish_references(block, scratch);
-  finish_rows(block, scratch);
+  finish_rows(block, scratch, [&](int64_t row) { return weight_of_max(run, scratch, row); });
 }
 
 void pack_matrix(const Run& run, int64_t index, int32_t worker) {

@@ -1,7 +1,8 @@
 // kernels/cpu/matrix_weights.inl: one chunk of scores, 32 rows by 32 keys, into weights of bf16 and the rows' sums onwards
 // (included by targets.cpp, once for each target that has matrix tiles)
 //
-// A maximum that rises by little is not followed: weights may be as large as 2^kSlack, and what was summed stays as it is.
+// A maximum that rises by little, up to about 2^kSlack, is not followed: what was summed stays as it is. Weights begin that much
+// below 1, so that they stay below about 1.
 
 constexpr float kSlack = 8;
 
@@ -14,15 +15,22 @@ struct GroupTile {
   KeyRange inside;  // that every row sees, but for the mask
 };
 
-// Weights of a row are 2^((score - less) * exponent - shift), and one of the two is zero: less, as long as the maximum's
-// exponent, rounded to a float, is so small that the maximum's weight is 1 within 2^-15; shift, where it is not, and the
-// maximum is taken away first, which is exact at it.
+// Weights of a row are 2^((score - less) * exponent - shift). less is zero as long as the maximum's exponent, rounded to a
+// float, is so small that the maximum's weight is 2^-kSlack within 2^-14 of itself; beyond, it is the maximum, and taking it
+// away first is exact at it.
 inline void refer_to(const Run& run, const Scratch& scratch, int64_t row, float highest) {
+  scratch.max[row] = highest;
   const float exponent = highest * run.exponent;
   const bool far = !(std::abs(exponent) < 0x1p10f);
   scratch.less[row] = far ? highest : 0;
-  scratch.shift[row] = far ? 0 : exponent;
+  scratch.shift[row] = (far ? 0 : exponent) + kSlack;
   scratch.limit[row] = highest + kSlack / run.exponent;
+}
+
+// The weight of scratch.max[row], which is 2^-kSlack or nearly so, and whatever is not zero if the maximum is not finite.
+inline float weight_of_max(const Run& run, const Scratch& scratch, int64_t row) {
+  const float distance = std::isfinite(scratch.max[row]) ? scratch.max[row] - scratch.less[row] : 0.0f;
+  return std::exp2(std::fma(distance, run.exponent, -scratch.shift[row]));
 }
 
 inline void start_references(const Block& block, const Scratch& scratch) {
@@ -33,7 +41,7 @@ inline void start_references(const Block& block, const Scratch& scratch) {
       scratch.limit[r] = -INFINITY;
     } else {
       refer_to(*block.run, scratch, r, sink);
-      scratch.sum[r * kSumLanes] = std::exp2(std::fma(sink - scratch.less[r], block.run->exponent, -scratch.shift[r]));
+      scratch.sum[r * kSumLanes] = weight_of_max(*block.run, scratch, r);
     }
   }
 }
@@ -116,11 +124,4 @@ inline void weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile&
   if (two) return weigh_chunk<Bf16, true, false>(run, scratch, at, key);
   if (less) return weigh_chunk<Bf16, false, true>(run, scratch, at, key);
   return weigh_chunk<Bf16, false, false>(run, scratch, at, key);
-}
-
-// References are to finish_rows what maxima are.
-inline void finish_references(const Block& block, const Scratch& scratch) {
-  for (int64_t r = 0; r < block.rows; ++r) {
-    scratch.max[r] = scratch.less[r] + scratch.shift[r] / block.run->exponent;
-  }
 }

@@ -10,8 +10,8 @@ inline Vector polynomial(const float (&c)[5], Vector f) {
   return hn::MulAdd(p, f, hn::Set(d, 1.0f));
 }
 
-// 2^y for y < 127. Relative error below 1.7e-7: polynomials of least largest relative error for 2^f, within 1.1e-7, and float
-// rounding. Exactly 1 at 0; exactly 0 below 2^-127, if not below 2^-126; NaN stays NaN.
+// 2^y for y < 127. Relative error of normal results below 2e-7: polynomials of least largest relative error for 2^f, within
+// 1.1e-7, and float rounding. Exactly 1 at 0; 0 below 2^-126 or soon after it; NaN stays NaN.
 inline Vector exp2(Vector y) {
 #if KERNELS_CPU_AVX512  // Highway has no names for vreduceps (here y - floor(y)) and vscalefps (p 2^floor(y))
   static constexpr float k0To1[] = {0x1.e974fcp-10f, 0x1.277854p-7f, 0x1.c91ce6p-5f, 0x1.ebdb56p-3f, 0x1.62e4bap-1f};
@@ -34,26 +34,15 @@ inline Vector exp2(Vector y) {
 #endif
 }
 
-// Weights go where they came from. Two vectors at a time, or the last one alone.
-struct InPlace {
-  void operator()(float* HWY_RESTRICT scores, int64_t j, Vector weight) const {
-    hn::Store(weight, Floats(), scores + j);
-  }
-  void operator()(float* HWY_RESTRICT scores, int64_t j, Vector weight, Vector next) const {
-    hn::Store(weight, Floats(), scores + j);
-    hn::Store(next, Floats(), scores + j + kLanes);
-  }
-};
-
-// Turns scores [begin, end), -inf where a key is not visible, into weights that `put` stores; updates max and the sums by
+// Turns scores [begin, end), -inf where a key is not visible, into weights in their place; updates max and the sums by
 // lane; returns the factor for what was accumulated so far.
 //
 // max is one of the scores. Plain scores are products of q and k, and run.exponent holds the scale: one multiply-add makes the
 // exponent, above 0 at most by the rounding of max * exponent. Where that product is large, its rounding would be, too: then,
 // and for adjusted scores, whose lowest finite one must not overflow, the maximum is subtracted first, which is exact at it.
-template <bool kPlain, typename Put>
+template <bool kPlain>
 inline float softmax_row(float exponent, float* HWY_RESTRICT scores, int64_t begin, int64_t end,
-                         float* HWY_RESTRICT max, float* HWY_RESTRICT sum, const Put& put) {
+                         float* HWY_RESTRICT max, float* HWY_RESTRICT sum) {
   const Floats d;
   const Vector scale = hn::Set(d, exponent);
   const Vector lowest = hn::Set(d, -INFINITY);
@@ -72,7 +61,7 @@ inline float softmax_row(float exponent, float* HWY_RESTRICT scores, int64_t beg
   constexpr float kLargeShift = 32;  // half an ulp of it is 2e-6
   const float shift = finite_max * exponent;
   if (kPlain && !(std::abs(shift) <= kLargeShift)) {
-    return softmax_row<false>(exponent, scores, begin, end, max, sum, put);
+    return softmax_row<false>(exponent, scores, begin, end, max, sum);
   }
   const Vector base = hn::Set(d, kPlain ? shift : finite_max);
   const auto weight = [&](int64_t at) HWY_ATTR {
@@ -85,12 +74,13 @@ inline float softmax_row(float exponent, float* HWY_RESTRICT scores, int64_t beg
     const Vector p2 = weight(j + kLanes);
     tile_sum = hn::Add(tile_sum, p);
     tile_sum2 = hn::Add(tile_sum2, p2);
-    put(scores, j, p, p2);
+    hn::Store(p, d, scores + j);
+    hn::Store(p2, d, scores + j + kLanes);
   }
   if (j < end) {
     const Vector p = weight(j);
     tile_sum = hn::Add(tile_sum, p);
-    put(scores, j, p);
+    hn::Store(p, d, scores + j);
   }
   tile_sum = hn::Add(tile_sum, tile_sum2);
   float factor = 1.0f;

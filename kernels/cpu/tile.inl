@@ -53,10 +53,9 @@ inline GroupKeys group_keys(const Block& block, const Scratch& scratch, int64_t 
   return keys;
 }
 
-// Adjusted scores of one row, `panels` of the tile at `first`, into weights that `put` stores.
-template <typename Put>
+// Adjusted scores of one row, `panels` of the tile at `first`, into weights in their place.
 inline void weigh_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first, KeyRange panels,
-                      float* scores, const Put& put) {
+                      float* scores) {
   const Run& run = *block.run;
   // What lies outside the row's interval, or does not exist. Interior tiles have none of it.
   const int64_t begin = std::clamp(scratch.seen[row].begin - first, panels.begin, panels.end);
@@ -65,8 +64,8 @@ inline void weigh_row(const Block& block, const Scratch& scratch, int64_t row, i
   std::fill(scores + end, scores + panels.end, -INFINITY);
   float* max = scratch.max + row;
   float* sum = scratch.sum + row * kSumLanes;
-  scratch.rescale[row] = run.plain ? softmax_row<true>(run.exponent, scores, panels.begin, panels.end, max, sum, put)
-                                   : softmax_row<false>(run.exponent, scores, panels.begin, panels.end, max, sum, put);
+  scratch.rescale[row] = run.plain ? softmax_row<true>(run.exponent, scores, panels.begin, panels.end, max, sum)
+                                   : softmax_row<false>(run.exponent, scores, panels.begin, panels.end, max, sum);
 }
 
 inline KeyRange whole_panels(const GroupKeys& keys, int64_t panel) {
@@ -127,7 +126,7 @@ inline void attend_groups(const Block& block, const Scratch& scratch, int64_t fi
         {g * kRowGroup, rows_of(g), first + panels.begin, panels.end - panels.begin, scores + panels.begin, kTileKeys},
         k.left);
     for (int64_t r = 0; r < rows_of(g); ++r) {
-      weigh_row(block, scratch, g * kRowGroup + r, first, panels, scores + r * kTileKeys, InPlace());
+      weigh_row(block, scratch, g * kRowGroup + r, first, panels, scores + r * kTileKeys);
     }
   }
   for (int64_t column = 0; column < scratch.v_stride; column += kPanel) {

@@ -150,6 +150,54 @@ TEST_P(ByDType, MaximaThatRiseFromChunkToChunk) {
   }
 }
 
+// Values near the end of bf16's range, and a maximum that rises by a little in later chunks: sums of weights times values stay
+// below infinity as long as weights stay below 1.
+TEST(Values, MayBeHugeWhileTheMaximumRises) {
+  for (const float rise : {4.0f, 5.0f, 40.0f}) {
+    Recipe r = recipe(DType::bf16, 70, 300, 16, 24);
+    r.problem.scale = 1;
+    Case c(r);
+    const auto fill = [&](const Tensor& t, int64_t rows, int64_t columns, auto value) {
+      for (int64_t j = 0; j < rows; ++j)
+        for (int64_t head = 0; head < 2; ++head)
+          for (int64_t x = 0; x < columns; ++x)
+            store_float(t.dtype, t.data, j * t.stride[1] + head * t.stride[2] + x, value(j, x));
+    };
+    fill(c.args.q, 70, 16, [](int64_t, int64_t x) { return x == 0 ? 1.0f : 0.0f; });
+    fill(c.args.k, 300, 16, [&](int64_t j, int64_t x) { return x == 0 && j >= 32 ? rise : 0.0f; });
+    fill(c.args.v, 300, 24, [](int64_t, int64_t) { return 1e36f; });
+    for (const cpu::Target* target : targets()) {
+      c.poison_outputs();
+      cpu::Error error;
+      ASSERT_EQ(run_once(c, *target, 2, &error), cpu::Status::ok) << error.message;
+      for (int64_t n = 0; n < 70 * 2 * 24; ++n) {
+        ASSERT_NEAR(load_float(DType::bf16, c.args.out.data, n), 1e36, 1e34) << cpu::target_name(*target);
+      }
+    }
+  }
+}
+
+// A sink of infinity hides every finite score; rows that see nothing stay zero.
+TEST_P(ByDType, InfiniteSinks) {
+  Recipe r = recipe(GetParam(), 70, 300, 16, 16);
+  r.problem.sinks = true;
+  r.problem.mask = Mask::boolean;
+  r.hidden = Hidden::rows;
+  Case c(r);
+  for (int64_t head = 0; head < 2; ++head) {
+    store_float(DType::f32, c.args.sinks.data, head * c.args.sinks.stride[0], INFINITY);
+  }
+  for (const cpu::Target* target : targets()) {
+    c.poison_outputs();
+    cpu::Error error;
+    ASSERT_EQ(run_once(c, *target, 1, &error), cpu::Status::ok) << error.message;
+    c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
+      const float out = load_float(GetParam(), c.args.out.data, query_row(c.problem, c.args.out, s, b, i, head));
+      EXPECT_EQ(out, 0) << cpu::target_name(*target) << " row " << i;
+    });
+  }
+}
+
 // Whole tiles to which the mask adds nothing, 0 or -0; whole tiles that it hides; one key alone that it touches.
 TEST_P(ByDType, AdditiveMasksThatAddNothing) {
   for (const DType mask_dtype : {DType::f32, GetParam()}) {

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <memory>
+#include <atomic>
 #include <vector>
 
 #include "tests/kernels/support/run.hpp"
@@ -71,18 +71,17 @@ TEST(Stages, EachTaskIsDoneOnce) {
 
 // A worker begins with its own share: neighbours, not every n-th task.
 TEST(Stages, SharesAreOfNeighbours) {
-  struct Seen {
-    std::vector<int64_t> order;
-  } seen;
-  const cpu::Stage stages[1] = {{12, [](const void* arg, int64_t index, int32_t) {
-                                   const_cast<Seen*>(static_cast<const Seen*>(arg))->order.push_back(index);
-                                 }}};
+  std::vector<int64_t> order;
+  const cpu::Stage stages[1] = {
+      {12, [](const void* arg, int64_t index, int32_t) {
+         const_cast<std::vector<int64_t>*>(static_cast<const std::vector<int64_t>*>(arg))->push_back(index);
+       }}};
   std::vector<cpu::Counter> memory(3);
   const auto second = [](void*, int64_t count, void (*body)(void*, int64_t, int32_t), void* arg) {
     for (int64_t index = 0; index < count; ++index) body(arg, index, 1);
   };
-  cpu::run_stages({nullptr, 3, second}, stages, &seen, memory.data());
-  EXPECT_EQ(seen.order, (std::vector<int64_t>{4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, 3}));
+  cpu::run_stages({nullptr, 3, second}, stages, &order, memory.data());
+  EXPECT_EQ(order, (std::vector<int64_t>{4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, 3}));
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 namespace kernels::test {
 namespace {
 
-// A run's tasks wait for each other in no other way than tests of one thread never see.
+// What the tasks of several threads wait for, tests of one thread never see.
 TEST(Threads, SameBitsWhoeverDoesWhat) {
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
     Recipe r;
