@@ -105,8 +105,7 @@ void set_scale(Run* run) {
   run->negative = scale < 0;
   run->scale = static_cast<float>(std::abs(scale));
   run->plain = p.mask != Mask::additive && p.softcap == 0 && !p.alibi && !p.sinks;
-  constexpr double kLargest =
-      std::numeric_limits<float>::max();  // infinity times the maximum's distance 0 would be NaN
+  constexpr double kLargest = std::numeric_limits<float>::max();  // infinity times a distance of 0 would be NaN
   run->exponent = static_cast<float>(run->plain ? std::min(std::abs(scale) * kLog2e, kLargest) : kLog2e);
 }
 

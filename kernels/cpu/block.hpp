@@ -105,8 +105,6 @@ struct Scratch {
   float* less;        // [block_rows]; less, shift and limit: see matrix_weights.inl
   float* shift;       // [block_rows]
   float* limit;       // [block_rows]
-  int64_t* query;     // [block_rows], within the sequence
-  int64_t* head;      // [block_rows]
   const char** mask;  // [block_rows]: each row's mask at key 0
   KeyRange* seen;     // [block_rows]
   int64_t q_stride;
@@ -154,8 +152,6 @@ inline Scratch carve(const Problem& problem, const Cut& cut, int64_t block_rows,
   s.less = floats(rows);
   s.shift = floats(rows);
   s.limit = floats(rows);
-  s.query = reinterpret_cast<int64_t*>(take(rows * static_cast<int64_t>(sizeof(int64_t))));
-  s.head = reinterpret_cast<int64_t*>(take(rows * static_cast<int64_t>(sizeof(int64_t))));
   s.mask = reinterpret_cast<const char**>(take(rows * static_cast<int64_t>(sizeof(char*))));
   s.seen = reinterpret_cast<KeyRange*>(take(rows * static_cast<int64_t>(sizeof(KeyRange))));
   s.bytes = used;

@@ -26,8 +26,8 @@ inline void multiply_chunk(const Run& run, const Scratch& scratch, const GroupTi
 
 // Weights of the tile's keys [begin, end) times their values, added to out.
 template <class Tiles>
-inline void add_values(const Run& run, const Scratch& scratch, const GroupTile& at, const Operands& operands,
-                       int64_t begin, int64_t end) {
+inline void multiply_values(const Run& run, const Scratch& scratch, const GroupTile& at, const Operands& operands,
+                            int64_t begin, int64_t end) {
   if (begin >= end) return;
   const bool two = run.cut.parts == 2;
   const TileShape shape{.a_stride = kChunkKeys,
@@ -57,12 +57,7 @@ inline void adjust_chunk(const Block& block, const Scratch& scratch, const Group
                 at.keys.left);
   if (key >= at.inside.begin && key + kChunkKeys <= at.inside.end) return;
   for (int64_t r = 0; r < at.rows; ++r) {
-    float* scores = scratch.scores + r * kChunkKeys;
-    const KeyRange seen = scratch.seen[at.row + r];
-    const int64_t begin = std::clamp(seen.begin - at.first - key, int64_t{0}, kChunkKeys);
-    const int64_t end = std::clamp(seen.end - at.first - key, begin, kChunkKeys);
-    std::fill(scores, scores + begin, -INFINITY);
-    std::fill(scores + end, scores + kChunkKeys, -INFINITY);
+    hide_outside(scratch.seen[at.row + r], at.first + key, kChunkKeys, scratch.scores + r * kChunkKeys);
   }
 }
 
@@ -79,7 +74,7 @@ inline void attend_matrix_group(const Block& block, const Scratch& scratch, cons
     multiply_chunk<Tiles>(run, scratch, at, operands, key);
     adjust_chunk(block, scratch, at, key);
     if (exceeds(scratch, at)) {
-      add_values<Tiles>(run, scratch, at, operands, added, key);  // their weights go by the old references
+      multiply_values<Tiles>(run, scratch, at, operands, added, key);  // their weights go by the old references
       added = key;
       for (int64_t r = 0; r < at.rows; ++r) {
         const float highest = hn::GetLane(hn::MaxOfLanes(Floats(), highest_scores(scratch, r)));
@@ -89,7 +84,7 @@ inline void attend_matrix_group(const Block& block, const Scratch& scratch, cons
     }
     weigh_chunk<Bf16>(run, scratch, at, key, far);
   }
-  add_values<Tiles>(run, scratch, at, operands, added, panels.end);
+  multiply_values<Tiles>(run, scratch, at, operands, added, panels.end);
 }
 
 template <class Tiles, class Bf16>

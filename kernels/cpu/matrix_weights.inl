@@ -1,8 +1,8 @@
 // kernels/cpu/matrix_weights.inl: one chunk of scores, 32 rows by 32 keys, into weights of bf16 and the rows' sums onwards
 // (included by targets.cpp, once for each target that has matrix tiles)
 //
-// A maximum that rises by little, up to about 2^kSlack, is not followed: what was summed stays as it is. Weights begin that much
-// below 1, so that they stay below about 1.
+// A maximum that rises by little, up to about 2^kSlack, is not followed: what was summed stays as it is. Weights begin that
+// much below 1, so that they stay below about 1.
 
 constexpr float kSlack = 8;
 

@@ -135,30 +135,40 @@ inline void adjust_scores(const Block& block, const Scratch& scratch, const Scor
   const auto each = [&](auto&& change) HWY_ATTR {
     for (int64_t r = 0; r < at.rows; ++r) {
       float* scores = at.data + r * at.stride;
-      for (int64_t j = 0; j < at.count; j += kLanes) hn::Store(change(r, j, hn::Load(d, scores + j)), d, scores + j);
+      for (int64_t j = 0; j < at.count; j += kLanes) hn::Store(change(hn::Load(d, scores + j)), d, scores + j);
     }
   };
   if (p.softcap != 0) {
     const Vector cap = hn::Set(d, p.softcap);
-    each([&](int64_t, int64_t, Vector s)
-             HWY_ATTR { return hn::Mul(cap, hn::Tanh(d, hn::Div(hn::Mul(s, scale), cap))); });
+    each([&](Vector s) HWY_ATTR { return hn::Mul(cap, hn::Tanh(d, hn::Div(hn::Mul(s, scale), cap))); });
     scale = hn::Set(d, 1.0f);
   }
   if (left != Left::all) {
     mask_scores(block, scratch, at, scale);
   } else if (p.softcap == 0) {
-    each([&](int64_t, int64_t, Vector s) HWY_ATTR { return hn::Mul(s, scale); });
+    each([&](Vector s) HWY_ATTR { return hn::Mul(s, scale); });
   }
   if (p.alibi) {
     const Tensor& slopes = run.args->alibi_slopes;
-    each([&](int64_t r, int64_t j, Vector s) HWY_ATTR {
-      const int64_t i = scratch.query[at.row + r], head = scratch.head[at.row + r];
+    for (int64_t r = 0; r < at.rows; ++r) {
+      const int64_t i = block.query(at.row + r), head = block.head(at.row + r);
       const int64_t opposite = diagonal(p.align, i, block.sequence.q_length, block.sequence.kv_length);
       const Vector slope = hn::Set(d, load_float(DType::f32, slopes.data, head * slopes.stride[0]));
-      const Vector distance = hn::Abs(hn::Iota(d, static_cast<float>(at.first + j - opposite)));
-      return hn::NegMulAdd(slope, distance, s);
-    });
+      float* scores = at.data + r * at.stride;
+      for (int64_t j = 0; j < at.count; j += kLanes) {
+        const Vector distance = hn::Abs(hn::Iota(d, static_cast<float>(at.first + j - opposite)));
+        hn::Store(hn::NegMulAdd(slope, distance, hn::Load(d, scores + j)), d, scores + j);
+      }
+    }
   }
+}
+
+// -inf for those of keys [first, first + count) that are outside of a row's interval.
+inline void hide_outside(KeyRange seen, int64_t first, int64_t count, float* scores) {
+  const int64_t begin = std::clamp(seen.begin - first, int64_t{0}, count);
+  const int64_t end = std::clamp(seen.end - first, begin, count);
+  std::fill(scores, scores + begin, -INFINITY);
+  std::fill(scores + end, scores + count, -INFINITY);
 }
 
 // Whether `hidden` or `free` says so of all of n elements. They take a tag and a vector of them and give a mask.

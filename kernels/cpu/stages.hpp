@@ -1,8 +1,9 @@
 // kernels/cpu/stages.hpp: stages of tasks onto the caller's threads, by one call of its parallel_for
 //
 // Each stage is cut into as many shares as there are workers, of neighbouring tasks, which have operands in common. A worker
-// begins with its own share, the same one in every run, and then takes what others have left. It comes to a stage when each task of the stages before
-// has been taken, not finished: a task may wait for tasks of earlier stages, since whoever took those never waits for it.
+// begins with its own share, the same one in every run, and then takes what others have left. It comes to a stage when each
+// task of the stages before has been taken, not finished: a task may wait for tasks of earlier stages, since those never wait
+// for it.
 #pragma once
 
 #include <algorithm>

@@ -6,8 +6,7 @@ inline KeyRange start_rows(const Block& block, const Scratch& scratch, bool sink
   const Tensor& t = block.run->args->sinks;
   KeyRange seen{INT64_MAX, 0};
   for (int64_t r = 0; r < block.rows; ++r) {
-    const int64_t i = scratch.query[r] = block.query(r);
-    const int64_t head = scratch.head[r] = block.head(r);
+    const int64_t i = block.query(r), head = block.head(r);
     if (p.mask != Mask::none) {
       const Tensor& m = block.run->args->mask;
       scratch.mask[r] = element(m, block.batch * m.stride[0] + head * m.stride[1] + i * m.stride[2]);
@@ -16,7 +15,7 @@ inline KeyRange start_rows(const Block& block, const Scratch& scratch, bool sink
     scratch.seen[r] = keys;
     if (keys.begin < keys.end) seen = {std::min(seen.begin, keys.begin), std::max(seen.end, keys.end)};
     SoftmaxState state;
-    if (sinks) state = start_with_sink(load_float(DType::f32, t.data, scratch.head[r] * t.stride[0]));
+    if (sinks) state = start_with_sink(load_float(DType::f32, t.data, head * t.stride[0]));
     scratch.max[r] = state.max;
     float* sum = scratch.sum + r * kSumLanes;
     std::fill(sum, sum + kSumLanes, 0.0f);
@@ -57,11 +56,7 @@ inline GroupKeys group_keys(const Block& block, const Scratch& scratch, int64_t 
 inline void weigh_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first, KeyRange panels,
                       float* scores) {
   const Run& run = *block.run;
-  // What lies outside the row's interval, or does not exist. Interior tiles have none of it.
-  const int64_t begin = std::clamp(scratch.seen[row].begin - first, panels.begin, panels.end);
-  const int64_t end = std::clamp(scratch.seen[row].end - first, begin, panels.end);
-  std::fill(scores + panels.begin, scores + begin, -INFINITY);
-  std::fill(scores + end, scores + panels.end, -INFINITY);
+  hide_outside(scratch.seen[row], first + panels.begin, panels.end - panels.begin, scores + panels.begin);
   float* max = scratch.max + row;
   float* sum = scratch.sum + row * kSumLanes;
   scratch.rescale[row] = run.plain ? softmax_row<true>(run.exponent, scores, panels.begin, panels.end, max, sum)
