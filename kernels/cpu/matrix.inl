@@ -104,11 +104,8 @@ void attend_matrix(const Run& run, int64_t index, int32_t worker) {
   for (int64_t first = seen.begin / kMatrixTileKeys * kMatrixTileKeys; first < seen.end; first += kMatrixTileKeys) {
     const int64_t count = std::min(kMatrixTileKeys, block.sequence.kv_length - first);
     const Operands operands = operands_of(block, scratch, first);
-    const auto rows_from = [&](int64_t row) { return std::min(kMatrixRows, block.rows - row); };
-    prefetch_mask(block, scratch, 0, rows_from(0), first, count);
     for (int64_t row = 0; row < block.rows; row += kMatrixRows) {
-      const int64_t rows = rows_from(row);
-      if (row + rows < block.rows) prefetch_mask(block, scratch, row + rows, rows_from(row + rows), first, count);
+      const int64_t rows = std::min(kMatrixRows, block.rows - row);
       const GroupKeys keys = group_keys(block, scratch, row, rows, first, count);
       if (keys.begin >= keys.end) continue;
       // Both ends never decrease from row to row.

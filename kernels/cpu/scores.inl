@@ -57,18 +57,6 @@ inline void load_bias(const Tensor& mask, const char* row, int64_t count, float*
   }
 }
 
-// The mask of keys [first, first + count), on its way into L2: rows of a long mask are pages apart, where nothing else
-// foresees them.
-inline void prefetch_mask(const Block& block, const Scratch& scratch, int64_t row, int64_t rows, int64_t first,
-                          int64_t count) {
-  if (block.run->problem->mask == Mask::none || block.run->args->mask.stride[3] != 1) return;
-  const int64_t element = element_bytes(block.run->args->mask.dtype);
-  for (int64_t r = row; r < row + rows; ++r) {
-    const char* from = scratch.mask[r] + first * element;
-    for (int64_t at = 0; at < count * element; at += 64) __builtin_prefetch(from + at, 0, 2);
-  }
-}
-
 // Scores of some rows and of keys [first, first + count), `stride` floats between rows.
 struct Scores {
   int64_t row;

@@ -97,8 +97,6 @@ inline void attend_groups(const Block& block, const Scratch& scratch, int64_t fi
                           const float* values, int64_t begin, int64_t end) {
   const int64_t head_dim = block.run->problem->head_dim;
   const auto rows_of = [&](int64_t group) { return std::min(kRowGroup, block.rows - group * kRowGroup); };
-  prefetch_mask(block, scratch, begin * kRowGroup, std::min(end * kRowGroup, block.rows) - begin * kRowGroup, first,
-                count);
   GroupKeys seen[kGroupsAtOnce];
   for (int64_t g = begin; g < end; ++g) {
     seen[g - begin] = group_keys(block, scratch, g * kRowGroup, rows_of(g), first, count);
