@@ -46,6 +46,7 @@ int64_t chunk_keys(int64_t pairs, int64_t longest) {
 
 constexpr int64_t kMost = int64_t{1} << 60;  // bytes, more than any memory; the allocation says so
 constexpr int64_t kStages = 3;
+constexpr int64_t kTasks = 8;  // for each thread, if there can be so many: some finish late
 
 int64_t pairs_within(const Problem& p) { return multiply_within(p.batch, p.heads_kv, kMost / 64); }
 
@@ -67,7 +68,7 @@ int64_t counters_bytes(const Problem& p, int32_t thread_count) {
 int64_t choose_block_rows(const Cut& cut, int64_t rows, int64_t pairs, int32_t thread_count) {
   int64_t block_rows = std::min(cut.block_rows, round_up(rows, cut.row_group));
   if (thread_count > 1) {
-    while (block_rows > cut.least_rows && pairs * ceil_div(rows, block_rows) < 4 * int64_t{thread_count}) {
+    while (block_rows > cut.least_rows && pairs * ceil_div(rows, block_rows) < kTasks * int64_t{thread_count}) {
       block_rows = round_up(block_rows / 2, cut.row_group);
     }
   }

@@ -101,6 +101,7 @@ struct Scratch {
   float* bias;        // [kPadFloats]: what a mask adds, where it does not lie as a vector
   float* max;         // [block_rows]
   float* sum;         // [block_rows][kSumLanes]
+  float* before;      // [row_group][kSumLanes]: the sums before the last chunk of matrix tiles
   float* rescale;     // [block_rows]: what a tile does to out
   float* less;        // [block_rows]; less, shift and limit: see matrix_weights.inl
   float* shift;       // [block_rows]
@@ -148,6 +149,7 @@ inline Scratch carve(const Problem& problem, const Cut& cut, int64_t block_rows,
   s.bias = floats(kPadFloats);
   s.max = floats(rows);
   s.sum = floats(rows * kSumLanes);
+  s.before = floats(cut.row_group * kSumLanes);
   s.rescale = floats(rows);
   s.less = floats(rows);
   s.shift = floats(rows);

@@ -1,9 +1,10 @@
 // kernels/cpu/matrix.inl: one block of f16 or bf16 rows into its rows of out and lse, by matrix tiles of bf16 operands
 // (included by targets.cpp, once for each target that has them)
 //
-// With f16, q k is four products of parts and exact as ever, and weights times v are three (what is left out is below 2^-16
-// of a weight). Weights are rounded to bf16, or to the sum of two. Scores live for one chunk, in the first cache; its weights
-// are kept until a tile of keys is done.
+// With f16, q k and weights times v are three products of parts: what the low ones are to each other is left out, below 2^-18
+// of |q| |k| and 2^-16 of a weight, and hidden by the rounding of out. lse would show it: where it is asked for, q k is exact
+// as ever. Weights are rounded to bf16, or to the sum of two. Scores live for one chunk, in the first cache; its weights are
+// kept until a tile of keys is done.
 
 // The group's rows of q times the tile's keys from `key` on.
 template <class Tiles>
@@ -18,10 +19,10 @@ inline void multiply_chunk(const Run& run, const Scratch& scratch, const GroupTi
                         .c_stride = kChunkKeys};
   const uint16_t* q[2] = {scratch.q16 + at.row * scratch.q_stride,
                           scratch.q16 + (run.cut.block_rows + at.row) * scratch.q_stride};
-  const int parts = static_cast<int>(run.cut.parts);
-  Term terms[2];
-  for (int b = 0; b < parts; ++b) terms[b] = {q[0], parts == 2 ? q[1] : nullptr, operands.keys[b] + key * padded};
-  Tiles::template multiply<true, false>(terms, parts, shape, scratch.scores);
+  const bool two = run.cut.parts == 2;
+  const Term terms[2] = {{q[0], two ? q[1] : nullptr, operands.keys[0] + key * padded},
+                         {q[0], run.problem->lse ? q[1] : nullptr, two ? operands.keys[1] + key * padded : nullptr}};
+  Tiles::template multiply<true, false>(terms, two ? 2 : 1, shape, scratch.scores);
 }
 
 // Weights of the tile's keys [begin, end) times their values, added to out.
@@ -65,14 +66,16 @@ template <class Tiles, class Bf16>
 inline void attend_matrix_group(const Block& block, const Scratch& scratch, const GroupTile& at,
                                 const Operands& operands) {
   const Run& run = *block.run;
-  const float* less = scratch.less + at.row;
-  const auto some_less = [&] { return std::any_of(less, less + at.rows, [](float x) { return x != 0; }); };
-  bool far = some_less();
+  References known = references_of(scratch, at);
   const KeyRange panels = whole_panels(at.keys, kChunkKeys);
   int64_t added = panels.begin;
   for (int64_t key = panels.begin; key < panels.end; key += kChunkKeys) {
     multiply_chunk<Tiles>(run, scratch, at, operands, key);
     adjust_chunk(block, scratch, at, key);
+    if (known.all) {
+      if (weigh_chunk<Bf16>(run, scratch, at, key, known.less)) continue;
+      restore_sums(scratch, at);
+    }
     if (exceeds(scratch, at)) {
       multiply_values<Tiles>(run, scratch, at, operands, added, key);  // their weights go by the old references
       added = key;
@@ -80,9 +83,9 @@ inline void attend_matrix_group(const Block& block, const Scratch& scratch, cons
         const float highest = hn::GetLane(hn::MaxOfLanes(Floats(), highest_scores(scratch, r)));
         if (highest > scratch.limit[at.row + r]) raise_reference(run, scratch, at.row + r, highest);
       }
-      far = some_less();
+      known = references_of(scratch, at);
     }
-    weigh_chunk<Bf16>(run, scratch, at, key, far);
+    weigh_chunk<Bf16>(run, scratch, at, key, known.less);
   }
   multiply_values<Tiles>(run, scratch, at, operands, added, panels.end);
 }
@@ -94,7 +97,7 @@ void attend_matrix(const Run& run, int64_t index, int32_t worker) {
   if (block.rows <= 0 || is_decode(block.sequence.q_length, run.group)) return;
   const Scratch scratch = scratch_of(run, worker);
   start_scratch(scratch);
-  pack_matrix_queries(block, scratch);
+  pack_matrix_queries<Bf16>(block, scratch);
   const KeyRange seen = start_rows(block, scratch, run.problem->sinks);
   start_references(block, scratch);
   // Rows that fill up the last group have any weights; what they add up is not read.
@@ -103,7 +106,7 @@ void attend_matrix(const Run& run, int64_t index, int32_t worker) {
   Tiles::start();
   for (int64_t first = seen.begin / kMatrixTileKeys * kMatrixTileKeys; first < seen.end; first += kMatrixTileKeys) {
     const int64_t count = std::min(kMatrixTileKeys, block.sequence.kv_length - first);
-    const Operands operands = operands_of(block, scratch, first);
+    const Operands operands = operands_of<Bf16>(block, scratch, first);
     for (int64_t row = 0; row < block.rows; row += kMatrixRows) {
       const int64_t rows = std::min(kMatrixRows, block.rows - row);
       const GroupKeys keys = group_keys(block, scratch, row, rows, first, count);

@@ -47,6 +47,16 @@ struct ToBf16 {
   }
 };
 
+// Two vectors as the sum of two of bf16, a high and a low part; what is left is below 2^-16 of a number, and nothing of f16.
+template <class Bf16>
+inline void store_parts(Vector v, Vector next, uint16_t* high, uint16_t* low) {
+  const Floats d;
+  const Vector upper = hn::BitCast(d, hn::Set(hn::Rebind<uint32_t, Floats>(), 0xFFFF0000u));
+  const Vector h = hn::And(v, upper), next_h = hn::And(next, upper);
+  Bf16()(h, next_h, high);
+  Bf16()(hn::Sub(v, h), hn::Sub(next, next_h), low);
+}
+
 // Rows of K as pairs of elements into columns of a tile's panel; then every 32 elements of depth are one tile.
 inline void pack_matrix_keys(const Block& block, const Scratch& scratch, int64_t first, int64_t begin, int64_t end,
                              uint16_t* to) {
@@ -117,21 +127,15 @@ inline void pack_matrix_tile(const Block& block, const Scratch& scratch, int64_t
                      keys + packed_key_elements(*block.run->problem, block.run->cut));
 }
 
-// f16 into its high and low bf16.
+// f16 into its high and low bf16. Of infinity the low one is NaN.
+template <class Bf16>
 inline void split_halves(const uint16_t* from, int64_t n, uint16_t* high, uint16_t* low) {
-  const Floats d;
-  const hn::Rebind<uint32_t, Floats> d32;
-  const auto upper = hn::Set(d32, 0xFFFF0000u);
-  for (int64_t x = 0; x < n; x += kLanes) {
-    const Vector v = widen<DType::f16>(from, x);
-    const Vector truncated = hn::BitCast(d, hn::And(hn::BitCast(d32, v), upper));
-    store_upper(truncated, high + x);
-    // Infinity has no low part; against the other operand's zero low part it gives NaN, where the exact product is infinite.
-    const auto infinite = hn::Eq(hn::Abs(v), hn::Set(d, INFINITY));
-    store_upper(hn::IfThenZeroElse(infinite, hn::Sub(v, truncated)), low + x);
+  for (int64_t x = 0; x < n; x += 2 * kLanes) {
+    store_parts<Bf16>(widen<DType::f16>(from, x), widen<DType::f16>(from, x + kLanes), high + x, low + x);
   }
 }
 
+template <class Bf16>
 inline void pack_matrix_queries(const Block& block, const Scratch& scratch) {
   const Run& run = *block.run;
   const int64_t head_dim = run.problem->head_dim;
@@ -149,7 +153,7 @@ inline void pack_matrix_queries(const Block& block, const Scratch& scratch) {
         for (int64_t x = 0; x < head_dim; ++x) to[x] = static_cast<uint16_t>(to[x] ^ 0x8000);
       }
     }
-    if (run.cut.parts == 2) split_halves(to, scratch.q_stride, to, to + part);
+    if (run.cut.parts == 2) split_halves<Bf16>(to, scratch.q_stride, to, to + part);
   }
 }
 
@@ -159,6 +163,7 @@ struct Operands {
   const uint16_t* values[2];
 };
 
+template <class Bf16>
 inline Operands operands_of(const Block& block, const Scratch& scratch, int64_t first) {
   const Run& run = *block.run;
   const uint16_t* packed = reinterpret_cast<const uint16_t*>(packed_tile(block, scratch, first, pack_matrix_tile));
@@ -167,9 +172,9 @@ inline Operands operands_of(const Block& block, const Scratch& scratch, int64_t 
   const int64_t all = packed_elements(*run.problem, run.cut);
   // Keys and values of the whole steps that exist; what lies past them is never multiplied.
   const int64_t count = round_up(std::min(kMatrixTileKeys, block.sequence.kv_length - first), kTileDepth);
-  split_halves(packed, keys / kMatrixTileKeys * count, scratch.split, scratch.split + all);
+  split_halves<Bf16>(packed, keys / kMatrixTileKeys * count, scratch.split, scratch.split + all);
   for (int64_t at = keys; at < all; at += kMatrixTileKeys * kTileColumns) {
-    split_halves(packed + at, count * kTileColumns, scratch.split + at, scratch.split + all + at);
+    split_halves<Bf16>(packed + at, count * kTileColumns, scratch.split + at, scratch.split + all + at);
   }
   return {{scratch.split, scratch.split + all}, {scratch.split + keys, scratch.split + all + keys}};
 }

@@ -61,7 +61,7 @@ inline void raise_reference(const Run& run, const Scratch& scratch, int64_t row,
   for (int64_t x = 0; x < scratch.v_stride; x += kLanes) hn::Store(hn::Mul(factor, hn::Load(d, out + x)), d, out + x);
 }
 
-// The chunk's highest score of one of its rows, by lane.
+// The highest of a row's scores of the chunk, by lane.
 inline Vector highest_scores(const Scratch& scratch, int64_t r) {
   const Floats d;
   const float* scores = scratch.scores + r * kChunkKeys;
@@ -81,13 +81,30 @@ inline bool exceeds(const Scratch& scratch, const GroupTile& at) {
   return !hn::AllFalse(d, above);
 }
 
-// The chunk's scores into weights and sums. Weights lie as [part][two tiles of rows][chunk][16 rows][32 keys].
-// kLess: some row's less is not zero.
-template <class Bf16, bool kTwo, bool kLess>
-inline void weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key) {
+// What is known of the references of a group's rows.
+struct References {
+  bool all;   // each row has one
+  bool less;  // some row's less is not zero
+};
+
+inline References references_of(const Scratch& scratch, const GroupTile& at) {
+  References known{true, false};
+  for (int64_t r = at.row; r < at.row + at.rows; ++r) {
+    known.all = known.all && scratch.limit[r] != -INFINITY;
+    known.less = known.less || scratch.less[r] != 0;
+  }
+  return known;
+}
+
+// The chunk's scores into weights and sums; scratch.before keeps the sums as they were. Weights lie as
+// [part][two tiles of rows][chunk][16 rows][32 keys]. Returns whether each exponent is below 0, as it is where no score is
+// above its row's limit.
+template <class Bf16, class Polynomial, bool kTwo, bool kLess>
+inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key) {
   const Floats d;
   const Vector exponent = hn::Set(d, run.exponent);
   constexpr int64_t kPart = kMatrixRows * kMatrixTileKeys;
+  Vector negative = hn::Set(d, -0.0f);  // the sign, of each lane
   for (int64_t r = 0; r < at.rows; ++r) {
     const int64_t row = at.row + r;
     const float* scores = scratch.scores + r * kChunkKeys;
@@ -96,32 +113,40 @@ inline void weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile&
     const Vector less = hn::Set(d, scratch.less[row]);
     const Vector shift = hn::Set(d, scratch.shift[row]);
     Vector sum = hn::Load(d, scratch.sum + row * kSumLanes);
+    hn::Store(sum, d, scratch.before + r * kSumLanes);
     HWY_UNROLL(4)
     for (int64_t j = 0; j < kChunkKeys; j += 2 * kLanes) {
       Vector s = hn::Load(d, scores + j), s2 = hn::Load(d, scores + j + kLanes);
       if (kLess) s = hn::Sub(s, less), s2 = hn::Sub(s2, less);
-      const Vector p = exp2(hn::MulSub(s, exponent, shift));
-      const Vector p2 = exp2(hn::MulSub(s2, exponent, shift));
+      const Vector y = hn::MulSub(s, exponent, shift), y2 = hn::MulSub(s2, exponent, shift);
+      negative = hn::And(negative, hn::And(y, y2));
+      const Vector p = exp2<Polynomial>(y), p2 = exp2<Polynomial>(y2);
       sum = hn::Add(sum, hn::Add(p, p2));
       if (kTwo) {
-        const Vector high = nearest_bf16(p), high2 = nearest_bf16(p2);
-        store_upper(high, to + j);
-        store_upper(high2, to + j + kLanes);
-        store_upper(hn::Sub(p, high), to + kPart + j);
-        store_upper(hn::Sub(p2, high2), to + kPart + j + kLanes);
+        store_parts<Bf16>(p, p2, to + j, to + kPart + j);
       } else {
         Bf16()(p, p2, to + j);
       }
     }
     hn::Store(sum, d, scratch.sum + row * kSumLanes);
   }
+  return hn::AllTrue(d, hn::Lt(hn::CopySign(hn::Set(d, 1.0f), negative), hn::Zero(d)));
+}
+
+template <class Bf16, bool kTwo>
+inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key, bool less) {
+  if (less) return weigh_chunk<Bf16, Exp2, kTwo, true>(run, scratch, at, key);
+  if (run.problem->lse) return weigh_chunk<Bf16, Exp2, kTwo, false>(run, scratch, at, key);  // a float: it shows more
+  return weigh_chunk<Bf16, Exp2For16Bits, kTwo, false>(run, scratch, at, key);
 }
 
 template <class Bf16>
-inline void weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key, bool less) {
-  const bool two = run.cut.parts == 2;
-  if (two && less) return weigh_chunk<Bf16, true, true>(run, scratch, at, key);
-  if (two) return weigh_chunk<Bf16, true, false>(run, scratch, at, key);
-  if (less) return weigh_chunk<Bf16, false, true>(run, scratch, at, key);
-  return weigh_chunk<Bf16, false, false>(run, scratch, at, key);
+inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key, bool less) {
+  return run.cut.parts == 2 ? weigh_chunk<Bf16, true>(run, scratch, at, key, less)
+                            : weigh_chunk<Bf16, false>(run, scratch, at, key, less);
+}
+
+// The sums as they were before the last chunk.
+inline void restore_sums(const Scratch& scratch, const GroupTile& at) {
+  std::copy_n(scratch.before, at.rows * kSumLanes, scratch.sum + at.row * kSumLanes);
 }

@@ -1,26 +1,36 @@
 // kernels/cpu/softmax.inl: one row's scores of one tile into weights, and its running maximum and sum onwards
 // (included by targets.cpp, once per target)
 
-// 1 + c[4] f + ... + c[0] f^5.
-inline Vector polynomial(const float (&c)[5], Vector f) {
+// 1 + c[n - 1] f + ... + c[0] f^n.
+template <size_t kDegree>
+inline Vector polynomial(const float (&c)[kDegree], Vector f) {
   const Floats d;
   Vector p = hn::Set(d, c[0]);
   HWY_UNROLL(4)
-  for (int n = 1; n < 5; ++n) p = hn::MulAdd(p, f, hn::Set(d, c[n]));
+  for (size_t n = 1; n < kDegree; ++n) p = hn::MulAdd(p, f, hn::Set(d, c[n]));
   return hn::MulAdd(p, f, hn::Set(d, 1.0f));
 }
 
-// 2^y for y < 127. Relative error of normal results below 2e-7: polynomials of least largest relative error for 2^f, within
-// 1.1e-7, and float rounding. Exactly 1 at 0; 0 below 2^-126 or soon after it; NaN stays NaN.
+// Polynomials of least largest relative error for 2^f, f from 0 to 1 and from -1/2 to 1/2.
+struct Exp2 {  // within 1.1e-7
+  static constexpr float k0To1[] = {0x1.e974fcp-10f, 0x1.277854p-7f, 0x1.c91ce6p-5f, 0x1.ebdb56p-3f, 0x1.62e4bap-1f};
+  static constexpr float kHalfs[] = {0x1.5bba14p-10f, 0x1.3cea88p-7f, 0x1.c6b752p-5f, 0x1.ebf9bcp-3f, 0x1.62e42ap-1f};
+};
+struct Exp2For16Bits {  // within 3e-6, a sixth of what rounding to two parts of 8 bits may lose
+  static constexpr float k0To1[] = {0x1.b7f732p-7f, 0x1.abf868p-5f, 0x1.ee2452p-3f, 0x1.62d6c6p-1f};
+  static constexpr float kHalfs[] = {0x1.3a02cep-7f, 0x1.c9fc46p-5f, 0x1.ec0378p-3f, 0x1.62e12cp-1f};
+};
+
+// 2^y for y < 127. Relative error of normal results below 2e-7 (Exp2For16Bits: 3.1e-6): the polynomial's and float rounding.
+// Exactly 1 at 0; 0 below 2^-126 or soon after it; NaN stays NaN.
+template <class Polynomial = Exp2>
 inline Vector exp2(Vector y) {
 #if KERNELS_CPU_AVX512  // Highway has no names for vreduceps (here y - floor(y)) and vscalefps (p 2^floor(y))
-  static constexpr float k0To1[] = {0x1.e974fcp-10f, 0x1.277854p-7f, 0x1.c91ce6p-5f, 0x1.ebdb56p-3f, 0x1.62e4bap-1f};
   constexpr int kFloor = 0x09;
   const __mmask16 normal = _mm512_cmp_ps_mask(y.raw, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);  // or NaN
-  const Vector p = polynomial(k0To1, Vector{_mm512_reduce_ps(y.raw, kFloor)});
+  const Vector p = polynomial(Polynomial::k0To1, Vector{_mm512_reduce_ps(y.raw, kFloor)});
   return Vector{_mm512_maskz_scalef_ps(normal, p.raw, y.raw)};
 #else
-  static constexpr float kHalfs[] = {0x1.5bba14p-10f, 0x1.3cea88p-7f, 0x1.c6b752p-5f, 0x1.ebf9bcp-3f, 0x1.62e42ap-1f};
   const Floats d;
   const hn::Rebind<int32_t, Floats> d32;
   // Of a maximum that does not return its second operand where one is NaN, the comparison with itself repairs it.
@@ -29,7 +39,7 @@ inline Vector exp2(Vector y) {
   // Adding this leaves round(y) + 127, the exponent field of 2^round(y), in the low bits: 0 for all of 2^-127 and below.
   const Vector magic = hn::Set(d, 0x1.8p23f + 127.0f);
   const Vector shifted = hn::Add(clamped, magic);
-  const Vector p = polynomial(kHalfs, hn::Sub(clamped, hn::Sub(shifted, magic)));
+  const Vector p = polynomial(Polynomial::kHalfs, hn::Sub(clamped, hn::Sub(shifted, magic)));
   return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(d32, shifted))));
 #endif
 }
