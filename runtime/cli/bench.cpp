@@ -172,11 +172,10 @@ void add_bench(CLI::App& app, Common& common) {
   command->footer(
       "Times are medians of samples in turn; FLOP count what causal and windows leave visible, B each tensor once. "
       "The\n"
-      "peaks are measured in the same run: f32 multiply-adds (AMX for bf16 where the processor has it) and memory. "
-      "Every\n"
-      "output is checked against the reference and the first backend: one that is wrong gets no number, and exit code "
-      "3.\n"
-      "Exit code 1: no backend supports a problem.\n\n"
+      "peaks are measured in the same run: f32 multiply-adds (bf16, f16: AMX, where the processor has it) and memory.\n"
+      "Every output is checked against the reference and the first backend: one that is wrong gets no number, and "
+      "exit\n"
+      "code 3. Exit code 1: no backend supports a problem.\n\n"
       "  attnrt bench --seq 512,2048 --head-dim 64,128 --dtype f32,bf16 --causal both --html bench.html");
   add_runtime_options(*command, common);
   command->callback([&common, options] {

@@ -1,16 +1,11 @@
 // runtime/cli/bench_measure.cpp: problems and backends into times of outputs that were found right
 //
 // All backends of a problem are prepared, then sampled in turn, so that what else the machine does meets them alike.
-#include <fmt/ranges.h>
-
-#include <chrono>
-#include <cmath>
-#include <cstring>
+#include <algorithm>
 #include <fstream>
 
 #include "bench.hpp"
-#include "bench_place.hpp"
-#include "run.hpp"
+#include "bench_contestant.hpp"
 #include "trace.hpp"
 
 namespace attnrt::cli::bench {
@@ -19,15 +14,6 @@ namespace {
 using core::DeviceMemory;
 using core::fail;
 using core::Result;
-
-constexpr double kWarmUpSeconds = 0.05;
-constexpr double kSampleSeconds = 0.002;            // at least, so that a clock's steps do not count
-constexpr int64_t kMaxRuns = 100'000;               // of one sample
-constexpr int64_t kColdBytes = int64_t{512} << 20;  // of inputs that are gone through before one is read again
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 // The device's memory, copied within itself. Where that fails there is no such number; runs will say what is wrong.
 void measure_device_peak(const std::shared_ptr<const core::Backend>& backend, Peak& peak) {
@@ -47,168 +33,6 @@ void measure_device_peak(const std::shared_ptr<const core::Backend>& backend, Pe
   }
 }
 
-// A backend and the device of it that takes part.
-struct Candidate {
-  std::string name, version;
-  core::Device device;
-};
-
-// One backend on one problem: prepared, found right, ready to be sampled.
-class Contestant {
- public:
-  explicit Contestant(const Candidate& candidate) {
-    m.backend = candidate.name, m.version = candidate.version, m.device = candidate.device;
-  }
-
-  // A no of the backend is State::unsupported; memory that does not suffice is such a no.
-  void prepare(core::Runtime& runtime, const core::Problem& problem, const Tensors& tensors, bool cold) {
-    const core::Problem there = core::problem_on(m.device, problem);
-    const core::Call call{.backend = m.backend};
-    const auto decision = runtime.decide(there, call);
-    if (decision->winner() == nullptr) return refuse(State::unsupported, reason_of(*decision));
-    auto plan = runtime.plan(there, call);
-    if (!plan) return refuse(plan.error());
-    plan_ = std::move(*plan);
-    m.version = plan_->version(), m.kernel = plan_->kernel();
-    auto place = Place::make(decision->winner()->candidate.backend, m.device);
-    if (!place) return refuse(place.error());
-    place_ = std::move(*place);
-    auto args = place_->bring(tensors);
-    if (!args) return refuse(args.error());
-    args_ = {*args};
-    int64_t bytes = 0;
-    for (int n = 0; n < 3; ++n) bytes += tensors.all[static_cast<size_t>(n)]->bytes();
-    for (int64_t held = bytes; cold && held < kColdBytes; held += bytes) {
-      auto more = place_->bring_inputs_again(tensors, *args);
-      if (!more) return refuse(more.error());
-      args_.push_back(*more);
-    }
-    m.device_clock = place_->has_clock();
-    m.state = State::measured;
-  }
-
-  // NaN in the outputs here: what is not written is not found right.
-  void poison(Tensors& tensors) {
-    for (Tensor* tensor : outputs(tensors)) std::memset(tensor->data(), 0xFF, static_cast<size_t>(tensor->bytes()));
-    move_outputs(tensors, true);
-  }
-  // The outputs as they are here, into `tensors`.
-  void fetch(Tensors& tensors) { move_outputs(tensors, false); }
-  void run_once() {
-    if (const auto seconds = time(1); !seconds) refuse(seconds.error());
-  }
-
-  // As many runs as make a sample long enough, known once caches and threads are warm.
-  void warm_up() {
-    const auto start = std::chrono::steady_clock::now();
-    double fastest = INFINITY;
-    for (int64_t n = 0; n == 0 || seconds_since(start) < kWarmUpSeconds; ++n) {
-      const auto seconds = time(1);
-      if (!seconds) return refuse(seconds.error());
-      fastest = std::min(fastest, *seconds);
-    }
-    const double runs = std::ceil(kSampleSeconds / std::max(fastest, 1e-9));
-    m.runs = std::max<int64_t>(1, static_cast<int64_t>(std::min(runs, static_cast<double>(kMaxRuns))));
-  }
-
-  void sample() {
-    const auto seconds = time(m.runs);
-    if (!seconds) return refuse(seconds.error());
-    m.seconds.push_back(*seconds / static_cast<double>(m.runs));
-  }
-
-  void refuse(const core::Error& error) {
-    const bool no = error.code == ATTNRT_UNSUPPORTED || error.code == ATTNRT_OUT_OF_MEMORY;
-    std::string message = error.message;  // the table's row names the backend
-    for (const char* step : {"plan: ", "run: "})
-      if (const std::string prefix = step + m.backend + ": "; message.starts_with(prefix))
-        message.erase(0, prefix.size());
-    refuse(no ? State::unsupported : State::failed, message);
-  }
-  void refuse(State state, const std::string& reason) { m.state = state, m.reason = one_line(reason); }
-  bool runs() const { return m.state == State::measured; }
-
-  Measurement m;
-
- private:
-  void move_outputs(Tensors& tensors, bool to_here) {
-    for (Tensor* tensor : outputs(tensors)) {
-      void* here = tensor == &tensors.out() ? args_[0].out.data : args_[0].lse.data;
-      const auto moved = place_->move(tensor->data(), here, tensor->bytes(), to_here);
-      if (!moved && runs()) refuse(moved.error());
-    }
-  }
-  // This backend's own reasons; where it is no candidate, what the decision says.
-  std::string reason_of(const core::Decision& decision) const {
-    for (const core::Verdict& verdict : decision.verdicts) {
-      const bool own = verdict.candidate.plugin->manifest->name == m.backend && !verdict.reasons.empty();
-      if (own) return fmt::format("{}", fmt::join(verdict.reasons, ", "));
-    }
-    return decision.message;
-  }
-  static std::vector<Tensor*> outputs(Tensors& tensors) {
-    std::vector<Tensor*> list = {&tensors.out()};
-    if (tensors.lse()) list.push_back(&*tensors.lse());
-    return list;
-  }
-  Result<double> time(int64_t runs) {
-    return place_->time([&]() -> Result<void> {
-      attnrt_error error = ATTNRT_ERROR_INIT;
-      for (int64_t n = 0; n < runs; ++n)
-        if (const auto status = core::run(*plan_, args_[next_++ % args_.size()], &error); status != ATTNRT_OK)
-          return fail(ATTNRT_INTERNAL, "{}", error.message);  // after its plan, no is no answer
-      return {};
-    });
-  }
-
-  std::unique_ptr<core::Plan> plan_;
-  std::unique_ptr<Place> place_;
-  std::vector<attnrt_args> args_;  // several: cold, each run takes the next one's q, k and v
-  size_t next_ = 0;
-};
-
-// Each backend once, on its first device of a kind, in the order of the directories; or those that were asked for.
-Result<std::vector<Candidate>> find_candidates(core::Runtime& runtime, const std::vector<std::string>& wanted) {
-  std::vector<Candidate> ready;
-  std::vector<std::string_view> names;
-  std::string absent;
-  const auto rows = runtime.plugins(wanted.empty());
-  for (const core::PluginRow& row : rows) {
-    if (!row.plugin->manifest) continue;
-    const auto& manifest = *row.plugin->manifest;
-    names.push_back(manifest.name);
-    if (row.devices.empty()) absent += fmt::format("{}{} ({})", absent.empty() ? "" : "; ", manifest.name, row.reason);
-    std::vector<core::Device> devices = row.devices;
-    std::sort(devices.begin(), devices.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
-    for (const core::Device& device : devices) {
-      const bool known = std::any_of(ready.begin(), ready.end(), [&](const Candidate& c) {
-        return c.name == manifest.name && c.device.type == device.type;
-      });
-      if (!known) ready.push_back({manifest.name, manifest.version_text, device});
-    }
-  }
-  if (wanted.empty()) {
-    if (ready.empty()) return fail(ATTNRT_NOT_FOUND, "no backend has a device{}{}", absent.empty() ? "" : ": ", absent);
-    return ready;
-  }
-  std::vector<Candidate> chosen;
-  for (const std::string& name : wanted) {
-    const size_t before = chosen.size();
-    for (const Candidate& candidate : ready)
-      if (candidate.name == name) chosen.push_back(candidate);
-    if (chosen.size() > before) continue;
-    const auto row = std::find_if(rows.begin(), rows.end(), [&](const auto& r) {
-      return r.plugin->manifest && r.plugin->manifest->name == name;
-    });
-    if (row != rows.end()) return fail(ATTNRT_NOT_FOUND, "backend {}: {}: {}", name, row->state, row->reason);
-    const std::string_view near = core::nearest(name, names);
-    return fail(ATTNRT_NOT_FOUND, "there is no backend {}{}", core::shown(name),
-                near.empty() ? fmt::format(", expected one of {}", fmt::join(names, ", "))
-                             : fmt::format("; did you mean {}?", near));
-  }
-  return chosen;
-}
-
 std::shared_ptr<const core::Backend> backend_on(const core::Snapshot& snapshot, const core::Device& wanted) {
   for (const auto& entry : snapshot.entries) {
     if (!entry->backend) continue;
@@ -218,55 +42,43 @@ std::shared_ptr<const core::Backend> backend_on(const core::Snapshot& snapshot, 
   return nullptr;
 }
 
-// Checks what the tensors hold against the reference, and against the first backend that was right.
-class Judge {
- public:
-  Judge(const core::Problem& problem, const Tensors& tensors) : checker_(problem, tensors) {}
+using Contestants = std::vector<std::unique_ptr<Contestant>>;
 
-  void judge(Contestant& contestant, Tensors& tensors) {
-    if (!contestant.runs()) return;
-    const Tensor* lse = tensors.lse() ? &*tensors.lse() : nullptr;
-    const Tensor* other = first_ != nullptr && first_ != &contestant ? &first_out_ : nullptr;
-    const std::string wrong =
-        checker_.check(tensors.out(), lse, other, first_ != nullptr ? first_->m.backend : std::string());
-    if (!wrong.empty()) return contestant.refuse(State::wrong, wrong);
-    contestant.m.checked = "the reference in " + checker_.extent();
-    if (other != nullptr) contestant.m.checked += fmt::format(", {} in all", first_->m.backend);
-    if (first_ != nullptr) return;
-    first_ = &contestant;
-    first_out_ = std::move(*Tensor::allocate(tensors.out().dtype(), tensors.out().shape()));
-    std::memcpy(first_out_.data(), tensors.out().data(), static_cast<size_t>(tensors.out().bytes()));
-  }
-
- private:
-  Checker checker_;
-  const Contestant* first_ = nullptr;
-  Tensor first_out_;
-};
-
-Result<Comparison> measure_one(core::Runtime& runtime, core::Problem problem, const std::vector<Candidate>& candidates,
-                               const Settings& settings, const std::function<void()>& progress) {
-  auto tensors = make_tensors(problem);
-  if (!tensors) return tl::unexpected(tensors.error());
-  Judge judge(problem, *tensors);
-  std::vector<std::unique_ptr<Contestant>> contestants;
-  for (const Candidate& candidate : candidates) {
-    auto& contestant = *contestants.emplace_back(std::make_unique<Contestant>(candidate));
-    contestant.prepare(runtime, problem, *tensors, settings.cold);
-    if (contestant.runs()) contestant.poison(*tensors);
-    if (contestant.runs()) contestant.run_once();
-    if (contestant.runs()) contestant.fetch(*tensors);
-    judge.judge(contestant, *tensors);
-    if (contestant.runs()) contestant.warm_up();
+// Each prepared and found right, then sampled in turn, and found right again.
+void compete(const Contestants& contestants, core::Runtime& runtime, const core::Problem& problem, Tensors& tensors,
+             const Settings& settings, const std::function<void()>& progress) {
+  Judge judge(problem, tensors);
+  for (const auto& contestant : contestants) {
+    contestant->prepare(runtime, problem, tensors, settings.cold);
+    if (contestant->runs()) contestant->poison(tensors);
+    if (contestant->runs()) contestant->run_once();
+    if (contestant->runs()) contestant->fetch(tensors);
+    judge.judge(*contestant, tensors);
+    if (contestant->runs()) contestant->warm_up();
   }
   for (int64_t n = 0; n < settings.samples; ++n) {
     for (const auto& contestant : contestants) {
       if (contestant->runs()) contestant->sample();
       if (n + 1 < settings.samples || !contestant->runs()) continue;
-      contestant->fetch(*tensors);  // what the last measured run left
-      judge.judge(*contestant, *tensors);
+      contestant->fetch(tensors);  // what the last measured run left
+      judge.judge(*contestant, tensors);
     }
     progress();
+  }
+}
+
+// A problem that memory does not hold is one that no backend supports here.
+Result<Comparison> measure_one(core::Runtime& runtime, core::Problem problem, const std::vector<Candidate>& candidates,
+                               const Settings& settings, const std::function<void()>& progress) {
+  Contestants contestants;
+  for (const Candidate& candidate : candidates) contestants.push_back(std::make_unique<Contestant>(candidate));
+  if (auto tensors = make_tensors(problem)) {
+    compete(contestants, runtime, problem, *tensors, settings, progress);
+  } else if (tensors.error().code == ATTNRT_OUT_OF_MEMORY) {
+    for (const auto& contestant : contestants) contestant->refuse(tensors.error());
+    for (int64_t n = 0; n < settings.samples; ++n) progress();
+  } else {
+    return tl::unexpected(tensors.error());
   }
   Comparison result{problem, 0, work_of(problem), {}};
   for (const auto& contestant : contestants) {
@@ -337,6 +149,12 @@ Result<void> measure_all(core::Runtime& runtime, const std::vector<core::Problem
 }
 
 }  // namespace
+
+double Measurement::quantile(double part) const {
+  const double at = part * static_cast<double>(seconds.size() - 1);
+  const size_t low = static_cast<size_t>(at), high = std::min(low + 1, seconds.size() - 1);
+  return seconds[low] + (at - static_cast<double>(low)) * (seconds[high] - seconds[low]);
+}
 
 const char* state_name(State state) {
   constexpr std::array kNames = {"measured", "unsupported", "failed", "wrong"};

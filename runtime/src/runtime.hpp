@@ -5,53 +5,18 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "config.hpp"
-#include "discover.hpp"
-#include "load.hpp"
 #include "plan.hpp"
 #include "policy.hpp"
 #include "select.hpp"
+#include "snapshot.hpp"
 
 namespace attnrt::core {
 
-struct RuntimeOptions {
-  int32_t thread_count = 0;                // 0: the policy's
-  std::optional<std::string> policy_path;  // absent: $ATTNRT_POLICY, else built-in
-  std::optional<std::string> policy_text;
-  std::optional<std::string> plugin_path;                              // directories separated by ':'
-  std::function<void(int32_t severity, const std::string& text)> log;  // empty: stderr, ATTNRT_LOG (warning) and worse
-  attnrt_parallel_for parallel_for = nullptr;
-  void* parallel_self = nullptr;
-};
-
 class DecisionCache;  // cache.hpp
 class PlanCache;
-
-// Everything that a selection looks at, as of one open or reload. Immutable but for backends, which are loaded when a
-// problem first asks for their kind of device.
-class Snapshot {
- public:
-  struct Entry {
-    std::shared_ptr<const FoundPlugin> plugin;
-    Options options;
-    std::once_flag once;
-    std::shared_ptr<const Backend> backend;  // after once: absent if it could not be loaded
-    std::string fault;                       // after once: why
-    std::atomic<bool> failed = false;        // after once: a reload tries again
-  };
-  std::shared_ptr<const Config> config;
-  std::string policy_file;  // "" : built-in
-  std::vector<std::string> directories;
-  std::string directories_origin;
-  std::vector<std::shared_ptr<Entry>> entries;
-  std::shared_ptr<Services> services;
-
-  void load(Entry& entry, bool warn = true) const;  // once, from any thread; warn: log why it could not be loaded
-};
 
 // One row of `attnrt list`.
 struct PluginRow {
@@ -91,7 +56,6 @@ class Runtime {
     size_t candidate;  // its place in the decision
   };
   Runtime();
-  Result<std::shared_ptr<Snapshot>> take_snapshot(const Snapshot* previous) const;
   void adopt(std::shared_ptr<const Snapshot> next);
   // suppose: a device that is not here is judged by the manifests that name it.
   Decision decide_uncached(const Snapshot& snapshot, const Problem& problem, const std::string& arch, const Call& call,

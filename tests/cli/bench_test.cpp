@@ -275,6 +275,18 @@ TEST_F(Bench, AProblemThatNobodySupportsIsANo) {
   EXPECT_EQ(document(bench({"--seq", "99", "--json"}, {"fake_narrow"}))["ok"], false);
 }
 
+TEST_F(Bench, AProblemThatMemoryDoesNotHoldIsANo) {
+  const Outcome outcome =
+      bench({"--seq-q", "1", "--seq-kv", "40000000000,8", "--heads", "2", "--head-dim", "16", "--json"}, {"fake_full"});
+  EXPECT_EQ(outcome.exit, 1);
+  const auto json = document(outcome);
+  ASSERT_EQ(json["problems"].size(), 2u);
+  const auto& huge = json["problems"][0]["measurements"][0];
+  EXPECT_EQ(huge["state"], "unsupported");
+  EXPECT_THAT(huge["reason"].get<std::string>(), HasSubstr("no memory for 5120000000000 bytes"));
+  EXPECT_EQ(json["problems"][1]["measurements"][0]["state"], "measured") << outcome.out;
+}
+
 TEST_F(Bench, BadInput) {
   directory.write("key.yaml", "schema: 1\nproblem: []\n");
   directory.write("word.yaml", "schema: 1\nproblems:\n  - seq: 8\n    head_dims: 64\n");

@@ -1,0 +1,188 @@
+// runtime/src/snapshot.cpp: see snapshot.hpp
+#include "snapshot.hpp"
+
+#include <fmt/ranges.h>
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+namespace attnrt::core {
+namespace {
+
+struct PolicySource {
+  std::string file, text;
+};
+
+Result<PolicySource> read_policy(const RuntimeOptions& options, const Environment& environment,
+                                 const std::filesystem::path& folder) {
+  if (options.policy_text) return PolicySource{"", *options.policy_text};
+  const std::optional<std::string>& path = options.policy_path ? options.policy_path : environment.policy;
+  if (!path) return PolicySource{};
+  std::error_code no_such;
+  std::ifstream file(folder / *path, std::ios::binary);
+  if (std::filesystem::is_directory(folder / *path, no_such)) {
+    file.setstate(std::ios::badbit);
+    errno = EISDIR;
+  }
+  std::string text;
+  for (std::array<char, 4096> part; file.good();) {
+    file.read(part.data(), part.size());
+    text.append(part.data(), static_cast<size_t>(file.gcount()));
+  }
+  if (!file.is_open() || file.bad()) {
+    const std::string by = options.policy_path ? "" : " (ATTNRT_POLICY)";
+    return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} cannot be read: {}", *path, by,
+                std::strerror(errno));
+  }
+  return PolicySource{*path, std::move(text)};
+}
+
+std::vector<std::string> split_path(const std::string& path) {
+  std::vector<std::string> directories;
+  std::istringstream stream(path);
+  for (std::string directory; std::getline(stream, directory, ':');) {
+    if (!directory.empty()) directories.push_back(directory);  // an empty one would be the current directory
+  }
+  return directories;
+}
+
+void log_to_stderr(int32_t severity, const std::string& text) {
+  static constexpr const char* kNames[] = {"debug", "info", "warning", "error"};
+  std::fprintf(stderr, "attnrt: %s: %s\n", kNames[std::clamp(severity, 0, 3)], one_line(text).c_str());
+}
+
+std::shared_ptr<Services> make_services(const RuntimeOptions& options, const Config& config) {
+  auto services = std::make_shared<Services>();
+  const auto count = options.thread_count > 0 ? options.thread_count : static_cast<int32_t>(config.threads.value);
+  services->threads = options.parallel_for != nullptr
+                          ? Threads::borrowed(std::max(count, 1), options.parallel_for, options.parallel_self)
+                          : Threads::pool(count);
+  services->log_level = config.log_level.value;
+  services->log = options.log;
+  if (!services->log) {
+    services->log = [level = &services->log_level](int32_t severity, const std::string& text) {
+      if (severity >= level->load(std::memory_order_relaxed)) log_to_stderr(severity, text);
+    };
+  }
+  return services;
+}
+
+// "cpu 1.0.0, sha256 0123456789ab": as much of the hash as tells files apart.
+std::string identity(const FoundPlugin& plugin) {
+  return fmt::format("{} {}, sha256 {}", plugin.manifest->name, plugin.manifest->version_text,
+                     plugin.hash.substr(0, 12));
+}
+
+void debug_found(const Snapshot& snapshot, const Discovery& found) {
+  const auto say = [&](const std::string& text) { snapshot.services->log(ATTNRT_LOG_DEBUG, text); };
+  say("config: " + (snapshot.policy_file.empty() ? "built-in policy" : "policy " + snapshot.policy_file));
+  for (const auto& directory : snapshot.directories)
+    say(fmt::format("discover: directory {} ({})", directory, snapshot.directories_origin));
+  for (const auto& plugin : found.plugins)
+    say(fmt::format("discover: {}: {}", plugin->path, plugin->fault.empty() ? identity(*plugin) : plugin->fault));
+}
+
+// Globs of ATTNRT_DISABLE that exclude nobody.
+std::vector<std::string> idle_globs(const Discovery& found, const Config& config) {
+  std::vector<std::string> warnings;
+  for (const std::string& glob : config.disabled.value) {
+    const auto matches = [&](const std::string& name) { return fnmatch(glob.c_str(), name.c_str(), 0) == 0; };
+    const bool excludes = std::any_of(found.plugins.begin(), found.plugins.end(), [&](const auto& plugin) {
+      return plugin->manifest && matches(plugin->manifest->name);
+    });
+    // Whom the policy knows may well be missing here.
+    const bool listed = std::any_of(config.backends.begin(), config.backends.end(),
+                                    [&](const auto& backend) { return matches(backend.first); });
+    if (!excludes && !listed)
+      warnings.push_back(fmt::format("{}: no backend is named {}", config.disabled.origin, shown(glob)));
+  }
+  return warnings;
+}
+
+void debug_loaded(const Snapshot& snapshot, const Backend& backend) {
+  std::vector<std::string> devices;
+  for (const Device& device : backend.devices()) devices.push_back(device_text(device));
+  const std::string with =
+      devices.empty() ? "no device: " + backend.no_devices_because() : fmt::format("{}", fmt::join(devices, ", "));
+  const FoundPlugin& plugin = backend.plugin();
+  snapshot.services->log(ATTNRT_LOG_DEBUG, fmt::format("load: {}: {}; {}", plugin.path, identity(plugin), with));
+}
+
+}  // namespace
+
+void Snapshot::load(Entry& entry, bool warn) const {
+  bool here = false;
+  std::call_once(entry.once, [&] {
+    here = true;
+    auto loaded = core::load(entry.plugin, entry.options, services, config->load_by_path.value);
+    if (loaded) {
+      entry.backend = std::move(*loaded);
+    } else {
+      entry.fault = loaded.error().message;
+      entry.failed = true;
+    }
+  });
+  if (!here) return;
+  if (entry.failed) {
+    if (warn) services->log(ATTNRT_LOG_WARNING, fmt::format("load: {}: {}", entry.plugin->path, entry.fault));
+  } else if (services->debugs()) {
+    debug_loaded(*this, *entry.backend);
+  }
+}
+
+Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options, const std::filesystem::path& folder,
+                                                const Snapshot* previous) {
+  const Environment environment = read_environment();
+  const auto source = read_policy(options, environment, folder);
+  if (!source) return tl::unexpected(source.error());
+  auto config = read_config(source->text, source->file, environment);
+  if (!config) return tl::unexpected(config.error());
+
+  auto snapshot = std::make_shared<Snapshot>();
+  snapshot->config = std::make_shared<const Config>(std::move(*config));
+  snapshot->policy_file = options.policy_text ? "policy" : source->file;
+  const auto& directories = snapshot->config->directories;
+  snapshot->directories = options.plugin_path ? split_path(*options.plugin_path) : directories.value;
+  snapshot->directories_origin = options.plugin_path ? "call" : directories.origin;
+  if (snapshot->directories.empty() && !options.plugin_path) snapshot->directories = {default_plugin_directory()};
+  for (auto& directory : snapshot->directories) {
+    if (!directory.empty()) directory = folder / directory;  // "" is no directory, and not the current one
+  }
+  const bool same_threads = previous != nullptr && previous->config->threads.value == snapshot->config->threads.value;
+  snapshot->services = same_threads ? previous->services : make_services(options, *snapshot->config);
+
+  Discovery found = discover(snapshot->directories);
+  if (snapshot->services->debugs()) debug_found(*snapshot, found);
+  for (const auto& warnings : {snapshot->config->warnings, found.warnings, idle_globs(found, *snapshot->config)}) {
+    for (const auto& warning : warnings) snapshot->services->log(ATTNRT_LOG_WARNING, warning);
+  }
+  for (auto& plugin : found.plugins) {
+    Options settings;
+    if (plugin->manifest) {
+      const auto known = snapshot->config->backends.find(plugin->manifest->name);
+      if (known != snapshot->config->backends.end()) settings = known->second.options;
+    }
+    std::shared_ptr<Snapshot::Entry> entry;
+    if (same_threads && !plugin->hash.empty()) {  // the same bytes with the same options stay open as they are
+      for (const auto& old : previous->entries) {
+        const bool same = old->plugin->hash == plugin->hash && old->plugin->path == plugin->path;
+        if (same && old->options == settings && plugin->fault.empty() && !old->failed) entry = old;
+      }
+    }
+    if (!entry) {
+      entry = std::make_shared<Snapshot::Entry>();
+      entry->plugin = std::move(plugin);
+      entry->options = std::move(settings);
+    }
+    snapshot->entries.push_back(std::move(entry));
+  }
+  return snapshot;
+}
+
+}  // namespace attnrt::core
