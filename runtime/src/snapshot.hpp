@@ -1,4 +1,4 @@
-// runtime/src/snapshot.hpp: config, policy and discover into what selections look at until the next reload
+// runtime/src/snapshot.hpp: config and discover into what selections look at until the next reload
 #pragma once
 
 #include <atomic>

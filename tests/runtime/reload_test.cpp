@@ -9,13 +9,17 @@
 #include "fakes/tiny.hpp"
 #include "run.hpp"
 #include "runtime.hpp"
+#include "support/tensors.hpp"
+#include "support/world.hpp"
 
 namespace attnrt::core {
 namespace {
 
+using namespace support;
 using fakes::Directory;
 using fakes::Tiny;
 using ::testing::HasSubstr;
+using ::testing::SizeIs;
 
 class Reload : public ::testing::Test {
  protected:
@@ -43,19 +47,6 @@ class Reload : public ::testing::Test {
 
   Directory directory;
 };
-
-TEST_F(Reload, ANewFileIsTakenByNewPlansOnly) {
-  directory.add("fake_versions-1.0.0");
-  const auto runtime = open();
-  const auto old_plan = plan(*runtime);
-  EXPECT_EQ(old_plan->version(), "1.0.0");
-  directory.add("fake_versions-1.2.0");
-  EXPECT_EQ(plan(*runtime)->version(), "1.0.0");  // nobody has asked yet
-  ASSERT_TRUE(runtime->reload());
-  EXPECT_EQ(plan(*runtime)->version(), "1.2.0");
-  EXPECT_EQ(old_plan->version(), "1.0.0");
-  EXPECT_TRUE(runs(*old_plan));
-}
 
 TEST_F(Reload, AFileThatWasOverwrittenIsANewPlugin) {
   const auto path = directory.add("fake_versions-1.0.0", "plugin.so");
@@ -89,21 +80,6 @@ TEST_F(Reload, ABrokenFileTakesNobodyElseWithIt) {
   ASSERT_TRUE(runtime->reload());
   EXPECT_TRUE(runs(*plan(*runtime)));
   EXPECT_EQ(runtime->plugins().size(), 2u);
-}
-
-TEST_F(Reload, AnErrorLeavesEverythingAsItWas) {
-  directory.add("fake_versions-1.0.0");
-  const auto policy = directory.write("policy.yaml", "schema: 1\n");
-  const auto runtime = open({.policy_path = policy.string()});
-  directory.add("fake_versions-1.2.0");
-  fakes::overwrite_file(policy, "schema: 1\nbackend: {}\n");
-  const auto failed = runtime->reload();
-  ASSERT_FALSE(failed);
-  EXPECT_THAT(failed.error().message, HasSubstr("policy.yaml:2:1"));
-  EXPECT_EQ(plan(*runtime)->version(), "1.0.0");
-  fakes::overwrite_file(policy, "schema: 1\n");
-  ASSERT_TRUE(runtime->reload());
-  EXPECT_EQ(plan(*runtime)->version(), "1.2.0");
 }
 
 TEST_F(Reload, ThePolicyIsReadAgain) {
@@ -141,14 +117,6 @@ TEST_F(Reload, RelativePathsMeanWhatTheyMeantAtOpen) {
   std::filesystem::current_path(before);
   ASSERT_TRUE(reloaded);
   EXPECT_EQ(plan(**runtime)->backend_name(), "fake_minimal");
-}
-
-TEST_F(Reload, AnUnchangedFileKeepsItsBackend) {
-  directory.add("fake_full");
-  const auto runtime = open();
-  const auto before = plan(*runtime);
-  ASSERT_TRUE(runtime->reload());
-  EXPECT_EQ(&before->backend(), &plan(*runtime)->backend());
 }
 
 TEST_F(Reload, APlanOutlivesItsRuntime) {
@@ -196,6 +164,121 @@ TEST_F(Reload, WhileEverybodyWorks) {
   stop = true;
   workers.clear();
   EXPECT_EQ(wrong, 0);
+}
+
+TEST_F(Reload, NewPlansUseWhatIsFoundNowAndOldOnesKeepTheirBackend) {
+  World world({"fake_versions-1.0.0"});
+  const auto old = world->plan(kAny, {});
+  ASSERT_TRUE(old);
+  world.plugins.add("fake_versions-1.2.0");
+  EXPECT_EQ(chosen(*world), "fake_versions 1.0.0") << "not before the reload";
+  ASSERT_TRUE(world->reload());
+  EXPECT_EQ(chosen(*world), "fake_versions 1.2.0");
+  std::filesystem::remove(world.plugins.path() / "fake_versions-1.0.0.so");
+  ASSERT_TRUE(world->reload());
+  Attention a({.seq_q = 2, .seq_kv = 3});
+  EXPECT_EQ((*old)->version(), "1.0.0");
+  EXPECT_EQ(run(**old, a.args, nullptr), ATTNRT_OK);
+  EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
+}
+
+TEST_F(Reload, AnInvalidPolicyLeavesEverythingAsItWas) {
+  const World world({"fake_full", "fake_minimal"});
+  const auto before = world->snapshot();
+  for (const char* text :
+       {"schema: 2\n", "unlisted: maybe\n", "backends: [1]\n", "rules: [{}]\n", "a: &b\n", ":\n  - ]"}) {
+    world.set_policy(text);
+    const auto done = world->reload();
+    ASSERT_FALSE(done) << text;
+    EXPECT_THAT(done.error().message, HasSubstr("policy.yaml:1:")) << text;
+    EXPECT_EQ(world->snapshot(), before);
+    EXPECT_EQ(chosen(*world), "fake_full 1.0.0");
+  }
+  std::filesystem::remove(world.policy_file());
+  EXPECT_FALSE(world->reload());
+  EXPECT_EQ(world->snapshot(), before);
+  world.set_policy("default: fake_minimal\n");
+  ASSERT_TRUE(world->reload());
+  EXPECT_EQ(chosen(*world), "fake_minimal 1.0.0");
+}
+
+TEST_F(Reload, TheSameBytesStayOpen) {
+  const World world({"fake_full", "fake_rocm"});
+  const auto instance = [&] { return world->decide(kAny, {})->winner()->candidate.backend; };
+  const auto before = instance();
+  ASSERT_TRUE(world->reload());
+  EXPECT_EQ(instance(), before);
+  world.set_policy("backends: {fake_full: {options: {note: other}}}\n");
+  ASSERT_TRUE(world->reload());
+  EXPECT_NE(instance(), before) << "other options, another instance";
+}
+
+TEST_F(Reload, ABackendThatCouldNotBeLoadedIsTriedAgain) {
+  World world({"fake_full"}, "backends: {fake_full: {options: {wrong: 1}}}\n");
+  EXPECT_THAT(chosen(*world), HasSubstr("option wrong is not known"));
+  ASSERT_TRUE(world->reload());
+  world.clear_log();
+  EXPECT_THAT(chosen(*world), HasSubstr("option wrong is not known"));
+  EXPECT_THAT(world.log(), SizeIs(1)) << "what kept it from loading may be gone by now";
+}
+
+TEST_F(Reload, ALibraryLoadedByPathIsNotMistakenForItsSuccessor) {
+  const std::string text = "plugins: {load: path}\n";
+  directory.add("fake_versions-1.0.0", "fake.so");
+  const auto runtime = Runtime::open({.policy_text = text, .plugin_path = directory.text()});
+  ASSERT_TRUE(runtime);
+  EXPECT_EQ(chosen(**runtime), "fake_versions 1.0.0");
+  std::filesystem::remove(directory.path() / "fake.so");
+  directory.add("fake_versions-1.2.0", "fake.so");
+  ASSERT_TRUE((*runtime)->reload());
+  EXPECT_THAT(chosen(**runtime), HasSubstr("was loaded by path before with other bytes"));
+}
+
+TEST_F(Reload, AThousandTimesOpensNothingMore) {
+  const World world({"fake_full", "fake_versions-1.0.0"});
+  EXPECT_EQ(chosen(*world), "fake_full 1.0.0");
+  ASSERT_TRUE(world->reload());
+  const size_t before = open_descriptors();
+  for (int i = 0; i < 1000; ++i) {
+    ASSERT_TRUE(world->reload());
+    if (i % 100 == 0) {
+      ASSERT_EQ(chosen(*world), "fake_full 1.0.0");
+    }
+  }
+  EXPECT_EQ(open_descriptors(), before);
+}
+
+TEST_F(Reload, WhilePlansAreMadeAndRunInOtherThreads) {
+  World world({"fake_versions-1.0.0", "fake_versions-1.2.0"});
+  std::atomic<bool> stop = false;
+  std::atomic<int> runs = 0;
+  std::vector<std::thread> workers;
+  for (uint64_t seed = 0; seed < 3; ++seed) {
+    workers.emplace_back([&, seed] {
+      Attention a({.seq_q = 2, .seq_kv = 3}, seed);
+      while (!stop) {
+        const auto plan = world->plan(kAny, {});
+        ASSERT_TRUE(plan) << plan.error().message;
+        ASSERT_THAT((*plan)->version(), ::testing::AnyOf("1.0.0", "1.2.0"));
+        for (float& value : a.out) value = NAN;
+        ASSERT_EQ(run(**plan, a.args, nullptr), ATTNRT_OK);
+        ASSERT_LT(largest_error(a.problem, a.args), kTolerance);
+        for (float& value : a.out) value = NAN;
+        ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+        ASSERT_LT(largest_error(a.problem, a.args), kTolerance);
+        (void)world->plugins();
+        ++runs;
+      }
+    });
+  }
+  for (int i = 0; i < 60 || runs < 60; ++i) {
+    world.set_policy(fmt::format("backends: {{fake_versions: {{version: '{}', priority: {}}}}}\n",
+                                 i % 2 == 0 ? "<1.1" : ">=1.1", i % 7));
+    ASSERT_TRUE(world->reload());
+    EXPECT_EQ(chosen(*world), i % 2 == 0 ? "fake_versions 1.0.0" : "fake_versions 1.2.0");
+  }
+  stop = true;
+  for (auto& worker : workers) worker.join();
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "fakes/fake.h"
 #include "fakes/fakes.hpp"
 #include "runtime.hpp"
+#include "tensors.hpp"
 
 namespace attnrt::core::support {
 
@@ -107,6 +108,14 @@ class World {
   std::vector<std::string> log_;
   std::unique_ptr<Runtime> runtime_;
 };
+
+inline const Problem kAny = checked(Attention({.seq_q = 2, .seq_kv = 3}).problem);
+
+// "fake_full 1.0.0": who serves the problem, or why nobody does.
+inline std::string chosen(Runtime& runtime, const Problem& problem = kAny, const std::string& name = {}) {
+  const auto plan = runtime.plan(problem, Call{name});
+  return plan ? (*plan)->backend_name() + " " + (*plan)->version() : plan.error().message;
+}
 
 // Files, sockets and memory files that this process has open.
 inline size_t open_descriptors() {
