@@ -64,13 +64,20 @@ int64_t counters_bytes(const Problem& p, int32_t thread_count) {
   return stages_bytes(kStages, thread_count) + round_up(of_pairs, kWorkspaceAlignment);
 }
 
-// Large blocks read K and V less often, small ones keep every thread busy.
+// Large blocks read K and V less often, small ones keep every thread busy; of some counts of blocks the one whose shares are
+// most even.
 int64_t choose_block_rows(const Cut& cut, int64_t rows, int64_t pairs, int32_t thread_count) {
   int64_t block_rows = std::min(cut.block_rows, round_up(rows, cut.row_group));
-  if (thread_count > 1) {
-    while (block_rows > cut.least_rows && pairs * ceil_div(rows, block_rows) < kTasks * int64_t{thread_count}) {
-      block_rows = round_up(block_rows / 2, cut.row_group);
-    }
+  if (thread_count == 1) return block_rows;
+  while (block_rows > cut.least_rows && pairs * ceil_div(rows, block_rows) < kTasks * int64_t{thread_count}) {
+    block_rows = round_up(block_rows / 2, cut.row_group);
+  }
+  const int64_t most = ceil_div(rows, block_rows);
+  int64_t least_work = INT64_MAX;
+  for (int64_t blocks = most; 4 * blocks > 3 * most; --blocks) {
+    const int64_t size = round_up(ceil_div(rows, blocks), cut.row_group);
+    const int64_t work = ceil_div(pairs * blocks, thread_count) * size;
+    if (work < least_work) least_work = work, block_rows = size;
   }
   return block_rows;
 }
