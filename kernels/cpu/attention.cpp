@@ -46,7 +46,8 @@ int64_t chunk_keys(int64_t pairs, int64_t longest) {
 
 constexpr int64_t kMost = int64_t{1} << 60;  // bytes, more than any memory; the allocation says so
 constexpr int64_t kStages = 3;
-constexpr int64_t kTasks = 8;  // for each thread, if there can be so many: some finish late
+// Of each thread, if there can be so many, since some finish late; fewer where each block packs K and V anew.
+constexpr int64_t kTasks = 8, kPackingTasks = 4;
 
 int64_t pairs_within(const Problem& p) { return multiply_within(p.batch, p.heads_kv, kMost / 64); }
 
@@ -69,13 +70,16 @@ int64_t counters_bytes(const Problem& p, int32_t thread_count) {
 int64_t choose_block_rows(const Cut& cut, int64_t rows, int64_t pairs, int32_t thread_count) {
   int64_t block_rows = std::min(cut.block_rows, round_up(rows, cut.row_group));
   if (thread_count == 1) return block_rows;
-  while (block_rows > cut.least_rows && pairs * ceil_div(rows, block_rows) < kTasks * int64_t{thread_count}) {
+  const int64_t tasks = (cut.share ? kTasks : kPackingTasks) * thread_count;
+  while (block_rows > cut.least_rows && pairs * ceil_div(rows, block_rows) < tasks) {
     block_rows = round_up(block_rows / 2, cut.row_group);
   }
   const int64_t most = ceil_div(rows, block_rows);
+  if (pairs * most >= 2 * tasks) return block_rows;
   int64_t least_work = INT64_MAX;
   for (int64_t blocks = most; 4 * blocks > 3 * most; --blocks) {
     const int64_t size = round_up(ceil_div(rows, blocks), cut.row_group);
+    if (size > cut.block_rows) break;
     const int64_t work = ceil_div(pairs * blocks, thread_count) * size;
     if (work < least_work) least_work = work, block_rows = size;
   }

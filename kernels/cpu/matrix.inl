@@ -1,10 +1,9 @@
 // kernels/cpu/matrix.inl: one block of f16 or bf16 rows into its rows of out and lse, by matrix tiles of bf16 operands
 // (included by targets.cpp, once for each target that has them)
 //
-// With f16, q k and weights times v are three products of parts: what the low ones are to each other is left out, below 2^-18
-// of |q| |k| and 2^-16 of a weight, and hidden by the rounding of out. lse would show it: where it is asked for, q k is exact
-// as ever. Weights are rounded to bf16, or to the sum of two. Scores live for one chunk, in the first cache; its weights are
-// kept until a tile of keys is done.
+// With f16, q k is four products of parts and exact as ever, and weights times v are three: what the low parts are to each
+// other, below 2^-14 of a weight, is left out. Weights are rounded to bf16, or to the sum of two. Scores live for one chunk,
+// in the first cache; its weights are kept until a tile of keys is done.
 
 // The group's rows of q times the tile's keys from `key` on.
 template <class Tiles>
@@ -21,7 +20,7 @@ inline void multiply_chunk(const Run& run, const Scratch& scratch, const GroupTi
                           scratch.q16 + (run.cut.block_rows + at.row) * scratch.q_stride};
   const bool two = run.cut.parts == 2;
   const Term terms[2] = {{q[0], two ? q[1] : nullptr, operands.keys[0] + key * padded},
-                         {q[0], run.problem->lse ? q[1] : nullptr, two ? operands.keys[1] + key * padded : nullptr}};
+                         {q[0], two ? q[1] : nullptr, two ? operands.keys[1] + key * padded : nullptr}};
   Tiles::template multiply<true, false>(terms, two ? 2 : 1, shape, scratch.scores);
 }
 
@@ -67,16 +66,18 @@ inline void attend_matrix_group(const Block& block, const Scratch& scratch, cons
                                 const Operands& operands) {
   const Run& run = *block.run;
   References known = references_of(scratch, at);
+  bool rising = false;  // where maxima rose, they may well go on: then it is asked first whether they do
   const KeyRange panels = whole_panels(at.keys, kChunkKeys);
   int64_t added = panels.begin;
   for (int64_t key = panels.begin; key < panels.end; key += kChunkKeys) {
     multiply_chunk<Tiles>(run, scratch, at, operands, key);
     adjust_chunk(block, scratch, at, key);
-    if (known.all) {
+    if (known.all && !rising) {
       if (weigh_chunk<Bf16>(run, scratch, at, key, known.less)) continue;
       restore_sums(scratch, at);
     }
-    if (exceeds(scratch, at)) {
+    rising = exceeds(scratch, at);
+    if (rising) {
       multiply_values<Tiles>(run, scratch, at, operands, added, key);  // their weights go by the old references
       added = key;
       for (int64_t r = 0; r < at.rows; ++r) {

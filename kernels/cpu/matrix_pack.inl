@@ -39,7 +39,7 @@ inline void store_upper(Vector v, uint16_t* to) {
   hn::StoreU(hn::TruncateTo(d16, hn::ShiftRight<16>(hn::BitCast(d32, v))), d16, to);
 }
 
-// Two vectors of weights as bf16.
+// Two vectors as bf16, to the nearest.
 struct ToBf16 {
   void operator()(Vector weight, Vector next, uint16_t* to) const {
     store_upper(nearest_bf16(weight), to);
@@ -127,7 +127,7 @@ inline void pack_matrix_tile(const Block& block, const Scratch& scratch, int64_t
                      keys + packed_key_elements(*block.run->problem, block.run->cut));
 }
 
-// f16 into its high and low bf16. Of infinity the low one is NaN.
+// f16 into its high and low bf16. Of infinity one is NaN.
 template <class Bf16>
 inline void split_halves(const uint16_t* from, int64_t n, uint16_t* high, uint16_t* low) {
   for (int64_t x = 0; x < n; x += 2 * kLanes) {

@@ -83,22 +83,22 @@ inline bool exceeds(const Scratch& scratch, const GroupTile& at) {
 
 // What is known of the references of a group's rows.
 struct References {
-  bool all;   // each row has one
+  bool all;   // each row has one, and none is NaN
   bool less;  // some row's less is not zero
 };
 
 inline References references_of(const Scratch& scratch, const GroupTile& at) {
   References known{true, false};
   for (int64_t r = at.row; r < at.row + at.rows; ++r) {
-    known.all = known.all && scratch.limit[r] != -INFINITY;
+    known.all = known.all && scratch.limit[r] > -INFINITY;
     known.less = known.less || scratch.less[r] != 0;
   }
   return known;
 }
 
 // The chunk's scores into weights and sums; scratch.before keeps the sums as they were. Weights lie as
-// [part][two tiles of rows][chunk][16 rows][32 keys]. Returns whether each exponent is below 0, as it is where no score is
-// above its row's limit.
+// [part][two tiles of rows][chunk][16 rows][32 keys]. Returns whether all exponents are below 0; if so, no score is above its
+// row's limit. If not, one may be, and what was written is for nothing then.
 template <class Bf16, class Polynomial, bool kTwo, bool kLess>
 inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key) {
   const Floats d;
@@ -148,5 +148,8 @@ inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile&
 
 // The sums as they were before the last chunk.
 inline void restore_sums(const Scratch& scratch, const GroupTile& at) {
-  std::copy_n(scratch.before, at.rows * kSumLanes, scratch.sum + at.row * kSumLanes);
+  const Floats d;
+  for (int64_t r = 0; r < at.rows; ++r) {
+    hn::Store(hn::Load(d, scratch.before + r * kSumLanes), d, scratch.sum + (at.row + r) * kSumLanes);
+  }
 }

@@ -16,12 +16,12 @@ struct Exp2 {  // within 1.1e-7
   static constexpr float k0To1[] = {0x1.e974fcp-10f, 0x1.277854p-7f, 0x1.c91ce6p-5f, 0x1.ebdb56p-3f, 0x1.62e4bap-1f};
   static constexpr float kHalfs[] = {0x1.5bba14p-10f, 0x1.3cea88p-7f, 0x1.c6b752p-5f, 0x1.ebf9bcp-3f, 0x1.62e42ap-1f};
 };
-struct Exp2For16Bits {  // within 3e-6, a sixth of what rounding to two parts of 8 bits may lose
+struct Exp2For16Bits {  // within 3e-6, a fifth of what rounding to two parts of 8 bits may lose
   static constexpr float k0To1[] = {0x1.b7f732p-7f, 0x1.abf868p-5f, 0x1.ee2452p-3f, 0x1.62d6c6p-1f};
   static constexpr float kHalfs[] = {0x1.3a02cep-7f, 0x1.c9fc46p-5f, 0x1.ec0378p-3f, 0x1.62e12cp-1f};
 };
 
-// 2^y for y < 127. Relative error of normal results below 2e-7 (Exp2For16Bits: 3.1e-6): the polynomial's and float rounding.
+// 2^y for y < 127, and something for the others. Relative error of normal results below 2e-7 (Exp2For16Bits: 3.1e-6): the polynomial's and float rounding.
 // Exactly 1 at 0; 0 below 2^-126 or soon after it; NaN stays NaN.
 template <class Polynomial = Exp2>
 inline Vector exp2(Vector y) {

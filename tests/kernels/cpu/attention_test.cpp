@@ -97,6 +97,19 @@ TEST_P(ByDType, HugeLogitsStayFinite) {
   }
 }
 
+// Logits that are large, and still close enough to each other for a few keys to share a row: what their rounding may do to
+// weights is largest here.
+TEST_P(ByDType, LargeLogits) {
+  for (const float magnitude : {4.0f, 8.0f, 16.0f, 60.0f}) {
+    for (const bool lse : {false, true}) {
+      Recipe r = recipe(GetParam(), 200, 300, 64, 64);
+      r.magnitude = magnitude;
+      r.problem.lse = lse;
+      expect_right(r);
+    }
+  }
+}
+
 // Logits whose ulp is far above 1: whichever key wins, weights sum to 1, so values of 1 give 1; and lse is the largest logit.
 TEST_P(ByDType, LogitsBeyondAnyPrecision) {
   for (const int64_t seq_q : {3, 70}) {  // decode, and blocks of rows
