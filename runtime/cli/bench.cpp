@@ -10,6 +10,7 @@
 
 #include "output_file.hpp"
 #include "threads.hpp"
+#include "yaml.hpp"
 
 namespace attnrt::core {
 std::string_view builtin_grid();  // config/bench.yaml
@@ -51,7 +52,7 @@ std::vector<std::string> split(std::string_view list) {
   return names;
 }
 
-// "1,2,4". In a list each must be what the cpu then has: two that are capped to one number would look like no scaling.
+// "1,2,4". Each must be what the cpu then has: more would be capped without a word, and two of those look like no scaling.
 core::Result<std::vector<int32_t>> read_threads(std::string_view list) {
   constexpr core::Word kCount{"threads", core::WordKind::integer, false, "", {}, 1, 1024};
   std::vector<int32_t> counts;
@@ -67,9 +68,9 @@ core::Result<std::vector<int32_t>> read_threads(std::string_view list) {
   }
   for (const int32_t count : counts) {
     const int32_t most = core::Threads::pool(count)->count();
-    if (counts.size() > 1 && count > most)
-      return core::fail(ATTNRT_INVALID_ARGUMENT, "--threads: found {} in a list, expected at most {}, the CPUs here",
-                        count, most);
+    if (count > most)
+      return core::fail(ATTNRT_INVALID_ARGUMENT, "--threads: found {}, expected at most {}, the CPUs here", count,
+                        most);
   }
   return counts;
 }
@@ -79,8 +80,8 @@ core::Result<std::vector<core::Problem>> read_problems(const Options& options) {
     return core::fail(ATTNRT_INVALID_ARGUMENT, "found both --grid and {}, expected one of them",
                       flag_of(options.axes.begin()->first));
   if (options.grid) {
-    const auto text = read_text(*options.grid);
-    if (!text) return core::fail(ATTNRT_INVALID_ARGUMENT, "{}: cannot be read", *options.grid);
+    const auto text = core::yaml::read_text(*options.grid);
+    if (!text) return core::fail(ATTNRT_INVALID_ARGUMENT, "{}: {}", core::shown(*options.grid), text.error().message);
     return bench::read_grid(*text, *options.grid);
   }
   if (options.axes.empty()) return bench::read_grid(core::builtin_grid(), "config/bench.yaml");

@@ -8,6 +8,7 @@
 #include "commands.hpp"
 #include "config.hpp"
 #include "trace.hpp"
+#include "yaml.hpp"
 
 namespace attnrt::cli {
 namespace {
@@ -72,8 +73,10 @@ int check(const Common& common, const std::vector<std::string>& files) {
   std::string text;
   int exit = exit_ok;
   for (const std::string& file : files) {
-    const auto content = read_text(file);
-    if (!content) return complain(common, exit_usage, file + ": cannot be read, expected a policy file");
+    const auto content = core::yaml::read_text(file);
+    if (!content)
+      return complain(common, exit_usage,
+                      core::shown(file) + ": " + content.error().message + "; expected a policy file");
     const std::vector<Finding> found = check_policy(file, *content);
     for (const Finding& one : found) {
       text += to_text(one);

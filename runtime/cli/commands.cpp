@@ -44,21 +44,13 @@ void add_json_option(CLI::App& command, Common& common) {
 
 core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common, int32_t threads) {
   if (common.plugins && !names_a_directory(*common.plugins))
-    return core::fail(ATTNRT_INVALID_ARGUMENT, "--plugins {}: there is no such directory", *common.plugins);
+    return core::fail(ATTNRT_INVALID_ARGUMENT, "--plugins {}: there is no directory of that name",
+                      core::shown(*common.plugins));
   core::RuntimeOptions options;
   options.policy_path = common.policy;
   options.plugin_path = common.plugins;
   options.thread_count = threads;
   return core::Runtime::open(std::move(options));
-}
-
-std::optional<std::string> read_text(const std::string& file) {
-  std::ifstream stream(file, std::ios::binary);
-  std::string text((size_t{1} << 20) + 1, '\0');
-  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!stream.is_open() || stream.bad()) return std::nullopt;
-  text.resize(static_cast<size_t>(stream.gcount()));
-  return text;
 }
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }

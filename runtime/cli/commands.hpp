@@ -53,9 +53,6 @@ void add_json_option(CLI::App& command, Common& common);
 // threads 0: the policy's.
 core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common, int32_t threads = 0);
 
-// The text of a policy or a grid, up to one byte more than it may have: its parser then says so. Absent: not readable.
-std::optional<std::string> read_text(const std::string& file);
-
 // Text, or a document as indented JSON, to stdout (main checks that it got there).
 void print(const std::string& text);
 void print_json(const nlohmann::json& document);

@@ -77,6 +77,7 @@ int run_command_line(int argc, char** argv, cli::Common& common) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    if (argc == 2 && std::string_view(argv[1]) == "help") return app.exit(CLI::CallForHelp());
     if (error.get_exit_code() != 0) return refuse(app, common, error);
     return app.exit(error);  // --help and --version
   }

@@ -122,7 +122,11 @@ core::Result<std::vector<std::string>> paths_of(const Common& common, const Requ
 
 int run_verify(const Common& common, const Request& request) {
   for (const std::string& id : request.settings.only) {
-    if (verify::find_rule(id) == nullptr) return complain(common, exit_usage, "there is no rule " + id);
+    if (verify::find_rule(id) != nullptr) continue;
+    std::vector<std::string_view> known;
+    for (const auto& rule : verify::rules()) known.push_back(rule.id);
+    return complain(common, exit_usage,
+                    fmt::format("there is no rule {}, expected one of {}", core::shown(id), fmt::join(known, ", ")));
   }
   const auto paths = paths_of(common, request);
   if (!paths) return complain(common, paths.error());

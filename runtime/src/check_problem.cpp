@@ -68,6 +68,7 @@ Result<void> check_words(const Problem& problem) {
     if (word.kind != WordKind::integer && word.kind != WordKind::flag) continue;
     const int64_t whole = std::get<int64_t>(value);
     const int64_t maximum = word.kind == WordKind::flag ? 1 : word.maximum;
+    if (whole == 0 && word.minimum == 1) return bad("{} is 0, or was not given; expected at least 1", word.name);
     if (whole < word.minimum) return bad("{} {} is below {}", word.name, whole, word.minimum);
     if (whole > maximum) return bad("{} {} is above {}", word.name, whole, maximum);
   }

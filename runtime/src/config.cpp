@@ -141,7 +141,9 @@ void read_backends(const Item& backends, Config& config, Errors& errors) {
     // The settings of what has no legal name are looked at too, and go nowhere.
     BackendSettings nameless;
     const std::string where = "backends." + name.value_or(shown(map.keys[i].text));
-    read_backend(map.items[i], where, name ? config.backends[*name] : nameless, errors);
+    BackendSettings& backend = name ? config.backends[*name] : nameless;
+    if (backend.origin.empty()) backend.origin = map.keys[i].place();
+    read_backend(map.items[i], where, backend, errors);
   }
 }
 

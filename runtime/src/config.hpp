@@ -31,6 +31,7 @@ struct BackendSettings {
   Setting<Constraints> only;
   std::vector<std::pair<std::string, std::string>> options;  // in the order of the file, scalars as text
   std::string options_origin;
+  std::string origin;  // where it is named first
 };
 
 struct Rule {

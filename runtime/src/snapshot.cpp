@@ -5,12 +5,10 @@
 #include <fnmatch.h>
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
-#include <fstream>
 #include <sstream>
+
+#include "yaml.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -24,23 +22,12 @@ Result<PolicySource> read_policy(const RuntimeOptions& options, const Environmen
   if (options.policy_text) return PolicySource{"", *options.policy_text};
   const std::optional<std::string>& path = options.policy_path ? options.policy_path : environment.policy;
   if (!path) return PolicySource{};
-  std::error_code no_such;
-  std::ifstream file(folder / *path, std::ios::binary);
-  if (std::filesystem::is_directory(folder / *path, no_such)) {
-    file.setstate(std::ios::badbit);
-    errno = EISDIR;
-  }
-  std::string text;
-  for (std::array<char, 4096> part; file.good();) {
-    file.read(part.data(), part.size());
-    text.append(part.data(), static_cast<size_t>(file.gcount()));
-  }
-  if (!file.is_open() || file.bad()) {
+  auto text = yaml::read_text(path->empty() ? std::filesystem::path() : folder / *path);
+  if (!text) {
     const std::string by = options.policy_path ? "" : " (ATTNRT_POLICY)";
-    return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} cannot be read: {}", *path, by,
-                std::strerror(errno));
+    return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} {}", shown(*path), by, text.error().message);
   }
-  return PolicySource{*path, std::move(text)};
+  return PolicySource{*path, *std::move(text)};
 }
 
 std::vector<std::string> split_path(const std::string& path) {
@@ -105,6 +92,30 @@ std::vector<std::string> idle_globs(const Discovery& found, const Config& config
   return warnings;
 }
 
+// Names of a policy that are no backend's, but nearly one's: a rule for cppu does nothing, and no word would say so.
+std::vector<std::string> near_misses(const Discovery& found, const Config& config) {
+  std::vector<std::string_view> known;
+  for (const auto& plugin : found.plugins) {
+    if (plugin->manifest) known.push_back(plugin->manifest->name);
+  }
+  for (const auto& [name, backend] : config.backends) {
+    if (backend.origin.starts_with("built-in policy:")) known.push_back(name);
+  }
+  std::vector<std::string> warnings;
+  const auto look = [&](const std::string& name, const std::string& where) {
+    if (std::find(known.begin(), known.end(), name) != known.end()) return;
+    const std::string_view near = nearest(name, known);
+    if (!near.empty())
+      warnings.push_back(fmt::format("{}: no backend is named {}; did you mean {}?", where, shown(name), near));
+  };
+  for (const auto& [name, backend] : config.backends) look(name, fmt::format("{}: backends.{}", backend.origin, name));
+  for (const Rule& rule : config.rules.value) {
+    for (const auto& name : rule.prefer) look(name, fmt::format("{}: {}: prefer", rule.origin, rule.name));
+    for (const auto& name : rule.deny) look(name, fmt::format("{}: {}: deny", rule.origin, rule.name));
+  }
+  return warnings;
+}
+
 void debug_loaded(const Snapshot& snapshot, const Backend& backend) {
   std::vector<std::string> devices;
   for (const Device& device : backend.devices()) devices.push_back(device_text(device));
@@ -125,6 +136,10 @@ void Snapshot::load(Entry& entry, bool warn) const {
       entry.backend = std::move(*loaded);
     } else {
       entry.fault = loaded.error().message;
+      const auto settings = config->backends.find(entry.plugin->manifest->name);
+      if (!entry.options.empty() && loaded.error().code == ATTNRT_INVALID_ARGUMENT &&
+          settings != config->backends.end())
+        entry.fault += fmt::format(" (options of {})", settings->second.options_origin);
       entry.failed = true;
     }
   });
@@ -159,7 +174,9 @@ Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options, c
 
   Discovery found = discover(snapshot->directories);
   if (snapshot->services->debugs()) debug_found(*snapshot, found);
-  for (const auto& warnings : {snapshot->config->warnings, found.warnings, idle_globs(found, *snapshot->config)}) {
+  const Config& settled = *snapshot->config;
+  for (const auto& warnings :
+       {settled.warnings, found.warnings, idle_globs(found, settled), near_misses(found, settled)}) {
     for (const auto& warning : warnings) snapshot->services->log(ATTNRT_LOG_WARNING, warning);
   }
   for (auto& plugin : found.plugins) {

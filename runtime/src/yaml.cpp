@@ -7,8 +7,11 @@
 #include <yaml-cpp/parser.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
+#include <cstring>
+#include <fstream>
 #include <sstream>
 #include <unordered_map>
 #include <unordered_set>
@@ -159,6 +162,10 @@ class Builder final : public YAML::EventHandler {
     }
     Open& parent = open_.back();
     if (!expects_key(parent.node)) {
+      if (node.kind == Kind::null && parent.node.kind == Kind::map && node.line != parent.node.keys.back().line) {
+        node.line = parent.node.keys.back().line;  // yaml-cpp names the place of what comes next
+        node.column = parent.node.keys.back().column;
+      }
       parent.node.items.push_back(std::move(node));
       return;
     }
@@ -251,8 +258,9 @@ Result<Document> parse(std::string_view text, std::string file) {
     }
   } catch (const YAML::Exception& exception) {
     const YAML::Mark& mark = exception.mark;
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}:{}:{}: {}", name, std::max(mark.line, 0) + 1, std::max(mark.column, 0) + 1,
-                exception.msg);
+    const char* kind = exception.msg.starts_with("found ") ? "" : "this is not YAML: ";  // yaml-cpp's own words
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}:{}:{}: {}{}", name, std::max(mark.line, 0) + 1,
+                std::max(mark.column, 0) + 1, kind, exception.msg);
   } catch (const std::exception& exception) {
     return fail(ATTNRT_INVALID_ARGUMENT, "{}: not readable as YAML: {}", name, exception.what());
   }
@@ -260,6 +268,23 @@ Result<Document> parse(std::string_view text, std::string file) {
   if (builder.documents == 0) document.root.line = document.root.column = 1;
   document.root.file = document.file.get();
   return document;
+}
+
+Result<std::string> read_text(const std::filesystem::path& file) {
+  std::error_code no_such;
+  if (file.empty()) return fail(ATTNRT_INVALID_ARGUMENT, "its name is empty");
+  if (std::filesystem::is_directory(file, no_such)) {
+    return fail(ATTNRT_INVALID_ARGUMENT, "cannot be read: {}", std::strerror(EISDIR));
+  }
+  errno = 0;
+  std::ifstream stream(file, std::ios::binary);
+  std::string text(maximum_text_bytes + 1, '\0');
+  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!stream.is_open() || stream.bad()) {
+    return fail(ATTNRT_INVALID_ARGUMENT, "cannot be read: {}", std::strerror(errno != 0 ? errno : EIO));
+  }
+  text.resize(static_cast<size_t>(stream.gcount()));
+  return text;
 }
 
 tl::unexpected<Error> wrong(const Node& node, std::string_view what, std::string_view expected) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -38,6 +39,9 @@ struct Document {
 // with what anchors and aliases repeat, are errors: "file:line:column: found, expected". An empty text is a null
 // document.
 Result<Document> parse(std::string_view text, std::string file);
+
+// A file's text, as far as parse() takes it. The error says why it cannot be read, and does not name the file.
+Result<std::string> read_text(const std::filesystem::path& file);
 
 // "policy.yaml:3:5: threads: found many, expected a whole number"; the one wording of a wrong type or value.
 tl::unexpected<Error> wrong(const Node& node, std::string_view what, std::string_view expected);

@@ -335,8 +335,7 @@ TEST_F(Bench, AListHasNoMoreThreadsThanThereAreCpus) {
   const Outcome outcome = bench({"--seq", "8", "--threads", "1,1024"});
   expect_refusal(outcome, 2);
   EXPECT_THAT(outcome.err,
-              ::testing::MatchesRegex(
-                  "attnrt bench: --threads: found 1024 in a list, expected at most [0-9]+, the CPUs here\n"));
+              ::testing::MatchesRegex("attnrt bench: --threads: found 1024, expected at most [0-9]+, the CPUs here\n"));
 }
 
 TEST_F(Bench, ThePageThatCannotBeWrittenLeavesTheOldOne) {

@@ -225,11 +225,11 @@ TEST(Problem, FeaturesAreWhatItUses) {
 
 TEST(Problem, CheckRefusesEachBadWord) {
   const std::pair<void (*)(Problem&), std::string_view> rows[] = {
-      {[](Problem& p) { p.batch = 0; }, "problem: batch 0 is below 1"},
-      {[](Problem& p) { p.seq_q = 0; }, "problem: seq_q 0 is below 1"},
+      {[](Problem& p) { p.batch = 0; }, "problem: batch is 0, or was not given; expected at least 1"},
+      {[](Problem& p) { p.seq_q = 0; }, "problem: seq_q is 0, or was not given; expected at least 1"},
       {[](Problem& p) { p.seq_kv = -3; }, "problem: seq_kv -3 is below 1"},
       {[](Problem& p) { p.heads_q = INT64_MIN; }, "problem: heads_q -9223372036854775808 is below 1"},
-      {[](Problem& p) { p.heads_kv = 0; }, "problem: heads_kv 0 is below 1"},
+      {[](Problem& p) { p.heads_kv = 0; }, "problem: heads_kv is 0, or was not given; expected at least 1"},
       {[](Problem& p) { p.head_dim = -1; }, "problem: head_dim -1 is below 1"},
       {[](Problem& p) { p.head_dim_v = -1; }, "problem: head_dim_v -1 is below 1"},
       {[](Problem& p) { p.heads_q = 9, p.heads_kv = 2; }, "problem: heads_q 9 is not a multiple of heads_kv 2"},

@@ -75,6 +75,28 @@ TEST(Open, AGlobThatDisablesNobodyIsAWarning) {
   EXPECT_THAT(world.log(), ElementsAre("2: ATTNRT_DISABLE: no backend is named fake_ful"));
 }
 
+TEST(Open, ANameThatIsNearlyABackendsIsAWarning) {
+  const World world({"fake_full"},
+                    "backends:\n"
+                    "  fake_ful: {enabled: false}\n"
+                    "  hip_flush: {priority: 1}\n"
+                    "  somebody_elses: {priority: 1}\n"
+                    "rules:\n"
+                    "  - {name: wide, prefer: [fake_fill, hip_flash], deny: [cpuu, other]}\n");
+  const auto place = [&](const char* at) { return "2: " + world.policy_file() + at; };
+  EXPECT_THAT(world.log(),
+              ElementsAre(place(":3:3: backends.fake_ful: no backend is named fake_ful; did you mean fake_full?"),
+                          place(":4:3: backends.hip_flush: no backend is named hip_flush; did you mean hip_flash?"),
+                          place(":7:5: wide: prefer: no backend is named fake_fill; did you mean fake_full?"),
+                          place(":7:5: wide: deny: no backend is named cpuu; did you mean cpu?")));
+}
+
+TEST(Open, OptionsThatAPluginRefusesSayWhereTheyStand) {
+  const World world({"fake_full"}, "backends:\n  fake_full:\n    options: {wrong: 1}\n");
+  EXPECT_THAT(chosen(*world),
+              HasSubstr("option wrong is not known; there is note (options of " + world.policy_file() + ":4:14)"));
+}
+
 TEST(Open, TwoFilesOfOnePluginAreAWarning) {
   World world({"fake_full", "fake_rocm"});
   EXPECT_THAT(world.log(), IsEmpty());

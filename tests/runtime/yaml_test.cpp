@@ -7,6 +7,8 @@
 #include <chrono>
 #include <random>
 
+#include "fakes/fakes.hpp"
+
 namespace attnrt::core::yaml {
 namespace {
 
@@ -67,6 +69,23 @@ TEST(Yaml, NothingIsANullDocument) {
     EXPECT_EQ(parsed.root.kind, Kind::null) << text;
     EXPECT_GE(parsed.root.line, 1);
   }
+}
+
+TEST(Yaml, AValueThatIsMissingLiesAtItsKey) {
+  const Document parsed = document("a:\nb: {c: , d: ~}\ne:\n\n  # nothing\n");
+  EXPECT_EQ(parsed.root.find("a")->place(), "p.yaml:1:1");
+  EXPECT_EQ(parsed.root.find("b")->find("d")->place(), "p.yaml:2:13");
+  EXPECT_EQ(parsed.root.find("b")->find("c")->line, 2);
+  EXPECT_EQ(parsed.root.find("e")->place(), "p.yaml:3:1");
+}
+
+TEST(Yaml, ReadsAFileOrSaysWhyNot) {
+  const fakes::Directory directory;
+  EXPECT_EQ(*read_text(directory.write("p.yaml", "a: 1\n")), "a: 1\n");
+  EXPECT_EQ(read_text(directory.path()).error().message, "cannot be read: Is a directory");
+  EXPECT_EQ(read_text(directory.path() / "none").error().message, "cannot be read: No such file or directory");
+  EXPECT_EQ(read_text("").error().message, "its name is empty");
+  EXPECT_GT(read_text("/dev/zero")->size(), size_t{1} << 20) << "no more than its parser refuses";
 }
 
 TEST(Yaml, AliasesRepeatWhatTheyName) {
