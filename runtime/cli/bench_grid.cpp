@@ -124,6 +124,13 @@ Result<Axis> parse_axis(std::string_view name, std::string_view values) {
 }
 
 Result<std::vector<core::Problem>> problems_of(const std::vector<Axis>& given) {
+  for (const Pair& pair : kPairs) {
+    for (const std::string_view side : {pair.query, pair.key}) {
+      if (names(given, pair.both) && names(given, side))
+        return fail(ATTNRT_INVALID_ARGUMENT, "found both {0} and {1}, expected one of them: {0} is {2} and {3}",
+                    pair.both, side, pair.query, pair.key);
+    }
+  }
   const std::vector<Axis> axes = completed(given);
   size_t count = 1;
   for (const Axis& axis : axes) {

@@ -62,8 +62,10 @@ Result<Value> parse_one(const Word& word, const yaml::Node& node, std::vector<st
   auto value = parse_value(word, node.text);
   if (value) return value;
   if (unknown_values != nullptr && word.kind == WordKind::name && !is_arch(word) && !node.text.empty()) {
-    unknown_values->push_back(
-        fmt::format("{}: {} {} is not known to this runtime", node.place(), word.name, shown(node.text)));
+    const std::string_view near = nearest(node.text, word.choices);
+    unknown_values->push_back(fmt::format("{}: {} {} is not known to this runtime{}", node.place(), word.name,
+                                          shown(node.text),
+                                          near.empty() ? "" : fmt::format("; did you mean {}?", near)));
     return Value(node.text);
   }
   return at(node, word.name, value.error().message);

@@ -71,8 +71,10 @@ Result<bool> parse_entry(const Node& node, Manifest& manifest) {
       continue;
     }
     if (const std::string unknown = unknown_part(key, node.items[i]); !unknown.empty()) {
-      manifest.notes.push_back(
-          fmt::format("{}: supports: entry dropped: {} is not known to this runtime", key.place(), shown(unknown)));
+      std::vector<std::string_view> words;
+      for (const Word& word : vocabulary()) words.push_back(word.name);
+      manifest.notes.push_back(fmt::format("{}: supports: entry dropped: {} is not known to this runtime{}",
+                                           key.place(), shown(unknown), hint(nearest(unknown, words))));
       return false;
     }
     auto constraint = parse_constraint(key, node.items[i], &notes);
@@ -175,6 +177,11 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& file) 
 std::string Manifest::serves_nothing() const {
   if (entries.empty()) return "its manifest has no entry that this runtime knows";
   if (devices.empty()) return "its manifest names no device that this runtime knows";
+  const auto hopeless = [](const Constraint& constraint) { return constraint.can_never_match(); };
+  const bool none = std::all_of(entries.begin(), entries.end(), [&](const Entry& entry) {
+    return std::any_of(entry.constraints.begin(), entry.constraints.end(), hopeless);
+  });
+  if (none) return "its manifest has no entry that any problem of this runtime could fit";
   return "";
 }
 

@@ -145,7 +145,8 @@ TEST(Manifest, DropsWhatItDoesNotKnowAndSaysSo) {
   EXPECT_EQ(m.entries[0].line, 9);
   EXPECT_THAT(m.notes, ElementsAre("p.so:6:20: supports: entry dropped: rotary is not known to this runtime",
                                    "p.so:7:6: supports: entry dropped: below is not known to this runtime",
-                                   "p.so:8:6: supports: entry dropped: head_dim_k is not known to this runtime",
+                                   "p.so:8:6: supports: entry dropped: head_dim_k is not known to this runtime; "
+                                   "did you mean head_dim_v?",
                                    "p.so:9:19: dtype f8 is not known to this runtime",
                                    "p.so:10:1: novelty: unknown key, ignored"));
   EXPECT_THAT(manifest(minimal("- {}") + "\narch: gfx1100").notes,
@@ -159,6 +160,13 @@ TEST(Manifest, WithoutAKnownEntryNothingFits) {
   EXPECT_THAT(refusals(m, "", ""), ElementsAre("its manifest has no entry that this runtime knows"));
   EXPECT_EQ(m.serves_nothing(), "its manifest has no entry that this runtime knows");
   EXPECT_EQ(manifest(minimal("- {}")).serves_nothing(), "");
+  const Manifest typed =
+      manifest(minimal("  - {dtype: f33}\n"
+                       "  - {head_dim: {max: 64}, dtype: [f33]}\n"
+                       "  - {headdim: 64}\n"));
+  EXPECT_EQ(typed.serves_nothing(), "its manifest has no entry that any problem of this runtime could fit");
+  EXPECT_THAT(typed.notes, Contains(HasSubstr("dtype f33 is not known to this runtime; did you mean f32?")));
+  EXPECT_THAT(typed.notes, Contains(HasSubstr("headdim is not known to this runtime; did you mean head_dim?")));
 }
 
 TEST(Manifest, AnUnknownDeviceIsANote) {
