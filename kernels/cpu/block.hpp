@@ -35,7 +35,7 @@ constexpr int64_t ceil_div(int64_t n, int64_t divisor) { return (n + divisor - 1
 struct Cut {
   int64_t row_group;   // rows of one register block or of one pair of matrix tiles
   int64_t block_rows;  // the most rows of a block; a multiple of row_group
-  int64_t least_rows;  // the fewest, for the sake of many blocks
+  int64_t least_rows;  // about the fewest, for the sake of many blocks
   int64_t tile_keys;   // keys of one tile
   int64_t element;     // bytes of an element of packed K and V
   int64_t head_pad;    // head_dim is padded to a multiple of this

@@ -81,7 +81,8 @@ core::Result<std::vector<core::Problem>> read_problems(const Options& options) {
                       flag_of(options.axes.begin()->first));
   if (options.grid) {
     const auto text = core::yaml::read_text(*options.grid);
-    if (!text) return core::fail(ATTNRT_INVALID_ARGUMENT, "{}: {}", core::shown(*options.grid), text.error().message);
+    if (!text)
+      return core::fail(ATTNRT_INVALID_ARGUMENT, "{}: {}", core::one_line(*options.grid), text.error().message);
     return bench::read_grid(*text, *options.grid);
   }
   if (options.axes.empty()) return bench::read_grid(core::builtin_grid(), "config/bench.yaml");
@@ -176,7 +177,7 @@ void add_bench(CLI::App& app, Common& common) {
       "peaks are measured in the same run: f32 multiply-adds (bf16, f16: AMX, where the processor has it) and memory.\n"
       "Every output is checked against the reference and the first backend: one that is wrong gets no number, and "
       "exit\n"
-      "code 3. Exit code 1: no backend supports a problem.\n\n"
+      "code 3. Exit code 1: no backend supports a problem, or memory does not hold it.\n\n"
       "  attnrt bench --seq 512,2048 --head-dim 64,128 --dtype f32,bf16 --causal both --html bench.html");
   add_runtime_options(*command, common);
   command->callback([&common, options] {

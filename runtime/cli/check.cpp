@@ -75,8 +75,7 @@ int check(const Common& common, const std::vector<std::string>& files) {
   for (const std::string& file : files) {
     const auto content = core::yaml::read_text(file);
     if (!content)
-      return complain(common, exit_usage,
-                      core::shown(file) + ": " + content.error().message + "; expected a policy file");
+      return complain(common, exit_usage, one_line(file) + ": " + content.error().message + "; expected a policy file");
     const std::vector<Finding> found = check_policy(file, *content);
     for (const Finding& one : found) {
       text += to_text(one);

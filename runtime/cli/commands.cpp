@@ -45,7 +45,7 @@ void add_json_option(CLI::App& command, Common& common) {
 core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common, int32_t threads) {
   if (common.plugins && !names_a_directory(*common.plugins))
     return core::fail(ATTNRT_INVALID_ARGUMENT, "--plugins {}: there is no directory of that name",
-                      core::shown(*common.plugins));
+                      core::one_line(*common.plugins));
   core::RuntimeOptions options;
   options.policy_path = common.policy;
   options.plugin_path = common.plugins;

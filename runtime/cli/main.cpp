@@ -74,10 +74,14 @@ int run_command_line(int argc, char** argv, cli::Common& common) {
   cli::add_policy(app, common);
   cli::add_verify(app, common);
   cli::add_bench(app, common);
+  std::vector<const char*> words(argv, argv + argc);
+  if (argc > 1 && std::string_view(argv[1]) == "help") {  // "help list" is "list --help"
+    words.erase(words.begin() + 1);
+    words.push_back("--help");
+  }
   try {
-    app.parse(argc, argv);
+    app.parse(static_cast<int>(words.size()), words.data());
   } catch (const CLI::ParseError& error) {
-    if (argc == 2 && std::string_view(argv[1]) == "help") return app.exit(CLI::CallForHelp());
     if (error.get_exit_code() != 0) return refuse(app, common, error);
     return app.exit(error);  // --help and --version
   }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <set>
 #include <sstream>
 
 #include "yaml.hpp"
@@ -25,7 +26,8 @@ Result<PolicySource> read_policy(const RuntimeOptions& options, const Environmen
   auto text = yaml::read_text(path->empty() ? std::filesystem::path() : folder / *path);
   if (!text) {
     const std::string by = options.policy_path ? "" : " (ATTNRT_POLICY)";
-    return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} {}", shown(*path), by, text.error().message);
+    return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} {}", path->empty() ? "\"\"" : one_line(*path), by,
+                text.error().message);
   }
   return PolicySource{*path, *std::move(text)};
 }
@@ -92,20 +94,28 @@ std::vector<std::string> idle_globs(const Discovery& found, const Config& config
   return warnings;
 }
 
-// Names of a policy that are no backend's, but nearly one's: a rule for cppu does nothing, and no word would say so.
+// A typing error, or a name of its own: "gpu" is not meant to be "cpu", nor "cpu2".
+bool may_mean(std::string_view name, std::string_view near) {
+  const auto stem = [](std::string_view text) { return text.substr(0, text.find_last_not_of("0123456789") + 1); };
+  return !near.empty() && name.front() == near.front() && stem(name) != stem(near);
+}
+
+// Names of a policy that nearly are those of a backend that is here, each once: a rule for cppu does nothing, and no word
+// would say so.
 std::vector<std::string> near_misses(const Discovery& found, const Config& config) {
-  std::vector<std::string_view> known;
+  std::vector<std::string_view> here;
+  std::set<std::string, std::less<>> known;  // and what has been looked at
   for (const auto& plugin : found.plugins) {
-    if (plugin->manifest) known.push_back(plugin->manifest->name);
+    if (plugin->manifest) here.push_back(plugin->manifest->name);
+    known.insert(plugin->manifest ? plugin->manifest->name : std::filesystem::path(plugin->path).stem().string());
   }
   for (const auto& [name, backend] : config.backends) {
-    if (backend.origin.starts_with("built-in policy:")) known.push_back(name);
+    if (backend.origin.starts_with("built-in policy:")) known.insert(name);
   }
   std::vector<std::string> warnings;
   const auto look = [&](const std::string& name, const std::string& where) {
-    if (std::find(known.begin(), known.end(), name) != known.end()) return;
-    const std::string_view near = nearest(name, known);
-    if (!near.empty())
+    if (!known.insert(name).second) return;
+    if (const std::string_view near = nearest(name, here); may_mean(name, near))
       warnings.push_back(fmt::format("{}: no backend is named {}; did you mean {}?", where, shown(name), near));
   };
   for (const auto& [name, backend] : config.backends) look(name, fmt::format("{}: backends.{}", backend.origin, name));
@@ -139,7 +149,7 @@ void Snapshot::load(Entry& entry, bool warn) const {
       const auto settings = config->backends.find(entry.plugin->manifest->name);
       if (!entry.options.empty() && loaded.error().code == ATTNRT_INVALID_ARGUMENT &&
           settings != config->backends.end())
-        entry.fault += fmt::format(" (options of {})", settings->second.options_origin);
+        entry.fault += fmt::format(" (its options: {})", settings->second.options_origin);
       entry.failed = true;
     }
   });

@@ -163,7 +163,7 @@ class Builder final : public YAML::EventHandler {
     Open& parent = open_.back();
     if (!expects_key(parent.node)) {
       if (node.kind == Kind::null && parent.node.kind == Kind::map && node.line != parent.node.keys.back().line) {
-        node.line = parent.node.keys.back().line;  // yaml-cpp names the place of what comes next
+        node.line = parent.node.keys.back().line;  // of one that is not written, yaml-cpp names what comes next
         node.column = parent.node.keys.back().column;
       }
       parent.node.items.push_back(std::move(node));
@@ -207,7 +207,7 @@ size_t character_bytes(std::string_view text) {
 // sees it.
 Result<void> check_bytes(std::string_view text, const std::string& file) {
   if (text.size() > maximum_text_bytes) {
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: found {} bytes, expected at most {}", file, text.size(),
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: found more than {} bytes, expected at most those", file,
                 maximum_text_bytes);
   }
   int line = 1, column = 1;

@@ -276,14 +276,14 @@ TEST_F(Bench, AProblemThatNobodySupportsIsANo) {
 }
 
 TEST_F(Bench, AProblemThatMemoryDoesNotHoldIsANo) {
-  const Outcome outcome =
-      bench({"--seq-q", "1", "--seq-kv", "40000000000,8", "--heads", "2", "--head-dim", "16", "--json"}, {"fake_full"});
+  const Outcome outcome = bench(
+      {"--seq-q", "4000000000000,1", "--seq-kv", "8", "--heads", "2", "--head-dim", "16", "--json"}, {"fake_full"});
   EXPECT_EQ(outcome.exit, 1);
   const auto json = document(outcome);
   ASSERT_EQ(json["problems"].size(), 2u);
   const auto& huge = json["problems"][0]["measurements"][0];
   EXPECT_EQ(huge["state"], "unsupported");
-  EXPECT_THAT(huge["reason"].get<std::string>(), HasSubstr("no memory for 5120000000000 bytes"));
+  EXPECT_THAT(huge["reason"].get<std::string>(), HasSubstr("no memory for 512000000000000 bytes"));
   EXPECT_EQ(json["problems"][1]["measurements"][0]["state"], "measured") << outcome.out;
 }
 

@@ -166,6 +166,7 @@ TEST(Manifest, WithoutAKnownEntryNothingFits) {
                        "  - {headdim: 64}\n"));
   EXPECT_EQ(typed.serves_nothing(), "its manifest has no entry that any problem of this runtime could fit");
   EXPECT_THAT(typed.notes, Contains(HasSubstr("dtype f33 is not known to this runtime; did you mean f32?")));
+  EXPECT_THAT(manifest(minimal("  - {head_dim: {mas: 128}}\n")).notes, ElementsAre(HasSubstr("; did you mean max?")));
   EXPECT_THAT(typed.notes, Contains(HasSubstr("headdim is not known to this runtime; did you mean head_dim?")));
 }
 
