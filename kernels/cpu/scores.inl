@@ -67,10 +67,9 @@ struct Scores {
   int64_t stride;
 };
 
-// Scores times `factor`, and the mask on them. A masked score is replaced, not added to, so that a NaN in its key cannot pass.
-inline void mask_scores(const Block& block, const Scratch& scratch, const Scores& at, float factor) {
+// Scores times `scale`, and the mask on them. A masked score is replaced, not added to, so that a NaN in its key cannot pass.
+inline void mask_scores(const Block& block, const Scratch& scratch, const Scores& at, Vector scale) {
   const Floats d;
-  const Vector scale = hn::Set(d, factor);
   const Tensor& m = block.run->args->mask;
   const Vector hidden = hn::Set(d, -INFINITY);
   // In locals, which no store of scores can change.
@@ -91,12 +90,6 @@ inline void mask_scores(const Block& block, const Scratch& scratch, const Scores
       return hn::IfThenElse(hn::Eq(bias, hidden), hidden, hn::MulAdd(s, scale, bias));
     });
   };
-  const auto blind = [](const char* from, int64_t j) HWY_ATTR {
-    const hn::Rebind<uint8_t, Floats> d8;
-    const hn::Rebind<int32_t, Floats> d32;
-    const auto seen = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(from) + j));
-    return hn::RebindMask(Floats(), hn::Eq(seen, hn::Zero(d32)));
-  };
   const int64_t exist = block.sequence.kv_length - at.first;
   if (m.stride[3] != 1 || at.count > exist) {
     // Lanes past the last key hold an older bias: finite or not, their scores are replaced after this.
@@ -111,11 +104,13 @@ inline void mask_scores(const Block& block, const Scratch& scratch, const Scores
     add([](const char* from, int64_t j) HWY_ATTR { return widen<DType::f16>(from, j); });
   } else if (m.dtype == DType::bf16) {
     add([](const char* from, int64_t j) HWY_ATTR { return widen<DType::bf16>(from, j); });
-  } else if (factor != 1) {
-    each([=](Vector s, const char* from, int64_t j)
-             HWY_ATTR { return hn::IfThenElse(blind(from, j), hidden, hn::Mul(s, scale)); });
   } else {
-    each([=](Vector s, const char* from, int64_t j) HWY_ATTR { return hn::IfThenElse(blind(from, j), hidden, s); });
+    each([=](Vector s, const char* from, int64_t j) HWY_ATTR {
+      const hn::Rebind<uint8_t, Floats> d8;
+      const hn::Rebind<int32_t, Floats> d32;
+      const auto seen = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(from) + j));
+      return hn::IfThenElse(hn::RebindMask(d, hn::Eq(seen, hn::Zero(d32))), hidden, hn::Mul(s, scale));
+    });
   }
 }
 
@@ -125,7 +120,7 @@ inline void adjust_scores(const Block& block, const Scratch& scratch, const Scor
   const Problem& p = *run.problem;
   if (run.plain && left == Left::all) return;
   const Floats d;
-  float scale = run.plain ? 1.0f : run.scale;
+  Vector scale = hn::Set(d, run.plain ? 1.0f : run.scale);
   const auto each = [&](auto&& change) HWY_ATTR {
     for (int64_t r = 0; r < at.rows; ++r) {
       float* scores = at.data + r * at.stride;
@@ -133,14 +128,14 @@ inline void adjust_scores(const Block& block, const Scratch& scratch, const Scor
     }
   };
   if (p.softcap != 0) {
-    const Vector cap = hn::Set(d, p.softcap), factor = hn::Set(d, scale);
-    each([&](Vector s) HWY_ATTR { return hn::Mul(cap, hn::Tanh(d, hn::Div(hn::Mul(s, factor), cap))); });
-    scale = 1;
+    const Vector cap = hn::Set(d, p.softcap);
+    each([&](Vector s) HWY_ATTR { return hn::Mul(cap, hn::Tanh(d, hn::Div(hn::Mul(s, scale), cap))); });
+    scale = hn::Set(d, 1.0f);
   }
   if (left != Left::all) {
     mask_scores(block, scratch, at, scale);
   } else if (p.softcap == 0) {
-    each([&](Vector s) HWY_ATTR { return hn::Mul(s, hn::Set(d, scale)); });
+    each([&](Vector s) HWY_ATTR { return hn::Mul(s, scale); });
   }
   if (p.alibi) {
     const Tensor& slopes = run.args->alibi_slopes;

@@ -70,19 +70,18 @@ void compete(const Contestants& contestants, core::Runtime& runtime, const core:
 // A problem that memory does not hold is one that no backend supports here.
 Result<Comparison> measure_one(core::Runtime& runtime, core::Problem problem, const std::vector<Candidate>& candidates,
                                const Settings& settings, const std::function<void()>& progress) {
-  Comparison result{problem, 0, {}, {}};
   Contestants contestants;
   for (const Candidate& candidate : candidates) contestants.push_back(std::make_unique<Contestant>(candidate));
-  if (auto tensors = make_tensors(problem)) {
+  auto tensors = make_tensors(problem);
+  if (tensors) {
     compete(contestants, runtime, problem, *tensors, settings, progress);
-    result.problem = problem;
-    result.work = work_of(problem);
   } else if (tensors.error().code == ATTNRT_OUT_OF_MEMORY) {
     for (const auto& contestant : contestants) contestant->refuse(tensors.error());
     for (int64_t n = 0; n < settings.samples; ++n) progress();
   } else {
     return tl::unexpected(tensors.error());
   }
+  Comparison result{problem, 0, tensors ? work_of(problem) : Work{}, {}};
   for (const auto& contestant : contestants) {
     auto& m = contestant->m;
     std::sort(m.seconds.begin(), m.seconds.end());

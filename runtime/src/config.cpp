@@ -2,12 +2,8 @@
 #include "config.hpp"
 
 #include <fnmatch.h>
-#include <sys/auxv.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <cstdlib>
 #include <filesystem>
 #include <limits>
 #include <set>
@@ -18,11 +14,6 @@ namespace {
 
 using yaml::Kind;
 using yaml::Node;
-
-constexpr std::array<std::string_view, 5> variables{"ATTNRT_POLICY", "ATTNRT_PLUGIN_PATH", "ATTNRT_BACKEND",
-                                                    "ATTNRT_DISABLE", "ATTNRT_LOG"};
-constexpr std::array<std::string_view, 5> log_levels{"debug", "info", "warning", "error",
-                                                     "off"};  // ATTNRT_LOG_* in order
 
 // `key: value` of a policy, under its full name ("backends.cpu.priority").
 struct Item {
@@ -257,38 +248,6 @@ void read_layer(std::string_view text, const std::string& file, const std::files
     put(config.on_fallback, read_choice(*on_fallback, {"allow", "warn", "error"}), on_fallback->node, errors);
 }
 
-std::vector<std::string> split(std::string_view text, char separator) {
-  std::vector<std::string> parts;
-  while (!text.empty()) {
-    std::string_view part = text.substr(0, text.find(separator));
-    text.remove_prefix(std::min(part.size() + 1, text.size()));
-    while (part.starts_with(' ')) part.remove_prefix(1);
-    while (part.ends_with(' ')) part.remove_suffix(1);
-    if (!part.empty()) parts.emplace_back(part);
-  }
-  return parts;
-}
-
-bool is_set(const std::optional<std::string>& variable) { return variable && !variable->empty(); }
-
-Result<void> apply_environment(const Environment& environment, Config& config) {
-  if (is_set(environment.plugin_path))
-    config.directories = {split(*environment.plugin_path, ':'), "ATTNRT_PLUGIN_PATH"};
-  if (is_set(environment.backend)) config.forced_backend = {environment.backend, "ATTNRT_BACKEND"};
-  if (is_set(environment.disable)) config.disabled = {split(*environment.disable, ','), "ATTNRT_DISABLE"};
-  config.log_level = {ATTNRT_LOG_WARNING, "default"};
-  if (is_set(environment.log)) {
-    const auto level = std::find(log_levels.begin(), log_levels.end(), *environment.log);
-    if (level == log_levels.end()) {
-      return fail(ATTNRT_INVALID_ARGUMENT, "ATTNRT_LOG: found {}, expected {}", shown(*environment.log),
-                  fmt::join(log_levels, ", "));
-    }
-    config.log_level = {static_cast<int>(level - log_levels.begin()), "ATTNRT_LOG"};
-  }
-  config.warnings.insert(config.warnings.end(), environment.warnings.begin(), environment.warnings.end());
-  return {};
-}
-
 const Constraint* impossible(const Constraints& constraints) {
   const auto found =
       std::find_if(constraints.begin(), constraints.end(), [](const Constraint& c) { return c.can_never_match(); });
@@ -333,29 +292,6 @@ void lint(Config& config) {
 }
 
 }  // namespace
-
-Environment read_environment() {
-  Environment environment;
-  if (getauxval(AT_SECURE) != 0) return environment;
-  std::optional<std::string>* const fields[] = {&environment.policy, &environment.plugin_path, &environment.backend,
-                                                &environment.disable, &environment.log};
-  for (size_t i = 0; i < variables.size(); ++i) {
-    const char* value = secure_getenv(std::string(variables.at(i)).c_str());
-    if (value != nullptr && *value != '\0') *fields[i] = value;
-  }
-  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
-    const std::string_view name = std::string_view(*entry).substr(0, std::string_view(*entry).find('='));
-    if (!name.starts_with("ATTNRT_") || std::find(variables.begin(), variables.end(), name) != variables.end())
-      continue;
-    const std::string_view near = nearest(name, variables);
-    environment.warnings.push_back(
-        near.empty()
-            ? fmt::format("{}: unknown variable, ignored; known are {}", shown(name), fmt::join(variables, ", "))
-            : fmt::format("{}: unknown variable, ignored; did you mean {}?", shown(name), near));
-  }
-  std::sort(environment.warnings.begin(), environment.warnings.end());
-  return environment;
-}
 
 std::string switched_off(const Config& config, std::string_view backend) {
   const auto listed = config.backends.find(backend);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "constraint.hpp"
+#include "environment.hpp"
 #include "semver.hpp"
 
 namespace attnrt::core {
@@ -40,13 +41,6 @@ struct Rule {
   std::vector<std::string> prefer, deny;
   std::string origin;
 };
-
-// What the environment says; empty optionals where a variable is not set, or the process is privileged.
-struct Environment {
-  std::optional<std::string> policy, plugin_path, backend, disable, log;
-  std::vector<std::string> warnings;  // an ATTNRT_ variable that does not exist, with the nearest that does
-};
-Environment read_environment();  // secure_getenv
 
 struct Config {
   Setting<std::vector<std::string>> directories;  // empty: the default directory

@@ -49,6 +49,12 @@ std::string hint(std::string_view text, std::span<const std::string_view> known)
                       : fmt::format("did you mean {}?", near);
 }
 
+std::string not_known(std::string_view text, std::span<const std::string_view> known) {
+  const std::string_view near = nearest(text, known);
+  return fmt::format("{} is not known to this runtime{}", shown(text),
+                     near.empty() ? "" : fmt::format("; did you mean {}?", near));
+}
+
 tl::unexpected<Error> at(const yaml::Node& node, std::string_view what, std::string_view text) {
   return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: {}", node.place(), what, text);
 }
@@ -62,10 +68,7 @@ Result<Value> parse_one(const Word& word, const yaml::Node& node, std::vector<st
   auto value = parse_value(word, node.text);
   if (value) return value;
   if (unknown_values != nullptr && word.kind == WordKind::name && !is_arch(word) && !node.text.empty()) {
-    const std::string_view near = nearest(node.text, word.choices);
-    unknown_values->push_back(fmt::format("{}: {} {} is not known to this runtime{}", node.place(), word.name,
-                                          shown(node.text),
-                                          near.empty() ? "" : fmt::format("; did you mean {}?", near)));
+    unknown_values->push_back(fmt::format("{}: {} {}", node.place(), word.name, not_known(node.text, word.choices)));
     return Value(node.text);
   }
   return at(node, word.name, value.error().message);
@@ -190,12 +193,13 @@ std::string Constraint::text() const {
 }
 
 std::string unknown_part(const yaml::Node& key, const yaml::Node& condition) {
-  if (find_word(key.text) == nullptr) return key.text;
+  if (find_word(key.text) == nullptr) return not_known(key.text, word_names());
   for (size_t i = 0; i < condition.keys.size(); ++i) {
     const std::string& part = condition.keys[i].text;
-    if (std::find(range_keys.begin(), range_keys.end(), part) == range_keys.end()) return part;
+    if (std::find(range_keys.begin(), range_keys.end(), part) == range_keys.end()) return not_known(part, range_keys);
     const yaml::Node& value = condition.items[i];
-    if (part == "equals" && value.kind == yaml::Kind::scalar && find_word(value.text) == nullptr) return value.text;
+    if (part == "equals" && value.kind == yaml::Kind::scalar && find_word(value.text) == nullptr)
+      return not_known(value.text, word_names());
   }
   return "";
 }

@@ -71,14 +71,7 @@ Result<bool> parse_entry(const Node& node, Manifest& manifest) {
       continue;
     }
     if (const std::string unknown = unknown_part(key, node.items[i]); !unknown.empty()) {
-      const auto& parts = node.items[i].keys;
-      const bool of_range =
-          std::any_of(parts.begin(), parts.end(), [&](const Node& part) { return part.text == unknown; });
-      std::vector<std::string_view> words;
-      if (of_range) words = {"min", "max", "multiple_of", "equals"};
-      for (const Word& word : of_range ? std::span<const Word>() : vocabulary()) words.push_back(word.name);
-      manifest.notes.push_back(fmt::format("{}: supports: entry dropped: {} is not known to this runtime{}",
-                                           key.place(), shown(unknown), hint(nearest(unknown, words))));
+      manifest.notes.push_back(fmt::format("{}: supports: entry dropped: {}", key.place(), unknown));
       return false;
     }
     auto constraint = parse_constraint(key, node.items[i], &notes);

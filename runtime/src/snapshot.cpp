@@ -26,8 +26,7 @@ Result<PolicySource> read_policy(const RuntimeOptions& options, const Environmen
   auto text = yaml::read_text(path->empty() ? std::filesystem::path() : folder / *path);
   if (!text) {
     const std::string by = options.policy_path ? "" : " (ATTNRT_POLICY)";
-    return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} {}", path->empty() ? "\"\"" : one_line(*path), by,
-                text.error().message);
+    return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} {}", one_line(*path), by, text.error().message);
   }
   return PolicySource{*path, *std::move(text)};
 }

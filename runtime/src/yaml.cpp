@@ -271,11 +271,6 @@ Result<Document> parse(std::string_view text, std::string file) {
 }
 
 Result<std::string> read_text(const std::filesystem::path& file) {
-  std::error_code no_such;
-  if (file.empty()) return fail(ATTNRT_INVALID_ARGUMENT, "its name is empty");
-  if (std::filesystem::is_directory(file, no_such)) {
-    return fail(ATTNRT_INVALID_ARGUMENT, "cannot be read: {}", std::strerror(EISDIR));
-  }
   errno = 0;
   std::ifstream stream(file, std::ios::binary);
   std::string text(maximum_text_bytes + 1, '\0');
