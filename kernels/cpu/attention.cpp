@@ -8,7 +8,7 @@
 
 #include "kernels/cpu/block.hpp"
 #include "kernels/cpu/check.hpp"
-#include "kernels/cpu/stages.hpp"
+#include "kernels/cpu/schedule.hpp"
 
 namespace kernels::cpu {
 namespace {

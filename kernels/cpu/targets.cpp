@@ -11,7 +11,7 @@
 #include "kernels/common/half.hpp"
 #include "kernels/common/online_softmax.hpp"
 #include "kernels/cpu/block.hpp"
-#include "kernels/cpu/matrix_tiles.hpp"
+#include "kernels/cpu/amx/tiles.hpp"
 
 // Register blocks are arrays of vectors, which targets with vectors of unknown size do not allow.
 #define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
@@ -63,17 +63,17 @@ constexpr bool kMaxKeepsNan = true;
 
 // In the order of use.
 // clang-format off
-#include "kernels/cpu/convert.inl"
-#include "kernels/cpu/pack.inl"
-#include "kernels/cpu/scores.inl"
-#include "kernels/cpu/softmax.inl"
-#include "kernels/cpu/values.inl"
-#include "kernels/cpu/tile.inl"
-#include "kernels/cpu/attend.inl"
-#include "kernels/cpu/decode.inl"
-#include "kernels/cpu/matrix_pack.inl"
-#include "kernels/cpu/matrix_weights.inl"
-#include "kernels/cpu/matrix.inl"
+#include "kernels/cpu/simd/convert.inl"
+#include "kernels/cpu/simd/pack.inl"
+#include "kernels/cpu/simd/scores.inl"
+#include "kernels/cpu/simd/softmax.inl"
+#include "kernels/cpu/simd/pv.inl"
+#include "kernels/cpu/simd/tile.inl"
+#include "kernels/cpu/simd/prefill.inl"
+#include "kernels/cpu/simd/decode.inl"
+#include "kernels/cpu/amx/pack.inl"
+#include "kernels/cpu/amx/softmax.inl"
+#include "kernels/cpu/amx/prefill.inl"
 // clang-format on
 
 bool attainable() { return (hwy::SupportedTargets() & HWY_TARGET) != 0; }

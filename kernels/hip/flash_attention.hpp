@@ -6,8 +6,8 @@
 // see whole carry no mask arithmetic.
 #pragma once
 
-#include "kernels/hip/config.hpp"
-#include "kernels/hip/step.hpp"
+#include "kernels/hip/tile_shapes.hpp"
+#include "kernels/hip/online_softmax.hpp"
 
 namespace kernels::hip {
 

@@ -2,7 +2,7 @@
 //
 // The only file that knows the platform. Device code here needs no vendor header and no device library: on AMD it is
 // clang's HIP language with compiler builtins alone, on NVIDIA nvcc with inline PTX. On the host (GPU_ON_HOST) the
-// threads of a workgroup are fibers (kernels/hip/host.hpp), so that the same kernels run, and are checked, where there
+// threads of a workgroup are fibers (kernels/hip/host/host.hpp), so that the same kernels run, and are checked, where there
 // is no GPU.
 //
 //   GPU_DEVICE                        a device function, inlined
@@ -21,7 +21,7 @@
 #define __shared__ __attribute__((shared))
 #else
 #define GPU_ON_HOST 1
-#include "kernels/hip/host.hpp"
+#include "kernels/hip/host/host.hpp"
 #endif
 
 #if defined(GPU_ON_HOST)

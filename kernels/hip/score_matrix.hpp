@@ -5,7 +5,7 @@
 #pragma once
 
 #include "kernels/hip/params.hpp"
-#include "kernels/hip/step.hpp"
+#include "kernels/hip/online_softmax.hpp"
 
 namespace kernels::hip {
 

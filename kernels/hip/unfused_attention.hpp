@@ -6,7 +6,7 @@
 // between them are bound by memory alone. Scores, and after softmax the weights, are float32.
 #pragma once
 
-#include "kernels/hip/config.hpp"
+#include "kernels/hip/tile_shapes.hpp"
 #include "kernels/hip/score_matrix.hpp"
 
 namespace kernels::hip {

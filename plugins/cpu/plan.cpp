@@ -2,7 +2,7 @@
 #include <new>
 
 #include "plugins/cpu/backend.hpp"
-#include "plugins/translate.hpp"
+#include "plugins/common/translate.hpp"
 
 namespace attnrt_cpu {
 

@@ -1,6 +1,6 @@
 // plugins/cpu/run.cpp: one run's tensors into the kernel's
 #include "plugins/cpu/backend.hpp"
-#include "plugins/translate.hpp"
+#include "plugins/common/translate.hpp"
 
 namespace attnrt_cpu {
 

@@ -1,5 +1,5 @@
 // plugins/hip_flash/plugin.cpp: the fused kernels into the plugin hip_flash; it has no options
-#include "plugins/hip/plugin.hpp"
+#include "plugins/common/gpu/plugin.hpp"
 
 namespace {
 

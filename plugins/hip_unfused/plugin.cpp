@@ -1,5 +1,5 @@
 // plugins/hip_unfused/plugin.cpp: the five operations into the plugin hip_unfused, and its option
-#include "plugins/hip/plugin.hpp"
+#include "plugins/common/gpu/plugin.hpp"
 
 #include <charconv>
 #include <cstring>

@@ -5,10 +5,10 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "commands.hpp"
+#include "cli/command.hpp"
 #include "config.hpp"
 #include "trace.hpp"
-#include "yaml.hpp"
+#include "formats/yaml.hpp"
 
 namespace attnrt::cli {
 namespace {

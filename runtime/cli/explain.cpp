@@ -4,8 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "commands.hpp"
-#include "problem.hpp"
+#include "cli/command.hpp"
+#include "problem/problem.hpp"
 #include "trace.hpp"
 
 namespace attnrt::cli {

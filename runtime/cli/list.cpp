@@ -1,7 +1,7 @@
 // runtime/cli/list.cpp: attnrt list: the plugin directories into every plugin found there, its state and the reason
 #include <nlohmann/json.hpp>
 
-#include "commands.hpp"
+#include "cli/command.hpp"
 #include "trace.hpp"
 
 namespace attnrt::cli {

@@ -10,8 +10,8 @@
 #include <string_view>
 #include <vector>
 
-#include "commands.hpp"
-#include "problem.hpp"
+#include "cli/command.hpp"
+#include "problem/problem.hpp"
 
 namespace {
 

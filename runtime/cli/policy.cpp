@@ -1,7 +1,7 @@
 // runtime/cli/policy.cpp: attnrt policy: policy file, environment and built-in values into what holds, and who said it
 #include <nlohmann/json.hpp>
 
-#include "commands.hpp"
+#include "cli/command.hpp"
 #include "trace.hpp"
 
 namespace attnrt::cli {

@@ -9,9 +9,9 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "commands.hpp"
-#include "inputs.hpp"
-#include "output_file.hpp"
+#include "cli/command.hpp"
+#include "cli/io/inputs.hpp"
+#include "cli/io/output_file.hpp"
 #include "trace.hpp"
 
 namespace attnrt::cli {

@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "constraint.hpp"
+#include "problem/constraint.hpp"
 #include "environment.hpp"
-#include "semver.hpp"
+#include "formats/semver.hpp"
 
 namespace attnrt::core {
 

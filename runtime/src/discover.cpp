@@ -18,7 +18,7 @@
 #include <filesystem>
 #include <set>
 
-#include "elf_file.hpp"
+#include "formats/elf_file.hpp"
 
 namespace attnrt::core {
 namespace {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "manifest.hpp"
-#include "result.hpp"
+#include "base/result.hpp"
 
 namespace attnrt::core {
 

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "discover.hpp"
-#include "threads.hpp"
+#include "base/threads.hpp"
 
 namespace attnrt::core {
 

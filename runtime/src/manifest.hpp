@@ -5,8 +5,8 @@
 #include <string_view>
 #include <vector>
 
-#include "constraint.hpp"
-#include "semver.hpp"
+#include "problem/constraint.hpp"
+#include "formats/semver.hpp"
 
 namespace attnrt::core {
 

@@ -9,7 +9,7 @@
 #include <set>
 #include <sstream>
 
-#include "yaml.hpp"
+#include "formats/yaml.hpp"
 
 namespace attnrt::core {
 namespace {

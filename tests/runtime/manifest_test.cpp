@@ -216,7 +216,7 @@ TEST(Manifest, ErrorsSayWhereAndWhat) {
 }
 
 TEST(Manifest, ItsDocumentNamesEverythingThatTheReaderKnows) {
-  const std::string document = testing::read_file(std::filesystem::path(ATTNRT_TESTS_DIR) / "../runtime/MANIFEST.md");
+  const std::string document = testing::read_file(std::filesystem::path(ATTNRT_TESTS_DIR) / "../docs/manifest.md");
   std::vector<std::string> names = {"name",     "version", "abi", "summary",     "devices", "archs",    "supports",
                                     "features", "min",     "max", "multiple_of", "equals",  "unbounded"};
   for (const Word& word : vocabulary()) {
@@ -225,7 +225,7 @@ TEST(Manifest, ItsDocumentNamesEverythingThatTheReaderKnows) {
   }
   names.insert(names.end(), all_features().begin(), all_features().end());
   for (const std::string& name : names)
-    EXPECT_THAT(document, ::testing::ContainsRegex("[`{ ]" + name + "[`:},]")) << name << " is not in MANIFEST.md";
+    EXPECT_THAT(document, ::testing::ContainsRegex("[`{ ]" + name + "[`:},]")) << name << " is not in docs/manifest.md";
 
   // Its example is one, and features stand in their own table, too.
   const size_t begin = document.find("```yaml\n") + 8;

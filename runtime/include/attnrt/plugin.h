@@ -196,6 +196,11 @@ typedef struct attnrt_args {
   void* stream; /* the device's stream (hipStream_t, cudaStream_t); NULL: the default stream; unused on cpu */
 } attnrt_args;
 
+/* The tensors of attnrt_args, in their order: ATTNRT_TENSORS(X) is X(q) X(k) ... Whoever treats them all alike (to copy,
+ * check, name or translate them) goes through this list, so that a new tensor needs no change there. */
+#define ATTNRT_TENSORS(X) \
+  X(q) X(k) X(v) X(out) X(mask) X(lse) X(alibi_slopes) X(sinks) X(kv_lengths) X(offsets_q) X(offsets_kv) X(page_table)
+
 /* ---- What plugins tell the host. ---- */
 typedef struct attnrt_device {
   int32_t struct_size;

@@ -8,7 +8,7 @@
 #include <string>
 #include <utility>
 
-#include "kernels/hip/family.hpp"
+#include "kernels/hip/launch/family.hpp"
 #include "tests/kernels/emulator/library.hpp"
 #include "tests/kernels/hip/expect.hpp"
 

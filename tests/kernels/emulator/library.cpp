@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "kernels/hip/family.hpp"
+#include "kernels/hip/launch/family.hpp"
 #include "tests/kernels/hip/expect.hpp"
 
 namespace kernels::test {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/hip/launch.hpp"
+#include "kernels/hip/launch/launch.hpp"
 #include "tests/kernels/support/case.hpp"
 
 namespace kernels::test {

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "kernels/hip/family.hpp"
-#include "kernels/hip/launch.hpp"
+#include "kernels/hip/launch/family.hpp"
+#include "kernels/hip/launch/launch.hpp"
 #include "tests/kernels/hip/expect.hpp"
 #include "tests/kernels/hip/targets.hpp"
 

@@ -5,7 +5,7 @@
 
 #include <cstring>
 
-#include "kernels/hip/host.hpp"
+#include "kernels/hip/host/host.hpp"
 #include "tests/kernels/hip/expect.hpp"
 #include "tests/kernels/hip/host_family.hpp"
 

@@ -1,7 +1,7 @@
 // tests/kernels/hip/host_kernels.hpp: an architecture and a launch's names into the host build of that kernel
 #pragma once
 
-#include "kernels/hip/family.hpp"
+#include "kernels/hip/launch/family.hpp"
 #include "kernels/hip/params.hpp"
 
 namespace kernels::test {

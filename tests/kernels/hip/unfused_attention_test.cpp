@@ -6,8 +6,8 @@
 #include <cmath>
 
 #include "kernels/common/half.hpp"
-#include "kernels/hip/family.hpp"
-#include "kernels/hip/launch.hpp"
+#include "kernels/hip/launch/family.hpp"
+#include "kernels/hip/launch/launch.hpp"
 #include "tests/kernels/hip/expect.hpp"
 #include "tests/kernels/hip/targets.hpp"
 

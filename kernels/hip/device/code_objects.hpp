@@ -1,0 +1,18 @@
+// kernels/hip/device/code_objects.hpp: the code objects that this build compiled, one for each architecture and kernel file
+#pragma once
+
+#include <cstdint>
+
+namespace kernels::hip {
+
+struct CodeObject {
+  const char* name;  // "flash_attention_f16_128"
+  const char* arch;  // "gfx1100", "sm_90"
+  const unsigned char* data;
+  uint64_t bytes;
+};
+
+extern const CodeObject code_objects[];
+extern const uint32_t code_object_count;
+
+}  // namespace kernels::hip

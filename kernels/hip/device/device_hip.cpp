@@ -1,0 +1,249 @@
+// kernels/hip/device/device_hip.cpp: the device interface on AMD's HIP runtime
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "kernels/hip/device/device.hpp"
+#include "kernels/hip/device/status.hpp"
+#include "kernels/hip/device/hip_runtime.hpp"
+#include "kernels/hip/device/kernel_cache.hpp"
+
+namespace kernels::hip {
+namespace {
+
+using runtime::Error;
+using runtime::Functions;
+
+// HIP keeps a thread's last error for hipGetLastError; the application shall not find ours there.
+Status failed(const Functions& f, Error error, const char* call, Message* message) {
+  (void)f.GetLastError();
+  const char* const name = f.GetErrorName(error);
+  const char* const text = f.GetErrorString(error);  // before HIP 6 the name again
+  if (std::strcmp(name, text) == 0) return fail(message, status_of(error), "%s: %s", call, name);
+  return fail(message, status_of(error), "%s: %s (%s)", call, text, name);
+}
+
+// The thread's current device is another one for as long as this lives.
+class Current {
+ public:
+  Current(int32_t device_id, Message* message) : f_(runtime::functions(message)) {
+    if (f_ == nullptr) return;
+    Error error = f_->GetDevice(&before_);
+    if (error == runtime::kSuccess && before_ != device_id) {
+      error = f_->SetDevice(device_id);
+      changed_ = error == runtime::kSuccess;
+    }
+    status_ = error == runtime::kSuccess ? Status::ok : failed(*f_, error, "hipSetDevice", message);
+  }
+  Current(const Current&) = delete;
+  Current& operator=(const Current&) = delete;
+  ~Current() {
+    if (changed_) (void)f_->SetDevice(before_);
+  }
+
+  Status status() const { return status_; }
+  const Functions& f() const { return *f_; }
+
+ private:
+  const Functions* f_;
+  int before_ = 0;
+  bool changed_ = false;
+  Status status_ = Status::internal;
+};
+
+// Runs call(functions) with that device current.
+template <class Call>
+Status on_device(int32_t device_id, const char* name, Message* message, Call&& call) {
+  const Current current(device_id, message);
+  if (current.status() != Status::ok) return current.status();
+  const Error error = call(current.f());
+  return error == runtime::kSuccess ? Status::ok : failed(current.f(), error, name, message);
+}
+
+// hipDeviceProp_t changed its layout in 6.0. Both are far smaller than this buffer, begin with name[256] and hold the
+// architecture as the only text that starts with "gfx" after it.
+Status arch_of(const Functions& f, int device_id, char* arch, size_t arch_bytes, Message* message) {
+  constexpr size_t kBytes = 16384, kNameBytes = 256;
+  alignas(16) char properties[kBytes] = {};
+  if (const Error error = f.GetDeviceProperties(properties, device_id); error != runtime::kSuccess) {
+    return failed(f, error, "hipGetDeviceProperties", message);
+  }
+  constexpr char kPrefix[] = {'g', 'f', 'x'};
+  const char* end = properties + kBytes - 1;
+  const char* found = std::search(static_cast<const char*>(properties) + kNameBytes, end, kPrefix, kPrefix + 3);
+  if (found == end) {
+    return fail(message, Status::internal, "hipGetDeviceProperties: no architecture (gfx...) in what it says");
+  }
+  const size_t length = strnlen(found, std::min(arch_bytes - 1, static_cast<size_t>(end - found)));
+  std::memcpy(arch, found, length);
+  arch[length] = '\0';
+  return Status::ok;
+}
+
+Status facts_of(const Functions& f, int device_id, Device* device, Message* message) {
+  device->id = device_id;
+  if (const Status status = arch_of(f, device_id, device->arch, sizeof device->arch, message); status != Status::ok) {
+    return status;
+  }
+  size_t bytes = 0;
+  int count = 0;
+  Error error = f.DeviceGetName(device->name, sizeof device->name, device_id);
+  if (error == runtime::kSuccess) error = f.DeviceTotalMem(&bytes, device_id);
+  if (error == runtime::kSuccess) {
+    error = f.DeviceGetAttribute(&count, runtime::kAttributeMultiprocessorCount, device_id);
+  }
+  if (error != runtime::kSuccess) return failed(f, error, "hipDeviceGetAttribute", message);
+  device->total_memory_bytes = static_cast<int64_t>(bytes);
+  device->multiprocessor_count = count;
+  device->shared_bytes = 64 << 10;  // of every GPU that HIP serves
+  return Status::ok;
+}
+
+KernelCache& cache() {
+  static auto* const kernels = new KernelCache;  // outlives every static destructor
+  return *kernels;
+}
+
+}  // namespace
+
+Platform platform() { return Platform::rocm; }
+
+Status devices(std::vector<Device>* devices, Message* message) try {
+  devices->clear();
+  const Functions* f = runtime::functions(message);
+  if (f == nullptr) return Status::ok;
+  int count = 0;
+  const Error error = f->GetDeviceCount(&count);
+  if (error != runtime::kSuccess) {
+    const Status status = failed(*f, error, "hipGetDeviceCount", message);
+    return error == runtime::kErrorNoDevice ? Status::ok : status;
+  }
+  if (count == 0) fail(message, Status::ok, "hipGetDeviceCount: 0 devices");
+  for (int n = 0; n < count; ++n) {
+    Device device;
+    if (const Status status = facts_of(*f, n, &device, message); status != Status::ok) return status;
+    devices->push_back(device);
+  }
+  return Status::ok;
+} catch (const std::bad_alloc&) {
+  return fail(message, Status::out_of_memory, "no host memory for a list of devices");
+}
+
+Status find_kernel(int32_t device_id, const void* code_object, const char* name, uint32_t shared_bytes, Kernel* kernel,
+                   Message* message) {
+  const auto load = [&](void** module) {
+    return on_device(device_id, "hipModuleLoadData", message,
+                     [&](const Functions& f) { return f.ModuleLoadData(module, code_object); });
+  };
+  const auto resolve = [&](void* module, void** function) {
+    return on_device(device_id, name, message,
+                     [&](const Functions& f) { return f.ModuleGetFunction(function, module, name); });
+  };
+  const auto allow = [](void*) { return Status::ok; };  // HIP has no limit below the hardware's
+  return cache().find(device_id, code_object, name, shared_bytes, kernel, message, load, resolve, allow);
+}
+
+Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threads, uint32_t shared_bytes,
+              const void* params, void* stream, Message* message) {
+  const Current current(kernel.device_id, message);
+  if (current.status() != Status::ok) return current.status();
+  void* arguments[] = {const_cast<void*>(params)};
+  const Error error = current.f().ModuleLaunchKernel(kernel.function, grid[0], grid[1], grid[2], block_threads, 1, 1,
+                                                     shared_bytes, stream, arguments, nullptr);
+  if (error == runtime::kSuccess) return Status::ok;
+  const Status status = failed(current.f(), error, "hipModuleLaunchKernel", message);
+  // A launch that HIP calls invalid is ours, not the caller's.
+  return error == runtime::kErrorInvalidValue ? Status::internal : status;
+}
+
+Status allocate(int32_t device_id, int64_t bytes, void** pointer, Message* message) {
+  if (bytes < 0) return fail(message, Status::invalid, "%lld bytes", static_cast<long long>(bytes));
+  return on_device(device_id, "hipMalloc", message, [&](const Functions& f) {
+    return f.Malloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
+  });
+}
+
+void free(int32_t device_id, void* pointer) {
+  if (pointer == nullptr) return;
+  (void)on_device(device_id, "hipFree", nullptr, [&](const Functions& f) { return f.Free(pointer); });
+}
+
+Status allocate_pinned(int32_t device_id, int64_t bytes, void** pointer, Message* message) {
+  if (bytes < 0) return fail(message, Status::invalid, "%lld bytes", static_cast<long long>(bytes));
+  return on_device(device_id, "hipHostMalloc", message, [&](const Functions& f) {
+    return f.HostMalloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1)), runtime::kHostMallocPortable);
+  });
+}
+
+void free_pinned(int32_t device_id, void* pointer) {
+  if (pointer == nullptr) return;
+  (void)on_device(device_id, "hipHostFree", nullptr, [&](const Functions& f) { return f.HostFree(pointer); });
+}
+
+Status copy(int32_t device_id, void* to, const void* from, int64_t bytes, Direction direction, void* stream,
+            Message* message) {
+  if (bytes < 0) return fail(message, Status::invalid, "%lld bytes", static_cast<long long>(bytes));
+  if (bytes == 0) return Status::ok;
+  const int kind = direction == Direction::to_device ? runtime::kMemcpyHostToDevice
+                   : direction == Direction::to_host ? runtime::kMemcpyDeviceToHost
+                                                     : runtime::kMemcpyDeviceToDevice;
+  return on_device(device_id, "hipMemcpyAsync", message, [&](const Functions& f) {
+    return f.MemcpyAsync(to, from, static_cast<size_t>(bytes), kind, stream);
+  });
+}
+
+Status stream_create(int32_t device_id, void** stream, Message* message) {
+  return on_device(device_id, "hipStreamCreateWithFlags", message,
+                   [&](const Functions& f) { return f.StreamCreateWithFlags(stream, runtime::kStreamNonBlocking); });
+}
+
+void stream_destroy(int32_t device_id, void* stream) {
+  if (stream == nullptr) return;
+  (void)on_device(device_id, "hipStreamDestroy", nullptr, [&](const Functions& f) { return f.StreamDestroy(stream); });
+}
+
+Status stream_synchronize(int32_t device_id, void* stream, Message* message) {
+  return on_device(device_id, "hipStreamSynchronize", message,
+                   [&](const Functions& f) { return f.StreamSynchronize(stream); });
+}
+
+Status is_capturing(int32_t device_id, void* stream, bool* capturing, Message* message) {
+  return on_device(device_id, "hipStreamIsCapturing", message, [&](const Functions& f) {
+    int state = runtime::kCaptureStatusNone;
+    Error error = f.StreamIsCapturing(stream, &state);
+    // So says the default stream while another stream that waits for it is captured: it must be left alone as well.
+    if (error == runtime::kErrorStreamCaptureImplicit) {
+      (void)f.GetLastError();
+      error = runtime::kSuccess;
+      state = 1;
+    }
+    *capturing = state != runtime::kCaptureStatusNone;
+    return error;
+  });
+}
+
+Status timestamp_create(int32_t device_id, void** timestamp, Message* message) {
+  return on_device(device_id, "hipEventCreate", message, [&](const Functions& f) { return f.EventCreate(timestamp); });
+}
+
+void timestamp_destroy(int32_t device_id, void* timestamp) {
+  if (timestamp == nullptr) return;
+  (void)on_device(device_id, "hipEventDestroy", nullptr, [&](const Functions& f) { return f.EventDestroy(timestamp); });
+}
+
+Status record(int32_t device_id, void* timestamp, void* stream, Message* message) {
+  return on_device(device_id, "hipEventRecord", message,
+                   [&](const Functions& f) { return f.EventRecord(timestamp, stream); });
+}
+
+Status elapsed(int32_t device_id, void* from, void* to, double* seconds, Message* message) {
+  return on_device(device_id, "hipEventElapsedTime", message, [&](const Functions& f) {
+    float milliseconds = 0;
+    Error error = f.EventSynchronize(to);
+    if (error == runtime::kSuccess) error = f.EventElapsedTime(&milliseconds, from, to);
+    *seconds = milliseconds * 1e-3;
+    return error;
+  });
+}
+
+}  // namespace kernels::hip

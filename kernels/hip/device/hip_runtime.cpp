@@ -1,0 +1,84 @@
+// kernels/hip/device/hip_runtime.cpp: libamdhip64.so into the table of its functions
+#include "kernels/hip/device/hip_runtime.hpp"
+
+#include <dlfcn.h>
+
+#include <atomic>
+#include <cstring>
+#include <mutex>
+
+#include "kernels/hip/device/status.hpp"
+
+namespace kernels::hip::runtime {
+namespace {
+
+constexpr const char* kNames[] = {"libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5"};
+
+// Two HIP runtimes in one process would each take the devices for itself, so the application's own comes first. Frameworks
+// ship theirs without a version in its name.
+void* open_library(Message* message) {
+  for (const char* name : {kNames[0], kNames[1], kNames[2], "libamdhip64.so"}) {
+    if (void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD); library != nullptr) return library;
+  }
+  Message broken;
+  for (const char* name : kNames) {
+    if (void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL); library != nullptr) return library;
+    const char* text = dlerror();
+    const bool absent = text == nullptr || (std::strncmp(text, name, std::strlen(name)) == 0 &&
+                                            std::strstr(text, "No such file") != nullptr);
+    if (!absent && broken.text[0] == '\0') fail(&broken, Status::internal, "%s", text);
+  }
+  if (broken.text[0] != '\0') {
+    fail(message, Status::internal, "no HIP runtime could be loaded: %s", broken.text);
+  } else {
+    fail(message, Status::internal, "libamdhip64.so.7, .6, .5: not found");
+  }
+  return nullptr;
+}
+
+template <class Function>
+bool resolve(void* library, const char* name, Function* function, Message* message) {
+  *function = reinterpret_cast<Function>(dlsym(library, name));
+  if (*function != nullptr) return true;
+  fail(message, Status::internal, "the HIP runtime has no %s", name);
+  return false;
+}
+
+bool resolve_all(void* library, Functions* f, Message* message) {
+  const auto found = [&](const char* name, auto* function) { return resolve(library, name, function, message); };
+  // Since 6.0 hipGetDeviceProperties is kept for programs built before, and the new layout has a name of its own.
+  const bool properties = resolve(library, "hipGetDevicePropertiesR0600", &f->GetDeviceProperties, nullptr) ||
+                          found("hipGetDeviceProperties", &f->GetDeviceProperties);
+  return properties && found("hipGetDeviceCount", &f->GetDeviceCount) && found("hipGetDevice", &f->GetDevice) &&
+         found("hipSetDevice", &f->SetDevice) && found("hipDeviceGetName", &f->DeviceGetName) &&
+         found("hipDeviceTotalMem", &f->DeviceTotalMem) && found("hipDeviceGetAttribute", &f->DeviceGetAttribute) &&
+         found("hipGetErrorName", &f->GetErrorName) && found("hipGetErrorString", &f->GetErrorString) &&
+         found("hipGetLastError", &f->GetLastError) && found("hipModuleLoadData", &f->ModuleLoadData) &&
+         found("hipModuleGetFunction", &f->ModuleGetFunction) &&
+         found("hipModuleLaunchKernel", &f->ModuleLaunchKernel) && found("hipMalloc", &f->Malloc) &&
+         found("hipFree", &f->Free) && found("hipHostMalloc", &f->HostMalloc) && found("hipHostFree", &f->HostFree) &&
+         found("hipMemcpyAsync", &f->MemcpyAsync) && found("hipStreamCreateWithFlags", &f->StreamCreateWithFlags) &&
+         found("hipStreamDestroy", &f->StreamDestroy) && found("hipStreamSynchronize", &f->StreamSynchronize) &&
+         found("hipStreamIsCapturing", &f->StreamIsCapturing) && found("hipEventCreate", &f->EventCreate) &&
+         found("hipEventDestroy", &f->EventDestroy) && found("hipEventRecord", &f->EventRecord) &&
+         found("hipEventSynchronize", &f->EventSynchronize) && found("hipEventElapsedTime", &f->EventElapsedTime);
+}
+
+std::mutex opening;
+std::atomic<const Functions*> opened = nullptr;
+
+}  // namespace
+
+const Functions* functions(Message* message) {
+  if (const Functions* known = opened.load(std::memory_order_acquire); known != nullptr) return known;
+  const std::lock_guard lock(opening);
+  if (const Functions* known = opened.load(std::memory_order_relaxed); known != nullptr) return known;
+  void* library = open_library(message);  // never closed: unloading HIP is known to crash
+  if (library == nullptr) return nullptr;
+  static Functions table;
+  if (!resolve_all(library, &table, message)) return nullptr;
+  opened.store(&table, std::memory_order_release);
+  return &table;
+}
+
+}  // namespace kernels::hip::runtime

@@ -1,0 +1,62 @@
+// kernels/hip/device/hip_runtime.hpp: the HIP runtime's functions, found by name in a library opened when they are first wanted
+//
+// Prototypes and numbers are those of hip/hip_runtime_api.h, the same in HIP 5.0 to 7: that header is not needed to
+// build, and nothing is linked, so one binary loads where no HIP is installed and serves every ROCm.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/hip/device/device.hpp"
+
+namespace kernels::hip::runtime {
+
+using Error = int;  // hipError_t
+constexpr Error kSuccess = 0;
+constexpr Error kErrorInvalidValue = 1;
+constexpr Error kErrorNoDevice = 100;
+constexpr Error kErrorStreamCaptureImplicit = 906;
+constexpr int kAttributeMultiprocessorCount = 63;  // hipDeviceAttributeMultiprocessorCount since 4.3
+constexpr unsigned kHostMallocPortable = 1;        // hipHostMallocPortable: pinned for every device
+constexpr unsigned kStreamNonBlocking = 1;         // hipStreamNonBlocking
+constexpr int kMemcpyHostToDevice = 1, kMemcpyDeviceToHost = 2, kMemcpyDeviceToDevice = 3;  // hipMemcpyKind
+constexpr int kCaptureStatusNone = 0;  // hipStreamCaptureStatusNone
+
+// hipDevice_t is int; hipModule_t, hipFunction_t, hipStream_t and hipEvent_t are pointers.
+struct Functions {
+  Error (*GetDeviceCount)(int* count);
+  Error (*GetDevice)(int* device);
+  Error (*SetDevice)(int device);
+  Error (*DeviceGetName)(char* name, int bytes, int device);
+  Error (*DeviceTotalMem)(size_t* bytes, int device);
+  Error (*DeviceGetAttribute)(int* value, int attribute, int device);
+  Error (*GetDeviceProperties)(void* properties, int device);  // of either layout: see arch_of in device_hip.cpp
+  const char* (*GetErrorName)(Error error);
+  const char* (*GetErrorString)(Error error);
+  Error (*GetLastError)();
+  Error (*ModuleLoadData)(void** module, const void* image);
+  Error (*ModuleGetFunction)(void** function, void* module, const char* name);
+  Error (*ModuleLaunchKernel)(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                              unsigned block_y, unsigned block_z, unsigned shared_bytes, void* stream, void** params,
+                              void** extra);
+  Error (*Malloc)(void** pointer, size_t bytes);
+  Error (*Free)(void* pointer);
+  Error (*HostMalloc)(void** pointer, size_t bytes, unsigned flags);
+  Error (*HostFree)(void* pointer);
+  Error (*MemcpyAsync)(void* to, const void* from, size_t bytes, int kind, void* stream);
+  Error (*StreamCreateWithFlags)(void** stream, unsigned flags);
+  Error (*StreamDestroy)(void* stream);
+  Error (*StreamSynchronize)(void* stream);
+  Error (*StreamIsCapturing)(void* stream, int* status);
+  Error (*EventCreate)(void** event);
+  Error (*EventDestroy)(void* event);
+  Error (*EventRecord)(void* event, void* stream);
+  Error (*EventSynchronize)(void* event);
+  Error (*EventElapsedTime)(float* milliseconds, void* from, void* to);
+};
+
+// The functions of the HIP that is in the process already, else of the newest that the loader finds; null, and why, where
+// there is none. A failure is not remembered: HIP may come later.
+const Functions* functions(Message* message);
+
+}  // namespace kernels::hip::runtime

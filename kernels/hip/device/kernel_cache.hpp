@@ -1,0 +1,60 @@
+// kernels/hip/device/kernel_cache.hpp: (device, code object, kernel's name) into a loaded kernel, each loaded once
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "kernels/hip/device/device.hpp"
+#include "kernels/hip/device/status.hpp"
+
+namespace kernels::hip {
+
+class KernelCache {
+ public:
+  // load(void** module) and resolve(void* module, void** function) run under the lock, once for each key that succeeds;
+  // allow(void* function) whenever a kernel is to use more dynamic shared memory than before. What fails is not kept.
+  template <class Load, class Resolve, class Allow>
+  Status find(int32_t device_id, const void* code_object, const char* name, uint32_t shared_bytes, Kernel* kernel,
+              Message* message, Load&& load, Resolve&& resolve, Allow&& allow) try {
+    const std::lock_guard lock(mutex_);
+    Module& module = modules_[{device_id, code_object}];
+    if (module.handle == nullptr) {
+      if (const Status status = load(&module.handle); status != Status::ok) return status;
+    }
+    auto found = module.functions.find(name);  // no copy of the name where it is known
+    if (found == module.functions.end()) {
+      Function function;
+      if (const Status status = resolve(module.handle, &function.handle); status != Status::ok) return status;
+      found = module.functions.emplace(name, function).first;
+    }
+    Function& function = found->second;
+    if (!function.allowed || shared_bytes > function.shared_bytes) {
+      if (const Status status = allow(function.handle); status != Status::ok) return status;
+      function.allowed = true;
+      function.shared_bytes = std::max(function.shared_bytes, shared_bytes);
+    }
+    *kernel = {device_id, function.handle};
+    return Status::ok;
+  } catch (const std::bad_alloc&) {
+    return fail(message, Status::out_of_memory, "%s: no host memory to remember it by", name);
+  }
+
+ private:
+  struct Function {
+    void* handle = nullptr;
+    uint32_t shared_bytes = 0;
+    bool allowed = false;
+  };
+  struct Module {
+    void* handle = nullptr;
+    std::map<std::string, Function, std::less<>> functions;
+  };
+  std::mutex mutex_;
+  std::map<std::pair<int32_t, const void*>, Module> modules_;
+};
+
+}  // namespace kernels::hip

@@ -1,0 +1,7 @@
+# kernels/hip/host/host.cmake: the kernels' host build and their launches into attnrt_kernels_hip_host, which tests link
+find_package(Boost 1.74 REQUIRED COMPONENTS context)
+
+add_library(attnrt_kernels_hip_host STATIC host/host.cpp
+  launch/family.cpp launch/fill_params.cpp launch/flash_attention.cpp launch/unfused_attention.cpp)
+target_link_libraries(attnrt_kernels_hip_host PUBLIC attnrt_kernels_common Boost::context)
+target_compile_options(attnrt_kernels_hip_host PRIVATE -Wall -Wextra -Wpedantic -Wshadow)

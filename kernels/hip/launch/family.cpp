@@ -1,0 +1,72 @@
+// kernels/hip/launch/family.cpp: see family.hpp
+#include "kernels/hip/launch/family.hpp"
+
+#include <climits>
+#include <string_view>
+
+#include "kernels/hip/score_matrix.hpp"
+
+namespace kernels::hip {
+namespace {
+
+template <Family kFamily, class T, int kDim>
+TileFacts facts() {
+  using Tile = kernels::hip::Tile<kFamily, T, kDim>;
+  return {Tile::kThreads, Tile::kRows, Tile::kKeys, Tile::kSharedBytes,
+          ScoreStage<Tile>::kEnd > Tile::kSharedBytes ? ScoreStage<Tile>::kEnd : Tile::kSharedBytes};
+}
+template <Family kFamily, class T>
+TileFacts facts(int dim) {
+  return dim == 64 ? facts<kFamily, T, 64>() : dim == 128 ? facts<kFamily, T, 128>() : facts<kFamily, T, 256>();
+}
+template <Family kFamily>
+TileFacts facts(DType dtype, int dim) {
+  if (dtype == DType::f32) return facts<kFamily, F32>(dim);
+  return dtype == DType::f16 ? facts<kFamily, F16>(dim) : facts<kFamily, BF16>(dim);
+}
+
+bool fail(std::string* reason, std::string text) {
+  if (reason != nullptr) *reason = std::move(text);
+  return false;
+}
+
+}  // namespace
+
+Family family_of(const char* name) {
+  const std::string_view arch = name;
+  if (arch.starts_with("sm_")) return Family::mma_sm80;
+  if (arch.starts_with("gfx11")) return Family::wmma_gfx11;
+  if (arch.starts_with("gfx12")) return Family::wmma_gfx12;
+  if (arch.starts_with("gfx90a") || arch.starts_with("gfx942")) return Family::mfma;
+  return arch.starts_with("gfx9") ? Family::valu64 : Family::valu32;
+}
+
+TileFacts tile_facts(Family family, DType dtype, int dim) {
+  switch (family) {
+    case Family::wmma_gfx11: return facts<Family::wmma_gfx11>(dtype, dim);
+    case Family::wmma_gfx12: return facts<Family::wmma_gfx12>(dtype, dim);
+    case Family::mfma: return facts<Family::mfma>(dtype, dim);
+    case Family::mma_sm80: return facts<Family::mma_sm80>(dtype, dim);
+    case Family::valu64: return facts<Family::valu64>(dtype, dim);
+    case Family::valu_large: return facts<Family::valu_large>(dtype, dim);
+    case Family::valu32: break;
+  }
+  return facts<Family::valu32>(dtype, dim);
+}
+
+bool supported(const Problem& p, std::string* reason) {
+  if (p.head_dim != p.head_dim_v) return fail(reason, "head_dim_v is not head_dim");
+  if (p.head_dim < 32 || p.head_dim > 256 || p.head_dim % 8 != 0) {
+    return fail(reason, "head_dim " + std::to_string(p.head_dim) + " is not a multiple of 8 from 32 to 256");
+  }
+  if (p.kv_lengths || p.varlen || p.page_size > 0)
+    return fail(reason, "kv_lengths, varlen and paged are not supported");
+  constexpr int64_t kMost = INT32_MAX - 1024;  // rows are counted in 32 bits, rounded up to a tile
+  if (p.seq_q > kMost || p.seq_kv > kMost) return fail(reason, "seq_q or seq_kv is above " + std::to_string(kMost));
+  if (p.batch > kMost || p.heads_q > kMost || p.batch > kMost / p.heads_q) {
+    return fail(reason, "batch * heads_q is above " + std::to_string(kMost));
+  }
+  return true;
+}
+
+}  // namespace kernels::hip

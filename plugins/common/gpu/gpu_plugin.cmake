@@ -1,0 +1,77 @@
+# plugins/common/gpu/gpu_plugin.cmake: a GPU plugin's plugin.cpp and compiled kernels into <name>.so (rocm) or <name>_cuda.so
+#
+# attnrt_add_gpu_plugin(
+#   NAME <name> VERSION <semver>
+#   PLATFORM rocm|cuda      which device interface is linked, and what the manifest's devices say
+#   KERNELS <target>        a static library: kernels/hip/launch/launch.hpp and code_objects.hpp; its property ATTNRT_ARCHS lists
+#                           what its code objects were compiled for. Where it is no target, the plugin is left out.
+#   [DIRECTORY <folder>]    of plugin.cpp and manifest.yaml; default: this one
+#   [TARGET <target>]       default: the file's name
+#   [INSTALL])
+#
+# The two builds are two files of one plugin: one name, one version, told apart by their manifest's devices.
+include_guard(GLOBAL)
+set(attnrt_gpu_plugin_shared ${CMAKE_CURRENT_LIST_DIR})
+
+function(attnrt_add_gpu_plugin)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "INSTALL" "NAME;VERSION;PLATFORM;KERNELS;DIRECTORY;TARGET" "")
+  set(file ${arg_NAME})
+  if(arg_PLATFORM STREQUAL "cuda")
+    set(file ${arg_NAME}_cuda)
+  endif()
+  set(device attnrt_kernels_device_hip)
+  if(arg_PLATFORM STREQUAL "cuda")
+    set(device attnrt_kernels_device_cuda)
+  endif()
+  foreach(needed ${arg_KERNELS} ${device})
+    if(NOT TARGET ${needed})
+      message(STATUS "${file}.so is left out: no ${needed} in this build")
+      return()
+    endif()
+  endforeach()
+  if(NOT arg_DIRECTORY)
+    set(arg_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR})
+  endif()
+  if(NOT arg_TARGET)
+    set(arg_TARGET ${file})
+  endif()
+  if(arg_INSTALL)
+    set(arg_INSTALL INSTALL)
+  else()
+    set(arg_INSTALL "")
+  endif()
+
+  get_target_property(archs ${arg_KERNELS} ATTNRT_ARCHS)
+  attnrt_archs_served(archs ${archs})
+  set(shared arch.cpp devices.cpp instance.cpp launch.cpp memory.cpp timing.cpp ../translate.cpp)
+  list(TRANSFORM shared PREPEND ${attnrt_gpu_plugin_shared}/)
+  attnrt_add_plugin(TARGET ${arg_TARGET} NAME ${arg_NAME} VERSION ${arg_VERSION} MANIFEST ${arg_DIRECTORY}/manifest.yaml
+    DEVICES ${arg_PLATFORM} ARCHS ${archs} SOURCES ${arg_DIRECTORY}/plugin.cpp ${shared} ${arg_INSTALL})
+  set_target_properties(${arg_TARGET} PROPERTIES OUTPUT_NAME ${file})
+  target_link_libraries(${arg_TARGET} PRIVATE ${arg_KERNELS} ${device})
+endfunction()
+
+# Every architecture that code for these serves, as the manifest lists them: code for sm_80 runs on sm_86 and sm_89, too,
+# unless its name ends with a letter. AMD's run on what they were compiled for.
+function(attnrt_archs_served out)
+  set(known 80 86 87 89 90 100 103 110 120 121)
+  set(served "")
+  foreach(arch IN LISTS ARGN)
+    if(arch MATCHES "^sm_([0-9]+)([0-9])$")
+      set(major ${CMAKE_MATCH_1})
+      set(minor ${CMAKE_MATCH_2})
+      foreach(number IN LISTS known)
+        string(REGEX MATCH "^([0-9]+)([0-9])$" _ ${number})
+        if(CMAKE_MATCH_1 STREQUAL major AND CMAKE_MATCH_2 GREATER_EQUAL minor)
+          list(APPEND served sm_${number})
+        endif()
+      endforeach()
+    elseif(arch MATCHES "^sm_([0-9]+)")
+      list(APPEND served sm_${CMAKE_MATCH_1})
+    else()
+      list(APPEND served ${arch})
+    endif()
+  endforeach()
+  list(REMOVE_DUPLICATES served)
+  set(${out} ${served} PARENT_SCOPE)
+endfunction()

@@ -1,0 +1,107 @@
+// plugins/common/translate.cpp: attnrt_problem, attnrt_tensor and attnrt_args into kernels::Problem, Tensor and Args
+#include "plugins/common/translate.hpp"
+
+namespace attnrt_plugins {
+namespace {
+
+kernels::DType dtype_of(attnrt_dtype from) {
+  if (from.lanes != 1) return kernels::DType::unknown;
+  if (from.code == ATTNRT_DTYPE_FLOAT && from.bits == 32) return kernels::DType::f32;
+  if (from.code == ATTNRT_DTYPE_FLOAT && from.bits == 16) return kernels::DType::f16;
+  if (from.code == ATTNRT_DTYPE_BFLOAT && from.bits == 16) return kernels::DType::bf16;
+  if (from.code == ATTNRT_DTYPE_BOOL && from.bits == 8) return kernels::DType::boolean;
+  if (from.code == ATTNRT_DTYPE_INT && from.bits == 32) return kernels::DType::i32;
+  return kernels::DType::unknown;
+}
+
+bool is_float(kernels::DType dtype) {
+  return dtype == kernels::DType::f32 || dtype == kernels::DType::f16 || dtype == kernels::DType::bf16;
+}
+
+}  // namespace
+
+attnrt_status translate(const attnrt_problem& p, int32_t device_type, kernels::Problem* to, attnrt_error* error) {
+  if (!ATTNRT_HAS(&p, attnrt_problem, deterministic)) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "problem.struct_size: found %d, expected at least %zu",
+                       p.struct_size, sizeof(attnrt_problem));
+  }
+  if (p.device_type != device_type) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "device_type: found %d, expected %d", p.device_type,
+                       device_type);
+  }
+  to->dtype = dtype_of(p.dtype);
+  if (!is_float(to->dtype)) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "dtype: found code %d with %d bits, expected f32, f16 or bf16",
+                       p.dtype.code, p.dtype.bits);
+  }
+  if (p.mask < ATTNRT_MASK_NONE || p.mask > ATTNRT_MASK_ADDITIVE) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "mask: found %d, expected 0 to 2", p.mask);
+  }
+  if (p.align != ATTNRT_ALIGN_BOTTOM_RIGHT && p.align != ATTNRT_ALIGN_TOP_LEFT) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "align: found %d, expected 0 or 1", p.align);
+  }
+  to->batch = p.batch;
+  to->heads_q = p.heads_q;
+  to->heads_kv = p.heads_kv;
+  to->seq_q = p.seq_q;
+  to->seq_kv = p.seq_kv;
+  to->head_dim = p.head_dim;
+  to->head_dim_v = p.head_dim_v;
+  to->scale = p.scale;
+  to->mask = p.mask == ATTNRT_MASK_NONE      ? kernels::Mask::none
+             : p.mask == ATTNRT_MASK_BOOLEAN ? kernels::Mask::boolean
+                                             : kernels::Mask::additive;
+  if (p.mask == ATTNRT_MASK_ADDITIVE) {
+    to->mask_dtype = dtype_of(p.mask_dtype);
+    if (!is_float(to->mask_dtype)) {
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "mask_dtype: found code %d with %d bits, expected f32 or q's",
+                         p.mask_dtype.code, p.mask_dtype.bits);
+    }
+  }
+  to->causal = p.causal != 0;
+  to->align = p.align == ATTNRT_ALIGN_TOP_LEFT ? kernels::Align::top_left : kernels::Align::bottom_right;
+  to->window_left = p.window_left;
+  to->window_right = p.window_right;
+  to->softcap = p.softcap;
+  to->alibi = p.alibi != 0;
+  to->sinks = p.sinks != 0;
+  to->kv_lengths = p.kv_lengths != 0;
+  to->varlen = p.varlen != 0;
+  to->page_size = p.page_size;
+  to->lse = p.lse != 0;
+  return ATTNRT_OK;
+}
+
+kernels::Tensor translate(const attnrt_tensor& from) {
+  kernels::Tensor to;
+  to.data = from.data;
+  to.dtype = dtype_of(from.dtype);
+  to.ndim = from.ndim;
+  for (int32_t n = 0; n < 4; ++n) {
+    to.shape[n] = n < from.ndim ? from.shape[n] : 0;
+    to.stride[n] = n < from.ndim ? from.stride[n] : 0;
+  }
+  return to;
+}
+
+attnrt_status translate(const attnrt_args& args, kernels::Args* to, attnrt_error* error) {
+  if (!ATTNRT_HAS(&args, attnrt_args, stream)) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "args.struct_size: found %d, expected at least %zu",
+                       args.struct_size, sizeof(attnrt_args));
+  }
+  to->q = translate(args.q);
+  to->k = translate(args.k);
+  to->v = translate(args.v);
+  to->out = translate(args.out);
+  to->mask = translate(args.mask);
+  to->lse = translate(args.lse);
+  to->alibi_slopes = translate(args.alibi_slopes);
+  to->sinks = translate(args.sinks);
+  to->kv_lengths = translate(args.kv_lengths);
+  to->offsets_q = translate(args.offsets_q);
+  to->offsets_kv = translate(args.offsets_kv);
+  to->page_table = translate(args.page_table);
+  return ATTNRT_OK;
+}
+
+}  // namespace attnrt_plugins

@@ -1,0 +1,17 @@
+// plugins/common/translate.hpp: the ABI's structs into the kernels' words, for every plugin of this tree
+#pragma once
+
+#include "attnrt/plugin.h"
+#include "kernels/common/problem.hpp"
+
+namespace attnrt_plugins {
+
+// device_type: where this plugin's tensors live. INVALID_ARGUMENT for numbers that have no word.
+attnrt_status translate(const attnrt_problem& problem, int32_t device_type, kernels::Problem* to, attnrt_error* error);
+
+// A dtype that the kernels have no word for becomes one that no tensor may have, so that their check names the tensor.
+kernels::Tensor translate(const attnrt_tensor& tensor);
+
+attnrt_status translate(const attnrt_args& args, kernels::Args* to, attnrt_error* error);
+
+}  // namespace attnrt_plugins

@@ -1,0 +1,263 @@
+// runtime/cli/io/inputs.cpp: a safetensors file and flags into one run's tensors, and the problem that they pose
+#include "cli/io/inputs.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string_view>
+
+#include "kernels/common/half.hpp"
+#include "run.hpp"
+
+namespace attnrt::cli {
+namespace {
+
+using core::fail;
+using core::Result;
+
+struct NamedTensor {
+  std::string_view name;
+  attnrt_tensor attnrt_args::*place;  // null: compared with, not run
+};
+
+constexpr std::array known_tensors = {
+    NamedTensor{"q", &attnrt_args::q},
+    NamedTensor{"k", &attnrt_args::k},
+    NamedTensor{"v", &attnrt_args::v},
+    NamedTensor{"mask", &attnrt_args::mask},
+    NamedTensor{"alibi_slopes", &attnrt_args::alibi_slopes},
+    NamedTensor{"sinks", &attnrt_args::sinks},
+    NamedTensor{"kv_lengths", &attnrt_args::kv_lengths},
+    NamedTensor{"offsets_q", &attnrt_args::offsets_q},
+    NamedTensor{"offsets_kv", &attnrt_args::offsets_kv},
+    NamedTensor{"page_table", &attnrt_args::page_table},
+    NamedTensor{"expected", nullptr},
+    NamedTensor{"expected_lse", nullptr},
+};
+
+// The words that tensors cannot say. Other keys of the metadata are for people.
+constexpr std::array<std::string_view, 8> attribute_words = {"scale",        "causal",  "align", "window_left",
+                                                             "window_right", "softcap", "lse",   "deterministic"};
+
+// A step's own name in front of its message says nothing to who gave a file.
+std::string without(std::string message, std::string_view prefix) {
+  if (message.starts_with(prefix)) message.erase(0, prefix.size());
+  return message;
+}
+
+Result<void> read_tensors(const SafetensorsReader& reader, Inputs& inputs) {
+  std::vector<std::string_view> names;
+  for (const NamedTensor& known : known_tensors) names.push_back(known.name);
+  for (const auto& [name, entry] : reader.header().tensors) {
+    if (std::find(names.begin(), names.end(), name) != names.end()) continue;
+    const std::string_view near = core::nearest(name, names);
+    return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is not one of {}{}", name, fmt::join(names, ", "),
+                near.empty() ? "" : fmt::format("; did you mean {}?", near));
+  }
+  for (const char* name : {"q", "k", "v"})
+    if (reader.header().tensors.count(name) == 0)
+      return fail(ATTNRT_INVALID_ARGUMENT, "there is no tensor {}, expected q, k and v", name);
+  for (const auto& [name, entry] : reader.header().tensors) {
+    auto tensor = reader.read(name);
+    if (!tensor) return tl::unexpected(tensor.error());
+    inputs.tensors.emplace(name, std::move(*tensor));
+  }
+  return {};
+}
+
+// Two tensors have the same extent, here called by the word of the vocabulary.
+Result<void> agree(const Inputs& inputs, const char* name, const char* other, size_t dimension, const char* word) {
+  const auto &shape = inputs.tensors.at(name).shape(), &other_shape = inputs.tensors.at(other).shape();
+  if (shape[dimension] == other_shape[dimension]) return {};
+  return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} disagrees with {} {}: {} is {}, expected {}", name,
+              shape_text(shape), other, shape_text(other_shape), word, shape[dimension], other_shape[dimension]);
+}
+
+// What the runtime's own check would say too, with both shapes in view: the plain case, [batch, seq, heads, head_dim].
+Result<void> check_shapes(const Inputs& inputs) {
+  for (const char* name : {"q", "k", "v"}) {
+    const Tensor& tensor = inputs.tensors.at(name);
+    const std::string dtype(safetensors_name(tensor.dtype()));
+    if (dtype != "F32" && dtype != "F16" && dtype != "BF16")
+      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected F32, F16 or BF16", name, dtype);
+    const std::string q_dtype(safetensors_name(inputs.tensors.at("q").dtype()));
+    if (dtype != q_dtype)
+      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected {} as q", name, dtype, q_dtype);
+  }
+  const bool dense = inputs.tensors.count("offsets_q") == 0 && inputs.tensors.count("page_table") == 0;
+  for (const char* name : {"q", "k", "v"}) {
+    const auto& shape = inputs.tensors.at(name).shape();
+    if (shape.size() == 4 || (!dense && shape.size() == 3)) continue;
+    return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} has {} dimensions, expected {}", name, shape_text(shape),
+                shape.size(),
+                dense ? "4: [batch, seq, heads, head_dim]" : "3 or 4, the last two of them heads, head_dim");
+  }
+  for (const char* name : {"q", "k", "v"}) {
+    const auto& shape = inputs.tensors.at(name).shape();
+    for (const size_t from_end : {2, 1}) {
+      if (shape[shape.size() - from_end] != 0) continue;
+      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} has no {}, expected at least 1", name,
+                  shape_text(shape), from_end == 2 ? "heads" : "head_dim");
+    }
+  }
+  if (!dense) return {};
+  auto checked = agree(inputs, "k", "q", 0, "batch");
+  if (checked) checked = agree(inputs, "k", "q", 3, "head_dim");
+  if (checked) checked = agree(inputs, "v", "k", 0, "batch");
+  if (checked) checked = agree(inputs, "v", "k", 1, "seq_kv");
+  if (checked) checked = agree(inputs, "v", "k", 2, "heads_kv");
+  return checked;
+}
+
+// Flags win over the metadata, which no longer counts where a flag speaks.
+Result<void> read_attributes(const Attributes& flags, const std::string& path, Inputs& inputs) {
+  for (const auto& [key, value] : inputs.metadata) {
+    const bool known = std::find(attribute_words.begin(), attribute_words.end(), key) != attribute_words.end();
+    const std::string_view near = known ? "" : core::nearest(key, attribute_words);
+    if (near.empty()) continue;
+    inputs.warnings.push_back(
+        fmt::format("{}: __metadata__ {}: unknown word, ignored; did you mean {}?", path, core::shown(key), near));
+  }
+  std::string arch;
+  for (const std::string_view name : attribute_words) {
+    const core::Word* word = core::find_word(name);
+    const auto flag = std::find_if(flags.begin(), flags.end(), [&](const auto& one) { return one.first == name; });
+    const auto stored = inputs.metadata.find(std::string(name));
+    if (flag != flags.end()) {
+      const auto set = core::set_word(*word, flag->second, inputs.problem, arch);
+      if (!set) return tl::unexpected(set.error());
+    } else if (stored != inputs.metadata.end()) {
+      const auto set = core::set_word(*word, stored->second, inputs.problem, arch);
+      if (!set) return fail(ATTNRT_INVALID_ARGUMENT, "{}: __metadata__ {}", path, set.error().message);
+    }
+  }
+  return {};
+}
+
+// out and lse, as the problem shapes them.
+Result<void> allocate_outputs(Inputs& inputs) {
+  const Tensor& q = inputs.tensors.at("q");
+  std::vector<int64_t> shape = q.shape();
+  shape.back() = inputs.tensors.at("v").shape().back();
+  int64_t bytes = q.dtype().bits / 8;
+  for (const int64_t dimension : shape)
+    if (dimension != 0 && __builtin_mul_overflow(bytes, dimension, &bytes))
+      return fail(ATTNRT_INVALID_ARGUMENT, "out would have the shape {}, which has too many elements",
+                  shape_text(shape));
+  auto out = Tensor::allocate(q.dtype(), shape);
+  if (!out) return fail(out.error().code, "out: {}", out.error().message);
+  inputs.out = std::move(*out);
+  inputs.args.out = inputs.out.view();
+  if (inputs.problem.lse == 0) return {};
+
+  const auto& rows = q.shape();  // [batch, seq_q, heads_q, .], or [total_q, heads_q, .]
+  auto lse = Tensor::allocate({ATTNRT_DTYPE_FLOAT, 32, 1}, rows.size() == 4 ? std::vector{rows[0], rows[2], rows[1]}
+                                                                            : std::vector{rows[1], rows[0]});
+  if (!lse) return fail(lse.error().code, "lse: {}", lse.error().message);
+  inputs.lse = std::move(*lse);
+  inputs.args.lse = inputs.lse->view();
+  return {};
+}
+
+Result<void> check_expected(const Inputs& inputs, const std::string& name, const Tensor& found) {
+  const auto expected = inputs.tensors.find(name);
+  if (expected == inputs.tensors.end()) return {};
+  const Tensor& tensor = expected->second;
+  if (safetensors_name(tensor.dtype()) != "F64")
+    return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected F64", name, safetensors_name(tensor.dtype()));
+  if (tensor.shape() != found.shape())
+    return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} disagrees with the result's {}", name,
+                shape_text(tensor.shape()), shape_text(found.shape()));
+  return {};
+}
+
+// Heads that do not divide, where the dimension before them does: as other libraries lay tensors out.
+bool looks_transposed(const Inputs& inputs) {
+  const auto &q = inputs.tensors.at("q").shape(), &k = inputs.tensors.at("k").shape();
+  if (q.size() != 4 || k.size() != 4 || inputs.tensors.count("page_table") != 0) return false;
+  return q[2] % k[2] != 0 && k[1] > 0 && q[1] % k[1] == 0;
+}
+
+// Everything that can be wrong with the tensors is found here, before anything is planned.
+Result<void> pose_problem(Inputs& inputs) {
+  for (const NamedTensor& known : known_tensors) {
+    const auto tensor = inputs.tensors.find(std::string(known.name));
+    if (known.place != nullptr && tensor != inputs.tensors.end()) inputs.args.*known.place = tensor->second.view();
+  }
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  if (const auto status = core::infer_problem(inputs.args, &inputs.problem, &error); status != ATTNRT_OK)
+    return fail(status, "{}", without(error.message, "run: "));
+  const auto problem = core::check_problem(&inputs.problem);
+  if (!problem) {
+    return fail(problem.error().code, "{}{}", without(problem.error().message, "problem: "),
+                looks_transposed(inputs)
+                    ? "; the shapes fit [batch, heads, seq, head_dim], expected [batch, seq, heads, head_dim]"
+                    : "");
+  }
+  inputs.problem = *problem;
+  core::Extents extents;
+  attnrt_args args = inputs.args;
+  if (const auto status = core::check_args(inputs.problem, args, &extents, &error); status != ATTNRT_OK)
+    return fail(status, "{}", without(error.message, "run: "));
+  auto checked = check_expected(inputs, "expected", inputs.out);
+  if (checked && inputs.lse) checked = check_expected(inputs, "expected_lse", *inputs.lse);
+  return checked;
+}
+
+}  // namespace
+
+Result<Inputs> read_inputs(const std::string& path, const Attributes& flags) {
+  const auto reader = SafetensorsReader::open(path);
+  if (!reader) return tl::unexpected(reader.error());
+  Inputs inputs;
+  inputs.problem = core::default_problem();
+  inputs.args.struct_size = static_cast<int32_t>(sizeof inputs.args);
+  inputs.metadata = reader->header().metadata;
+  auto attributes = read_attributes(flags, path, inputs);
+  if (!attributes) return tl::unexpected(attributes.error());
+
+  auto checked = read_tensors(*reader, inputs);
+  if (checked) checked = check_shapes(inputs);
+  if (checked) checked = allocate_outputs(inputs);
+  if (checked) checked = pose_problem(inputs);
+  if (!checked) {
+    const std::string message = without(checked.error().message, path + ": ");
+    return fail(checked.error().code, "{}: {}", path, message);
+  }
+  return inputs;
+}
+
+double element(const Tensor& tensor, int64_t index) {
+  const std::byte* data = tensor.data() + index * (tensor.dtype().bits / 8);
+  const auto load = [data]<class T>(T value) {
+    std::memcpy(&value, data, sizeof value);
+    return value;
+  };
+  if (tensor.dtype().bits == 64) return load(double{});
+  if (tensor.dtype().bits == 32) return load(float{});
+  const auto half = load(uint16_t{});
+  return tensor.dtype().code == ATTNRT_DTYPE_BFLOAT ? kernels::bf16_to_f32(half) : kernels::f16_to_f32(half);
+}
+
+Accuracy compare(const Tensor& found, const Tensor& expected) {
+  Accuracy accuracy;
+  const int64_t count = expected.elements();
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double a = element(found, i), b = element(expected, i);
+    if (a == b || (std::isnan(a) && std::isnan(b))) continue;
+    double distance = std::abs(a - b);
+    if (std::isnan(distance)) distance = std::numeric_limits<double>::infinity();
+    accuracy.max = std::max(accuracy.max, distance);
+    sum += distance;
+  }
+  if (count > 0) accuracy.mean = sum / static_cast<double>(count);
+  return accuracy;
+}
+
+}  // namespace attnrt::cli

@@ -1,0 +1,156 @@
+// runtime/conformance/subject.cpp: a plugin file into its raw table, instance and devices, without the runtime's safety net
+#include "conformance/subject.hpp"
+
+#include <dlfcn.h>
+#include <elf.h>
+#include <fmt/format.h>
+#include <link.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+
+#include "conformance/trial.hpp"
+
+namespace attnrt::cli::verify {
+namespace {
+
+std::shared_ptr<const core::FoundPlugin> find(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::path real = fs::canonical(path, error);  // so that a link to a plugin can be verified
+  if (error) return nullptr;
+  for (auto& plugin : core::discover({real.parent_path().string()}).plugins) {
+    if (fs::path(plugin->path).filename() == real.filename()) return plugin;
+  }
+  return nullptr;
+}
+
+void take_device(void* sink, const attnrt_device* device) {
+  auto& devices = *static_cast<std::vector<core::Device>*>(sink);
+  core::Device copy;
+  if (device == nullptr || !ATTNRT_HAS(device, attnrt_device, name)) {
+    copy.type = 0;  // of no kind: ABI-8 says so
+  } else {
+    copy.type = device->device_type;
+    copy.id = device->device_id;
+    copy.arch = device->arch != nullptr ? device->arch : "(null)";
+    copy.name = device->name != nullptr ? device->name : "(null)";
+    if (ATTNRT_HAS(device, attnrt_device, total_memory_bytes)) copy.total_memory_bytes = device->total_memory_bytes;
+  }
+  devices.push_back(std::move(copy));
+}
+
+}  // namespace
+
+Host::Host(int32_t threads) : threads_(core::Threads::pool(threads)) {
+  host_.struct_size = sizeof host_;
+  host_.abi_minor = ATTNRT_ABI_MINOR;
+  host_.thread_count = threads_->count();
+  host_.self = this;
+  host_.log = [](void* self, int32_t, const char* text) {
+    auto& host = *static_cast<Host*>(self);
+    const std::lock_guard lock(host.mutex_);
+    host.log_.emplace_back(text != nullptr ? text : "(null)");
+  };
+  host_.parallel_for = [](void* self, int64_t count, attnrt_parallel_body body, void* arg) {
+    static_cast<Host*>(self)->threads_->parallel_for(count, body, arg);
+  };
+}
+
+std::vector<std::string> Host::log() const {
+  const std::lock_guard lock(mutex_);
+  return log_;
+}
+
+Instance::Instance(Instance&& other) noexcept
+    : table(other.table),
+      value(other.value),
+      open(std::exchange(other.open, false)),
+      status(other.status),
+      message(std::move(other.message)) {}
+
+Instance::~Instance() {
+  if (open && ATTNRT_HAS(table, attnrt_plugin, close) && table->close != nullptr) table->close(value);
+}
+
+Subject::Subject(const std::string& path_, const Settings& settings_, Progress progress)
+    : path(path_),
+      settings(settings_),
+      host(std::max(2, core::usable_cpus())),
+      progress_(std::move(progress)),
+      file_(find(path_)) {}
+
+Subject::~Subject() { trials_.reset(); }
+
+std::string Subject::map() {
+  if (mapped_) return map_error_;
+  mapped_ = true;
+  if (file_ == nullptr || !file_->fault.empty()) return map_error_ = "it is no plugin file (ABI-1)";
+  const std::string name = fmt::format("/proc/self/fd/{}", file_->file.number());
+  void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    const char* error = dlerror();
+    return map_error_ = core::Error{ATTNRT_UNSUPPORTED, error != nullptr ? error : "dlopen failed"}.message;
+  }
+  const void* symbol = dlsym(library, ATTNRT_PLUGIN_SYMBOL);
+  if (symbol == nullptr) return map_error_ = fmt::format("it exports no {}", ATTNRT_PLUGIN_SYMBOL);
+  table_ = static_cast<const attnrt_plugin*>(symbol);
+  Dl_info info{};
+  void* entry = nullptr;
+  if (dladdr1(symbol, &info, &entry, RTLD_DL_SYMENT) != 0 && entry != nullptr) {
+    symbol_bytes_ = static_cast<int64_t>(static_cast<const ElfW(Sym)*>(entry)->st_size);
+  }
+  return map_error_;
+}
+
+Instance Subject::open(const std::vector<attnrt_option>& options) {
+  Instance opened;
+  opened.table = table();
+  if (opened.table->open == nullptr) return opened;
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  opened.status =
+      opened.table->open(host.get(), options.data(), static_cast<int32_t>(options.size()), &opened.value, &error);
+  opened.open = opened.status == ATTNRT_OK;
+  opened.message = error.message;
+  return opened;
+}
+
+void* Subject::instance() {
+  if (!instance_) instance_ = std::make_unique<Instance>(open());
+  return instance_->value;
+}
+
+void Subject::find_devices() {
+  if (devices_known_) return;
+  devices_known_ = true;
+  void* const value = instance();
+  if (table_->devices == nullptr) {
+    devices_.push_back({ATTNRT_DEVICE_CPU, 0, "", "cpu", 0});
+    return;
+  }
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  devices_status_ = table_->devices(value, take_device, &devices_, &error);
+  devices_message_ = error.message;
+}
+
+const std::vector<core::Device>& Subject::devices() { return find_devices(), devices_; }
+const std::string& Subject::devices_message() { return find_devices(), devices_message_; }
+attnrt_status Subject::devices_status() { return find_devices(), devices_status_; }
+
+const void* Subject::extension(const char* id) {
+  void* const value = instance();
+  if (!ATTNRT_HAS(table_, attnrt_plugin, get_extension) || table_->get_extension == nullptr) return nullptr;
+  return table_->get_extension(value, id);
+}
+
+attnrt_status Subject::supports(const attnrt_problem& problem, std::vector<std::string>* reasons) {
+  void* const value = instance();
+  if (table_->supports == nullptr) return ATTNRT_OK;
+  const auto add = [](void* sink, const char* reason) {
+    static_cast<std::vector<std::string>*>(sink)->emplace_back(reason != nullptr ? reason : "");
+  };
+  return table_->supports(value, &problem, add, reasons);
+}
+
+}  // namespace attnrt::cli::verify

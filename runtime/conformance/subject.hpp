@@ -1,0 +1,98 @@
+// runtime/conformance/subject.hpp: a plugin file into its raw table, instance and devices, without the runtime's safety net
+#pragma once
+
+#include <attnrt/plugin.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "discover.hpp"
+#include "load.hpp"
+#include "base/threads.hpp"
+#include "conformance/rules.hpp"
+
+namespace attnrt::cli::verify {
+
+struct Trials;
+
+// The host that plugins under test get: logs into a list.
+class Host {
+ public:
+  explicit Host(int32_t threads);
+  const attnrt_host* get() const { return &host_; }
+  std::vector<std::string> log() const;
+
+ private:
+  std::unique_ptr<core::Threads> threads_;
+  mutable std::mutex mutex_;
+  std::vector<std::string> log_;
+  attnrt_host host_{};
+};
+
+// An instance of the table, closed when it goes.
+struct Instance {
+  const attnrt_plugin* table = nullptr;
+  void* value = nullptr;
+  bool open = false;
+  attnrt_status status = ATTNRT_OK;
+  std::string message;
+
+  Instance() = default;
+  Instance(Instance&& other) noexcept;
+  Instance& operator=(Instance&&) = delete;
+  ~Instance();
+};
+
+class Subject {
+ public:
+  Subject(const std::string& path, const Settings& settings, Progress progress);
+  ~Subject();
+
+  const std::string path;
+  const Settings settings;
+  Host host;
+
+  const core::FoundPlugin* file() const { return file_.get(); }  // nullptr: there is no such file
+  const core::Manifest& manifest() const { return *file_->manifest; }
+
+  // Each step is taken when it is first asked for; the text says why it cannot be. Rules ask only for what they need.
+  std::string map();  // "": mapped; else the loader's words
+  const attnrt_plugin* table() { return map().empty() ? table_ : nullptr; }
+  int64_t symbol_bytes() const { return symbol_bytes_; }
+  Instance open(const std::vector<attnrt_option>& options = {});
+  void* instance();  // opened without options, for all rules
+  const std::vector<core::Device>& devices();
+  const std::string& devices_message();
+  attnrt_status devices_status();
+  const core::Device& device() { return devices().front(); }  // the one that problems run on
+  bool on_cpu() { return device().type == ATTNRT_DEVICE_CPU; }
+  const void* extension(const char* id);
+  const attnrt_memory* memory() { return static_cast<const attnrt_memory*>(extension(ATTNRT_MEMORY)); }
+
+  attnrt_status supports(const attnrt_problem& problem, std::vector<std::string>* reasons);
+
+  Trials& trials();  // verify_trial.hpp
+  void report_progress(int64_t done, int64_t all) const {
+    if (progress_ && running) progress_(*running, done, all);
+  }
+  const Rule* running = nullptr;
+
+ private:
+  void find_devices();
+  Progress progress_;
+  std::shared_ptr<const core::FoundPlugin> file_;
+  const attnrt_plugin* table_ = nullptr;
+  int64_t symbol_bytes_ = 0;
+  bool mapped_ = false;
+  std::string map_error_;
+  std::unique_ptr<Instance> instance_;
+  bool devices_known_ = false;
+  attnrt_status devices_status_ = ATTNRT_OK;
+  std::string devices_message_;
+  std::vector<core::Device> devices_;
+  std::unique_ptr<Trials> trials_;
+};
+
+}  // namespace attnrt::cli::verify

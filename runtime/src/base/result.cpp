@@ -1,0 +1,55 @@
+// runtime/src/base/result.cpp: statuses and foreign text into what a message can hold
+#include "base/result.hpp"
+
+namespace attnrt::core {
+
+const char* status_name(attnrt_status status) {
+  switch (status) {
+    case ATTNRT_OK: return "ok";
+    case ATTNRT_UNSUPPORTED: return "unsupported";
+    case ATTNRT_OUT_OF_MEMORY: return "out of memory";
+    case ATTNRT_INVALID_ARGUMENT: return "invalid argument";
+    case ATTNRT_INTERNAL: return "internal error";
+    case ATTNRT_DEVICE_LOST: return "device lost";
+    case ATTNRT_NOT_FOUND: return "not found";
+    default: return "unknown status";
+  }
+}
+
+std::string one_line(std::string_view text) {
+  std::string line;
+  for (const char letter : text) {
+    const auto byte = static_cast<unsigned char>(letter);
+    if (letter == '\n') {
+      line += "\\n";
+    } else if (letter == '\t') {
+      line += "\\t";
+    } else if (byte < 0x20 || byte == 0x7F) {
+      line += fmt::format("\\x{:02x}", byte);
+    } else {
+      line += letter;
+    }
+  }
+  return line;
+}
+
+std::string shown(std::string_view text) {
+  constexpr size_t limit = 60;
+  if (text.empty()) return "\"\"";
+  std::string result;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const bool starts_character = (byte & 0xC0U) != 0x80U;  // never cut inside a UTF-8 character
+    if (i >= limit && starts_character) return result + "...";
+    if (byte == '\n') {
+      result += "\\n";
+    } else if (byte < 0x20 || byte == 0x7F) {
+      result += fmt::format("\\x{:02x}", byte);
+    } else {
+      result += text[i];
+    }
+  }
+  return result;
+}
+
+}  // namespace attnrt::core

@@ -1,0 +1,39 @@
+// runtime/src/base/result.hpp: what a step gives: a value, or an error with a status and one line of text
+#pragma once
+
+#include <attnrt/plugin.h>
+#include <fmt/format.h>
+
+#include <string>
+#include <string_view>
+#include <tl/expected.hpp>
+#include <utility>
+#include <vector>
+
+namespace attnrt::core {
+
+struct Error {
+  attnrt_status code = ATTNRT_INTERNAL;
+  std::string message;  // where, what was found, what was expected, what to do
+};
+
+using Errors = std::vector<Error>;  // found independently of each other
+
+template <class T>
+using Result = tl::expected<T, Error>;
+
+template <class... Arguments>
+tl::unexpected<Error> fail(attnrt_status code, fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+  return tl::unexpected<Error>({code, fmt::format(format, std::forward<Arguments>(arguments)...)});
+}
+
+// ok, unsupported, out of memory, invalid argument, internal error, device lost, not found
+const char* status_name(attnrt_status status);
+
+// Foreign text as it may stand in a one-line message: unprintable bytes escaped, cut after 60 characters, "" if empty.
+std::string shown(std::string_view text);
+
+// Text as one line that a terminal shows as it is: control characters and line ends become \n, \t or \xNN.
+std::string one_line(std::string_view text);
+
+}  // namespace attnrt::core

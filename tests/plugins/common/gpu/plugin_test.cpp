@@ -1,0 +1,331 @@
+// tests/plugins/common/gpu/plugin_test.cpp: both GPU plugins through the runtime, on two fake devices: host tensors staged, device
+// tensors enqueued, and every failure in its class
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "fakes/hip.hpp"
+#include "plan.hpp"
+#include "run.hpp"
+#include "staging.hpp"
+#include "support/tensors.hpp"
+#include "support/world.hpp"
+
+namespace attnrt::core {
+namespace {
+
+using namespace support;
+using ::testing::HasSubstr;
+
+// The plugins of this test's build and the cpu's in a directory, and a runtime over it.
+class HipPlugin : public ::testing::TestWithParam<std::string> {
+ protected:
+  static void SetUpTestSuite() {
+    setenv("FAKE_HIP_DEVICES", "gfx1100,gfx942:sramecc+:xnack-,gfx906", 1);
+    setenv("FAKE_HIP_MEMORY", "67108864", 1);
+    setenv("FAKE_HIP_KERNELS", STAND_IN_KERNELS, 1);
+  }
+
+  HipPlugin() {
+    for (const char* name : {"hip_flash.so", "hip_unfused.so"}) {
+      std::filesystem::copy_file(std::filesystem::path(HIP_PLUGINS_DIR) / name, plugins.path() / name);
+    }
+    std::filesystem::copy_file(cpu_plugin(), plugins.path() / "cpu.so");
+    runtime = open("staging: allow\n");
+    *fake_hip() = fake_hip_state{.device_count = 3};
+  }
+  void TearDown() override {
+    fake_hip()->failing_function[0] = '\0';
+    fake_hip()->capturing = 0;
+    runtime.reset();
+    int device = -1;
+    EXPECT_EQ(hipGetDevice(&device), 0);
+    EXPECT_EQ(device, 0);
+    EXPECT_EQ(hipGetLastError(), 0);
+    EXPECT_EQ(fake_hip()->wrong_device, 0);
+    EXPECT_EQ(fake_hip()->allocated, 0) << "device memory is left";
+    EXPECT_EQ(fake_hip()->pinned, 0) << "pinned memory is left";
+    EXPECT_EQ(fake_hip()->streams, 0) << "a stream is left";
+  }
+
+  std::unique_ptr<Runtime> open(const std::string& policy) {
+    RuntimeOptions options;
+    options.policy_text = policy;
+    options.plugin_path = plugins.text();
+    options.thread_count = 1;
+    options.log = [this](int32_t, const std::string& line) { log += line + "\n"; };
+    auto opened = Runtime::open(std::move(options));
+    if (!opened) throw std::runtime_error(opened.error().message);
+    return *std::move(opened);
+  }
+  Result<std::unique_ptr<Plan>> plan(const Problem& problem) {
+    return runtime->plan(checked(problem), Call{GetParam()});
+  }
+  static void fail(const char* function, int error) {
+    (void)std::snprintf(fake_hip()->failing_function, sizeof fake_hip()->failing_function, "%s", function);
+    fake_hip()->failing_error = error;
+  }
+  // The same problem with tensors that are on a device.
+  static Problem on_device(Problem problem, int32_t id) {
+    problem.device_type = ATTNRT_DEVICE_ROCM;
+    problem.device_id = id;
+    return problem;
+  }
+
+  fakes::Directory plugins;
+  std::string log;
+  std::unique_ptr<Runtime> runtime;
+  Attention a{{.batch = 2, .seq_q = 5, .seq_kv = 7, .heads_q = 4, .heads_kv = 2, .head_dim = 32}};
+};
+
+// Memory of a device through the backend's own extension, gone with the test.
+class OnDevice {
+ public:
+  OnDevice(const Plan& plan, int32_t id, const attnrt_args& host) : backend_(plan.backend()), id_(id), args(host) {
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    EXPECT_EQ(memory().stream_create(instance(), id_, &args.stream, &error), ATTNRT_OK) << error.message;
+    for (attnrt_tensor* tensor : {&args.q, &args.k, &args.v, &args.out}) {
+      int64_t bytes = 4;
+      for (int32_t n = 0; n < tensor->ndim; ++n) bytes *= tensor->shape[n];
+      void* to = nullptr;
+      EXPECT_EQ(memory().allocate(instance(), id_, bytes, &to, &error), ATTNRT_OK) << error.message;
+      std::memcpy(to, tensor->data, static_cast<size_t>(bytes));  // the fake device's memory is the host's
+      tensor->data = to;
+    }
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+  ~OnDevice() {
+    for (const attnrt_tensor* tensor : {&args.q, &args.k, &args.v, &args.out}) {
+      memory().free(instance(), id_, tensor->data);
+    }
+    memory().stream_destroy(instance(), id_, args.stream);
+  }
+  void wait() const {
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    EXPECT_EQ(memory().stream_synchronize(instance(), id_, args.stream, &error), ATTNRT_OK) << error.message;
+  }
+  const attnrt_memory& memory() const { return *backend_.memory(); }
+
+ private:
+  void* instance() const { return backend_.instance(); }
+  const Backend& backend_;  // the plan's, which outlives this
+  int32_t id_;
+
+ public:
+  attnrt_args args;
+};
+
+TEST_P(HipPlugin, DevicesWithoutCodeForThemAreLeftOut) {
+  const auto decision = runtime->decide(checked(on_device(a.problem, 1)), Call{GetParam()});
+  ASSERT_NE(decision->winner(), nullptr) << decision->message;
+  const auto& devices = decision->winner()->candidate.backend->devices();
+  ASSERT_EQ(devices.size(), 2U);
+  EXPECT_EQ(devices[0].arch, "gfx1100");
+  EXPECT_EQ(devices[1].arch, "gfx942") << "without the features that it runs with";
+  EXPECT_EQ(devices[1].name, "Fake Radeon 1");
+  EXPECT_EQ(devices[1].total_memory_bytes, 67108864);
+}
+
+TEST_P(HipPlugin, HostTensorsAreStagedAndBuffersUsedAgain) {
+  const auto made = plan(a.problem);
+  ASSERT_TRUE(made) << made.error().message;
+  ASSERT_NE((*made)->staging(), nullptr);
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  ASSERT_EQ(run(**made, a.args, &error), ATTNRT_OK) << error.message;
+  EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
+  const fake_hip_state first = *fake_hip();
+  EXPECT_EQ(first.pinned_allocations, 1);
+  EXPECT_EQ(first.copies_to_device, 3);
+  EXPECT_EQ(first.copies_to_host, 1);
+  for (float& value : a.out) value = NAN;
+  ASSERT_EQ(run(**made, a.args, &error), ATTNRT_OK) << error.message;
+  EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
+  EXPECT_EQ(fake_hip()->allocations, first.allocations);
+  EXPECT_EQ(fake_hip()->pinned_allocations, first.pinned_allocations);
+  EXPECT_EQ(fake_hip()->streams_created, first.streams_created);
+}
+
+TEST_P(HipPlugin, RunNeitherAllocatesNorWaitsAndCanBeCaptured) {
+  for (const int32_t id : {0, 1}) {
+    const Problem problem = on_device(a.problem, id);
+    const auto made = plan(problem);
+    ASSERT_TRUE(made) << made.error().message;
+    OnDevice device(**made, id, a.args);
+    const fake_hip_state before = *fake_hip();
+    fake_hip()->capturing = 1;  // what allocates, loads or waits fails from here on
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    ASSERT_EQ(run(**made, device.args, &error), ATTNRT_OK) << error.message;
+    fake_hip()->capturing = 0;
+    EXPECT_EQ(fake_hip()->synchronizations, before.synchronizations);
+    EXPECT_EQ(fake_hip()->modules_loaded, before.modules_loaded);
+    EXPECT_EQ(fake_hip()->functions_found, before.functions_found);
+    EXPECT_EQ(fake_hip()->launches - before.launches, GetParam() == "hip_flash" ? 1 : 5);
+    EXPECT_EQ(fake_hip()->kernels_run, before.kernels_run) << "before the stream passes";
+    EXPECT_EQ(fake_hip()->last_device, id);
+    EXPECT_EQ(fake_hip()->last_stream, device.args.stream);
+    device.wait();
+    EXPECT_LT(largest_error(problem, device.args), kTolerance);
+  }
+}
+
+TEST_P(HipPlugin, TimestampsAreAnExtension) {
+  const Problem problem = on_device(a.problem, 1);
+  const auto made = plan(problem);
+  ASSERT_TRUE(made) << made.error().message;
+  OnDevice device(**made, 1, a.args);
+  const auto& backend = (*made)->backend();
+  const auto* timing = static_cast<const attnrt_timing*>(backend.extension(ATTNRT_TIMING));
+  ASSERT_NE(timing, nullptr);
+  EXPECT_EQ(timing->struct_size, static_cast<int32_t>(sizeof(attnrt_timing)));
+  void* const instance = backend.instance();
+  void* stamps[2] = {};
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  for (void*& stamp : stamps) ASSERT_EQ(timing->timestamp_create(instance, 1, &stamp, &error), ATTNRT_OK);
+  ASSERT_EQ(timing->record(instance, 1, stamps[0], device.args.stream, &error), ATTNRT_OK) << error.message;
+  ASSERT_EQ(run(**made, device.args, &error), ATTNRT_OK) << error.message;
+  ASSERT_EQ(timing->record(instance, 1, stamps[1], device.args.stream, &error), ATTNRT_OK) << error.message;
+  double seconds = -1;
+  ASSERT_EQ(timing->elapsed(instance, 1, stamps[0], stamps[1], &seconds, &error), ATTNRT_OK) << error.message;
+  EXPECT_GT(seconds, 0);
+  EXPECT_LT(largest_error(problem, device.args), kTolerance) << "the run has been waited for";
+  fail("hipEventRecord", 719);
+  EXPECT_EQ(timing->record(instance, 1, stamps[0], device.args.stream, &error), ATTNRT_DEVICE_LOST);
+  EXPECT_THAT(error.message, HasSubstr("hipEventRecord"));
+  fail("", 0);
+  for (void* stamp : stamps) timing->timestamp_destroy(instance, 1, stamp);
+  EXPECT_EQ(fake_hip()->events, 0);
+}
+
+TEST_P(HipPlugin, ASecondDeviceServesWhileAnotherIsCurrent) {
+  const Problem problem = on_device(a.problem, 1);
+  const auto made = plan(problem);
+  ASSERT_TRUE(made) << made.error().message;
+  OnDevice device(**made, 1, a.args);
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  ASSERT_EQ(hipSetDevice(2), 0);
+  EXPECT_EQ(run(**made, device.args, &error), ATTNRT_OK) << error.message;
+  int current = -1;
+  EXPECT_EQ(hipGetDevice(&current), 0);
+  EXPECT_EQ(current, 2);
+  ASSERT_EQ(hipSetDevice(0), 0);
+  device.wait();
+  EXPECT_LT(largest_error(problem, device.args), kTolerance);
+}
+
+TEST_P(HipPlugin, NothingToDoLaunchesNothing) {
+  const Problem problem = on_device(a.problem, 0);
+  const auto made = plan(problem);
+  ASSERT_TRUE(made) << made.error().message;
+  OnDevice device(**made, 0, a.args);
+  device.args.q.shape[0] = device.args.k.shape[0] = device.args.v.shape[0] = device.args.out.shape[0] = 0;
+  const int64_t before = fake_hip()->launches;
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  EXPECT_EQ(run(**made, device.args, &error), ATTNRT_OK) << error.message;
+  EXPECT_EQ(fake_hip()->launches, before);
+}
+
+TEST_P(HipPlugin, ErrorsOfHipHaveTheirClassAndItsText) {
+  const Problem problem = on_device(a.problem, 0);
+  const auto made = plan(problem);
+  ASSERT_TRUE(made) << made.error().message;
+  OnDevice device(**made, 0, a.args);
+  constexpr struct {
+    int error;
+    attnrt_status status;
+    const char* text;
+  } kClasses[] = {{2, ATTNRT_OUT_OF_MEMORY, "hipModuleLaunchKernel: out of memory (hipErrorOutOfMemory)"},
+                  {1, ATTNRT_INTERNAL, "hipModuleLaunchKernel: hipErrorInvalidValue"},
+                  {400, ATTNRT_INVALID_ARGUMENT, "invalid resource handle"},
+                  {719, ATTNRT_DEVICE_LOST, "hipModuleLaunchKernel"},
+                  {98, ATTNRT_INTERNAL, "hipModuleLaunchKernel"}};
+  for (const auto& [code, status, text] : kClasses) {
+    fail("hipModuleLaunchKernel", code);
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    EXPECT_EQ(run(**made, device.args, &error), status) << code;
+    EXPECT_THAT(error.message, HasSubstr(text));
+    EXPECT_THAT(error.message, HasSubstr("stand_in_")) << "which kernel it was";
+  }
+}
+
+TEST_P(HipPlugin, CodeThatDoesNotLoadIsAnErrorOfPlan) {
+  fail("hipModuleGetFunction", 500);
+  Problem problem = on_device(a.problem, 0);
+  problem.device_id = 0;
+  const auto made = plan(problem);
+  if (made) GTEST_SKIP() << "another test of this process has loaded it";
+  EXPECT_EQ(made.error().code, ATTNRT_INTERNAL);
+  EXPECT_THAT(made.error().message, HasSubstr("for gfx1100: stand_in_"));
+}
+
+TEST_P(HipPlugin, ReasonsOfTheKernelsReachTheDecision) {
+  Problem problem = on_device(a.problem, 0);
+  problem.softcap = 31;
+  const auto decision = runtime->decide(checked(problem), Call{GetParam()});
+  EXPECT_EQ(decision->status, ATTNRT_UNSUPPORTED);
+  EXPECT_THAT(decision->message, HasSubstr("softcap 31 is what the stand-in refuses"));
+}
+
+TEST_P(HipPlugin, WhatNeedsMoreWorkgroupMemoryThanThereIsIsRefused) {
+  Attention wide{{.batch = 1, .seq_q = 5, .seq_kv = 7, .heads_q = 1, .heads_kv = 1, .head_dim = 248}};
+  const auto refused = plan(on_device(wide.problem, 0));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ATTNRT_UNSUPPORTED);
+  EXPECT_THAT(refused.error().message, HasSubstr("needs 131072 bytes of workgroup memory"));
+  EXPECT_THAT(refused.error().message, HasSubstr("has 65536"));
+}
+
+TEST_P(HipPlugin, TheManifestRefusesWhatItDoesNotList) {
+  Problem problem = on_device(a.problem, 0);
+  problem.head_dim = problem.head_dim_v = 20;
+  EXPECT_THAT(runtime->decide(checked(problem), Call{GetParam()})->message, HasSubstr("head_dim 20"));
+  problem = on_device(a.problem, 0);
+  problem.kv_lengths = 1;
+  EXPECT_THAT(runtime->decide(checked(problem), Call{GetParam()})->message, HasSubstr("kv_lengths"));
+}
+
+TEST_P(HipPlugin, UnknownOptionsAreNamed) {
+  const auto other = open("staging: allow\nbackends: {" + GetParam() + ": {options: {colour: red}}}\n");
+  const auto decision = other->decide(checked(on_device(a.problem, 0)), Call{GetParam()});
+  EXPECT_THAT(decision->message, HasSubstr("options: found colour, expected"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Both, HipPlugin, ::testing::Values("hip_flash", "hip_unfused"),
+                         [](const auto& tested) { return tested.param; });
+
+using HipUnfused = HipPlugin;
+
+TEST_P(HipUnfused, ScoresThatTheDeviceCannotHoldAreRefusedByPlan) {
+  Problem problem = on_device(a.problem, 0);
+  problem.seq_q = problem.seq_kv = 8192;
+  const auto made = plan(problem);
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().code, ATTNRT_OUT_OF_MEMORY);
+  EXPECT_THAT(made.error().message,
+              HasSubstr("its workspace needs 2147483712 bytes, and Fake Radeon 0 has 67108864 in all"));
+}
+
+TEST_P(HipUnfused, TheRoadFallsToTheCpuWhereScoresAreTooLarge) {
+  Attention large({.batch = 1, .seq_q = 2048, .seq_kv = 2048, .heads_q = 8, .heads_kv = 8, .head_dim = 32});
+  const auto other = open("staging: allow\nrules:\n- {prefer: [hip_unfused, cpu]}\n");
+  const auto made = other->plan(checked(large.problem), {});
+  ASSERT_TRUE(made) << made.error().message;
+  EXPECT_NE((*made)->backend_name(), "hip_unfused");
+}
+
+TEST_P(HipUnfused, AnOptionLimitsItsWorkspace) {
+  const auto limited = open("staging: allow\nbackends: {hip_unfused: {options: {max_workspace_bytes: 1000}}}\n");
+  const auto decision = limited->decide(checked(on_device(a.problem, 0)), Call{GetParam()});
+  EXPECT_EQ(decision->status, ATTNRT_UNSUPPORTED);
+  EXPECT_THAT(decision->message, HasSubstr("its workspace needs 1184 bytes, and max_workspace_bytes is 1000"));
+  const auto wrong = open("staging: allow\nbackends: {hip_unfused: {options: {max_workspace_bytes: much}}}\n");
+  EXPECT_THAT(wrong->decide(checked(on_device(a.problem, 0)), Call{GetParam()})->message,
+              HasSubstr("max_workspace_bytes: found much, expected a number from 1 on"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Only, HipUnfused, ::testing::Values("hip_unfused"),
+                         [](const auto& tested) { return tested.param; });
+
+}  // namespace
+}  // namespace attnrt::core

@@ -1,0 +1,39 @@
+// tests/plugins/common/gpu/stand_in/kernels/hip/launch/launch.hpp: the interface of kernels/hip, for kernels that are host code
+//
+// So the plugins' host side is tested where no compiler for GPUs is, and whatever the real kernels become.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "kernels/common/problem.hpp"
+
+namespace kernels::hip {
+
+struct Launch {
+  const char* object;
+  const char* kernel;
+  uint32_t grid[3];
+  uint32_t block;
+  uint32_t shared_bytes;
+  uint32_t params_bytes;
+  alignas(16) unsigned char params[512];
+};
+
+struct FlashPlan {
+  const char* kernel = nullptr;
+  int64_t workspace_bytes = 0;
+};
+struct UnfusedPlan {
+  const char* kernel = nullptr;
+  int64_t workspace_bytes = 0;
+};
+
+bool flash_supported(const Problem& problem, const char* arch, std::string* reason);
+bool unfused_supported(const Problem& problem, const char* arch, std::string* reason);
+FlashPlan plan_flash(const Problem& problem, const char* arch);
+UnfusedPlan plan_unfused(const Problem& problem, const char* arch);
+int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void* workspace, Launch* out);
+int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace, Launch* out);
+
+}  // namespace kernels::hip

@@ -1,0 +1,352 @@
+// tests/runtime/cli/bench/bench_test.cpp: attnrt bench on backends that are right, wrong and failing, and on bad grids
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "support/command.hpp"
+#include "base/threads.hpp"
+
+namespace attnrt::cli {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+using Words = std::vector<std::string>;
+
+class Bench : public ::testing::Test {
+ protected:
+  // Backends of this folder on tiny problems.
+  Outcome bench(Words words, const Words& plugins = {"fake_full"}) const {
+    for (const std::string& plugin : plugins) directory.add(plugin);
+    words.insert(words.begin(), "bench");
+    words.insert(words.end(), {"--plugins", directory.text(), "--samples", "3"});
+    if (std::find(words.begin(), words.end(), "--threads") == words.end())
+      words.insert(words.end(), {"--threads", "1"});
+    return attnrt_in(directory, std::move(words));
+  }
+  static nlohmann::json document(const Outcome& outcome) {
+    const auto json = nlohmann::json::parse(outcome.out, nullptr, false);
+    EXPECT_FALSE(json.is_discarded()) << outcome.out << outcome.err;
+    return json;
+  }
+  static const nlohmann::json& measurement(const nlohmann::json& document, const std::string& backend) {
+    for (const auto& m : document["problems"][0]["measurements"])
+      if (m["backend"] == backend) return m;
+    throw std::runtime_error("no measurement of " + backend);
+  }
+
+  const fakes::Directory directory;
+  const Words tiny = {"--seq", "8", "--heads", "2", "--head-dim", "16"};
+  const Words tiny_json = {"--seq", "8", "--heads", "2", "--head-dim", "16", "--json"};
+};
+
+TEST_F(Bench, Json) {
+  const Outcome outcome = bench(tiny_json, {"fake_full", "fake_rocm", "fake_narrow"});
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_EQ(outcome.err, "") << "no bar where stderr is no terminal";
+  std::string text = std::regex_replace(normalised(outcome.out, directory),
+                                        std::regex("(_s|\"of_compute|\"of_memory)(\": )[0-9.e+-]+"), "$1$2\"NUMBER\"");
+  text = std::regex_replace(text, std::regex("(\"amx_bf16_flop_s\": )(null|\"NUMBER\")"), "$1\"NUMBER or null\"");
+  text = std::regex_replace(text, std::regex("(\"runs\": )[0-9]+"), "$1\"COUNT\"");
+  text = std::regex_replace(text, std::regex("(\"processor\": ).*"), "$1\"NAME\",");
+  EXPECT_TRUE(testing::matches_golden("cli/bench.json", text));
+
+  const auto json = document(outcome);
+  const auto& m = measurement(json, "fake_rocm");
+  const auto& time = m["time"];
+  EXPECT_EQ(time["clock"], "device") << "of the extension attnrt.timing/1";
+  EXPECT_GT(time["fastest_us"], 0.0);
+  EXPECT_LE(time["fastest_us"], time["quartile_low_us"]);
+  EXPECT_LE(time["quartile_low_us"], time["median_us"]);
+  EXPECT_LE(time["median_us"], time["quartile_high_us"]);
+  const double flop = json["problems"][0]["flop"];
+  EXPECT_NEAR(m["flop_s"].get<double>() * time["median_us"].get<double>(), flop * 1e6, flop * 10);
+}
+
+TEST_F(Bench, TextNamesWhatVariesOnceAndWhatIsSharedOnce) {
+  const Outcome outcome = bench({"--seq", "8,16", "--heads", "2", "--head-dim", "16", "--causal", "both"});
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("problems: dtype=f32 batch=1 heads=2 head_dim=16\n"));
+  EXPECT_THAT(outcome.out, HasSubstr("\nseq  causal  backend  "));
+  EXPECT_THAT(outcome.out, HasSubstr("\n16   true    fake_full  "));
+  EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), 3 + 1 + 1 + 4);
+  EXPECT_THAT(outcome.out, Not(HasSubstr("threads"))) << "there was one count";
+  EXPECT_THAT(outcome.out, Not(HasSubstr("scaling")));
+}
+
+// The words of each line that names the backend.
+std::vector<Words> rows_of(const std::string& table, const std::string& backend) {
+  std::vector<Words> rows;
+  std::istringstream lines(table);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream stream(line);
+    Words words{std::istream_iterator<std::string>(stream), {}};
+    if (std::find(words.begin(), words.end(), backend) != words.end()) rows.push_back(std::move(words));
+  }
+  return rows;
+}
+
+TEST_F(Bench, EachThreadCountIsMeasured) {
+  if (core::usable_cpus() < 2) GTEST_SKIP() << "one CPU has one thread count";
+  const Words words = {"--seq", "8,16", "--heads", "2", "--head-dim", "16", "--threads", "2,1"};
+  Words json_words = words;
+  json_words.emplace_back("--json");
+  const auto json = document(bench(json_words, {"fake_full", "fake_rocm"}));
+  EXPECT_EQ(json["threads"], 2);
+  EXPECT_EQ(json["thread_counts"], nlohmann::json({2, 1}));
+  std::string peaks;
+  for (const auto& peak : json["peaks"]) {
+    peaks += peak["device"].get<std::string>() + " " + peak["threads"].dump() + "; ";
+    EXPECT_GT(peak["copy_bytes_s"], 0.0);
+  }
+  EXPECT_EQ(peaks, "cpu 2; rocm null; cpu 1; ");
+  ASSERT_EQ(json["problems"].size(), 2U);
+  for (size_t n = 0; n < 2; ++n) {
+    EXPECT_EQ(json["problems"][n]["problem"]["seq_q"], n == 0 ? 8 : 16);
+    std::string measured;
+    for (const auto& m : json["problems"][n]["measurements"]) {
+      measured += m["backend"].get<std::string>() + " " + m["threads"].dump() + "; ";
+      EXPECT_EQ(m["state"], "measured") << m.dump(2);
+    }
+    EXPECT_EQ(measured, "fake_full 2; fake_rocm 2; fake_full 1; fake_rocm 1; ");
+  }
+  const double reached = json["problems"][0]["measurements"][2]["flop_s"];
+  EXPECT_NEAR(json["problems"][0]["measurements"][2]["of_compute"].get<double>(),
+              reached / json["peaks"][2]["fma_flop_s"].get<double>(), 1e-9)
+      << "of what one thread can do";
+
+  const Outcome text = bench(words, {});
+  EXPECT_EQ(text.exit, 0) << text.err;
+  EXPECT_THAT(text.out, HasSubstr(", 2, 1 threads; medians of 3 samples"));
+  EXPECT_THAT(text.out, HasSubstr("\ncpu, 2 threads: FMA "));
+  EXPECT_THAT(text.out, HasSubstr("\ncpu, 1 thread: FMA "));
+  EXPECT_THAT(text.out, HasSubstr("\nseq  threads  backend  "));
+  EXPECT_THAT(text.out, HasSubstr("  speed  scaling\n"));
+  for (const char* backend : {"fake_full", "fake_rocm"}) {
+    const std::vector<Words> rows = rows_of(text.out, backend);
+    ASSERT_EQ(rows.size(), 4U) << text.out;
+    for (size_t n = 0; n < 4; ++n) {
+      EXPECT_EQ(rows[n][0], n < 2 ? "8" : "16");
+      EXPECT_EQ(rows[n][1], n % 2 == 0 ? "2" : "1");
+      const auto flop_s = [](const Words& row) {  // after seq, threads, backend, time and +-
+        const double factor = row[8] == "k" ? 1e3 : row[8] == "M" ? 1e6 : row[8] == "G" ? 1e9 : 1e12;
+        return std::stod(row[7]) * factor;
+      };
+      const double ratio = flop_s(rows[n]) / flop_s(rows[n - n % 2]);
+      EXPECT_NEAR(std::stod(rows[n].end()[-2]), ratio, 0.006 + 0.011 * ratio) << text.out;
+    }
+  }
+}
+
+TEST_F(Bench, FailuresOfEachThreadCountAreCounted) {
+  if (core::usable_cpus() < 2) GTEST_SKIP() << "one CPU has one thread count";
+  Words words = tiny;
+  words.insert(words.end(), {"--threads", "1,2"});
+  const Outcome outcome = bench(words, {"fake_full", "fake_run_internal"});
+  EXPECT_EQ(outcome.exit, 3);
+  EXPECT_EQ(outcome.err, "attnrt bench: 2 of 4 measurements failed, 0 gave wrong results\n");
+  EXPECT_THAT(outcome.out, HasSubstr("\n2        fake_run_internal  FAILED: run was told to fail\n"));
+}
+
+// 2 FLOP for each of 2 multiply-adds of each pair of a query and a key that it sees: 2 heads, head_dim and head_dim_v 16.
+TEST_F(Bench, FlopAndBytesCountWhatIsVisible) {
+  directory.write("grid.yaml", R"(schema: 1
+problems:
+  - {heads: 2, head_dim: 16, seq: 8}
+  - {heads: 2, head_dim: 16, seq: 8, causal: true}
+  - {heads: 2, head_dim: 16, seq_q: 3, seq_kv: 8, causal: true}
+  - {heads: 2, head_dim: 16, seq_q: 3, seq_kv: 8, causal: true, align: top_left}
+  - {heads: 2, head_dim: 16, seq: 8, causal: true, window_left: 1}
+  - {heads: 2, head_dim: 16, seq_q: 1, seq_kv: 8, window_left: 2, window_right: 2}
+  - {heads_q: 4, heads_kv: 2, head_dim: 16, head_dim_v: 8, batch: 3, seq: 8, dtype: f16}
+)");
+  const auto json = document(bench({"--grid", "grid.yaml", "--json"}));
+  const double pairs[] = {64, 36, 6 + 7 + 8, 1 + 2 + 3, 1 + 7 * 2, 3};
+  const double rows[] = {8 + 8, 8 + 8, 3 + 8, 3 + 3, 8 + 8, 1 + 3};  // of q and of k that some query sees
+  for (size_t n = 0; n < std::size(pairs); ++n) {
+    SCOPED_TRACE(n);
+    EXPECT_EQ(json["problems"][n]["flop"], pairs[n] * 2 * 2 * (16 + 16));
+    EXPECT_EQ(json["problems"][n]["bytes"], rows[n] * 2 * (16 + 16) * 4);
+  }
+  EXPECT_EQ(json["problems"][6]["flop"], 3.0 * 4 * 64 * 2 * (16 + 8));
+  EXPECT_EQ(json["problems"][6]["bytes"], 3.0 * 8 * (4 + 2) * (16 + 8) * 2);
+}
+
+// Each is evaluated by the reference through views of the same tensors: where a view is wrong, so is the backend.
+TEST_F(Bench, EveryFeatureIsMeasuredAndFoundRight) {
+  directory.write("grid.yaml", R"(schema: 1
+problems:
+  - {heads_q: 4, heads_kv: 2, head_dim: 16, seq: 24, batch: 2, dtype: [f32, f16, bf16], causal: both, lse: both}
+  - {heads: 2, head_dim: 16, seq_q: 5, seq_kv: 24, causal: true, align: [bottom_right, top_left], alibi: true, sinks: true, lse: true}
+  - {heads: 2, head_dim: 20, seq: 24, dtype: [f32, f16], mask: [boolean, additive], softcap: 30}
+  - {heads: 2, head_dim: 16, head_dim_v: 24, batch: 3, seq_q: 5, seq_kv: 24, varlen: true, causal: both, lse: true}
+  - {heads: 2, head_dim: 16, batch: 3, seq_q: 2, seq_kv: 24, page_size: 7, kv_lengths: true, varlen: both}
+  - {heads: 2, head_dim: 16, batch: 2, seq: 24, kv_lengths: true, window_left: [3, unbounded], window_right: 2}
+  - {heads: 2, head_dim: 16, seq: 24, mask: additive, mask_dtype: f32, dtype: bf16, scale: 0.5}
+)");
+  for (const char* plugin : {"fake_full", "fake_rocm"}) {
+    const Outcome outcome = bench({"--grid", "grid.yaml", "--backend", plugin, "--json"}, {plugin});
+    EXPECT_EQ(outcome.exit, 0) << outcome.err;
+    const auto json = document(outcome);
+    EXPECT_EQ(json["ok"], true);
+    ASSERT_EQ(json["problems"].size(), 12U + 2 + 4 + 2 + 2 + 2 + 1);
+    for (const auto& problem : json["problems"])
+      EXPECT_EQ(problem["measurements"][0]["state"], "measured") << problem.dump(2);
+  }
+}
+
+// So long that the reference sees a part of the rows: the last ones, or the first ones where the diagonal starts there.
+TEST_F(Bench, LongProblemsAreCheckedInPart) {
+  directory.write("grid.yaml", R"(schema: 1
+problems:
+  - {heads: 8, head_dim: 64, seq_q: 64, seq_kv: 4096, causal: true, align: [bottom_right, top_left], lse: true}
+  - {heads_q: 8, heads_kv: 2, head_dim: 64, batch: 3, seq_q: 40, seq_kv: 4096, varlen: true, causal: true, lse: true}
+  - {heads: 8, head_dim: 64, batch: 3, seq_q: 40, seq_kv: 4096, page_size: 16, kv_lengths: true, causal: true, lse: true}
+  - {heads: 8, head_dim: 64, seq_q: 64, seq_kv: 4096, mask: additive, alibi: true, window_left: 100, dtype: bf16}
+  - {heads: 8, head_dim: 64, batch: 70, seq_q: 1, seq_kv: 4096, lse: true}
+)");
+  fakes::fs::copy_file(ATTNRT_CPU_PLUGIN, directory.path() / "cpu.so");
+  const Outcome outcome = bench({"--grid", "grid.yaml", "--json"}, {});
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  const auto json = document(outcome);
+  ASSERT_EQ(json["problems"].size(), 6U);
+  for (const auto& problem : json["problems"]) {
+    const auto& m = problem["measurements"][0];
+    EXPECT_EQ(m["state"], "measured") << problem.dump(2);
+    EXPECT_THAT(m["checked"].get<std::string>(), ::testing::MatchesRegex("the reference in [0-9]+ of [0-9]+ rows"));
+  }
+}
+
+TEST_F(Bench, ColdInputsAreCopiesThatGiveTheSame) {
+  for (const char* plugin : {"fake_full", "fake_rocm"}) {
+    Words words = {"--seq-q",    "1",  "--seq-kv", "4096",   "--heads",   "8",
+                   "--head-dim", "64", "--cold",   "--json", "--backend", plugin};
+    const Outcome outcome = bench(words, {plugin});
+    EXPECT_EQ(outcome.exit, 0) << outcome.err;
+    EXPECT_EQ(document(outcome)["cold"], true);
+    EXPECT_EQ(measurement(document(outcome), plugin)["state"], "measured") << outcome.out;
+  }
+}
+
+// Whether it comes first or after one that has left the right answer in the same memory.
+TEST_F(Bench, WrongBackendsGetNoNumber) {
+  for (const std::string plugin :
+       {"fake_bad_garbage", "fake_bad_rough", "fake_bad_partial", "fake_bad_unwritten", "fake_rocm_lost_copies"}) {
+    SCOPED_TRACE(plugin);
+    for (const std::string& order : {plugin + ",fake_full", "fake_full," + plugin}) {
+      Words words = tiny_json;
+      words.insert(words.end(), {"--backend", order});
+      const Outcome outcome = bench(words, {plugin, "fake_full"});
+      EXPECT_EQ(outcome.exit, 3);
+      EXPECT_EQ(outcome.err, "attnrt bench: 0 of 2 measurements failed, 1 gave wrong results\n");
+      const auto json = document(outcome);
+      EXPECT_EQ(json["ok"], false);
+      const auto& wrong = measurement(json, plugin);
+      EXPECT_EQ(wrong["state"], "wrong");
+      EXPECT_THAT(wrong["reason"].get<std::string>(), HasSubstr("row "));
+      EXPECT_TRUE(wrong["time"].is_null());
+      EXPECT_TRUE(wrong["flop_s"].is_null());
+      EXPECT_EQ(measurement(json, "fake_full")["state"], "measured")
+          << "one that is wrong is not what others are held to";
+    }
+  }
+}
+
+TEST_F(Bench, FailingBackendsAreNamedAndOthersMeasured) {
+  const Outcome outcome =
+      bench(tiny, {"fake_full", "fake_run_internal", "fake_plan_internal", "fake_plan_out_of_memory"});
+  EXPECT_EQ(outcome.exit, 3);
+  EXPECT_EQ(outcome.err, "attnrt bench: 2 of 4 measurements failed, 0 gave wrong results\n");
+  EXPECT_THAT(outcome.out, HasSubstr("fake_run_internal        FAILED: run was told to fail\n"));
+  EXPECT_THAT(outcome.out, HasSubstr("fake_plan_internal       FAILED: plan was told to fail\n"));
+  EXPECT_THAT(outcome.out, HasSubstr("fake_plan_out_of_memory  no: plan was told to fail\n"));
+  EXPECT_THAT(outcome.out, HasSubstr(" 1.00 x\n"));
+}
+
+TEST_F(Bench, AProblemThatNobodySupportsIsANo) {
+  const Outcome outcome =
+      bench({"--seq", "8", "--heads", "2", "--head-dim", "16", "--causal", "both"}, {"fake_narrow"});
+  EXPECT_EQ(outcome.exit, 1);
+  EXPECT_EQ(outcome.err, "");
+  EXPECT_THAT(outcome.out, HasSubstr("true    fake_narrow  no: uses causal, which it does not support\n"));
+  EXPECT_EQ(document(bench({"--seq", "99", "--json"}, {"fake_narrow"}))["ok"], false);
+}
+
+TEST_F(Bench, AProblemThatMemoryDoesNotHoldIsANo) {
+  const Outcome outcome = bench({"--seq-q", "4000000000000,1", "--seq-kv", "8", "--head-dim", "16"}, {"fake_full"});
+  EXPECT_EQ(outcome.exit, 1);
+  EXPECT_THAT(outcome.out, HasSubstr("4000000000000  fake_full  no: no memory for 2048000000000000 bytes"));
+  EXPECT_THAT(outcome.out, HasSubstr("1              fake_full  "));
+}
+
+TEST_F(Bench, BadInput) {
+  directory.write("key.yaml", "schema: 1\nproblem: []\n");
+  directory.write("word.yaml", "schema: 1\nproblems:\n  - seq: 8\n    head_dims: 64\n");
+  directory.write("device.yaml", "schema: 1\nproblems: [{device: cuda}]\n");
+  directory.write("value.yaml", "schema: 1\nproblems:\n  - dtype: [f32, f8]\n");
+  directory.write("both.yaml", "schema: 1\nproblems:\n  - head_dim: both\n");
+  directory.write("map.yaml", "schema: 1\nproblems:\n  - seq: {min: 1}\n");
+  directory.write("empty.yaml", "schema: 1\nproblems:\n  - seq: []\n");
+  directory.write("nothing.yaml", "");
+  directory.write("none.yaml", "schema: 1\nproblems: []\n");
+  directory.write("list.yaml", "schema: 1\nproblems: [seq]\n");
+  directory.write("schema.yaml", "schema: 2\nproblems: [{seq: 1}]\n");
+  directory.write("heads.yaml", "schema: 1\nproblems:\n  - seq: 8\n  - {heads_q: 9, heads_kv: 2}\n");
+  directory.write("twice.yaml", "schema: 1\nproblems:\n  - {seq: 8, seq: 9}\n");
+  directory.write("pair.yaml", "schema: 1\nproblems:\n  - {seq: 8, seq_q: 9}\n");
+  directory.write("no_yaml.yaml", "problems: [\n");
+  directory.write("many.yaml", "schema: 1\nproblems:\n  - {seq: [" + fakes::replaced(std::string(200, 'x'), "x", "1,") +
+                                   "1], batch: [" + fakes::replaced(std::string(200, 'x'), "x", "1,") + "1]}\n");
+  std::string golden;
+  const auto refuse = [&](const Words& words, int exit) {
+    std::string line = "attnrt bench";
+    for (const std::string& word : words) line += " " + word;
+    SCOPED_TRACE(line);
+    const Outcome outcome = bench(words);
+    expect_refusal(outcome, exit);
+    golden += "$ " + line + "\n" + outcome.err;
+  };
+  for (const char* file : {"key", "word", "device", "value", "both", "map", "empty", "nothing", "none", "list",
+                           "schema", "heads", "twice", "pair", "no_yaml", "many", "absent"})
+    refuse({"--grid", std::string(file) + ".yaml"}, 2);
+  refuse({"--grid", "key.yaml", "--html", "./key.yaml"}, 2);
+  directory.write("policy.yaml", "schema: 1\n");
+  refuse({"--policy", "policy.yaml", "--html", "policy.yaml"}, 2);
+  for (const Words& words :
+       {Words{"--seq", "0"}, Words{"--seq", "8,"}, Words{"--seq", "many"}, Words{"--causal", "maybe"},
+        Words{"--seq", "8", "--seq-kv", "9"}, Words{"--heads-q", "9", "--heads-kv", "2"},
+        Words{"--grid", "word.yaml", "--seq", "8"}, Words{"--html", "absent/x.html"}, Words{"--html", "."},
+        Words{"--device", "cpu"}, Words{"--threads", "0"}, Words{"--threads", "2000"}, Words{"--threads", "abc"},
+        Words{"--threads", "1,,2"}, Words{"--threads", "1,"}, Words{"--threads", "1,2,1"}})
+    refuse(words, 2);
+  refuse({"--backend", "fake_ful"}, 1);
+  EXPECT_TRUE(testing::matches_golden("cli/bench_bad_input.txt", normalised(golden, directory)));
+}
+
+TEST_F(Bench, AListHasNoMoreThreadsThanThereAreCpus) {
+  const Outcome outcome = bench({"--seq", "8", "--threads", "1,1024"});
+  expect_refusal(outcome, 2);
+  EXPECT_THAT(outcome.err,
+              ::testing::MatchesRegex("attnrt bench: --threads: found 1024, expected at most [0-9]+, the CPUs here\n"));
+}
+
+TEST_F(Bench, ThePageThatCannotBeWrittenLeavesTheOldOne) {
+  const auto page = directory.write("page.html", "old");
+  const Outcome refused = bench({"--seq", "0", "--html", "page.html"});
+  EXPECT_EQ(refused.exit, 2);
+  EXPECT_EQ(fakes::read_file(page), "old");
+  Words words = tiny;
+  words.insert(words.end(), {"--html", "page.html"});
+  const Outcome written = bench(words);
+  EXPECT_EQ(written.exit, 0) << written.err;
+  EXPECT_THAT(written.out, HasSubstr("\nwritten page.html\n"));
+  EXPECT_THAT(fakes::read_file(page), HasSubstr("</html>"));
+  for (const auto& entry : fakes::fs::directory_iterator(directory.path()))
+    EXPECT_THAT(entry.path().filename().string(), Not(HasSubstr(".attnrt-"))) << "a temporary file is left";
+}
+
+}  // namespace
+}  // namespace attnrt::cli

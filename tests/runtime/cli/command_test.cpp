@@ -1,0 +1,275 @@
+// tests/runtime/cli/command_test.cpp: list, explain, policy, check and the command line itself: their output and exit codes
+#include "support/command.hpp"
+
+#include <gtest/gtest.h>
+
+namespace attnrt::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using Words = std::vector<std::string>;
+
+// Good and bad plugins; two versions of one; a device that is not here and one of host memory.
+class Command : public ::testing::Test {
+ protected:
+  Command() {
+    for (const char* name : {"fake_minimal", "fake_versions-1.0.0", "fake_versions-1.2.0", "fake_rocm", "fake_abi_2",
+                             "fake_open_fails", "fake_other_name"})
+      directory.add(name);
+    directory.write("not_a_library.so", "#!/bin/sh\n");
+    directory.write("notes.txt", "no plugin, and not looked at\n");
+    directory.write("good.yaml", R"(schema: 1
+backends:
+  fake_minimal: {priority: 40}
+  fake_versions: {priority: 30, version: "<1.2", only: {head_dim: {max: 128}}, options: {note: fast}}
+  fake_open_fails: {enabled: false}
+rules:
+  - {name: tiny queries, when: {seq_q: {max: 4}}, prefer: [fake_versions]}
+  - {name: no wide heads, when: {head_dim: {min: 129}}, deny: [fake_minimal]}
+on_fallback: allow
+)");
+  }
+  Outcome attnrt(Words words, const std::map<std::string, std::string>& environment = {}) const {
+    return attnrt_in(directory, std::move(words), environment);
+  }
+  // In the directory's plugins, under its good policy.
+  Outcome ready(Words words) const {
+    words.insert(words.end(), {"--plugins", directory.text(), "--policy", "good.yaml"});
+    return attnrt(std::move(words));
+  }
+  void expect_golden(const std::string& name, const Outcome& outcome, int exit) const {
+    EXPECT_EQ(outcome.exit, exit) << outcome.err;
+    // Warnings of broken plugins are part of what people see.
+    const bool warned = !outcome.err.empty() && name.ends_with(".txt");
+    const std::string text = outcome.out + (warned ? "on stderr:\n" + outcome.err : "");
+    EXPECT_TRUE(testing::matches_golden("cli/" + name, normalised(text, directory)));
+  }
+
+  const fakes::Directory directory;
+};
+
+TEST_F(Command, List) {
+  directory.add("fake_no_devices");
+  expect_golden("list.txt", ready({"list"}), 0);
+  expect_golden("list.json", ready({"list", "--json"}), 0);
+}
+
+// Found through PATH the command does not know its own folder by its name; the current directory must not stand in for it.
+TEST_F(Command, ListOfTheInstalledWhateverItsName) {
+  fs::create_directories(directory.path() / "attnrt/plugins");
+  const std::string expected = attnrt({"list"}).out;
+  EXPECT_NE(expected.find("cpu.so"), std::string::npos) << expected;
+  EXPECT_EQ(attnrt_in(directory, {"list"}, {}, nullptr, "attnrt").out, expected);
+}
+
+// What a row says is not said again on stderr; what no row says is, and other commands keep theirs.
+TEST_F(Command, ListWarnsOnlyOfWhatItsRowsDoNotSay) {
+  const std::string plugins = directory.text() + ":" + directory.text() + "/absent";
+  const Outcome list = attnrt({"list", "--plugins", plugins});
+  EXPECT_NE(list.out.find("its manifest says name fake_alias"), std::string::npos) << list.out;
+  EXPECT_EQ(list.err, "attnrt: warning: plugin directory " + directory.text() + "/absent: No such file or directory\n");
+  const Outcome explain = attnrt({"explain", "head_dim=64", "--plugins", plugins});
+  EXPECT_NE(explain.err.find("attnrt: warning: load: " + directory.text() + "/fake_other_name.so: "), std::string::npos)
+      << explain.err;
+}
+
+TEST_F(Command, NamesWithLineEndsStayInTheirLine) {
+  const fakes::Directory odd;
+  odd.write("two\nlines.so", "x");
+  const Outcome list = attnrt({"list", "--plugins", odd.text() + ":" + odd.text() + "/not\nhere"});
+  EXPECT_NE(list.out.find("two\\nlines.so"), std::string::npos) << list.out;
+  EXPECT_EQ(std::count(list.out.begin(), list.out.end(), '\n'), 3) << list.out;
+  EXPECT_EQ(std::count(list.err.begin(), list.err.end(), '\n'), 1) << list.err;
+}
+
+TEST_F(Command, ListOfNothing) {
+  const fakes::Directory empty;
+  const Outcome outcome = attnrt({"list", "--plugins", empty.text()});
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("none"), std::string::npos) << outcome.out;
+}
+
+TEST_F(Command, Explain) {
+  const std::string words = "dtype=f16 heads_q=9 heads_kv=3 seq_q=128 seq_kv=128 head_dim=64 causal=true";
+  expect_golden("explain.txt", ready({"explain", words}), 0);
+  expect_golden("explain.json", ready({"explain", words, "--json"}), 0);
+  expect_golden("explain_preferred.txt", ready({"explain", "seq_q=1", "seq_kv=9"}), 0);
+  expect_golden("explain_denied.txt", ready({"explain", "head_dim=256", "head_dim_v=256"}), 1);
+  expect_golden("explain_elsewhere.txt", ready({"explain", words, "device=rocm", "arch=gfx1100"}), 0);
+  expect_golden("explain_no_such_arch.txt", ready({"explain", words, "device=rocm", "arch=gfx942"}), 1);
+  expect_golden("explain_forced.txt", ready({"explain", words, "--backend", "fake_versions"}), 0);
+  expect_golden("explain_unknown_name.txt", ready({"explain", words, "--backend", "fake_minimum"}), 1);
+}
+
+TEST_F(Command, Policy) {
+  expect_golden("policy.txt", ready({"policy"}), 0);
+  expect_golden("policy.json", ready({"policy", "--json"}), 0);
+}
+
+TEST_F(Command, CheckPolicies) {
+  directory.write("bad_key.yaml", "schema: 1\nbackends:\n  cpu: {priorty: 3}\n");
+  directory.write("twice.yaml", "schema: 1\nthreads: 1\nthreads: 2\n");
+  directory.write("no_yaml.yaml", "a: [1\n");
+  directory.write("never.yaml", "schema: 1\nrules:\n  - {when: {head_dim: {min: 9, max: 3}}, deny: [cpu]}\n");
+  directory.write("long.yaml", "# " + std::string(2 << 20, '-') + "\n");
+  directory.write("empty.yaml", "");
+  directory.write("many.yaml",
+                  "staging: maybe\nrules:\n  - {when: {head_dim: wide, dtyp: f16}, prefer: [C]}\n  - word\nthread: 4\n"
+                  "backends: {cpu: {priority: high, enabld: true}}\nthreads: -1\n");
+  expect_golden("check_good.txt", attnrt({"check", "good.yaml", "empty.yaml"}), 0);
+  expect_golden("check_warning.txt", attnrt({"check", "never.yaml"}), 0);
+  const Words files = {"check",        "good.yaml",  "bad_key.yaml", "twice.yaml",
+                       "no_yaml.yaml", "never.yaml", "long.yaml",    "many.yaml"};
+  expect_golden("check.txt", attnrt(files), 1);
+  Words json = files;
+  json.emplace_back("--json");
+  expect_golden("check.json", attnrt(json), 1);
+  // A policy is judged for itself, whatever the environment says.
+  EXPECT_EQ(attnrt({"check", "good.yaml"}, {{"ATTNRT_POLICY", "absent.yaml"}, {"ATTNRT_LOG", "loud"}}).exit, 0);
+}
+
+TEST_F(Command, OptionsStandAnywhere) {
+  const std::string expected = ready({"list", "--json"}).out;
+  const Words places[] = {{"--json", "--plugins", directory.text(), "--policy", "good.yaml", "list"},
+                          {"--policy", "good.yaml", "list", "--plugins", directory.text(), "--json"},
+                          {"list", "--policy=good.yaml", "--json", "--plugins=" + directory.text()}};
+  for (const Words& words : places) EXPECT_EQ(attnrt(words).out, expected);
+}
+
+TEST_F(Command, TheEnvironmentCountsAndOptionsWin) {
+  const std::string words = "dtype=f16 seq_q=128 head_dim=64";
+  const std::string expected = ready({"explain", words}).out;
+  const std::map<std::string, std::string> here = {{"ATTNRT_PLUGIN_PATH", directory.text()},
+                                                   {"ATTNRT_POLICY", "good.yaml"}};
+  EXPECT_EQ(attnrt({"explain", words}, here).out, expected);
+  std::map<std::string, std::string> elsewhere = {{"ATTNRT_PLUGIN_PATH", "/nowhere"}, {"ATTNRT_POLICY", "absent.yaml"}};
+  EXPECT_EQ(attnrt({"explain", words, "--plugins", directory.text(), "--policy", "good.yaml"}, elsewhere).out,
+            expected);
+
+  auto debugged = here;
+  debugged["ATTNRT_LOG"] = "debug";
+  const Outcome told = attnrt({"explain", words}, debugged);
+  EXPECT_EQ(told.out, expected);
+  EXPECT_NE(told.err.find("attnrt: debug: config: policy good.yaml\n"), std::string::npos) << told.err;
+  EXPECT_NE(told.err.find("attnrt: debug: load: " + directory.text() + "/fake_minimal.so: fake_minimal 1.0.0, sha256 "),
+            std::string::npos)
+      << told.err;
+
+  auto forced = here;
+  forced["ATTNRT_BACKEND"] = "fake_versions";
+  EXPECT_NE(attnrt({"explain", words}, forced).out.find("decision  fake_versions 1.0.0"), std::string::npos);
+  EXPECT_NE(attnrt({"explain", words, "--backend", "fake_minimal"}, forced).out.find("decision  fake_minimal"),
+            std::string::npos);
+  auto disabled = here;
+  disabled["ATTNRT_DISABLE"] = "fake_*";
+  EXPECT_EQ(attnrt({"explain", words}, disabled).exit, 1);
+}
+
+TEST_F(Command, BadUsage) {
+  directory.write("bad.yaml", "schema: 1\nbackend: cpu\n");
+  const Words cases[] = {
+      {},
+      {"lst"},
+      {"--nonsense"},
+      {"list", "more"},
+      {"list", "--nonsense"},
+      {"list", "--policy"},
+      {"list", "--policy", "absent.yaml"},
+      {"list", "--policy", "bad.yaml"},
+      {"policy", "--policy", "bad.yaml"},
+      {"explain"},
+      {"explain", "head_dim"},
+      {"explain", "head_dims=64"},
+      {"explain", "head_dim=64 head_dim=32"},
+      {"explain", "head_dim=-64"},
+      {"explain", "head_dim=9223372036854775808"},
+      {"explain", "head_dim=64.5"},
+      {"explain", "dtype=f8"},
+      {"explain", "causal=yes"},
+      {"explain", "device=tpu"},
+      {"explain", "heads_q=8 heads_kv=3"},
+      {"explain", "batch=4294967296 seq_q=4294967296 heads_q=4294967296"},
+      {"explain", "scale=nan"},
+      {"explain", "varlen=true mask=boolean"},
+      {"explain", "arch=gfx\n1100"},
+      {"explain", "arch=gfx1100"},
+      {"explain", "head_dim=64", "--plugins", "absent:also_absent"},
+      {"verify", "--plugin", "absent.so"},
+      {"verify", "--plugin", "."},
+      {"verify", "--plugin", "notes.txt"},
+      {"check", "good.yaml", "--policy", "good.yaml"},
+      {"--plugins", ".", "check", "good.yaml"},
+      {"check"},
+      {"check", "absent.yaml"},
+      {"check", "."},
+      {"check", "good.yaml", "absent.yaml"},
+      {"run"},
+      {"run", "--input"},
+      {"run", "--input", "x", "--repeat", "0"},
+      {"run", "--input", "x", "--repeat", "many"},
+  };
+  std::string golden;
+  for (const Words& words : cases) {
+    std::string line = "attnrt";
+    for (const std::string& word : words)
+      line += word.find_first_of(" \n") == std::string::npos ? " " + word : " \"" + word + '"';
+    SCOPED_TRACE(line);
+    const Outcome outcome = attnrt(words);
+    expect_refusal(outcome, 2);
+    golden += "$ " + line + "\n" + outcome.err;
+  }
+  EXPECT_TRUE(testing::matches_golden("cli/bad_usage.txt", normalised(golden, directory)));
+}
+
+// A policy of a bare name has a folder as any other, and every command calls it as it was given.
+TEST_F(Command, APolicyInTheCurrentDirectory) {
+  directory.write("here.yaml", "schema: 1\nplugins: {directories: [absent]}\nunlisted: deny\n");
+  directory.write("wrong.yaml", "schema: 1\nthread: 4\n");
+  for (const std::string folder : {"", "./"}) {
+    const Outcome checked = attnrt({"check", folder + "here.yaml"});
+    EXPECT_EQ(checked.exit, 0) << checked.out;
+    const Outcome policy = attnrt({"policy", "--policy", folder + "here.yaml"});
+    EXPECT_TRUE(policy.out.starts_with("policy " + folder + "here.yaml\n")) << policy.out;
+    EXPECT_NE(policy.out.find("/absent]"), std::string::npos) << policy.out;
+    EXPECT_TRUE(attnrt({"check", folder + "wrong.yaml"}).out.starts_with(folder + "wrong.yaml:2:1: "));
+    EXPECT_TRUE(attnrt({"list", "--policy", folder + "wrong.yaml"})
+                    .err.starts_with("attnrt list: " + folder + "wrong.yaml:2:1: "));
+  }
+}
+
+TEST_F(Command, ErrorsAsJson) {
+  const Outcome outcome = attnrt({"list", "--policy", "absent.yaml", "--json"});
+  EXPECT_EQ(outcome.exit, 2);
+  EXPECT_TRUE(testing::matches_golden("cli/error.json", outcome.out));
+  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+}
+
+TEST_F(Command, OutputThatCannotBeWritten) {
+  const Outcome outcome = attnrt_in(directory, {"list", "--plugins", "."}, {{"ATTNRT_LOG", "off"}}, "/dev/full");
+  EXPECT_EQ(outcome.exit, 3);
+  EXPECT_EQ(outcome.err, "attnrt list: the output could not be written to stdout\n");
+}
+
+TEST_F(Command, HelpNamesEveryCommandAndExitCode) {
+  const Outcome help = attnrt({"--help"});
+  EXPECT_EQ(help.exit, 0);
+  EXPECT_EQ(help.err, "");
+  for (const char* word : {"list", "explain", "run", "check", "policy", "verify", "bench"}) {
+    EXPECT_NE(help.out.find(std::string("\n  ") + word), std::string::npos) << word;
+    const Outcome own = attnrt({word, "--help"});
+    EXPECT_EQ(own.exit, 0) << word;
+    EXPECT_NE(own.out.find("Usage: attnrt " + std::string(word)), std::string::npos) << own.out;
+    EXPECT_NE(own.out.find("\n  --json "), std::string::npos) << own.out;
+    const bool takes_them = std::string_view(word) != "check";
+    EXPECT_EQ(own.out.find("\n  --policy ") != std::string::npos, takes_them) << own.out;
+    EXPECT_EQ(own.out.find("\n  --plugins ") != std::string::npos, takes_them) << own.out;
+  }
+  for (const char* code : {"\n  0  ", "\n  1  ", "\n  2  ", "\n  3  "})
+    EXPECT_NE(help.out.find(code), std::string::npos);
+  const Outcome version = attnrt({"--version"});
+  EXPECT_EQ(version.exit, 0);
+  EXPECT_TRUE(version.out.starts_with("attnrt " ATTNRT_VERSION)) << version.out;
+}
+
+}  // namespace
+}  // namespace attnrt::cli

@@ -1,0 +1,83 @@
+// tests/support/command.hpp: words for the built command into its exit code and output, in an environment without ATTNRT_
+#pragma once
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fakes/fakes.hpp"
+#include "cli/io/safetensors.hpp"
+#include "support/golden.hpp"
+
+namespace attnrt::cli {
+
+struct Outcome {
+  int exit = -1;  // -N: killed by signal N
+  std::string out, err;
+};
+
+// Runs `attnrt words...` in directory, so that messages name files without it; to: where its stdout goes; name: what the
+// command is told that it is called.
+inline Outcome attnrt_in(const fakes::Directory& directory, std::vector<std::string> words,
+                         const std::map<std::string, std::string>& environment = {}, const char* to = nullptr,
+                         const char* name = ATTNRT_COMMAND) {
+  const fakes::Directory outputs;
+  const std::string out = to != nullptr ? to : outputs.text() + "/out", err = outputs.text() + "/err";
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    std::vector<std::string> ours;
+    for (char** entry = environ; *entry != nullptr; ++entry)
+      if (std::strncmp(*entry, "ATTNRT_", 7) == 0) ours.emplace_back(*entry, std::strchr(*entry, '='));
+    for (const std::string& variable : ours) unsetenv(variable.c_str());
+    for (const auto& [variable, value] : environment) setenv(variable.c_str(), value.c_str(), 1);
+    words.insert(words.begin(), name);
+    std::vector<char*> arguments;
+    for (std::string& word : words) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    const int out_file = open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    const int err_file = open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (dup2(out_file, 1) < 0 || dup2(err_file, 2) < 0 || chdir(directory.text().c_str()) != 0) _exit(126);
+    execv(ATTNRT_COMMAND, arguments.data());
+    _exit(127);
+  }
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  Outcome outcome;
+  outcome.exit = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  if (to == nullptr) outcome.out = fakes::read_file(out);
+  outcome.err = fakes::read_file(err);
+  return outcome;
+}
+
+// Without what differs from run to run or from machine to machine: the directory (and how far it pushes a table's columns),
+// hashes, times, lines of the built-in policy.
+inline std::string normalised(std::string text, const fakes::Directory& directory) {
+  text = fakes::replaced(std::move(text), directory.text(), "DIR");
+  text = std::regex_replace(text, std::regex("\"[0-9a-f]{64}\""), "\"HASH\"");
+  text = std::regex_replace(text, std::regex("(_us\": )[0-9.e+-]+"), "$1\"TIME\"");
+  text = std::regex_replace(text, std::regex("(built-in policy):[0-9]+:[0-9]+"), "$1");
+  text = std::regex_replace(text, std::regex("time     .*"), "time     TIME");
+  return std::regex_replace(text, std::regex("(\\S)   +"), "$1  ");
+}
+
+// The shape of every refusal: the exit code, one line on stderr, nothing on stdout.
+inline void expect_refusal(const Outcome& outcome, int exit) {
+  EXPECT_EQ(outcome.exit, exit) << outcome.err;
+  EXPECT_EQ(outcome.out, "");
+  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+  EXPECT_TRUE(outcome.err.starts_with("attnrt")) << outcome.err;
+}
+
+}  // namespace attnrt::cli
