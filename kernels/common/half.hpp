@@ -23,7 +23,8 @@ KERNELS_HD inline float bf16_to_f32(uint16_t bits) { return float_of_bits(uint32
 
 KERNELS_HD inline uint16_t f32_to_bf16(float value) {
   const uint32_t bits = bits_of_float(value);
-  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);  // NaN stays NaN
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u)
+    return static_cast<uint16_t>((bits >> 16) | 0x40u);  // NaN stays NaN
   return static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
 }
 
@@ -41,7 +42,8 @@ KERNELS_HD inline uint16_t f32_to_f16(float value) {
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
   const uint32_t magnitude = bits & 0x7FFFFFFFu;
   if (magnitude > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u);
-  if (magnitude >= 0x477FF000u) return static_cast<uint16_t>(sign | 0x7C00u);  // from 65520 on: infinity
+  if (magnitude >= 0x477FF000u)
+    return static_cast<uint16_t>(sign | 0x7C00u);  // from 65520 on: infinity
   if (magnitude < 0x38800000u) {
     // Below the least normal f16 the float adder itself rounds: 0.5 has an ulp of 2^-24, the f16 subnormal step.
     const uint32_t rounded = bits_of_float(float_of_bits(magnitude) + 0.5f) - bits_of_float(0.5f);
@@ -63,7 +65,8 @@ KERNELS_HD inline void store_float(DType dtype, void* data, int64_t index, float
   if (dtype == DType::f32) {
     static_cast<float*>(data)[index] = value;
   } else {
-    static_cast<uint16_t*>(data)[index] = dtype == DType::f16 ? f32_to_f16(value) : f32_to_bf16(value);
+    static_cast<uint16_t*>(data)[index] =
+        dtype == DType::f16 ? f32_to_f16(value) : f32_to_bf16(value);
   }
 }
 

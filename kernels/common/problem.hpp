@@ -16,7 +16,14 @@
 
 namespace kernels {
 
-enum class DType : int32_t { f32, f16, bf16, boolean, i32, unknown };  // unknown: of a tensor that fits nothing
+enum class DType : int32_t {
+  f32,
+  f16,
+  bf16,
+  boolean,
+  i32,
+  unknown
+};  // unknown: of a tensor that fits nothing
 enum class Mask : int32_t { none, boolean, additive };
 enum class Align : int32_t { bottom_right, top_left };
 
@@ -74,6 +81,8 @@ struct Args {
 };
 
 // Whether kv_lengths bounds the keys of a sequence.
-KERNELS_HD constexpr bool has_kv_lengths(const Problem& problem) { return problem.kv_lengths || problem.page_size > 0; }
+KERNELS_HD constexpr bool has_kv_lengths(const Problem& problem) {
+  return problem.kv_lengths || problem.page_size > 0;
+}
 
 }  // namespace kernels

@@ -37,15 +37,15 @@ KERNELS_HD inline Sequence sequence(const Problem& problem, const Args& args, in
 }
 
 // Element offset of query i's row in q or out.
-KERNELS_HD inline int64_t query_row(const Problem& problem, const Tensor& t, const Sequence& s, int64_t b, int64_t i,
-                                    int64_t head) {
+KERNELS_HD inline int64_t query_row(const Problem& problem, const Tensor& t, const Sequence& s,
+                                    int64_t b, int64_t i, int64_t head) {
   if (problem.varlen) return (s.q_first + i) * t.stride[0] + head * t.stride[1];
   return b * t.stride[0] + i * t.stride[1] + head * t.stride[2];
 }
 
 // Element offset of key j's row in k or v.
-KERNELS_HD inline int64_t key_row(const Problem& problem, const Args& args, const Tensor& t, const Sequence& s,
-                                  int64_t b, int64_t j, int64_t head) {
+KERNELS_HD inline int64_t key_row(const Problem& problem, const Args& args, const Tensor& t,
+                                  const Sequence& s, int64_t b, int64_t j, int64_t head) {
   if (problem.page_size > 0) {
     const int64_t page = index_at(args.page_table, b, j / problem.page_size);
     return page * t.stride[0] + (j % problem.page_size) * t.stride[1] + head * t.stride[2];
@@ -55,8 +55,8 @@ KERNELS_HD inline int64_t key_row(const Problem& problem, const Args& args, cons
 }
 
 // Element offset in the lse tensor.
-KERNELS_HD inline int64_t lse_element(const Problem& problem, const Tensor& t, const Sequence& s, int64_t b, int64_t i,
-                                      int64_t head) {
+KERNELS_HD inline int64_t lse_element(const Problem& problem, const Tensor& t, const Sequence& s,
+                                      int64_t b, int64_t i, int64_t head) {
   if (problem.varlen) return head * t.stride[0] + (s.q_first + i) * t.stride[1];
   return b * t.stride[0] + head * t.stride[1] + i * t.stride[2];
 }

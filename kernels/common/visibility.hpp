@@ -18,12 +18,15 @@ KERNELS_HD constexpr int64_t diagonal(Align align, int64_t i, int64_t q_length, 
 
 // The keys that exist and that neither causal nor the window hides from query i. Without a mask tensor these are the
 // visible keys. Both ends never decrease with i.
-KERNELS_HD constexpr KeyRange visible_keys(const Problem& problem, int64_t i, int64_t q_length, int64_t kv_length) {
+KERNELS_HD constexpr KeyRange visible_keys(const Problem& problem, int64_t i, int64_t q_length,
+                                           int64_t kv_length) {
   const int64_t d = diagonal(problem.align, i, q_length, kv_length);
   KeyRange keys{0, kv_length};
   // Compared as distances, so that a window as large as int64 itself cannot overflow.
-  if (problem.window_left >= 0 && d > 0 && problem.window_left < d) keys.begin = d - problem.window_left;
-  if (problem.window_right >= 0 && problem.window_right < kv_length - 1 - d) keys.end = d + problem.window_right + 1;
+  if (problem.window_left >= 0 && d > 0 && problem.window_left < d)
+    keys.begin = d - problem.window_left;
+  if (problem.window_right >= 0 && problem.window_right < kv_length - 1 - d)
+    keys.end = d + problem.window_right + 1;
   if (problem.causal && d + 1 < keys.end) keys.end = d + 1;
   return keys;
 }

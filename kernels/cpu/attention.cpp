@@ -40,8 +40,10 @@ int64_t shared_bytes(const Problem& p, const Cut& cut) {
 
 // Keys of one chunk of a decode step; a multiple of the decode path's tile.
 int64_t chunk_keys(int64_t pairs, int64_t longest) {
-  const int64_t even = static_cast<int64_t>(static_cast<double>(pairs) * static_cast<double>(longest) / kChunks);
-  return round_up(std::clamp(even, kLeastChunkKeys, std::max(longest, kLeastChunkKeys)), kDecodeTileKeys);
+  const int64_t even =
+      static_cast<int64_t>(static_cast<double>(pairs) * static_cast<double>(longest) / kChunks);
+  return round_up(std::clamp(even, kLeastChunkKeys, std::max(longest, kLeastChunkKeys)),
+                  kDecodeTileKeys);
 }
 
 constexpr int64_t kMost = int64_t{1} << 60;  // bytes, more than any memory; the allocation says so
@@ -54,8 +56,10 @@ int64_t pairs_within(const Problem& p) { return multiply_within(p.batch, p.heads
 // Chunks never outnumber kChunks plus one for each pair of a sequence and a KV head.
 int64_t parts_bytes(const Problem& p) {
   const int64_t pairs = pairs_within(p);
-  const int64_t chunks = std::min(kChunks + pairs, multiply_within(pairs, p.seq_kv / kLeastChunkKeys + 1, kMost));
-  const int64_t bytes = rows_within(p, kDecodeRows) * part_floats(p) * static_cast<int64_t>(sizeof(float));
+  const int64_t chunks =
+      std::min(kChunks + pairs, multiply_within(pairs, p.seq_kv / kLeastChunkKeys + 1, kMost));
+  const int64_t bytes =
+      rows_within(p, kDecodeRows) * part_floats(p) * static_cast<int64_t>(sizeof(float));
   return multiply_within(chunks, bytes, kMost);
 }
 
@@ -112,13 +116,16 @@ void decode_step(const void* arg, int64_t index, int32_t worker) {
 // Where scores go from the products of q and k to powers of 2.
 void set_scale(Run* run) {
   const Problem& p = *run->problem;
-  const double scale = p.scale != 0 ? double{p.scale} : 1.0 / std::sqrt(static_cast<double>(p.head_dim));
+  const double scale =
+      p.scale != 0 ? double{p.scale} : 1.0 / std::sqrt(static_cast<double>(p.head_dim));
   constexpr double kLog2e = 1.4426950408889634;
   run->negative = scale < 0;
   run->scale = static_cast<float>(std::abs(scale));
   run->plain = p.mask != Mask::additive && p.softcap == 0 && !p.alibi && !p.sinks;
-  constexpr double kLargest = std::numeric_limits<float>::max();  // infinity times a distance of 0 would be NaN
-  run->exponent = static_cast<float>(run->plain ? std::min(std::abs(scale) * kLog2e, kLargest) : kLog2e);
+  constexpr double kLargest =
+      std::numeric_limits<float>::max();  // infinity times a distance of 0 would be NaN
+  run->exponent =
+      static_cast<float>(run->plain ? std::min(std::abs(scale) * kLog2e, kLargest) : kLog2e);
 }
 
 }  // namespace
@@ -129,15 +136,15 @@ int64_t workspace_bytes(const Problem& problem, const Target& target, int32_t th
          shared_bytes(problem, cut) + parts_bytes(problem) + counters_bytes(problem, thread_count);
 }
 
-Status run(const Problem& problem, const Args& args, const Target& target, const Workers& workers, void* workspace,
-           int64_t bytes, Error* error) {
+Status run(const Problem& problem, const Args& args, const Target& target, const Workers& workers,
+           void* workspace, int64_t bytes, Error* error) {
   const Status status = check_args(problem, args, error);
   if (status != Status::ok) return status;
   const int32_t thread_count = workers.parallel_for == nullptr ? 1 : workers.thread_count;
   if (bytes < workspace_bytes(problem, target, thread_count) || workspace == nullptr ||
       reinterpret_cast<uintptr_t>(workspace) % kWorkspaceAlignment != 0) {
-    return fail(error, "workspace: found %jd bytes at %p, expected %jd aligned to %jd", bytes, workspace,
-                workspace_bytes(problem, target, thread_count), kWorkspaceAlignment);
+    return fail(error, "workspace: found %jd bytes at %p, expected %jd aligned to %jd", bytes,
+                workspace, workspace_bytes(problem, target, thread_count), kWorkspaceAlignment);
   }
 
   Run run{};
@@ -184,7 +191,8 @@ Status run(const Problem& problem, const Args& args, const Target& target, const
     run.pieces_per_pair = run.tiles_per_pair * (run.cut.tile_keys / kPackKeys);
     run.tile_bytes = packed_elements(problem, run.cut) * run.cut.element;
     const int64_t tiles = run.pairs * run.tiles_per_pair;
-    if (run.cut.share && run.blocks_per_pair > 1 && tiles <= shared_bytes(problem, run.cut) / run.tile_bytes) {
+    if (run.cut.share && run.blocks_per_pair > 1 &&
+        tiles <= shared_bytes(problem, run.cut) / run.tile_bytes) {
       run.shared = shared;
       stages[0].count = run.pairs * run.pieces_per_pair;
     }

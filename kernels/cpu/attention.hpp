@@ -20,8 +20,8 @@ struct Error {
 struct Workers {
   void* self = nullptr;
   int32_t thread_count = 1;
-  void (*parallel_for)(void* self, int64_t count, void (*body)(void* arg, int64_t index, int32_t worker),
-                       void* arg) = nullptr;
+  void (*parallel_for)(void* self, int64_t count,
+                       void (*body)(void* arg, int64_t index, int32_t worker), void* arg) = nullptr;
 };
 
 inline constexpr int64_t kWorkspaceAlignment = 64;
@@ -54,7 +54,7 @@ int64_t workspace_bytes(const Problem& problem, const Target& target, int32_t th
 // REQUIRES: check_problem says ok; workspace holds at least workspace_bytes(problem, target, workers.thread_count), aligned
 //           to kWorkspaceAlignment; no output overlaps an input.
 // THREADS: calls with different workspaces and outputs may overlap.
-Status run(const Problem& problem, const Args& args, const Target& target, const Workers& workers, void* workspace,
-           int64_t bytes, Error* error);
+Status run(const Problem& problem, const Args& args, const Target& target, const Workers& workers,
+           void* workspace, int64_t bytes, Error* error);
 
 }  // namespace kernels::cpu

@@ -19,16 +19,20 @@
 
 namespace kernels::cpu {
 
-inline constexpr int64_t kDecodeRows = 16;        // so few rows read K and V where they lie
-inline constexpr int64_t kDecodeTileKeys = 128;   // V of so many keys waits in L2 for their weights
-inline constexpr int64_t kLeastChunkKeys = 256;   // of a decode step: enough work to be worth a task
-inline constexpr int64_t kChunks = 256;           // of a whole decode step, about: some for each of many threads
+inline constexpr int64_t kDecodeRows = 16;       // so few rows read K and V where they lie
+inline constexpr int64_t kDecodeTileKeys = 128;  // V of so many keys waits in L2 for their weights
+inline constexpr int64_t kLeastChunkKeys = 256;  // of a decode step: enough work to be worth a task
+inline constexpr int64_t kChunks =
+    256;  // of a whole decode step, about: some for each of many threads
 inline constexpr int64_t kPackKeys = 64;          // of a tile, packed as one task
 inline constexpr int64_t kPadFloats = 16;         // rows are padded to the widest vector
 inline constexpr int64_t kSumLanes = kPadFloats;  // a row's sum is kept by lane until the end
-inline constexpr int64_t kMostShared = int64_t{64} << 20;  // bytes of packed K and V that a plan keeps
+inline constexpr int64_t kMostShared = int64_t{64}
+                                       << 20;  // bytes of packed K and V that a plan keeps
 
-constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+constexpr int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 constexpr int64_t ceil_div(int64_t n, int64_t divisor) { return (n + divisor - 1) / divisor; }
 
 // How one way of multiplying cuts a problem, and what it keeps of it.
@@ -53,10 +57,13 @@ struct Target {
   const char* kernel;
   bool (*attainable)();
   Cut (*cut)(const Problem& problem);
-  void (*pack)(const Run& run, int64_t index, int32_t worker);    // kPackKeys keys into the shared workspace
+  void (*pack)(const Run& run, int64_t index,
+               int32_t worker);  // kPackKeys keys into the shared workspace
   void (*attend)(const Run& run, int64_t index, int32_t worker);  // one block of rows
-  void (*decode)(const Run& run, int64_t index, int32_t worker);  // one chunk of keys of a decode step
-  void (*join)(const Run& run, int64_t index, int32_t worker);  // the chunks of one sequence and KV head into its rows
+  void (*decode)(const Run& run, int64_t index,
+                 int32_t worker);  // one chunk of keys of a decode step
+  void (*join)(const Run& run, int64_t index,
+               int32_t worker);  // the chunks of one sequence and KV head into its rows
 };
 
 // What is the same for every block of a run.
@@ -161,7 +168,8 @@ inline Scratch carve(const Problem& problem, const Cut& cut, int64_t block_rows,
 }
 
 inline Scratch scratch_of(const Run& run, int32_t worker) {
-  return carve(*run.problem, run.cut, run.cut.block_rows, run.worker_memory + worker * run.worker_bytes);
+  return carve(*run.problem, run.cut, run.cut.block_rows,
+               run.worker_memory + worker * run.worker_bytes);
 }
 
 // The rows of one block.
@@ -198,10 +206,13 @@ inline Block block_at(const Run& run, int64_t index) {
 }
 
 // One row of one chunk: max, sum, and out padded to whole vectors.
-inline int64_t part_floats(const Problem& p) { return kPadFloats + round_up(p.head_dim_v, kPadFloats); }
+inline int64_t part_floats(const Problem& p) {
+  return kPadFloats + round_up(p.head_dim_v, kPadFloats);
+}
 
 inline float* part_of(const Run& run, int64_t pair, int64_t chunk, int64_t row) {
-  return run.parts + ((pair * run.chunks_per_pair + chunk) * run.part_rows + row) * part_floats(*run.problem);
+  return run.parts +
+         ((pair * run.chunks_per_pair + chunk) * run.part_rows + row) * part_floats(*run.problem);
 }
 
 }  // namespace kernels::cpu

@@ -26,13 +26,14 @@ const char* dtype_name(DType dtype) {
   return "unknown";
 }
 
-Status check_tensor(const char* name, const Tensor& tensor, DType dtype, std::initializer_list<int64_t> shape,
-                    Error* error) {
+Status check_tensor(const char* name, const Tensor& tensor, DType dtype,
+                    std::initializer_list<int64_t> shape, Error* error) {
   if (tensor.ndim != static_cast<int32_t>(shape.size())) {
     return fail(error, "%s: found %d dimensions, expected %zu", name, tensor.ndim, shape.size());
   }
   if (tensor.dtype != dtype) {
-    return fail(error, "%s: found dtype %s, expected %s", name, dtype_name(tensor.dtype), dtype_name(dtype));
+    return fail(error, "%s: found dtype %s, expected %s", name, dtype_name(tensor.dtype),
+                dtype_name(dtype));
   }
   bool empty = false;
   int64_t dimension = 0;
@@ -45,13 +46,14 @@ Status check_tensor(const char* name, const Tensor& tensor, DType dtype, std::in
     empty = empty || found == 0;
     ++dimension;
   }
-  if (tensor.data == nullptr && !empty) return fail(error, "%s: found no data, expected a tensor", name);
+  if (tensor.data == nullptr && !empty)
+    return fail(error, "%s: found no data, expected a tensor", name);
   return Status::ok;
 }
 
 // q, k, v and out: rows of one dtype whose last dimension is contiguous.
-Status check_rows(const char* name, const Tensor& tensor, DType dtype, std::initializer_list<int64_t> shape,
-                  Error* error) {
+Status check_rows(const char* name, const Tensor& tensor, DType dtype,
+                  std::initializer_list<int64_t> shape, Error* error) {
   const Status status = check_tensor(name, tensor, dtype, shape, error);
   if (status != Status::ok) return status;
   const int32_t last = tensor.ndim - 1;
@@ -68,8 +70,9 @@ Status check_bound(const char* what, int64_t found, int64_t bound, Error* error)
 
 Status check_queries(const Problem& p, const Args& a, Error* error) {
   const bool packed = p.varlen;
-  Status status = packed ? check_rows("q", a.q, p.dtype, {kAny, p.heads_q, p.head_dim}, error)
-                         : check_rows("q", a.q, p.dtype, {kAny, kAny, p.heads_q, p.head_dim}, error);
+  Status status = packed
+                      ? check_rows("q", a.q, p.dtype, {kAny, p.heads_q, p.head_dim}, error)
+                      : check_rows("q", a.q, p.dtype, {kAny, kAny, p.heads_q, p.head_dim}, error);
   if (status != Status::ok) return status;
   const int64_t* q = a.q.shape;
   status = packed ? check_rows("out", a.out, p.dtype, {q[0], p.heads_q, p.head_dim_v}, error)
@@ -95,7 +98,8 @@ Status check_keys(const Problem& p, const Args& a, Error* error) {
     }
   } else if (p.varlen) {
     status = check_rows("k", a.k, p.dtype, {kAny, p.heads_kv, p.head_dim}, error);
-    if (status == Status::ok) status = check_rows("v", a.v, p.dtype, {k[0], p.heads_kv, p.head_dim_v}, error);
+    if (status == Status::ok)
+      status = check_rows("v", a.v, p.dtype, {k[0], p.heads_kv, p.head_dim_v}, error);
   } else {
     status = check_rows("k", a.k, p.dtype, {a.q.shape[0], kAny, p.heads_kv, p.head_dim}, error);
     if (status == Status::ok) {
@@ -110,18 +114,20 @@ Status check_extras(const Problem& p, const Args& a, Error* error) {
   if (p.mask != Mask::none) {
     const DType dtype = p.mask == Mask::boolean ? DType::boolean : p.mask_dtype;
     const int64_t keys = p.page_size > 0 ? kAny : a.k.shape[1];
-    const Status status = check_tensor("mask", a.mask, dtype, {a.q.shape[0], p.heads_q, a.q.shape[1], keys}, error);
+    const Status status =
+        check_tensor("mask", a.mask, dtype, {a.q.shape[0], p.heads_q, a.q.shape[1], keys}, error);
     if (status != Status::ok) return status;
   }
   if (p.alibi) {
-    const Status status = check_tensor("alibi_slopes", a.alibi_slopes, DType::f32, {p.heads_q}, error);
+    const Status status =
+        check_tensor("alibi_slopes", a.alibi_slopes, DType::f32, {p.heads_q}, error);
     if (status != Status::ok) return status;
   }
   return p.sinks ? check_tensor("sinks", a.sinks, DType::f32, {p.heads_q}, error) : Status::ok;
 }
 
-Status check_offsets(const char* name, const Tensor& offsets, int64_t batch, int64_t total, int64_t bound,
-                     Error* error) {
+Status check_offsets(const char* name, const Tensor& offsets, int64_t batch, int64_t total,
+                     int64_t bound, Error* error) {
   const Status status = check_tensor(name, offsets, DType::i32, {batch + 1}, error);
   if (status != Status::ok) return status;
   int64_t previous = 0;
@@ -129,7 +135,8 @@ Status check_offsets(const char* name, const Tensor& offsets, int64_t batch, int
     const int64_t offset = index_at(offsets, b);
     const int64_t limit = b == 0 ? total : std::min(total, previous + bound);
     if (offset < previous || offset > limit) {
-      return fail(error, "%s[%jd]: found %jd, expected %jd to %jd", name, b, offset, previous, limit);
+      return fail(error, "%s[%jd]: found %jd, expected %jd to %jd", name, b, offset, previous,
+                  limit);
     }
     previous = offset;
   }
@@ -141,7 +148,8 @@ Status check_pages(const Problem& p, const Args& a, int64_t b, int64_t length, E
   for (int64_t n = 0; n < used; ++n) {
     const int64_t page = index_at(a.page_table, b, n);
     if (page < 0 || page >= a.k.shape[0]) {
-      return fail(error, "page_table[%jd, %jd]: found %jd, expected 0 to %jd", b, n, page, a.k.shape[0] - 1);
+      return fail(error, "page_table[%jd, %jd]: found %jd, expected 0 to %jd", b, n, page,
+                  a.k.shape[0] - 1);
     }
   }
   return Status::ok;
@@ -188,7 +196,8 @@ Status fail(Error* error, const char* format, ...) {
 }
 
 Status check_problem(const Problem& p, Error* error) {
-  constexpr int64_t kMostHeadDim = int64_t{1} << 24;  // a worker's memory is counted in multiples of it
+  constexpr int64_t kMostHeadDim = int64_t{1}
+                                   << 24;  // a worker's memory is counted in multiples of it
   const struct {
     const char* name;
     int64_t found;
@@ -206,22 +215,28 @@ Status check_problem(const Problem& p, Error* error) {
                 {"page_size", p.page_size, 0}};
   for (const auto& bound : bounds) {
     if (bound.found > bound.most) {
-      return fail(error, "%s: found %jd, expected at most %jd", bound.name, bound.found, bound.most);
+      return fail(error, "%s: found %jd, expected at most %jd", bound.name, bound.found,
+                  bound.most);
     }
     if (bound.found >= bound.least) continue;
-    return fail(error, "%s: found %jd, expected at least %jd", bound.name, bound.found, bound.least);
+    return fail(error, "%s: found %jd, expected at least %jd", bound.name, bound.found,
+                bound.least);
   }
   if (p.heads_q % p.heads_kv != 0) {
-    return fail(error, "heads_q: found %jd, expected a multiple of heads_kv %jd", p.heads_q, p.heads_kv);
+    return fail(error, "heads_q: found %jd, expected a multiple of heads_kv %jd", p.heads_q,
+                p.heads_kv);
   }
   if (p.dtype != DType::f32 && p.dtype != DType::f16 && p.dtype != DType::bf16) {
     return fail(error, "dtype: found %s, expected f32, f16 or bf16", dtype_name(p.dtype));
   }
   if (p.mask == Mask::additive && p.mask_dtype != p.dtype && p.mask_dtype != DType::f32) {
-    return fail(error, "mask_dtype: found %s, expected f32 or q's %s", dtype_name(p.mask_dtype), dtype_name(p.dtype));
+    return fail(error, "mask_dtype: found %s, expected f32 or q's %s", dtype_name(p.mask_dtype),
+                dtype_name(p.dtype));
   }
-  if (p.mask != Mask::none && p.varlen) return fail(error, "mask: found one with varlen, expected none");
-  if (!std::isfinite(p.scale)) return fail(error, "scale: found %g, expected a finite number", double{p.scale});
+  if (p.mask != Mask::none && p.varlen)
+    return fail(error, "mask: found one with varlen, expected none");
+  if (!std::isfinite(p.scale))
+    return fail(error, "scale: found %g, expected a finite number", double{p.scale});
   if (!std::isfinite(p.softcap) || p.softcap < 0) {
     return fail(error, "softcap: found %g, expected 0 or more", double{p.softcap});
   }
@@ -240,12 +255,15 @@ Status check_args(const Problem& problem, const Args& args, Error* error) {
   const int64_t batch = real_batch(problem, args);
   status = check_bound("batch", batch, problem.batch, error);
   if (status == Status::ok && problem.varlen) {
-    status = check_offsets("offsets_q", args.offsets_q, batch, args.q.shape[0], problem.seq_q, error);
+    status =
+        check_offsets("offsets_q", args.offsets_q, batch, args.q.shape[0], problem.seq_q, error);
   }
   if (status == Status::ok && problem.varlen && problem.page_size == 0) {
-    status = check_offsets("offsets_kv", args.offsets_kv, batch, args.k.shape[0], problem.seq_kv, error);
+    status =
+        check_offsets("offsets_kv", args.offsets_kv, batch, args.k.shape[0], problem.seq_kv, error);
   }
-  if (status == Status::ok && has_kv_lengths(problem)) status = check_lengths(problem, args, batch, error);
+  if (status == Status::ok && has_kv_lengths(problem))
+    status = check_lengths(problem, args, batch, error);
   return status;
 }
 

@@ -31,7 +31,8 @@ inline int64_t stages_bytes(int64_t stages, int64_t thread_count) {
 
 // REQUIRES: memory of stages_bytes(kStages, thread_count), aligned to a Counter.
 template <int64_t kStages>
-void run_stages(const Workers& workers, const Stage (&stages)[kStages], const void* arg, void* memory) {
+void run_stages(const Workers& workers, const Stage (&stages)[kStages], const void* arg,
+                void* memory) {
   struct Call {
     const Stage* stages;
     const void* arg;
@@ -57,11 +58,14 @@ void run_stages(const Workers& workers, const Stage (&stages)[kStages], const vo
   Call call{stages, arg, static_cast<Counter*>(memory), shares};
   int64_t tasks = 0;
   for (int64_t s = 0; s < kStages; ++s) {
-    for (int64_t n = 0; n < shares; ++n) new (call.next + s * shares + n) Counter{stages[s].count * n / shares};
+    for (int64_t n = 0; n < shares; ++n)
+      new (call.next + s * shares + n) Counter{stages[s].count * n / shares};
     tasks = std::max(tasks, stages[s].count);
   }
   if (shares == 1 || tasks <= 1) return call.work(0);
-  const auto body = [](void* pointer, int64_t, int32_t worker) { static_cast<const Call*>(pointer)->work(worker); };
+  const auto body = [](void* pointer, int64_t, int32_t worker) {
+    static_cast<const Call*>(pointer)->work(worker);
+  };
   workers.parallel_for(workers.self, std::min(shares, tasks), body, &call);
 }
 

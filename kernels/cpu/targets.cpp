@@ -10,8 +10,8 @@
 
 #include "kernels/common/half.hpp"
 #include "kernels/common/online_softmax.hpp"
-#include "kernels/cpu/block.hpp"
 #include "kernels/cpu/amx/tiles.hpp"
+#include "kernels/cpu/block.hpp"
 
 // Register blocks are arrays of vectors, which targets with vectors of unknown size do not allow.
 #define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
@@ -32,23 +32,26 @@ using Vector = hn::Vec<Floats>;
 constexpr int64_t kLanes = hn::MaxLanes(Floats());
 
 // Vectors of one row in a register block: 6 x 4 accumulators need 32 registers, 6 x 2 need 16.
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_NEON || HWY_TARGET == HWY_SCALAR
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_NEON || \
+    HWY_TARGET == HWY_SCALAR
 constexpr int kVectors = 4;
 #else
 constexpr int kVectors = 2;
 #endif
 constexpr int64_t kPanel = kVectors * kLanes;
 
-constexpr int64_t kRowGroup = 6;     // rows of one register block: 6 x 4 vectors of the 32 of AVX-512
+constexpr int64_t kRowGroup = 6;  // rows of one register block: 6 x 4 vectors of the 32 of AVX-512
 constexpr int64_t kBlockRows = 384;  // a multiple of kRowGroup; amortizes reading a tile of K and V
 constexpr int64_t kTileKeys = 256;   // keys of one tile: its K and V stay in L2
-static_assert(kTileKeys % kPackKeys == 0 && kPackKeys % kPanel == 0 && kPadFloats % kLanes == 0 && kPanel % 4 == 0);
+static_assert(kTileKeys % kPackKeys == 0 && kPackKeys % kPanel == 0 && kPadFloats % kLanes == 0 &&
+              kPanel % 4 == 0);
 
 // Whether scaling by powers of 2 and taking fractions are instructions.
 #define KERNELS_CPU_AVX512 (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL)
 
 // Highway's conversion of f16 without the F16C instructions knows neither rounding nor infinity.
-#if HWY_TARGET == HWY_SSSE3 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR
+#if HWY_TARGET == HWY_SSSE3 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_EMU128 || \
+    HWY_TARGET == HWY_SCALAR
 constexpr bool kHasF16 = false;
 #else
 constexpr bool kHasF16 = true;
@@ -83,17 +86,20 @@ bool attainable() { return (hwy::SupportedTargets() & HWY_TARGET) != 0; }
 
 const Target* target() {
 #if KERNELS_CPU_AVX512
-  static constexpr Target kTarget = KERNELS_CPU_TARGET("avx512", attainable, float_cut, pack, attend);
+  static constexpr Target kTarget =
+      KERNELS_CPU_TARGET("avx512", attainable, float_cut, pack, attend);
 #elif HWY_TARGET == HWY_AVX2
   static constexpr Target kTarget = KERNELS_CPU_TARGET("avx2", attainable, float_cut, pack, attend);
 #elif HWY_TARGET == HWY_SSE4
   static constexpr Target kTarget = KERNELS_CPU_TARGET("sse4", attainable, float_cut, pack, attend);
 #elif HWY_TARGET == HWY_SSSE3
-  static constexpr Target kTarget = KERNELS_CPU_TARGET("ssse3", attainable, float_cut, pack, attend);
+  static constexpr Target kTarget =
+      KERNELS_CPU_TARGET("ssse3", attainable, float_cut, pack, attend);
 #elif HWY_TARGET == HWY_NEON
   static constexpr Target kTarget = KERNELS_CPU_TARGET("neon", attainable, float_cut, pack, attend);
 #else
-  static constexpr Target kTarget = KERNELS_CPU_TARGET("baseline", attainable, float_cut, pack, attend);
+  static constexpr Target kTarget =
+      KERNELS_CPU_TARGET("baseline", attainable, float_cut, pack, attend);
 #endif
   return &kTarget;
 }
@@ -103,7 +109,8 @@ const Target* target() {
 // processors without AMX it was measured at half the speed of float multiply-adds.
 struct ToBf16Avx512 {
   void operator()(Vector weight, Vector next, uint16_t* to) const {
-    __m512i both;  // as text, since an intrinsic of more than this target's instructions is not inlined
+    __m512i
+        both;  // as text, since an intrinsic of more than this target's instructions is not inlined
     asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(next.raw), "v"(weight.raw));
     _mm512_storeu_si512(to, both);
   }
@@ -119,7 +126,8 @@ bool amx_attainable() { return attainable() && AmxTiles::attainable(); }
 // The same with matrix tiles for f16 and bf16; null where there are none.
 const Target* matrix_target() {
 #if KERNELS_CPU_AVX512
-  static constexpr Target kTarget = KERNELS_CPU_TARGET("amx", amx_attainable, matrix_cut, pack_matrix, attend_amx);
+  static constexpr Target kTarget =
+      KERNELS_CPU_TARGET("amx", amx_attainable, matrix_cut, pack_matrix, attend_amx);
   return &kTarget;
 #else
   return nullptr;
@@ -137,8 +145,8 @@ void attend_plain(const Run& run, int64_t index, int32_t worker) {
 
 const Target* plain_target() {
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
-  static constexpr Target kTarget =
-      KERNELS_CPU_TARGET("plain tiles, " HWY_STR(HWY_NAMESPACE), attainable, matrix_cut, pack_matrix, attend_plain);
+  static constexpr Target kTarget = KERNELS_CPU_TARGET(
+      "plain tiles, " HWY_STR(HWY_NAMESPACE), attainable, matrix_cut, pack_matrix, attend_plain);
   return &kTarget;
 #else
   return nullptr;

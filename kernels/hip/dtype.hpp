@@ -24,7 +24,9 @@ struct BF16 {
 };
 
 GPU_DEVICE float to_float(F32, float value) { return value; }
-GPU_DEVICE float to_float(BF16, uint16_t bits) { return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16); }
+GPU_DEVICE float to_float(BF16, uint16_t bits) {
+  return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16);
+}
 GPU_DEVICE float to_float(F16, uint16_t bits) {
 #if defined(GPU_AMD)
   return static_cast<float>(__builtin_bit_cast(_Float16, bits));
@@ -77,8 +79,8 @@ GPU_DEVICE float rounded(T, float value) {
 
 // Stores four floats that stand side by side in T. REQUIRES: aligned to four elements.
 GPU_DEVICE void store4(F32, void* at, float a, float b, float c, float d) {
-  gpu::store128(at, {{__builtin_bit_cast(uint32_t, a), __builtin_bit_cast(uint32_t, b), __builtin_bit_cast(uint32_t, c),
-                      __builtin_bit_cast(uint32_t, d)}});
+  gpu::store128(at, {{__builtin_bit_cast(uint32_t, a), __builtin_bit_cast(uint32_t, b),
+                      __builtin_bit_cast(uint32_t, c), __builtin_bit_cast(uint32_t, d)}});
 }
 template <class T>
 GPU_DEVICE void store4(T, void* at, float a, float b, float c, float d) {

@@ -31,15 +31,16 @@
 #define GPU_UNROLL_BY(n)
 #elif defined(GPU_NVIDIA)
 #define GPU_DEVICE __device__ __forceinline__
-#define GPU_KERNEL(threads, per_unit) extern "C" __global__ void __launch_bounds__(threads, per_unit)
+#define GPU_KERNEL(threads, per_unit) \
+  extern "C" __global__ void __launch_bounds__(threads, per_unit)
 #define GPU_UNROLL _Pragma("unroll")
 #define GPU_UNROLL_BY(n) GPU_PRAGMA(unroll n)
 #define GPU_PRAGMA(text) _Pragma(#text)
 #else
 #define GPU_DEVICE __device__ __attribute__((always_inline)) inline
-#define GPU_KERNEL(threads, per_unit) \
-  extern "C" __global__               \
-      __attribute__((amdgpu_flat_work_group_size(threads, threads), amdgpu_waves_per_eu(per_unit))) void
+#define GPU_KERNEL(threads, per_unit)                                                 \
+  extern "C" __global__ __attribute__((amdgpu_flat_work_group_size(threads, threads), \
+                                       amdgpu_waves_per_eu(per_unit))) void
 #define GPU_UNROLL _Pragma("unroll")
 #define GPU_UNROLL_BY(n) GPU_PRAGMA(unroll n)
 #define GPU_PRAGMA(text) _Pragma(#text)
@@ -121,7 +122,8 @@ GPU_DEVICE float absolute(float x) { return __builtin_fabsf(x); }
 // tanh to about 1e-7, relative: an odd polynomial near 0, where 1 - 2 / (e^2x + 1) would cancel.
 GPU_DEVICE float tanh(float x) {
   const float a = absolute(x), y = x * x;
-  const float near = x * (1 + y * (-1 / 3.0F + y * (2 / 15.0F + y * (-17 / 315.0F + y * (62 / 2835.0F)))));
+  const float near =
+      x * (1 + y * (-1 / 3.0F + y * (2 / 15.0F + y * (-17 / 315.0F + y * (62 / 2835.0F)))));
   const float far = 1 - divide(2, exp2(a * 2.885390081777927F) + 1);
   return a < 0.3F ? near : x < 0 ? -far : far;
 }
@@ -145,7 +147,8 @@ GPU_DEVICE Bits128 load128(const void* base, uint32_t offset_bytes) {
   Global scalar = (Global) static_cast<const char*>(base);
   asm volatile("" : "+s"(scalar));
   typedef uint32_t Words __attribute__((ext_vector_type(4)));
-  return __builtin_bit_cast(Bits128, *(const __attribute__((address_space(1))) Words*)(scalar + offset_bytes));
+  return __builtin_bit_cast(
+      Bits128, *(const __attribute__((address_space(1))) Words*)(scalar + offset_bytes));
 #else
   return load128(static_cast<const char*>(base) + offset_bytes);
 #endif
@@ -214,10 +217,13 @@ GPU_DEVICE uint32_t exchange(uint32_t value, int bit) {
 #else
 #if defined(__GFX10__) || defined(__GFX11__) || defined(__GFX12__)
   // One vector instruction; the general move goes through the crossbar of the workgroup memory.
-  if (bit == 16) return __builtin_amdgcn_permlanex16(value, value, 0x76543210, 0xFEDCBA98, true, false);
+  if (bit == 16)
+    return __builtin_amdgcn_permlanex16(value, value, 0x76543210, 0xFEDCBA98, true, false);
 #endif
-  if (bit == 1) return __builtin_amdgcn_update_dpp(value, value, 0xB1, 0xF, 0xF, true);  // quad_perm [1,0,3,2]
-  if (bit == 2) return __builtin_amdgcn_update_dpp(value, value, 0x4E, 0xF, 0xF, true);  // quad_perm [2,3,0,1]
+  if (bit == 1)
+    return __builtin_amdgcn_update_dpp(value, value, 0xB1, 0xF, 0xF, true);  // quad_perm [1,0,3,2]
+  if (bit == 2)
+    return __builtin_amdgcn_update_dpp(value, value, 0x4E, 0xF, 0xF, true);  // quad_perm [2,3,0,1]
   const uint32_t lane = __builtin_amdgcn_mbcnt_hi(~0u, __builtin_amdgcn_mbcnt_lo(~0u, 0u));
   return __builtin_amdgcn_ds_bpermute((lane ^ bit) << 2, value);
 #endif

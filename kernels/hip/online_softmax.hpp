@@ -43,7 +43,8 @@ struct Step {
   }
 
   // Hides what lies outside each query's range. key: of the lane's first score.
-  GPU_DEVICE static void hide(const AttentionParams& p, const Tile& tile, Scores& s, int first_query, int key) {
+  GPU_DEVICE static void hide(const AttentionParams& p, const Tile& tile, Scores& s,
+                              int first_query, int key) {
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
       const Range range = visible_range(p, first_query + gpu::recomputed(tile.row(slot)));
       const int begin = range.begin - key, end = range.end - key;
@@ -70,7 +71,8 @@ struct Step {
     }
   }
 
-  GPU_DEVICE static void add_alibi(Scores& s, float slope, const int64_t (&diagonal)[kSlots], int64_t key) {
+  GPU_DEVICE static void add_alibi(Scores& s, float slope, const int64_t (&diagonal)[kSlots],
+                                   int64_t key) {
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
       const int32_t from = static_cast<int32_t>(diagonal[slot] - key);
       GPU_UNROLL for (int t = 0; t < Tile::kRunTiles; ++t) {
@@ -92,11 +94,14 @@ struct Step {
     int64_t first;        // element of the workgroup's first query
     int32_t rows;         // of the workgroup's queries, how many exist
   };
-  GPU_DEVICE static void start(const AttentionParams& p, const Tile& tile, int64_t first, int32_t rows, Mask& mask) {
+  GPU_DEVICE static void start(const AttentionParams& p, const Tile& tile, int64_t first,
+                               int32_t rows, Mask& mask) {
     mask.first = first, mask.rows = rows;
-    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) mask.row[slot] = row_at(p, mask, tile.row(slot));
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) mask.row[slot] =
+        row_at(p, mask, tile.row(slot));
   }
-  GPU_DEVICE static int64_t row_of(const AttentionParams& p, const Tile& tile, const Mask& mask, int slot) {
+  GPU_DEVICE static int64_t row_of(const AttentionParams& p, const Tile& tile, const Mask& mask,
+                                   int slot) {
     return Tile::kHoldMask ? mask.row[slot] : row_at(p, mask, gpu::recomputed(tile.row(slot)));
   }
   GPU_DEVICE static int64_t row_at(const AttentionParams& p, const Mask& mask, int32_t r) {
@@ -104,9 +109,12 @@ struct Step {
   }
 
   // whole: all keys of the step exist. (The same in all lanes: else both ways of reading would be walked.)
-  GPU_DEVICE static bool reads_words(const AttentionParams& p, bool whole) { return (p.flags & kMaskVector) && whole; }
+  GPU_DEVICE static bool reads_words(const AttentionParams& p, bool whole) {
+    return (p.flags & kMaskVector) && whole;
+  }
 
-  GPU_DEVICE static void load(const AttentionParams& p, const Tile& tile, Mask& mask, int key, bool whole) {
+  GPU_DEVICE static void load(const AttentionParams& p, const Tile& tile, Mask& mask, int key,
+                              bool whole) {
     if constexpr (Tile::kHoldMask) {
       if (!reads_words(p, whole) || (p.flags & kMaskF32)) return;
       if (p.flags & kBooleanMask) {
@@ -119,8 +127,10 @@ struct Step {
   template <int kBytes>
   GPU_DEVICE static void hold(const AttentionParams& p, const Tile& tile, Mask& mask, int key) {
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
-      const char* from = static_cast<const char*>(p.mask) + (row_of(p, tile, mask, slot) + key) * kBytes;
-      GPU_UNROLL for (int i = 0; i * 16 < Tile::kRun * kBytes; ++i) mask.bits[slot][i] = piece<kBytes>(from, i);
+      const char* from =
+          static_cast<const char*>(p.mask) + (row_of(p, tile, mask, slot) + key) * kBytes;
+      GPU_UNROLL for (int i = 0; i * 16 < Tile::kRun * kBytes; ++i) mask.bits[slot][i] =
+          piece<kBytes>(from, i);
     }
   }
   // The i-th piece of a lane's keys in one row of the mask: 16 bytes, or all there are.
@@ -134,15 +144,16 @@ struct Step {
       return {{*reinterpret_cast<const uint16_t*>(from)}};
     } else {
       gpu::Bits128 bits{};
-      GPU_UNROLL for (int w = 0; w < kAll / 4; ++w) bits.word[w] = reinterpret_cast<const uint32_t*>(from)[w];
+      GPU_UNROLL for (int w = 0; w < kAll / 4; ++w) bits.word[w] =
+          reinterpret_cast<const uint32_t*>(from)[w];
       return bits;
     }
   }
 
   // One after another and none else: AMD's compiler would keep the scores before and after of every if that has an
   // else.
-  GPU_DEVICE static void apply(const AttentionParams& p, const Tile& tile, const Mask& mask, Scores& s, int key,
-                               bool whole) {
+  GPU_DEVICE static void apply(const AttentionParams& p, const Tile& tile, const Mask& mask,
+                               Scores& s, int key, bool whole) {
     const uint32_t kind = p.flags & (kBooleanMask | kMaskF32),
                    flags = reads_words(p, whole) ? kind | kMaskVector : kind;
     const auto words = [&](uint32_t of) { return gpu::scalar(flags) == (of | kMaskVector); };
@@ -150,13 +161,16 @@ struct Step {
     const auto slots = [&](const auto& f) {
       GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) f(slot, row_of(p, tile, mask, slot));
     };
-    if (words(kBooleanMask)) slots([&](int slot, int64_t row) { hide_words(p, mask, s, slot, row + key); });
+    if (words(kBooleanMask))
+      slots([&](int slot, int64_t row) { hide_words(p, mask, s, slot, row + key); });
     if (keys(kBooleanMask)) slots([&](int slot, int64_t row) { hide_each(p, s, slot, row, key); });
-    if (words(kMaskF32)) slots([&](int slot, int64_t row) { add_words<F32>(p, mask, s, slot, row + key); });
+    if (words(kMaskF32))
+      slots([&](int slot, int64_t row) { add_words<F32>(p, mask, s, slot, row + key); });
     if (keys(kMaskF32)) slots([&](int slot, int64_t row) { add_each<F32>(p, s, slot, row, key); });
     if constexpr (Tile::Element::kBytes == 2) {
       using M = typename Tile::Element;
-      if (words(0)) slots([&](int slot, int64_t row) { add_words<M>(p, mask, s, slot, row + key); });
+      if (words(0))
+        slots([&](int slot, int64_t row) { add_words<M>(p, mask, s, slot, row + key); });
       if (keys(0)) slots([&](int slot, int64_t row) { add_each<M>(p, s, slot, row, key); });
     }
   }
@@ -166,8 +180,10 @@ struct Step {
   }
   // What the mask hides is hidden whatever the score is, so that a NaN in its key stays unseen.
   GPU_DEVICE static void add(const AttentionParams& p, Scores& s, int slot, int at, float bias) {
-    const float sum = gpu::fma(s[slot][at / Tile::kElements][at % Tile::kElements], p.mask_scale, bias);
-    s[slot][at / Tile::kElements][at % Tile::kElements] = bias == -gpu::kInfinity ? -gpu::kInfinity : sum;
+    const float sum =
+        gpu::fma(s[slot][at / Tile::kElements][at % Tile::kElements], p.mask_scale, bias);
+    s[slot][at / Tile::kElements][at % Tile::kElements] =
+        bias == -gpu::kInfinity ? -gpu::kInfinity : sum;
   }
 
   template <int kBytes>
@@ -178,7 +194,8 @@ struct Step {
       return piece<kBytes>(from, i);
     }
   }
-  GPU_DEVICE static void hide_words(const AttentionParams& p, const Mask& mask, Scores& s, int slot, int64_t first) {
+  GPU_DEVICE static void hide_words(const AttentionParams& p, const Mask& mask, Scores& s, int slot,
+                                    int64_t first) {
     const char* from = static_cast<const char*>(p.mask) + first;
     gpu::Bits128 bits;
     GPU_UNROLL for (int at = 0; at < Tile::kRun; ++at) {
@@ -187,7 +204,8 @@ struct Step {
     }
   }
   template <class M>
-  GPU_DEVICE static void add_words(const AttentionParams& p, const Mask& mask, Scores& s, int slot, int64_t first) {
+  GPU_DEVICE static void add_words(const AttentionParams& p, const Mask& mask, Scores& s, int slot,
+                                   int64_t first) {
     constexpr int kWide = 16 / M::kBytes;
     const char* from = static_cast<const char*>(p.mask) + first * M::kBytes;
     gpu::Bits128 bits;
@@ -197,7 +215,8 @@ struct Step {
       if constexpr (M::kBytes == 4) {
         add(p, s, slot, at, __builtin_bit_cast(float, bits.word[i]));
       } else {
-        add(p, s, slot, at, i % 2 == 0 ? low_half<M>(bits.word[i / 2]) : high_half<M>(bits.word[i / 2]));
+        add(p, s, slot, at,
+            i % 2 == 0 ? low_half<M>(bits.word[i / 2]) : high_half<M>(bits.word[i / 2]));
       }
     }
   }
@@ -216,20 +235,23 @@ struct Step {
       }
     }
   }
-  GPU_DEVICE static void hide_each(const AttentionParams& p, Scores& s, int slot, int64_t row, int key) {
+  GPU_DEVICE static void hide_each(const AttentionParams& p, Scores& s, int slot, int64_t row,
+                                   int key) {
     const uint8_t* from = static_cast<const uint8_t*>(p.mask) + row;
     each_key(p, key, [&](int at, int64_t element) { show(s, slot, at, from[element] != 0); });
   }
   template <class M>
-  GPU_DEVICE static void add_each(const AttentionParams& p, Scores& s, int slot, int64_t row, int key) {
+  GPU_DEVICE static void add_each(const AttentionParams& p, Scores& s, int slot, int64_t row,
+                                  int key) {
     const typename M::Storage* from = static_cast<const typename M::Storage*>(p.mask) + row;
-    each_key(p, key, [&](int at, int64_t element) { add(p, s, slot, at, to_float(M{}, from[element])); });
+    each_key(p, key,
+             [&](int at, int64_t element) { add(p, s, slot, at, to_float(M{}, from[element])); });
   }
 
   // Scores into weights 2^((s - max) * factor). Raises max where it must, and scales O and sum by what that costs.
   template <class Output>
-  GPU_DEVICE static void weights(const Tile& tile, float factor, Scores& s, float (&max)[kSlots], float (&sum)[kSlots],
-                                 float (&exact)[kSlots], Output& o) {
+  GPU_DEVICE static void weights(const Tile& tile, float factor, Scores& s, float (&max)[kSlots],
+                                 float (&sum)[kSlots], float (&exact)[kSlots], Output& o) {
     float top[kSlots];
     bool raise = false, huge = false;
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {

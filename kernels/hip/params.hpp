@@ -14,10 +14,11 @@ struct Rows {
 };
 
 enum Flags : uint32_t {
-  kNegate = 1,         // scale is negative: q's sign is turned, and score_scale is its magnitude
-  kBooleanMask = 2,    // one byte for each key
-  kMaskF32 = 4,        // an additive mask of float32; without it and kBooleanMask: of q's dtype
-  kMaskVector = 8,     // every row of the mask starts at a multiple of 16 bytes, and its keys stand side by side
+  kNegate = 1,       // scale is negative: q's sign is turned, and score_scale is its magnitude
+  kBooleanMask = 2,  // one byte for each key
+  kMaskF32 = 4,      // an additive mask of float32; without it and kBooleanMask: of q's dtype
+  kMaskVector =
+      8,  // every row of the mask starts at a multiple of 16 bytes, and its keys stand side by side
   kScaledScores = 16,  // scores are scaled before anything is added: softcap, ALiBi
 };
 
@@ -41,10 +42,11 @@ struct AttentionParams {
   int64_t slope_stride, sink_stride;
   int32_t batch, heads_q, heads_per_kv;
   int32_t seq_q, seq_kv, head_dim;
-  float score_scale;  // scores become q.k * score_scale where kScaledScores (divided by softcap, if there is one)
-  float mask_scale;   // an additive mask makes score * mask_scale + mask of a score
-  float softcap;      // 0: none
-  float exp_scale;    // weight = 2^((score - max) * exp_scale)
+  float
+      score_scale;  // scores become q.k * score_scale where kScaledScores (divided by softcap, if there is one)
+  float mask_scale;  // an additive mask makes score * mask_scale + mask of a score
+  float softcap;     // 0: none
+  float exp_scale;   // weight = 2^((score - max) * exp_scale)
   uint32_t flags;
 };
 

@@ -4,15 +4,16 @@
 // exist: what lies outside is never written, and never read.
 #pragma once
 
-#include "kernels/hip/params.hpp"
 #include "kernels/hip/online_softmax.hpp"
+#include "kernels/hip/params.hpp"
 
 namespace kernels::hip {
 
-inline constexpr int kScoreThreads = 256;      // of the kernels between the two products
-inline constexpr int kRowLanes = 32;           // that share a row in softmax, where they can hold it
-inline constexpr int kHeld = 8;                // 16-byte pieces of a row that a lane of softmax holds
-inline constexpr int kChunkSteps = 8;          // steps of keys that one workgroup of the first product takes
+inline constexpr int kScoreThreads = 256;  // of the kernels between the two products
+inline constexpr int kRowLanes = 32;       // that share a row in softmax, where they can hold it
+inline constexpr int kHeld = 8;            // 16-byte pieces of a row that a lane of softmax holds
+inline constexpr int kChunkSteps =
+    8;  // steps of keys that one workgroup of the first product takes
 inline constexpr uint32_t kMostGroups = 4096;  // along x: beyond it a workgroup takes several turns
 
 // Whole steps of keys that any of a block's queries sees.
@@ -22,7 +23,8 @@ struct Steps {
 template <class Tile>
 GPU_DEVICE Steps steps_of_block(const AttentionParams& p, int32_t first_query) {
   const int32_t rows = p.seq_q - first_query < Tile::kRows ? p.seq_q - first_query : Tile::kRows;
-  const Range first = visible_range(p, first_query), last = visible_range(p, first_query + rows - 1);
+  const Range first = visible_range(p, first_query),
+              last = visible_range(p, first_query + rows - 1);
   return {first.begin / Tile::kKeys, (last.end + Tile::kKeys - 1) / Tile::kKeys};
 }
 
@@ -88,7 +90,8 @@ struct ScoreStage {
   static constexpr uint32_t kRowBytes = Tile::kKeys * 4 + 16, kWaveBytes = kSlotRows * kRowBytes;
   static constexpr bool kInPlaceOfV = Tile::kQueryAt == Tile::kSharedBytes && !Tile::kAliased;
   static constexpr uint32_t kAt = kInPlaceOfV ? Tile::kValueAt : Tile::kSharedBytes;
-  static constexpr uint32_t kEnd = kAt + Tile::kWaves * kWaveBytes;  // workgroup memory of the first product
+  static constexpr uint32_t kEnd =
+      kAt + Tile::kWaves * kWaveBytes;  // workgroup memory of the first product
 };
 
 }  // namespace kernels::hip

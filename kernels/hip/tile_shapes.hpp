@@ -11,17 +11,19 @@ namespace kernels::hip {
 enum class Family { wmma_gfx11, wmma_gfx12, mfma, mma_sm80, valu32, valu64, valu_large };
 
 // kWaves waves of kTiles tiles of 16 queries each (valu: kTiles queries a lane), steps of kKeys keys.
-template <int kWaveSize, int kWaveCount, int kTileCount, int kKeyCount, int kDimension, bool kQueryInShared = false,
-          bool kKeysAliasValues = false>
+template <int kWaveSize, int kWaveCount, int kTileCount, int kKeyCount, int kDimension,
+          bool kQueryInShared = false, bool kKeysAliasValues = false>
 struct Shape {
-  static constexpr int kWave = kWaveSize, kWaves = kWaveCount, kTiles = kTileCount, kKeys = kKeyCount,
-                       kDim = kDimension;
+  static constexpr int kWave = kWaveSize, kWaves = kWaveCount, kTiles = kTileCount,
+                       kKeys = kKeyCount, kDim = kDimension;
   static constexpr bool kQueryShared = kQueryInShared, kAliased = kKeysAliasValues;
 };
 
 // Head dimensions are padded to one of these.
 inline constexpr int kDims[] = {64, 128, 256};
-constexpr int padded_dim(int64_t head_dim) { return head_dim <= 64 ? 64 : head_dim <= 128 ? 128 : 256; }
+constexpr int padded_dim(int64_t head_dim) {
+  return head_dim <= 64 ? 64 : head_dim <= 128 ? 128 : 256;
+}
 
 template <Family kFamily, class T, int kDim>
 struct TileOf;
@@ -56,7 +58,8 @@ struct TileOf<Family::wmma_gfx12, T, 256> {
 
 template <class T, int kDim>
 struct TileOf<Family::mfma, T, kDim> {
-  using Type = TransposedTile<Mfma, T, Shape<64, 4, kDim == 256 ? 1 : 2, kDim == 256 ? 32 : 64, kDim>>;
+  using Type =
+      TransposedTile<Mfma, T, Shape<64, 4, kDim == 256 ? 1 : 2, kDim == 256 ? 32 : 64, kDim>>;
 };
 
 template <class T>
@@ -74,23 +77,28 @@ struct TileOf<Family::mma_sm80, T, 256> {
 
 template <class T, int kDim>
 struct TileOf<Family::valu32, T, kDim> {
-  using Type = ValuTile<T, Shape<32, 2, kDim == 64 ? 8 : 4, kDim == 256 ? 16 : 32, kDim, false, kDim == 256>>;
+  using Type =
+      ValuTile<T,
+               Shape<32, 2, kDim == 64 ? 8 : 4, kDim == 256 ? 16 : 32, kDim, false, kDim == 256>>;
 };
 template <class T, int kDim>
 struct TileOf<Family::valu64, T, kDim> {
-  using Type = ValuTile<T, Shape<64, 1, kDim == 64 ? 8 : 4, kDim == 256 ? 16 : 32, kDim, false, kDim == 256>>;
+  using Type =
+      ValuTile<T,
+               Shape<64, 1, kDim == 64 ? 8 : 4, kDim == 256 ? 16 : 32, kDim, false, kDim == 256>>;
 };
 template <class T, int kDim>
 struct TileOf<Family::valu_large, T, kDim> {
-  using Type =
-      ValuTile<T, Shape<32, kDim == 64 ? 4 : 8, kDim == 64 ? 8 : 4, kDim == 256 ? 16 : 32, kDim, false, kDim == 256>>;
+  using Type = ValuTile<T, Shape<32, kDim == 64 ? 4 : 8, kDim == 64 ? 8 : 4, kDim == 256 ? 16 : 32,
+                                 kDim, false, kDim == 256>>;
 };
 
 // f32 has no matrix instruction of its own precision on most of these, so it is computed by plain multiply-adds.
 constexpr Family family_for(Family family, DType dtype) {
   if (dtype != DType::f32) return family;
   if (family == Family::mfma || family == Family::valu64) return Family::valu64;
-  return family == Family::mma_sm80 || family == Family::valu_large ? Family::valu_large : Family::valu32;
+  return family == Family::mma_sm80 || family == Family::valu_large ? Family::valu_large
+                                                                    : Family::valu32;
 }
 
 template <Family kFamily, class T, int kDim>

@@ -6,8 +6,8 @@
 // between them are bound by memory alone. Scores, and after softmax the weights, are float32.
 #pragma once
 
-#include "kernels/hip/tile_shapes.hpp"
 #include "kernels/hip/score_matrix.hpp"
+#include "kernels/hip/tile_shapes.hpp"
 
 namespace kernels::hip {
 
@@ -18,13 +18,15 @@ GPU_DEVICE gpu::Floats<4> read_scores(const float* at) {
   GPU_UNROLL for (int i = 0; i < 4; ++i) s[i] = __builtin_bit_cast(float, bits.word[i]);
   return s;
 }
-GPU_DEVICE void write_scores(float* at, const gpu::Floats<4>& s) { store4(F32{}, at, s[0], s[1], s[2], s[3]); }
+GPU_DEVICE void write_scores(float* at, const gpu::Floats<4>& s) {
+  store4(F32{}, at, s[0], s[1], s[2], s[3]);
+}
 
 // One wave's scores of a step into their rows, 16 bytes a lane, neighbouring lanes side by side. at: the block's first row,
 // at the step's first column; rows: how many of the block's rows exist.
 template <class Tile>
-GPU_DEVICE void store_scores(const AttentionParams& p, const Tile& tile, const typename Tile::Scores& s, float* at,
-                             int rows) {
+GPU_DEVICE void store_scores(const AttentionParams& p, const Tile& tile,
+                             const typename Tile::Scores& s, float* at, int rows) {
   using Stage = ScoreStage<Tile>;
   constexpr int kPiece = Tile::kRun % 4 == 0 ? 4 : 2, kRowPieces = Tile::kKeys / 4;
   const uint32_t stage = Stage::kAt + tile.wave * Stage::kWaveBytes;
@@ -35,7 +37,8 @@ GPU_DEVICE void store_scores(const AttentionParams& p, const Tile& tile, const t
     GPU_UNROLL for (int i = 0; i < Tile::kRun; i += kPiece) {
       uint32_t word[4];
       GPU_UNROLL for (int j = 0; j < kPiece; ++j) {
-        word[j] = __builtin_bit_cast(uint32_t, float{s[slot][(i + j) / Tile::kElements][(i + j) % Tile::kElements]});
+        word[j] = __builtin_bit_cast(
+            uint32_t, float{s[slot][(i + j) / Tile::kElements][(i + j) % Tile::kElements]});
       }
       if constexpr (kPiece == 4) {
         gpu::shared_store(to + i * 4, gpu::Bits128{{word[0], word[1], word[2], word[3]}});
@@ -71,9 +74,11 @@ GPU_DEVICE void qk(const AttentionParams& p) {
   if (begin >= end) return;
 
   const Tile tile;
-  const typename T::Storage* q = static_cast<const typename T::Storage*>(p.q) + at.batch * p.q_stride.batch +
-                                 at.head * p.q_stride.head + first_query * p.q_stride.row;
-  const typename T::Storage* k = static_cast<const typename T::Storage*>(p.k) + at.batch * p.k_stride.batch +
+  const typename T::Storage* q = static_cast<const typename T::Storage*>(p.q) +
+                                 at.batch * p.q_stride.batch + at.head * p.q_stride.head +
+                                 first_query * p.q_stride.row;
+  const typename T::Storage* k = static_cast<const typename T::Storage*>(p.k) +
+                                 at.batch * p.k_stride.batch +
                                  at.head / p.heads_per_kv * p.k_stride.head;
   float* const scores = at.row(p, first_query);
 
@@ -107,14 +112,16 @@ GPU_DEVICE void qk(const AttentionParams& p) {
 template <class Tile, class F>
 GPU_DEVICE void for_each_quad(const AttentionParams& p, const ScoreHead& head, const F& f) {
   const Pieces pieces = pieces_of_head(p);
-  const int r = static_cast<int>(gpu::thread()) / pieces.lanes, c = static_cast<int>(gpu::thread()) % pieces.lanes;
+  const int r = static_cast<int>(gpu::thread()) / pieces.lanes,
+            c = static_cast<int>(gpu::thread()) % pieces.lanes;
   for (uint32_t turn = gpu::block_x(); turn < pieces.count; turn += groups_for(pieces.count)) {
     const int64_t query = int64_t{turn / pieces.chunks} * pieces.rows + r;
     const int64_t column = (int64_t{turn % pieces.chunks} * pieces.lanes + c) * 4;
     if (query >= p.seq_q) continue;
     const Range columns = columns_of_row<Tile>(p, static_cast<int32_t>(query));
     if (column < columns.begin || column >= columns.end) continue;
-    f(head.row(p, static_cast<int32_t>(query)) + column, static_cast<int32_t>(query), static_cast<int32_t>(column));
+    f(head.row(p, static_cast<int32_t>(query)) + column, static_cast<int32_t>(query),
+      static_cast<int32_t>(column));
   }
 }
 
@@ -135,7 +142,8 @@ GPU_DEVICE void scale(const AttentionParams& p) {
 
 // An additive mask's numbers for 4 keys; keys beyond the last are not read. row: the mask's row.
 template <class M>
-GPU_DEVICE gpu::Floats<4> read_bias(const AttentionParams& p, const typename M::Storage* row, int32_t key) {
+GPU_DEVICE gpu::Floats<4> read_bias(const AttentionParams& p, const typename M::Storage* row,
+                                    int32_t key) {
   gpu::Floats<4> bias;
   if ((p.flags & kMaskVector) && key + 4 <= p.seq_kv) {
     if constexpr (M::kBytes == 4) {
@@ -160,7 +168,8 @@ GPU_DEVICE gpu::Floats<4> read_boolean(const AttentionParams& p, const uint8_t* 
   gpu::Floats<4> bias;
   if ((p.flags & kMaskVector) && key + 4 <= p.seq_kv) {
     const uint32_t word = *reinterpret_cast<const uint32_t*>(row + key);
-    GPU_UNROLL for (int i = 0; i < 4; ++i) bias[i] = (word & (0xFFu << i * 8)) == 0 ? -gpu::kInfinity : 0;
+    GPU_UNROLL for (int i = 0; i < 4; ++i) bias[i] =
+        (word & (0xFFu << i * 8)) == 0 ? -gpu::kInfinity : 0;
     return bias;
   }
   GPU_UNROLL for (int i = 0; i < 4; ++i) {
@@ -171,9 +180,11 @@ GPU_DEVICE gpu::Floats<4> read_boolean(const AttentionParams& p, const uint8_t* 
 
 template <class T>
 GPU_DEVICE gpu::Floats<4> read_mask(const AttentionParams& p, int64_t row, int32_t key) {
-  if (p.flags & kBooleanMask) return read_boolean(p, static_cast<const uint8_t*>(p.mask) + row, key);
+  if (p.flags & kBooleanMask)
+    return read_boolean(p, static_cast<const uint8_t*>(p.mask) + row, key);
   if constexpr (T::kBytes == 2) {
-    if (!(p.flags & kMaskF32)) return read_bias<T>(p, static_cast<const uint16_t*>(p.mask) + row, key);
+    if (!(p.flags & kMaskF32))
+      return read_bias<T>(p, static_cast<const uint16_t*>(p.mask) + row, key);
   }
   return read_bias<F32>(p, static_cast<const float*>(p.mask) + row, key);
 }
@@ -199,11 +210,14 @@ GPU_DEVICE void mask(const AttentionParams& p) {
     s = read_scores(at);
     if (p.slopes != nullptr) {
       const int32_t from = static_cast<int32_t>(query + p.diagonal - key);
-      GPU_UNROLL for (int i = 0; i < 4; ++i) s[i] -= slope * static_cast<float>(from < i ? i - from : from - i);
+      GPU_UNROLL for (int i = 0; i < 4; ++i) s[i] -=
+          slope * static_cast<float>(from < i ? i - from : from - i);
     }
     if (p.mask != nullptr) {
-      const gpu::Floats<4> bias = read_mask<typename Tile::Element>(p, mask_head + query * p.mask_row, key);
-      GPU_UNROLL for (int i = 0; i < 4; ++i) s[i] = bias[i] == -gpu::kInfinity ? -gpu::kInfinity : s[i] + bias[i];
+      const gpu::Floats<4> bias =
+          read_mask<typename Tile::Element>(p, mask_head + query * p.mask_row, key);
+      GPU_UNROLL for (int i = 0; i < 4; ++i) s[i] =
+          bias[i] == -gpu::kInfinity ? -gpu::kInfinity : s[i] + bias[i];
     }
     GPU_UNROLL for (int i = 0; i < 4; ++i) {
       if (key + i < range.begin || key + i >= range.end) s[i] = -gpu::kInfinity;
@@ -215,14 +229,17 @@ GPU_DEVICE void mask(const AttentionParams& p) {
 inline constexpr float kLog2E = 1.4426950408889634F, kLn2 = 0.6931471805599453F;
 
 // 2^((s - max) log2 e): differences are taken first, so that huge scores stay apart. A max of -inf: everything is hidden.
-GPU_DEVICE float weight_of(float s, float max) { return gpu::exp2((s - (max == -gpu::kInfinity ? 0 : max)) * kLog2E); }
+GPU_DEVICE float weight_of(float s, float max) {
+  return gpu::exp2((s - (max == -gpu::kInfinity ? 0 : max)) * kLog2E);
+}
 
 // A sum of weights relative to the largest score.
 struct Total {
   float max = -gpu::kInfinity, sum = 0;
   GPU_DEVICE void join(float other_max, float other_sum) {
     const float top = gpu::max(max, other_max);
-    sum = sum * (max == top ? 1 : weight_of(max, top)) + other_sum * (other_max == top ? 1 : weight_of(other_max, top));
+    sum = sum * (max == top ? 1 : weight_of(max, top)) +
+          other_sum * (other_max == top ? 1 : weight_of(other_max, top));
     max = top;
   }
 };
@@ -265,7 +282,8 @@ GPU_DEVICE void softmax(const AttentionParams& p) {
       total.join(max, sum);
     }
     GPU_UNROLL for (int bit = 1; bit < kRowLanes; bit *= 2) {
-      const float max = gpu::exchange<Tile::kWave>(total.max, bit), sum = gpu::exchange<Tile::kWave>(total.sum, bit);
+      const float max = gpu::exchange<Tile::kWave>(total.max, bit),
+                  sum = gpu::exchange<Tile::kWave>(total.sum, bit);
       total.join(max, sum);
     }
     if (rows == 1) {
@@ -283,7 +301,8 @@ GPU_DEVICE void softmax(const AttentionParams& p) {
     }
 
     Total whole = total;
-    if (p.sinks != nullptr) whole.join(p.sinks[head.head * p.sink_stride], 1);  // a key of value zero
+    if (p.sinks != nullptr)
+      whole.join(p.sinks[head.head * p.sink_stride], 1);  // a key of value zero
     const bool nothing = whole.max == -gpu::kInfinity && !(whole.sum != whole.sum);
     const float kept = total.max == whole.max ? 1 : weight_of(total.max, whole.max);
     const float factor = nothing ? 0 : kept / whole.sum;
@@ -326,7 +345,8 @@ GPU_DEVICE void load_weights(const AttentionParams& p, const Tile& tile, const f
         }
       }
       GPU_UNROLL for (int j = 0; j < kPiece; ++j) {
-        s[slot][(i + j) / Tile::kElements][(i + j) % Tile::kElements] = __builtin_bit_cast(float, word[j]);
+        s[slot][(i + j) / Tile::kElements][(i + j) % Tile::kElements] =
+            __builtin_bit_cast(float, word[j]);
       }
     }
   }
@@ -343,18 +363,21 @@ GPU_DEVICE void pv(const AttentionParams& p) {
   const Steps steps = steps_of_block<Tile>(p, first_query);
 
   const Tile tile;
-  const typename T::Storage* v = static_cast<const typename T::Storage*>(p.v) + at.batch * p.v_stride.batch +
+  const typename T::Storage* v = static_cast<const typename T::Storage*>(p.v) +
+                                 at.batch * p.v_stride.batch +
                                  at.head / p.heads_per_kv * p.v_stride.head;
   const float* const weights_at = at.row(p, first_query) + tile.first_key();
   const int32_t wave_row = first_query + tile.wave * Tile::kWaveRows;
-  const Range wave_first = visible_range(p, wave_row), wave_last = visible_range(p, wave_row + Tile::kWaveRows - 1);
+  const Range wave_first = visible_range(p, wave_row),
+              wave_last = visible_range(p, wave_row + Tile::kWaveRows - 1);
 
   typename Tile::Output o;
   GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) Tile::clear(o, slot);
   typename Tile::ValueCopy copy;
   for (int32_t step = steps.begin; step < steps.end; ++step) {
     const int32_t key = step * Tile::kKeys;
-    copy.issue(Tile::kValueAt, v + key * p.v_stride.row, p.v_stride.row, p.seq_kv - key, p.head_dim);
+    copy.issue(Tile::kValueAt, v + key * p.v_stride.row, p.v_stride.row, p.seq_kv - key,
+               p.head_dim);
     // A wave whose queries see nothing of this step only helps to copy.
     const bool sees = key + Tile::kKeys > wave_first.begin && key < wave_last.end;
     typename Tile::Weights weights;
@@ -370,8 +393,9 @@ GPU_DEVICE void pv(const AttentionParams& p) {
     if (step + 1 < steps.end) gpu::barrier();
   }
 
-  typename T::Storage* out = static_cast<typename T::Storage*>(p.out) + at.batch * p.out_stride.batch +
-                             at.head * p.out_stride.head + first_query * p.out_stride.row;
+  typename T::Storage* out = static_cast<typename T::Storage*>(p.out) +
+                             at.batch * p.out_stride.batch + at.head * p.out_stride.head +
+                             first_query * p.out_stride.row;
   GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
     const int r = tile.row(slot);
     tile.store(p, o, slot, 1, out + r * p.out_stride.row, r < rows);

@@ -16,7 +16,9 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-double value(const Tensor& tensor, int64_t offset) { return load_float(tensor.dtype, tensor.data, offset); }
+double value(const Tensor& tensor, int64_t offset) {
+  return load_float(tensor.dtype, tensor.data, offset);
+}
 
 double scale_of(const Problem& problem) {
   if (problem.scale != 0) return problem.scale;
@@ -31,7 +33,9 @@ struct Row {
 
   int64_t head_kv() const { return head / (problem.heads_q / problem.heads_kv); }
 
-  int64_t diagonal() const { return problem.align == Align::top_left ? i : i + sequence.kv_length - sequence.q_length; }
+  int64_t diagonal() const {
+    return problem.align == Align::top_left ? i : i + sequence.kv_length - sequence.q_length;
+  }
 
   int64_t mask_offset(int64_t j) const {
     const Tensor& m = args.mask;
@@ -40,8 +44,11 @@ struct Row {
 
   // Key j exists (the caller's loop says so); is it visible?
   bool visible(int64_t j) const {
-    if (problem.mask == Mask::boolean && !static_cast<const uint8_t*>(args.mask.data)[mask_offset(j)]) return false;
-    if (problem.mask == Mask::additive && value(args.mask, mask_offset(j)) == -kInfinity) return false;
+    if (problem.mask == Mask::boolean &&
+        !static_cast<const uint8_t*>(args.mask.data)[mask_offset(j)])
+      return false;
+    if (problem.mask == Mask::additive && value(args.mask, mask_offset(j)) == -kInfinity)
+      return false;
     if (problem.causal && !(j <= diagonal())) return false;
     if (problem.window_left >= 0 && !(diagonal() - j <= problem.window_left)) return false;
     if (problem.window_right >= 0 && !(j - diagonal() <= problem.window_right)) return false;
@@ -52,7 +59,8 @@ struct Row {
     const int64_t q_row = query_row(problem, args.q, sequence, batch, i, head);
     const int64_t k_row = key_row(problem, args, args.k, sequence, batch, j, head_kv());
     double dot = 0;
-    for (int64_t x = 0; x < problem.head_dim; ++x) dot += value(args.q, q_row + x) * value(args.k, k_row + x);
+    for (int64_t x = 0; x < problem.head_dim; ++x)
+      dot += value(args.q, q_row + x) * value(args.k, k_row + x);
     double s = scale_of(problem) * dot;
     if (problem.softcap != 0) s = problem.softcap * std::tanh(s / problem.softcap);
     if (problem.mask == Mask::additive) s += value(args.mask, mask_offset(j));
@@ -100,10 +108,11 @@ void attention(const Problem& problem, const Args& args, double* out, double* ls
     for (int64_t i = 0; i < s.q_length; ++i) {
       for (int64_t head = 0; head < problem.heads_q; ++head) {
         const int64_t row = problem.varlen ? s.q_first + i : b * rows + i;
-        const double log_denominator =
-            Row{problem, args, s, b, head, i}.attend(out + (row * problem.heads_q + head) * problem.head_dim_v);
+        const double log_denominator = Row{problem, args, s, b, head, i}.attend(
+            out + (row * problem.heads_q + head) * problem.head_dim_v);
         if (lse == nullptr) continue;
-        const int64_t lse_row = problem.varlen ? head * rows + s.q_first + i : (b * problem.heads_q + head) * rows + i;
+        const int64_t lse_row =
+            problem.varlen ? head * rows + s.q_first + i : (b * problem.heads_q + head) * rows + i;
         lse[lse_row] = log_denominator;
       }
     }

@@ -15,24 +15,28 @@ kernels::DType dtype_of(attnrt_dtype from) {
 }
 
 bool is_float(kernels::DType dtype) {
-  return dtype == kernels::DType::f32 || dtype == kernels::DType::f16 || dtype == kernels::DType::bf16;
+  return dtype == kernels::DType::f32 || dtype == kernels::DType::f16 ||
+         dtype == kernels::DType::bf16;
 }
 
 }  // namespace
 
-attnrt_status translate(const attnrt_problem& p, int32_t device_type, kernels::Problem* to, attnrt_error* error) {
+attnrt_status translate(const attnrt_problem& p, int32_t device_type, kernels::Problem* to,
+                        attnrt_error* error) {
   if (!ATTNRT_HAS(&p, attnrt_problem, deterministic)) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "problem.struct_size: found %d, expected at least %zu",
-                       p.struct_size, sizeof(attnrt_problem));
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                       "problem.struct_size: found %d, expected at least %zu", p.struct_size,
+                       sizeof(attnrt_problem));
   }
   if (p.device_type != device_type) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "device_type: found %d, expected %d", p.device_type,
-                       device_type);
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "device_type: found %d, expected %d",
+                       p.device_type, device_type);
   }
   to->dtype = dtype_of(p.dtype);
   if (!is_float(to->dtype)) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "dtype: found code %d with %d bits, expected f32, f16 or bf16",
-                       p.dtype.code, p.dtype.bits);
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                       "dtype: found code %d with %d bits, expected f32, f16 or bf16", p.dtype.code,
+                       p.dtype.bits);
   }
   if (p.mask < ATTNRT_MASK_NONE || p.mask > ATTNRT_MASK_ADDITIVE) {
     return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "mask: found %d, expected 0 to 2", p.mask);
@@ -54,12 +58,14 @@ attnrt_status translate(const attnrt_problem& p, int32_t device_type, kernels::P
   if (p.mask == ATTNRT_MASK_ADDITIVE) {
     to->mask_dtype = dtype_of(p.mask_dtype);
     if (!is_float(to->mask_dtype)) {
-      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "mask_dtype: found code %d with %d bits, expected f32 or q's",
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                         "mask_dtype: found code %d with %d bits, expected f32 or q's",
                          p.mask_dtype.code, p.mask_dtype.bits);
     }
   }
   to->causal = p.causal != 0;
-  to->align = p.align == ATTNRT_ALIGN_TOP_LEFT ? kernels::Align::top_left : kernels::Align::bottom_right;
+  to->align =
+      p.align == ATTNRT_ALIGN_TOP_LEFT ? kernels::Align::top_left : kernels::Align::bottom_right;
   to->window_left = p.window_left;
   to->window_right = p.window_right;
   to->softcap = p.softcap;
@@ -86,8 +92,9 @@ kernels::Tensor translate(const attnrt_tensor& from) {
 
 attnrt_status translate(const attnrt_args& args, kernels::Args* to, attnrt_error* error) {
   if (!ATTNRT_HAS(&args, attnrt_args, stream)) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "args.struct_size: found %d, expected at least %zu",
-                       args.struct_size, sizeof(attnrt_args));
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                       "args.struct_size: found %d, expected at least %zu", args.struct_size,
+                       sizeof(attnrt_args));
   }
   to->q = translate(args.q);
   to->k = translate(args.k);

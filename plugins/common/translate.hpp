@@ -7,7 +7,8 @@
 namespace attnrt_plugins {
 
 // device_type: where this plugin's tensors live. INVALID_ARGUMENT for numbers that have no word.
-attnrt_status translate(const attnrt_problem& problem, int32_t device_type, kernels::Problem* to, attnrt_error* error);
+attnrt_status translate(const attnrt_problem& problem, int32_t device_type, kernels::Problem* to,
+                        attnrt_error* error);
 
 // A dtype that the kernels have no word for becomes one that no tensor may have, so that their check names the tensor.
 kernels::Tensor translate(const attnrt_tensor& tensor);

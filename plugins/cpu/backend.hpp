@@ -22,11 +22,12 @@ struct Plan {
 // The struct's numbers in the kernel's words, or INVALID_ARGUMENT for those that have none.
 attnrt_status translate(const attnrt_problem& problem, kernels::Problem* to, attnrt_error* error);
 
-attnrt_status supports(void* instance, const attnrt_problem* problem, attnrt_add_reason add, void* sink);
-attnrt_status plan(void* instance, const attnrt_problem* problem, attnrt_plan_info* info, void** plan,
-                   attnrt_error* error);
-attnrt_status run(void* instance, void* plan, const attnrt_problem* problem, const attnrt_args* args,
-                  attnrt_error* error);
+attnrt_status supports(void* instance, const attnrt_problem* problem, attnrt_add_reason add,
+                       void* sink);
+attnrt_status plan(void* instance, const attnrt_problem* problem, attnrt_plan_info* info,
+                   void** plan, attnrt_error* error);
+attnrt_status run(void* instance, void* plan, const attnrt_problem* problem,
+                  const attnrt_args* args, attnrt_error* error);
 void plan_destroy(void* instance, void* plan);
 
 }  // namespace attnrt_cpu

@@ -1,8 +1,8 @@
 // plugins/cpu/plan.cpp: a problem into the kernel's words, and the workspace that its runs need
 #include <new>
 
-#include "plugins/cpu/backend.hpp"
 #include "plugins/common/translate.hpp"
+#include "plugins/cpu/backend.hpp"
 
 namespace attnrt_cpu {
 
@@ -14,15 +14,17 @@ attnrt_status translate(const attnrt_problem& problem, kernels::Problem* to, att
   return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "%s", reason.message);
 }
 
-attnrt_status plan(void* instance, const attnrt_problem* problem, attnrt_plan_info* info, void** plan,
-                   attnrt_error* error) {
+attnrt_status plan(void* instance, const attnrt_problem* problem, attnrt_plan_info* info,
+                   void** plan, attnrt_error* error) {
   kernels::Problem translated;
   const attnrt_status status = translate(*problem, &translated, error);
   if (status != ATTNRT_OK) return status;
   Plan* made = new (std::nothrow) Plan{translated};
-  if (made == nullptr) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "plan: no memory for the plan");
+  if (made == nullptr)
+    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "plan: no memory for the plan");
   const Instance& self = *static_cast<const Instance*>(instance);
-  info->workspace_bytes = kernels::cpu::workspace_bytes(translated, *self.target, self.workers.thread_count);
+  info->workspace_bytes =
+      kernels::cpu::workspace_bytes(translated, *self.target, self.workers.thread_count);
   info->workspace_alignment = kernels::cpu::kWorkspaceAlignment;
   info->kernel = kernels::cpu::kernel_name(*self.target);
   *plan = made;

@@ -15,7 +15,8 @@ struct Names {
 // "avx512 avx2 sse4 ...": those that this machine has.
 Names names_of_targets() {
   Names names;
-  for (const kernels::cpu::Target* const* target = kernels::cpu::targets(); *target != nullptr; ++target) {
+  for (const kernels::cpu::Target* const* target = kernels::cpu::targets(); *target != nullptr;
+       ++target) {
     const size_t used = std::strlen(names.text);
     std::snprintf(names.text + used, sizeof names.text - used, used == 0 ? "%s" : " %s",
                   kernels::cpu::target_name(**target));
@@ -23,22 +24,26 @@ Names names_of_targets() {
   return names;
 }
 
-attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_t count, void** instance,
-                   attnrt_error* error) {
+attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_t count,
+                   void** instance, attnrt_error* error) {
   const kernels::cpu::Target* target = kernels::cpu::find_target(nullptr);
   for (int32_t n = 0; n < count; ++n) {
     if (std::strcmp(options[n].key, "target") != 0) {
-      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "options: found %s, expected target", options[n].key);
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "options: found %s, expected target",
+                         options[n].key);
     }
     target = kernels::cpu::find_target(options[n].value);
     if (target == nullptr) {
-      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "options.target: found %s, expected one of: %s",
-                         options[n].value, names_of_targets().text);
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                         "options.target: found %s, expected one of: %s", options[n].value,
+                         names_of_targets().text);
     }
   }
   Instance* made = new (std::nothrow) Instance;
-  if (made == nullptr) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "open: no memory for the instance");
-  if (host != nullptr && ATTNRT_HAS(host, attnrt_host, parallel_for) && host->parallel_for != nullptr) {
+  if (made == nullptr)
+    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "open: no memory for the instance");
+  if (host != nullptr && ATTNRT_HAS(host, attnrt_host, parallel_for) &&
+      host->parallel_for != nullptr) {
     made->workers = {host->self, host->thread_count, host->parallel_for};
   }
   made->target = target;

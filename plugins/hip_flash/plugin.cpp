@@ -9,10 +9,11 @@ struct Flash {
   static constexpr auto plan = kernels::hip::plan_flash;
 };
 
-attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_t count, void** instance,
-                   attnrt_error* error) {
+attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_t count,
+                   void** instance, attnrt_error* error) {
   if (count > 0) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "options: found %s, expected none: this backend has no options",
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                       "options: found %s, expected none: this backend has no options",
                        options[0].key);
   }
   return attnrt_hip::open(host, instance, error);

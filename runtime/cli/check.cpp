@@ -7,8 +7,8 @@
 
 #include "cli/command.hpp"
 #include "config.hpp"
-#include "trace.hpp"
 #include "formats/yaml.hpp"
+#include "trace.hpp"
 
 namespace attnrt::cli {
 namespace {
@@ -26,7 +26,8 @@ Finding finding(const std::string& file, const std::string& severity, const std:
   if (!text.starts_with(file + ":")) return finding;
   int length = 0;
   long line = 0, column = 0;
-  if (std::sscanf(text.c_str() + file.size(), ":%ld:%ld: %n", &line, &column, &length) == 2 && length > 0) {
+  if (std::sscanf(text.c_str() + file.size(), ":%ld:%ld: %n", &line, &column, &length) == 2 &&
+      length > 0) {
     finding.line = line;
     finding.column = column;
     finding.message = text.substr(file.size() + static_cast<size_t>(length));
@@ -38,12 +39,16 @@ Finding finding(const std::string& file, const std::string& severity, const std:
 }
 
 std::string to_text(const Finding& finding) {
-  const std::string place = finding.line > 0 ? fmt::format(":{}:{}", finding.line, finding.column) : "";
-  return one_line(fmt::format("{}{}: {}: {}", finding.file, place, finding.severity, finding.message)) + "\n";
+  const std::string place =
+      finding.line > 0 ? fmt::format(":{}:{}", finding.line, finding.column) : "";
+  return one_line(
+             fmt::format("{}{}: {}: {}", finding.file, place, finding.severity, finding.message)) +
+         "\n";
 }
 
 nlohmann::json to_json(const Finding& finding) {
-  nlohmann::json json = {{"file", finding.file}, {"severity", finding.severity}, {"message", finding.message}};
+  nlohmann::json json = {
+      {"file", finding.file}, {"severity", finding.severity}, {"message", finding.message}};
   json["line"] = finding.line > 0 ? nlohmann::json(finding.line) : nullptr;
   json["column"] = finding.line > 0 ? nlohmann::json(finding.column) : nullptr;
   return json;
@@ -56,7 +61,8 @@ std::vector<Finding> check_policy(const std::string& file, const std::string& te
   std::vector<Finding> findings;
   for (const core::Error& error : errors) findings.push_back(finding(file, "error", error.message));
   if (config) {
-    for (const std::string& warning : config->warnings) findings.push_back(finding(file, "warning", warning));
+    for (const std::string& warning : config->warnings)
+      findings.push_back(finding(file, "warning", warning));
   }
   std::stable_sort(findings.begin(), findings.end(), [](const Finding& a, const Finding& b) {
     return std::pair(a.line, a.column) < std::pair(b.line, b.column);
@@ -67,7 +73,8 @@ std::vector<Finding> check_policy(const std::string& file, const std::string& te
 int check(const Common& common, const std::vector<std::string>& files) {
   if (common.policy || common.plugins) {
     return complain(common, exit_usage,
-                    "it takes neither --policy nor --plugins: it looks at the files alone, each as an argument");
+                    "it takes neither --policy nor --plugins: it looks at the files alone, each as "
+                    "an argument");
   }
   std::vector<Finding> findings;
   std::string text;
@@ -75,7 +82,8 @@ int check(const Common& common, const std::vector<std::string>& files) {
   for (const std::string& file : files) {
     const auto content = core::yaml::read_text(file);
     if (!content)
-      return complain(common, exit_usage, one_line(file) + ": " + content.error().message + "; expected a policy file");
+      return complain(common, exit_usage,
+                      one_line(file) + ": " + content.error().message + "; expected a policy file");
     const std::vector<Finding> found = check_policy(file, *content);
     for (const Finding& one : found) {
       text += to_text(one);
@@ -100,7 +108,8 @@ int check(const Common& common, const std::vector<std::string>& files) {
 }  // namespace
 
 void add_check(CLI::App& app, Common& common) {
-  CLI::App* command = app.add_subcommand("check", "Show all errors of policy files, or their warnings, one line each");
+  CLI::App* command = app.add_subcommand(
+      "check", "Show all errors of policy files, or their warnings, one line each");
   const auto files = std::make_shared<std::vector<std::string>>();
   command->add_option("policy", *files, "Policy files")->required()->type_name("FILE");
   command->footer("Exit code 1: a file has errors. Warnings alone are fine.");

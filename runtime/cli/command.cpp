@@ -29,7 +29,9 @@ bool names_a_directory(const std::string& path) {
 }  // namespace
 
 void add_runtime_options(CLI::App& command, Common& common) {
-  command.add_option("--policy", common.policy, "A policy file (default: $ATTNRT_POLICY, else the built-in policy)")
+  command
+      .add_option("--policy", common.policy,
+                  "A policy file (default: $ATTNRT_POLICY, else the built-in policy)")
       ->type_name("FILE");
   command
       .add_option("--plugins", common.plugins,
@@ -60,7 +62,9 @@ void print_json(const nlohmann::json& document) {
   print(document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n');
 }
 
-void warn(const std::string& message) { fmt::print(stderr, "attnrt: warning: {}\n", one_line(message)); }
+void warn(const std::string& message) {
+  fmt::print(stderr, "attnrt: warning: {}\n", one_line(message));
+}
 
 int complain(const Common& common, ExitCode code, const std::string& message) {
   const std::string line = one_line(message);
@@ -100,11 +104,14 @@ void ProgressBar::show(int64_t done, int64_t all, std::string_view what) const {
   if (!on_ || all <= 0) return;
   constexpr int64_t kWidth = 30;
   winsize size{};
-  const size_t columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+  const size_t columns =
+      ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
   const auto filled = static_cast<size_t>(kWidth * done / all);
-  const std::string line = fmt::format("[{}{}] {}/{}  {}", std::string(filled, '#'),
-                                       std::string(static_cast<size_t>(kWidth) - filled, '.'), done, all, what);
-  fmt::print(stderr, "\r\x1b[K{}", line.substr(0, columns - 1));  // a longer one would leave its first row behind
+  const std::string line =
+      fmt::format("[{}{}] {}/{}  {}", std::string(filled, '#'),
+                  std::string(static_cast<size_t>(kWidth) - filled, '.'), done, all, what);
+  fmt::print(stderr, "\r\x1b[K{}",
+             line.substr(0, columns - 1));  // a longer one would leave its first row behind
   std::fflush(stderr);
 }
 

@@ -16,9 +16,11 @@ namespace attnrt::cli {
 // What scripts may rely on; printed by --help.
 enum ExitCode : int {
   exit_ok = 0,
-  exit_no = 1,      // the answer is no: nothing supports the problem, a rule failed, the policy has errors
-  exit_usage = 2,   // bad usage or bad input: nothing was run or written
-  exit_failed = 3,  // a backend failed or was wrong, memory ran out, the output could not be written
+  exit_no =
+      1,  // the answer is no: nothing supports the problem, a rule failed, the policy has errors
+  exit_usage = 2,  // bad usage or bad input: nothing was run or written
+  exit_failed =
+      3,  // a backend failed or was wrong, memory ran out, the output could not be written
 };
 
 // Options of several commands, before or after a command's name; and what a command leaves behind.
@@ -51,16 +53,19 @@ void add_json_option(CLI::App& command, Common& common);
 
 // The runtime that --policy, --plugins and the environment ask for. Its warnings go to stderr, one line each.
 // threads 0: the policy's.
-core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common, int32_t threads = 0);
+core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common,
+                                                          int32_t threads = 0);
 
 // Text, or a document as indented JSON, to stdout (main checks that it got there).
 void print(const std::string& text);
 void print_json(const nlohmann::json& document);
 
 // "attnrt run: message" on stderr as exactly one line; with --json also a document of kind "error" on stdout. Returns code.
-void warn(const std::string& message);  // "attnrt: warning: message" on stderr, as the runtime's own
+void warn(
+    const std::string& message);  // "attnrt: warning: message" on stderr, as the runtime's own
 int complain(const Common& common, ExitCode code, const std::string& message);
-int complain(const Common& common, const core::Error& error);  // the exit code that its status means
+int complain(const Common& common,
+             const core::Error& error);  // the exit code that its status means
 ExitCode exit_code(attnrt_status status);
 
 using core::one_line;

@@ -21,7 +21,8 @@ std::string assumed(const std::vector<std::string>& words) {
   std::string text;
   const std::string given = fmt::format(" {}", fmt::join(words, " "));
   for (const char* name : {"batch", "heads_q", "heads_kv", "seq_q", "seq_kv", "head_dim"}) {
-    if (given.find(fmt::format(" {}=", name)) == std::string::npos) text += fmt::format(" {}=1", name);
+    if (given.find(fmt::format(" {}=", name)) == std::string::npos)
+      text += fmt::format(" {}=1", name);
   }
   return text;
 }
@@ -29,11 +30,14 @@ std::string assumed(const std::vector<std::string>& words) {
 int explain(const Common& common, const Options& options) {
   core::Problem words = core::default_problem();
   std::string arch;
-  const auto parsed = core::parse_problem(fmt::format("{}", fmt::join(options.words, " ")), words, arch);
+  const auto parsed =
+      core::parse_problem(fmt::format("{}", fmt::join(options.words, " ")), words, arch);
   if (!parsed) return complain(common, parsed.error());
   if (!arch.empty() && words.device_type == ATTNRT_DEVICE_CPU) {
-    return complain(common, exit_usage,
-                    fmt::format("arch: found {} for device=cpu, which has none; add device=rocm or device=cuda", arch));
+    return complain(
+        common, exit_usage,
+        fmt::format("arch: found {} for device=cpu, which has none; add device=rocm or device=cuda",
+                    arch));
   }
   const auto problem = core::check_problem(&words);
   if (!problem) return complain(common, problem.error());
@@ -54,22 +58,29 @@ int explain(const Common& common, const Options& options) {
 }  // namespace
 
 void add_explain(CLI::App& app, Common& common) {
-  CLI::App* command =
-      app.add_subcommand("explain", "Say which backend a problem would get, and why each other one would not run it");
+  CLI::App* command = app.add_subcommand(
+      "explain", "Say which backend a problem would get, and why each other one would not run it");
   const auto options = std::make_shared<Options>();
   command
-      ->add_option("problem", options->words, "Its words: dtype=f16 heads_q=9 head_dim=64 causal=true device=rocm ...")
+      ->add_option("problem", options->words,
+                   "Its words: dtype=f16 heads_q=9 head_dim=64 causal=true device=rocm ...")
       ->required()
       ->type_name("WORD=VALUE");
-  command->add_option("--backend", options->backend, "Ask for this backend instead of leaving it to the policy")
+  command
+      ->add_option("--backend", options->backend,
+                   "Ask for this backend instead of leaving it to the policy")
       ->type_name("NAME");
   command->footer(
-      "Words: device arch dtype batch heads_q heads_kv seq_q seq_kv head_dim head_dim_v scale mask mask_dtype causal "
+      "Words: device arch dtype batch heads_q heads_kv seq_q seq_kv head_dim head_dim_v scale mask "
+      "mask_dtype causal "
       "align\n"
-      "window_left window_right softcap alibi sinks kv_lengths varlen page_size lse alignment_bytes deterministic.\n"
-      "A dimension that is left out is 1 (head_dim_v: head_dim), and the text says so. arch needs device=rocm or "
+      "window_left window_right softcap alibi sinks kv_lengths varlen page_size lse "
+      "alignment_bytes deterministic.\n"
+      "A dimension that is left out is 1 (head_dim_v: head_dim), and the text says so. arch needs "
+      "device=rocm or "
       "cuda.\n"
-      "A device or arch that is not here is judged by the manifests alone. Exit code 1: nothing supports the problem.");
+      "A device or arch that is not here is judged by the manifests alone. Exit code 1: nothing "
+      "supports the problem.");
   add_runtime_options(*command, common);
   command->callback([&common, options] {
     common.command = "explain";

@@ -23,8 +23,8 @@ int list(const Common& common) {
 }  // namespace
 
 void add_list(CLI::App& app, Common& common) {
-  CLI::App* command =
-      app.add_subcommand("list", "Show every plugin that was found: version, devices, state and the reason");
+  CLI::App* command = app.add_subcommand(
+      "list", "Show every plugin that was found: version, devices, state and the reason");
   add_runtime_options(*command, common);
   command->callback([&common] {
     common.command = "list";

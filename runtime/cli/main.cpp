@@ -44,23 +44,27 @@ int refuse(CLI::App& app, cli::Common& common, const CLI::ParseError& error) {
     for (const std::string& word : surplus) {
       if (word.starts_with('-')) continue;
       const std::string_view near = core::nearest(word, command_names);
-      message =
-          fmt::format("there is no command {}{}", word, near.empty() ? "" : fmt::format("; did you mean {}?", near));
+      message = fmt::format("there is no command {}{}", word,
+                            near.empty() ? "" : fmt::format("; did you mean {}?", near));
       break;
     }
-    if (!surplus.empty() && surplus.front().starts_with('-')) message = "there is no option " + surplus.front();
+    if (!surplus.empty() && surplus.front().starts_with('-'))
+      message = "there is no option " + surplus.front();
   } else if (!surplus.empty()) {
     message = "this was not expected: " + surplus.front();
   }
-  const std::string hint = chosen.empty() ? "attnrt --help" : "attnrt " + common.command + " --help";
+  const std::string hint =
+      chosen.empty() ? "attnrt --help" : "attnrt " + common.command + " --help";
   return cli::complain(common, cli::exit_usage, message + " (see " + hint + ")");
 }
 
 int run_command_line(int argc, char** argv, cli::Common& common) {
-  CLI::App app{"attnrt: attention by plugins. Finds the backends, and says and runs what the policy decides."};
+  CLI::App app{
+      "attnrt: attention by plugins. Finds the backends, and says and runs what the policy "
+      "decides."};
   app.name("attnrt");
-  app.set_version_flag("--version",
-                       fmt::format("attnrt {} (plugin ABI {}.{})", ATTNRT_VERSION, ATTNRT_ABI_MAJOR, ATTNRT_ABI_MINOR));
+  app.set_version_flag("--version", fmt::format("attnrt {} (plugin ABI {}.{})", ATTNRT_VERSION,
+                                                ATTNRT_ABI_MAJOR, ATTNRT_ABI_MINOR));
   app.require_subcommand(1);
   app.fallthrough();  // inherited by the commands: their users may put the options below anywhere
   app.footer(footer);

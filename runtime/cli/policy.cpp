@@ -22,7 +22,8 @@ int policy(const Common& common) {
 }  // namespace
 
 void add_policy(CLI::App& app, Common& common) {
-  CLI::App* command = app.add_subcommand("policy", "Show the effective policy, and where each value comes from");
+  CLI::App* command =
+      app.add_subcommand("policy", "Show the effective policy, and where each value comes from");
   add_runtime_options(*command, common);
   command->callback([&common] {
     common.command = "policy";

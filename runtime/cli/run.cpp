@@ -58,7 +58,8 @@ Attributes attributes_of(const Options& options) {
 std::string reason(const Report& report) {
   const core::Verdict* winner = report.decision->winner();
   const auto& manifest = report.plan->backend().manifest();
-  const bool same = winner != nullptr && winner->candidate.plugin->manifest->name == manifest.name &&
+  const bool same = winner != nullptr &&
+                    winner->candidate.plugin->manifest->name == manifest.name &&
                     winner->candidate.plugin->manifest->version_text == manifest.version_text;
   return same ? report.decision->why : "the plan of a better candidate failed";
 }
@@ -85,14 +86,17 @@ void print_text(const Options& options, const Inputs& inputs, const Report& repo
   row("backend", fmt::format("{} {} on {}", report.plan->backend_name(), report.plan->version(),
                              core::device_text(report.plan->device())));
   row("because", reason(report));
-  if (!report.decision->fallback.empty()) row("fallback", "passed over: " + report.decision->fallback);
+  if (!report.decision->fallback.empty())
+    row("fallback", "passed over: " + report.decision->fallback);
   row("kernel", report.plan->kernel());
   const auto& times = report.microseconds;
-  row("time", times.size() == 1 ? time_text(times[0])
-                                : fmt::format("{} (median of {}, fastest {})", time_text(median(times)), times.size(),
-                                              time_text(times.front())));
+  row("time", times.size() == 1
+                  ? time_text(times[0])
+                  : fmt::format("{} (median of {}, fastest {})", time_text(median(times)),
+                                times.size(), time_text(times.front())));
   if (report.out) {
-    row("error", accuracy_text("out", *report.out) + (report.lse ? ", " + accuracy_text("lse", *report.lse) : "") +
+    row("error", accuracy_text("out", *report.out) +
+                     (report.lse ? ", " + accuracy_text("lse", *report.lse) : "") +
                      " against the file's float64");
   }
   if (options.output) row("written", *options.output);
@@ -103,7 +107,9 @@ void print_text(const Options& options, const Inputs& inputs, const Report& repo
 // JSON has no infinity: null is an error that is not a number.
 nlohmann::json accuracy_json(const std::optional<Accuracy>& accuracy) {
   if (!accuracy) return nullptr;
-  const auto number = [](double value) { return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(); };
+  const auto number = [](double value) {
+    return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json();
+  };
   return {{"max", number(accuracy->max)}, {"mean", number(accuracy->mean)}};
 }
 
@@ -128,14 +134,16 @@ void print_document(const Options& options, const Report& report) {
   print_json(document);
 }
 
-core::Result<std::vector<double>> run_plan(const core::Plan& plan, const Inputs& inputs, int repeat) {
+core::Result<std::vector<double>> run_plan(const core::Plan& plan, const Inputs& inputs,
+                                           int repeat) {
   std::vector<double> microseconds;
   const int warm_up = repeat > 1 ? 1 : 0;  // the first run also touches memory and wakes threads
   for (int i = 0; i < repeat + warm_up; ++i) {
     attnrt_error error = ATTNRT_ERROR_INIT;
     const auto start = std::chrono::steady_clock::now();
     const attnrt_status status = core::run(plan, inputs.args, &error);
-    const std::chrono::duration<double, std::micro> elapsed = std::chrono::steady_clock::now() - start;
+    const std::chrono::duration<double, std::micro> elapsed =
+        std::chrono::steady_clock::now() - start;
     if (status != ATTNRT_OK) {
       const std::string message = error.message;  // names the backend itself
       return core::fail(status, "{}", message.substr(message.starts_with("run: ") ? 5 : 0));
@@ -146,7 +154,8 @@ core::Result<std::vector<double>> run_plan(const core::Plan& plan, const Inputs&
   return microseconds;
 }
 
-core::Result<void> write_outputs(const std::string& path, const Inputs& inputs, const core::Plan& plan) {
+core::Result<void> write_outputs(const std::string& path, const Inputs& inputs,
+                                 const core::Plan& plan) {
   std::map<std::string, const Tensor*> tensors = {{"out", &inputs.out}};
   if (inputs.lse) tensors["lse"] = &*inputs.lse;
   return write_safetensors(path, tensors,
@@ -163,9 +172,11 @@ int run(const Common& common, const Options& options) {
     if (!writable) return complain(common, writable.error());
     std::error_code error;  // of one that does not exist yet, which then is another
     if (std::filesystem::equivalent(options.input, *options.output, error)) {
-      return complain(common, exit_usage,
-                      fmt::format("--output {} is the file of --input {}, which it would replace; give another name",
-                                  *options.output, options.input));
+      return complain(
+          common, exit_usage,
+          fmt::format(
+              "--output {} is the file of --input {}, which it would replace; give another name",
+              *options.output, options.input));
     }
   }
   const auto inputs = read_inputs(options.input, attributes_of(options));
@@ -185,8 +196,8 @@ int run(const Common& common, const Options& options) {
   report.plan = std::move(*plan);
   auto microseconds = run_plan(*report.plan, *inputs, options.repeat);
   if (!microseconds) {
-    const bool input =
-        microseconds.error().code == ATTNRT_INVALID_ARGUMENT;  // what only a backend looks at: index arrays
+    const bool input = microseconds.error().code ==
+                       ATTNRT_INVALID_ARGUMENT;  // what only a backend looks at: index arrays
     const std::string place = input ? options.input + ": " : "";
     return complain(common, {microseconds.error().code, place + microseconds.error().message});
   }
@@ -212,32 +223,47 @@ int run(const Common& common, const Options& options) {
 }  // namespace
 
 void add_run(CLI::App& app, Common& common) {
-  CLI::App* command = app.add_subcommand("run", "Run attention on the tensors of a safetensors file");
+  CLI::App* command =
+      app.add_subcommand("run", "Run attention on the tensors of a safetensors file");
   const auto options = std::make_shared<Options>();
   command
       ->add_option("--input", options->input,
                    "Tensors q, k, v [batch, seq, heads, head_dim] and what else the problem has")
       ->required()
       ->type_name("FILE");
-  command->add_option("--output", options->output, "Where out (and lse) go; without it nothing is written")
+  command
+      ->add_option("--output", options->output,
+                   "Where out (and lse) go; without it nothing is written")
       ->type_name("FILE");
   // Not given, given or refused: the file's metadata speaks only in the first case.
-  const auto add_switch = [&](const char* names, std::optional<bool> Options::*field, const char* description) {
+  const auto add_switch = [&](const char* names, std::optional<bool> Options::*field,
+                              const char* description) {
     const auto set = [options, field](int64_t sum) { (*options).*field = sum > 0; };
     command->add_flag_function(names, set, description);
   };
   add_switch("--causal,!--no-causal", &Options::causal, "Query i sees keys up to its diagonal");
-  command->add_option("--align", options->align, "Where the diagonal starts: bottom_right or top_left")
+  command
+      ->add_option("--align", options->align, "Where the diagonal starts: bottom_right or top_left")
       ->type_name("CORNER");
-  command->add_option("--window-left", options->window_left, "Keys before the diagonal that are seen, or unbounded")
+  command
+      ->add_option("--window-left", options->window_left,
+                   "Keys before the diagonal that are seen, or unbounded")
       ->type_name("N");
-  command->add_option("--window-right", options->window_right, "Keys after the diagonal that are seen, or unbounded")
+  command
+      ->add_option("--window-right", options->window_right,
+                   "Keys after the diagonal that are seen, or unbounded")
       ->type_name("N");
-  command->add_option("--scale", options->scale, "Of the scores (default: 1 / sqrt(head_dim))")->type_name("X");
-  command->add_option("--softcap", options->softcap, "Bound of the scores (default: none)")->type_name("X");
-  add_switch("--lse,!--no-lse", &Options::lse, "Also compute lse, the logarithm of each row's denominator");
-  add_switch("--deterministic,!--no-deterministic", &Options::deterministic, "The same inputs must give the same bits");
-  command->add_option("--backend", options->backend, "This backend or an error, instead of leaving it to the policy")
+  command->add_option("--scale", options->scale, "Of the scores (default: 1 / sqrt(head_dim))")
+      ->type_name("X");
+  command->add_option("--softcap", options->softcap, "Bound of the scores (default: none)")
+      ->type_name("X");
+  add_switch("--lse,!--no-lse", &Options::lse,
+             "Also compute lse, the logarithm of each row's denominator");
+  add_switch("--deterministic,!--no-deterministic", &Options::deterministic,
+             "The same inputs must give the same bits");
+  command
+      ->add_option("--backend", options->backend,
+                   "This backend or an error, instead of leaving it to the policy")
       ->type_name("NAME");
   command
       ->add_option("--repeat", options->repeat,
@@ -246,12 +272,16 @@ void add_run(CLI::App& app, Common& common) {
       ->type_name("N");
   command->add_flag("--explain", options->explain, "Also show every candidate's reasons");
   command->footer(
-      "The file may also hold mask, alibi_slopes, sinks, kv_lengths, offsets_q, offsets_kv, page_table (the problem's "
+      "The file may also hold mask, alibi_slopes, sinks, kv_lengths, offsets_q, offsets_kv, "
+      "page_table (the problem's "
       "other\n"
-      "tensors), expected and expected_lse (F64: the error against them is shown). Its __metadata__ may give scale, "
+      "tensors), expected and expected_lse (F64: the error against them is shown). Its "
+      "__metadata__ may give scale, "
       "causal,\n"
-      "align, window_left, window_right, softcap, lse and deterministic; flags win. Dtypes: F32 F16 BF16, BOOL, I32.\n"
-      "It makes one plan and times it: a backend whose plan fails passes the problem on to the next one, but a run "
+      "align, window_left, window_right, softcap, lse and deterministic; flags win. Dtypes: F32 "
+      "F16 BF16, BOOL, I32.\n"
+      "It makes one plan and times it: a backend whose plan fails passes the problem on to the "
+      "next one, but a run "
       "that fails\n"
       "is an error (a one-shot call, attnrt_attention, would go on to the next one there, too).");
   add_runtime_options(*command, common);

@@ -7,9 +7,9 @@
 #include <cstring>
 #include <set>
 
-#include "formats/elf_file.hpp"
 #include "conformance/checks.hpp"
 #include "conformance/tensors.hpp"
+#include "formats/elf_file.hpp"
 
 namespace attnrt::cli::verify {
 namespace {
@@ -42,11 +42,14 @@ std::vector<std::string> exported_names(std::string_view bytes) {
   return names;
 }
 
-std::string said(const std::string& message) { return message.empty() ? "without a message" : message; }
+std::string said(const std::string& message) {
+  return message.empty() ? "without a message" : message;
+}
 
 bool named_by(const std::vector<std::string>& archs, const std::string& arch) {
-  return archs.empty() || std::any_of(archs.begin(), archs.end(),
-                                      [&](const auto& pattern) { return core::arch_matches(pattern, arch); });
+  return archs.empty() || std::any_of(archs.begin(), archs.end(), [&](const auto& pattern) {
+           return core::arch_matches(pattern, arch);
+         });
 }
 
 // A round trip host, device, device, host. "": the bytes came back.
@@ -59,7 +62,8 @@ std::string round_trip(Subject& subject, const core::Device& device) {
   std::string trouble;
   const auto step = [&](const char* call, attnrt_status status) {
     if (trouble.empty() && status != ATTNRT_OK) {
-      trouble = fmt::format("{} on device {}: {}: {}", call, device.id, core::status_name(status), error.message);
+      trouble = fmt::format("{} on device {}: {}: {}", call, device.id, core::status_name(status),
+                            error.message);
     }
     return trouble.empty();
   };
@@ -78,16 +82,19 @@ std::string round_trip(Subject& subject, const core::Device& device) {
     const auto wait = [&] {
       return step("stream_synchronize", memory.stream_synchronize(instance, id, stream, &error));
     };
-    if (copy(one, pinned, ATTNRT_COPY_TO_DEVICE) && copy(two, one, ATTNRT_COPY_ON_DEVICE) && wait()) {
+    if (copy(one, pinned, ATTNRT_COPY_TO_DEVICE) && copy(two, one, ATTNRT_COPY_ON_DEVICE) &&
+        wait()) {
       std::memset(pinned, 0, kBytes);
       if (copy(pinned, two, ATTNRT_COPY_TO_HOST) && wait()) {
         for (int64_t n = 0; n < kBytes && trouble.empty(); ++n) {
-          if (bytes[n] != static_cast<uint8_t>(n * 7)) trouble = fmt::format("byte {} came back as {}", n, bytes[n]);
+          if (bytes[n] != static_cast<uint8_t>(n * 7))
+            trouble = fmt::format("byte {} came back as {}", n, bytes[n]);
         }
       }
     }
   }
-  if (trouble.empty() && capturing != 0) trouble = fmt::format("is_capturing says {} of a fresh stream", capturing);
+  if (trouble.empty() && capturing != 0)
+    trouble = fmt::format("is_capturing says {} of a fresh stream", capturing);
   memory.free(instance, id, one);
   memory.free(instance, id, two);
   memory.free_pinned(instance, id, pinned);
@@ -106,7 +113,8 @@ std::string time_copies(Subject& subject, const attnrt_timing& timing, const cor
   std::string trouble;
   const auto step = [&](const char* call, attnrt_status status) {
     if (trouble.empty() && status != ATTNRT_OK) {
-      trouble = fmt::format("{} on device {}: {}: {}", call, id, core::status_name(status), error.message);
+      trouble = fmt::format("{} on device {}: {}: {}", call, id, core::status_name(status),
+                            error.message);
     }
     return trouble.empty();
   };
@@ -119,14 +127,15 @@ std::string time_copies(Subject& subject, const attnrt_timing& timing, const cor
     double seconds = -1;
     const auto start = std::chrono::steady_clock::now();
     ready = step("record", timing.record(instance, id, from, stream, &error)) &&
-            step("copy", memory.copy(instance, id, two, one, kBytes, ATTNRT_COPY_ON_DEVICE, stream, &error)) &&
+            step("copy", memory.copy(instance, id, two, one, kBytes, ATTNRT_COPY_ON_DEVICE, stream,
+                                     &error)) &&
             step("record", timing.record(instance, id, to, stream, &error)) &&
             step("elapsed", timing.elapsed(instance, id, from, to, &seconds, &error));
     const std::chrono::duration<double> host = std::chrono::steady_clock::now() - start;
     constexpr double kClocks = 1e-3;  // what two clocks may disagree by
     if (ready && !(seconds >= 0 && seconds <= host.count() + kClocks)) {
-      trouble =
-          fmt::format("elapsed on device {} says {} s of a copy that took the host {} s", id, seconds, host.count());
+      trouble = fmt::format("elapsed on device {} says {} s of a copy that took the host {} s", id,
+                            seconds, host.count());
       ready = false;
     }
   }
@@ -141,10 +150,12 @@ std::string time_copies(Subject& subject, const attnrt_timing& timing, const cor
 }  // namespace
 
 Outcome check_file(Subject& subject) {
-  if (subject.file() == nullptr) return failed("there is no such file, or its name does not end in .so");
+  if (subject.file() == nullptr)
+    return failed("there is no such file, or its name does not end in .so");
   const core::FoundPlugin& file = *subject.file();
   if (!file.fault.empty()) return failed(file.fault);
-  if (!file.manifest->notes.empty()) return failed(fmt::format("{}", fmt::join(file.manifest->notes, "; ")));
+  if (!file.manifest->notes.empty())
+    return failed(fmt::format("{}", fmt::join(file.manifest->notes, "; ")));
   return passed();
 }
 
@@ -153,7 +164,8 @@ Outcome check_exports(Subject& subject) {
   if (!map) return failed(map.error().message);
   const std::vector<std::string> names = exported_names(map->bytes());
   if (names == std::vector<std::string>{ATTNRT_PLUGIN_SYMBOL}) return passed();
-  return failed(fmt::format("it exports {}; only {} may be", fmt::join(names, ", "), ATTNRT_PLUGIN_SYMBOL));
+  return failed(
+      fmt::format("it exports {}; only {} may be", fmt::join(names, ", "), ATTNRT_PLUGIN_SYMBOL));
 }
 
 Outcome check_loads(Subject& subject) {
@@ -165,11 +177,12 @@ Outcome check_table(Subject& subject) {
   const attnrt_plugin& table = *subject.table();
   constexpr auto kLeast = static_cast<int64_t>(offsetof(attnrt_plugin, run) + sizeof table.run);
   if (table.struct_size < kLeast) {
-    return failed(fmt::format("struct_size is {}; it must reach past run, {} or more", table.struct_size, kLeast));
+    return failed(fmt::format("struct_size is {}; it must reach past run, {} or more",
+                              table.struct_size, kLeast));
   }
   if (subject.symbol_bytes() > 0 && table.struct_size > subject.symbol_bytes()) {
-    return failed(
-        fmt::format("struct_size is {}, but the symbol has {} bytes", table.struct_size, subject.symbol_bytes()));
+    return failed(fmt::format("struct_size is {}, but the symbol has {} bytes", table.struct_size,
+                              subject.symbol_bytes()));
   }
   if (table.abi_minor < 0) return failed(fmt::format("abi_minor is {}", table.abi_minor));
   return passed();
@@ -180,10 +193,12 @@ Outcome check_identity(Subject& subject) {
   const core::Manifest& manifest = subject.manifest();
   if (table.name == nullptr || table.version == nullptr) return failed("name or version is NULL");
   if (manifest.name != table.name) {
-    return failed(fmt::format("the manifest says name {}, attnrt_plugin {}", manifest.name, table.name));
+    return failed(
+        fmt::format("the manifest says name {}, attnrt_plugin {}", manifest.name, table.name));
   }
   if (manifest.version_text != table.version) {
-    return failed(fmt::format("the manifest says version {}, attnrt_plugin {}", manifest.version_text, table.version));
+    return failed(fmt::format("the manifest says version {}, attnrt_plugin {}",
+                              manifest.version_text, table.version));
   }
   return passed();
 }
@@ -191,7 +206,8 @@ Outcome check_identity(Subject& subject) {
 Outcome check_calls(Subject& subject) {
   const attnrt_plugin& table = *subject.table();
   if (table.run == nullptr) return failed("run is NULL");
-  const bool destroys = ATTNRT_HAS(&table, attnrt_plugin, plan_destroy) && table.plan_destroy != nullptr;
+  const bool destroys =
+      ATTNRT_HAS(&table, attnrt_plugin, plan_destroy) && table.plan_destroy != nullptr;
   const bool closes = ATTNRT_HAS(&table, attnrt_plugin, close) && table.close != nullptr;
   if (table.plan != nullptr && !destroys) return failed("there is plan but no plan_destroy");
   if (table.open != nullptr && !closes) return failed("there is open but no close");
@@ -204,8 +220,8 @@ Outcome check_open(Subject& subject) {
     const Instance one = subject.open(), two = subject.open();  // two runtimes in one process
     for (const Instance* instance : {&one, &two}) {
       if (instance->status == ATTNRT_OK) continue;
-      return failed(
-          fmt::format("open without options: {}: {}", core::status_name(instance->status), said(instance->message)));
+      return failed(fmt::format("open without options: {}: {}", core::status_name(instance->status),
+                                said(instance->message)));
     }
   }
   subject.instance();
@@ -214,8 +230,8 @@ Outcome check_open(Subject& subject) {
 
 Outcome check_devices(Subject& subject) {
   if (subject.devices_status() != ATTNRT_OK) {
-    return failed(
-        fmt::format("devices: {}: {}", core::status_name(subject.devices_status()), said(subject.devices_message())));
+    return failed(fmt::format("devices: {}: {}", core::status_name(subject.devices_status()),
+                              said(subject.devices_message())));
   }
   if (subject.devices().empty() && subject.devices_message().empty()) {
     return failed("devices adds none and does not say why in the error's text");
@@ -225,14 +241,17 @@ Outcome check_devices(Subject& subject) {
   for (const core::Device& device : subject.devices()) {
     const std::string kind = core::device_name(device.type);
     if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) {
-      return failed(fmt::format("devices adds a {}; the manifest names {}", kind, fmt::join(kinds, ", ")));
+      return failed(
+          fmt::format("devices adds a {}; the manifest names {}", kind, fmt::join(kinds, ", ")));
     }
     if (!named_by(subject.manifest().archs, device.arch)) {
       return failed(fmt::format("devices adds arch \"{}\"; the manifest names {}", device.arch,
                                 fmt::join(subject.manifest().archs, ", ")));
     }
-    if (device.arch == "(null)" || device.name == "(null)") return failed("a device's arch or name is NULL");
-    if (!seen.emplace(device.type, device.id).second) return failed(fmt::format("device {} is added twice", device.id));
+    if (device.arch == "(null)" || device.name == "(null)")
+      return failed("a device's arch or name is NULL");
+    if (!seen.emplace(device.type, device.id).second)
+      return failed(fmt::format("device {} is added twice", device.id));
   }
   return passed();
 }
@@ -240,7 +259,8 @@ Outcome check_devices(Subject& subject) {
 Outcome check_memory(Subject& subject) {
   const auto on_cpu = [](const core::Device& device) { return device.type == ATTNRT_DEVICE_CPU; };
   const auto& devices = subject.devices();
-  if (std::all_of(devices.begin(), devices.end(), on_cpu)) return skipped("it has no device here other than the cpu");
+  if (std::all_of(devices.begin(), devices.end(), on_cpu))
+    return skipped("it has no device here other than the cpu");
   for (const core::Device& device : devices) {
     if (on_cpu(device)) continue;
     const attnrt_memory* memory = subject.memory();
@@ -248,12 +268,15 @@ Outcome check_memory(Subject& subject) {
     if (!ATTNRT_HAS(memory, attnrt_memory, is_capturing)) {
       return failed(fmt::format("struct_size of {} is {}", ATTNRT_MEMORY, memory->struct_size));
     }
-    if (memory->allocate == nullptr || memory->free == nullptr || memory->allocate_pinned == nullptr ||
-        memory->free_pinned == nullptr || memory->copy == nullptr || memory->stream_create == nullptr ||
-        memory->stream_destroy == nullptr || memory->stream_synchronize == nullptr || memory->is_capturing == nullptr) {
+    if (memory->allocate == nullptr || memory->free == nullptr ||
+        memory->allocate_pinned == nullptr || memory->free_pinned == nullptr ||
+        memory->copy == nullptr || memory->stream_create == nullptr ||
+        memory->stream_destroy == nullptr || memory->stream_synchronize == nullptr ||
+        memory->is_capturing == nullptr) {
       return failed(fmt::format("a call of {} is NULL", ATTNRT_MEMORY));
     }
-    if (const std::string trouble = round_trip(subject, device); !trouble.empty()) return failed(trouble);
+    if (const std::string trouble = round_trip(subject, device); !trouble.empty())
+      return failed(trouble);
   }
   return passed();
 }
@@ -262,8 +285,10 @@ Outcome check_unknown_extension(Subject& subject) {
   const attnrt_plugin& table = *subject.table();
   if (!ATTNRT_HAS(&table, attnrt_plugin, get_extension) || table.get_extension == nullptr)
     return skipped("it has no get_extension");
-  for (const char* id : {"attnrt.no_such_extension/1", "", "attnrt.memory/999", "attnrt.timing/999"}) {
-    if (subject.extension(id) != nullptr) return failed(fmt::format("get_extension(\"{}\") is not NULL", id));
+  for (const char* id :
+       {"attnrt.no_such_extension/1", "", "attnrt.memory/999", "attnrt.timing/999"}) {
+    if (subject.extension(id) != nullptr)
+      return failed(fmt::format("get_extension(\"{}\") is not NULL", id));
   }
   return passed();
 }
@@ -274,12 +299,13 @@ Outcome check_timing(Subject& subject) {
   if (!ATTNRT_HAS(timing, attnrt_timing, elapsed)) {
     return failed(fmt::format("struct_size of {} is {}", ATTNRT_TIMING, timing->struct_size));
   }
-  if (timing->timestamp_create == nullptr || timing->timestamp_destroy == nullptr || timing->record == nullptr ||
-      timing->elapsed == nullptr) {
+  if (timing->timestamp_create == nullptr || timing->timestamp_destroy == nullptr ||
+      timing->record == nullptr || timing->elapsed == nullptr) {
     return failed(fmt::format("a call of {} is NULL", ATTNRT_TIMING));
   }
   for (const core::Device& device : subject.devices()) {
-    if (const std::string trouble = time_copies(subject, *timing, device); !trouble.empty()) return failed(trouble);
+    if (const std::string trouble = time_copies(subject, *timing, device); !trouble.empty())
+      return failed(trouble);
   }
   return passed();
 }

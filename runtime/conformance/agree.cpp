@@ -7,7 +7,8 @@
 namespace attnrt::cli::verify {
 
 Outcome check_reasons(Subject& subject) {
-  if (subject.table()->supports == nullptr) return skipped("it has no supports: its manifest decides");
+  if (subject.table()->supports == nullptr)
+    return skipped("it has no supports: its manifest decides");
   int64_t asked = 0;
   for (int64_t n = 0; n < subject.settings.cases; ++n) {
     const uint64_t seed = subject.settings.seed + static_cast<uint64_t>(n);
@@ -18,11 +19,15 @@ Outcome check_reasons(Subject& subject) {
     const attnrt_status status = subject.supports(drawn->problem, &reasons);
     if (status == ATTNRT_OK) continue;
     if (status != ATTNRT_UNSUPPORTED) {
-      return failed(fmt::format("supports returns status {} ({})", status, core::describe(drawn->problem)), seed);
+      return failed(
+          fmt::format("supports returns status {} ({})", status, core::describe(drawn->problem)),
+          seed);
     }
     const bool said = !reasons.empty() && !reasons.front().empty();
     if (!said)
-      return failed(fmt::format("supports says no without a reason ({})", core::describe(drawn->problem)), seed);
+      return failed(
+          fmt::format("supports says no without a reason ({})", core::describe(drawn->problem)),
+          seed);
   }
   return asked > 0 ? passed() : skipped("no problem can be drawn from the manifest's entries");
 }
@@ -31,7 +36,8 @@ Outcome check_agreement(Subject& subject) {
   const Trials& trials = subject.trials();
   if (trials.findings.contains("AGR-2")) return trials.outcome("AGR-2");
   if (trials.drawn == 0) return failed("no problem can be drawn from the manifest's entries");
-  if (trials.ran == 0) return failed(fmt::format("none of {} problems that the manifest allows ran", trials.drawn));
+  if (trials.ran == 0)
+    return failed(fmt::format("none of {} problems that the manifest allows ran", trials.drawn));
   return passed();
 }
 
@@ -46,12 +52,13 @@ Outcome check_entries(Subject& subject) {
     if (drawn == trials.drawn_of_entry.end()) {
       not_drawn.push_back(entries[n].line);
     } else if (ran == trials.ran_of_entry.end()) {
-      return failed(fmt::format("none of {} problems of the entry at line {} ran", drawn->second, entries[n].line));
+      return failed(fmt::format("none of {} problems of the entry at line {} ran", drawn->second,
+                                entries[n].line));
     }
   }
   if (not_drawn.empty()) return passed();
-  return skipped(fmt::format("in {} cases no problem was drawn from the entry at line {}", subject.settings.cases,
-                             fmt::join(not_drawn, ", ")));
+  return skipped(fmt::format("in {} cases no problem was drawn from the entry at line {}",
+                             subject.settings.cases, fmt::join(not_drawn, ", ")));
 }
 
 Outcome check_mean_error(Subject& subject) {
@@ -59,14 +66,17 @@ Outcome check_mean_error(Subject& subject) {
   if (trials.findings.contains("ACC-2")) return trials.outcome("ACC-2");
   if (trials.ran == 0) return skipped("no case ran");
   if (trials.sum_of_dtype.empty())
-    return skipped(fmt::format("none of the {} cases that ran has a result that is not zero", trials.ran));
+    return skipped(
+        fmt::format("none of the {} cases that ran has a result that is not zero", trials.ran));
   for (const auto& [dtype, sum] : trials.sum_of_dtype) {
-    if (sum.finite == 0) return failed(fmt::format("{}: none of {} values is finite", dtype, sum.values));
+    if (sum.finite == 0)
+      return failed(fmt::format("{}: none of {} values is finite", dtype, sum.values));
     const double allowed = 1.5 * sum.plain + 0.25 * sum.floor;
     if (sum.error <= allowed) continue;
     const auto values = static_cast<double>(sum.values);
     return failed(
-        fmt::format("{}: the mean error, relative to the largest value, is {:.2e}; {:.2e} is allowed and a plain "
+        fmt::format("{}: the mean error, relative to the largest value, is {:.2e}; {:.2e} is "
+                    "allowed and a plain "
                     "evaluation has {:.2e}",
                     dtype, sum.error / values, allowed / values, sum.plain / values));
   }

@@ -12,8 +12,10 @@ using core::Constraint;
 using core::Problem;
 
 constexpr attnrt_dtype kFloat32{ATTNRT_DTYPE_FLOAT, 32, 1};
-constexpr attnrt_dtype kDtypes[] = {kFloat32, {ATTNRT_DTYPE_FLOAT, 16, 1}, {ATTNRT_DTYPE_BFLOAT, 16, 1}};
-constexpr int64_t kMostWork = 3'000'000;  // multiplications of one case: the reference takes about 10 ms for them
+constexpr attnrt_dtype kDtypes[] = {
+    kFloat32, {ATTNRT_DTYPE_FLOAT, 16, 1}, {ATTNRT_DTYPE_BFLOAT, 16, 1}};
+constexpr int64_t kMostWork =
+    3'000'000;  // multiplications of one case: the reference takes about 10 ms for them
 
 template <class T>
 T any(Random& random, const std::vector<T>& of) {
@@ -28,7 +30,8 @@ const Constraint* constraint_of(const core::Manifest::Entry& entry, std::string_
 }
 
 // A number that the entry allows for the word, among the usual ones if it can be.
-int64_t number(Random& random, const core::Manifest::Entry& entry, std::string_view word, std::vector<int64_t> usual) {
+int64_t number(Random& random, const core::Manifest::Entry& entry, std::string_view word,
+               std::vector<int64_t> usual) {
   const Constraint* c = constraint_of(entry, word);
   if (c == nullptr || c->equals != nullptr) return any(random, usual);
   if (!c->values.empty()) {
@@ -39,7 +42,8 @@ int64_t number(Random& random, const core::Manifest::Entry& entry, std::string_v
     return values.empty() ? any(random, usual) : any(random, values);
   }
   const int64_t step = c->multiple_of.value_or(1);
-  const auto low = static_cast<int64_t>(std::clamp(c->min.value_or(1), 1.0, 1e15));  // what is larger is never tried
+  const auto low = static_cast<int64_t>(
+      std::clamp(c->min.value_or(1), 1.0, 1e15));  // what is larger is never tried
   const auto high = static_cast<int64_t>(std::min(c->max.value_or(1e6), 1e6));
   std::erase_if(usual, [&](int64_t n) { return n < low || n > high || n % step != 0; });
   if (!usual.empty() && !one_in(random, 4)) return any(random, usual);
@@ -67,14 +71,20 @@ void draw_dimensions(Random& random, const core::Manifest::Entry& entry, Problem
       if (core::dtype_name(known) == name) p.dtype = known;
     }
   }
-  p.head_dim = number(random, entry, "head_dim", {32, 64, 128, 64, 80, 96, 40, 72, 7, 1, 33, 192, 256, 512});
-  p.head_dim_v = one_in(random, 2) ? p.head_dim : number(random, entry, "head_dim_v", {32, 64, 128, 80, 5, 1, 17, 256});
+  p.head_dim =
+      number(random, entry, "head_dim", {32, 64, 128, 64, 80, 96, 40, 72, 7, 1, 33, 192, 256, 512});
+  p.head_dim_v = one_in(random, 2)
+                     ? p.head_dim
+                     : number(random, entry, "head_dim_v", {32, 64, 128, 80, 5, 1, 17, 256});
   const Constraint* equal = constraint_of(entry, "head_dim_v");
-  if (equal != nullptr && equal->equals != nullptr && equal->equals->name == "head_dim") p.head_dim_v = p.head_dim;
+  if (equal != nullptr && equal->equals != nullptr && equal->equals->name == "head_dim")
+    p.head_dim_v = p.head_dim;
   p.heads_kv = number(random, entry, "heads_kv", {1, 1, 2, 3});
   p.heads_q = has(entry, "gqa") ? p.heads_kv * any<int64_t>(random, {1, 1, 2, 3, 4}) : p.heads_kv;
-  if (constraint_of(entry, "heads_q") != nullptr) p.heads_q = number(random, entry, "heads_q", {p.heads_q});
-  p.alignment_bytes = static_cast<int32_t>(number(random, entry, "alignment_bytes", {16, 16, 4, 1, 32, 64}));
+  if (constraint_of(entry, "heads_q") != nullptr)
+    p.heads_q = number(random, entry, "heads_q", {p.heads_q});
+  p.alignment_bytes =
+      static_cast<int32_t>(number(random, entry, "alignment_bytes", {16, 16, 4, 1, 32, 64}));
   while ((p.alignment_bytes & (p.alignment_bytes - 1)) != 0) ++p.alignment_bytes;
 }
 
@@ -84,7 +94,8 @@ void draw_features(Random& random, const core::Manifest::Entry& entry, Problem& 
   };
   p.varlen = flag("varlen", "varlen", 5);
   if (has(entry, "paged") && one_in(random, 5))
-    p.page_size = static_cast<int32_t>(number(random, entry, "page_size", {16, 16, 4, 1, 5, 32, 64, 128, 256}));
+    p.page_size = static_cast<int32_t>(
+        number(random, entry, "page_size", {16, 16, 4, 1, 5, 32, 64, 128, 256}));
   p.kv_lengths = p.page_size > 0 || (!p.varlen && flag("kv_lengths", "kv_lengths", 4));
   p.causal = flag("causal", "causal", 2);
   if (has(entry, "window") && one_in(random, 4)) {
@@ -95,21 +106,26 @@ void draw_features(Random& random, const core::Manifest::Entry& entry, Problem& 
   p.sinks = flag("sinks", "sinks", 4);
   p.lse = flag("lse", "lse", 2);
   p.deterministic = flag("deterministic", "deterministic", 4);
-  if (has(entry, "softcap") && one_in(random, 5)) p.softcap = any<float>(random, {1.0F, 5.0F, 30.0F});
+  if (has(entry, "softcap") && one_in(random, 5))
+    p.softcap = any<float>(random, {1.0F, 5.0F, 30.0F});
   if (has(entry, "align_top_left") && one_in(random, 2)) p.align = ATTNRT_ALIGN_TOP_LEFT;
   if (one_in(random, 4)) p.scale = any<float>(random, {1.0F, 0.05F, -0.125F});
 
   const Constraint* mask = constraint_of(entry, "mask");
   std::string name = any<std::string>(random, {"none", "none", "boolean", "additive"});
-  if (mask != nullptr && !mask->values.empty()) name = std::get<std::string>(any(random, mask->values));
+  if (mask != nullptr && !mask->values.empty())
+    name = std::get<std::string>(any(random, mask->values));
   if (p.varlen) name = "none";
-  p.mask = name == "boolean" ? ATTNRT_MASK_BOOLEAN : name == "additive" ? ATTNRT_MASK_ADDITIVE : ATTNRT_MASK_NONE;
+  p.mask = name == "boolean"    ? ATTNRT_MASK_BOOLEAN
+           : name == "additive" ? ATTNRT_MASK_ADDITIVE
+                                : ATTNRT_MASK_NONE;
   if (p.mask == ATTNRT_MASK_ADDITIVE) p.mask_dtype = one_in(random, 3) ? kFloat32 : p.dtype;
 }
 
 // Tries a change that the case's style asks for; keeps it if the entry still fits.
 template <class Change>
-bool try_change(const core::Manifest::Entry& entry, const std::string& arch, Problem& problem, Change&& change) {
+bool try_change(const core::Manifest::Entry& entry, const std::string& arch, Problem& problem,
+                Change&& change) {
   Problem changed = problem;
   change(changed);
   if (!fits(entry, changed, arch)) return false;
@@ -118,20 +134,23 @@ bool try_change(const core::Manifest::Entry& entry, const std::string& arch, Pro
 }
 
 // Gives the problem what the style needs; false where the entry has no place for it.
-bool apply_style(Random& random, const core::Manifest::Entry& entry, const std::string& arch, Style style, Problem& p) {
+bool apply_style(Random& random, const core::Manifest::Entry& entry, const std::string& arch,
+                 Style style, Problem& p) {
   const auto masked = [&](int32_t mask) {
     return !p.varlen && try_change(entry, arch, p, [&](Problem& changed) {
       changed.mask = mask;
-      changed.mask_dtype = mask == ATTNRT_MASK_BOOLEAN ? core::default_problem().mask_dtype : p.dtype;
+      changed.mask_dtype =
+          mask == ATTNRT_MASK_BOOLEAN ? core::default_problem().mask_dtype : p.dtype;
     });
   };
   const auto causal = [&](int32_t align) {
-    return try_change(entry, arch, p, [&](Problem& changed) { changed.causal = 1, changed.align = align; });
+    return try_change(entry, arch, p,
+                      [&](Problem& changed) { changed.causal = 1, changed.align = align; });
   };
   switch (style) {
     case Style::empty_rows:
-      return masked(ATTNRT_MASK_BOOLEAN) || masked(ATTNRT_MASK_ADDITIVE) || causal(ATTNRT_ALIGN_BOTTOM_RIGHT) ||
-             (p.kv_lengths != 0);
+      return masked(ATTNRT_MASK_BOOLEAN) || masked(ATTNRT_MASK_ADDITIVE) ||
+             causal(ATTNRT_ALIGN_BOTTOM_RIGHT) || (p.kv_lengths != 0);
     case Style::lowest_mask: return masked(ATTNRT_MASK_ADDITIVE);
     case Style::nan_outside:
       return p.varlen || p.page_size > 0 ||
@@ -165,10 +184,12 @@ void draw_extents(Random& random, const core::Manifest::Entry& entry, Case& draw
     int64_t& longer = seq_q > 1 && (decode ? seq_kv < 64 : seq_q >= seq_kv / 2) ? seq_q : seq_kv;
     longer = std::max<int64_t>(1, longer / 2);
   }
-  std::vector<int64_t> q_lengths(static_cast<size_t>(batch), seq_q), kv_lengths(static_cast<size_t>(batch), seq_kv);
+  std::vector<int64_t> q_lengths(static_cast<size_t>(batch), seq_q),
+      kv_lengths(static_cast<size_t>(batch), seq_kv);
   for (size_t b = 0; b < q_lengths.size(); ++b) {
     if (p.varlen) q_lengths[b] = one_in(random, 6) ? 0 : between(random, 1, seq_q);
-    if (p.varlen || p.kv_lengths) kv_lengths[b] = one_in(random, 8) ? 0 : between(random, 1, seq_kv);
+    if (p.varlen || p.kv_lengths)
+      kv_lengths[b] = one_in(random, 8) ? 0 : between(random, 1, seq_kv);
   }
   set_extents(drawn, std::move(q_lengths), std::move(kv_lengths));
   drawn.seq_kv = p.varlen ? 0 : seq_kv;
@@ -186,7 +207,8 @@ void draw_extents(Random& random, const core::Manifest::Entry& entry, Case& draw
 }  // namespace
 
 bool fits(const core::Manifest::Entry& entry, const Problem& problem, const std::string& arch) {
-  if (!core::check_problem(&problem) || !core::refusals(entry.constraints, problem, arch).empty()) return false;
+  if (!core::check_problem(&problem) || !core::refusals(entry.constraints, problem, arch).empty())
+    return false;
   for (const std::string_view feature : core::features_of(problem)) {
     if (!has(entry, feature)) return false;
   }
@@ -208,7 +230,8 @@ void set_extents(Case& drawn, std::vector<int64_t> q_lengths, std::vector<int64_
   drawn.kv_lengths = std::move(kv_lengths);
 }
 
-std::optional<Case> draw(const core::Manifest& manifest, const core::Device& device, uint64_t seed) {
+std::optional<Case> draw(const core::Manifest& manifest, const core::Device& device,
+                         uint64_t seed) {
   if (manifest.entries.empty()) return std::nullopt;
   Random random(seed * 0x9E3779B97F4A7C15u + 1);
   Case drawn;
@@ -223,7 +246,8 @@ std::optional<Case> draw(const core::Manifest& manifest, const core::Device& dev
     draw_dimensions(random, entry, drawn.problem);
     draw_features(random, entry, drawn.problem);
     if (!fits(entry, drawn.problem, device.arch)) continue;
-    if (!apply_style(random, entry, device.arch, drawn.style, drawn.problem)) drawn.style = Style::plain;
+    if (!apply_style(random, entry, device.arch, drawn.style, drawn.problem))
+      drawn.style = Style::plain;
     draw_extents(random, entry, drawn);
     if (drawn.problem.varlen) drawn.spare_rows = between(random, 0, 3);
     if (drawn.problem.page_size > 0) {

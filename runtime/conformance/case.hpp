@@ -47,7 +47,8 @@ struct Case {
 std::optional<Case> draw(const core::Manifest& manifest, const core::Device& device, uint64_t seed);
 
 // The entry fits the problem: its constraints and its features.
-bool fits(const core::Manifest::Entry& entry, const core::Problem& problem, const std::string& arch);
+bool fits(const core::Manifest::Entry& entry, const core::Problem& problem,
+          const std::string& arch);
 
 // Gives the case these extents in place of its own, and bounds that fit them exactly or are larger.
 void set_extents(Case& drawn, std::vector<int64_t> q_lengths, std::vector<int64_t> kv_lengths);

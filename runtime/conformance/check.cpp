@@ -45,7 +45,8 @@ bool needs_device(const Rule& rule) {
 bool wanted(const Rule& rule, const std::vector<std::string>& only) {
   return only.empty() || std::any_of(only.begin(), only.end(), [&](const std::string& id) {
            const Rule* asked = find_rule(id);
-           while (asked != nullptr && asked != &rule) asked = asked->needs.empty() ? nullptr : find_rule(asked->needs);
+           while (asked != nullptr && asked != &rule)
+             asked = asked->needs.empty() ? nullptr : find_rule(asked->needs);
            return asked == &rule;
          });
 }
@@ -59,7 +60,8 @@ Outcome check(const Rule& rule, Subject& subject, const std::vector<RuleResult>&
     if (rule.check == nullptr) return skipped(only_a_parent);
     return rule.check(subject);
   } catch (const std::exception& error) {
-    Outcome outcome = failed(fmt::format("an exception crossed the plugin boundary: {}", error.what()));
+    Outcome outcome =
+        failed(fmt::format("an exception crossed the plugin boundary: {}", error.what()));
     outcome.died = true;
     return outcome;
   } catch (...) {
@@ -71,8 +73,8 @@ Outcome check(const Rule& rule, Subject& subject, const std::vector<RuleResult>&
 
 }  // namespace
 
-void check_rules(const std::string& path, const Settings& settings, const std::vector<RuleResult>& before,
-                 const Listener& listener) {
+void check_rules(const std::string& path, const Settings& settings,
+                 const std::vector<RuleResult>& before, const Listener& listener) {
   Subject subject(path, settings, listener.progress);
   std::vector<RuleResult> results = before;
   for (const Rule& rule : rules()) {

@@ -49,7 +49,9 @@ RuleResult from_json(const json& text) {
   return result;
 }
 
-std::string dump(const json& text) { return text.dump(-1, ' ', false, json::error_handler_t::replace) + "\n"; }
+std::string dump(const json& text) {
+  return text.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+}
 
 bool write_all(int file, std::string_view text) {
   while (!text.empty()) {
@@ -65,7 +67,8 @@ struct Pipe {
   Descriptor read, write;
   Pipe() {
     std::array<int, 2> ends{-1, -1};
-    if (pipe2(ends.data(), O_CLOEXEC) != 0) throw std::runtime_error(fmt::format("pipe: {}", std::strerror(errno)));
+    if (pipe2(ends.data(), O_CLOEXEC) != 0)
+      throw std::runtime_error(fmt::format("pipe: {}", std::strerror(errno)));
     read = Descriptor(ends[0]);
     write = Descriptor(ends[1]);
   }
@@ -92,7 +95,8 @@ class Child {
       _exit(127);
     }
     answers_.write = Descriptor();
-    write_all(requests.write.number(), dump(request));  // a child that dies first: SIGPIPE is ignored
+    write_all(requests.write.number(),
+              dump(request));  // a child that dies first: SIGPIPE is ignored
   }
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
@@ -106,7 +110,8 @@ class Child {
         buffer_.erase(0, end + 1);
         return text;
       }
-      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+      const auto left =
+          std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
       if (left <= 0) return timed_out = true, std::nullopt;
       pollfd waiting{answers_.read.number(), POLLIN, 0};
       if (poll(&waiting, 1, static_cast<int>(std::min<int64_t>(left, 1000))) <= 0) continue;
@@ -126,8 +131,10 @@ class Child {
     while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) continue;
     pid_ = 0;
     if (WIFSIGNALED(status))
-      ended_ = fmt::format("ended by signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)));
-    if (WIFEXITED(status) && WEXITSTATUS(status) != 0) ended_ = fmt::format("exited with {}", WEXITSTATUS(status));
+      ended_ =
+          fmt::format("ended by signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    if (WIFEXITED(status) && WEXITSTATUS(status) != 0)
+      ended_ = fmt::format("exited with {}", WEXITSTATUS(status));
     return ended_;
   }
 
@@ -150,15 +157,18 @@ class Child {
 };
 
 // Listens until the child has ended. Gives the rule that was running when it died, if any.
-const Rule* listen(Child& child, const Settings& settings, std::vector<RuleResult>& results, const Progress& progress) {
-  const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                           std::chrono::duration<double>(settings.deadline_seconds));
+const Rule* listen(Child& child, const Settings& settings, std::vector<RuleResult>& results,
+                   const Progress& progress) {
+  const auto deadline =
+      Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                         std::chrono::duration<double>(settings.deadline_seconds));
   const Rule* running = nullptr;
   while (const auto line = child.line(deadline)) {
     const json text = json::parse(*line, nullptr, false);
     if (text.is_discarded()) continue;
     if (text.contains("start")) running = find_rule(text["start"].get<std::string>());
-    if (text.contains("done") && running != nullptr && progress) progress(*running, text["done"], text["all"]);
+    if (text.contains("done") && running != nullptr && progress)
+      progress(*running, text["done"], text["all"]);
     if (text.contains("rule")) {
       results.push_back(from_json(text));
       running = nullptr;
@@ -175,7 +185,10 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
   std::vector<RuleResult> results;
   std::string printed;
   for (size_t children = 0; children <= rules().size(); ++children) {
-    json request = {{"path", path}, {"cases", settings.cases}, {"seed", settings.seed}, {"only", settings.only}};
+    json request = {{"path", path},
+                    {"cases", settings.cases},
+                    {"seed", settings.seed},
+                    {"only", settings.only}};
     request["before"] = json::array();
     for (const RuleResult& result : results) request["before"].push_back(to_json(result));
     Child child(request);
@@ -184,13 +197,16 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
     if (running == nullptr) {
       if (printed.empty()) printed = child.printed();
       if (ended.empty()) break;
-      throw std::runtime_error(fmt::format("the child process {} before it began: {}", ended, child.printed()));
+      throw std::runtime_error(
+          fmt::format("the child process {} before it began: {}", ended, child.printed()));
     }
     const std::string last = child.printed();
-    RuleResult result{running,
-                      failed(child.timed_out ? fmt::format("no end after {} s", settings.deadline_seconds)
-                                             : fmt::format("the process {}{}", ended, last.empty() ? "" : ": " + last),
-                             settings.seed)};
+    RuleResult result{
+        running,
+        failed(child.timed_out
+                   ? fmt::format("no end after {} s", settings.deadline_seconds)
+                   : fmt::format("the process {}{}", ended, last.empty() ? "" : ": " + last),
+               settings.seed)};
     result.outcome.died = true;
     results.push_back(std::move(result));
   }

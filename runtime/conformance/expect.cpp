@@ -24,10 +24,14 @@ float rounded(kernels::DType dtype, float value) {
 class Plain {
  public:
   Plain(const Case& drawn, Tensors& tensors)
-      : case_(drawn), tensors_(tensors), problem_(kernel_problem(drawn.problem)), args_(kernel_args(tensors)) {}
+      : case_(drawn),
+        tensors_(tensors),
+        problem_(kernel_problem(drawn.problem)),
+        args_(kernel_args(tensors)) {}
 
   // Compares with the exact row; fills empty, floor and lse_tolerance.
-  void evaluate(Row& row, const kernels::Sequence& s, const double* exact, double lse, Expectation& all) {
+  void evaluate(Row& row, const kernels::Sequence& s, const double* exact, double lse,
+                Expectation& all) {
     keys_.clear();
     const int64_t hk = row.h / (problem_.heads_q / problem_.heads_kv);
     double largest = -INFINITY;
@@ -38,7 +42,8 @@ class Plain {
     }
     row.empty = keys_.empty();
     float sum = 0;
-    const double sink = problem_.sinks ? load(args_.sinks, row.h * args_.sinks.stride[0]) : -INFINITY;
+    const double sink =
+        problem_.sinks ? load(args_.sinks, row.h * args_.sinks.stride[0]) : -INFINITY;
     const auto max = static_cast<float>(std::max(largest, sink));
     if (problem_.sinks && sink != -INFINITY) sum = std::exp(static_cast<float>(sink) - max);
     accumulated_.assign(static_cast<size_t>(problem_.head_dim_v), 0.0F);
@@ -54,7 +59,8 @@ class Plain {
       }
       if (!(weight < 1e-7F)) magnitude = std::max(magnitude, key.magnitude);
     }
-    finish(row, exact, lse, sum, magnitude + std::abs(sink == -INFINITY ? 0 : sink), largest_v, all);
+    finish(row, exact, lse, sum, magnitude + std::abs(sink == -INFINITY ? 0 : sink), largest_v,
+           all);
   }
 
  private:
@@ -64,7 +70,9 @@ class Plain {
     int64_t v_row;
   };
 
-  static float load(const kernels::Tensor& t, int64_t at) { return kernels::load_float(t.dtype, t.data, at); }
+  static float load(const kernels::Tensor& t, int64_t at) {
+    return kernels::load_float(t.dtype, t.data, at);
+  }
 
   Key score(const Row& row, const kernels::Sequence& s, int64_t hk, int64_t j) const {
     const int64_t q_row = kernels::query_row(problem_, args_.q, s, row.b, row.i, row.h);
@@ -76,34 +84,40 @@ class Plain {
       dot += product;
       size += std::abs(static_cast<double>(product));
     }
-    const float scale = problem_.scale != 0 ? problem_.scale : 1 / std::sqrt(static_cast<float>(problem_.head_dim));
+    const float scale =
+        problem_.scale != 0 ? problem_.scale : 1 / std::sqrt(static_cast<float>(problem_.head_dim));
     Key key{scale * dot, std::abs(static_cast<double>(scale)) * size,
             kernels::key_row(problem_, args_, args_.v, s, row.b, j, hk)};
-    if (problem_.softcap != 0) key.score = problem_.softcap * std::tanh(key.score / problem_.softcap);
+    if (problem_.softcap != 0)
+      key.score = problem_.softcap * std::tanh(key.score / problem_.softcap);
     const auto add = [&key](double value) {
       key.score += static_cast<float>(value);
       key.magnitude += std::abs(value);
     };
     if (problem_.mask == kernels::Mask::additive) {
       const auto& m = args_.mask;
-      add(load(m, row.b * m.stride[0] + row.h * m.stride[1] + row.i * m.stride[2] + j * m.stride[3]));
+      add(load(m,
+               row.b * m.stride[0] + row.h * m.stride[1] + row.i * m.stride[2] + j * m.stride[3]));
     }
     if (problem_.alibi) {
-      const int64_t diagonal = problem_.align == kernels::Align::top_left ? row.i : row.i + s.kv_length - s.q_length;
+      const int64_t diagonal =
+          problem_.align == kernels::Align::top_left ? row.i : row.i + s.kv_length - s.q_length;
       add(-load(args_.alibi_slopes, row.h * args_.alibi_slopes.stride[0]) *
           std::abs(static_cast<double>(diagonal - j)));
     }
     return key;
   }
 
-  void finish(Row& row, const double* exact, double lse, float sum, double magnitude, double largest_v,
-              Expectation& all) const {
+  void finish(Row& row, const double* exact, double lse, float sum, double magnitude,
+              double largest_v, Expectation& all) const {
     const auto count = static_cast<double>(keys_.size());
-    const double score_error = (2 + std::sqrt(static_cast<double>(problem_.head_dim))) * kEps32 * magnitude;
+    const double score_error =
+        (2 + std::sqrt(static_cast<double>(problem_.head_dim))) * kEps32 * magnitude;
     const double eps = epsilon(case_.problem.dtype);
     double largest = 0, plain = 0;
     for (int64_t x = 0; x < problem_.head_dim_v; ++x) {
-      const float value = row.empty ? 0.0F : rounded(problem_.dtype, accumulated_[static_cast<size_t>(x)] / sum);
+      const float value =
+          row.empty ? 0.0F : rounded(problem_.dtype, accumulated_[static_cast<size_t>(x)] / sum);
       if (!std::isfinite(exact[x])) continue;
       const double error = std::abs(value - exact[x]);
       if (std::isfinite(error)) {
@@ -149,7 +163,8 @@ Expectation expect(const Case& drawn, Tensors& tensors) {
   Expectation expectation;
   expectation.exact.assign(static_cast<size_t>(all_rows * problem.heads_q * problem.head_dim_v), 0);
   expectation.exact_lse.assign(static_cast<size_t>(all_rows * problem.heads_q), 0);
-  kernels::reference::attention(problem, args, expectation.exact.data(), expectation.exact_lse.data());
+  kernels::reference::attention(problem, args, expectation.exact.data(),
+                                expectation.exact_lse.data());
   Plain plain(drawn, tensors);
   for (int64_t b = 0; b < drawn.batch; ++b) {
     const kernels::Sequence s = kernels::sequence(problem, args, b);

@@ -30,8 +30,9 @@ struct Row {
 struct Expectation {
   std::vector<double> exact, exact_lse;  // dense, as kernels::reference gives them
   std::vector<Row> rows;
-  double plain_largest = 0, plain_sum = 0, floor_sum = 0;  // of the plain evaluation's errors; sums over values
-  double magnitude = 0;                                    // largest |exact|: what the sums are relative to
+  double plain_largest = 0, plain_sum = 0,
+         floor_sum = 0;  // of the plain evaluation's errors; sums over values
+  double magnitude = 0;  // largest |exact|: what the sums are relative to
   int64_t values = 0;
   double tolerance(const Row& row) const { return 2 * plain_largest + row.floor; }
 };

@@ -12,7 +12,8 @@ constexpr int64_t kLargestAlignment = 8192;
 
 }  // namespace
 
-Place::Place(Subject& subject, int64_t bytes, int64_t alignment, int64_t before) : subject_(&subject) {
+Place::Place(Subject& subject, int64_t bytes, int64_t alignment, int64_t before)
+    : subject_(&subject) {
   const int64_t whole = bytes + 2 * kLargestAlignment;
   if (subject.on_cpu()) {
     raw_ = std::malloc(static_cast<size_t>(whole));
@@ -22,7 +23,8 @@ Place::Place(Subject& subject, int64_t bytes, int64_t alignment, int64_t before)
     const attnrt_status status =
         subject.memory()->allocate(subject.instance(), subject.device().id, whole, &raw_, &error);
     if (status != ATTNRT_OK || raw_ == nullptr) {
-      error_ = fmt::format("allocate of {} bytes: {}: {}", whole, core::status_name(status), error.message);
+      error_ = fmt::format("allocate of {} bytes: {}: {}", whole, core::status_name(status),
+                           error.message);
       raw_ = nullptr;
       return;
     }
@@ -61,7 +63,8 @@ std::string Place::copy(void* host, int64_t bytes, int32_t direction, void* stre
     const bool to_device = direction == ATTNRT_COPY_TO_DEVICE;
     if (to_device) std::memcpy(pinned, host, static_cast<size_t>(bytes));
     status = memory.copy(instance, id, to_device ? static_cast<void*>(start_) : pinned,
-                         to_device ? pinned : static_cast<void*>(start_), bytes, direction, stream, &error);
+                         to_device ? pinned : static_cast<void*>(start_), bytes, direction, stream,
+                         &error);
     if (status == ATTNRT_OK) status = memory.stream_synchronize(instance, id, stream, &error);
     if (status == ATTNRT_OK && !to_device) std::memcpy(host, pinned, static_cast<size_t>(bytes));
     memory.free_pinned(instance, id, pinned);
@@ -72,7 +75,8 @@ std::string Place::copy(void* host, int64_t bytes, int32_t direction, void* stre
 
 std::string Place::write(const void* from, int64_t bytes, void* stream) {
   if (!error_.empty()) return error_;
-  if (!subject_->on_cpu()) return copy(const_cast<void*>(from), bytes, ATTNRT_COPY_TO_DEVICE, stream);
+  if (!subject_->on_cpu())
+    return copy(const_cast<void*>(from), bytes, ATTNRT_COPY_TO_DEVICE, stream);
   std::memcpy(start_, from, static_cast<size_t>(bytes));
   return {};
 }

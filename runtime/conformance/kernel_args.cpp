@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "kernels/common/half.hpp"
 #include "conformance/tensors.hpp"
+#include "kernels/common/half.hpp"
 
 namespace attnrt::cli::verify {
 
@@ -27,7 +27,8 @@ kernels::Problem kernel_problem(const core::Problem& p) {
   problem.align = static_cast<kernels::Align>(p.align);
   problem.window_left = p.window_left, problem.window_right = p.window_right;
   problem.softcap = p.softcap;
-  problem.alibi = p.alibi != 0, problem.sinks = p.sinks != 0, problem.kv_lengths = p.kv_lengths != 0;
+  problem.alibi = p.alibi != 0, problem.sinks = p.sinks != 0,
+  problem.kv_lengths = p.kv_lengths != 0;
   problem.varlen = p.varlen != 0;
   problem.page_size = p.page_size;
   problem.lse = p.lse != 0;
@@ -36,9 +37,18 @@ kernels::Problem kernel_problem(const core::Problem& p) {
 
 kernels::Args kernel_args(Tensors& tensors) {
   kernels::Args args;
-  kernels::Tensor* const all[kTensors] = {
-      &args.q,     &args.k,          &args.v,         &args.out,        &args.mask,      &args.lse, &args.alibi_slopes,
-      &args.sinks, &args.kv_lengths, &args.offsets_q, &args.offsets_kv, &args.page_table};
+  kernels::Tensor* const all[kTensors] = {&args.q,
+                                          &args.k,
+                                          &args.v,
+                                          &args.out,
+                                          &args.mask,
+                                          &args.lse,
+                                          &args.alibi_slopes,
+                                          &args.sinks,
+                                          &args.kv_lengths,
+                                          &args.offsets_q,
+                                          &args.offsets_kv,
+                                          &args.page_table};
   for (int name = 0; name < kTensors; ++name) {
     Image& image = tensors[name];
     if (image.bytes.empty()) continue;
@@ -52,7 +62,8 @@ kernels::Args kernel_args(Tensors& tensors) {
   return args;
 }
 
-bool visible(const Case& drawn, const Tensors& tensors, int64_t b, int64_t h, int64_t i, int64_t j) {
+bool visible(const Case& drawn, const Tensors& tensors, int64_t b, int64_t h, int64_t i,
+             int64_t j) {
   const core::Problem& p = drawn.problem;
   const int64_t q_length = drawn.q_lengths[static_cast<size_t>(b)],
                 kv_length = drawn.kv_lengths[static_cast<size_t>(b)];
@@ -62,9 +73,11 @@ bool visible(const Case& drawn, const Tensors& tensors, int64_t b, int64_t h, in
   if (p.window_right >= 0 && j - diagonal > p.window_right) return false;
   if (p.mask == ATTNRT_MASK_NONE) return true;
   const Image& m = tensors[mask];
-  const int64_t at = b * m.view.stride[0] + h * m.view.stride[1] + i * m.view.stride[2] + j * m.view.stride[3];
+  const int64_t at =
+      b * m.view.stride[0] + h * m.view.stride[1] + i * m.view.stride[2] + j * m.view.stride[3];
   if (p.mask == ATTNRT_MASK_BOOLEAN) return m.first()[at] != std::byte{0};
-  return kernels::load_float(kernel_dtype(m.view.dtype), m.first(), at) != -std::numeric_limits<float>::infinity();
+  return kernels::load_float(kernel_dtype(m.view.dtype), m.first(), at) !=
+         -std::numeric_limits<float>::infinity();
 }
 
 }  // namespace attnrt::cli::verify

@@ -30,7 +30,8 @@ std::vector<Sample> samples(Subject& subject, size_t count, Wanted&& wanted) {
   for (uint64_t n = 0; n < kMostSeeds && found.size() < count && failures < kMostFailures; ++n) {
     const auto drawn = draw(subject.manifest(), subject.device(), subject.settings.seed + n);
     std::vector<std::string> reasons;
-    if (!drawn || !wanted(*drawn) || subject.supports(drawn->problem, &reasons) != ATTNRT_OK) continue;
+    if (!drawn || !wanted(*drawn) || subject.supports(drawn->problem, &reasons) != ATTNRT_OK)
+      continue;
     Sample sample{*drawn, make_tensors(*drawn), {}, {}};
     sample.alone = run_case(subject, sample.drawn, sample.tensors);
     if (!sample.alone.ok() || sample.alone.out.empty() || !sample.alone.unwritten.empty()) {
@@ -50,16 +51,20 @@ Outcome nothing_to_try() { return skipped("no suitable case ran and wrote all of
 bool served(Subject& subject, const Case& drawn, const core::Problem& problem) {
   std::vector<std::string> reasons;
   const auto& entry = subject.manifest().entries[static_cast<size_t>(drawn.entry)];
-  return fits(entry, problem, subject.device().arch) && subject.supports(problem, &reasons) == ATTNRT_OK;
+  return fits(entry, problem, subject.device().arch) &&
+         subject.supports(problem, &reasons) == ATTNRT_OK;
 }
 
 // Runs the sample again in another way; its result must be the same.
 Outcome again(Subject& subject, Sample& sample, const RunOptions& options, const char* how) {
   const Ran ran = run_case(subject, sample.drawn, sample.tensors, options);
   const uint64_t seed = sample.drawn.seed;
-  if (!ran.ok()) return failed(fmt::format("{}: {} ({})", how, ran.message, describe(sample.drawn)), seed);
-  const std::string text = difference(sample.drawn, sample.tensors, sample.expectation, sample.alone, ran);
-  if (!text.empty()) return failed(fmt::format("{}: {} ({})", how, text, describe(sample.drawn)), seed);
+  if (!ran.ok())
+    return failed(fmt::format("{}: {} ({})", how, ran.message, describe(sample.drawn)), seed);
+  const std::string text =
+      difference(sample.drawn, sample.tensors, sample.expectation, sample.alone, ran);
+  if (!text.empty())
+    return failed(fmt::format("{}: {} ({})", how, text, describe(sample.drawn)), seed);
   if (!ran.unwritten.empty())
     return failed(fmt::format("{}: {} ({})", how, ran.unwritten, describe(sample.drawn)), seed);
   return passed();
@@ -78,8 +83,8 @@ Outcome check_unknown_option(Subject& subject) {
   const Instance opened = subject.open({{"no_such_option", "1"}});
   if (opened.status == ATTNRT_OK) return failed("open takes the option no_such_option");
   if (opened.status != ATTNRT_INVALID_ARGUMENT) {
-    return failed(
-        fmt::format("open with an unknown option: {}; expected invalid argument", core::status_name(opened.status)));
+    return failed(fmt::format("open with an unknown option: {}; expected invalid argument",
+                              core::status_name(opened.status)));
   }
   if (opened.message.find("no_such_option") == std::string::npos) {
     return failed(fmt::format("the message does not name no_such_option: {}", opened.message));
@@ -88,10 +93,12 @@ Outcome check_unknown_option(Subject& subject) {
 }
 
 Outcome check_same_answer(Subject& subject) {
-  if (subject.table()->supports == nullptr) return skipped("it has no supports: its manifest decides");
+  if (subject.table()->supports == nullptr)
+    return skipped("it has no supports: its manifest decides");
   std::vector<Case> cases;
   for (uint64_t n = 0; n < 32; ++n) {
-    if (auto drawn = draw(subject.manifest(), subject.device(), subject.settings.seed + n)) cases.push_back(*drawn);
+    if (auto drawn = draw(subject.manifest(), subject.device(), subject.settings.seed + n))
+      cases.push_back(*drawn);
   }
   if (cases.empty()) return skipped("no problem can be drawn from the manifest's entries");
   const auto answers = [&] {
@@ -108,7 +115,8 @@ Outcome check_same_answer(Subject& subject) {
   const auto first = answers();
   for (size_t n = 0; n < first.size(); n += 2) {
     if (first[n] != first[n + 1]) {
-      return failed(fmt::format("asked twice, it answers otherwise ({})", core::describe(cases[n / 2].problem)));
+      return failed(fmt::format("asked twice, it answers otherwise ({})",
+                                core::describe(cases[n / 2].problem)));
     }
   }
   if (answers() != first) return failed("the second time it answers otherwise");
@@ -126,7 +134,8 @@ Outcome check_many_plans(Subject& subject) {
   if (some.empty()) return nothing_to_try();
   for (int n = 0; n < 200; ++n) {
     const Planned planned(subject, some[static_cast<size_t>(n) % some.size()].drawn.problem);
-    if (planned.status != ATTNRT_OK) return failed(fmt::format("plan number {}: {}", n + 1, planned.message));
+    if (planned.status != ATTNRT_OK)
+      return failed(fmt::format("plan number {}: {}", n + 1, planned.message));
   }
   std::vector<std::string> troubles(4);
   on_threads(4, [&](int thread) {
@@ -181,7 +190,8 @@ Outcome check_zero_rows(Subject& subject) {
     for (const char* what : {"batch 0", "seq_q 0", "seq_kv 0"}) {
       Case none = sample.drawn;
       none.style = Style::plain;
-      const bool no_batch = std::strcmp(what, "batch 0") == 0, no_q = std::strcmp(what, "seq_q 0") == 0;
+      const bool no_batch = std::strcmp(what, "batch 0") == 0,
+                 no_q = std::strcmp(what, "seq_q 0") == 0;
       const size_t batch = no_batch ? 0 : none.q_lengths.size();
       const int64_t seq_q = no_q ? 0 : none.seq_q, seq_kv = no_batch || no_q ? none.seq_kv : 0;
       const core::Problem bounds = none.problem;
@@ -190,7 +200,8 @@ Outcome check_zero_rows(Subject& subject) {
       none.problem = bounds;
       Tensors tensors = make_tensors(none);
       const Ran ran = run_case(subject, none, tensors);
-      if (!ran.ok()) return failed(fmt::format("{}: {} ({})", what, ran.message, describe(none)), none.seed);
+      if (!ran.ok())
+        return failed(fmt::format("{}: {} ({})", what, ran.message, describe(none)), none.seed);
       for (const Finding& finding : judge(none, tensors, expect(none, tensors), ran)) {
         if (subject.trials().findings.contains(finding.rule)) continue;  // not because of the zero
         return failed(fmt::format("{}: {} ({})", what, finding.text, describe(none)), none.seed);
@@ -209,7 +220,8 @@ Outcome check_bad_indices(Subject& subject) {
   for (const Sample& sample : some) {
     for (const int name : {kv_lengths, offsets_q, offsets_kv, page_table}) {
       if (sample.tensors[name].bytes.size() <= 2 * Image::kGuard) continue;
-      if (name == page_table && sample.drawn.kv_lengths[0] == 0) continue;  // its first entry is not used
+      if (name == page_table && sample.drawn.kv_lengths[0] == 0)
+        continue;  // its first entry is not used
       for (const int32_t bad : {-1, 1'000'000'000, INT32_MIN, INT32_MAX}) {
         Tensors tensors = sample.tensors;
         // The second of the offsets, the first of the others: both are always used.
@@ -217,10 +229,11 @@ Outcome check_bad_indices(Subject& subject) {
         std::memcpy(tensors[name].first() + at, &bad, 4);
         const Ran ran = run_case(subject, sample.drawn, tensors);
         ++tried;
-        const std::string what = fmt::format("{} with {}", kTensorNames[static_cast<size_t>(name)], bad);
+        const std::string what =
+            fmt::format("{} with {}", kTensorNames[static_cast<size_t>(name)], bad);
         if (subject.on_cpu() && ran.status != ATTNRT_INVALID_ARGUMENT) {
-          return failed(fmt::format("{}: {}; expected invalid argument ({})", what, ran.ok() ? "ok" : ran.message,
-                                    describe(sample.drawn)),
+          return failed(fmt::format("{}: {}; expected invalid argument ({})", what,
+                                    ran.ok() ? "ok" : ran.message, describe(sample.drawn)),
                         sample.drawn.seed);
         }
         const auto& known = subject.trials().findings;
@@ -251,7 +264,8 @@ Outcome check_dirty_workspace(Subject& subject) {
   if (some.empty()) return skipped("no plan of the cases tried asks for a workspace");
   for (Sample& sample : some) {
     for (const uint8_t fill : {0x00, 0xFF, 0x7F}) {
-      Outcome outcome = again(subject, sample, {.workspace_fill = std::byte{fill}}, "with another workspace");
+      Outcome outcome =
+          again(subject, sample, {.workspace_fill = std::byte{fill}}, "with another workspace");
       if (outcome.state != State::passed) return outcome;
     }
   }
@@ -260,7 +274,8 @@ Outcome check_dirty_workspace(Subject& subject) {
 
 Outcome check_null_error(Subject& subject) {
   const attnrt_plugin& table = *subject.table();
-  if (table.open == nullptr && table.plan == nullptr) return skipped("it has neither open nor plan");
+  if (table.open == nullptr && table.plan == nullptr)
+    return skipped("it has neither open nor plan");
   if (table.open != nullptr) {
     const attnrt_option option{"no_such_option", "1"};
     Instance opened;
@@ -279,8 +294,10 @@ Outcome check_null_error(Subject& subject) {
   problem.head_dim = problem.head_dim_v = int64_t{1} << 40;
   for (const core::Problem& asked : {some[0].drawn.problem, problem}) {
     const attnrt_status status = table.plan(subject.instance(), &asked, &info, &plan, nullptr);
-    if (status < ATTNRT_OK || status > ATTNRT_DEVICE_LOST) return failed(fmt::format("plan returns status {}", status));
-    const bool destroys = ATTNRT_HAS(&table, attnrt_plugin, plan_destroy) && table.plan_destroy != nullptr;
+    if (status < ATTNRT_OK || status > ATTNRT_DEVICE_LOST)
+      return failed(fmt::format("plan returns status {}", status));
+    const bool destroys =
+        ATTNRT_HAS(&table, attnrt_plugin, plan_destroy) && table.plan_destroy != nullptr;
     if (status == ATTNRT_OK && destroys) table.plan_destroy(subject.instance(), plan);
   }
   return passed();
@@ -288,13 +305,15 @@ Outcome check_null_error(Subject& subject) {
 
 Outcome check_deterministic(Subject& subject) {
   if (subject.trials().findings.contains("ACC-10")) return subject.trials().outcome("ACC-10");
-  auto some = samples(subject, 4, [](const Case& drawn) { return drawn.problem.deterministic != 0; });
+  auto some =
+      samples(subject, 4, [](const Case& drawn) { return drawn.problem.deterministic != 0; });
   if (some.empty()) return skipped("no suitable case with deterministic ran");
   for (const Sample& sample : some) {
     for (int repeat = 0; repeat < 4; ++repeat) {
       const Ran ran = run_case(subject, sample.drawn, sample.tensors);
       if (ran.ok() && ran.out == sample.alone.out && ran.lse == sample.alone.lse) continue;
-      return failed(fmt::format("run {} differs ({})", repeat + 2, describe(sample.drawn)), sample.drawn.seed);
+      return failed(fmt::format("run {} differs ({})", repeat + 2, describe(sample.drawn)),
+                    sample.drawn.seed);
     }
   }
   return passed();

@@ -25,9 +25,12 @@ inline Outcome passed() { return {}; }
 inline Outcome failed(std::string detail, std::optional<uint64_t> seed = {}) {
   return {State::failed, std::move(detail), seed, false};
 }
-inline Outcome skipped(std::string detail) { return {State::skipped, std::move(detail), {}, false}; }
+inline Outcome skipped(std::string detail) {
+  return {State::skipped, std::move(detail), {}, false};
+}
 
-inline constexpr const char* only_a_parent = "only a parent process can tell";  // of what a child printed
+inline constexpr const char* only_a_parent =
+    "only a parent process can tell";  // of what a child printed
 
 class Subject;
 
@@ -66,8 +69,8 @@ struct Listener {
   std::function<void(const RuleResult&)> finished;
   Progress progress;
 };
-void check_rules(const std::string& path, const Settings& settings, const std::vector<RuleResult>& before,
-                 const Listener& listener);
+void check_rules(const std::string& path, const Settings& settings,
+                 const std::vector<RuleResult>& before, const Listener& listener);
 
 // The same in child processes: a crash or a deadline fails the rule that was running, and a new child goes on after it.
 std::vector<RuleResult> check_rules_in_children(const std::string& path, const Settings& settings,

@@ -30,7 +30,8 @@ std::string check_info(const attnrt_plan_info& info) {
   const int64_t alignment = info.workspace_alignment;
   if (info.workspace_bytes < 0) return fmt::format("plan asks for {} bytes", info.workspace_bytes);
   if (alignment < 0 || (alignment & (alignment - 1)) != 0 || alignment > 4096) {
-    return fmt::format("plan asks for alignment {}; it must be a power of two, 4096 at most, or 0", alignment);
+    return fmt::format("plan asks for alignment {}; it must be a power of two, 4096 at most, or 0",
+                       alignment);
   }
   return {};
 }
@@ -39,7 +40,8 @@ std::string check_info(const attnrt_plan_info& info) {
 std::string guard_trouble(const std::vector<std::byte>& bytes, int64_t guard) {
   const int64_t size = static_cast<int64_t>(bytes.size()) - 2 * guard;
   for (int64_t n = 0; n < guard; ++n) {
-    if (bytes[static_cast<size_t>(n)] != kGuardByte) return fmt::format("written {} bytes before its start", guard - n);
+    if (bytes[static_cast<size_t>(n)] != kGuardByte)
+      return fmt::format("written {} bytes before its start", guard - n);
     if (bytes[static_cast<size_t>(guard + size + n)] != kGuardByte)
       return fmt::format("written {} bytes past its end", n);
   }
@@ -61,7 +63,8 @@ class Workspace {
   void* data() const { return place_.address() + kWorkspaceGuard; }
   const std::string& error() const { return error_; }
   std::string trouble() {
-    const std::string error = place_.read(bytes_.data(), static_cast<int64_t>(bytes_.size()), stream_);
+    const std::string error =
+        place_.read(bytes_.data(), static_cast<int64_t>(bytes_.size()), stream_);
     return error.empty() ? guard_trouble(bytes_, kWorkspaceGuard) : error;
   }
 
@@ -90,19 +93,21 @@ void look_at_memory(Loaded& loaded, const Tensors& tensors, Ran& ran) {
       if (!owned && after[n] != image.bytes[n]) {
         std::string& trouble = output ? ran.outside : ran.inputs;
         if (trouble.empty()) {
-          trouble = fmt::format("{} changed {} bytes after its first element", kTensorNames[static_cast<size_t>(name)],
+          trouble = fmt::format("{} changed {} bytes after its first element",
+                                kTensorNames[static_cast<size_t>(name)],
                                 static_cast<int64_t>(n) - Image::kGuard);
         }
       }
       if (owned && (static_cast<int64_t>(n) - Image::kGuard) % size == 0 &&
-          std::all_of(after.begin() + static_cast<int64_t>(n), after.begin() + static_cast<int64_t>(n) + size,
+          std::all_of(after.begin() + static_cast<int64_t>(n),
+                      after.begin() + static_cast<int64_t>(n) + size,
                       [&image](std::byte b) { return b == image.poison; })) {
         ++unwritten;
       }
     }
     if (unwritten > 0 && ran.unwritten.empty()) {
-      ran.unwritten =
-          fmt::format("{} values of {} were not written", unwritten, kTensorNames[static_cast<size_t>(name)]);
+      ran.unwritten = fmt::format("{} values of {} were not written", unwritten,
+                                  kTensorNames[static_cast<size_t>(name)]);
     }
     if (name == out) ran.out = std::move(after);
     if (name == lse) ran.lse = std::move(after);
@@ -112,13 +117,17 @@ void look_at_memory(Loaded& loaded, const Tensors& tensors, Ran& ran) {
 }  // namespace
 
 Planned::Planned(Subject& subject, const core::Problem& problem, int32_t growth)
-    : subject_(subject), table_(subject.table()), problem_(grown(problem, growth)), growth_(growth) {
+    : subject_(subject),
+      table_(subject.table()),
+      problem_(grown(problem, growth)),
+      growth_(growth) {
   info.struct_size = sizeof info;
   if (table_->plan == nullptr) return;
   std::vector<std::byte> info_bytes = grown(info, growth);
   attnrt_error error = ATTNRT_ERROR_INIT;
-  status = table_->plan(subject.instance(), reinterpret_cast<const attnrt_problem*>(problem_.data()),
-                        reinterpret_cast<attnrt_plan_info*>(info_bytes.data()), &plan_, &error);
+  status =
+      table_->plan(subject.instance(), reinterpret_cast<const attnrt_problem*>(problem_.data()),
+                   reinterpret_cast<attnrt_plan_info*>(info_bytes.data()), &plan_, &error);
   std::memcpy(&info, info_bytes.data(), sizeof info);
   if (status != ATTNRT_OK) message = said("plan", status, error);
 }
@@ -133,9 +142,9 @@ Planned::~Planned() {
 attnrt_status Planned::run(const attnrt_args& args, std::string* text) {
   const std::vector<std::byte> bytes = grown(args, growth_);
   attnrt_error error = ATTNRT_ERROR_INIT;
-  const attnrt_status returned =
-      table_->run(subject_.instance(), plan_, reinterpret_cast<const attnrt_problem*>(problem_.data()),
-                  reinterpret_cast<const attnrt_args*>(bytes.data()), &error);
+  const attnrt_status returned = table_->run(
+      subject_.instance(), plan_, reinterpret_cast<const attnrt_problem*>(problem_.data()),
+      reinterpret_cast<const attnrt_args*>(bytes.data()), &error);
   if (returned != ATTNRT_OK) *text = said("run", returned, error);
   return returned;
 }
@@ -144,8 +153,8 @@ Loaded::Loaded(Subject& subject, const Tensors& tensors) : subject_(subject), te
   args_.struct_size = sizeof args_;
   if (!subject.on_cpu()) {
     attnrt_error error = ATTNRT_ERROR_INIT;
-    const attnrt_status status =
-        subject.memory()->stream_create(subject.instance(), subject.device().id, &args_.stream, &error);
+    const attnrt_status status = subject.memory()->stream_create(
+        subject.instance(), subject.device().id, &args_.stream, &error);
     if (status != ATTNRT_OK) trouble = said("stream_create", status, error);
   }
   for (int name = 0; name < kTensors && trouble.empty(); ++name) {
@@ -154,8 +163,10 @@ Loaded::Loaded(Subject& subject, const Tensors& tensors) : subject_(subject), te
     tensor = image.view;
     if (image.bytes.empty()) continue;
     auto& place = places_[static_cast<size_t>(name)];
-    place.emplace(subject, static_cast<int64_t>(image.bytes.size()), image.alignment, Image::kGuard);
-    trouble = place->write(image.bytes.data(), static_cast<int64_t>(image.bytes.size()), args_.stream);
+    place.emplace(subject, static_cast<int64_t>(image.bytes.size()), image.alignment,
+                  Image::kGuard);
+    trouble =
+        place->write(image.bytes.data(), static_cast<int64_t>(image.bytes.size()), args_.stream);
     tensor.data = place->address() + Image::kGuard;
   }
 }
@@ -170,23 +181,26 @@ Loaded::~Loaded() {
 std::string Loaded::finish() {
   if (subject_.on_cpu()) return {};
   attnrt_error error = ATTNRT_ERROR_INIT;
-  const attnrt_status status =
-      subject_.memory()->stream_synchronize(subject_.instance(), subject_.device().id, args_.stream, &error);
+  const attnrt_status status = subject_.memory()->stream_synchronize(
+      subject_.instance(), subject_.device().id, args_.stream, &error);
   return status == ATTNRT_OK ? "" : said("stream_synchronize", status, error);
 }
 
 std::string Loaded::read(int name, std::vector<std::byte>* bytes) {
   bytes->resize(tensors_[name].bytes.size());
-  return places_[static_cast<size_t>(name)]->read(bytes->data(), static_cast<int64_t>(bytes->size()), args_.stream);
+  return places_[static_cast<size_t>(name)]->read(
+      bytes->data(), static_cast<int64_t>(bytes->size()), args_.stream);
 }
 
-Ran run_case(Subject& subject, const Case& drawn, const Tensors& tensors, const RunOptions& options) {
+Ran run_case(Subject& subject, const Case& drawn, const Tensors& tensors,
+             const RunOptions& options) {
   Ran ran;
   const auto give_up = [&ran](attnrt_status status, std::string message) {
     ran.status = status, ran.message = std::move(message);
     return ran;
   };
-  Planned planned(subject, options.problem != nullptr ? *options.problem : drawn.problem, options.growth);
+  Planned planned(subject, options.problem != nullptr ? *options.problem : drawn.problem,
+                  options.growth);
   if (planned.status != ATTNRT_OK) return give_up(planned.status, planned.message);
   ran.workspace_bytes = planned.info.workspace_bytes;
   ran.workspace = check_info(planned.info);

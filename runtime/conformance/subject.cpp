@@ -36,7 +36,8 @@ void take_device(void* sink, const attnrt_device* device) {
     copy.id = device->device_id;
     copy.arch = device->arch != nullptr ? device->arch : "(null)";
     copy.name = device->name != nullptr ? device->name : "(null)";
-    if (ATTNRT_HAS(device, attnrt_device, total_memory_bytes)) copy.total_memory_bytes = device->total_memory_bytes;
+    if (ATTNRT_HAS(device, attnrt_device, total_memory_bytes))
+      copy.total_memory_bytes = device->total_memory_bytes;
   }
   devices.push_back(std::move(copy));
 }
@@ -71,7 +72,8 @@ Instance::Instance(Instance&& other) noexcept
       message(std::move(other.message)) {}
 
 Instance::~Instance() {
-  if (open && ATTNRT_HAS(table, attnrt_plugin, close) && table->close != nullptr) table->close(value);
+  if (open && ATTNRT_HAS(table, attnrt_plugin, close) && table->close != nullptr)
+    table->close(value);
 }
 
 Subject::Subject(const std::string& path_, const Settings& settings_, Progress progress)
@@ -91,7 +93,8 @@ std::string Subject::map() {
   void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     const char* error = dlerror();
-    return map_error_ = core::Error{ATTNRT_UNSUPPORTED, error != nullptr ? error : "dlopen failed"}.message;
+    return map_error_ =
+               core::Error{ATTNRT_UNSUPPORTED, error != nullptr ? error : "dlopen failed"}.message;
   }
   const void* symbol = dlsym(library, ATTNRT_PLUGIN_SYMBOL);
   if (symbol == nullptr) return map_error_ = fmt::format("it exports no {}", ATTNRT_PLUGIN_SYMBOL);
@@ -109,8 +112,8 @@ Instance Subject::open(const std::vector<attnrt_option>& options) {
   opened.table = table();
   if (opened.table->open == nullptr) return opened;
   attnrt_error error = ATTNRT_ERROR_INIT;
-  opened.status =
-      opened.table->open(host.get(), options.data(), static_cast<int32_t>(options.size()), &opened.value, &error);
+  opened.status = opened.table->open(host.get(), options.data(),
+                                     static_cast<int32_t>(options.size()), &opened.value, &error);
   opened.open = opened.status == ATTNRT_OK;
   opened.message = error.message;
   return opened;
@@ -140,7 +143,8 @@ attnrt_status Subject::devices_status() { return find_devices(), devices_status_
 
 const void* Subject::extension(const char* id) {
   void* const value = instance();
-  if (!ATTNRT_HAS(table_, attnrt_plugin, get_extension) || table_->get_extension == nullptr) return nullptr;
+  if (!ATTNRT_HAS(table_, attnrt_plugin, get_extension) || table_->get_extension == nullptr)
+    return nullptr;
   return table_->get_extension(value, id);
 }
 

@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "discover.hpp"
-#include "load.hpp"
 #include "base/threads.hpp"
 #include "conformance/rules.hpp"
+#include "discover.hpp"
+#include "load.hpp"
 
 namespace attnrt::cli::verify {
 
@@ -69,7 +69,9 @@ class Subject {
   const core::Device& device() { return devices().front(); }  // the one that problems run on
   bool on_cpu() { return device().type == ATTNRT_DEVICE_CPU; }
   const void* extension(const char* id);
-  const attnrt_memory* memory() { return static_cast<const attnrt_memory*>(extension(ATTNRT_MEMORY)); }
+  const attnrt_memory* memory() {
+    return static_cast<const attnrt_memory*>(extension(ATTNRT_MEMORY));
+  }
 
   attnrt_status supports(const attnrt_problem& problem, std::vector<std::string>* reasons);
 

@@ -37,7 +37,8 @@ int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 class Maker {
  public:
-  explicit Maker(const Case& drawn) : case_(drawn), p_(drawn.problem), random_(drawn.seed * 0xD1342543DE82EF95u + 7) {}
+  explicit Maker(const Case& drawn)
+      : case_(drawn), p_(drawn.problem), random_(drawn.seed * 0xD1342543DE82EF95u + 7) {}
 
   Tensors make() {
     make_indices();
@@ -65,8 +66,8 @@ class Maker {
   void poison_output(int name, int packed_dimension) {
     Image& image = tensors_[name];
     if (image.bytes.empty()) return;
-    const bool nan =
-        case_.style == Style::nan_outside || case_.style == Style::nan_masked || case_.style == Style::nan_visible;
+    const bool nan = case_.style == Style::nan_outside || case_.style == Style::nan_masked ||
+                     case_.style == Style::nan_visible;
     image.poison = nan ? std::byte{0x7B} : std::byte{0xFF};
     std::fill(image.bytes.begin(), image.bytes.end(), image.poison);
     image.owned.assign(image.bytes.size(), false);
@@ -74,7 +75,8 @@ class Maker {
     if (packed_q()) used.shape[packed_dimension] -= case_.spare_rows;
     const int64_t size = used.dtype.bits / 8;
     each_element(used, [&](int64_t at) {
-      for (int64_t n = 0; n < size; ++n) image.owned[static_cast<size_t>(Image::kGuard + at * size + n)] = true;
+      for (int64_t n = 0; n < size; ++n)
+        image.owned[static_cast<size_t>(Image::kGuard + at * size + n)] = true;
     });
   }
   bool packed_kv() const { return p_.varlen && p_.page_size == 0; }
@@ -131,7 +133,8 @@ class Maker {
     if (packed_kv()) offsets(offsets_kv, case_.kv_lengths);
     if (p_.kv_lengths || p_.page_size > 0) {
       make_vector(kv_lengths, kInt32, {batch});
-      for (int64_t b = 0; b < batch; ++b) set_int(kv_lengths, b, case_.kv_lengths[static_cast<size_t>(b)]);
+      for (int64_t b = 0; b < batch; ++b)
+        set_int(kv_lengths, b, case_.kv_lengths[static_cast<size_t>(b)]);
     }
     if (p_.page_size == 0) return;
     make_vector(page_table, kInt32, {batch, case_.max_pages});
@@ -153,7 +156,8 @@ class Maker {
     attnrt_tensor& t = image.view;
     t.dtype = p_.dtype;
     const int64_t element = p_.dtype.bits / 8;
-    const int64_t unit = std::max<int64_t>(1, p_.alignment_bytes / element);  // rows start at multiples of it
+    const int64_t unit =
+        std::max<int64_t>(1, p_.alignment_bytes / element);  // rows start at multiples of it
     int64_t row = round_up(dim, unit);
     if (one_in(random_, 3)) row += unit * between(random_, 1, 3);
     const bool packed = query ? packed_q() : packed_kv();
@@ -178,7 +182,8 @@ class Maker {
     t.stride[1] = heads_first ? row : row * heads;
     t.stride[0] = row * heads * std::max<int64_t>(1, t.shape[1]);
     if (one_in(random_, 4)) t.stride[0] += unit * between(random_, 1, 5);
-    if ((name == k || name == v) && !paged && one_in(random_, 8)) t.stride[0] = 0;  // one cache for the whole batch
+    if ((name == k || name == v) && !paged && one_in(random_, 8))
+      t.stride[0] = 0;  // one cache for the whole batch
     allocate(name, std::max<int64_t>(p_.alignment_bytes, element));
   }
 
@@ -191,7 +196,8 @@ class Maker {
 
   void set(int name, int64_t at, double value) {
     Image& image = tensors_[name];
-    kernels::store_float(kernel_dtype(image.view.dtype), image.first(), at, static_cast<float>(value));
+    kernels::store_float(kernel_dtype(image.view.dtype), image.first(), at,
+                         static_cast<float>(value));
   }
 
   // Every element of q, k and v that some sequence has; k and v that none has: NaN in style nan_outside, else numbers.
@@ -200,7 +206,8 @@ class Maker {
     for (const int name : {static_cast<int>(q), static_cast<int>(k), static_cast<int>(v)}) {
       const bool nan = case_.style == Style::nan_outside && name != q;
       each_element(tensors_[name].view, [&](int64_t at) {
-        set(name, at, nan ? std::numeric_limits<double>::quiet_NaN() : normal() * (name == v ? 1 : spread));
+        set(name, at,
+            nan ? std::numeric_limits<double>::quiet_NaN() : normal() * (name == v ? 1 : spread));
       });
     }
     if (case_.style == Style::nan_outside) fill_existing();
@@ -236,18 +243,23 @@ class Maker {
 
   void make_mask() {
     Image& image = tensors_[mask];
-    const attnrt_dtype dtype = p_.mask == ATTNRT_MASK_BOOLEAN ? core::default_problem().mask_dtype : p_.mask_dtype;
+    const attnrt_dtype dtype =
+        p_.mask == ATTNRT_MASK_BOOLEAN ? core::default_problem().mask_dtype : p_.mask_dtype;
     make_vector(mask, dtype, {case_.batch, p_.heads_q, case_.seq_q, case_.seq_kv});
     const int64_t extra = one_in(random_, 3) ? between(random_, 1, 9) : 0;  // rows with gaps
     image.view.stride[2] = case_.seq_kv + extra;
-    image.view.stride[1] = one_in(random_, 2) ? 0 : image.view.stride[2] * std::max<int64_t>(1, case_.seq_q);
-    image.view.stride[0] = one_in(random_, 3) ? 0
-                                              : image.view.stride[2] * std::max<int64_t>(1, case_.seq_q) *
-                                                    (image.view.stride[1] == 0 ? 1 : p_.heads_q);
-    if (case_.style != Style::empty_rows && one_in(random_, 5)) image.view.stride[2] = 0;  // one row for all queries
+    image.view.stride[1] =
+        one_in(random_, 2) ? 0 : image.view.stride[2] * std::max<int64_t>(1, case_.seq_q);
+    image.view.stride[0] = one_in(random_, 3)
+                               ? 0
+                               : image.view.stride[2] * std::max<int64_t>(1, case_.seq_q) *
+                                     (image.view.stride[1] == 0 ? 1 : p_.heads_q);
+    if (case_.style != Style::empty_rows && one_in(random_, 5))
+      image.view.stride[2] = 0;  // one row for all queries
     allocate(mask, dtype.bits / 8);
     const int64_t threshold = between(random_, 1, 3);
-    each_element(image.view, [&](int64_t at) { set_mask(at, between(random_, 0, 3) >= threshold ? 0 : 1); });
+    each_element(image.view,
+                 [&](int64_t at) { set_mask(at, between(random_, 0, 3) >= threshold ? 0 : 1); });
     mask_patterns();
   }
 
@@ -259,9 +271,10 @@ class Maker {
       return;
     }
     const auto dtype = image.view.dtype;
-    const double lowest = dtype.bits == 32                    ? -std::numeric_limits<float>::max()
-                          : dtype.code == ATTNRT_DTYPE_BFLOAT ? -static_cast<double>(kernels::bf16_to_f32(0x7F7F))
-                                                              : -65504.0;
+    const double lowest = dtype.bits == 32 ? -std::numeric_limits<float>::max()
+                          : dtype.code == ATTNRT_DTYPE_BFLOAT
+                              ? -static_cast<double>(kernels::bf16_to_f32(0x7F7F))
+                              : -65504.0;
     set(mask, at, state == 0 ? -kInfinity : state == 2 ? lowest : normal());
   }
 
@@ -279,7 +292,8 @@ class Maker {
           const bool whole_row = i % 3 == 0;
           for (int64_t j = 0; j < t.shape[3]; ++j) {
             if (hide && whole_row) set_mask(at(b, h, i, j), 0);
-            if (hide && i % 3 == 1) set_mask(at(b, h, i, j), j < t.shape[3] / 2 ? 0 : 1);  // leading blocks hidden
+            if (hide && i % 3 == 1)
+              set_mask(at(b, h, i, j), j < t.shape[3] / 2 ? 0 : 1);  // leading blocks hidden
             if (lowest) set_mask(at(b, h, i, j), whole_row || j % 2 == 0 ? 2 : 1);
             if (case_.style == Style::nan_masked && j == hidden_key) set_mask(at(b, h, i, j), 0);
           }
@@ -317,7 +331,8 @@ class Maker {
   }
 
   void poison_masked() {
-    if (tensors_[k].view.ndim == 4 && tensors_[k].view.stride[0] == 0 && case_.batch > 1) return;  // shared keys
+    if (tensors_[k].view.ndim == 4 && tensors_[k].view.stride[0] == 0 && case_.batch > 1)
+      return;  // shared keys
     each_key([&](int64_t b, int64_t j, int64_t hk, bool seen) {
       if (!seen) poison_key(b, j, hk, p_.head_dim);
     });

@@ -7,14 +7,27 @@
 #include <string>
 #include <vector>
 
-#include "kernels/common/problem.hpp"
 #include "conformance/case.hpp"
 #include "conformance/subject.hpp"
+#include "kernels/common/problem.hpp"
 
 namespace attnrt::cli::verify {
 
 // The order of attnrt_args.
-enum TensorName { q, k, v, out, mask, lse, alibi_slopes, sinks, kv_lengths, offsets_q, offsets_kv, page_table };
+enum TensorName {
+  q,
+  k,
+  v,
+  out,
+  mask,
+  lse,
+  alibi_slopes,
+  sinks,
+  kv_lengths,
+  offsets_q,
+  offsets_kv,
+  page_table
+};
 constexpr int kTensors = 12;
 extern const std::array<const char*, kTensors> kTensorNames;
 
@@ -24,7 +37,8 @@ struct Image {
   std::vector<std::byte> bytes;  // empty: the tensor is absent
   std::vector<bool> owned;       // out, lse: which bytes belong to elements
   std::byte poison{0xFF};        // out, lse: every byte before a run
-  int64_t alignment = 16;        // the first element lies at a multiple of this, and of no larger power of two
+  int64_t alignment =
+      16;  // the first element lies at a multiple of this, and of no larger power of two
   std::byte* first() { return bytes.data() + kGuard; }
   const std::byte* first() const { return bytes.data() + kGuard; }
   static constexpr int64_t kGuard = 512;
@@ -32,7 +46,8 @@ struct Image {
 
 struct Tensors {
   std::array<Image, kTensors> images;
-  int64_t nan_keys = 0;  // keys with NaN that a sequence has: hidden ones in style nan_masked, visible in nan_visible
+  int64_t nan_keys =
+      0;  // keys with NaN that a sequence has: hidden ones in style nan_masked, visible in nan_visible
   Image& operator[](int name) { return images[static_cast<size_t>(name)]; }
   const Image& operator[](int name) const { return images[static_cast<size_t>(name)]; }
 };

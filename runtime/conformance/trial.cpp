@@ -56,14 +56,17 @@ bool right(double found, double exact, double tolerance) {
   return std::abs(found - exact) <= tolerance;
 }
 
-std::string where(const Row& row) { return fmt::format("sequence {}, query {}, head {}", row.b, row.i, row.h); }
+std::string where(const Row& row) {
+  return fmt::format("sequence {}, query {}, head {}", row.b, row.i, row.h);
+}
 
 // What is not finite is expected as it is.
 std::string within(double exact, double tolerance) {
   return std::isfinite(exact) ? fmt::format(" within {:.2g}", tolerance) : "";
 }
 
-double lse_value(const Tensors& tensors, const Case& drawn, const std::vector<std::byte>& image, const Row& row) {
+double lse_value(const Tensors& tensors, const Case& drawn, const std::vector<std::byte>& image,
+                 const Row& row) {
   const attnrt_tensor& t = tensors[lse].view;
   int64_t at = row.b * t.stride[0] + row.h * t.stride[1] + row.i * t.stride[2];
   if (drawn.problem.varlen) {
@@ -76,8 +79,8 @@ double lse_value(const Tensors& tensors, const Case& drawn, const std::vector<st
 
 }  // namespace
 
-double out_value(const Tensors& tensors, const Case& drawn, const std::vector<std::byte>& image, const Row& row,
-                 int64_t x) {
+double out_value(const Tensors& tensors, const Case& drawn, const std::vector<std::byte>& image,
+                 const Row& row, int64_t x) {
   const attnrt_tensor& t = tensors[out].view;
   int64_t at = row.b * t.stride[0] + row.i * t.stride[1] + row.h * t.stride[2] + x;
   if (drawn.problem.varlen) {
@@ -88,8 +91,8 @@ double out_value(const Tensors& tensors, const Case& drawn, const std::vector<st
   return kernels::load_float(kernel_problem(drawn.problem).dtype, image.data() + Image::kGuard, at);
 }
 
-std::set<std::string_view> subjects(const Case& drawn, const Tensors& tensors, const Expectation& expectation,
-                                    const Ran& ran) {
+std::set<std::string_view> subjects(const Case& drawn, const Tensors& tensors,
+                                    const Expectation& expectation, const Ran& ran) {
   std::set<std::string_view> rules;
   if (ran.workspace_bytes != 0 || !ran.workspace.empty()) rules.insert("ROB-7");
   if (ran.out.empty()) return rules;  // it was not run, for its workspace cannot be
@@ -103,7 +106,8 @@ std::set<std::string_view> subjects(const Case& drawn, const Tensors& tensors, c
   return rules;
 }
 
-std::vector<Finding> judge(const Case& drawn, const Tensors& tensors, const Expectation& expectation, const Ran& ran) {
+std::vector<Finding> judge(const Case& drawn, const Tensors& tensors,
+                           const Expectation& expectation, const Ran& ran) {
   std::vector<Finding> findings;
   const auto add = [&](std::string_view rule, std::string text) {
     for (const Finding& finding : findings) {
@@ -121,14 +125,16 @@ std::vector<Finding> judge(const Case& drawn, const Tensors& tensors, const Expe
     if (drawn.problem.deterministic) add("ACC-10", ran.unwritten);
   }
   const std::vector<std::byte> poisoned(Image::kGuard + 4, tensors[out].poison);
-  const double poison = kernels::load_float(kernel_problem(drawn.problem).dtype, poisoned.data() + Image::kGuard, 0);
+  const double poison =
+      kernels::load_float(kernel_problem(drawn.problem).dtype, poisoned.data() + Image::kGuard, 0);
   for (const Row& row : expectation.rows) {
     for (int64_t x = 0; x < drawn.problem.head_dim_v; ++x) {
       const double exact = expectation.exact[static_cast<size_t>(row.at + x)];
       const double found = out_value(tensors, drawn, ran.out, row, x);
       const double tolerance = row.empty ? 0 : expectation.tolerance(row);
       if (right(found, exact, tolerance)) continue;
-      add(rule_of_value(drawn, row, std::isfinite(found) && std::isfinite(exact) && found != poison),
+      add(rule_of_value(drawn, row,
+                        std::isfinite(found) && std::isfinite(exact) && found != poison),
           fmt::format("out at {}, {} is {:.8g}, expected {:.8g}{}", where(row), x, found, exact,
                       within(exact, tolerance)));
     }
@@ -136,18 +142,20 @@ std::vector<Finding> judge(const Case& drawn, const Tensors& tensors, const Expe
     const double exact = expectation.exact_lse[static_cast<size_t>(row.lse_at)];
     const double found = lse_value(tensors, drawn, ran.lse, row);
     if (!right(found, exact, row.lse_tolerance)) {
-      add(row.empty ? "ACC-4" : "ACC-3", fmt::format("lse at {} is {:.8g}, expected {:.8g}{}", where(row), found, exact,
-                                                     within(exact, row.lse_tolerance)));
+      add(row.empty ? "ACC-4" : "ACC-3",
+          fmt::format("lse at {} is {:.8g}, expected {:.8g}{}", where(row), found, exact,
+                      within(exact, row.lse_tolerance)));
     }
   }
   return findings;
 }
 
-std::string difference(const Case& drawn, const Tensors& tensors, const Expectation& expectation, const Ran& a,
-                       const Ran& b) {
+std::string difference(const Case& drawn, const Tensors& tensors, const Expectation& expectation,
+                       const Ran& a, const Ran& b) {
   for (const Row& row : expectation.rows) {
     for (int64_t x = 0; x < drawn.problem.head_dim_v; ++x) {
-      const double one = out_value(tensors, drawn, a.out, row, x), two = out_value(tensors, drawn, b.out, row, x);
+      const double one = out_value(tensors, drawn, a.out, row, x),
+                   two = out_value(tensors, drawn, b.out, row, x);
       if (std::isnan(one) && std::isnan(two)) continue;
       if (!(std::abs(one - two) <= 2 * expectation.tolerance(row))) {
         return fmt::format("out at {}, {} is {:.8g} and {:.8g}", where(row), x, one, two);
@@ -158,7 +166,9 @@ std::string difference(const Case& drawn, const Tensors& tensors, const Expectat
 }
 
 std::string describe(const Case& drawn) {
-  const auto list = [](const std::vector<int64_t>& lengths) { return fmt::format("{}", fmt::join(lengths, ",")); };
+  const auto list = [](const std::vector<int64_t>& lengths) {
+    return fmt::format("{}", fmt::join(lengths, ","));
+  };
   return fmt::format("{}; run: q {} kv {}", core::describe(drawn.problem), list(drawn.q_lengths),
                      list(drawn.kv_lengths));
 }
@@ -172,8 +182,9 @@ Trials::Trials(Subject& subject) {
 
 void Trials::add(const Finding& finding, const Case& drawn_case) {
   ++counts[finding.rule];
-  findings.try_emplace(finding.rule,
-                       failed(fmt::format("{} ({})", finding.text, verify::describe(drawn_case)), drawn_case.seed));
+  findings.try_emplace(
+      finding.rule,
+      failed(fmt::format("{} ({})", finding.text, verify::describe(drawn_case)), drawn_case.seed));
 }
 
 void Trials::try_case(Subject& subject, uint64_t seed) {
@@ -195,11 +206,12 @@ void Trials::try_case(Subject& subject, uint64_t seed) {
   const Expectation expectation = expect(*one, tensors);
   for (const Finding& finding : judge(*one, tensors, expectation, result)) add(finding, *one);
   for (const std::string_view rule : subjects(*one, tensors, expectation, result)) ++checked[rule];
-  if (!result.out.empty() && result.unwritten.empty()) add_error(*one, tensors, expectation, result);
+  if (!result.out.empty() && result.unwritten.empty())
+    add_error(*one, tensors, expectation, result);
 }
 
-void Trials::add_error(const Case& drawn_case, const Tensors& tensors, const Expectation& expectation,
-                       const Ran& result) {
+void Trials::add_error(const Case& drawn_case, const Tensors& tensors,
+                       const Expectation& expectation, const Ran& result) {
   if (expectation.magnitude == 0) return;
   Sum& sum = sum_of_dtype[core::dtype_name(drawn_case.problem.dtype)];
   double error = 0;

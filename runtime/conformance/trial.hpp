@@ -58,8 +58,8 @@ class Loaded {
 
 // What one run did.
 struct Ran {
-  attnrt_status status = ATTNRT_OK;                   // of plan, else of run
-  std::string message;                                // "plan: unsupported: ...", "run: ..."; "": both succeeded
+  attnrt_status status = ATTNRT_OK;  // of plan, else of run
+  std::string message;               // "plan: unsupported: ...", "run: ..."; "": both succeeded
   std::string workspace, inputs, outside, unwritten;  // what is wrong with each; "": nothing
   std::vector<std::byte> out, lse;                    // images
   int64_t workspace_bytes = 0;                        // that plan asked for
@@ -72,7 +72,8 @@ struct RunOptions {
   const core::Problem* problem = nullptr;  // planned in place of the case's: other bounds
 };
 
-Ran run_case(Subject& subject, const Case& drawn, const Tensors& tensors, const RunOptions& options = {});
+Ran run_case(Subject& subject, const Case& drawn, const Tensors& tensors,
+             const RunOptions& options = {});
 
 // One mistake, and the rule that it breaks.
 struct Finding {
@@ -80,19 +81,20 @@ struct Finding {
 };
 
 // The rules whose subject the case has: a rule of which no case had any was not checked. Ids as in verify_rules.cpp.
-std::set<std::string_view> subjects(const Case& drawn, const Tensors& tensors, const Expectation& expectation,
-                                    const Ran& ran);
+std::set<std::string_view> subjects(const Case& drawn, const Tensors& tensors,
+                                    const Expectation& expectation, const Ran& ran);
 
 // Compares what a run gave with what it should have given.
-std::vector<Finding> judge(const Case& drawn, const Tensors& tensors, const Expectation& expectation, const Ran& ran);
+std::vector<Finding> judge(const Case& drawn, const Tensors& tensors,
+                           const Expectation& expectation, const Ran& ran);
 
 // The value of out at row and x.
-double out_value(const Tensors& tensors, const Case& drawn, const std::vector<std::byte>& image, const Row& row,
-                 int64_t x);
+double out_value(const Tensors& tensors, const Case& drawn, const std::vector<std::byte>& image,
+                 const Row& row, int64_t x);
 
 // Two runs of one case gave the same, as far as rounding allows: "" or the first difference.
-std::string difference(const Case& drawn, const Tensors& tensors, const Expectation& expectation, const Ran& a,
-                       const Ran& b);
+std::string difference(const Case& drawn, const Tensors& tensors, const Expectation& expectation,
+                       const Ran& a, const Ran& b);
 
 // All random cases, run once for every rule that looks at them.
 struct Trials {
@@ -113,7 +115,8 @@ struct Trials {
  private:
   void add(const Finding& finding, const Case& drawn);
   void try_case(Subject& subject, uint64_t seed);
-  void add_error(const Case& drawn, const Tensors& tensors, const Expectation& expectation, const Ran& ran);
+  void add_error(const Case& drawn, const Tensors& tensors, const Expectation& expectation,
+                 const Ran& ran);
 };
 
 // The case in words, for details: its problem and the extents of the run.

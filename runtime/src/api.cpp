@@ -51,16 +51,18 @@ attnrt_status guarded(attnrt_error* error, Function&& call) {
 // A caller's struct of any legal size over ours, which holds the defaults: fields within struct_size and known here are
 // taken. What a newer caller says past them must be zero.
 template <class Struct>
-attnrt_status read_struct(const char* name, const char* init, const Struct& given, size_t least, Struct* ours,
-                          attnrt_error* error) {
+attnrt_status read_struct(const char* name, const char* init, const Struct& given, size_t least,
+                          Struct* ours, attnrt_error* error) {
   constexpr size_t longest = 4096;
   const auto size = static_cast<size_t>(std::max(given.struct_size, 0));
   if (size < least || size > longest) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "%s: struct_size is %d, expected %zu to %zu; start from %s",
-                       name, given.struct_size, least, longest, init);
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                       "%s: struct_size is %d, expected %zu to %zu; start from %s", name,
+                       given.struct_size, least, longest, init);
   }
   size_t known = std::min(size, sizeof given);
-  known -= known % (std::is_same_v<Struct, attnrt_problem> ? sizeof(int32_t) : sizeof(void*));  // no half field
+  known -= known % (std::is_same_v<Struct, attnrt_problem> ? sizeof(int32_t)
+                                                           : sizeof(void*));  // no half field
   if constexpr (std::is_same_v<Struct, attnrt_problem>) {
     if (!ATTNRT_HAS(&given, attnrt_problem, window_left))
       known = std::min(known, offsetof(attnrt_problem, window_left));
@@ -73,9 +75,10 @@ attnrt_status read_struct(const char* name, const char* init, const Struct& give
   const auto* bytes = reinterpret_cast<const unsigned char*>(&given);
   for (size_t i = sizeof given; i < size; ++i) {
     if (bytes[i] == 0) continue;
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
-                       "%s: byte %zu of %zu is not zero: a newer field than this runtime knows; leave it off", name, i,
-                       size);
+    return attnrt_fail(
+        error, ATTNRT_INVALID_ARGUMENT,
+        "%s: byte %zu of %zu is not zero: a newer field than this runtime knows; leave it off",
+        name, i, size);
   }
   return ATTNRT_OK;
 }
@@ -83,7 +86,8 @@ attnrt_status read_struct(const char* name, const char* init, const Struct& give
 // A problem whose dimensions need not be set yet; for the rest, as check_problem reads it.
 attnrt_status read_problem(const attnrt_problem& given, Problem* problem, attnrt_error* error) {
   *problem = default_problem();
-  return read_struct("problem", "ATTNRT_PROBLEM_INIT", given, offsetof(attnrt_problem, scale), problem, error);
+  return read_struct("problem", "ATTNRT_PROBLEM_INIT", given, offsetof(attnrt_problem, scale),
+                     problem, error);
 }
 
 // Back into the caller's struct, which may be shorter than what there is to say.
@@ -93,10 +97,12 @@ attnrt_status write_problem(const Problem& problem, attnrt_problem* out, attnrt_
   copy.struct_size = out->struct_size;
   if (size < sizeof copy) {
     Problem whole = default_problem();
-    if (const auto status = read_struct("problem", "ATTNRT_PROBLEM_INIT", copy, 0, &whole, error); status != ATTNRT_OK)
+    if (const auto status = read_struct("problem", "ATTNRT_PROBLEM_INIT", copy, 0, &whole, error);
+        status != ATTNRT_OK)
       return status;
     if (std::memcmp(&whole, &problem, sizeof whole) != 0) {
-      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "problem: its %zu bytes cannot hold all of: %s", size,
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                         "problem: its %zu bytes cannot hold all of: %s", size,
                          describe(problem).c_str());
     }
   }
@@ -107,8 +113,8 @@ attnrt_status write_problem(const Problem& problem, attnrt_problem* out, attnrt_
 attnrt_status read_call(const attnrt_call* given, Call* call, attnrt_error* error) {
   if (given == nullptr) return ATTNRT_OK;
   attnrt_call known = ATTNRT_CALL_INIT;
-  const attnrt_status status =
-      read_struct("call", "ATTNRT_CALL_INIT", *given, offsetof(attnrt_call, backend), &known, error);
+  const attnrt_status status = read_struct("call", "ATTNRT_CALL_INIT", *given,
+                                           offsetof(attnrt_call, backend), &known, error);
   if (status == ATTNRT_OK && known.backend != nullptr) call->backend = known.backend;
   return status;
 }
@@ -128,7 +134,8 @@ attnrt_status give_text(const std::string& text, char** out, attnrt_error* error
 
 bool known_format(int32_t format, attnrt_error* error) {
   if (format == ATTNRT_TEXT || format == ATTNRT_JSON) return true;
-  (void)attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "format is %d; expected ATTNRT_TEXT or ATTNRT_JSON", format);
+  (void)attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                    "format is %d; expected ATTNRT_TEXT or ATTNRT_JSON", format);
   return false;
 }
 
@@ -139,7 +146,8 @@ RuntimeOptions options_of(const attnrt_runtime_options& options) {
   if (options.policy_text != nullptr) road.policy_text = options.policy_text;
   if (options.plugin_path != nullptr) road.plugin_path = options.plugin_path;
   if (options.log != nullptr) {
-    road.log = [log = options.log, self = options.log_self](int32_t severity, const std::string& text) {
+    road.log = [log = options.log, self = options.log_self](int32_t severity,
+                                                            const std::string& text) {
       log(self, severity, text.c_str());
     };
   }
@@ -159,7 +167,8 @@ attnrt_status attnrt_runtime_open(const attnrt_runtime_options* options, attnrt_
     attnrt_runtime_options known = ATTNRT_RUNTIME_OPTIONS_INIT;
     if (options != nullptr) {
       constexpr size_t least = offsetof(attnrt_runtime_options, policy_path);
-      if (const auto status = read_struct("options", "ATTNRT_RUNTIME_OPTIONS_INIT", *options, least, &known, error);
+      if (const auto status =
+              read_struct("options", "ATTNRT_RUNTIME_OPTIONS_INIT", *options, least, &known, error);
           status != ATTNRT_OK)
         return status;
     }
@@ -180,8 +189,10 @@ attnrt_status attnrt_runtime_reload(attnrt_runtime* runtime, attnrt_error* error
   });
 }
 
-attnrt_status attnrt_problem_infer(attnrt_problem* problem, const attnrt_args* args, attnrt_error* error) {
-  if (problem == nullptr || args == nullptr) return missing(error, problem == nullptr ? "problem" : "args");
+attnrt_status attnrt_problem_infer(attnrt_problem* problem, const attnrt_args* args,
+                                   attnrt_error* error) {
+  if (problem == nullptr || args == nullptr)
+    return missing(error, problem == nullptr ? "problem" : "args");
   return guarded(error, [&] {
     Problem inferred{};
     attnrt_args copy{};
@@ -193,30 +204,38 @@ attnrt_status attnrt_problem_infer(attnrt_problem* problem, const attnrt_args* a
   });
 }
 
-attnrt_status attnrt_problem_parse(const char* words, attnrt_problem* problem, char* arch, int32_t capacity,
-                                   attnrt_error* error) {
-  if (words == nullptr || problem == nullptr) return missing(error, words == nullptr ? "words" : "problem");
+attnrt_status attnrt_problem_parse(const char* words, attnrt_problem* problem, char* arch,
+                                   int32_t capacity, attnrt_error* error) {
+  if (words == nullptr || problem == nullptr)
+    return missing(error, words == nullptr ? "words" : "problem");
   return guarded(error, [&] {
     Problem parsed{};
-    if (const auto status = read_problem(*problem, &parsed, error); status != ATTNRT_OK) return status;
+    if (const auto status = read_problem(*problem, &parsed, error); status != ATTNRT_OK)
+      return status;
     std::string parsed_arch;
-    if (const auto result = parse_problem(words, parsed, parsed_arch); !result) return put(error, result.error());
+    if (const auto result = parse_problem(words, parsed, parsed_arch); !result)
+      return put(error, result.error());
     if (arch == nullptr && !parsed_arch.empty()) {
-      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "problem: arch=%s is not expected here", parsed_arch.c_str());
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "problem: arch=%s is not expected here",
+                         parsed_arch.c_str());
     }
     if (arch != nullptr && parsed_arch.size() >= static_cast<size_t>(std::max(capacity, 0))) {
-      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "problem: arch=%s and its NUL do not fit into %d bytes",
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                         "problem: arch=%s and its NUL do not fit into %d bytes",
                          parsed_arch.c_str(), capacity);
     }
     const attnrt_status status = write_problem(parsed, problem, error);
-    if (status == ATTNRT_OK && arch != nullptr) std::memcpy(arch, parsed_arch.c_str(), parsed_arch.size() + 1);
+    if (status == ATTNRT_OK && arch != nullptr)
+      std::memcpy(arch, parsed_arch.c_str(), parsed_arch.size() + 1);
     return status;
   });
 }
 
-attnrt_status attnrt_explain(attnrt_runtime* runtime, const attnrt_problem* problem, const char* arch,
-                             const attnrt_call* call, int32_t format, char** text, attnrt_error* error) {
-  if (runtime == nullptr || text == nullptr) return missing(error, runtime == nullptr ? "runtime" : "text");
+attnrt_status attnrt_explain(attnrt_runtime* runtime, const attnrt_problem* problem,
+                             const char* arch, const attnrt_call* call, int32_t format, char** text,
+                             attnrt_error* error) {
+  if (runtime == nullptr || text == nullptr)
+    return missing(error, runtime == nullptr ? "runtime" : "text");
   if (!known_format(format, error)) return ATTNRT_INVALID_ARGUMENT;
   return guarded(error, [&] {
     const auto checked = check_problem(problem);
@@ -224,35 +243,45 @@ attnrt_status attnrt_explain(attnrt_runtime* runtime, const attnrt_problem* prob
     Call asked;
     if (const auto status = read_call(call, &asked, error); status != ATTNRT_OK) return status;
     const Decision decision = runtime->road->explain(*checked, arch != nullptr ? arch : "", asked);
-    return give_text(format == ATTNRT_JSON ? json_text(decision_json(decision)) : decision_text(decision), text, error);
+    return give_text(
+        format == ATTNRT_JSON ? json_text(decision_json(decision)) : decision_text(decision), text,
+        error);
   });
 }
 
-attnrt_status attnrt_plugins(attnrt_runtime* runtime, int32_t format, char** text, attnrt_error* error) {
-  if (runtime == nullptr || text == nullptr) return missing(error, runtime == nullptr ? "runtime" : "text");
+attnrt_status attnrt_plugins(attnrt_runtime* runtime, int32_t format, char** text,
+                             attnrt_error* error) {
+  if (runtime == nullptr || text == nullptr)
+    return missing(error, runtime == nullptr ? "runtime" : "text");
   if (!known_format(format, error)) return ATTNRT_INVALID_ARGUMENT;
   return guarded(error, [&] {
     const auto snapshot = runtime->road->snapshot();
     const auto rows = runtime->road->plugins();
-    return give_text(format == ATTNRT_JSON ? json_text(plugins_json(*snapshot, rows)) : plugins_text(*snapshot, rows),
+    return give_text(format == ATTNRT_JSON ? json_text(plugins_json(*snapshot, rows))
+                                           : plugins_text(*snapshot, rows),
                      text, error);
   });
 }
 
-attnrt_status attnrt_policy(attnrt_runtime* runtime, int32_t format, char** text, attnrt_error* error) {
-  if (runtime == nullptr || text == nullptr) return missing(error, runtime == nullptr ? "runtime" : "text");
+attnrt_status attnrt_policy(attnrt_runtime* runtime, int32_t format, char** text,
+                            attnrt_error* error) {
+  if (runtime == nullptr || text == nullptr)
+    return missing(error, runtime == nullptr ? "runtime" : "text");
   if (!known_format(format, error)) return ATTNRT_INVALID_ARGUMENT;
   return guarded(error, [&] {
     const auto snapshot = runtime->road->snapshot();
-    return give_text(format == ATTNRT_JSON ? json_text(policy_json(*snapshot)) : policy_text(*snapshot), text, error);
+    return give_text(
+        format == ATTNRT_JSON ? json_text(policy_json(*snapshot)) : policy_text(*snapshot), text,
+        error);
   });
 }
 
 void attnrt_text_free(char* text) { std::free(text); }
 
-attnrt_status attnrt_plan_create(attnrt_runtime* runtime, const attnrt_problem* problem, const attnrt_call* call,
-                                 attnrt_plan** plan, attnrt_error* error) {
-  if (runtime == nullptr || plan == nullptr) return missing(error, runtime == nullptr ? "runtime" : "plan");
+attnrt_status attnrt_plan_create(attnrt_runtime* runtime, const attnrt_problem* problem,
+                                 const attnrt_call* call, attnrt_plan** plan, attnrt_error* error) {
+  if (runtime == nullptr || plan == nullptr)
+    return missing(error, runtime == nullptr ? "runtime" : "plan");
   return guarded(error, [&] {
     const auto checked = check_problem(problem);
     if (!checked) return put(error, checked.error());
@@ -278,18 +307,23 @@ const char* attnrt_plan_backend(const attnrt_plan* plan) {
 const char* attnrt_plan_version(const attnrt_plan* plan) {
   return plan != nullptr ? plan->road->version().c_str() : "";
 }
-const char* attnrt_plan_kernel(const attnrt_plan* plan) { return plan != nullptr ? plan->road->kernel().c_str() : ""; }
+const char* attnrt_plan_kernel(const attnrt_plan* plan) {
+  return plan != nullptr ? plan->road->kernel().c_str() : "";
+}
 int64_t attnrt_plan_workspace_bytes(const attnrt_plan* plan) {
   return plan != nullptr ? plan->road->workspace_bytes() : 0;
 }
 
-attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* problem, const attnrt_args* args,
-                               const attnrt_call* call, attnrt_error* error) {
-  if (runtime == nullptr || args == nullptr) return missing(error, runtime == nullptr ? "runtime" : "args");
+attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* problem,
+                               const attnrt_args* args, const attnrt_call* call,
+                               attnrt_error* error) {
+  if (runtime == nullptr || args == nullptr)
+    return missing(error, runtime == nullptr ? "runtime" : "args");
   return guarded(error, [&] {
     Problem attributes = default_problem();
     Call asked;
-    attnrt_status status = problem != nullptr ? read_problem(*problem, &attributes, error) : ATTNRT_OK;
+    attnrt_status status =
+        problem != nullptr ? read_problem(*problem, &attributes, error) : ATTNRT_OK;
     if (status == ATTNRT_OK) status = read_call(call, &asked, error);
     return status == ATTNRT_OK ? runtime->road->attention(attributes, *args, asked, error) : status;
   });

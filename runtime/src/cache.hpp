@@ -14,14 +14,17 @@
 
 namespace attnrt::core {
 
-inline bool same_problem(const Problem& a, const Problem& b) { return std::memcmp(&a, &b, sizeof a) == 0; }
+inline bool same_problem(const Problem& a, const Problem& b) {
+  return std::memcmp(&a, &b, sizeof a) == 0;
+}
 
 inline uint64_t hash_of(const Problem& problem) {
   static_assert(sizeof(Problem) % sizeof(uint64_t) == 0);
   uint64_t words[sizeof(Problem) / sizeof(uint64_t)];
   std::memcpy(words, &problem, sizeof problem);
   uint64_t hash = 0x9E3779B97F4A7C15;
-  for (const uint64_t word : words) {  // a multiply and a rotation for each word: FxHash, as compilers use it
+  for (const uint64_t word :
+       words) {  // a multiply and a rotation for each word: FxHash, as compilers use it
     hash = ((hash << 5 | hash >> 59) ^ word) * 0x517CC1B727220A95;
   }
   return hash;
@@ -32,13 +35,16 @@ class DecisionCache {
  public:
   static constexpr size_t kCapacity = 256;
 
-  std::shared_ptr<const Decision> find(const Snapshot* snapshot, const Problem& problem, const Call& call) {
+  std::shared_ptr<const Decision> find(const Snapshot* snapshot, const Problem& problem,
+                                       const Call& call) {
     const uint64_t hash = hash_of(problem);
     const std::lock_guard lock(mutex_);
     auto [at, end] = by_hash_.equal_range(hash);
     for (; at != end; ++at) {
       const Entry& entry = *at->second;
-      if (entry.snapshot.get() != snapshot || !same_problem(entry.problem, problem) || entry.call != call) continue;
+      if (entry.snapshot.get() != snapshot || !same_problem(entry.problem, problem) ||
+          entry.call != call)
+        continue;
       entries_.splice(entries_.begin(), entries_, at->second);
       return entry.decision;
     }
@@ -66,7 +72,8 @@ class DecisionCache {
 
   // From now on only decisions of this snapshot are kept.
   void restart(const Snapshot* current) {
-    std::list<Entry> dropped;  // destroyed after the lock: a backend may be closed with its last decision
+    std::list<Entry>
+        dropped;  // destroyed after the lock: a backend may be closed with its last decision
     const std::lock_guard lock(mutex_);
     current_ = current;
     by_hash_.clear();
@@ -114,7 +121,8 @@ class PlanCache {
     Taken taken;
     const std::lock_guard lock(mutex_);
     for (auto entry = idle_.begin(); entry != idle_.end(); ++entry) {
-      if (entry->hash != hash || entry->stream != stream || entry->snapshot.get() != snapshot) continue;
+      if (entry->hash != hash || entry->stream != stream || entry->snapshot.get() != snapshot)
+        continue;
       if (!same_problem(entry->problem, problem) || entry->call != call) continue;
       taken.splice(taken.begin(), idle_, entry);
       break;
@@ -130,7 +138,8 @@ class PlanCache {
     const bool stale = !taken.empty() && taken.front().snapshot.get() != current_;
     Taken& place = stale && !keep_all ? dropped : idle_;
     place.splice(place.begin(), taken);
-    while (!keep_all && idle_.size() > kCapacity) dropped.splice(dropped.begin(), idle_, std::prev(idle_.end()));
+    while (!keep_all && idle_.size() > kCapacity)
+      dropped.splice(dropped.begin(), idle_, std::prev(idle_.end()));
   }
 
   // From now on only plans of this snapshot are kept.

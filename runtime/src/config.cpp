@@ -38,15 +38,20 @@ Result<int64_t> read_integer(const Item& item, int64_t minimum, int64_t maximum)
 // The place of the node's word among the choices.
 Result<size_t> read_choice(const Item& item, std::initializer_list<std::string_view> choices) {
   const auto found = std::find(choices.begin(), choices.end(), item.node.text);
-  if (item.node.kind == Kind::scalar && found != choices.end()) return static_cast<size_t>(found - choices.begin());
+  if (item.node.kind == Kind::scalar && found != choices.end())
+    return static_cast<size_t>(found - choices.begin());
   const auto last = choices.end() - 1;
-  return yaml::wrong(item.node, item.what, fmt::format("{} or {}", fmt::join(choices.begin(), last, ", "), *last));
+  return yaml::wrong(item.node, item.what,
+                     fmt::format("{} or {}", fmt::join(choices.begin(), last, ", "), *last));
 }
 
 Result<std::string> read_name(const Item& item) {
-  const auto legal = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_'; };
+  const auto legal = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+  };
   const std::string& text = item.node.text;
-  const bool name = !text.empty() && text[0] >= 'a' && text[0] <= 'z' && std::all_of(text.begin(), text.end(), legal);
+  const bool name = !text.empty() && text[0] >= 'a' && text[0] <= 'z' &&
+                    std::all_of(text.begin(), text.end(), legal);
   if (item.node.kind == Kind::scalar && name) return text;
   return yaml::wrong(item.node, item.what, "a backend's exact name (a-z, 0-9 and _)");
 }
@@ -74,8 +79,9 @@ std::vector<std::string> read_names(const Item& list, Errors& errors) {
     if (!name) {
       errors.push_back(std::move(name.error()));
     } else if (!seen.insert(*name).second) {
-      errors.push_back({ATTNRT_INVALID_ARGUMENT,
-                        fmt::format("{}: {}: found {} twice, expected once", node.place(), list.what, *name)});
+      errors.push_back(
+          {ATTNRT_INVALID_ARGUMENT,
+           fmt::format("{}: {}: found {} twice, expected once", node.place(), list.what, *name)});
     } else {
       names.push_back(*std::move(name));
     }
@@ -85,13 +91,15 @@ std::vector<std::string> read_names(const Item& list, Errors& errors) {
 
 void read_options(const Item& map, BackendSettings& backend, Errors& errors) {
   if (map.node.kind == Kind::null) return;
-  if (map.node.kind != Kind::map) errors.push_back(yaml::wrong(map.node, map.what, "a map of words").value());
+  if (map.node.kind != Kind::map)
+    errors.push_back(yaml::wrong(map.node, map.what, "a map of words").value());
   std::vector<std::pair<std::string, std::string>> options;
   for (size_t i = 0; i < map.node.keys.size(); ++i) {
     const Node& value = map.node.items[i];
     const std::string& key = map.node.keys[i].text;
     if (value.kind != Kind::scalar)
-      errors.push_back(yaml::wrong(value, fmt::format("{}.{}", map.what, shown(key)), "a word").value());
+      errors.push_back(
+          yaml::wrong(value, fmt::format("{}.{}", map.what, shown(key)), "a word").value());
     options.emplace_back(key, value.text);
   }
   backend.options = std::move(options);
@@ -103,15 +111,18 @@ Result<VersionRange> read_version_range(const Item& version) {
   if (!text) return tl::unexpected(text.error());
   auto range = parse_version_range(*text);
   if (!range)
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: {}", version.node.place(), version.what, range.error().message);
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: {}", version.node.place(), version.what,
+                range.error().message);
   return range;
 }
 
-void read_backend(const Node& node, const std::string& where, BackendSettings& backend, Errors& errors) {
+void read_backend(const Node& node, const std::string& where, BackendSettings& backend,
+                  Errors& errors) {
   yaml::only_keys(node, {"priority", "enabled", "version", "only", "options"}, where, errors);
   if (const auto priority = item(node, "priority", where)) {
     using Limits = std::numeric_limits<int32_t>;
-    put(backend.priority, read_integer(*priority, Limits::min(), Limits::max()), priority->node, errors);
+    put(backend.priority, read_integer(*priority, Limits::min(), Limits::max()), priority->node,
+        errors);
   }
   if (const auto enabled = item(node, "enabled", where))
     put(backend.enabled, yaml::boolean(enabled->node, enabled->what), enabled->node, errors);
@@ -125,7 +136,8 @@ void read_backend(const Node& node, const std::string& where, BackendSettings& b
 void read_backends(const Item& backends, Config& config, Errors& errors) {
   const Node& map = backends.node;
   if (map.kind == Kind::null) return;
-  if (map.kind != Kind::map) errors.push_back(yaml::wrong(map, "backends", "a map from names to settings").value());
+  if (map.kind != Kind::map)
+    errors.push_back(yaml::wrong(map, "backends", "a map from names to settings").value());
   for (size_t i = 0; i < map.keys.size(); ++i) {
     const auto name = read_name({map.keys[i], "backends"});
     if (!name) errors.push_back(name.error());
@@ -154,7 +166,8 @@ Rule read_rule(const Node& node, size_t number, Errors& errors) {
     put(text, yaml::word(name->node, name->what), name->node, errors);
     rule.name = text.value;
   }
-  if (const auto when = item(node, "when", where)) rule.when = parse_constraints(when->node, when->what, errors);
+  if (const auto when = item(node, "when", where))
+    rule.when = parse_constraints(when->node, when->what, errors);
   for (auto [key, list] : {std::pair{"prefer", &rule.prefer}, std::pair{"deny", &rule.deny}}) {
     if (const auto names = item(node, key, where)) *list = read_names(*names, errors);
   }
@@ -162,7 +175,8 @@ Rule read_rule(const Node& node, size_t number, Errors& errors) {
   if (rule.prefer.empty() && rule.deny.empty() && errors.size() == errors_before) {
     errors.push_back(
         {ATTNRT_INVALID_ARGUMENT,
-         fmt::format("{}: {}: found neither prefer nor deny, expected one with a backend", node.place(), where)});
+         fmt::format("{}: {}: found neither prefer nor deny, expected one with a backend",
+                     node.place(), where)});
   }
   return rule;
 }
@@ -170,7 +184,8 @@ Rule read_rule(const Node& node, size_t number, Errors& errors) {
 void read_rules(const Item& item, Config& config, Errors& errors) {
   const Node& list = item.node;
   if (list.kind == Kind::null) return;
-  if (list.kind != Kind::list) return errors.push_back(yaml::wrong(list, "rules", "a list of rules").value());
+  if (list.kind != Kind::list)
+    return errors.push_back(yaml::wrong(list, "rules", "a list of rules").value());
   std::vector<Rule> rules;
   for (const Node& node : list.items) rules.push_back(read_rule(node, rules.size() + 1, errors));
   config.rules = {std::move(rules), list.place()};
@@ -187,13 +202,15 @@ Result<std::string> read_directory(const Item& item, const std::filesystem::path
   if (!text) return text;
   const std::filesystem::path directory = *text;
   if (directory.is_relative() && folder.empty()) {
-    return yaml::wrong(item.node, item.what,
-                       "an absolute path: a policy that is no file has no folder that it could be relative to");
+    return yaml::wrong(
+        item.node, item.what,
+        "an absolute path: a policy that is no file has no folder that it could be relative to");
   }
   return (folder / directory).lexically_normal().string();
 }
 
-void read_plugins(const Item& plugins, const std::filesystem::path& folder, Config& config, Errors& errors) {
+void read_plugins(const Item& plugins, const std::filesystem::path& folder, Config& config,
+                  Errors& errors) {
   const Node& map = plugins.node;
   yaml::only_keys(map, {"directories", "load"}, "plugins", errors);
   if (const auto load = item(map, "load", "plugins"))
@@ -224,17 +241,20 @@ void read_default(const Item& item, Config& config, Errors& errors) {
 }
 
 // One policy over what config holds already. What has no error is taken even where something else has one.
-void read_layer(std::string_view text, const std::string& file, const std::filesystem::path& folder, Config& config,
-                Errors& errors) {
+void read_layer(std::string_view text, const std::string& file, const std::filesystem::path& folder,
+                Config& config, Errors& errors) {
   const auto document = yaml::parse(text, file);
   if (!document) return errors.push_back(document.error());
   const Node& root = document->root;
-  yaml::only_keys(
-      root, {"schema", "plugins", "threads", "staging", "backends", "unlisted", "default", "rules", "on_fallback"}, "",
-      errors);
+  yaml::only_keys(root,
+                  {"schema", "plugins", "threads", "staging", "backends", "unlisted", "default",
+                   "rules", "on_fallback"},
+                  "", errors);
   if (const auto schema = item(root, "schema", ""); schema && !read_integer(*schema, 1, 1))
-    errors.push_back(yaml::wrong(schema->node, "schema", "1, the schema that this runtime reads").value());
-  if (const auto plugins = item(root, "plugins", "")) read_plugins(*plugins, folder, config, errors);
+    errors.push_back(
+        yaml::wrong(schema->node, "schema", "1, the schema that this runtime reads").value());
+  if (const auto plugins = item(root, "plugins", ""))
+    read_plugins(*plugins, folder, config, errors);
   if (const auto threads = item(root, "threads", ""))
     put(config.threads, read_integer(*threads, 0, 1024), threads->node, errors);
   if (const auto staging = item(root, "staging", ""))
@@ -245,12 +265,13 @@ void read_layer(std::string_view text, const std::string& file, const std::files
   if (const auto name = item(root, "default", "")) read_default(*name, config, errors);
   if (const auto rules = item(root, "rules", "")) read_rules(*rules, config, errors);
   if (const auto on_fallback = item(root, "on_fallback", ""))
-    put(config.on_fallback, read_choice(*on_fallback, {"allow", "warn", "error"}), on_fallback->node, errors);
+    put(config.on_fallback, read_choice(*on_fallback, {"allow", "warn", "error"}),
+        on_fallback->node, errors);
 }
 
 const Constraint* impossible(const Constraints& constraints) {
-  const auto found =
-      std::find_if(constraints.begin(), constraints.end(), [](const Constraint& c) { return c.can_never_match(); });
+  const auto found = std::find_if(constraints.begin(), constraints.end(),
+                                  [](const Constraint& c) { return c.can_never_match(); });
   return found != constraints.end() ? &*found : nullptr;
 }
 
@@ -259,10 +280,12 @@ void lint(Config& config) {
   const Rule* always = nullptr;  // the first rule whose prefer ends every search
   for (const Rule& rule : config.rules.value) {
     if (const Constraint* never = impossible(rule.when)) {
-      config.warnings.push_back(fmt::format("{}: {} can never match: {}", rule.origin, rule.name, never->text()));
+      config.warnings.push_back(
+          fmt::format("{}: {} can never match: {}", rule.origin, rule.name, never->text()));
     } else if (always != nullptr && !rule.prefer.empty()) {
-      config.warnings.push_back(fmt::format("{}: prefer of {} has no effect: {} ({}) always matches and comes first",
-                                            rule.origin, rule.name, always->name, always->origin));
+      config.warnings.push_back(
+          fmt::format("{}: prefer of {} has no effect: {} ({}) always matches and comes first",
+                      rule.origin, rule.name, always->name, always->origin));
     }
     for (const std::string& name : rule.prefer) {
       if (std::find(rule.deny.begin(), rule.deny.end(), name) == rule.deny.end()) continue;
@@ -273,19 +296,22 @@ void lint(Config& config) {
   }
   for (const auto& [name, backend] : config.backends) {
     if (const Constraint* never = impossible(backend.only.value)) {
-      config.warnings.push_back(
-          fmt::format("{}: backends.{}.only can never match: {}", backend.only.origin, name, never->text()));
+      config.warnings.push_back(fmt::format("{}: backends.{}.only can never match: {}",
+                                            backend.only.origin, name, never->text()));
     }
     if (backend.version.value.is_empty()) {
-      config.warnings.push_back(fmt::format("{}: backends.{}.version: no version is in \"{}\"", backend.version.origin,
-                                            name, backend.version.value.text));
+      config.warnings.push_back(fmt::format("{}: backends.{}.version: no version is in \"{}\"",
+                                            backend.version.origin, name,
+                                            backend.version.value.text));
     }
   }
-  const auto check_name = [&](const Setting<std::optional<std::string>>& setting, std::string_view what) {
+  const auto check_name = [&](const Setting<std::optional<std::string>>& setting,
+                              std::string_view what) {
     if (!setting.value) return;
     const std::string off = switched_off(config, *setting.value);
     if (!off.empty())
-      config.warnings.push_back(fmt::format("{}: {} names {}, which is {}", setting.origin, what, *setting.value, off));
+      config.warnings.push_back(
+          fmt::format("{}: {} names {}, which is {}", setting.origin, what, *setting.value, off));
   };
   check_name(config.default_backend, "default");
   check_name(config.forced_backend, "it");
@@ -308,13 +334,15 @@ std::string switched_off(const Config& config, std::string_view backend) {
   return "";
 }
 
-Result<Config> read_config(std::string_view text, const std::string& file, const Environment& environment,
-                           Errors* errors) {
+Result<Config> read_config(std::string_view text, const std::string& file,
+                           const Environment& environment, Errors* errors) {
   Config config;
   Errors found;
   read_layer(builtin_policy(), "built-in policy", {}, config, found);
-  if (!text.empty()) read_layer(text, file.empty() ? "policy" : file, folder_of(file), config, found);
-  if (auto applied = apply_environment(environment, config); !applied) found.push_back(applied.error());
+  if (!text.empty())
+    read_layer(text, file.empty() ? "policy" : file, folder_of(file), config, found);
+  if (auto applied = apply_environment(environment, config); !applied)
+    found.push_back(applied.error());
   if (!found.empty()) {
     Error first = found.front();
     if (errors != nullptr) *errors = std::move(found);

@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "problem/constraint.hpp"
 #include "environment.hpp"
 #include "formats/semver.hpp"
+#include "problem/constraint.hpp"
 
 namespace attnrt::core {
 
@@ -30,7 +30,8 @@ struct BackendSettings {
   Setting<bool> enabled{true, "default"};
   Setting<VersionRange> version;
   Setting<Constraints> only;
-  std::vector<std::pair<std::string, std::string>> options;  // in the order of the file, scalars as text
+  std::vector<std::pair<std::string, std::string>>
+      options;  // in the order of the file, scalars as text
   std::string options_origin;
   std::string origin;  // where it is named first
 };
@@ -56,7 +57,8 @@ struct Config {
   Setting<std::optional<std::string>> forced_backend;
   Setting<std::vector<std::string>> disabled;  // globs on backend names
   Setting<int> log_level;                      // ATTNRT_LOG_*
-  std::vector<std::string> warnings;           // rules that can never match, and the like; each with its place
+  std::vector<std::string>
+      warnings;  // rules that can never match, and the like; each with its place
 };
 
 // The built-in policy, config/default.yaml.
@@ -72,7 +74,7 @@ std::string switched_off(const Config& config, std::string_view backend);
 // are relative to the file's folder; text in no file allows absolute ones only. Errors: INVALID_ARGUMENT, "file:line:column: what was found, what was expected" (an unknown key
 // names the nearest). The first one is what is returned; `errors` gets all that can be found independently of each other,
 // in the order in which keys are read. Of text that is no YAML there is one.
-Result<Config> read_config(std::string_view text, const std::string& file, const Environment& environment,
-                           Errors* errors = nullptr);
+Result<Config> read_config(std::string_view text, const std::string& file,
+                           const Environment& environment, Errors* errors = nullptr);
 
 }  // namespace attnrt::core

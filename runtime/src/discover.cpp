@@ -38,26 +38,29 @@ std::string real_path(const Descriptor& file) {
 
 void warn_of_twins(Discovery& found) {
   for (auto one = found.plugins.begin(); one != found.plugins.end(); ++one) {
-    const auto other =
-        std::find_if(found.plugins.begin(), one, [one](const auto& each) { return twins(*each, **one); });
+    const auto other = std::find_if(found.plugins.begin(), one,
+                                    [one](const auto& each) { return twins(*each, **one); });
     if (other == one) continue;
     const Manifest& manifest = *(*one)->manifest;
-    found.warnings.push_back(fmt::format(
-        "discover: {} and {} are both {} {} for {}: no policy can tell them apart; "
-        "remove one, or give it a version of its own",
-        (*other)->path, (*one)->path, manifest.name, manifest.version_text, fmt::join(manifest.devices, ", ")));
+    found.warnings.push_back(
+        fmt::format("discover: {} and {} are both {} {} for {}: no policy can tell them apart; "
+                    "remove one, or give it a version of its own",
+                    (*other)->path, (*one)->path, manifest.name, manifest.version_text,
+                    fmt::join(manifest.devices, ", ")));
   }
 }
 
 bool inside(const std::string& path, const std::vector<std::string>& real_directories) {
   const std::string parent = std::filesystem::path(path).parent_path();
-  return std::find(real_directories.begin(), real_directories.end(), parent) != real_directories.end();
+  return std::find(real_directories.begin(), real_directories.end(), parent) !=
+         real_directories.end();
 }
 
 // A copy of the file that nobody can change any more.
 Result<Descriptor> seal(const Descriptor& file, int64_t bytes, const std::string& name) {
   Descriptor copy(memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (copy.number() < 0) return fail(ATTNRT_INTERNAL, "no memory file can be made: {}", errno_text());
+  if (copy.number() < 0)
+    return fail(ATTNRT_INTERNAL, "no memory file can be made: {}", errno_text());
   std::vector<char> buffer(1 << 16);
   int64_t copied = 0;
   for (;;) {
@@ -68,13 +71,16 @@ Result<Descriptor> seal(const Descriptor& file, int64_t bytes, const std::string
     copied += got;
     if (copied > bytes) return fail(ATTNRT_INTERNAL, "grew while it was read");
     for (ssize_t done = 0; done < got;) {
-      const ssize_t put = write(copy.number(), buffer.data() + done, static_cast<size_t>(got - done));
+      const ssize_t put =
+          write(copy.number(), buffer.data() + done, static_cast<size_t>(got - done));
       if (put < 0 && errno == EINTR) continue;
-      if (put <= 0) return fail(ATTNRT_OUT_OF_MEMORY, "no memory for a copy of it: {}", errno_text());
+      if (put <= 0)
+        return fail(ATTNRT_OUT_OF_MEMORY, "no memory for a copy of it: {}", errno_text());
       done += put;
     }
   }
-  if (fcntl(copy.number(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) != 0) {
+  if (fcntl(copy.number(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) !=
+      0) {
     return fail(ATTNRT_INTERNAL, "its copy cannot be sealed: {}", errno_text());
   }
   return copy;
@@ -87,17 +93,20 @@ std::string sha256_hex(std::string_view bytes) {
 }
 
 // Opens without following a trap: no FIFO blocks, no link leads out of the directories.
-Result<Descriptor> open_plugin(const std::string& path, const std::vector<std::string>& real_directories,
-                               int64_t* bytes, std::string* where) {
+Result<Descriptor> open_plugin(const std::string& path,
+                               const std::vector<std::string>& real_directories, int64_t* bytes,
+                               std::string* where) {
   Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (file.number() < 0) {
     struct stat link {};
-    const bool dangling = errno == ENOENT && lstat(path.c_str(), &link) == 0 && S_ISLNK(link.st_mode);
+    const bool dangling =
+        errno == ENOENT && lstat(path.c_str(), &link) == 0 && S_ISLNK(link.st_mode);
     if (dangling) return fail(ATTNRT_INTERNAL, "is a link to nothing");
     return fail(ATTNRT_INTERNAL, "cannot be opened: {}", errno_text());
   }
   struct stat status {};
-  if (fstat(file.number(), &status) != 0) return fail(ATTNRT_INTERNAL, "cannot be read: {}", errno_text());
+  if (fstat(file.number(), &status) != 0)
+    return fail(ATTNRT_INTERNAL, "cannot be read: {}", errno_text());
   if (S_ISDIR(status.st_mode)) return fail(ATTNRT_INTERNAL, "is a directory, not a shared library");
   if (!S_ISREG(status.st_mode)) return fail(ATTNRT_INTERNAL, "is no regular file");
   if (status.st_size > kLargestFile) return fail(ATTNRT_INTERNAL, "is larger than 4 GiB");
@@ -107,7 +116,8 @@ Result<Descriptor> open_plugin(const std::string& path, const std::vector<std::s
     real = std::filesystem::canonical(path, error);
   }
   if (!inside(real, real_directories)) {
-    return fail(ATTNRT_INTERNAL, "is a link to {}, outside the plugin directories; put the file itself there", real);
+    return fail(ATTNRT_INTERNAL,
+                "is a link to {}, outside the plugin directories; put the file itself there", real);
   }
   // Before all of a file is copied that only has the name.
   std::array<char, SELFMAG> magic{};
@@ -134,8 +144,8 @@ Result<void> examine(FoundPlugin& plugin, const std::vector<std::string>& real_d
   auto manifest = parse_manifest(elf->manifest, plugin.path);
   if (!manifest) return tl::unexpected(manifest.error());
   if (manifest->abi != ATTNRT_ABI_MAJOR) {
-    return fail(ATTNRT_UNSUPPORTED, "is built for plugin ABI {}; this runtime has ABI {}", manifest->abi,
-                ATTNRT_ABI_MAJOR);
+    return fail(ATTNRT_UNSUPPORTED, "is built for plugin ABI {}; this runtime has ABI {}",
+                manifest->abi, ATTNRT_ABI_MAJOR);
   }
   if (!elf->exports_plugin) {
     return fail(ATTNRT_UNSUPPORTED, "exports no symbol {}{}", ATTNRT_PLUGIN_SYMBOL,
@@ -146,7 +156,8 @@ Result<void> examine(FoundPlugin& plugin, const std::vector<std::string>& real_d
   return {};
 }
 
-std::vector<std::string> plugin_names(const std::string& directory, std::vector<std::string>& warnings) {
+std::vector<std::string> plugin_names(const std::string& directory,
+                                      std::vector<std::string>& warnings) {
   std::vector<std::string> names;
   DIR* stream = opendir(directory.c_str());
   if (stream == nullptr) {
@@ -175,14 +186,17 @@ Descriptor::~Descriptor() {
 
 bool twins(const FoundPlugin& one, const FoundPlugin& other) {
   return one.manifest && other.manifest && one.manifest->name == other.manifest->name &&
-         one.manifest->version_text == other.manifest->version_text && one.manifest->devices == other.manifest->devices;
+         one.manifest->version_text == other.manifest->version_text &&
+         one.manifest->devices == other.manifest->devices;
 }
 
 std::string default_plugin_directory() {
   Dl_info info{};
   link_map* object = nullptr;
   const auto* here_in = reinterpret_cast<const void*>(&default_plugin_directory);
-  if (dladdr1(here_in, &info, reinterpret_cast<void**>(&object), RTLD_DL_LINKMAP) == 0 || object == nullptr) return {};
+  if (dladdr1(here_in, &info, reinterpret_cast<void**>(&object), RTLD_DL_LINKMAP) == 0 ||
+      object == nullptr)
+    return {};
   // The program itself has no name here, and argv[0] may be anything.
   const bool in_program = object->l_name == nullptr || object->l_name[0] == '\0';
   std::filesystem::path file = "/proc/self/exe";
@@ -206,7 +220,8 @@ std::string default_plugin_directory() {
 Result<void> unchanged(const FoundPlugin& plugin) {
   int64_t bytes = 0;
   std::string where;
-  const auto file = open_plugin(plugin.path, {std::filesystem::path(plugin.real_path).parent_path()}, &bytes, &where);
+  const auto file = open_plugin(
+      plugin.path, {std::filesystem::path(plugin.real_path).parent_path()}, &bytes, &where);
   if (!file) return tl::unexpected(file.error());
   const auto map = MappedFile::map(file->number());
   if (!map) return tl::unexpected(map.error());

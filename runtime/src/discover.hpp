@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "manifest.hpp"
 #include "base/result.hpp"
+#include "manifest.hpp"
 
 namespace attnrt::core {
 
@@ -28,20 +28,21 @@ class Descriptor {
 // One file named *.so in a plugin directory. Immutable. What was hashed and checked is what load maps: a sealed copy in
 // memory, so that nothing can change between check and use and the file can be overwritten in place.
 struct FoundPlugin {
-  std::string path;                  // as found: directory/name.so
-  std::string real_path;             // where that led when it was read; "" where /proc is not mounted
-  std::string hash;                  // SHA-256 of its bytes, hex; "" if not read, or no ELF file
+  std::string path;       // as found: directory/name.so
+  std::string real_path;  // where that led when it was read; "" where /proc is not mounted
+  std::string hash;       // SHA-256 of its bytes, hex; "" if not read, or no ELF file
   std::optional<Manifest> manifest;  // absent: see fault
-  std::string fault;                 // why it cannot be used, one line; "" if nothing is known against it
-  Descriptor file;                   // the sealed memory file; none if fault
+  std::string fault;  // why it cannot be used, one line; "" if nothing is known against it
+  Descriptor file;    // the sealed memory file; none if fault
 };
 
 // Two files of one plugin that neither version nor kinds of device tell apart.
 bool twins(const FoundPlugin& one, const FoundPlugin& other);
 
 struct Discovery {
-  std::vector<std::shared_ptr<const FoundPlugin>> plugins;  // in the order of directories, then of names
-  std::vector<std::string> warnings;                        // a directory that cannot be read, twins
+  std::vector<std::shared_ptr<const FoundPlugin>>
+      plugins;                        // in the order of directories, then of names
+  std::vector<std::string> warnings;  // a directory that cannot be read, twins
 };
 
 // The directory that holds plugins where the policy names none: attnrt/plugins beside libattnrt.so.

@@ -14,8 +14,8 @@
 namespace attnrt::core {
 namespace {
 
-constexpr std::array<std::string_view, 5> variables{"ATTNRT_POLICY", "ATTNRT_PLUGIN_PATH", "ATTNRT_BACKEND",
-                                                    "ATTNRT_DISABLE", "ATTNRT_LOG"};
+constexpr std::array<std::string_view, 5> variables{
+    "ATTNRT_POLICY", "ATTNRT_PLUGIN_PATH", "ATTNRT_BACKEND", "ATTNRT_DISABLE", "ATTNRT_LOG"};
 constexpr std::array<std::string_view, 5> log_levels{"debug", "info", "warning", "error",
                                                      "off"};  // ATTNRT_LOG_* in order
 
@@ -38,20 +38,24 @@ bool is_set(const std::optional<std::string>& variable) { return variable && !va
 Environment read_environment() {
   Environment environment;
   if (getauxval(AT_SECURE) != 0) return environment;
-  std::optional<std::string>* const fields[] = {&environment.policy, &environment.plugin_path, &environment.backend,
-                                                &environment.disable, &environment.log};
+  std::optional<std::string>* const fields[] = {&environment.policy, &environment.plugin_path,
+                                                &environment.backend, &environment.disable,
+                                                &environment.log};
   for (size_t i = 0; i < variables.size(); ++i) {
     const char* value = secure_getenv(std::string(variables.at(i)).c_str());
     if (value != nullptr && *value != '\0') *fields[i] = value;
   }
   for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
-    const std::string_view name = std::string_view(*entry).substr(0, std::string_view(*entry).find('='));
-    if (!name.starts_with("ATTNRT_") || std::find(variables.begin(), variables.end(), name) != variables.end())
+    const std::string_view name =
+        std::string_view(*entry).substr(0, std::string_view(*entry).find('='));
+    if (!name.starts_with("ATTNRT_") ||
+        std::find(variables.begin(), variables.end(), name) != variables.end())
       continue;
     const std::string_view near = nearest(name, variables);
     environment.warnings.push_back(
         near.empty()
-            ? fmt::format("{}: unknown variable, ignored; known are {}", shown(name), fmt::join(variables, ", "))
+            ? fmt::format("{}: unknown variable, ignored; known are {}", shown(name),
+                          fmt::join(variables, ", "))
             : fmt::format("{}: unknown variable, ignored; did you mean {}?", shown(name), near));
   }
   std::sort(environment.warnings.begin(), environment.warnings.end());
@@ -62,17 +66,19 @@ Result<void> apply_environment(const Environment& environment, Config& config) {
   if (is_set(environment.plugin_path))
     config.directories = {split(*environment.plugin_path, ':'), "ATTNRT_PLUGIN_PATH"};
   if (is_set(environment.backend)) config.forced_backend = {environment.backend, "ATTNRT_BACKEND"};
-  if (is_set(environment.disable)) config.disabled = {split(*environment.disable, ','), "ATTNRT_DISABLE"};
+  if (is_set(environment.disable))
+    config.disabled = {split(*environment.disable, ','), "ATTNRT_DISABLE"};
   config.log_level = {ATTNRT_LOG_WARNING, "default"};
   if (is_set(environment.log)) {
     const auto level = std::find(log_levels.begin(), log_levels.end(), *environment.log);
     if (level == log_levels.end()) {
-      return fail(ATTNRT_INVALID_ARGUMENT, "ATTNRT_LOG: found {}, expected {}", shown(*environment.log),
-                  fmt::join(log_levels, ", "));
+      return fail(ATTNRT_INVALID_ARGUMENT, "ATTNRT_LOG: found {}, expected {}",
+                  shown(*environment.log), fmt::join(log_levels, ", "));
     }
     config.log_level = {static_cast<int>(level - log_levels.begin()), "ATTNRT_LOG"};
   }
-  config.warnings.insert(config.warnings.end(), environment.warnings.begin(), environment.warnings.end());
+  config.warnings.insert(config.warnings.end(), environment.warnings.begin(),
+                         environment.warnings.end());
   return {};
 }
 

@@ -14,7 +14,8 @@ struct Config;
 // What the environment says; empty optionals where a variable is not set, or the process is privileged.
 struct Environment {
   std::optional<std::string> policy, plugin_path, backend, disable, log;
-  std::vector<std::string> warnings;  // an ATTNRT_ variable that does not exist, with the nearest that does
+  std::vector<std::string>
+      warnings;  // an ATTNRT_ variable that does not exist, with the nearest that does
 };
 Environment read_environment();  // secure_getenv
 

@@ -35,7 +35,8 @@ struct Libraries {
 };
 
 Libraries& libraries() {
-  static auto* const all = new Libraries;  // outlives every static destructor: a plugin's may still run
+  static auto* const all =
+      new Libraries;  // outlives every static destructor: a plugin's may still run
   return *all;
 }
 
@@ -60,9 +61,11 @@ Result<const attnrt_plugin*> map_library(const FoundPlugin& plugin, bool by_path
     } catch (const std::exception& error) {
       std::string text = error.what();
       for (const std::string& before : {std::string("dlerror system message: "), path + ": "}) {
-        if (const size_t at = text.find(before); at != std::string::npos) text.erase(0, at + before.size());
+        if (const size_t at = text.find(before); at != std::string::npos)
+          text.erase(0, at + before.size());
       }
-      text = text.substr(0, text.rfind("): "));  // Boost.DLL's bracket, and an errno that means nothing
+      text = text.substr(
+          0, text.rfind("): "));  // Boost.DLL's bracket, and an errno that means nothing
       return fail(ATTNRT_UNSUPPORTED, "cannot be loaded: {}", text);
     }
     library = std::move(opened);
@@ -81,18 +84,21 @@ Result<const attnrt_plugin*> map_library(const FoundPlugin& plugin, bool by_path
 // The part that every plugin of this major has: everything up to run.
 Result<void> check_table(const attnrt_plugin& table, const Manifest& manifest) {
   if (!ATTNRT_HAS(&table, attnrt_plugin, run)) {
-    return fail(ATTNRT_UNSUPPORTED, "its attnrt_plugin has struct_size {}; it must reach past run, {} or more",
+    return fail(ATTNRT_UNSUPPORTED,
+                "its attnrt_plugin has struct_size {}; it must reach past run, {} or more",
                 table.struct_size, offsetof(attnrt_plugin, run) + sizeof table.run);
   }
   if (table.name == nullptr || table.version == nullptr) {
-    return fail(ATTNRT_UNSUPPORTED, "its attnrt_plugin has no {}", table.name == nullptr ? "name" : "version");
+    return fail(ATTNRT_UNSUPPORTED, "its attnrt_plugin has no {}",
+                table.name == nullptr ? "name" : "version");
   }
   if (manifest.name != table.name) {
-    return fail(ATTNRT_UNSUPPORTED, "its manifest says name {}, its attnrt_plugin {}", manifest.name, table.name);
+    return fail(ATTNRT_UNSUPPORTED, "its manifest says name {}, its attnrt_plugin {}",
+                manifest.name, table.name);
   }
   if (manifest.version_text != table.version) {
-    return fail(ATTNRT_UNSUPPORTED, "its manifest says version {}, its attnrt_plugin {}", manifest.version_text,
-                table.version);
+    return fail(ATTNRT_UNSUPPORTED, "its manifest says version {}, its attnrt_plugin {}",
+                manifest.version_text, table.version);
   }
   if (table.abi_minor < 0) return fail(ATTNRT_UNSUPPORTED, "its abi_minor is {}", table.abi_minor);
   if (table.run == nullptr) return fail(ATTNRT_UNSUPPORTED, "its attnrt_plugin has no run");
@@ -105,12 +111,14 @@ attnrt_status guarded(attnrt_error* error, Function&& call) {
   try {
     status = call();
   } catch (const std::exception& exception) {
-    return attnrt_fail(error, ATTNRT_INTERNAL, "threw an exception across the plugin boundary: %s", exception.what());
+    return attnrt_fail(error, ATTNRT_INTERNAL, "threw an exception across the plugin boundary: %s",
+                       exception.what());
   } catch (...) {
     return attnrt_fail(error, ATTNRT_INTERNAL, "threw an exception across the plugin boundary");
   }
   if (status < ATTNRT_OK || status > ATTNRT_DEVICE_LOST) {
-    return attnrt_fail(error, ATTNRT_INTERNAL, "returned status %d, which does not exist", static_cast<int>(status));
+    return attnrt_fail(error, ATTNRT_INTERNAL, "returned status %d, which does not exist",
+                       static_cast<int>(status));
   }
   return status;
 }
@@ -133,7 +141,8 @@ std::string device_text(const Device& device) {
 }
 
 const void* Backend::extension(const char* id) const {
-  if (!ATTNRT_HAS(table_, attnrt_plugin, get_extension) || table_->get_extension == nullptr) return nullptr;
+  if (!ATTNRT_HAS(table_, attnrt_plugin, get_extension) || table_->get_extension == nullptr)
+    return nullptr;
   const void* found = nullptr;
   guarded(nullptr, [&] { return found = table_->get_extension(instance_, id), ATTNRT_OK; });
   return found;
@@ -144,19 +153,27 @@ void Backend::log(int32_t severity, const std::string& text) const {
 }
 
 Result<void> Backend::open(const Options& options) {
-  host_ = {sizeof(attnrt_host), ATTNRT_ABI_MINOR, services_->threads->count(), 0, this, host_log, nullptr};
+  host_ = {sizeof(attnrt_host),
+           ATTNRT_ABI_MINOR,
+           services_->threads->count(),
+           0,
+           this,
+           host_log,
+           nullptr};
   host_.parallel_for = [](void* self, int64_t count, attnrt_parallel_body body, void* arg) {
     static_cast<const Backend*>(self)->services_->threads->parallel_for(count, body, arg);
   };
   if (table_->open == nullptr) {
     if (options.empty()) return {};
-    return fail(ATTNRT_INVALID_ARGUMENT, "option {} is not known to it: it takes none", options.front().first);
+    return fail(ATTNRT_INVALID_ARGUMENT, "option {} is not known to it: it takes none",
+                options.front().first);
   }
   std::vector<attnrt_option> list;
   for (const auto& [key, value] : options) list.push_back({key.c_str(), value.c_str()});
   attnrt_error error = ATTNRT_ERROR_INIT;
-  const attnrt_status status = guarded(
-      &error, [&] { return table_->open(&host_, list.data(), static_cast<int32_t>(list.size()), &instance_, &error); });
+  const attnrt_status status = guarded(&error, [&] {
+    return table_->open(&host_, list.data(), static_cast<int32_t>(list.size()), &instance_, &error);
+  });
   if (status != ATTNRT_OK) return fail(status, "cannot be opened: {}", message_of(error, status));
   open_ = true;
   return {};
@@ -169,30 +186,38 @@ Result<void> Backend::find_devices() {
     attnrt_error error = ATTNRT_ERROR_INIT;
     const auto add = [](void* sink, const attnrt_device* device) {
       if (device == nullptr || !ATTNRT_HAS(device, attnrt_device, name)) return;
-      Device copy{device->device_type, device->device_id, device->arch != nullptr ? device->arch : "",
+      Device copy{device->device_type, device->device_id,
+                  device->arch != nullptr ? device->arch : "",
                   device->name != nullptr ? device->name : "", 0};
-      if (ATTNRT_HAS(device, attnrt_device, total_memory_bytes)) copy.total_memory_bytes = device->total_memory_bytes;
+      if (ATTNRT_HAS(device, attnrt_device, total_memory_bytes))
+        copy.total_memory_bytes = device->total_memory_bytes;
       static_cast<std::vector<Device>*>(sink)->push_back(std::move(copy));
     };
-    const attnrt_status status = guarded(&error, [&] { return table_->devices(instance_, add, &devices_, &error); });
+    const attnrt_status status =
+        guarded(&error, [&] { return table_->devices(instance_, add, &devices_, &error); });
     if (status != ATTNRT_OK) devices_.clear();
-    if (devices_.empty()) no_devices_because_ = error.message[0] != '\0' ? error.message : "it found no device";
+    if (devices_.empty())
+      no_devices_because_ = error.message[0] != '\0' ? error.message : "it found no device";
   }
   // A device of a kind that the manifest does not name is not one that anybody agreed to.
   std::erase_if(devices_, [this](const Device& device) {
     const std::string name = device_name(device.type);
     const auto& known = manifest().devices;
     if (std::find(known.begin(), known.end(), name) != known.end()) return false;
-    log(ATTNRT_LOG_WARNING, fmt::format("its device {} is not in its manifest and is left out", name));
-    no_devices_because_ = fmt::format("its only device is a {}, which is not in its manifest", name);
+    log(ATTNRT_LOG_WARNING,
+        fmt::format("its device {} is not in its manifest and is left out", name));
+    no_devices_because_ =
+        fmt::format("its only device is a {}, which is not in its manifest", name);
     return true;
   });
   memory_ = static_cast<const attnrt_memory*>(extension(ATTNRT_MEMORY));
-  const bool on_device = std::any_of(devices_.begin(), devices_.end(),
-                                     [](const Device& device) { return device.type != ATTNRT_DEVICE_CPU; });
+  const bool on_device = std::any_of(devices_.begin(), devices_.end(), [](const Device& device) {
+    return device.type != ATTNRT_DEVICE_CPU;
+  });
   if (memory_ != nullptr && !ATTNRT_HAS(memory_, attnrt_memory, is_capturing)) memory_ = nullptr;
   if (on_device && memory_ == nullptr) {
-    return fail(ATTNRT_UNSUPPORTED, "has a device but not the extension {}, which it needs", ATTNRT_MEMORY);
+    return fail(ATTNRT_UNSUPPORTED, "has a device but not the extension {}, which it needs",
+                ATTNRT_MEMORY);
   }
   return {};
 }
@@ -209,41 +234,48 @@ attnrt_status Backend::supports(const Problem& problem, std::vector<std::string>
     if (reason != nullptr) static_cast<std::vector<std::string>*>(sink)->emplace_back(reason);
   };
   attnrt_error error = ATTNRT_ERROR_INIT;
-  const attnrt_status status = guarded(&error, [&] { return table_->supports(instance_, &problem, add, reasons); });
+  const attnrt_status status =
+      guarded(&error, [&] { return table_->supports(instance_, &problem, add, reasons); });
   if (status == ATTNRT_OK) return status;
   if (error.message[0] != '\0') reasons->emplace_back(error.message);
   if (reasons->empty()) reasons->emplace_back("it says no, without a reason");
   return status;
 }
 
-attnrt_status Backend::plan(const Problem& problem, attnrt_plan_info* info, void** plan, attnrt_error* error) const {
+attnrt_status Backend::plan(const Problem& problem, attnrt_plan_info* info, void** plan,
+                            attnrt_error* error) const {
   if (table_->plan == nullptr) return ATTNRT_OK;
   return guarded(error, [&] { return table_->plan(instance_, &problem, info, plan, error); });
 }
 
-attnrt_status Backend::run(void* plan, const Problem& problem, const attnrt_args& args, attnrt_error* error) const {
+attnrt_status Backend::run(void* plan, const Problem& problem, const attnrt_args& args,
+                           attnrt_error* error) const {
   return guarded(error, [&] { return table_->run(instance_, plan, &problem, &args, error); });
 }
 
 void Backend::plan_destroy(void* plan) const {
-  if (table_->plan == nullptr || !ATTNRT_HAS(table_, attnrt_plugin, plan_destroy) || table_->plan_destroy == nullptr) {
+  if (table_->plan == nullptr || !ATTNRT_HAS(table_, attnrt_plugin, plan_destroy) ||
+      table_->plan_destroy == nullptr) {
     return;
   }
   guarded(nullptr, [&] { return table_->plan_destroy(instance_, plan), ATTNRT_OK; });
 }
 
-Result<std::shared_ptr<Backend>> load(std::shared_ptr<const FoundPlugin> plugin, const Options& options,
-                                      std::shared_ptr<Services> services, bool by_path) {
+Result<std::shared_ptr<Backend>> load(std::shared_ptr<const FoundPlugin> plugin,
+                                      const Options& options, std::shared_ptr<Services> services,
+                                      bool by_path) {
   if (!plugin->fault.empty()) return fail(ATTNRT_UNSUPPORTED, "{}", plugin->fault);
   if (!by_path && access("/proc/self/fd", X_OK) != 0) {
-    services->log(ATTNRT_LOG_WARNING,
-                  "load: /proc is not mounted, so plugins are loaded by path, not from their checked "
-                  "copies");
+    services->log(
+        ATTNRT_LOG_WARNING,
+        "load: /proc is not mounted, so plugins are loaded by path, not from their checked "
+        "copies");
     by_path = true;
   }
   const auto table = map_library(*plugin, by_path);
   if (!table) return tl::unexpected(table.error());
-  if (auto checked = check_table(**table, *plugin->manifest); !checked) return tl::unexpected(checked.error());
+  if (auto checked = check_table(**table, *plugin->manifest); !checked)
+    return tl::unexpected(checked.error());
   const std::shared_ptr<Backend> backend(new Backend);
   backend->plugin_ = std::move(plugin);
   backend->services_ = std::move(services);

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "discover.hpp"
 #include "base/threads.hpp"
+#include "discover.hpp"
 
 namespace attnrt::core {
 
@@ -55,8 +55,10 @@ class Backend {
 
   // The plugin's calls. An exception that crosses the boundary is INTERNAL, and so is a status that does not exist.
   attnrt_status supports(const Problem& problem, std::vector<std::string>* reasons) const;
-  attnrt_status plan(const Problem& problem, attnrt_plan_info* info, void** plan, attnrt_error* error) const;
-  attnrt_status run(void* plan, const Problem& problem, const attnrt_args& args, attnrt_error* error) const;
+  attnrt_status plan(const Problem& problem, attnrt_plan_info* info, void** plan,
+                     attnrt_error* error) const;
+  attnrt_status run(void* plan, const Problem& problem, const attnrt_args& args,
+                    attnrt_error* error) const;
   void plan_destroy(void* plan) const;
 
   void log(int32_t severity, const std::string& text) const;  // with the backend's name in front
@@ -81,7 +83,8 @@ class Backend {
 
 // by_path: map the file itself (debuggers then see its path) instead of the sealed copy; also done, with a warning, where
 // /proc is not mounted. Errors say what is wrong with the plugin.
-Result<std::shared_ptr<Backend>> load(std::shared_ptr<const FoundPlugin> plugin, const Options& options,
-                                      std::shared_ptr<Services> services, bool by_path);
+Result<std::shared_ptr<Backend>> load(std::shared_ptr<const FoundPlugin> plugin,
+                                      const Options& options, std::shared_ptr<Services> services,
+                                      bool by_path);
 
 }  // namespace attnrt::core

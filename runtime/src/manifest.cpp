@@ -14,7 +14,8 @@ using yaml::Node;
 bool valid_name(std::string_view name) {
   const auto letter = [](char c) { return c >= 'a' && c <= 'z'; };
   const auto legal = [&](char c) { return letter(c) || (c >= '0' && c <= '9') || c == '_'; };
-  return !name.empty() && name.size() <= 64 && letter(name.front()) && std::all_of(name.begin(), name.end(), legal);
+  return !name.empty() && name.size() <= 64 && letter(name.front()) &&
+         std::all_of(name.begin(), name.end(), legal);
 }
 
 bool has_feature(const Manifest::Entry& entry, std::string_view feature) {
@@ -23,7 +24,8 @@ bool has_feature(const Manifest::Entry& entry, std::string_view feature) {
 
 // How far the entry is from the problem: twice the number of reasons against it, and one more if dtype is among them,
 // for among equals the entry of the problem's own dtype tells more. 0: it fits. Builds no text.
-size_t distance(const Manifest::Entry& entry, const Problem& problem, uint32_t used, std::string_view arch) {
+size_t distance(const Manifest::Entry& entry, const Problem& problem, uint32_t used,
+                std::string_view arch) {
   size_t result = 0;
   for (const Constraint& constraint : entry.constraints) {
     if (!constraint.met(problem, arch)) result += constraint.word->name == "dtype" ? 3 : 2;
@@ -38,19 +40,23 @@ size_t distance(const Manifest::Entry& entry, const Problem& problem, uint32_t u
 Result<void> check_bound(const Constraint& constraint, const Node& key) {
   const bool only_max = constraint.max && !constraint.min && !constraint.multiple_of;
   if (!constraint.word->bound || only_max) return {};
-  return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: found {}, expected {{max: ...}}: it is an upper bound", key.place(),
+  return fail(ATTNRT_INVALID_ARGUMENT,
+              "{}: {}: found {}, expected {{max: ...}}: it is an upper bound", key.place(),
               key.text, constraint.text());
 }
 
-std::string hint(std::string_view near) { return near.empty() ? "" : fmt::format("; did you mean {}?", near); }
+std::string hint(std::string_view near) {
+  return near.empty() ? "" : fmt::format("; did you mean {}?", near);
+}
 
 // Features that this runtime does not know: harmless, for no problem can use them, but a typing error looks the same.
 void note_features(const Node& list, std::vector<std::string>& notes) {
-  for (const Node& feature : list.kind == yaml::Kind::list ? std::span(list.items) : std::span(&list, 1)) {
+  for (const Node& feature :
+       list.kind == yaml::Kind::list ? std::span(list.items) : std::span(&list, 1)) {
     const auto known = all_features();
     if (std::find(known.begin(), known.end(), feature.text) != known.end()) continue;
-    notes.push_back(fmt::format("{}: features: {} is not known to this runtime{}", feature.place(), shown(feature.text),
-                                hint(nearest(feature.text, known))));
+    notes.push_back(fmt::format("{}: features: {} is not known to this runtime{}", feature.place(),
+                                shown(feature.text), hint(nearest(feature.text, known))));
   }
 }
 
@@ -71,12 +77,14 @@ Result<bool> parse_entry(const Node& node, Manifest& manifest) {
       continue;
     }
     if (const std::string unknown = unknown_part(key, node.items[i]); !unknown.empty()) {
-      manifest.notes.push_back(fmt::format("{}: supports: entry dropped: {}", key.place(), unknown));
+      manifest.notes.push_back(
+          fmt::format("{}: supports: entry dropped: {}", key.place(), unknown));
       return false;
     }
     auto constraint = parse_constraint(key, node.items[i], &notes);
     if (!constraint) return tl::unexpected(constraint.error());
-    if (auto checked = check_bound(*constraint, key); !checked) return tl::unexpected(checked.error());
+    if (auto checked = check_bound(*constraint, key); !checked)
+      return tl::unexpected(checked.error());
     entry.constraints.push_back(*std::move(constraint));
   }
   manifest.notes.insert(manifest.notes.end(), notes.begin(), notes.end());
@@ -88,18 +96,22 @@ Result<void> parse_identity(const Node& key, const Node& value, Manifest& manife
   if (key.text == "abi") {
     auto abi = yaml::integer(value, "abi");
     if (!abi) return tl::unexpected(abi.error());
-    if (*abi < 1) return yaml::wrong(value, "abi", "the major version of the plugin ABI, such as 1");
+    if (*abi < 1)
+      return yaml::wrong(value, "abi", "the major version of the plugin ABI, such as 1");
     manifest.abi = *abi;
     return {};
   }
   auto text = yaml::word(value, key.text);
   if (!text) return tl::unexpected(text.error());
   if (key.text == "name") {
-    if (!valid_name(*text)) return yaml::wrong(value, "name", "a name of a-z, 0-9 and _ that begins with a letter");
+    if (!valid_name(*text))
+      return yaml::wrong(value, "name", "a name of a-z, 0-9 and _ that begins with a letter");
     manifest.name = *text;
   } else if (key.text == "version") {
     auto version = parse_version(*text);
-    if (!version) return fail(ATTNRT_INVALID_ARGUMENT, "{}: version: {}", value.place(), version.error().message);
+    if (!version)
+      return fail(ATTNRT_INVALID_ARGUMENT, "{}: version: {}", value.place(),
+                  version.error().message);
     manifest.version = *std::move(version);
     manifest.version_text = *text;
   } else {
@@ -113,7 +125,8 @@ Result<void> parse_lists(const Node& key, const Node& value, Manifest& manifest)
     if (value.kind != yaml::Kind::list || value.items.empty())
       return yaml::wrong(value, "supports", "a list of entries");
     for (const Node& entry : value.items) {
-      if (auto parsed = parse_entry(entry, manifest); !parsed) return tl::unexpected(parsed.error());
+      if (auto parsed = parse_entry(entry, manifest); !parsed)
+        return tl::unexpected(parsed.error());
     }
     return {};
   }
@@ -128,7 +141,8 @@ Result<void> parse_lists(const Node& key, const Node& value, Manifest& manifest)
   for (const std::string& name : *list) {
     auto known = parse_value(device, name);
     if (!known)
-      manifest.notes.push_back(fmt::format("{}: devices: {} is not known to this runtime", value.place(), shown(name)));
+      manifest.notes.push_back(
+          fmt::format("{}: devices: {} is not known to this runtime", value.place(), shown(name)));
     else
       manifest.devices.push_back(name);
   }
@@ -142,7 +156,8 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& file) 
   if (!document) return tl::unexpected(document.error());
   const Node& root = document->root;
   if (root.kind != yaml::Kind::map) return yaml::wrong(root, "manifest", "a map");
-  constexpr std::array<std::string_view, 7> keys{"name", "version", "abi", "summary", "devices", "archs", "supports"};
+  constexpr std::array<std::string_view, 7> keys{"name",    "version", "abi",     "summary",
+                                                 "devices", "archs",   "supports"};
   Manifest manifest;
   std::vector<std::string_view> unknown;
   for (size_t i = 0; i < root.keys.size(); ++i) {
@@ -157,8 +172,8 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& file) 
       parsed = parse_lists(key, root.items[i], manifest);
     } else {
       unknown.push_back(key.text);
-      manifest.notes.push_back(
-          fmt::format("{}: {}: unknown key, ignored{}", key.place(), shown(key.text), hint(nearest(key.text, keys))));
+      manifest.notes.push_back(fmt::format("{}: {}: unknown key, ignored{}", key.place(),
+                                           shown(key.text), hint(nearest(key.text, keys))));
     }
     if (!parsed) return tl::unexpected(parsed.error());
   }
@@ -184,7 +199,8 @@ std::string Manifest::serves_nothing() const {
 
 std::vector<std::string> Manifest::refusals(const Problem& problem, std::string_view arch) const {
   const auto matches = [&](const std::string& pattern) { return arch_matches(pattern, arch); };
-  const bool arch_fits = archs.empty() || arch.empty() || std::any_of(archs.begin(), archs.end(), matches);
+  const bool arch_fits =
+      archs.empty() || arch.empty() || std::any_of(archs.begin(), archs.end(), matches);
   const uint32_t used = feature_bits(problem);
   const Entry* nearest_miss = nullptr;
   size_t least = SIZE_MAX;
@@ -196,8 +212,9 @@ std::vector<std::string> Manifest::refusals(const Problem& problem, std::string_
   std::vector<std::string> reasons;
   if (arch_fits && least == 0) return reasons;
   if (!arch_fits) {
-    reasons.push_back(archs.size() == 1 ? fmt::format("arch {} is not {}", arch, archs.front())
-                                        : fmt::format("arch {} is not in {{{}}}", arch, fmt::join(archs, ", ")));
+    reasons.push_back(archs.size() == 1
+                          ? fmt::format("arch {} is not {}", arch, archs.front())
+                          : fmt::format("arch {} is not in {{{}}}", arch, fmt::join(archs, ", ")));
   }
   if (nearest_miss == nullptr) {
     reasons.push_back(serves_nothing());

@@ -5,8 +5,8 @@
 #include <string_view>
 #include <vector>
 
-#include "problem/constraint.hpp"
 #include "formats/semver.hpp"
+#include "problem/constraint.hpp"
 
 namespace attnrt::core {
 
@@ -24,7 +24,8 @@ struct Manifest {
   std::vector<std::string> devices;  // cpu cuda rocm
   std::vector<std::string> archs;    // empty: any
   std::vector<Entry> entries;        // supports; a problem fits if one entry fits
-  std::vector<std::string> notes;    // entries that were dropped because of a key that this runtime does not know, ...
+  std::vector<std::string>
+      notes;  // entries that were dropped because of a key that this runtime does not know, ...
 
   // Why the problem fits no entry, on a device of this arch ("": a device without one); empty: it fits. A miss of archs
   // comes first. With several entries the reasons are those of the entry with the fewest (the nearest miss; the first

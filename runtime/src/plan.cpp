@@ -26,23 +26,28 @@ DeviceMemory::~DeviceMemory() {
   switch (kind_) {
     case Kind::host: ::operator delete (data_, std::align_val_t{alignment_}); break;
     case Kind::device: backend_->memory()->free(backend_->instance(), device_id_, data_); break;
-    case Kind::pinned: backend_->memory()->free_pinned(backend_->instance(), device_id_, data_); break;
+    case Kind::pinned:
+      backend_->memory()->free_pinned(backend_->instance(), device_id_, data_);
+      break;
   }
 }
 
-Result<DeviceMemory> DeviceMemory::allocate(std::shared_ptr<const Backend> backend, const Device& device, Kind kind,
-                                            int64_t bytes, int64_t alignment) {
+Result<DeviceMemory> DeviceMemory::allocate(std::shared_ptr<const Backend> backend,
+                                            const Device& device, Kind kind, int64_t bytes,
+                                            int64_t alignment) {
   DeviceMemory memory;
   if (bytes == 0) return memory;
   memory.alignment_ = static_cast<size_t>(alignment);
   attnrt_error error = ATTNRT_ERROR_INIT;
   attnrt_status status = ATTNRT_OK;
   if (kind == Kind::host) {
-    memory.data_ = ::operator new (static_cast<size_t>(bytes), std::align_val_t{memory.alignment_}, std::nothrow);
+    memory.data_ = ::operator new (static_cast<size_t>(bytes), std::align_val_t{memory.alignment_},
+                                   std::nothrow);
     if (memory.data_ == nullptr) status = ATTNRT_OUT_OF_MEMORY;
   } else {
     // The extension promises no alignment.
-    const auto allocate = kind == Kind::device ? backend->memory()->allocate : backend->memory()->allocate_pinned;
+    const auto allocate =
+        kind == Kind::device ? backend->memory()->allocate : backend->memory()->allocate_pinned;
     int64_t with_room = 0;
     status = __builtin_add_overflow(bytes, alignment - 1, &with_room)
                  ? ATTNRT_OUT_OF_MEMORY
@@ -81,9 +86,11 @@ Result<std::unique_ptr<Plan>> make_plan(const Decision& decision, const Verdict&
   }
   attnrt_plan_info info{sizeof(attnrt_plan_info), 0, 0, 0, nullptr};
   attnrt_error error = ATTNRT_ERROR_INIT;
-  const attnrt_status status = plan->backend_->plan(plan->device_problem_, &info, &plan->plugin_plan_, &error);
+  const attnrt_status status =
+      plan->backend_->plan(plan->device_problem_, &info, &plan->plugin_plan_, &error);
   if (status != ATTNRT_OK) {
-    return fail(status, "plan: {}: {}", name, error.message[0] != '\0' ? error.message : status_name(status));
+    return fail(status, "plan: {}: {}", name,
+                error.message[0] != '\0' ? error.message : status_name(status));
   }
   plan->planned_ = true;
   plan->kernel_ = info.kernel != nullptr ? info.kernel : name;
@@ -95,10 +102,12 @@ Result<std::unique_ptr<Plan>> make_plan(const Decision& decision, const Verdict&
   plan->workspace_bytes_ = info.workspace_bytes;
   plan->workspace_alignment_ = alignment;
   const bool on_host = plan->device_.type == ATTNRT_DEVICE_CPU;
-  auto workspace = DeviceMemory::allocate(plan->backend_, plan->device_,
-                                          on_host ? DeviceMemory::Kind::host : DeviceMemory::Kind::device,
-                                          info.workspace_bytes, alignment);
-  if (!workspace) return fail(workspace.error().code, "plan: {}: workspace: {}", name, workspace.error().message);
+  auto workspace =
+      DeviceMemory::allocate(plan->backend_, plan->device_,
+                             on_host ? DeviceMemory::Kind::host : DeviceMemory::Kind::device,
+                             info.workspace_bytes, alignment);
+  if (!workspace)
+    return fail(workspace.error().code, "plan: {}: workspace: {}", name, workspace.error().message);
   plan->workspace_ = std::move(*workspace);
   return plan;
 }

@@ -18,8 +18,8 @@ class DeviceMemory {
   DeviceMemory& operator=(DeviceMemory&& other) noexcept;
   ~DeviceMemory();
   enum class Kind { host, device, pinned };
-  static Result<DeviceMemory> allocate(std::shared_ptr<const Backend> backend, const Device& device, Kind kind,
-                                       int64_t bytes, int64_t alignment);
+  static Result<DeviceMemory> allocate(std::shared_ptr<const Backend> backend, const Device& device,
+                                       Kind kind, int64_t bytes, int64_t alignment);
   void* data() const { return static_cast<char*>(data_) + offset_; }
   int64_t bytes() const { return bytes_; }
 

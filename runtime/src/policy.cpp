@@ -10,7 +10,8 @@ namespace {
 constexpr int64_t not_preferred = INT64_MAX;
 
 bool matches(const Rule& rule, const Problem& problem, std::string_view arch) {
-  return std::all_of(rule.when.begin(), rule.when.end(), [&](const Constraint& c) { return c.met(problem, arch); });
+  return std::all_of(rule.when.begin(), rule.when.end(),
+                     [&](const Constraint& c) { return c.met(problem, arch); });
 }
 
 bool names(const std::vector<std::string>& list, std::string_view name) {
@@ -22,11 +23,14 @@ const BackendSettings* settings(const Config& config, std::string_view name) {
   return found != config.backends.end() ? &found->second : nullptr;
 }
 
-std::string version_refusal(const VersionRange* range, const std::string& origin, const Contender& contender) {
+std::string version_refusal(const VersionRange* range, const std::string& origin,
+                            const Contender& contender) {
   const bool has_range = range != nullptr && !range->comparisons.empty();
-  if (has_range ? range->contains(*contender.version) : contender.version->prerelease.empty()) return "";
+  if (has_range ? range->contains(*contender.version) : contender.version->prerelease.empty())
+    return "";
   if (!has_range)
-    return fmt::format("version {} is a pre-release, and no version range names it", contender.version_text);
+    return fmt::format("version {} is a pre-release, and no version range names it",
+                       contender.version_text);
   return fmt::format("version {} is not in {} ({})", contender.version_text, range->text, origin);
 }
 
@@ -38,28 +42,32 @@ std::strong_ordering Rank::operator<=>(const Rank& other) const {
   return other.priority <=> priority;
 }
 
-Policy::Policy(std::shared_ptr<const Config> config, Call call) : config_(std::move(config)), call_(std::move(call)) {
+Policy::Policy(std::shared_ptr<const Config> config, Call call)
+    : config_(std::move(config)), call_(std::move(call)) {
   if (!call_.backend.empty()) {
     forced_ = Forced{call_.backend, "call"};
   } else if (config_->forced_backend.value) {
     forced_ = Forced{*config_->forced_backend.value, config_->forced_backend.origin};
   } else if (config_->default_backend.value) {
-    forced_ = Forced{*config_->default_backend.value, fmt::format("default ({})", config_->default_backend.origin)};
+    forced_ = Forced{*config_->default_backend.value,
+                     fmt::format("default ({})", config_->default_backend.origin)};
   }
 }
 
-std::vector<std::string> Policy::exclusions(const Contender& contender, const Problem& problem) const {
+std::vector<std::string> Policy::exclusions(const Contender& contender,
+                                            const Problem& problem) const {
   std::vector<std::string> reasons;
-  if (std::string off = switched_off(*config_, contender.name); !off.empty()) reasons.push_back(std::move(off));
+  if (std::string off = switched_off(*config_, contender.name); !off.empty())
+    reasons.push_back(std::move(off));
   for (const Rule& rule : config_->rules.value) {
     if (!names(rule.deny, contender.name) || !matches(rule, problem, contender.arch)) continue;
     reasons.push_back(fmt::format("denied by {} ({})", rule.name, rule.origin));
   }
   const BackendSettings* backend = settings(*config_, contender.name);
   if (contender.version != nullptr) {
-    std::string refusal = backend != nullptr
-                              ? version_refusal(&backend->version.value, backend->version.origin, contender)
-                              : version_refusal(nullptr, "", contender);
+    std::string refusal = backend != nullptr ? version_refusal(&backend->version.value,
+                                                               backend->version.origin, contender)
+                                             : version_refusal(nullptr, "", contender);
     if (!refusal.empty()) reasons.push_back(std::move(refusal));
   }
   if (backend != nullptr && !backend->only.value.empty()) {
@@ -71,8 +79,8 @@ std::vector<std::string> Policy::exclusions(const Contender& contender, const Pr
     }
   }
   if (contender.staged && !config_->staging.value) {
-    reasons.push_back(fmt::format("the tensors are on {}, and staging is never ({})", device_name(problem.device_type),
-                                  config_->staging.origin));
+    reasons.push_back(fmt::format("the tensors are on {}, and staging is never ({})",
+                                  device_name(problem.device_type), config_->staging.origin));
   }
   return reasons;
 }
@@ -92,14 +100,17 @@ Rank Policy::rank(const Contender& contender, const Problem& problem) const {
     if (place != rule->prefer.end()) rank.prefer = place - rule->prefer.begin();
   }
   rank.staged = contender.staged;
-  if (const BackendSettings* backend = settings(*config_, contender.name)) rank.priority = backend->priority.value;
+  if (const BackendSettings* backend = settings(*config_, contender.name))
+    rank.priority = backend->priority.value;
   return rank;
 }
 
-bool Policy::before(const Contender& a, const Rank& rank_a, const Contender& b, const Rank& rank_b) const {
+bool Policy::before(const Contender& a, const Rank& rank_a, const Contender& b,
+                    const Rank& rank_b) const {
   if (const auto order = rank_a <=> rank_b; order != 0) return order < 0;
   if (a.version != nullptr && b.version != nullptr) {
-    if (const auto order = *a.version <=> *b.version; order != 0) return order > 0;  // the newest first
+    if (const auto order = *a.version <=> *b.version; order != 0)
+      return order > 0;  // the newest first
   }
   if (a.name != b.name) return a.name < b.name;
   if (a.device != b.device) return a.device < b.device;

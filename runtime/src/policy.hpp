@@ -32,7 +32,8 @@ struct Contender {
 
 // Where a contender stands; smaller is better in the order of the fields.
 struct Rank {
-  int64_t prefer = INT64_MAX;  // place in the prefer list of the rule that wins; INT64_MAX: no rule prefers it
+  int64_t prefer =
+      INT64_MAX;  // place in the prefer list of the rule that wins; INT64_MAX: no rule prefers it
   bool staged = false;
   int64_t priority = 0;  // larger is better
   std::strong_ordering operator<=>(const Rank& other) const;

@@ -37,21 +37,27 @@ class Checker {
   }
 
   // shape: kAny fits any size. Rows: the last stride is 1 and every row is aligned.
-  bool tensor(const char* name, const attnrt_tensor& tensor, attnrt_dtype dtype, std::initializer_list<int64_t> shape) {
+  bool tensor(const char* name, const attnrt_tensor& tensor, attnrt_dtype dtype,
+              std::initializer_list<int64_t> shape) {
     const auto ndim = static_cast<int32_t>(shape.size());
-    if (tensor.ndim != ndim) return fail("tensor {} has {} dimensions; expected {}", name, tensor.ndim, ndim);
+    if (tensor.ndim != ndim)
+      return fail("tensor {} has {} dimensions; expected {}", name, tensor.ndim, ndim);
     if (!same_dtype(tensor.dtype, dtype)) {
-      return fail("tensor {} is {}; expected {}", name, dtype_name(tensor.dtype), dtype_name(dtype));
+      return fail("tensor {} is {}; expected {}", name, dtype_name(tensor.dtype),
+                  dtype_name(dtype));
     }
     for (int32_t i = 0; i < ndim; ++i) {
       const int64_t expected = shape.begin()[i];
       if (expected == kAny && tensor.shape[i] < 0) {
-        return fail("tensor {} has {} in dimension {}; expected at least 0", name, tensor.shape[i], i);
+        return fail("tensor {} has {} in dimension {}; expected at least 0", name, tensor.shape[i],
+                    i);
       }
       if (expected != kAny && tensor.shape[i] != expected) {
-        return fail("tensor {} has {} in dimension {}; expected {}", name, tensor.shape[i], i, expected);
+        return fail("tensor {} has {} in dimension {}; expected {}", name, tensor.shape[i], i,
+                    expected);
       }
-      if (tensor.stride[i] < 0) return fail("tensor {} has the negative stride {}", name, tensor.stride[i]);
+      if (tensor.stride[i] < 0)
+        return fail("tensor {} has the negative stride {}", name, tensor.stride[i]);
     }
     return span_fits(name, tensor);
   }
@@ -72,8 +78,10 @@ class Checker {
     if (written && !this->written(name, tensor)) return false;
     if (!elements(name, tensor)) return false;
     if (!aligned) {
-      return fail("tensor {} has rows that do not start at a multiple of {} bytes; plan with a smaller alignment_bytes",
-                  name, alignment);
+      return fail(
+          "tensor {} has rows that do not start at a multiple of {} bytes; plan with a smaller "
+          "alignment_bytes",
+          name, alignment);
     }
     return true;
   }
@@ -92,12 +100,13 @@ class Checker {
   // From a tensor's first element to its last, rows between its rows included. After every tensor().
   bool apart(const attnrt_tensor& written) {
     const Range *const begin = ranges_, *const end = ranges_ + count_;
-    const Range* const mine = std::find_if(begin, end, [&](const Range& each) { return each.tensor == &written; });
+    const Range* const mine =
+        std::find_if(begin, end, [&](const Range& each) { return each.tensor == &written; });
     if (mine == end) return true;  // of no bytes, or absent
     for (const Range* its = begin; its != end; ++its) {
       if (its == mine || mine->first >= its->end || its->first >= mine->end) continue;
-      return fail("tensor {} overlaps tensor {}; it is written to, so give it memory of its own", mine->name,
-                  its->name);
+      return fail("tensor {} overlaps tensor {}; it is written to, so give it memory of its own",
+                  mine->name, its->name);
     }
     return true;
   }
@@ -106,14 +115,16 @@ class Checker {
   bool elements(const char* name, const attnrt_tensor& tensor) {
     const int64_t bytes = dtype_bytes(tensor.dtype);
     return reinterpret_cast<uintptr_t>(tensor.data) % static_cast<uintptr_t>(bytes) == 0 ||
-           fail("tensor {} does not start at a multiple of {} bytes, the size of its elements", name, bytes);
+           fail("tensor {} does not start at a multiple of {} bytes, the size of its elements",
+                name, bytes);
   }
 
   bool contiguous(const char* name, const attnrt_tensor& tensor) {
     if (is_empty(tensor)) return true;
     int64_t expected = 1;
     for (int32_t i = tensor.ndim - 1; i >= 0; --i) {
-      if (tensor.shape[i] > 1 && tensor.stride[i] != expected) return fail("tensor {} is not contiguous", name);
+      if (tensor.shape[i] > 1 && tensor.stride[i] != expected)
+        return fail("tensor {} is not contiguous", name);
       expected *= tensor.shape[i];
     }
     return true;
@@ -137,7 +148,8 @@ class Checker {
     for (int32_t i = 0; i < tensor.ndim; ++i) {
       int64_t step = 0;
       if (__builtin_mul_overflow(tensor.shape[i] - 1, tensor.stride[i], &step) ||
-          __builtin_mul_overflow(step, dtype_bytes(tensor.dtype), &step) || __builtin_add_overflow(span, step, &span)) {
+          __builtin_mul_overflow(step, dtype_bytes(tensor.dtype), &step) ||
+          __builtin_add_overflow(span, step, &span)) {
         return fail("tensor {} reaches further than memory can", name);
       }
     }
@@ -174,7 +186,8 @@ void read_extents(const Problem& problem, const attnrt_args& args, Extents& exte
 }
 
 bool within(Checker& check, const char* name, int64_t value, int64_t bound) {
-  return value <= bound || check.fail("{} is {}, above the {} that was planned for", name, value, bound);
+  return value <= bound ||
+         check.fail("{} is {}, above the {} that was planned for", name, value, bound);
 }
 
 bool check_rows(Checker& check, const Problem& p, const attnrt_args& a, const Extents& e) {
@@ -185,8 +198,9 @@ bool check_rows(Checker& check, const Problem& p, const attnrt_args& a, const Ex
     fine = fine && check.tensor("q", a.q, p.dtype, {kAny, p.heads_q, p.head_dim}) &&
            check.tensor("out", a.out, p.dtype, {a.q.shape[0], p.heads_q, p.head_dim_v});
   } else {
-    fine = fine && check.tensor("q", a.q, p.dtype, {kAny, kAny, p.heads_q, p.head_dim}) &&
-           check.tensor("out", a.out, p.dtype, {a.q.shape[0], a.q.shape[1], p.heads_q, p.head_dim_v});
+    fine =
+        fine && check.tensor("q", a.q, p.dtype, {kAny, kAny, p.heads_q, p.head_dim}) &&
+        check.tensor("out", a.out, p.dtype, {a.q.shape[0], a.q.shape[1], p.heads_q, p.head_dim_v});
   }
   if (packed_kv) {
     fine = fine && check.tensor("k", a.k, p.dtype, {kAny, p.heads_kv, p.head_dim}) &&
@@ -197,38 +211,47 @@ bool check_rows(Checker& check, const Problem& p, const attnrt_args& a, const Ex
     fine = fine && check.tensor("k", a.k, p.dtype, {first, second, p.heads_kv, p.head_dim}) &&
            check.tensor("v", a.v, p.dtype, {a.k.shape[0], a.k.shape[1], p.heads_kv, p.head_dim_v});
   }
-  return fine && check.rows("q", a.q, p.alignment_bytes, false) && check.rows("k", a.k, p.alignment_bytes, false) &&
-         check.rows("v", a.v, p.alignment_bytes, false) && check.rows("out", a.out, p.alignment_bytes, true);
+  return fine && check.rows("q", a.q, p.alignment_bytes, false) &&
+         check.rows("k", a.k, p.alignment_bytes, false) &&
+         check.rows("v", a.v, p.alignment_bytes, false) &&
+         check.rows("out", a.out, p.alignment_bytes, true);
 }
 
 bool check_side_tensors(Checker& check, const Problem& p, const attnrt_args& a, const Extents& e) {
-  const auto contiguous = [&check](const char* name, const attnrt_tensor& tensor, attnrt_dtype dtype,
-                                   std::initializer_list<int64_t> shape) {
-    return check.tensor(name, tensor, dtype, shape) && check.contiguous(name, tensor) && check.elements(name, tensor);
+  const auto contiguous = [&check](const char* name, const attnrt_tensor& tensor,
+                                   attnrt_dtype dtype, std::initializer_list<int64_t> shape) {
+    return check.tensor(name, tensor, dtype, shape) && check.contiguous(name, tensor) &&
+           check.elements(name, tensor);
   };
   // Paged: seq_kv is a bound, and how many keys there are stands in kv_lengths, on the device perhaps.
   if (p.mask != ATTNRT_MASK_NONE &&
-      !(check.tensor("mask", a.mask, p.mask_dtype, {e.batch, p.heads_q, e.seq_q, p.page_size > 0 ? kAny : e.seq_kv}) &&
-        within(check, "the mask's seq_kv", a.mask.shape[3], p.seq_kv) && check.elements("mask", a.mask))) {
+      !(check.tensor("mask", a.mask, p.mask_dtype,
+                     {e.batch, p.heads_q, e.seq_q, p.page_size > 0 ? kAny : e.seq_kv}) &&
+        within(check, "the mask's seq_kv", a.mask.shape[3], p.seq_kv) &&
+        check.elements("mask", a.mask))) {
     return false;
   }
   if (p.lse != 0) {
-    const bool shaped = p.varlen != 0 ? check.tensor("lse", a.lse, kFloat32, {p.heads_q, e.total_q})
-                                      : check.tensor("lse", a.lse, kFloat32, {e.batch, p.heads_q, e.seq_q});
+    const bool shaped = p.varlen != 0
+                            ? check.tensor("lse", a.lse, kFloat32, {p.heads_q, e.total_q})
+                            : check.tensor("lse", a.lse, kFloat32, {e.batch, p.heads_q, e.seq_q});
     if (!shaped || !check.written("lse", a.lse) || !check.elements("lse", a.lse)) return false;
   }
   return (p.alibi == 0 || contiguous("alibi_slopes", a.alibi_slopes, kFloat32, {p.heads_q})) &&
          (p.sinks == 0 || contiguous("sinks", a.sinks, kFloat32, {p.heads_q})) &&
          (p.kv_lengths == 0 || contiguous("kv_lengths", a.kv_lengths, kInt32, {e.batch})) &&
          (p.varlen == 0 || contiguous("offsets_q", a.offsets_q, kInt32, {e.batch + 1})) &&
-         (p.varlen == 0 || p.page_size > 0 || contiguous("offsets_kv", a.offsets_kv, kInt32, {e.batch + 1})) &&
+         (p.varlen == 0 || p.page_size > 0 ||
+          contiguous("offsets_kv", a.offsets_kv, kInt32, {e.batch + 1})) &&
          (p.page_size == 0 || contiguous("page_table", a.page_table, kInt32, {e.batch, kAny}));
 }
 
 bool check_presence(Checker& check, const Problem& p, const attnrt_args& a) {
-  return check.presence("q", a.q, true) && check.presence("k", a.k, true) && check.presence("v", a.v, true) &&
-         check.presence("out", a.out, true) && check.presence("mask", a.mask, p.mask != ATTNRT_MASK_NONE) &&
-         check.presence("lse", a.lse, p.lse != 0) && check.presence("alibi_slopes", a.alibi_slopes, p.alibi != 0) &&
+  return check.presence("q", a.q, true) && check.presence("k", a.k, true) &&
+         check.presence("v", a.v, true) && check.presence("out", a.out, true) &&
+         check.presence("mask", a.mask, p.mask != ATTNRT_MASK_NONE) &&
+         check.presence("lse", a.lse, p.lse != 0) &&
+         check.presence("alibi_slopes", a.alibi_slopes, p.alibi != 0) &&
          check.presence("sinks", a.sinks, p.sinks != 0) &&
          check.presence("kv_lengths", a.kv_lengths, p.kv_lengths != 0) &&
          check.presence("offsets_q", a.offsets_q, p.varlen != 0) &&
@@ -239,7 +262,8 @@ bool check_presence(Checker& check, const Problem& p, const attnrt_args& a) {
 bool check_workspace(Checker& check, const Plan& plan, const attnrt_args& args) {
   if (args.workspace == nullptr) return true;
   if (args.workspace_bytes < plan.workspace_bytes()) {
-    return check.fail("workspace has {} bytes; the plan needs {}", args.workspace_bytes, plan.workspace_bytes());
+    return check.fail("workspace has {} bytes; the plan needs {}", args.workspace_bytes,
+                      plan.workspace_bytes());
   }
   const auto alignment = static_cast<uintptr_t>(plan.workspace_alignment());
   return reinterpret_cast<uintptr_t>(args.workspace) % alignment == 0 ||
@@ -254,8 +278,8 @@ attnrt_status copy_args(const attnrt_args* given, attnrt_args* args, attnrt_erro
   constexpr size_t longest = 8192;
   const auto size = static_cast<size_t>(std::max(given->struct_size, 0));
   if (size < head || size > longest) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "run: args.struct_size is %d; expected %zu", given->struct_size,
-                       sizeof(attnrt_args));
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "run: args.struct_size is %d; expected %zu",
+                       given->struct_size, sizeof(attnrt_args));
   }
   // Whole fields only: half a tensor is none.
   const size_t last = size < tensors_end ? sizeof(attnrt_tensor) : sizeof(void*);
@@ -264,9 +288,11 @@ attnrt_status copy_args(const attnrt_args* given, attnrt_args* args, attnrt_erro
   std::memcpy(args, given, known);
   args->struct_size = sizeof *args;
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
-  if (std::any_of(bytes + std::min(size, sizeof *args), bytes + size, [](unsigned char byte) { return byte != 0; })) {
+  if (std::any_of(bytes + std::min(size, sizeof *args), bytes + size,
+                  [](unsigned char byte) { return byte != 0; })) {
     return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
-                       "run: args has %zu bytes, and what follows the %zu that this runtime knows is not zero: a newer "
+                       "run: args has %zu bytes, and what follows the %zu that this runtime knows "
+                       "is not zero: a newer "
                        "tensor; leave it off",
                        size, sizeof *args);
   }
@@ -274,7 +300,8 @@ attnrt_status copy_args(const attnrt_args* given, attnrt_args* args, attnrt_erro
 }
 
 // A mask of fewer dimensions, or of size 1 where the problem has more, is broadcast: stride 0.
-void broadcast_mask(attnrt_tensor& mask, int64_t batch, int64_t heads_q, int64_t seq_q, int64_t seq_kv) {
+void broadcast_mask(attnrt_tensor& mask, int64_t batch, int64_t heads_q, int64_t seq_q,
+                    int64_t seq_kv) {
   if (mask.ndim < 1 || mask.ndim > 4) return;
   const int64_t shape[4] = {batch, heads_q, seq_q, seq_kv};
   attnrt_tensor whole = mask;
@@ -289,11 +316,13 @@ void broadcast_mask(attnrt_tensor& mask, int64_t batch, int64_t heads_q, int64_t
   mask = whole;
 }
 
-attnrt_status check_args(const Problem& problem, attnrt_args& args, Extents* extents, attnrt_error* error) {
+attnrt_status check_args(const Problem& problem, attnrt_args& args, Extents* extents,
+                         attnrt_error* error) {
   Checker check(error);
   if (!check_presence(check, problem, args)) return check.status();
   if (problem.varlen == 0 && args.q.ndim != 4) {
-    check.fail("tensor q has {} dimensions; expected 4: [batch, seq, heads, head_dim]", args.q.ndim);
+    check.fail("tensor q has {} dimensions; expected 4: [batch, seq, heads, head_dim]",
+               args.q.ndim);
     return check.status();
   }
   if (args.k.ndim < 3 || args.k.ndim > 4) {
@@ -305,19 +334,22 @@ attnrt_status check_args(const Problem& problem, attnrt_args& args, Extents* ext
   if (problem.mask != ATTNRT_MASK_NONE) {
     broadcast_mask(args.mask, extents->batch, problem.heads_q, extents->seq_q, extents->seq_kv);
   }
-  const bool fine =
-      check_rows(check, problem, args, *extents) && within(check, "batch", extents->batch, problem.batch) &&
-      within(check, "seq_q", extents->seq_q, problem.seq_q) &&
-      within(check, "seq_kv", extents->seq_kv, problem.seq_kv) && check_side_tensors(check, problem, args, *extents) &&
-      check.apart(args.out) && check.apart(args.lse);
+  const bool fine = check_rows(check, problem, args, *extents) &&
+                    within(check, "batch", extents->batch, problem.batch) &&
+                    within(check, "seq_q", extents->seq_q, problem.seq_q) &&
+                    within(check, "seq_kv", extents->seq_kv, problem.seq_kv) &&
+                    check_side_tensors(check, problem, args, *extents) && check.apart(args.out) &&
+                    check.apart(args.lse);
   return fine ? ATTNRT_OK : check.status();
 }
 
 attnrt_status run(const Plan& plan, const attnrt_args& given, attnrt_error* error) {
   attnrt_args args;
-  if (const attnrt_status status = copy_args(&given, &args, error); status != ATTNRT_OK) return status;
+  if (const attnrt_status status = copy_args(&given, &args, error); status != ATTNRT_OK)
+    return status;
   Extents extents;
-  if (const attnrt_status status = check_args(plan.problem(), args, &extents, error); status != ATTNRT_OK)
+  if (const attnrt_status status = check_args(plan.problem(), args, &extents, error);
+      status != ATTNRT_OK)
     return status;
   Checker check(error);
   if (!check_workspace(check, plan, args)) return check.status();
@@ -327,9 +359,10 @@ attnrt_status run(const Plan& plan, const attnrt_args& given, attnrt_error* erro
     args.workspace_bytes = plan.workspace_bytes();
   }
   attnrt_error found = ATTNRT_ERROR_INIT;
-  const attnrt_status status = plan.staging() != nullptr
-                                   ? plan.staging()->run(plan, args, &found)
-                                   : plan.backend().run(plan.plugin_plan(), plan.device_problem(), args, &found);
+  const attnrt_status status =
+      plan.staging() != nullptr
+          ? plan.staging()->run(plan, args, &found)
+          : plan.backend().run(plan.plugin_plan(), plan.device_problem(), args, &found);
   if (status == ATTNRT_OK) return status;
   return attnrt_fail(error, status, "run: %s: %s", plan.backend_name().c_str(),
                      found.message[0] != '\0' ? found.message : status_name(status));

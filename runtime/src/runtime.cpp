@@ -12,7 +12,8 @@ namespace attnrt::core {
 namespace {
 
 bool names_device(const Manifest& manifest, std::string_view device) {
-  return std::find(manifest.devices.begin(), manifest.devices.end(), device) != manifest.devices.end();
+  return std::find(manifest.devices.begin(), manifest.devices.end(), device) !=
+         manifest.devices.end();
 }
 
 int32_t device_type_of(std::string_view name) {
@@ -25,7 +26,8 @@ int32_t device_type_of(std::string_view name) {
 // May the device serve tensors that live where the problem says? Staging copies from the host to a device, not between
 // devices.
 bool serves(const Device& device, const Problem& problem, bool staging) {
-  if (device.type != problem.device_type) return staging && problem.device_type == ATTNRT_DEVICE_CPU;
+  if (device.type != problem.device_type)
+    return staging && problem.device_type == ATTNRT_DEVICE_CPU;
   return device.type == ATTNRT_DEVICE_CPU || device.id == problem.device_id;
 }
 
@@ -39,7 +41,8 @@ bool is_here(const Snapshot& snapshot, const Problem& problem, const std::string
   if (problem.device_type == ATTNRT_DEVICE_CPU) return true;
   for (const auto& entry : snapshot.entries) {
     const auto& plugin = *entry->plugin;
-    if (!plugin.fault.empty() || !names_device(*plugin.manifest, device_name(problem.device_type))) continue;
+    if (!plugin.fault.empty() || !names_device(*plugin.manifest, device_name(problem.device_type)))
+      continue;
     if (!switched_off(*snapshot.config, plugin.manifest->name).empty()) continue;
     snapshot.load(*entry);
     if (!entry->backend) continue;
@@ -62,38 +65,44 @@ void debug_decision(const Services& services, const Decision& decision) {
 }
 
 void inform_plan(const Services& services, const Plan& plan) {
-  services.log(ATTNRT_LOG_INFO, fmt::format("plan: {} {} on {}: kernel {}, workspace {} bytes; for {}",
-                                            plan.backend_name(), plan.version(), device_text(plan.device()),
-                                            plan.kernel(), plan.workspace_bytes(), describe(plan.problem())));
+  services.log(ATTNRT_LOG_INFO,
+               fmt::format("plan: {} {} on {}: kernel {}, workspace {} bytes; for {}",
+                           plan.backend_name(), plan.version(), device_text(plan.device()),
+                           plan.kernel(), plan.workspace_bytes(), describe(plan.problem())));
 }
 
 }  // namespace
 
 Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
   if (options.policy_path && options.policy_text) {
-    return fail(ATTNRT_INVALID_ARGUMENT, "config: a policy file and a policy text are given; expected one of them");
+    return fail(ATTNRT_INVALID_ARGUMENT,
+                "config: a policy file and a policy text are given; expected one of them");
   }
   constexpr int32_t kMostThreads = 1024;  // as the policy's `threads`
   if (options.thread_count < 0 || options.thread_count > kMostThreads) {
-    return fail(ATTNRT_INVALID_ARGUMENT, "config: thread_count is {}; expected 0 to {}", options.thread_count,
-                kMostThreads);
+    return fail(ATTNRT_INVALID_ARGUMENT, "config: thread_count is {}; expected 0 to {}",
+                options.thread_count, kMostThreads);
   }
   if (options.parallel_for != nullptr && options.thread_count < 1) {
-    return fail(ATTNRT_INVALID_ARGUMENT, "config: parallel_for is given with thread_count {}; expected at least 1",
+    return fail(ATTNRT_INVALID_ARGUMENT,
+                "config: parallel_for is given with thread_count {}; expected at least 1",
                 options.thread_count);
   }
   std::unique_ptr<Runtime> runtime(new Runtime);
   runtime->options_ = std::move(options);
   std::error_code gone;
   runtime->folder_ = std::filesystem::current_path(gone);
-  if (gone) runtime->folder_ = "/dev/null";  // the folder was deleted: below this, relative paths lead nowhere
+  if (gone)
+    runtime->folder_ =
+        "/dev/null";  // the folder was deleted: below this, relative paths lead nowhere
   auto snapshot = take_snapshot(runtime->options_, runtime->folder_, nullptr);
   if (!snapshot) return tl::unexpected(snapshot.error());
   runtime->adopt(std::move(*snapshot));
   return runtime;
 }
 
-Runtime::Runtime() : decisions_(std::make_unique<DecisionCache>()), plans_(std::make_unique<PlanCache>()) {}
+Runtime::Runtime()
+    : decisions_(std::make_unique<DecisionCache>()), plans_(std::make_unique<PlanCache>()) {}
 Runtime::~Runtime() = default;
 
 Result<void> Runtime::reload() {
@@ -137,8 +146,8 @@ std::vector<PluginRow> Runtime::plugins(bool warn) const {
   return rows;
 }
 
-Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& problem, const std::string& arch,
-                                  const Call& call, bool suppose) const {
+Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& problem,
+                                  const std::string& arch, const Call& call, bool suppose) const {
   const Config& config = *snapshot.config;
   const bool may_suppose = suppose && !is_here(snapshot, problem, arch);
   std::vector<Candidate> candidates;
@@ -155,18 +164,21 @@ Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& probl
     if (!named && (!staged || manifest.devices.empty())) {
       const bool stageable = problem.device_type == ATTNRT_DEVICE_CPU && !manifest.devices.empty();
       bystanders.push_back(
-          {plugin, fmt::format("is for {}; the tensors are on {}{}",
-                               manifest.devices.empty() ? "no device that this runtime knows"
-                                                        : fmt::format("{}", fmt::join(manifest.devices, ", ")),
-                               device_name(problem.device_type),
-                               stageable ? " (`staging: allow` in the policy would copy them)" : "")});
+          {plugin,
+           fmt::format("is for {}; the tensors are on {}{}",
+                       manifest.devices.empty()
+                           ? "no device that this runtime knows"
+                           : fmt::format("{}", fmt::join(manifest.devices, ", ")),
+                       device_name(problem.device_type),
+                       stageable ? " (`staging: allow` in the policy would copy them)" : "")});
       continue;
     }
-    const Device supposed{named ? problem.device_type : device_type_of(manifest.devices.front()), problem.device_id,
-                          arch, "", 0};
+    const Device supposed{named ? problem.device_type : device_type_of(manifest.devices.front()),
+                          problem.device_id, arch, "", 0};
     if (!switched_off(config, manifest.name).empty()) {
       candidates.push_back(
-          {plugin, nullptr, supposed});  // the policy says why it is out; its code need not run for that
+          {plugin, nullptr,
+           supposed});  // the policy says why it is out; its code need not run for that
       continue;
     }
     snapshot.load(*entry);
@@ -186,7 +198,8 @@ Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& probl
     } else {
       const std::string& why = entry->backend->no_devices_because();
       bystanders.push_back(
-          {plugin, why.empty() ? fmt::format("has no {} {}", device_name(problem.device_type), problem.device_id)
+          {plugin, why.empty() ? fmt::format("has no {} {}", device_name(problem.device_type),
+                                             problem.device_id)
                                : "no device: " + why});
     }
   }
@@ -196,13 +209,15 @@ Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& probl
 std::shared_ptr<const Decision> Runtime::decide(const Problem& problem, const Call& call) {
   auto snapshot = this->snapshot();
   if (auto known = decisions_->find(snapshot.get(), problem, call)) return known;
-  auto decision = std::make_shared<const Decision>(decide_uncached(*snapshot, problem, "", call, false));
-  const bool warn = !decision->fallback.empty() && snapshot->config->on_fallback.value == OnFallback::warn;
+  auto decision =
+      std::make_shared<const Decision>(decide_uncached(*snapshot, problem, "", call, false));
+  const bool warn =
+      !decision->fallback.empty() && snapshot->config->on_fallback.value == OnFallback::warn;
   const bool first = decisions_->insert(snapshot, problem, call, decision);
   if (first && snapshot->services->debugs()) debug_decision(*snapshot->services, *decision);
   if (warn && first) {
-    snapshot->services->log(ATTNRT_LOG_WARNING,
-                            fmt::format("select: fell back from {}; for {}", decision->fallback, describe(problem)));
+    snapshot->services->log(ATTNRT_LOG_WARNING, fmt::format("select: fell back from {}; for {}",
+                                                            decision->fallback, describe(problem)));
   }
   return decision;
 }
@@ -226,17 +241,20 @@ Result<Runtime::Placed> Runtime::plan_from(const Decision& decision, size_t firs
     }
     if (plan) {
       plans_made_.fetch_add(1, std::memory_order_relaxed);
-      if (const auto services = snapshot()->services; services->informs()) inform_plan(*services, **plan);
+      if (const auto services = snapshot()->services; services->informs())
+        inform_plan(*services, **plan);
       return Placed{std::move(*plan), at};
     }
     if (!may_fail_over(plan.error().code, decision, at)) return tl::unexpected(plan.error());
-    snapshot()->services->log(ATTNRT_LOG_WARNING, plan.error().message + "; the next candidate is taken");
+    snapshot()->services->log(ATTNRT_LOG_WARNING,
+                              plan.error().message + "; the next candidate is taken");
   }
 }
 
 Result<std::unique_ptr<Plan>> Runtime::plan(const Problem& problem, const Call& call) {
   const auto decision = decide(problem, call);
-  if (decision->status != ATTNRT_OK) return tl::unexpected(Error{decision->status, decision->message});
+  if (decision->status != ATTNRT_OK)
+    return tl::unexpected(Error{decision->status, decision->message});
   auto placed = plan_from(*decision, 0);
   if (!placed) return tl::unexpected(placed.error());
   return std::move(placed->plan);

@@ -42,7 +42,8 @@ class Runtime {
   Decision explain(const Problem& problem, const std::string& arch, const Call& call) const;
 
   Result<std::unique_ptr<Plan>> plan(const Problem& problem, const Call& call);
-  attnrt_status attention(const Problem& attributes, const attnrt_args& args, const Call& call, attnrt_error* error);
+  attnrt_status attention(const Problem& attributes, const attnrt_args& args, const Call& call,
+                          attnrt_error* error);
 
   std::shared_ptr<const Snapshot> snapshot() const {
     const std::lock_guard lock(snapshot_mutex_);
@@ -58,16 +59,18 @@ class Runtime {
   Runtime();
   void adopt(std::shared_ptr<const Snapshot> next);
   // suppose: a device that is not here is judged by the manifests that name it.
-  Decision decide_uncached(const Snapshot& snapshot, const Problem& problem, const std::string& arch, const Call& call,
-                           bool suppose) const;
+  Decision decide_uncached(const Snapshot& snapshot, const Problem& problem,
+                           const std::string& arch, const Call& call, bool suppose) const;
   // Prepares the first candidate, from `first` on, whose plan succeeds. Idle plans give way where memory runs out.
   Result<Placed> plan_from(const Decision& decision, size_t first);
   static bool may_fail_over(attnrt_status status, const Decision& decision, size_t at);
 
   RuntimeOptions options_;
-  std::filesystem::path folder_;  // relative paths mean what they meant at open, wherever the process goes
+  std::filesystem::path
+      folder_;  // relative paths mean what they meant at open, wherever the process goes
   std::mutex reload_mutex_;
-  mutable std::mutex snapshot_mutex_;  // std::atomic<std::shared_ptr> unlocks its readers relaxed, up to GCC 13: a race
+  mutable std::mutex
+      snapshot_mutex_;  // std::atomic<std::shared_ptr> unlocks its readers relaxed, up to GCC 13: a race
   std::shared_ptr<const Snapshot> snapshot_;
   std::atomic<int64_t> plans_made_{0};
   const std::unique_ptr<DecisionCache> decisions_;

@@ -25,16 +25,20 @@ void judge(const Policy& policy, const Problem& problem, Verdict& verdict) {
     return;
   }
   const Problem there = problem_on(candidate.device, problem);
-  if (verdict.staged && problem.page_size > 0) verdict.reasons.emplace_back("paged caches are never staged");
+  if (verdict.staged && problem.page_size > 0)
+    verdict.reasons.emplace_back("paged caches are never staged");
   auto refused = candidate.plugin->manifest->refusals(there, candidate.device.arch);
   std::move(refused.begin(), refused.end(), std::back_inserter(verdict.reasons));
   if (!verdict.reasons.empty()) return;
-  if (candidate.backend && candidate.backend->supports(there, &verdict.reasons) != ATTNRT_OK) return;
+  if (candidate.backend && candidate.backend->supports(there, &verdict.reasons) != ATTNRT_OK)
+    return;
   verdict.reasons.clear();
   verdict.answer = Answer::yes;
 }
 
-std::string joined(const std::vector<std::string>& reasons) { return fmt::format("{}", fmt::join(reasons, "; ")); }
+std::string joined(const std::vector<std::string>& reasons) {
+  return fmt::format("{}", fmt::join(reasons, "; "));
+}
 
 std::string label(const Verdict& verdict) {
   const Manifest& manifest = *verdict.candidate.plugin->manifest;
@@ -54,7 +58,8 @@ std::string every_reason(const Decision& decision, const std::string& only = {})
   for (const auto& bystander : decision.bystanders) {
     const auto& manifest = bystander.plugin->manifest;
     if (left_out(manifest)) continue;
-    const std::string name = manifest ? manifest->name + " " + manifest->version_text : bystander.plugin->path;
+    const std::string name =
+        manifest ? manifest->name + " " + manifest->version_text : bystander.plugin->path;
     parts.push_back(name + ": " + bystander.reason);
   }
   if (parts.empty()) return "no plugin was found";
@@ -74,25 +79,30 @@ bool keep_forced(const Policy::Forced& forced, Decision& decision) {
     verdict.reasons = {fmt::format("{} asks for {}", forced.by, forced.name)};
   }
   for (const auto& bystander : decision.bystanders) {
-    exists = exists || (bystander.plugin->manifest && bystander.plugin->manifest->name == forced.name);
+    exists =
+        exists || (bystander.plugin->manifest && bystander.plugin->manifest->name == forced.name);
   }
   return exists;
 }
 
 std::string unknown_name(const Policy::Forced& forced, const Decision& decision) {
   std::vector<std::string_view> names;
-  for (const auto& verdict : decision.verdicts) names.emplace_back(verdict.candidate.plugin->manifest->name);
+  for (const auto& verdict : decision.verdicts)
+    names.emplace_back(verdict.candidate.plugin->manifest->name);
   for (const auto& bystander : decision.bystanders) {
     if (bystander.plugin->manifest) names.emplace_back(bystander.plugin->manifest->name);
   }
   std::sort(names.begin(), names.end());
   names.erase(std::unique(names.begin(), names.end()), names.end());
   const auto near = nearest(forced.name, names);
-  std::string text = fmt::format("select: no backend is named {} ({}){}; found: {}", forced.name, forced.by,
-                                 near.empty() ? "" : fmt::format("; did you mean {}?", near),
-                                 names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", ")));
-  for (const auto& bystander : decision.bystanders) {  // it may be one of those that cannot even say their name
-    if (!bystander.plugin->manifest) text += fmt::format("; {} {}", bystander.plugin->path, bystander.reason);
+  std::string text =
+      fmt::format("select: no backend is named {} ({}){}; found: {}", forced.name, forced.by,
+                  near.empty() ? "" : fmt::format("; did you mean {}?", near),
+                  names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", ")));
+  for (const auto& bystander :
+       decision.bystanders) {  // it may be one of those that cannot even say their name
+    if (!bystander.plugin->manifest)
+      text += fmt::format("; {} {}", bystander.plugin->path, bystander.reason);
   }
   return text;
 }
@@ -102,12 +112,14 @@ std::string reason_of_choice(const Policy& policy, const Verdict& winner, const 
   if (policy.forced()) return fmt::format("{} asks for it", policy.forced()->by);
   const Contender contender = contender_of(winner);
   const Rule* rule = policy.preferring(contender, problem);
-  if (rule != nullptr && std::find(rule->prefer.begin(), rule->prefer.end(), contender.name) != rule->prefer.end()) {
+  if (rule != nullptr &&
+      std::find(rule->prefer.begin(), rule->prefer.end(), contender.name) != rule->prefer.end()) {
     return fmt::format("preferred by {} ({})", rule->name, rule->origin);
   }
   const auto& backends = policy.config().backends;
   const auto settings = backends.find(std::string(contender.name));
-  const std::string origin = settings != backends.end() ? settings->second.priority.origin : "not listed";
+  const std::string origin =
+      settings != backends.end() ? settings->second.priority.origin : "not listed";
   return fmt::format("priority {} ({})", winner.rank.priority, origin);
 }
 
@@ -119,14 +131,18 @@ const Verdict* passed_over(const Policy& policy, const Decision& decision) {
     if (verdict.answer != Answer::no || verdict.staged) continue;
     // Another version of the winner itself is no loss.
     const Verdict& first = decision.verdicts.front();
-    if (verdict.candidate.plugin->manifest->name == first.candidate.plugin->manifest->name) continue;
-    if (best == nullptr || policy.before(contender_of(verdict), verdict.rank, contender_of(*best), best->rank)) {
+    if (verdict.candidate.plugin->manifest->name == first.candidate.plugin->manifest->name)
+      continue;
+    if (best == nullptr ||
+        policy.before(contender_of(verdict), verdict.rank, contender_of(*best), best->rank)) {
       best = &verdict;
     }
   }
   if (best == nullptr || decision.status != ATTNRT_OK) return nullptr;
   const Verdict& winner = decision.verdicts.front();
-  return policy.before(contender_of(*best), best->rank, contender_of(winner), winner.rank) ? best : nullptr;
+  return policy.before(contender_of(*best), best->rank, contender_of(winner), winner.rank)
+             ? best
+             : nullptr;
 }
 
 }  // namespace
@@ -136,7 +152,8 @@ Problem problem_on(const Device& device, const Problem& problem) {
   Problem there = problem;
   there.device_type = device.type;
   there.device_id = device.id;
-  there.alignment_bytes = 16;  // copies are dense: rows of head_dim elements, in memory aligned far better
+  there.alignment_bytes =
+      16;  // copies are dense: rows of head_dim elements, in memory aligned far better
   const int64_t row = dtype_bytes(problem.dtype);
   for (const int64_t dim : {problem.head_dim, problem.head_dim_v}) {
     while (dim * row % there.alignment_bytes != 0) there.alignment_bytes /= 2;
@@ -144,8 +161,9 @@ Problem problem_on(const Device& device, const Problem& problem) {
   return there;
 }
 
-Decision select(const Policy& policy, const std::vector<Candidate>& candidates, std::vector<Bystander> bystanders,
-                const Problem& problem, const std::string& arch) {
+Decision select(const Policy& policy, const std::vector<Candidate>& candidates,
+                std::vector<Bystander> bystanders, const Problem& problem,
+                const std::string& arch) {
   Decision decision;
   decision.problem = problem;
   decision.arch = arch;
@@ -161,10 +179,12 @@ Decision select(const Policy& policy, const std::vector<Candidate>& candidates, 
   const auto& forced = policy.forced();
   decision.forced = forced.has_value();
   const bool known = !forced || keep_forced(*forced, decision);
-  std::stable_sort(decision.verdicts.begin(), decision.verdicts.end(), [&policy](const Verdict& a, const Verdict& b) {
-    if ((a.answer == Answer::yes) != (b.answer == Answer::yes)) return a.answer == Answer::yes;
-    return policy.before(contender_of(a), a.rank, contender_of(b), b.rank);
-  });
+  std::stable_sort(decision.verdicts.begin(), decision.verdicts.end(),
+                   [&policy](const Verdict& a, const Verdict& b) {
+                     if ((a.answer == Answer::yes) != (b.answer == Answer::yes))
+                       return a.answer == Answer::yes;
+                     return policy.before(contender_of(a), a.rank, contender_of(b), b.rank);
+                   });
   if (!known) {
     decision.status = ATTNRT_NOT_FOUND;
     decision.message = unknown_name(*forced, decision);
@@ -172,9 +192,10 @@ Decision select(const Policy& policy, const std::vector<Candidate>& candidates, 
   }
   if (decision.verdicts.empty() || decision.verdicts.front().answer != Answer::yes) {
     decision.status = ATTNRT_UNSUPPORTED;
-    decision.message = forced ? fmt::format("select: {} asks for {}, which does not support the problem: {}",
-                                            forced->by, forced->name, every_reason(decision, forced->name))
-                              : "select: no backend supports the problem: " + every_reason(decision);
+    decision.message =
+        forced ? fmt::format("select: {} asks for {}, which does not support the problem: {}",
+                             forced->by, forced->name, every_reason(decision, forced->name))
+               : "select: no backend supports the problem: " + every_reason(decision);
     return decision;
   }
   decision.status = ATTNRT_OK;
@@ -185,8 +206,9 @@ Decision select(const Policy& policy, const std::vector<Candidate>& candidates, 
     decision.fallback = fmt::format("{}: {}", label(*refused), joined(refused->reasons));
     if (policy.config().on_fallback.value == OnFallback::error) {
       decision.status = ATTNRT_UNSUPPORTED;
-      decision.message = fmt::format("select: on_fallback is error ({}), and the best ranked backend says no: {}",
-                                     policy.config().on_fallback.origin, decision.fallback);
+      decision.message =
+          fmt::format("select: on_fallback is error ({}), and the best ranked backend says no: {}",
+                      policy.config().on_fallback.origin, decision.fallback);
     }
   }
   return decision;

@@ -40,18 +40,18 @@ struct Decision {
   std::vector<Verdict> verdicts;  // best first: those that say yes, by rank, then the rest, by rank
   std::vector<Bystander> bystanders;
   attnrt_status status = ATTNRT_UNSUPPORTED;  // OK: verdicts[0] wins
-  std::string message;                        // of a status that is not OK: one line with every reason
-  std::string why;                            // of the winner: "priority 300 (policy.yaml:4:16)"
-  std::string fallback;                       // a better ranked candidate of that device said no: which, and why
-  bool forced = false;                        // one backend was asked for by name: it or nothing, also when it fails
-  bool supposed = false;                      // decided by manifests alone
+  std::string message;    // of a status that is not OK: one line with every reason
+  std::string why;        // of the winner: "priority 300 (policy.yaml:4:16)"
+  std::string fallback;   // a better ranked candidate of that device said no: which, and why
+  bool forced = false;    // one backend was asked for by name: it or nothing, also when it fails
+  bool supposed = false;  // decided by manifests alone
 
   const Verdict* winner() const { return status == ATTNRT_OK ? &verdicts.front() : nullptr; }
 };
 
 // A pure function: no device, no clock, no memory of earlier calls (supports() promises the same).
-Decision select(const Policy& policy, const std::vector<Candidate>& candidates, std::vector<Bystander> bystanders,
-                const Problem& problem, const std::string& arch);
+Decision select(const Policy& policy, const std::vector<Candidate>& candidates,
+                std::vector<Bystander> bystanders, const Problem& problem, const std::string& arch);
 
 // The problem as it would be on the candidate's device: the same, or dense copies there.
 Problem problem_on(const Device& device, const Problem& problem);

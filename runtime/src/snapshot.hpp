@@ -20,8 +20,9 @@ struct RuntimeOptions {
   int32_t thread_count = 0;                // 0: the policy's
   std::optional<std::string> policy_path;  // absent: $ATTNRT_POLICY, else built-in
   std::optional<std::string> policy_text;
-  std::optional<std::string> plugin_path;                              // directories separated by ':'
-  std::function<void(int32_t severity, const std::string& text)> log;  // empty: stderr, ATTNRT_LOG (warning) and worse
+  std::optional<std::string> plugin_path;  // directories separated by ':'
+  std::function<void(int32_t severity, const std::string& text)>
+      log;  // empty: stderr, ATTNRT_LOG (warning) and worse
   attnrt_parallel_for parallel_for = nullptr;
   void* parallel_self = nullptr;
 };
@@ -45,12 +46,14 @@ class Snapshot {
   std::vector<std::shared_ptr<Entry>> entries;
   std::shared_ptr<Services> services;
 
-  void load(Entry& entry, bool warn = true) const;  // once, from any thread; warn: log why it could not be loaded
+  void load(Entry& entry,
+            bool warn = true) const;  // once, from any thread; warn: log why it could not be loaded
 };
 
 // From the options, the environment and the files as they are now; relative paths start at `folder`. What `previous` holds
 // and is the same still stays open. Warnings go to the log.
-Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options, const std::filesystem::path& folder,
+Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
+                                                const std::filesystem::path& folder,
                                                 const Snapshot* previous);
 
 }  // namespace attnrt::core

@@ -46,8 +46,10 @@ void copy_elements(const attnrt_tensor& from, const attnrt_tensor& to) {
     for (int64_t b = 0; b < shape[1]; ++b) {
       for (int64_t c = 0; c < shape[2]; ++c) {
         for (int64_t d = 0; d < columns; ++d) {
-          std::memcpy(target + a * step_to[0] + b * step_to[1] + c * step_to[2] + d * step_to[3],
-                      source + a * step_from[0] + b * step_from[1] + c * step_from[2] + d * step_from[3], row_bytes);
+          std::memcpy(
+              target + a * step_to[0] + b * step_to[1] + c * step_to[2] + d * step_to[3],
+              source + a * step_from[0] + b * step_from[1] + c * step_from[2] + d * step_from[3],
+              row_bytes);
         }
       }
     }
@@ -82,27 +84,33 @@ struct Staging::Slot {
   int64_t offset = 0, bytes = 0;
 };
 
-Result<std::unique_ptr<Staging>> Staging::make(std::shared_ptr<const Backend> backend, const Device& device) {
+Result<std::unique_ptr<Staging>> Staging::make(std::shared_ptr<const Backend> backend,
+                                               const Device& device) {
   std::unique_ptr<Staging> staging(new Staging(std::move(backend), device));
   const Backend& mover = *staging->backend_;
   attnrt_error error = ATTNRT_ERROR_INIT;
-  const attnrt_status status = mover.memory()->stream_create(mover.instance(), device.id, &staging->stream_, &error);
-  if (status != ATTNRT_OK) return fail(status, "plan: {}: no stream: {}", mover.manifest().name, error.message);
+  const attnrt_status status =
+      mover.memory()->stream_create(mover.instance(), device.id, &staging->stream_, &error);
+  if (status != ATTNRT_OK)
+    return fail(status, "plan: {}: no stream: {}", mover.manifest().name, error.message);
   return staging;
 }
 
 Staging::~Staging() {
-  if (stream_ != nullptr) backend_->memory()->stream_destroy(backend_->instance(), device_.id, stream_);
+  if (stream_ != nullptr)
+    backend_->memory()->stream_destroy(backend_->instance(), device_.id, stream_);
 }
 
 attnrt_status Staging::grow(int64_t bytes, attnrt_error* error) {
   if (on_device_.bytes() >= bytes && pinned_.bytes() >= bytes) return ATTNRT_OK;
-  const auto rounded = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(bytes, 1))));
-  for (auto [memory, kind] :
-       {std::pair{&on_device_, DeviceMemory::Kind::device}, {&pinned_, DeviceMemory::Kind::pinned}}) {
+  const auto rounded =
+      static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(bytes, 1))));
+  for (auto [memory, kind] : {std::pair{&on_device_, DeviceMemory::Kind::device},
+                              {&pinned_, DeviceMemory::Kind::pinned}}) {
     *memory = DeviceMemory();  // the old one first: both may not fit
     auto larger = DeviceMemory::allocate(backend_, device_, kind, rounded, kAlignment);
-    if (!larger) return attnrt_fail(error, larger.error().code, "%s", larger.error().message.c_str());
+    if (!larger)
+      return attnrt_fail(error, larger.error().code, "%s", larger.error().message.c_str());
     *memory = std::move(*larger);
   }
   return ATTNRT_OK;
@@ -113,8 +121,8 @@ attnrt_status Staging::copy(int64_t offset, int64_t bytes, int32_t direction, at
   char* here = static_cast<char*>(pinned_.data()) + offset;
   char* there = static_cast<char*>(on_device_.data()) + offset;
   const bool to_device = direction == ATTNRT_COPY_TO_DEVICE;
-  return backend_->memory()->copy(backend_->instance(), device_.id, to_device ? there : here, to_device ? here : there,
-                                  bytes, direction, stream_, error);
+  return backend_->memory()->copy(backend_->instance(), device_.id, to_device ? there : here,
+                                  to_device ? here : there, bytes, direction, stream_, error);
 }
 
 attnrt_status Staging::run(const Plan& plan, const attnrt_args& host, attnrt_error* error) {
@@ -149,13 +157,15 @@ attnrt_status Staging::run(const Plan& plan, const attnrt_args& host, attnrt_err
     args.*kParts[i].tensor = slot.packed;
     (args.*kParts[i].tensor).data = static_cast<char*>(on_device_.data()) + slot.offset;
   }
-  if (status == ATTNRT_OK) status = plan.backend().run(plan.plugin_plan(), plan.device_problem(), args, error);
+  if (status == ATTNRT_OK)
+    status = plan.backend().run(plan.plugin_plan(), plan.device_problem(), args, error);
   for (size_t i = 0; i < slots.size() && status == ATTNRT_OK; ++i) {
-    if (kParts[i].output) status = copy(slots[i].offset, slots[i].bytes, ATTNRT_COPY_TO_HOST, error);
+    if (kParts[i].output)
+      status = copy(slots[i].offset, slots[i].bytes, ATTNRT_COPY_TO_HOST, error);
   }
   // Also after a failure: the buffers must be quiet before anybody reuses them.
-  const attnrt_status waited = backend_->memory()->stream_synchronize(backend_->instance(), device_.id, stream_,
-                                                                      status == ATTNRT_OK ? error : nullptr);
+  const attnrt_status waited = backend_->memory()->stream_synchronize(
+      backend_->instance(), device_.id, stream_, status == ATTNRT_OK ? error : nullptr);
   if (status == ATTNRT_OK) status = waited;
   if (status != ATTNRT_OK) return status;
   for (size_t i = 0; i < slots.size(); ++i) {

@@ -13,7 +13,8 @@ namespace attnrt::core {
 // place where a run allocates), are pinned on the host side, and are reused by the next run. THREADS: as the plan.
 class Staging {
  public:
-  static Result<std::unique_ptr<Staging>> make(std::shared_ptr<const Backend> backend, const Device& device);
+  static Result<std::unique_ptr<Staging>> make(std::shared_ptr<const Backend> backend,
+                                               const Device& device);
   ~Staging();
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;

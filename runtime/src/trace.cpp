@@ -25,7 +25,8 @@ std::string table(std::vector<std::vector<std::string>> rows) {
   std::string text;
   for (const auto& row : rows) {
     std::string line = " ";
-    for (size_t i = 0; i < row.size(); ++i) line += fmt::format(" {:<{}} ", row[i], i + 1 < row.size() ? widths[i] : 0);
+    for (size_t i = 0; i < row.size(); ++i)
+      line += fmt::format(" {:<{}} ", row[i], i + 1 < row.size() ? widths[i] : 0);
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + "\n";
   }
@@ -37,16 +38,20 @@ std::string joined(const std::vector<std::string>& parts, const char* separator 
 }
 
 std::string name_of(const FoundPlugin& plugin) {
-  return plugin.manifest ? plugin.manifest->name + " " + plugin.manifest->version_text : plugin.path;
+  return plugin.manifest ? plugin.manifest->name + " " + plugin.manifest->version_text
+                         : plugin.path;
 }
 
 // With its file where another of the decision's plugins has the same name, version and kinds of device.
 std::string name_among(const FoundPlugin& plugin, const Decision& decision) {
-  const auto is_twin = [&plugin](const FoundPlugin& other) { return &other != &plugin && twins(plugin, other); };
-  const bool ambiguous = std::any_of(decision.verdicts.begin(), decision.verdicts.end(),
-                                     [&](const Verdict& verdict) { return is_twin(*verdict.candidate.plugin); }) ||
-                         std::any_of(decision.bystanders.begin(), decision.bystanders.end(),
-                                     [&](const Bystander& bystander) { return is_twin(*bystander.plugin); });
+  const auto is_twin = [&plugin](const FoundPlugin& other) {
+    return &other != &plugin && twins(plugin, other);
+  };
+  const bool ambiguous =
+      std::any_of(decision.verdicts.begin(), decision.verdicts.end(),
+                  [&](const Verdict& verdict) { return is_twin(*verdict.candidate.plugin); }) ||
+      std::any_of(decision.bystanders.begin(), decision.bystanders.end(),
+                  [&](const Bystander& bystander) { return is_twin(*bystander.plugin); });
   return name_of(plugin) + (ambiguous ? " (" + plugin.path + ")" : "");
 }
 
@@ -60,12 +65,15 @@ const char* answer_name(Answer answer) {
 }
 
 // Judged by its manifest alone, because its device is not here. Whom the policy left out was not judged at all.
-bool is_supposed(const Verdict& verdict) { return !verdict.candidate.backend && verdict.answer != Answer::not_asked; }
+bool is_supposed(const Verdict& verdict) {
+  return !verdict.candidate.backend && verdict.answer != Answer::not_asked;
+}
 
 std::string verdict_note(const Verdict& verdict, bool wins, const Decision& decision) {
   std::vector<std::string> notes = verdict.reasons;
   if (wins) notes.push_back(decision.why);
-  if (verdict.answer == Answer::yes && verdict.staged) notes.emplace_back("tensors are copied there and back");
+  if (verdict.answer == Answer::yes && verdict.staged)
+    notes.emplace_back("tensors are copied there and back");
   if (is_supposed(verdict)) notes.emplace_back("by its manifest alone");
   return joined(notes);
 }
@@ -96,16 +104,19 @@ std::vector<std::string> quoted_constraints(const Constraints& constraints) {
   return texts;
 }
 
-void backend_lines(const std::string& name, const BackendSettings& backend, std::vector<PolicyLine>& lines) {
+void backend_lines(const std::string& name, const BackendSettings& backend,
+                   std::vector<PolicyLine>& lines) {
   const std::string key = "backends." + name + ".";
-  lines.push_back({key + "priority", std::to_string(backend.priority.value), backend.priority.origin});
-  lines.push_back({key + "enabled", backend.enabled.value ? "true" : "false", backend.enabled.origin});
+  lines.push_back(
+      {key + "priority", std::to_string(backend.priority.value), backend.priority.origin});
+  lines.push_back(
+      {key + "enabled", backend.enabled.value ? "true" : "false", backend.enabled.origin});
   if (!backend.version.value.text.empty()) {
     lines.push_back({key + "version", backend.version.value.text, backend.version.origin});
   }
   if (!backend.only.value.empty()) {
-    lines.push_back(
-        {key + "only", "{" + joined(quoted_constraints(backend.only.value), ", ") + "}", backend.only.origin});
+    lines.push_back({key + "only", "{" + joined(quoted_constraints(backend.only.value), ", ") + "}",
+                     backend.only.origin});
   }
   for (const auto& [option, value] : backend.options) {
     lines.push_back({key + "options." + option, value, backend.options_origin});
@@ -124,17 +135,20 @@ std::vector<PolicyLine> policy_lines(const Snapshot& snapshot) {
   static constexpr const char* kFallbacks[] = {"allow", "warn", "error"};
   static constexpr const char* kLevels[] = {"debug", "info", "warning", "error", "off"};
   std::vector<PolicyLine> lines;
-  lines.push_back({"plugins.directories", "[" + joined(snapshot.directories, ", ") + "]", snapshot.directories_origin});
-  lines.push_back({"plugins.load", config.load_by_path.value ? "path" : "memory", config.load_by_path.origin});
+  lines.push_back({"plugins.directories", "[" + joined(snapshot.directories, ", ") + "]",
+                   snapshot.directories_origin});
+  lines.push_back(
+      {"plugins.load", config.load_by_path.value ? "path" : "memory", config.load_by_path.origin});
   lines.push_back({"threads", std::to_string(config.threads.value), config.threads.origin});
   lines.push_back({"staging", config.staging.value ? "allow" : "never", config.staging.origin});
   for (const auto& [name, backend] : config.backends) backend_lines(name, backend, lines);
   lines.push_back({"unlisted", config.unlisted.value ? "allow" : "deny", config.unlisted.origin});
-  lines.push_back({"default", config.default_backend.value.value_or("null"), config.default_backend.origin});
+  lines.push_back(
+      {"default", config.default_backend.value.value_or("null"), config.default_backend.origin});
   size_t number = 0;
   for (const auto& rule : config.rules.value) rule_line(++number, rule, lines);
-  lines.push_back(
-      {"on_fallback", kFallbacks[static_cast<size_t>(config.on_fallback.value)], config.on_fallback.origin});
+  lines.push_back({"on_fallback", kFallbacks[static_cast<size_t>(config.on_fallback.value)],
+                   config.on_fallback.origin});
   if (config.forced_backend.value) {
     lines.push_back({"(backend)", *config.forced_backend.value, config.forced_backend.origin});
   }
@@ -175,24 +189,29 @@ json document(const char* kind) { return {{"schema", "attnrt/1"}, {"kind", kind}
 std::string decision_text(const Decision& decision) {
   std::string text = fmt::format("problem   {}\n", describe(decision.problem, decision.arch));
   if (const Verdict* winner = decision.winner()) {
-    text += fmt::format("decision  {} on {}: {}{}\n", name_among(*winner->candidate.plugin, decision),
-                        device_text(winner->candidate.device), decision.why,
-                        decision.supposed ? "; by its manifest, that device is not here" : "");
+    text +=
+        fmt::format("decision  {} on {}: {}{}\n", name_among(*winner->candidate.plugin, decision),
+                    device_text(winner->candidate.device), decision.why,
+                    decision.supposed ? "; by its manifest, that device is not here" : "");
   } else {
     text += fmt::format("decision  none: {}\n", status_name(decision.status));
-    const bool said_below = decision.status == ATTNRT_UNSUPPORTED && decision.fallback.empty();  // by every candidate
+    const bool said_below =
+        decision.status == ATTNRT_UNSUPPORTED && decision.fallback.empty();  // by every candidate
     if (!said_below) text += fmt::format("          {}\n", one_line(decision.message));
   }
-  if (!decision.fallback.empty()) text += fmt::format("fallback  passed over: {}\n", one_line(decision.fallback));
+  if (!decision.fallback.empty())
+    text += fmt::format("fallback  passed over: {}\n", one_line(decision.fallback));
   std::vector<std::vector<std::string>> rows = {{"backend", "device", "priority", "answer", "why"}};
   for (const auto& verdict : decision.verdicts) {
     const bool wins = &verdict == decision.winner();
-    rows.push_back({name_among(*verdict.candidate.plugin, decision), device_text(verdict.candidate.device),
-                    std::to_string(verdict.rank.priority), wins ? "chosen" : answer_name(verdict.answer),
+    rows.push_back({name_among(*verdict.candidate.plugin, decision),
+                    device_text(verdict.candidate.device), std::to_string(verdict.rank.priority),
+                    wins ? "chosen" : answer_name(verdict.answer),
                     verdict_note(verdict, wins, decision)});
   }
   for (const auto& bystander : decision.bystanders) {
-    rows.push_back({name_among(*bystander.plugin, decision), "-", "-", "not asked", bystander.reason});
+    rows.push_back(
+        {name_among(*bystander.plugin, decision), "-", "-", "not asked", bystander.reason});
   }
   if (rows.size() == 1) return text + "  no plugin was found\n";
   return text + table(rows);
@@ -228,7 +247,8 @@ json decision_json(const Decision& decision) {
 std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>& rows) {
   std::string text = fmt::format("plugins in {}\n", one_line(joined(snapshot.directories, ", ")));
   if (rows.empty()) return text + "  none\n";
-  std::vector<std::vector<std::string>> cells = {{"name", "version", "abi", "devices", "state", "file", "reason"}};
+  std::vector<std::vector<std::string>> cells = {
+      {"name", "version", "abi", "devices", "state", "file", "reason"}};
   for (const auto& row : rows) {
     const auto& manifest = row.plugin->manifest;
     std::vector<std::string> devices;
@@ -237,14 +257,15 @@ std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>&
     const bool ambiguous = std::any_of(rows.begin(), rows.end(), [&row](const PluginRow& other) {
       return &other != &row && twins(*row.plugin, *other.plugin);
     });
-    const std::string file = ambiguous ? row.plugin->path : row.plugin->path.substr(row.plugin->path.rfind('/') + 1);
+    const std::string file =
+        ambiguous ? row.plugin->path : row.plugin->path.substr(row.plugin->path.rfind('/') + 1);
     std::string reason = row.reason;
     if (manifest && !manifest->notes.empty()) {
       reason += (reason.empty() ? "note: " : "; note: ") + joined(manifest->notes);
     }
     cells.push_back({manifest ? manifest->name : "-", manifest ? manifest->version_text : "-",
-                     manifest ? std::to_string(manifest->abi) : "-", devices.empty() ? "-" : joined(devices, ", "),
-                     row.state, file, reason});
+                     manifest ? std::to_string(manifest->abi) : "-",
+                     devices.empty() ? "-" : joined(devices, ", "), row.state, file, reason});
   }
   return text + table(cells);
 }
@@ -279,7 +300,8 @@ json plugins_json(const Snapshot& snapshot, const std::vector<PluginRow>& rows) 
 }
 
 std::string policy_text(const Snapshot& snapshot) {
-  std::string text = fmt::format("policy {}\n", snapshot.policy_file.empty() ? "built-in" : snapshot.policy_file);
+  std::string text =
+      fmt::format("policy {}\n", snapshot.policy_file.empty() ? "built-in" : snapshot.policy_file);
   std::vector<std::vector<std::string>> rows = {{"key", "value", "from"}};
   for (const auto& line : policy_lines(snapshot)) rows.push_back({line[0], line[1], line[2]});
   return text + table(rows);

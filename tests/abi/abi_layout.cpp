@@ -4,9 +4,10 @@
 #include <type_traits>
 
 #define VALUE(name, value) static_assert((name) == (value), #name " has another value");
-#define STRUCT(type, bytes)                                          \
-  static_assert(sizeof(type) == (bytes), #type " has another size"); \
-  static_assert(std::is_trivial_v<type> && std::is_standard_layout_v<type>, #type " is no plain C struct");
+#define STRUCT(type, bytes)                                                 \
+  static_assert(sizeof(type) == (bytes), #type " has another size");        \
+  static_assert(std::is_trivial_v<type> && std::is_standard_layout_v<type>, \
+                #type " is no plain C struct");
 #define FIELD(type, field, offset, bytes, ...)                                            \
   static_assert(offsetof(type, field) == (offset), #type "." #field " lies elsewhere");   \
   static_assert(sizeof(type::field) == (bytes), #type "." #field " has another size");    \

@@ -43,7 +43,8 @@ struct Data {
   std::vector<float> q, k, v, out;  // [heads, seq, head_dim]
 };
 
-void plain_attention(const Shape& s, const float* q, const float* k, const float* v, float* out, float* scores) {
+void plain_attention(const Shape& s, const float* q, const float* k, const float* v, float* out,
+                     float* scores) {
   const int64_t d = s.head_dim;
   const float scale = 1.0f / std::sqrt(static_cast<float>(d));
   for (int64_t h = 0; h < s.heads_q; ++h) {
@@ -77,7 +78,8 @@ void plain_attention(const Shape& s, const float* q, const float* k, const float
 
 // ATTNRT_BENCH_TARGET forces one; the best otherwise.
 const kernels::cpu::Target& target() {
-  static const kernels::cpu::Target* const found = kernels::cpu::find_target(std::getenv("ATTNRT_BENCH_TARGET"));
+  static const kernels::cpu::Target* const found =
+      kernels::cpu::find_target(std::getenv("ATTNRT_BENCH_TARGET"));
   if (found == nullptr) {
     std::fprintf(stderr, "ATTNRT_BENCH_TARGET: unknown, or not attainable here\n");
     std::exit(1);
@@ -86,8 +88,10 @@ const kernels::cpu::Target& target() {
 }
 
 void report(benchmark::State& state, const Shape& s) {
-  const double flop = 4.0 * static_cast<double>(s.heads_q * s.seq_q * s.seq_kv * s.head_dim) * (s.causal ? 0.5 : 1.0);
-  state.counters["FLOP/s"] = benchmark::Counter(flop, benchmark::Counter::kIsIterationInvariantRate);
+  const double flop = 4.0 * static_cast<double>(s.heads_q * s.seq_q * s.seq_kv * s.head_dim) *
+                      (s.causal ? 0.5 : 1.0);
+  state.counters["FLOP/s"] =
+      benchmark::Counter(flop, benchmark::Counter::kIsIterationInvariantRate);
 }
 
 void plain(benchmark::State& state, const Shape& s) {
@@ -100,8 +104,8 @@ void plain(benchmark::State& state, const Shape& s) {
   report(state, s);
 }
 
-kernels::Tensor tensor(std::vector<uint16_t>& halves, std::vector<float>& floats, kernels::DType dtype, int64_t heads,
-                       int64_t seq, int64_t d) {
+kernels::Tensor tensor(std::vector<uint16_t>& halves, std::vector<float>& floats,
+                       kernels::DType dtype, int64_t heads, int64_t seq, int64_t d) {
   kernels::Tensor t{floats.data(), dtype, 4, {1, seq, heads, d}, {heads * seq * d, d, seq * d, 1}};
   if (dtype != kernels::DType::f32) {
     // The upper half of a float is a bf16; as f16 it is another number, but a finite one of moderate size.
@@ -135,7 +139,8 @@ void kernel(benchmark::State& state, const Shape& s, kernels::DType dtype) {
       std::aligned_alloc(kernels::cpu::kWorkspaceAlignment, static_cast<size_t>(bytes)), std::free);
   kernels::cpu::Error error;
   for (auto _ : state) {
-    if (kernels::cpu::run(problem, args, target(), {}, workspace.get(), bytes, &error) != kernels::cpu::Status::ok) {
+    if (kernels::cpu::run(problem, args, target(), {}, workspace.get(), bytes, &error) !=
+        kernels::cpu::Status::ok) {
       state.SkipWithError(error.message);
     }
     benchmark::ClobberMemory();
@@ -149,7 +154,8 @@ int main(int argc, char** argv) {
   for (const Shape& s : kShapes) {
     const std::string name = s.name;
     const auto add = [&](const char* what, auto function) {
-      benchmark::RegisterBenchmark((std::string(what) + "/" + name).c_str(), function)->Unit(benchmark::kMillisecond);
+      benchmark::RegisterBenchmark((std::string(what) + "/" + name).c_str(), function)
+          ->Unit(benchmark::kMillisecond);
     };
     add("plain_f32", [&s](benchmark::State& state) { plain(state, s); });
     add("kernel_f32", [&s](benchmark::State& state) { kernel(state, s, kernels::DType::f32); });

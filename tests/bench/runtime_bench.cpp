@@ -26,7 +26,8 @@ const std::string kPolicy =
     "rules:\n"
     "  - {name: tiny queries, when: {device: cpu, seq_q: {max: 4}}, prefer: [fake_minimal]}\n"
     "  - {name: wide heads, when: {head_dim: {min: 129}}, deny: [fake_full]}\n"
-    "  - {name: halves, when: {dtype: [f16, bf16], head_dim_v: {equals: head_dim}}, deny: [fake_slow]}\n";
+    "  - {name: halves, when: {dtype: [f16, bf16], head_dim_v: {equals: head_dim}}, deny: "
+    "[fake_slow]}\n";
 
 bool ten_say_yes(const Decision& decision) {
   const auto& verdicts = decision.verdicts;
@@ -71,7 +72,8 @@ void DecodeStep_BackendAlone(benchmark::State& state) {
   Decode decode;
   const Plan& plan = *decode.plan;
   for (auto _ : state) {
-    const auto status = plan.backend().run(plan.plugin_plan(), plan.device_problem(), decode.tiny.args, nullptr);
+    const auto status =
+        plan.backend().run(plan.plugin_plan(), plan.device_problem(), decode.tiny.args, nullptr);
     if (status != ATTNRT_OK) state.SkipWithError("the run failed");
   }
 }
@@ -80,7 +82,8 @@ BENCHMARK(DecodeStep_BackendAlone);
 void DecodeStep_Plan(benchmark::State& state) {
   Decode decode;
   for (auto _ : state) {
-    if (run(*decode.plan, decode.tiny.args, nullptr) != ATTNRT_OK) state.SkipWithError("the run failed");
+    if (run(*decode.plan, decode.tiny.args, nullptr) != ATTNRT_OK)
+      state.SkipWithError("the run failed");
   }
 }
 BENCHMARK(DecodeStep_Plan);
@@ -88,7 +91,8 @@ BENCHMARK(DecodeStep_Plan);
 void Attention_OneShot(benchmark::State& state) {
   const World world({"fake_minimal"});
   Tiny tiny;
-  for (auto _ : state) benchmark::DoNotOptimize(world->attention(tiny.problem, tiny.args, {}, nullptr));
+  for (auto _ : state)
+    benchmark::DoNotOptimize(world->attention(tiny.problem, tiny.args, {}, nullptr));
 }
 BENCHMARK(Attention_OneShot);
 

@@ -68,23 +68,23 @@ static int64_t number(const attnrt_tensor* t, int64_t i, int64_t j) {
 }
 
 /* The real rows of sequence b; INVALID_ARGUMENT where index arrays lead out of their tensors. */
-static attnrt_status find_rows(const attnrt_problem* p, const attnrt_args* a, int64_t b, row_range* r,
-                               attnrt_error* error) {
+static attnrt_status find_rows(const attnrt_problem* p, const attnrt_args* a, int64_t b,
+                               row_range* r, attnrt_error* error) {
   const int check = FAKE_FAULT != FAULT_INDICES;
   *r = (row_range){0, a->q.shape[1], 0, a->k.shape[1]};
   if (p->varlen) {
     const int64_t first = number(&a->offsets_q, b, 0), last = number(&a->offsets_q, b + 1, 0);
-    if (check &&
-        (first < 0 || last < first || last > a->q.shape[0] || last - first > p->seq_q || (b == 0 && first != 0)))
-      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "offsets_q of sequence %d: %d to %d", (int)b, (int)first,
-                         (int)last);
+    if (check && (first < 0 || last < first || last > a->q.shape[0] || last - first > p->seq_q ||
+                  (b == 0 && first != 0)))
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "offsets_q of sequence %d: %d to %d",
+                         (int)b, (int)first, (int)last);
     r->q_first = first, r->q_length = last - first;
     if (!p->page_size) {
       const int64_t begin = number(&a->offsets_kv, b, 0), end = number(&a->offsets_kv, b + 1, 0);
-      if (check &&
-          (begin < 0 || end < begin || end > a->k.shape[0] || end - begin > p->seq_kv || (b == 0 && begin != 0)))
-        return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "offsets_kv of sequence %d: %d to %d", (int)b, (int)begin,
-                           (int)end);
+      if (check && (begin < 0 || end < begin || end > a->k.shape[0] || end - begin > p->seq_kv ||
+                    (b == 0 && begin != 0)))
+        return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "offsets_kv of sequence %d: %d to %d",
+                           (int)b, (int)begin, (int)end);
       r->kv_first = begin, r->kv_length = end - begin;
     }
   }
@@ -97,29 +97,30 @@ static attnrt_status find_rows(const attnrt_problem* p, const attnrt_args* a, in
   for (int64_t page = 0; check && p->page_size && page * p->page_size < length; ++page) {
     const int64_t at = number(&a->page_table, b, page);
     if (at < 0 || at >= a->k.shape[0])
-      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "page_table[%d][%d] is %d", (int)b, (int)page, (int)at);
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "page_table[%d][%d] is %d", (int)b,
+                         (int)page, (int)at);
   }
   return ATTNRT_OK;
 }
 
-static int64_t row_of_query(const attnrt_problem* p, const attnrt_tensor* t, const row_range* r, int64_t b, int64_t i,
-                            int64_t h) {
+static int64_t row_of_query(const attnrt_problem* p, const attnrt_tensor* t, const row_range* r,
+                            int64_t b, int64_t i, int64_t h) {
   if (p->varlen) return (r->q_first + i) * t->stride[0] + h * t->stride[1];
   return b * t->stride[0] + i * t->stride[1] + h * t->stride[2];
 }
 
-static int64_t row_of_key(const attnrt_problem* p, const attnrt_args* a, const attnrt_tensor* t, const row_range* r,
-                          int64_t b, int64_t j, int64_t h) {
+static int64_t row_of_key(const attnrt_problem* p, const attnrt_args* a, const attnrt_tensor* t,
+                          const row_range* r, int64_t b, int64_t j, int64_t h) {
   if (p->page_size)
-    return number(&a->page_table, b, j / p->page_size) * t->stride[0] + j % p->page_size * t->stride[1] +
-           h * t->stride[2];
+    return number(&a->page_table, b, j / p->page_size) * t->stride[0] +
+           j % p->page_size * t->stride[1] + h * t->stride[2];
   if (p->varlen) return (r->kv_first + j) * t->stride[0] + h * t->stride[1];
   return b * t->stride[0] + j * t->stride[1] + h * t->stride[2];
 }
 
 /* The score of key j, -INFINITY where it is hidden; *hidden tells that from a score. */
-static double score_of(const attnrt_problem* p, const attnrt_args* a, const row_range* r, int64_t b, int64_t h,
-                       int64_t i, int64_t j, int* hidden) {
+static double score_of(const attnrt_problem* p, const attnrt_args* a, const row_range* r, int64_t b,
+                       int64_t h, int64_t i, int64_t j, int* hidden) {
   const int64_t diagonal = p->align == ATTNRT_ALIGN_TOP_LEFT ? i : i + r->kv_length - r->q_length;
   const attnrt_tensor* m = &a->mask;
   const int64_t at = b * m->stride[0] + h * m->stride[1] + i * m->stride[2] + j * m->stride[3];
@@ -139,12 +140,13 @@ static double score_of(const attnrt_problem* p, const attnrt_args* a, const row_
   s *= p->scale != 0 ? (double)p->scale : 1 / sqrt((double)p->head_dim);
   if (p->softcap != 0) s = p->softcap * tanh(s / p->softcap);
   s += added;
-  if (p->alibi) s -= load(&a->alibi_slopes, h * a->alibi_slopes.stride[0]) * fabs((double)(diagonal - j));
+  if (p->alibi)
+    s -= load(&a->alibi_slopes, h * a->alibi_slopes.stride[0]) * fabs((double)(diagonal - j));
   return s;
 }
 
-static void attend_row(const attnrt_problem* p, const attnrt_args* a, const row_range* r, int64_t b, int64_t h,
-                       int64_t i, double* scores, double* sum) {
+static void attend_row(const attnrt_problem* p, const attnrt_args* a, const row_range* r, int64_t b,
+                       int64_t h, int64_t i, double* scores, double* sum) {
   double max = p->sinks ? load(&a->sinks, h * a->sinks.stride[0]) : -INFINITY;
   const double sink = max;
   int seen = 0;
@@ -156,7 +158,8 @@ static void attend_row(const attnrt_problem* p, const attnrt_args* a, const row_
     seen |= !hidden;
   }
   double total = p->sinks && sink != -INFINITY ? exp(sink - max) : 0;
-  for (int64_t x = 0; x < p->head_dim_v; ++x) sum[x] = FAKE_FAULT == FAULT_MASKED && !seen ? NAN : 0;
+  for (int64_t x = 0; x < p->head_dim_v; ++x)
+    sum[x] = FAKE_FAULT == FAULT_MASKED && !seen ? NAN : 0;
   for (int64_t j = 0; j < r->kv_length; ++j) {
     if (scores[j] == -INFINITY) continue;
     const double weight = exp(scores[j] - max);
@@ -193,11 +196,13 @@ attnrt_status fake_attend(const attnrt_problem* p, const attnrt_args* a, attnrt_
     if (r.kv_length > longest) longest = r.kv_length;
   }
   double* scores = malloc((size_t)(longest + p->head_dim_v) * sizeof(double));
-  if (scores == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "scores of %d keys", (int)longest);
+  if (scores == NULL)
+    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "scores of %d keys", (int)longest);
   for (int64_t b = 0; b < batch; ++b) {
     find_rows(p, a, b, &r, NULL);
     for (int64_t i = 0; i < r.q_length - (FAKE_FAULT == FAULT_PARTIAL); ++i) {
-      for (int64_t h = 0; h < p->heads_q; ++h) attend_row(p, a, &r, b, h, i, scores, scores + longest);
+      for (int64_t h = 0; h < p->heads_q; ++h)
+        attend_row(p, a, &r, b, h, i, scores, scores + longest);
     }
   }
   free(scores);

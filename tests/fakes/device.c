@@ -43,12 +43,13 @@ static block* block_of(const void* pointer, int64_t bytes, int pinned) {
   return NULL;
 }
 
-static attnrt_status allocate_block(int64_t bytes, int pinned, void** pointer, attnrt_error* error) {
+static attnrt_status allocate_block(int64_t bytes, int pinned, void** pointer,
+                                    attnrt_error* error) {
   int64_t alive = 0;
   for (const block* b = blocks; b != NULL; b = b->next) alive += b->pinned ? 0 : b->bytes;
   if (!pinned && fake_count.memory_limit != 0 && alive + bytes > fake_count.memory_limit)
-    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "%lld bytes, and %lld are in use", (long long)bytes,
-                       (long long)alive);
+    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "%lld bytes, and %lld are in use",
+                       (long long)bytes, (long long)alive);
   block* b = malloc(sizeof *b);
   char* data = NULL;
   const size_t whole = bytes > 0 ? ((size_t)bytes + 255) / 256 * 256 : 256;
@@ -92,8 +93,8 @@ static void enqueue(work* w) {
   *end = w;
 }
 
-static attnrt_status device_allocate(void* instance, int32_t device_id, int64_t bytes, void** pointer,
-                                     attnrt_error* error) {
+static attnrt_status device_allocate(void* instance, int32_t device_id, int64_t bytes,
+                                     void** pointer, attnrt_error* error) {
   (void)instance;
   if (device_id < 0 || device_id >= FAKE_DEVICE_COUNT)
     return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "device %d", device_id);
@@ -104,8 +105,8 @@ static attnrt_status device_allocate(void* instance, int32_t device_id, int64_t 
   return status;
 }
 
-static attnrt_status pinned_allocate(void* instance, int32_t device_id, int64_t bytes, void** pointer,
-                                     attnrt_error* error) {
+static attnrt_status pinned_allocate(void* instance, int32_t device_id, int64_t bytes,
+                                     void** pointer, attnrt_error* error) {
   (void)instance, (void)device_id;
   pthread_mutex_lock(&mutex);
   const attnrt_status status = allocate_block(bytes, 1, pointer, error);
@@ -139,17 +140,20 @@ static void pinned_free(void* instance, int32_t device_id, void* pointer) {
   free_block(pointer, 1);
 }
 
-static attnrt_status device_copy(void* instance, int32_t device_id, void* to, const void* from, int64_t bytes,
-                                 int32_t direction, void* stream, attnrt_error* error) {
+static attnrt_status device_copy(void* instance, int32_t device_id, void* to, const void* from,
+                                 int64_t bytes, int32_t direction, void* stream,
+                                 attnrt_error* error) {
   (void)instance, (void)device_id;
   if (bytes == 0) return ATTNRT_OK;
   pthread_mutex_lock(&mutex);
-  const int to_pinned = direction == ATTNRT_COPY_TO_HOST, from_pinned = direction == ATTNRT_COPY_TO_DEVICE;
+  const int to_pinned = direction == ATTNRT_COPY_TO_HOST,
+            from_pinned = direction == ATTNRT_COPY_TO_DEVICE;
   work* w = NULL;
   attnrt_status status = ATTNRT_OK;
   if (block_of(to, bytes, to_pinned) == NULL || block_of(from, bytes, from_pinned) == NULL) {
-    status = attnrt_fail(error, ATTNRT_INTERNAL, "copy %d of %lld bytes between memory that is not so", direction,
-                         (long long)bytes);
+    status =
+        attnrt_fail(error, ATTNRT_INTERNAL, "copy %d of %lld bytes between memory that is not so",
+                    direction, (long long)bytes);
   } else if ((w = calloc(1, sizeof *w)) == NULL) {
     status = attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a copy");
   } else {
@@ -163,7 +167,8 @@ static attnrt_status device_copy(void* instance, int32_t device_id, void* to, co
   return status;
 }
 
-static attnrt_status device_stream_create(void* instance, int32_t device_id, void** stream, attnrt_error* error) {
+static attnrt_status device_stream_create(void* instance, int32_t device_id, void** stream,
+                                          attnrt_error* error) {
   (void)instance, (void)device_id;
   *stream = malloc(1); /* an address that is nobody else's */
   if (*stream == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a stream");
@@ -182,7 +187,8 @@ static void device_stream_destroy(void* instance, int32_t device_id, void* strea
   free(stream);
 }
 
-static attnrt_status device_stream_synchronize(void* instance, int32_t device_id, void* stream, attnrt_error* error) {
+static attnrt_status device_stream_synchronize(void* instance, int32_t device_id, void* stream,
+                                               attnrt_error* error) {
   (void)instance, (void)device_id, (void)error;
   pthread_mutex_lock(&mutex);
   ++fake_count.synchronizations;
@@ -191,20 +197,24 @@ static attnrt_status device_stream_synchronize(void* instance, int32_t device_id
   return status;
 }
 
-static attnrt_status device_is_capturing(void* instance, int32_t device_id, void* stream, int32_t* capturing,
-                                         attnrt_error* error) {
+static attnrt_status device_is_capturing(void* instance, int32_t device_id, void* stream,
+                                         int32_t* capturing, attnrt_error* error) {
   (void)instance, (void)device_id, (void)stream, (void)error;
   *capturing = fake_count.capturing != 0;
   return ATTNRT_OK;
 }
 
 const attnrt_memory fake_memory = {
-    sizeof(attnrt_memory), 0,           device_allocate,      device_free,           pinned_allocate,
-    pinned_free,           device_copy, device_stream_create, device_stream_destroy, device_stream_synchronize,
+    sizeof(attnrt_memory), 0,
+    device_allocate,       device_free,
+    pinned_allocate,       pinned_free,
+    device_copy,           device_stream_create,
+    device_stream_destroy, device_stream_synchronize,
     device_is_capturing,
 };
 
-static attnrt_status timestamp_create(void* instance, int32_t device_id, void** timestamp, attnrt_error* error) {
+static attnrt_status timestamp_create(void* instance, int32_t device_id, void** timestamp,
+                                      attnrt_error* error) {
   (void)instance, (void)device_id;
   *timestamp = calloc(1, sizeof(struct timespec));
   return *timestamp != NULL ? ATTNRT_OK : attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a timestamp");
@@ -218,8 +228,8 @@ static void timestamp_destroy(void* instance, int32_t device_id, void* timestamp
   free(timestamp);
 }
 
-static attnrt_status timestamp_record(void* instance, int32_t device_id, void* timestamp, void* stream,
-                                      attnrt_error* error) {
+static attnrt_status timestamp_record(void* instance, int32_t device_id, void* timestamp,
+                                      void* stream, attnrt_error* error) {
   (void)instance, (void)device_id;
   work* w = calloc(1, sizeof *w);
   if (w == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a timestamp");
@@ -230,8 +240,8 @@ static attnrt_status timestamp_record(void* instance, int32_t device_id, void* t
   return ATTNRT_OK;
 }
 
-static attnrt_status timestamps_elapsed(void* instance, int32_t device_id, void* from, void* to, double* seconds,
-                                        attnrt_error* error) {
+static attnrt_status timestamps_elapsed(void* instance, int32_t device_id, void* from, void* to,
+                                        double* seconds, attnrt_error* error) {
   (void)instance, (void)device_id, (void)error;
   pthread_mutex_lock(&mutex);
   finish(NULL, 1);
@@ -243,7 +253,8 @@ static attnrt_status timestamps_elapsed(void* instance, int32_t device_id, void*
 }
 
 const attnrt_timing fake_timing = {
-    sizeof(attnrt_timing), 0, timestamp_create, timestamp_destroy, timestamp_record, timestamps_elapsed,
+    sizeof(attnrt_timing), 0, timestamp_create, timestamp_destroy, timestamp_record,
+    timestamps_elapsed,
 };
 
 /* Bytes from its first element to the end of its last. */
@@ -256,7 +267,8 @@ static int64_t span_of(const attnrt_tensor* t) {
   return (last + 1) * t->dtype.bits / 8;
 }
 
-attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args, attnrt_error* error) {
+attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args,
+                           attnrt_error* error) {
   static const char* const names[] = {
       "q",     "k",          "v",         "out",        "mask",      "lse", "alibi_slopes",
       "sinks", "kv_lengths", "offsets_q", "offsets_kv", "page_table"};
@@ -265,7 +277,8 @@ attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* arg
   if (w == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a launch");
   pthread_mutex_lock(&mutex);
   for (int n = 0; n < 12; ++n) {
-    if (tensors[n].data == NULL || block_of(tensors[n].data, span_of(&tensors[n]), 0) != NULL) continue;
+    if (tensors[n].data == NULL || block_of(tensors[n].data, span_of(&tensors[n]), 0) != NULL)
+      continue;
     pthread_mutex_unlock(&mutex);
     free(w);
     return attnrt_fail(error, ATTNRT_INTERNAL, "%s is not in this device's memory", names[n]);
@@ -283,10 +296,12 @@ attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* arg
 
 void fake_device_report(const attnrt_host* host) {
   char text[256];
-  (void)snprintf(
-      text, sizeof text, "allocations %lld (%lld alive), pinned %lld (%lld alive), copies %lld/%lld/%lld, streams %lld",
-      (long long)fake_count.allocations, (long long)fake_count.allocated, (long long)fake_count.pinned_allocations,
-      (long long)fake_count.pinned, (long long)fake_count.copies_to_device, (long long)fake_count.copies_to_host,
-      (long long)fake_count.copies_on_device, (long long)fake_count.streams_created);
+  (void)snprintf(text, sizeof text,
+                 "allocations %lld (%lld alive), pinned %lld (%lld alive), copies %lld/%lld/%lld, "
+                 "streams %lld",
+                 (long long)fake_count.allocations, (long long)fake_count.allocated,
+                 (long long)fake_count.pinned_allocations, (long long)fake_count.pinned,
+                 (long long)fake_count.copies_to_device, (long long)fake_count.copies_to_host,
+                 (long long)fake_count.copies_on_device, (long long)fake_count.streams_created);
   host->log(host->self, ATTNRT_LOG_INFO, text);
 }

@@ -28,13 +28,16 @@ static void may_throw(int fault, const char* where) {
 #endif
 }
 
-static attnrt_status fake_open(const attnrt_host* host, const attnrt_option* options, int32_t count, void** instance,
-                               attnrt_error* error) {
+static attnrt_status fake_open(const attnrt_host* host, const attnrt_option* options, int32_t count,
+                               void** instance, attnrt_error* error) {
   may_throw(FAULT_THROW_OPEN, "open");
-  if (FAKE_OPEN_STATUS != ATTNRT_OK) return attnrt_fail(error, FAKE_OPEN_STATUS, "open was told to fail");
+  if (FAKE_OPEN_STATUS != ATTNRT_OK)
+    return attnrt_fail(error, FAKE_OPEN_STATUS, "open was told to fail");
   for (int32_t n = 0; n < count && FAKE_FAULT != FAULT_OPTIONS; ++n) {
-    if (strcmp(options[n].key, "note") == 0) continue; /* the one option that it knows, to no effect */
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "option %s is not known; there is note", options[n].key);
+    if (strcmp(options[n].key, "note") == 0)
+      continue; /* the one option that it knows, to no effect */
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "option %s is not known; there is note",
+                       options[n].key);
   }
   fake* f = calloc(1, sizeof *f);
   if (f == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "an instance");
@@ -49,7 +52,8 @@ static void fake_close(void* instance) {
   free(f);
 }
 
-static attnrt_status fake_devices(void* instance, attnrt_add_device add, void* sink, attnrt_error* error) {
+static attnrt_status fake_devices(void* instance, attnrt_add_device add, void* sink,
+                                  attnrt_error* error) {
   (void)instance;
   may_throw(FAULT_THROW_DEVICES, "devices");
 #ifdef FAKE_NO_DEVICES
@@ -73,7 +77,8 @@ static attnrt_status fake_devices(void* instance, attnrt_add_device add, void* s
   return ATTNRT_OK;
 }
 
-static attnrt_status fake_supports(void* instance, const attnrt_problem* problem, attnrt_add_reason add, void* sink) {
+static attnrt_status fake_supports(void* instance, const attnrt_problem* problem,
+                                   attnrt_add_reason add, void* sink) {
   static int flips;
   (void)instance;
   may_throw(FAULT_THROW_SUPPORTS, "supports");
@@ -89,13 +94,15 @@ static attnrt_status fake_supports(void* instance, const attnrt_problem* problem
   return ATTNRT_OK;
 }
 
-static attnrt_status fake_make_plan(void* instance, const attnrt_problem* problem, attnrt_plan_info* info, void** plan,
-                                    attnrt_error* error) {
+static attnrt_status fake_make_plan(void* instance, const attnrt_problem* problem,
+                                    attnrt_plan_info* info, void** plan, attnrt_error* error) {
   (void)instance;
   may_throw(FAULT_THROW_PLAN, "plan");
   if (FAKE_PLAN_MILLISECONDS > 0) usleep(1000 * FAKE_PLAN_MILLISECONDS);
-  if (FAKE_PLAN_STATUS != ATTNRT_OK) return attnrt_fail(error, FAKE_PLAN_STATUS, "plan was told to fail");
-  if (FAKE_FAULT == FAULT_SUPPORTS_LIES) return attnrt_fail(error, ATTNRT_UNSUPPORTED, "supports said yes too early");
+  if (FAKE_PLAN_STATUS != ATTNRT_OK)
+    return attnrt_fail(error, FAKE_PLAN_STATUS, "plan was told to fail");
+  if (FAKE_FAULT == FAULT_SUPPORTS_LIES)
+    return attnrt_fail(error, ATTNRT_UNSUPPORTED, "supports said yes too early");
   fake_plan* p = calloc(1, sizeof *p);
   if (p == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a plan");
   memcpy(&p->problem, problem, sizeof p->problem);
@@ -116,16 +123,18 @@ static void write_too_much(const attnrt_args* args) {
   if (FAKE_FAULT == FAULT_INPUT && args->q.data != NULL) *(volatile uint8_t*)args->q.data ^= 1;
 }
 
-static attnrt_status fake_run(void* instance, void* plan, const attnrt_problem* problem, const attnrt_args* args,
-                              attnrt_error* error) {
+static attnrt_status fake_run(void* instance, void* plan, const attnrt_problem* problem,
+                              const attnrt_args* args, attnrt_error* error) {
   fake* f = instance;
   attnrt_problem asked = *problem;
   attnrt_args given = *args;
   (void)plan;
   may_throw(FAULT_THROW_RUN, "run");
-  if (FAKE_RUN_STATUS != ATTNRT_OK) return attnrt_fail(error, FAKE_RUN_STATUS, "run was told to fail");
+  if (FAKE_RUN_STATUS != ATTNRT_OK)
+    return attnrt_fail(error, FAKE_RUN_STATUS, "run was told to fail");
   if (fake_count.run_status != ATTNRT_OK)
-    return attnrt_fail(error, (attnrt_status)fake_count.run_status, "run was told to fail by a test");
+    return attnrt_fail(error, (attnrt_status)fake_count.run_status,
+                       "run was told to fail by a test");
   if (FAKE_FAULT == FAULT_CRASH) raise(SIGSEGV);
   while (FAKE_FAULT == FAULT_HANG) usleep(1000);
   if (FAKE_FAULT == FAULT_STDOUT) puts("fake: running"); /* left in its buffer */
@@ -136,8 +145,10 @@ static attnrt_status fake_run(void* instance, void* plan, const attnrt_problem* 
     usleep(2000);
     asked.scale = f->last.scale;
   }
-  if (FAKE_FAULT == FAULT_BOUNDS && !problem->varlen && problem->page_size == 0 && args->q.shape[1] < problem->seq_q)
-    return attnrt_fail(error, ATTNRT_INTERNAL, "q has %d rows, not %d", (int)args->q.shape[1], (int)problem->seq_q);
+  if (FAKE_FAULT == FAULT_BOUNDS && !problem->varlen && problem->page_size == 0 &&
+      args->q.shape[1] < problem->seq_q)
+    return attnrt_fail(error, ATTNRT_INTERNAL, "q has %d rows, not %d", (int)args->q.shape[1],
+                       (int)problem->seq_q);
   if (args->q.data != NULL && args->workspace != NULL) write_too_much(args);
   if (FAKE_FAULT == FAULT_UNWRITTEN) return ATTNRT_OK;
   if (FAKE_DEVICE == DEVICE_FAKE) return fake_enqueue(&asked, &given, error);
@@ -185,8 +196,9 @@ typedef struct older_plugin {
   attnrt_status (*run)(void*, void*, const attnrt_problem*, const attnrt_args*, attnrt_error*);
 } older_plugin;
 /* Without plan_destroy and close it can keep neither plans nor an instance. */
-ATTNRT_PLUGIN_EXPORT const older_plugin TABLE = {
-    sizeof(older_plugin), 0, FAKE_NAME, FAKE_VERSION, NULL, fake_devices, fake_supports, NULL, fake_run};
+ATTNRT_PLUGIN_EXPORT const older_plugin TABLE = {sizeof(older_plugin), 0,    FAKE_NAME,
+                                                 FAKE_VERSION,         NULL, fake_devices,
+                                                 fake_supports,        NULL, fake_run};
 #elif defined(FAKE_IS_NEWER)
 typedef struct newer_plugin {
   attnrt_plugin known;
@@ -199,7 +211,8 @@ static attnrt_status fake_warm_up(void* instance, int64_t reserved, attnrt_error
   return attnrt_fail(error, ATTNRT_INTERNAL, "a host of this age must not call this");
 }
 ATTNRT_PLUGIN_EXPORT const newer_plugin TABLE = {
-    {sizeof(newer_plugin), 9, FAKE_NAME, FAKE_VERSION, CALLS, fake_plan_destroy, fake_close, fake_get_extension},
+    {sizeof(newer_plugin), 9, FAKE_NAME, FAKE_VERSION, CALLS, fake_plan_destroy, fake_close,
+     fake_get_extension},
     fake_warm_up,
     "later is better",
     {1, 2, 3, 4}};

@@ -107,13 +107,15 @@ typedef struct fake_counters {
 } fake_counters;
 
 /* attend.c: computes the problem in double; every dtype and feature. INVALID_ARGUMENT for bad index arrays. */
-attnrt_status fake_attend(const attnrt_problem* problem, const attnrt_args* args, attnrt_error* error);
+attnrt_status fake_attend(const attnrt_problem* problem, const attnrt_args* args,
+                          attnrt_error* error);
 
 /* device.c: the fake device. Enqueues; the work is done when its stream is synchronized. */
 extern fake_counters fake_count;
 extern const attnrt_memory fake_memory;
 extern const attnrt_timing fake_timing;
-attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args, attnrt_error* error);
+attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args,
+                           attnrt_error* error);
 void fake_device_report(const attnrt_host* host);
 
 /* throw.cpp: throws std::runtime_error. */

@@ -22,7 +22,9 @@ namespace attnrt::fakes {
 
 namespace fs = std::filesystem;
 
-inline fs::path fake(std::string_view name) { return fs::path(ATTNRT_FAKES_DIR) / (std::string(name) + ".so"); }
+inline fs::path fake(std::string_view name) {
+  return fs::path(ATTNRT_FAKES_DIR) / (std::string(name) + ".so");
+}
 
 inline std::string read_file(const fs::path& path) {
   std::ifstream stream(path, std::ios::binary);

@@ -56,7 +56,8 @@ int allocate(World& w, void** pointer, size_t bytes, bool pinned) {
 int release(World& w, void* pointer, bool pinned) {
   if (pointer == nullptr) return kSuccess;
   const auto found = w.blocks.find(static_cast<char*>(pointer));
-  if (found == w.blocks.end() || found->second.pinned != pinned) std::abort();  // not ours, or freed twice
+  if (found == w.blocks.end() || found->second.pinned != pinned)
+    std::abort();              // not ours, or freed twice
   w.finish(nullptr, 0, true);  // as the real ones do: freeing waits for the device
   if (!pinned && found->second.device != current) ++w.state.wrong_device;
   std::free(pointer);
@@ -105,7 +106,8 @@ int hipGetDeviceCount(int* count) {
 }
 
 int hipGetDevice(int* device) {
-  return with_world("hipGetDevice", Kind::anywhere, [&](World&) { return *device = current, kSuccess; });
+  return with_world("hipGetDevice", Kind::anywhere,
+                    [&](World&) { return *device = current, kSuccess; });
 }
 
 int hipSetDevice(int device) {
@@ -148,10 +150,14 @@ static int properties(char* to, int device, size_t bytes, size_t arch_offset) {
   });
 }
 
-int hipGetDeviceProperties(void* to, int device) { return properties(static_cast<char*>(to), device, 792, 396); }
+int hipGetDeviceProperties(void* to, int device) {
+  return properties(static_cast<char*>(to), device, 792, 396);
+}
 
 #if !defined(FAKE_HIP_5)
-int hipGetDevicePropertiesR0600(void* to, int device) { return properties(static_cast<char*>(to), device, 1472, 1160); }
+int hipGetDevicePropertiesR0600(void* to, int device) {
+  return properties(static_cast<char*>(to), device, 1472, 1160);
+}
 #endif
 
 const char* hipGetErrorName(int error) {
@@ -206,15 +212,16 @@ int hipModuleGetFunction(void** function, void* module, const char* name) {
   });
 }
 
-int hipModuleLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                          unsigned block_y, unsigned block_z, unsigned shared_bytes, void* handle, void** params,
-                          void** extra) {
+int hipModuleLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                          unsigned block_x, unsigned block_y, unsigned block_z,
+                          unsigned shared_bytes, void* handle, void** params, void** extra) {
   return with_world("hipModuleLaunchKernel", Kind::anywhere, [&](World& w) {
     const auto& kernel = *static_cast<const Function*>(function);
     Stream* stream = nullptr;
     if (!stream_of(w, handle, &stream)) return kInvalidHandle;
-    if (grid_x == 0 || grid_y == 0 || grid_z == 0 || grid_y > 65535 || grid_z > 65535 || block_x == 0 ||
-        block_x * block_y * block_z > 1024 || shared_bytes > 65536 || extra != nullptr) {
+    if (grid_x == 0 || grid_y == 0 || grid_z == 0 || grid_y > 65535 || grid_z > 65535 ||
+        block_x == 0 || block_x * block_y * block_z > 1024 || shared_bytes > 65536 ||
+        extra != nullptr) {
       return kInvalidValue;
     }
     if (kernel.device != current) ++w.state.wrong_device;
@@ -230,8 +237,8 @@ int hipModuleLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsi
     const fake_hip_kernel host = found->second;
     const auto* bytes = static_cast<const char*>(params[0]);
     w.queue.push_back({stream, current,
-                       [host, copy = std::vector<char>(bytes, bytes + host.params_bytes), grid_x, grid_y, grid_z,
-                        block_x, shared_bytes, &w] {
+                       [host, copy = std::vector<char>(bytes, bytes + host.params_bytes), grid_x,
+                        grid_y, grid_z, block_x, shared_bytes, &w] {
                          const uint32_t grid[3] = {grid_x, grid_y, grid_z};
                          host.run(copy.data(), grid, block_x, shared_bytes);
                          ++w.state.kernels_run;
@@ -241,19 +248,23 @@ int hipModuleLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsi
 }
 
 int hipMalloc(void** pointer, size_t bytes) {
-  return with_world("hipMalloc", Kind::not_captured, [&](World& w) { return allocate(w, pointer, bytes, false); });
+  return with_world("hipMalloc", Kind::not_captured,
+                    [&](World& w) { return allocate(w, pointer, bytes, false); });
 }
 
 int hipFree(void* pointer) {
-  return with_world("hipFree", Kind::not_captured, [&](World& w) { return release(w, pointer, false); });
+  return with_world("hipFree", Kind::not_captured,
+                    [&](World& w) { return release(w, pointer, false); });
 }
 
 int hipHostMalloc(void** pointer, size_t bytes, unsigned) {
-  return with_world("hipHostMalloc", Kind::not_captured, [&](World& w) { return allocate(w, pointer, bytes, true); });
+  return with_world("hipHostMalloc", Kind::not_captured,
+                    [&](World& w) { return allocate(w, pointer, bytes, true); });
 }
 
 int hipHostFree(void* pointer) {
-  return with_world("hipHostFree", Kind::not_captured, [&](World& w) { return release(w, pointer, true); });
+  return with_world("hipHostFree", Kind::not_captured,
+                    [&](World& w) { return release(w, pointer, true); });
 }
 
 int hipMemcpyAsync(void* to, const void* from, size_t bytes, int kind, void* handle) {
@@ -349,8 +360,9 @@ int hipEventRecord(void* handle, void* stream_handle) {
     Stream* stream = nullptr;
     if (event == nullptr || !stream_of(w, stream_handle, &stream)) return kInvalidHandle;
     event->recorded = true, event->passed = false, event->stream = stream;
-    w.queue.push_back(
-        {stream, current, [event] { event->at = std::chrono::steady_clock::now(), event->passed = true; }});
+    w.queue.push_back({stream, current, [event] {
+                         event->at = std::chrono::steady_clock::now(), event->passed = true;
+                       }});
     return kSuccess;
   });
 }

@@ -16,7 +16,8 @@ extern "C" {
 struct fake_hip_kernel {
   const char* name;  // NULL ends a list
   uint32_t params_bytes;
-  void (*run)(const void* params, const uint32_t grid[3], uint32_t block_threads, uint32_t shared_bytes);
+  void (*run)(const void* params, const uint32_t grid[3], uint32_t block_threads,
+              uint32_t shared_bytes);
 };
 
 struct fake_hip_state {

@@ -3,9 +3,11 @@
 
 #include <string>
 
-extern "C" __attribute__((visibility("default"))) void* dlopen(const char* name, int flags) noexcept {
+extern "C" __attribute__((visibility("default"))) void* dlopen(const char* name,
+                                                               int flags) noexcept {
   const auto next = reinterpret_cast<void* (*)(const char*, int)>(dlsym(RTLD_NEXT, "dlopen"));
   std::string file = name != nullptr ? name : "";
-  if (file.starts_with("libamdhip64.so")) file += ".hidden";  // dlerror then has the loader's own words
+  if (file.starts_with("libamdhip64.so"))
+    file += ".hidden";  // dlerror then has the loader's own words
   return next(name != nullptr ? file.c_str() : nullptr, flags);
 }

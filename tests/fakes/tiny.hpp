@@ -27,7 +27,11 @@ struct Tiny {
   Tiny& operator=(const Tiny&) = delete;
 
   static attnrt_tensor tensor(float* data) {
-    return {data, {ATTNRT_DTYPE_FLOAT, 32, 1}, 4, {1, 1, 1, kHeadDim}, {kHeadDim, kHeadDim, kHeadDim, 1}};
+    return {data,
+            {ATTNRT_DTYPE_FLOAT, 32, 1},
+            4,
+            {1, 1, 1, kHeadDim},
+            {kHeadDim, kHeadDim, kHeadDim, 1}};
   }
   // For a plugin's own run; the runtime brings its workspace itself.
   void lend_workspace() {

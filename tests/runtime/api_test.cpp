@@ -50,7 +50,8 @@ TEST(DefaultDirectory, IsBesideTheLibraryAndNotInTheCurrentFolder) {
   std::filesystem::create_directories(evil.path() / "lib/attnrt/plugins");
   std::filesystem::copy_file(library, world.path() / "lib/libattnrt.so");
   std::ofstream(evil.path() / "lib/libattnrt.so") << "";
-  std::filesystem::copy_file(attnrt::fakes::fake("fake_full"), evil.path() / "lib/attnrt/plugins/e.so");
+  std::filesystem::copy_file(attnrt::fakes::fake("fake_full"),
+                             evil.path() / "lib/attnrt/plugins/e.so");
   EXPECT_EXIT(
       {
         std::filesystem::current_path(world.path());
@@ -61,11 +62,17 @@ TEST(DefaultDirectory, IsBesideTheLibraryAndNotInTheCurrentFolder) {
         none.struct_size = sizeof none;
         attnrt_runtime* opened = nullptr;
         char* list = nullptr;
-        const auto open = reinterpret_cast<decltype(&attnrt_runtime_open)>(dlsym(handle, "attnrt_runtime_open"));
-        const auto plugins = reinterpret_cast<decltype(&attnrt_plugins)>(dlsym(handle, "attnrt_plugins"));
-        if (open(&none, &opened, nullptr) != ATTNRT_OK || plugins(opened, ATTNRT_TEXT, &list, nullptr) != ATTNRT_OK)
+        const auto open =
+            reinterpret_cast<decltype(&attnrt_runtime_open)>(dlsym(handle, "attnrt_runtime_open"));
+        const auto plugins =
+            reinterpret_cast<decltype(&attnrt_plugins)>(dlsym(handle, "attnrt_plugins"));
+        if (open(&none, &opened, nullptr) != ATTNRT_OK ||
+            plugins(opened, ATTNRT_TEXT, &list, nullptr) != ATTNRT_OK)
           _exit(3);
-        _exit(std::strstr(list, "fake_full") == nullptr && std::strstr(list, world.text().c_str()) != nullptr ? 0 : 1);
+        _exit(std::strstr(list, "fake_full") == nullptr &&
+                      std::strstr(list, world.text().c_str()) != nullptr
+                  ? 0
+                  : 1);
       },
       ::testing::ExitedWithCode(0), "");
 }
@@ -80,7 +87,8 @@ class Api : public ::testing::Test {
     options.policy_text = "backends: {fake_full: {priority: 2}, fake_minimal: {priority: 1}}\n";
     options.thread_count = 1;
     options.log = [](void* self, int32_t severity, const char* text) {
-      static_cast<std::vector<std::string>*>(self)->push_back(std::to_string(severity) + " " + text);
+      static_cast<std::vector<std::string>*>(self)->push_back(std::to_string(severity) + " " +
+                                                              text);
     };
     options.log_self = &log;
     EXPECT_EQ(attnrt_runtime_open(&options, &runtime, &error), ATTNRT_OK) << error.message;
@@ -110,11 +118,14 @@ class Api : public ::testing::Test {
   Error error;
 };
 
-TEST(Version, IsThreeNumbers) { EXPECT_THAT(attnrt_version(), ::testing::MatchesRegex("[0-9]+\\.[0-9]+\\.[0-9]+")); }
+TEST(Version, IsThreeNumbers) {
+  EXPECT_THAT(attnrt_version(), ::testing::MatchesRegex("[0-9]+\\.[0-9]+\\.[0-9]+"));
+}
 
 TEST_F(Api, AsAnApplicationWould) {
   attnrt_plan* plan = nullptr;
-  ASSERT_EQ(attnrt_plan_create(runtime, &tiny.problem, nullptr, &plan, &error), ATTNRT_OK) << error.message;
+  ASSERT_EQ(attnrt_plan_create(runtime, &tiny.problem, nullptr, &plan, &error), ATTNRT_OK)
+      << error.message;
   EXPECT_STREQ(attnrt_plan_backend(plan), "fake_full");
   EXPECT_STREQ(attnrt_plan_version(plan), "1.0.0");
   EXPECT_STREQ(attnrt_plan_kernel(plan), "fake_attention");
@@ -157,7 +168,8 @@ TEST_F(Api, NullsAreRefusedByName) {
   refuses(attnrt_problem_parse(nullptr, p, nullptr, 0, &error), "words");
   refuses(attnrt_problem_parse("", nullptr, nullptr, 0, &error), "problem");
   refuses(attnrt_explain(nullptr, p, nullptr, nullptr, ATTNRT_TEXT, &text, &error), "runtime");
-  refuses(attnrt_explain(runtime, nullptr, nullptr, nullptr, ATTNRT_TEXT, &text, &error), "problem");
+  refuses(attnrt_explain(runtime, nullptr, nullptr, nullptr, ATTNRT_TEXT, &text, &error),
+          "problem");
   refuses(attnrt_explain(runtime, p, nullptr, nullptr, ATTNRT_TEXT, nullptr, &error), "text");
   refuses(attnrt_plugins(nullptr, ATTNRT_TEXT, &text, &error), "runtime");
   refuses(attnrt_plugins(runtime, ATTNRT_TEXT, nullptr, &error), "text");
@@ -188,29 +200,34 @@ TEST_F(Api, FormatsThatDoNotExist) {
   char* text = nullptr;
   EXPECT_EQ(attnrt_policy(runtime, 2, &text, &error), ATTNRT_INVALID_ARGUMENT);
   EXPECT_EQ(attnrt_plugins(runtime, -1, &text, &error), ATTNRT_INVALID_ARGUMENT);
-  EXPECT_EQ(attnrt_explain(runtime, &tiny.problem, nullptr, nullptr, 7, &text, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_EQ(attnrt_explain(runtime, &tiny.problem, nullptr, nullptr, 7, &text, &error),
+            ATTNRT_INVALID_ARGUMENT);
   EXPECT_THAT(error.message, HasSubstr("format is 7"));
 }
 
 // Every way in for a problem says the same of a struct that is too short, too long or from the future.
 TEST_F(Api, ProblemsOfEverySize) {
-  const auto each = [this](attnrt_problem* problem, const std::function<void(attnrt_status, const char*)>& judge) {
+  const auto each = [this](attnrt_problem* problem,
+                           const std::function<void(attnrt_status, const char*)>& judge) {
     char* text = nullptr;
     attnrt_plan* plan = nullptr;
     judge(attnrt_plan_create(runtime, problem, nullptr, &plan, &error), "plan_create");
     attnrt_plan_destroy(plan);
-    judge(attnrt_explain(runtime, problem, nullptr, nullptr, ATTNRT_TEXT, &text, &error), "explain");
+    judge(attnrt_explain(runtime, problem, nullptr, nullptr, ATTNRT_TEXT, &text, &error),
+          "explain");
     attnrt_text_free(text);
     judge(attention(problem), "attention");
     judge(attnrt_problem_infer(problem, &tiny.args, &error), "infer");
     judge(attnrt_problem_parse("seq_q=1", problem, nullptr, 0, &error), "parse");
   };
-  for (const int32_t size : {-1, 0, 4, static_cast<int32_t>(offsetof(attnrt_problem, scale)) - 1, 1 << 20}) {
+  for (const int32_t size :
+       {-1, 0, 4, static_cast<int32_t>(offsetof(attnrt_problem, scale)) - 1, 1 << 20}) {
     Newer<attnrt_problem> bad(tiny.problem);
     bad.known.struct_size = size;
     each(&bad.known, [&](attnrt_status status, const char* where) {
       EXPECT_EQ(status, ATTNRT_INVALID_ARGUMENT) << where << size;
-      EXPECT_THAT(error.message, HasSubstr("problem: struct_size is " + std::to_string(size))) << where;
+      EXPECT_THAT(error.message, HasSubstr("problem: struct_size is " + std::to_string(size)))
+          << where;
       EXPECT_EQ(bad.known.struct_size, size) << where;
     });
   }
@@ -231,7 +248,8 @@ TEST_F(Api, WhatAShortProblemDoesNotHoldIsOff) {
   std::vector<float> q(8 * 4, 0.0F), v(8 * 4), out(8 * 4);
   for (size_t i = 0; i < v.size(); ++i) v[i] = static_cast<float>(i);
   const auto tensor = [](std::vector<float>& values) {
-    return attnrt_tensor{values.data(), {ATTNRT_DTYPE_FLOAT, 32, 1}, 4, {1, 8, 1, 4}, {32, 4, 4, 1}};
+    return attnrt_tensor{
+        values.data(), {ATTNRT_DTYPE_FLOAT, 32, 1}, 4, {1, 8, 1, 4}, {32, 4, 4, 1}};
   };
   attnrt_args args{};
   args.struct_size = sizeof args;
@@ -240,11 +258,13 @@ TEST_F(Api, WhatAShortProblemDoesNotHoldIsOff) {
   args.out = tensor(out);
   for (size_t size = offsetof(attnrt_problem, scale); size <= sizeof(attnrt_problem); ++size) {
     attnrt_problem problem = ATTNRT_PROBLEM_INIT;
-    std::memset(reinterpret_cast<char*>(&problem) + size, 1, sizeof problem - size);  // not the caller's to read
+    std::memset(reinterpret_cast<char*>(&problem) + size, 1,
+                sizeof problem - size);  // not the caller's to read
     problem.struct_size = static_cast<int32_t>(size);
     std::fill(out.begin(), out.end(), NAN);
     ASSERT_EQ(attention(&problem, &args), ATTNRT_OK) << size << error.message;
-    for (size_t i = 0; i < out.size(); ++i) ASSERT_EQ(out[i], 14.0F + static_cast<float>(i % 4)) << size;  // the mean
+    for (size_t i = 0; i < out.size(); ++i)
+      ASSERT_EQ(out[i], 14.0F + static_cast<float>(i % 4)) << size;  // the mean
   }
 }
 
@@ -257,17 +277,21 @@ TEST_F(Api, AShortProblemIsWrittenAsFarAsItGoesOrNotAtAll) {
   std::memset(reinterpret_cast<char*>(&held.problem) + size, 77, sizeof held.problem - size);
   held.problem.struct_size = size;
   const attnrt_problem before = held.problem;
-  EXPECT_EQ(attnrt_problem_parse("seq_q=5 causal=true", &held.problem, nullptr, 0, &error), ATTNRT_OK) << error.message;
+  EXPECT_EQ(attnrt_problem_parse("seq_q=5 causal=true", &held.problem, nullptr, 0, &error),
+            ATTNRT_OK)
+      << error.message;
   EXPECT_EQ(held.problem.seq_q, 5);
   EXPECT_EQ(held.problem.causal, 1);
   const char* const bytes = reinterpret_cast<const char*>(&held.problem);
   for (size_t i = size; i < sizeof held.problem; ++i) EXPECT_EQ(bytes[i], 77) << i;
   held.problem = before;
-  EXPECT_EQ(attnrt_problem_parse("window_left=5", &held.problem, nullptr, 0, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_EQ(attnrt_problem_parse("window_left=5", &held.problem, nullptr, 0, &error),
+            ATTNRT_INVALID_ARGUMENT);
   EXPECT_THAT(error.message, HasSubstr("cannot hold"));
   EXPECT_EQ(std::memcmp(&before, &held.problem, sizeof before), 0);
   tiny.args.lse = {tiny.out.data(), {ATTNRT_DTYPE_FLOAT, 32, 1}, 3, {1, 1, 1}, {1, 1, 1}};
-  EXPECT_EQ(attnrt_problem_infer(&held.problem, &tiny.args, &error), ATTNRT_INVALID_ARGUMENT) << "lse would be lost";
+  EXPECT_EQ(attnrt_problem_infer(&held.problem, &tiny.args, &error), ATTNRT_INVALID_ARGUMENT)
+      << "lse would be lost";
   EXPECT_EQ(std::memcmp(&before, &held.problem, sizeof before), 0);
 }
 
@@ -314,7 +338,8 @@ TEST_F(Api, AnOlderArgsIsNotReadPastItsEnd) {
   EXPECT_EQ(attention(&tiny.problem, static_cast<attnrt_args*>(exact)), ATTNRT_OK) << error.message;
   EXPECT_TRUE(tiny.right());
   attnrt_problem inferred = ATTNRT_PROBLEM_INIT;
-  EXPECT_EQ(attnrt_problem_infer(&inferred, static_cast<attnrt_args*>(exact), &error), ATTNRT_OK) << error.message;
+  EXPECT_EQ(attnrt_problem_infer(&inferred, static_cast<attnrt_args*>(exact), &error), ATTNRT_OK)
+      << error.message;
   std::free(exact);
 }
 
@@ -334,19 +359,23 @@ TEST_F(Api, ErrorsOfEverySize) {
 TEST_F(Api, ParseAndItsArch) {
   attnrt_problem problem = ATTNRT_PROBLEM_INIT;
   char arch[8] = "before";
-  EXPECT_EQ(attnrt_problem_parse("device=rocm arch=gfx1100 dtype=f16 head_dim=64", &problem, arch, sizeof arch, &error),
+  EXPECT_EQ(attnrt_problem_parse("device=rocm arch=gfx1100 dtype=f16 head_dim=64", &problem, arch,
+                                 sizeof arch, &error),
             ATTNRT_OK);
   EXPECT_STREQ(arch, "gfx1100");
   EXPECT_EQ(problem.device_type, ATTNRT_DEVICE_ROCM);
   EXPECT_EQ(attnrt_problem_parse("causal=true", &problem, arch, sizeof arch, &error), ATTNRT_OK);
   EXPECT_STREQ(arch, "");
   EXPECT_EQ(problem.device_type, ATTNRT_DEVICE_ROCM) << "what is not named stays";
-  EXPECT_EQ(attnrt_problem_parse("seq_q=9 arch=gfx1100", &problem, arch, 7, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_EQ(attnrt_problem_parse("seq_q=9 arch=gfx1100", &problem, arch, 7, &error),
+            ATTNRT_INVALID_ARGUMENT);
   EXPECT_THAT(error.message, HasSubstr("do not fit into 7 bytes"));
   EXPECT_EQ(problem.seq_q, 1) << "outputs are written on success only";
-  EXPECT_EQ(attnrt_problem_parse("arch=gfx1100", &problem, nullptr, 0, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_EQ(attnrt_problem_parse("arch=gfx1100", &problem, nullptr, 0, &error),
+            ATTNRT_INVALID_ARGUMENT);
   EXPECT_EQ(attnrt_problem_parse("", &problem, arch, 0, &error), ATTNRT_INVALID_ARGUMENT);
-  EXPECT_EQ(attnrt_problem_parse("cusal=true", &problem, nullptr, 0, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_EQ(attnrt_problem_parse("cusal=true", &problem, nullptr, 0, &error),
+            ATTNRT_INVALID_ARGUMENT);
   EXPECT_THAT(error.message, HasSubstr("did you mean causal?"));
 }
 
@@ -354,17 +383,26 @@ TEST_F(Api, TextsBelongToTheCaller) {
   const auto explained = text_of([&](char** text, attnrt_error* e) {
     return attnrt_explain(runtime, &tiny.problem, nullptr, nullptr, ATTNRT_TEXT, text, e);
   });
-  EXPECT_THAT(explained, AllOf(StartsWith("problem   device=cpu"), HasSubstr("decision  fake_full 1.0.0 on cpu")));
-  EXPECT_THAT(text_of([&](char** text, attnrt_error* e) { return attnrt_plugins(runtime, ATTNRT_TEXT, text, e); }),
+  EXPECT_THAT(explained, AllOf(StartsWith("problem   device=cpu"),
+                               HasSubstr("decision  fake_full 1.0.0 on cpu")));
+  EXPECT_THAT(text_of([&](char** text, attnrt_error* e) {
+                return attnrt_plugins(runtime, ATTNRT_TEXT, text, e);
+              }),
               HasSubstr("fake_minimal"));
-  EXPECT_THAT(text_of([&](char** text, attnrt_error* e) { return attnrt_policy(runtime, ATTNRT_TEXT, text, e); }),
+  EXPECT_THAT(text_of([&](char** text, attnrt_error* e) {
+                return attnrt_policy(runtime, ATTNRT_TEXT, text, e);
+              }),
               HasSubstr("backends.fake_full.priority"));
-  const auto kinds = {
-      std::pair{"decision", text_of([&](char** text, attnrt_error* e) {
-                  return attnrt_explain(runtime, &tiny.problem, "", nullptr, ATTNRT_JSON, text, e);
-                })},
-      {"plugins", text_of([&](char** text, attnrt_error* e) { return attnrt_plugins(runtime, ATTNRT_JSON, text, e); })},
-      {"policy", text_of([&](char** text, attnrt_error* e) { return attnrt_policy(runtime, ATTNRT_JSON, text, e); })}};
+  const auto kinds = {std::pair{"decision", text_of([&](char** text, attnrt_error* e) {
+                                  return attnrt_explain(runtime, &tiny.problem, "", nullptr,
+                                                        ATTNRT_JSON, text, e);
+                                })},
+                      {"plugins", text_of([&](char** text, attnrt_error* e) {
+                         return attnrt_plugins(runtime, ATTNRT_JSON, text, e);
+                       })},
+                      {"policy", text_of([&](char** text, attnrt_error* e) {
+                         return attnrt_policy(runtime, ATTNRT_JSON, text, e);
+                       })}};
   for (const auto& [kind, text] : kinds) {
     const auto json = nlohmann::json::parse(text);
     EXPECT_EQ(json.at("schema"), "attnrt/1");
@@ -377,8 +415,9 @@ TEST_F(Api, AFileNameThatIsNoUtf8IsStillJson) {
   ASSERT_EQ(attnrt_runtime_reload(runtime, &error), ATTNRT_OK);
   for (const int32_t kind : {0, 1}) {
     const auto text = text_of([&](char** out, attnrt_error* e) {
-      return kind == 0 ? attnrt_plugins(runtime, ATTNRT_JSON, out, e)
-                       : attnrt_explain(runtime, &tiny.problem, nullptr, nullptr, ATTNRT_JSON, out, e);
+      return kind == 0
+                 ? attnrt_plugins(runtime, ATTNRT_JSON, out, e)
+                 : attnrt_explain(runtime, &tiny.problem, nullptr, nullptr, ATTNRT_JSON, out, e);
     });
     EXPECT_TRUE(nlohmann::json::accept(text));
   }
@@ -390,7 +429,8 @@ TEST_F(Api, ExplainForAnotherMachineAndWhereNobodyCan) {
   EXPECT_THAT(text_of([&](char** text, attnrt_error* e) {
                 return attnrt_explain(runtime, &problem, "gfx1100", nullptr, ATTNRT_TEXT, text, e);
               }),
-              AllOf(HasSubstr("arch=gfx1100"), HasSubstr("decision  none: unsupported"), HasSubstr("is for cpu")));
+              AllOf(HasSubstr("arch=gfx1100"), HasSubstr("decision  none: unsupported"),
+                    HasSubstr("is for cpu")));
   plugins.add("fake_rocm");
   ASSERT_EQ(attnrt_runtime_reload(runtime, &error), ATTNRT_OK);
   problem.device_id = 3;
@@ -420,9 +460,10 @@ TEST(ApiExceptions, BecomeStatuses) {
     std::function<void()> how;
     attnrt_status status;
   };
-  const std::vector<Thrown> all = {{[] { throw std::runtime_error("the log is full"); }, ATTNRT_INTERNAL},
-                                   {[] { throw std::bad_alloc(); }, ATTNRT_OUT_OF_MEMORY},
-                                   {[] { throw 5; }, ATTNRT_INTERNAL}};
+  const std::vector<Thrown> all = {
+      {[] { throw std::runtime_error("the log is full"); }, ATTNRT_INTERNAL},
+      {[] { throw std::bad_alloc(); }, ATTNRT_OUT_OF_MEMORY},
+      {[] { throw 5; }, ATTNRT_INTERNAL}};
   for (const Thrown& thrown : all) {
     attnrt_runtime_options options = ATTNRT_RUNTIME_OPTIONS_INIT;
     options.plugin_path = "/no/such/directory";  // which is a warning
@@ -441,7 +482,8 @@ TEST_F(Api, EveryLineOfTheLogArrives) {
   plugins.add("fake_open_fails");
   ASSERT_EQ(attnrt_runtime_reload(runtime, &error), ATTNRT_OK);
   EXPECT_EQ(attention(&tiny.problem), ATTNRT_OK);
-  EXPECT_THAT(log, ::testing::Contains(AllOf(StartsWith("2 load: "), HasSubstr("open was told to fail"))));
+  EXPECT_THAT(
+      log, ::testing::Contains(AllOf(StartsWith("2 load: "), HasSubstr("open was told to fail"))));
 }
 
 }  // namespace

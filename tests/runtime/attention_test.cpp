@@ -20,7 +20,8 @@ using ::testing::HasSubstr;
 // A cache of a thousand keys and one new query; lengths say how much of it is real.
 struct Decode {
   static constexpr int64_t kKeys = 1024;
-  Attention whole{{.batch = 1, .seq_q = 1, .seq_kv = kKeys, .heads_q = 4, .heads_kv = 2, .head_dim = 16}};
+  Attention whole{
+      {.batch = 1, .seq_q = 1, .seq_kv = kKeys, .heads_q = 4, .heads_kv = 2, .head_dim = 16}};
   Aligned<int32_t> lengths{1};
   attnrt_args args = whole.args;
 
@@ -44,7 +45,8 @@ TEST(Plans, ADecodeLoopPlansOnceAndAllocatesNothing) {
     ASSERT_EQ(step(1), ATTNRT_OK);
     int failures = 0;
     EXPECT_EQ(settled_allocations_of([&] {
-                for (int32_t length = 1; length <= 1000; ++length) failures += step(length) != ATTNRT_OK;
+                for (int32_t length = 1; length <= 1000; ++length)
+                  failures += step(length) != ATTNRT_OK;
               }),
               0)
         << threads;
@@ -85,10 +87,13 @@ TEST(OneShot, ADecodeLoopPlansOnceForEachDoublingAndAllocatesNothingBetween) {
 // Enough blocks for all threads, again and again.
 TEST(OneShot, APromptOnSeveralThreadsAllocatesNothingAfterItsFirstRuns) {
   const World world({"cpu"}, "", {.thread_count = 4});
-  Attention prompt({.batch = 2, .seq_q = 96, .seq_kv = 96, .heads_q = 8, .heads_kv = 8, .head_dim = 16});
+  Attention prompt(
+      {.batch = 2, .seq_q = 96, .seq_kv = 96, .heads_q = 8, .heads_kv = 8, .head_dim = 16});
   prompt.problem.causal = 1;
   int failures = 0;
-  const auto call = [&] { failures += world->attention(prompt.problem, prompt.args, {}, nullptr) != ATTNRT_OK; };
+  const auto call = [&] {
+    failures += world->attention(prompt.problem, prompt.args, {}, nullptr) != ATTNRT_OK;
+  };
   EXPECT_EQ(settled_allocations_of([&] {
               for (int i = 0; i < 100; ++i) call();
             }),
@@ -172,7 +177,11 @@ TEST(OneShot, FromManyThreadsAtOnce) {
   for (uint64_t caller = 0; caller < 4; ++caller) {
     callers.emplace_back([&, caller] {
       for (int64_t round = 0; round < 25; ++round) {
-        Attention a({.batch = 1 + round % 2, .seq_q = 1 + round % 3, .seq_kv = 1 + round, .heads_q = 4, .heads_kv = 2},
+        Attention a({.batch = 1 + round % 2,
+                     .seq_q = 1 + round % 3,
+                     .seq_kv = 1 + round,
+                     .heads_q = 4,
+                     .heads_kv = 2},
                     caller * 100 + static_cast<uint64_t>(round));
         a.problem.causal = static_cast<int32_t>(round % 2);
         if (world->attention(a.problem, a.args, {}, nullptr) != ATTNRT_OK) ++wrong;

@@ -22,8 +22,12 @@ std::shared_ptr<const Decision> decision() { return std::make_shared<const Decis
 class Decisions : public ::testing::Test {
  protected:
   Decisions() { cache.restart(now.get()); }
-  bool add(int64_t seq_kv, const Call& call = {}) { return cache.insert(now, problem(seq_kv), call, decision()); }
-  bool has(int64_t seq_kv, const Call& call = {}) { return cache.find(now.get(), problem(seq_kv), call) != nullptr; }
+  bool add(int64_t seq_kv, const Call& call = {}) {
+    return cache.insert(now, problem(seq_kv), call, decision());
+  }
+  bool has(int64_t seq_kv, const Call& call = {}) {
+    return cache.find(now.get(), problem(seq_kv), call) != nullptr;
+  }
 
   std::shared_ptr<const Snapshot> now = std::make_shared<Snapshot>();
   DecisionCache cache;
@@ -65,7 +69,8 @@ TEST_F(Decisions, ThousandsOfProblemsStayWithinTheBound) {
     ASSERT_TRUE(add(i));
     ASSERT_LE(cache.size(), DecisionCache::kCapacity);
   }
-  for (int64_t i = 5000; i > 5000 - static_cast<int64_t>(DecisionCache::kCapacity); --i) ASSERT_TRUE(has(i)) << i;
+  for (int64_t i = 5000; i > 5000 - static_cast<int64_t>(DecisionCache::kCapacity); --i)
+    ASSERT_TRUE(has(i)) << i;
 }
 
 TEST_F(Decisions, TheSecondOfTwoThreadsIsNotKept) {
@@ -92,7 +97,8 @@ class Plans : public ::testing::Test {
   Plans() { cache.restart(now.get()); }
   void put(int64_t seq_kv, void* stream = nullptr, bool keep_all = false) {
     PlanCache::Taken taken;
-    taken.push_back({hash_of(problem(seq_kv)), now, problem(seq_kv), {}, stream, nullptr, nullptr, 0});
+    taken.push_back(
+        {hash_of(problem(seq_kv)), now, problem(seq_kv), {}, stream, nullptr, nullptr, 0});
     cache.put_back(std::move(taken), keep_all);
   }
   PlanCache::Taken take(int64_t seq_kv, void* stream = nullptr) {

@@ -73,13 +73,15 @@ TEST(Config, TheBuiltInPolicyHolds) {
 
 // The file is the documentation of every key, and what is compiled in is that file.
 TEST(Config, TheBuiltInPolicyNamesEveryKey) {
-  const auto file = std::filesystem::path(ATTNRT_TESTS_DIR).parent_path() / "config" / "default.yaml";
+  const auto file =
+      std::filesystem::path(ATTNRT_TESTS_DIR).parent_path() / "config" / "default.yaml";
   EXPECT_EQ(testing::read_file(file), builtin_policy());
   const std::string text(builtin_policy());
   for (const char* key :
-       {"schema:",  "plugins:", "directories:", "load:",        "threads:",  "staging:", "backends:",    "priority:",
-        "enabled:", "version:", "only:",        "options:",     "unlisted:", "default:", "rules:",       "name:",
-        "when:",    "prefer:",  "deny:",        "on_fallback:", "min:",      "max:",     "multiple_of:", "equals:"}) {
+       {"schema:",   "plugins:",     "directories:", "load:",    "threads:",     "staging:",
+        "backends:", "priority:",    "enabled:",     "version:", "only:",        "options:",
+        "unlisted:", "default:",     "rules:",       "name:",    "when:",        "prefer:",
+        "deny:",     "on_fallback:", "min:",         "max:",     "multiple_of:", "equals:"}) {
     EXPECT_THAT(text, HasSubstr(key));
   }
   for (const Word& word : vocabulary()) EXPECT_THAT(text, HasSubstr(std::string(word.name)));
@@ -87,8 +89,8 @@ TEST(Config, TheBuiltInPolicyNamesEveryKey) {
 
 TEST(Config, NothingSaidIsTheBuiltInPolicy) {
   for (const std::string_view text :
-       {"# only a comment\n", "---\n", "null\n", "{}", "\n\n\n", "backends:\nplugins:\nrules:\n", "backends: {cpu: }",
-        "backends: {cpu: {only: , options: }}", "plugins: {}", "schema: 1"}) {
+       {"# only a comment\n", "---\n", "null\n", "{}", "\n\n\n", "backends:\nplugins:\nrules:\n",
+        "backends: {cpu: }", "backends: {cpu: {only: , options: }}", "plugins: {}", "schema: 1"}) {
     const Config c = config(text);
     EXPECT_EQ(c.backends.at("cpu").priority.value, 100) << text;
     EXPECT_EQ(c.threads.origin.substr(0, 16), "built-in policy:") << text;
@@ -144,7 +146,8 @@ TEST(Config, BackendsMergeByKeyAndTheRestReplaces) {
 
 TEST(Config, EveryKeyReachesItsSetting) {
   const Config c = config(
-      "schema: 1\nplugins: {directories: [/opt/a, b, ../c], load: path}\nthreads: 1024\nstaging: allow\nunlisted: "
+      "schema: 1\nplugins: {directories: [/opt/a, b, ../c], load: path}\nthreads: 1024\nstaging: "
+      "allow\nunlisted: "
       "deny\n"
       "default: cpu\non_fallback: error\nrules: [{name: r, when: {device: rocm}, deny: [x, y]}]\n");
   EXPECT_THAT(c.directories.value, ElementsAre("/opt/a", "/etc/attnrt/b", "/etc/c"));
@@ -161,7 +164,8 @@ TEST(Config, EveryKeyReachesItsSetting) {
   EXPECT_EQ(config("default: null").default_backend.value, std::nullopt);
   EXPECT_THAT(config("default: ~").default_backend.origin, HasSubstr("policy.yaml:1:"));
   for (const char* file : {"./policy.yaml", "policy.yaml"})
-    EXPECT_THAT(config("plugins: {directories: [p]}", {}, file).directories.value, ElementsAre("p")) << file;
+    EXPECT_THAT(config("plugins: {directories: [p]}", {}, file).directories.value, ElementsAre("p"))
+        << file;
   EXPECT_THAT(config("plugins: {directories: [/p]}", {}, "").directories.origin, "policy:1:24");
   EXPECT_THAT(config("plugins: {directories: []}").directories.origin, HasSubstr("policy.yaml"));
 }
@@ -170,7 +174,8 @@ TEST(Config, TheExamplesAreValid) {
   const auto folder = std::filesystem::path(ATTNRT_TESTS_DIR).parent_path() / "config";
   int count = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    if (entry.path().filename() == "bench.yaml") continue;  // attnrt bench's grid; its own test reads it
+    if (entry.path().filename() == "bench.yaml")
+      continue;  // attnrt bench's grid; its own test reads it
     const Config c = config(testing::read_file(entry.path()), {}, entry.path().string());
     EXPECT_THAT(c.warnings, IsEmpty()) << entry.path();
     ++count;
@@ -192,10 +197,10 @@ TEST(Config, ErrorsAreTheGoldenOnes) {
 TEST(Config, TextInNoFileHasNoFolder) {
   const auto read = read_config("plugins: {directories: [p]}", "", {});
   ASSERT_FALSE(read);
-  EXPECT_EQ(
-      read.error().message,
-      "policy:1:25: plugins.directories: found p, expected an absolute path: a policy that is no file has no folder "
-      "that it could be relative to");
+  EXPECT_EQ(read.error().message,
+            "policy:1:25: plugins.directories: found p, expected an absolute path: a policy that "
+            "is no file has no folder "
+            "that it could be relative to");
 }
 
 // What is right is read, and what one mistake leads to is no second one.
@@ -207,7 +212,8 @@ TEST(Config, EveryErrorIsFound) {
       "staging: maybe\n"
       "plugins: {directories: [a, [b]], load: now, loads: path}\n"
       "backends:\n"
-      "  cpu: {priorty: 3, enabled: yes, version: \"^1\", only: {head_dim: wide, dtyp: f16}, options: {a: [b]}}\n"
+      "  cpu: {priorty: 3, enabled: yes, version: \"^1\", only: {head_dim: wide, dtyp: f16}, "
+      "options: {a: [b]}}\n"
       "  No: {priority: x}\n"
       "  right: {priority: 7}\n"
       "unlisted: no\n"
@@ -221,21 +227,25 @@ TEST(Config, EveryErrorIsFound) {
   ASSERT_FALSE(read);
   EXPECT_EQ(read.error().message, errors.front().message);
   std::vector<std::string> lines;
-  for (const Error& error : errors) lines.push_back(error.message.substr(0, error.message.find(": found")));
+  for (const Error& error : errors)
+    lines.push_back(error.message.substr(0, error.message.find(": found")));
   EXPECT_THAT(
       lines,
       ElementsAre("policy.yaml:2:1: thread: unknown key; did you mean threads?",
-                  "policy.yaml:4:45: plugins.loads: unknown key; did you mean load?", "policy.yaml:4:40: plugins.load",
-                  "policy.yaml:4:28: plugins.directories", "policy.yaml:3:10: staging",
+                  "policy.yaml:4:45: plugins.loads: unknown key; did you mean load?",
+                  "policy.yaml:4:40: plugins.load", "policy.yaml:4:28: plugins.directories",
+                  "policy.yaml:3:10: staging",
                   "policy.yaml:6:9: backends.cpu.priorty: unknown key; did you mean priority?",
-                  "policy.yaml:6:30: backends.cpu.enabled", "policy.yaml:6:44: backends.cpu.version",
-                  "policy.yaml:6:67: head_dim", "policy.yaml:6:73: dtyp: unknown key; did you mean dtype?",
+                  "policy.yaml:6:30: backends.cpu.enabled",
+                  "policy.yaml:6:44: backends.cpu.version", "policy.yaml:6:67: head_dim",
+                  "policy.yaml:6:73: dtyp: unknown key; did you mean dtype?",
                   "policy.yaml:6:98: backends.cpu.options.a", "policy.yaml:7:3: backends",
                   "policy.yaml:7:18: backends.No.priority", "policy.yaml:9:11: unlisted",
-                  "policy.yaml:11:26: seq_q.max", "policy.yaml:11:40: causal", "policy.yaml:11:58: rules[1].prefer",
-                  "policy.yaml:11:63: rules[1].prefer", "policy.yaml:12:5: rules[2]",
-                  "policy.yaml:13:6: rules[3].whn: unknown key; did you mean when?", "policy.yaml:14:5: rules[4]",
-                  "policy.yaml:15:14: on_fallback"));
+                  "policy.yaml:11:26: seq_q.max", "policy.yaml:11:40: causal",
+                  "policy.yaml:11:58: rules[1].prefer", "policy.yaml:11:63: rules[1].prefer",
+                  "policy.yaml:12:5: rules[2]",
+                  "policy.yaml:13:6: rules[3].whn: unknown key; did you mean when?",
+                  "policy.yaml:14:5: rules[4]", "policy.yaml:15:14: on_fallback"));
 }
 
 TEST(Config, ErrorsOfTextThatIsNoYamlAreOne) {
@@ -256,7 +266,8 @@ TEST(Config, WarningsAreTheGoldenOnes) {
 }
 
 TEST(Config, ABackendThatNobodyHasIsNoWarning) {
-  EXPECT_THAT(config("rules: [{prefer: [not_there_yet], when: {batch: 1}}]\nbackends: {nor_this: {priority: 5}}\n"
+  EXPECT_THAT(config("rules: [{prefer: [not_there_yet], when: {batch: 1}}]\nbackends: {nor_this: "
+                     "{priority: 5}}\n"
                      "default: not_there_yet\n")
                   .warnings,
               IsEmpty());
@@ -277,9 +288,11 @@ TEST(Config, TheEnvironmentComesLast) {
   EXPECT_THAT(c.disabled.value, ElementsAre("hip_*", "cpu_?"));
   EXPECT_EQ(c.log_level.value, ATTNRT_LOG_DEBUG);
   EXPECT_EQ(c.log_level.origin, "ATTNRT_LOG");
-  EXPECT_THAT(c.warnings,
-              ElementsAre("ATTNRT_BACKED: unknown variable, ignored; did you mean ATTNRT_BACKEND?",
-                          "ATTNRT_BACKEND: it names hip_flash, which is disabled by ATTNRT_DISABLE (hip_*)"));
+  EXPECT_THAT(
+      c.warnings,
+      ElementsAre(
+          "ATTNRT_BACKED: unknown variable, ignored; did you mean ATTNRT_BACKEND?",
+          "ATTNRT_BACKEND: it names hip_flash, which is disabled by ATTNRT_DISABLE (hip_*)"));
 }
 
 TEST(Config, AnEmptyVariableIsNoVariable) {
@@ -304,11 +317,13 @@ TEST(Config, LogLevels) {
     EXPECT_EQ(config("", environment).log_level.value, level);
   }
   environment.log = "loud";
-  EXPECT_EQ(error("", environment), "ATTNRT_LOG: found loud, expected debug, info, warning, error, off");
+  EXPECT_EQ(error("", environment),
+            "ATTNRT_LOG: found loud, expected debug, info, warning, error, off");
 }
 
 TEST(Config, ReadsTheProcessEnvironment) {
-  for (const char* name : {"ATTNRT_POLICY", "ATTNRT_PLUGIN_PATH", "ATTNRT_BACKEND", "ATTNRT_DISABLE", "ATTNRT_LOG"})
+  for (const char* name :
+       {"ATTNRT_POLICY", "ATTNRT_PLUGIN_PATH", "ATTNRT_BACKEND", "ATTNRT_DISABLE", "ATTNRT_LOG"})
     unsetenv(name);
   EXPECT_EQ(read_environment().backend, std::nullopt);
   setenv("ATTNRT_BACKEND", "cpu", 1);
@@ -318,19 +333,22 @@ TEST(Config, ReadsTheProcessEnvironment) {
   const Environment environment = read_environment();
   EXPECT_EQ(environment.backend, "cpu");
   EXPECT_EQ(environment.policy, std::nullopt);
-  EXPECT_THAT(environment.warnings, Contains("ATTNRT_DISBLE: unknown variable, ignored; did you mean ATTNRT_DISABLE?"));
   EXPECT_THAT(environment.warnings,
-              Contains(AllOf(HasSubstr("ATTNRT_COMPLETELY_OTHER: unknown variable, ignored; known are "),
-                             HasSubstr("ATTNRT_POLICY"))));
-  for (const char* name : {"ATTNRT_BACKEND", "ATTNRT_POLICY", "ATTNRT_DISBLE", "ATTNRT_COMPLETELY_OTHER"})
+              Contains("ATTNRT_DISBLE: unknown variable, ignored; did you mean ATTNRT_DISABLE?"));
+  EXPECT_THAT(
+      environment.warnings,
+      Contains(AllOf(HasSubstr("ATTNRT_COMPLETELY_OTHER: unknown variable, ignored; known are "),
+                     HasSubstr("ATTNRT_POLICY"))));
+  for (const char* name :
+       {"ATTNRT_BACKEND", "ATTNRT_POLICY", "ATTNRT_DISBLE", "ATTNRT_COMPLETELY_OTHER"})
     unsetenv(name);
 }
 
 TEST(Config, SwitchedOffSaysWhereAndBy) {
   Environment environment;
   environment.disable = "exp_*";
-  const Config c =
-      config("unlisted: deny\nbackends: {cpu: {enabled: false}, exp_a: {priority: 1}}", environment, "policy.yaml");
+  const Config c = config("unlisted: deny\nbackends: {cpu: {enabled: false}, exp_a: {priority: 1}}",
+                          environment, "policy.yaml");
   EXPECT_EQ(switched_off(c, "cpu"), "disabled (policy.yaml:2:27)");
   EXPECT_EQ(switched_off(c, "exp_a"), "disabled by ATTNRT_DISABLE (exp_*)");
   EXPECT_EQ(switched_off(c, "other"), "not listed, and unlisted is deny (policy.yaml:1:11)");
@@ -338,11 +356,12 @@ TEST(Config, SwitchedOffSaysWhereAndBy) {
 }
 
 TEST(Config, SurvivesAnyMutation) {
-  const std::string examples[] = {
-      std::string(builtin_policy()),
-      "backends: {x: {priority: 1, version: \">=1.0, <2\", only: {head_dim: {max: 128}}, options: {a: b}}}\nrules:\n"
-      "  - &r {name: tiny, when: {device: cpu, seq_q: {max: 4}}, prefer: [cpu]}\n  - *r\ndefault: null\non_fallback: "
-      "warn\n"};
+  const std::string examples[] = {std::string(builtin_policy()),
+                                  "backends: {x: {priority: 1, version: \">=1.0, <2\", only: "
+                                  "{head_dim: {max: 128}}, options: {a: b}}}\nrules:\n"
+                                  "  - &r {name: tiny, when: {device: cpu, seq_q: {max: 4}}, "
+                                  "prefer: [cpu]}\n  - *r\ndefault: null\non_fallback: "
+                                  "warn\n"};
   const std::string_view pieces[] = {"[",
                                      "]",
                                      "{",

@@ -27,8 +27,9 @@ std::string rows(const Discovery& found, const Directory& directory) {
   std::string text;
   for (const auto& plugin : found.plugins) {
     const std::string file = std::filesystem::path(plugin->path).filename();
-    const std::string state =
-        plugin->manifest ? fmt::format("{} {}", plugin->manifest->name, plugin->manifest->version_text) : plugin->fault;
+    const std::string state = plugin->manifest ? fmt::format("{} {}", plugin->manifest->name,
+                                                             plugin->manifest->version_text)
+                                               : plugin->fault;
     text += fmt::format("{}: {}\n", file, fakes::replaced(state, directory.text(), "DIR"));
   }
   return text;
@@ -87,24 +88,33 @@ TEST(Discover, BrokenFilesAreRowsWithTheirReasons) {
   ASSERT_EQ(mkfifo((path / "fifo.so").c_str(), 0600), 0);
 
   directory.write("machine.so", changed([](Elf& elf) { elf.header()->e_machine = EM_S390; }));
-  directory.write("class.so", changed([](Elf& elf) { elf.header()->e_ident[EI_CLASS] = ELFCLASS32; }));
+  directory.write("class.so",
+                  changed([](Elf& elf) { elf.header()->e_ident[EI_CLASS] = ELFCLASS32; }));
   directory.write("object.so", changed([](Elf& elf) { elf.header()->e_type = ET_REL; }));
-  directory.write("section_table.so", changed([](Elf& elf) { elf.header()->e_shoff = UINT64_MAX - 8; }));
+  directory.write("section_table.so",
+                  changed([](Elf& elf) { elf.header()->e_shoff = UINT64_MAX - 8; }));
   directory.write("section_count.so", changed([](Elf& elf) { elf.header()->e_shnum = 0xFEFF; }));
   directory.write("section_names.so", changed([](Elf& elf) { elf.header()->e_shstrndx = 0xFEFF; }));
-  directory.write("section_size.so", changed([](Elf& elf) { elf.section(".attnrt_manifest")->sh_size = UINT64_MAX; }));
-  directory.write("section_offset.so",
-                  changed([](Elf& elf) { elf.section(".attnrt_manifest")->sh_offset = UINT64_MAX - 4; }));
-  directory.write("symbol_size.so", changed([](Elf& elf) { elf.section(".dynsym")->sh_size = uint64_t{1} << 40; }));
-  directory.write("segment_table.so", changed([](Elf& elf) { elf.header()->e_phoff = uint64_t{1} << 40; }));
-  directory.write("segment_size.so", changed([](Elf& elf) { elf.segments()[0].p_filesz = uint64_t{1} << 40; }));
+  directory.write("section_size.so",
+                  changed([](Elf& elf) { elf.section(".attnrt_manifest")->sh_size = UINT64_MAX; }));
+  directory.write("section_offset.so", changed([](Elf& elf) {
+                    elf.section(".attnrt_manifest")->sh_offset = UINT64_MAX - 4;
+                  }));
+  directory.write("symbol_size.so",
+                  changed([](Elf& elf) { elf.section(".dynsym")->sh_size = uint64_t{1} << 40; }));
+  directory.write("segment_table.so",
+                  changed([](Elf& elf) { elf.header()->e_phoff = uint64_t{1} << 40; }));
+  directory.write("segment_size.so",
+                  changed([](Elf& elf) { elf.segments()[0].p_filesz = uint64_t{1} << 40; }));
   directory.write("dynamic_table.so", changed([](Elf& elf) {
-                    auto* entry = reinterpret_cast<Elf64_Dyn*>(elf.bytes.data() + elf.section(".dynamic")->sh_offset);
+                    auto* entry = reinterpret_cast<Elf64_Dyn*>(elf.bytes.data() +
+                                                               elf.section(".dynamic")->sh_offset);
                     while (entry->d_tag != DT_STRTAB) ++entry;
                     entry->d_un.d_ptr = 0x7fffffffffff0000;
                   }));
   directory.write("dynamic_size.so", changed([](Elf& elf) {
-                    auto* entry = reinterpret_cast<Elf64_Dyn*>(elf.bytes.data() + elf.section(".dynamic")->sh_offset);
+                    auto* entry = reinterpret_cast<Elf64_Dyn*>(elf.bytes.data() +
+                                                               elf.section(".dynamic")->sh_offset);
                     while (entry->d_tag != DT_RELASZ) ++entry;
                     entry->d_un.d_val = uint64_t{1} << 40;
                   }));
@@ -114,8 +124,10 @@ TEST(Discover, BrokenFilesAreRowsWithTheirReasons) {
   directory.write("manifest_empty.so", with_manifest(""));
   directory.write("manifest_binary.so", with_manifest(std::string("\0\1\2\xFF\xFE", 5)));
   directory.write("manifest_nested.so", with_manifest("supports: " + std::string(5000, '[')));
-  directory.write("manifest_no_version.so", with_manifest("name: a\nabi: 1\ndevices: [cpu]\nsupports: [{}]\n"));
-  directory.write("manifest_bad_name.so", with_manifest("name: ../a\nversion: 1.0.0\nabi: 1\ndevices: [cpu]\n"));
+  directory.write("manifest_no_version.so",
+                  with_manifest("name: a\nabi: 1\ndevices: [cpu]\nsupports: [{}]\n"));
+  directory.write("manifest_bad_name.so",
+                  with_manifest("name: ../a\nversion: 1.0.0\nabi: 1\ndevices: [cpu]\n"));
 
   const Discovery found = discover({directory.text()});
   const std::string text = fakes::replaced(rows(found, directory), elsewhere.text(), "ELSEWHERE");
@@ -156,7 +168,8 @@ TEST(Discover, RandomDamageNeverEndsTheScan) {
   }
   const Discovery found = discover({directory.text()});
   ASSERT_THAT(found.plugins, SizeIs(kFiles));
-  for (const auto& plugin : found.plugins) EXPECT_EQ(plugin->fault.empty(), plugin->manifest.has_value());
+  for (const auto& plugin : found.plugins)
+    EXPECT_EQ(plugin->fault.empty(), plugin->manifest.has_value());
 }
 
 TEST(Discover, LooksOnlyAtFilesNamedSoAndInOrder) {
@@ -167,7 +180,8 @@ TEST(Discover, LooksOnlyAtFilesNamedSoAndInOrder) {
   directory.add("fake_full", ".so");
   std::filesystem::create_directory(directory.path() / "below");
   directory.add("fake_full", "below/d.so");
-  EXPECT_EQ(rows(discover({directory.text()}), directory), "a.so: fake_full 1.0.0\nb.so: fake_full 1.0.0\n");
+  EXPECT_EQ(rows(discover({directory.text()}), directory),
+            "a.so: fake_full 1.0.0\nb.so: fake_full 1.0.0\n");
 }
 
 TEST(Discover, ScansDirectoriesInTheirOrderAndEachOnce) {
@@ -175,7 +189,8 @@ TEST(Discover, ScansDirectoriesInTheirOrderAndEachOnce) {
   first.add("fake_full");
   second.add("fake_minimal");
   std::filesystem::create_directory_symlink(first.path(), second.path() / "again");
-  const Discovery found = discover({second.text(), first.text(), (second.path() / "again").string(), "/no/such/place"});
+  const Discovery found =
+      discover({second.text(), first.text(), (second.path() / "again").string(), "/no/such/place"});
   ASSERT_THAT(found.plugins, SizeIs(2));
   EXPECT_EQ(found.plugins[0]->path, second.path() / "fake_minimal.so");
   EXPECT_EQ(found.plugins[1]->path, first.path() / "fake_full.so");

@@ -51,8 +51,8 @@ TEST(Failover, OfPlans) {
     if (status.another_may_do) {
       ASSERT_TRUE(plan) << status.word << plan.error().message;
       EXPECT_EQ((*plan)->backend_name(), "fake_full");
-      EXPECT_THAT(pair.world.log(),
-                  Contains(AllOf(HasSubstr("plan: " + pair.failing), HasSubstr("the next candidate is taken"))));
+      EXPECT_THAT(pair.world.log(), Contains(AllOf(HasSubstr("plan: " + pair.failing),
+                                                   HasSubstr("the next candidate is taken"))));
       EXPECT_EQ(pair.attention(), ATTNRT_OK);
       EXPECT_TRUE(pair.right());
     } else {
@@ -101,7 +101,8 @@ TEST(Failover, NeverOfANameThatWasAskedFor) {
       const Variable backend("ATTNRT_BACKEND", by_call.failing);
       Pair by_environment(call, status);
       EXPECT_EQ(by_environment.attention(), status.status) << status.word;
-      for (const Pair* pair : {&by_call, &by_default, &by_environment}) EXPECT_THAT(pair->world.log(), IsEmpty());
+      for (const Pair* pair : {&by_call, &by_default, &by_environment})
+        EXPECT_THAT(pair->world.log(), IsEmpty());
     }
   }
 }
@@ -116,8 +117,8 @@ TEST(Failover, NotEvenToAnotherVersionOfThatName) {
 }
 
 TEST(Failover, AlongTheWholeRowInItsOrder) {
-  const World world(
-      {"fake_plan_internal", "fake_run_unsupported", "fake_plan_unsupported", "fake_run_internal", "fake_full"});
+  const World world({"fake_plan_internal", "fake_run_unsupported", "fake_plan_unsupported",
+                     "fake_run_internal", "fake_full"});
   Attention a({.seq_q = 2, .seq_kv = 3});
   ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
   EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
@@ -158,7 +159,8 @@ TEST(Failover, GoesOnInTheDecisionThatItBeganWith) {
   Attention a({.seq_q = 2, .seq_kv = 3});
   on_warning = [&] {
     world.set_policy(
-        "backends: {fake_full: {priority: 900}, fake_run_unsupported: {priority: 800}, fake_run_internal: {priority: "
+        "backends: {fake_full: {priority: 900}, fake_run_unsupported: {priority: 800}, "
+        "fake_run_internal: {priority: "
         "1}}\n");
     EXPECT_TRUE(world->reload());
   };
@@ -175,10 +177,13 @@ class OnDevice : public ::testing::Test {
     const auto decision = world->decide(checked(a.problem), {});
     const Candidate& first = decision->winner()->candidate;
     EXPECT_EQ(first.plugin->manifest->name, "fake_rocm");
-    counters = const_cast<fake_counters*>(static_cast<const fake_counters*>(first.backend->extension(FAKE_COUNTERS)));
+    counters = const_cast<fake_counters*>(
+        static_cast<const fake_counters*>(first.backend->extension(FAKE_COUNTERS)));
     *counters = {};
-    for (auto [tensor, values] :
-         {std::pair{&a.args.q, &a.q}, {&a.args.k, &a.k}, {&a.args.v, &a.v}, {&a.args.out, &a.out}}) {
+    for (auto [tensor, values] : {std::pair{&a.args.q, &a.q},
+                                  {&a.args.k, &a.k},
+                                  {&a.args.v, &a.v},
+                                  {&a.args.out, &a.out}}) {
       auto copy = DeviceMemory::allocate(first.backend, first.device, DeviceMemory::Kind::device,
                                          static_cast<int64_t>(values->size() * sizeof(float)), 64);
       tensor->data = copy->data();
@@ -205,7 +210,8 @@ TEST_F(OnDevice, NeverWhileTheStreamCaptures) {
   EXPECT_EQ(world->plans_made(), 1);
   EXPECT_THAT(world.log(), IsEmpty());
   counters->capturing = 0;
-  (void)attention();  // the other one cannot read this one's memory: that it was asked is what counts
+  (void)
+      attention();  // the other one cannot read this one's memory: that it was asked is what counts
   EXPECT_EQ(world->plans_made(), 2);
   EXPECT_THAT(world.log(), Contains(HasSubstr("the next candidate is taken")));
 }

@@ -40,7 +40,8 @@ class Load : public ::testing::Test {
     }
     throw std::runtime_error("not found: " + path.string());
   }
-  Result<std::shared_ptr<Backend>> loaded(const std::string& name, const Options& options = {}, bool by_path = false) {
+  Result<std::shared_ptr<Backend>> loaded(const std::string& name, const Options& options = {},
+                                          bool by_path = false) {
     return load(found(name), options, services, by_path);
   }
 
@@ -67,16 +68,19 @@ std::string trouble(const Backend& backend) {
 }
 
 std::string outcome(const Result<std::shared_ptr<Backend>>& loaded) {
-  if (!loaded) return fmt::format("{}: {}", status_name(loaded.error().code), loaded.error().message);
+  if (!loaded)
+    return fmt::format("{}: {}", status_name(loaded.error().code), loaded.error().message);
   const Backend& backend = **loaded;
   std::string text = "ready:";
   for (const Device& device : backend.devices()) {
-    text += fmt::format(" {}:{}{}{}", device_name(device.type), device.id, device.arch.empty() ? "" : " ", device.arch);
+    text += fmt::format(" {}:{}{}{}", device_name(device.type), device.id,
+                        device.arch.empty() ? "" : " ", device.arch);
   }
   if (backend.devices().empty()) return "no device: " + backend.no_devices_because();
   std::vector<std::string> reasons;
   const attnrt_status status = backend.supports(Tiny().problem, &reasons);
-  if (status != ATTNRT_OK) text += fmt::format("; supports: {}: {}", status_name(status), fmt::join(reasons, ", "));
+  if (status != ATTNRT_OK)
+    text += fmt::format("; supports: {}: {}", status_name(status), fmt::join(reasons, ", "));
   if (backend.devices()[0].type != ATTNRT_DEVICE_CPU) return text;
   const std::string wrong = trouble(backend);
   return wrong.empty() ? text : text + "; " + wrong;
@@ -86,7 +90,8 @@ std::string outcome(const Result<std::shared_ptr<Backend>>& loaded) {
 TEST_F(Load, EveryFake) {
   std::string text;
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(ATTNRT_FAKES_DIR)) names.push_back(entry.path().stem());
+  for (const auto& entry : std::filesystem::directory_iterator(ATTNRT_FAKES_DIR))
+    names.push_back(entry.path().stem());
   std::sort(names.begin(), names.end());
   for (const auto& name : names) {
     if (name == "fake_aborts" || name == "fake_bad_crash" || name == "fake_bad_hang") continue;
@@ -103,17 +108,20 @@ TEST_F(Load, ByPathRefusesWhatChangedSinceItWasFound) {
   auto plugin = found("fake_minimal");
   ASSERT_TRUE(std::filesystem::remove(plugin->path));
   std::filesystem::create_symlink(outside, plugin->path);
-  EXPECT_THAT(outcome(load(plugin, {}, services, true)), HasSubstr("outside the plugin directories"));
+  EXPECT_THAT(outcome(load(plugin, {}, services, true)),
+              HasSubstr("outside the plugin directories"));
   ASSERT_TRUE(std::filesystem::remove(plugin->path));
   std::filesystem::copy_file(outside, plugin->path);
-  EXPECT_THAT(outcome(load(plugin, {}, services, true)), HasSubstr("has changed since it was found"));
+  EXPECT_THAT(outcome(load(plugin, {}, services, true)),
+              HasSubstr("has changed since it was found"));
   EXPECT_THAT(outcome(load(found("fake_minimal"), {}, services, true)), StartsWith("ready"));
 }
 
 TEST_F(Load, AnExceptionIsAnInternalError) {
   for (const std::string call : {"open", "devices", "supports", "plan", "run"}) {
     const auto backend = loaded("fake_throws_in_" + call);
-    EXPECT_THAT(outcome(backend) + (backend ? (*backend)->no_devices_because() : ""), HasSubstr("threw an exception"))
+    EXPECT_THAT(outcome(backend) + (backend ? (*backend)->no_devices_because() : ""),
+                HasSubstr("threw an exception"))
         << call;
   }
 }

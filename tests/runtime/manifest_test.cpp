@@ -70,14 +70,17 @@ TEST(Manifest, HoldsWhatTheTextSays) {
   ASSERT_EQ(m.entries.size(), 2U);
   EXPECT_EQ(m.entries[0].line, 8);
   EXPECT_EQ(m.entries[0].constraints.size(), 5U);
-  EXPECT_THAT(m.entries[1].features, ElementsAre("causal", "time_travel"));  // an unknown feature is harmless
+  EXPECT_THAT(m.entries[1].features,
+              ElementsAre("causal", "time_travel"));  // an unknown feature is harmless
 }
 
 TEST(Manifest, AnUnknownFeatureIsNoted) {
-  EXPECT_THAT(manifest(minimal("  - features: [gqa, causual]\n  - features: time_travel")).notes,
-              ElementsAre("p.so:6:21: features: causual is not known to this runtime; did you mean causal?",
-                          "p.so:7:15: features: time_travel is not known to this runtime"));
-  EXPECT_THAT(manifest(minimal("  - features: []\n  - features:\n  - features: [gqa]")).notes, IsEmpty());
+  EXPECT_THAT(
+      manifest(minimal("  - features: [gqa, causual]\n  - features: time_travel")).notes,
+      ElementsAre("p.so:6:21: features: causual is not known to this runtime; did you mean causal?",
+                  "p.so:7:15: features: time_travel is not known to this runtime"));
+  EXPECT_THAT(manifest(minimal("  - features: []\n  - features:\n  - features: [gqa]")).notes,
+              IsEmpty());
 }
 
 TEST(Manifest, AProblemFitsIfOneEntryFits) {
@@ -98,37 +101,44 @@ TEST(Manifest, TheNearestMissGivesTheReasons) {
               ElementsAre("seq_kv 4097 is above 4096", "uses softcap, which it does not support",
                           "uses sinks, which it does not support"));
   // As many reasons against each: the entry of its dtype speaks. Fewer reasons win over that.
-  EXPECT_THAT(refusals(m, "dtype=f32 head_dim=64 lse=true"), ElementsAre("uses lse, which it does not support"));
-  EXPECT_THAT(refusals(m, "dtype=f32 head_dim=96 lse=true"), ElementsAre("dtype f32 is not in {f16, bf16}"));
+  EXPECT_THAT(refusals(m, "dtype=f32 head_dim=64 lse=true"),
+              ElementsAre("uses lse, which it does not support"));
+  EXPECT_THAT(refusals(m, "dtype=f32 head_dim=96 lse=true"),
+              ElementsAre("dtype f32 is not in {f16, bf16}"));
 }
 
 TEST(Manifest, EveryFeatureIsRefusedWhereItIsNotListed) {
   const Manifest none = manifest(minimal("- {}"));
   const Manifest all =
-      manifest(minimal("- features: [gqa, causal, align_top_left, window, softcap, alibi, sinks, kv_lengths, varlen, "
+      manifest(minimal("- features: [gqa, causal, align_top_left, window, softcap, alibi, sinks, "
+                       "kv_lengths, varlen, "
                        "paged, lse, deterministic]"));
-  const std::pair<std::string_view, std::string_view> rows[] = {{"gqa", "heads_q=2"},
-                                                                {"causal", "causal=true"},
-                                                                {"window", "window_left=1"},
-                                                                {"softcap", "softcap=1"},
-                                                                {"alibi", "alibi=true"},
-                                                                {"sinks", "sinks=true"},
-                                                                {"kv_lengths", "kv_lengths=true"},
-                                                                {"varlen", "varlen=true"},
-                                                                {"paged", "page_size=16"},
-                                                                {"lse", "lse=true"},
-                                                                {"deterministic", "deterministic=true"}};
+  const std::pair<std::string_view, std::string_view> rows[] = {
+      {"gqa", "heads_q=2"},
+      {"causal", "causal=true"},
+      {"window", "window_left=1"},
+      {"softcap", "softcap=1"},
+      {"alibi", "alibi=true"},
+      {"sinks", "sinks=true"},
+      {"kv_lengths", "kv_lengths=true"},
+      {"varlen", "varlen=true"},
+      {"paged", "page_size=16"},
+      {"lse", "lse=true"},
+      {"deterministic", "deterministic=true"}};
   for (const auto& [feature, words] : rows) {
-    EXPECT_THAT(refusals(none, words, ""), ElementsAre(fmt::format("uses {}, which it does not support", feature)));
+    EXPECT_THAT(refusals(none, words, ""),
+                ElementsAre(fmt::format("uses {}, which it does not support", feature)));
     EXPECT_THAT(refusals(all, words, ""), IsEmpty());
   }
   EXPECT_THAT(refusals(none, "causal=true align=top_left", ""),
-              ElementsAre("uses causal, which it does not support", "uses align_top_left, which it does not support"));
+              ElementsAre("uses causal, which it does not support",
+                          "uses align_top_left, which it does not support"));
 }
 
 TEST(Manifest, ArchComesFirst) {
   const Manifest m = manifest(flash);
-  EXPECT_THAT(refusals(m, "dtype=f16 head_dim=64", "gfx1030"), ElementsAre("arch gfx1030 is not in {gfx1100, gfx942}"));
+  EXPECT_THAT(refusals(m, "dtype=f16 head_dim=64", "gfx1030"),
+              ElementsAre("arch gfx1030 is not in {gfx1100, gfx942}"));
   EXPECT_THAT(refusals(m, "dtype=f16 head_dim=20", "gfx1030"),
               ElementsAre("arch gfx1030 is not in {gfx1100, gfx942}", "head_dim 20 is below 32"));
   EXPECT_THAT(refusals(m, "dtype=f16 head_dim=64", "gfx942:sramecc+:xnack-"), IsEmpty());
@@ -143,39 +153,49 @@ TEST(Manifest, DropsWhatItDoesNotKnowAndSaysSo) {
                               "novelty: {a: 1}\n");
   ASSERT_EQ(m.entries.size(), 1U);
   EXPECT_EQ(m.entries[0].line, 9);
-  EXPECT_THAT(m.notes, ElementsAre("p.so:6:20: supports: entry dropped: rotary is not known to this runtime",
-                                   "p.so:7:6: supports: entry dropped: below is not known to this runtime",
-                                   "p.so:8:6: supports: entry dropped: head_dim_k is not known to this runtime; "
-                                   "did you mean head_dim_v?",
-                                   "p.so:9:19: dtype f8 is not known to this runtime",
-                                   "p.so:10:1: novelty: unknown key, ignored"));
+  EXPECT_THAT(
+      m.notes,
+      ElementsAre("p.so:6:20: supports: entry dropped: rotary is not known to this runtime",
+                  "p.so:7:6: supports: entry dropped: below is not known to this runtime",
+                  "p.so:8:6: supports: entry dropped: head_dim_k is not known to this runtime; "
+                  "did you mean head_dim_v?",
+                  "p.so:9:19: dtype f8 is not known to this runtime",
+                  "p.so:10:1: novelty: unknown key, ignored"));
   EXPECT_THAT(manifest(minimal("- {}") + "\narch: gfx1100").notes,
               ElementsAre("p.so:7:1: arch: unknown key, ignored; did you mean archs?"));
   EXPECT_THAT(refusals(m, "dtype=f16 head_dim=32", ""), IsEmpty());
-  EXPECT_THAT(refusals(m, "dtype=f32 head_dim=32", ""), ElementsAre("dtype f32 is not in {f16, f8}"));
+  EXPECT_THAT(refusals(m, "dtype=f32 head_dim=32", ""),
+              ElementsAre("dtype f32 is not in {f16, f8}"));
 }
 
 TEST(Manifest, WithoutAKnownEntryNothingFits) {
   const Manifest m = manifest(minimal("- {rotary: true}"));
-  EXPECT_THAT(refusals(m, "", ""), ElementsAre("its manifest has no entry that this runtime knows"));
+  EXPECT_THAT(refusals(m, "", ""),
+              ElementsAre("its manifest has no entry that this runtime knows"));
   EXPECT_EQ(m.serves_nothing(), "its manifest has no entry that this runtime knows");
   EXPECT_EQ(manifest(minimal("- {}")).serves_nothing(), "");
   const Manifest typed =
       manifest(minimal("  - {dtype: f33}\n"
                        "  - {head_dim: {max: 64}, dtype: [f33]}\n"
                        "  - {headdim: 64}\n"));
-  EXPECT_EQ(typed.serves_nothing(), "its manifest has no entry that any problem of this runtime could fit");
-  EXPECT_THAT(typed.notes, Contains(HasSubstr("dtype f33 is not known to this runtime; did you mean f32?")));
-  EXPECT_THAT(manifest(minimal("  - {head_dim: {mas: 128}}\n")).notes, ElementsAre(HasSubstr("; did you mean max?")));
-  EXPECT_THAT(typed.notes, Contains(HasSubstr("headdim is not known to this runtime; did you mean head_dim?")));
+  EXPECT_EQ(typed.serves_nothing(),
+            "its manifest has no entry that any problem of this runtime could fit");
+  EXPECT_THAT(typed.notes,
+              Contains(HasSubstr("dtype f33 is not known to this runtime; did you mean f32?")));
+  EXPECT_THAT(manifest(minimal("  - {head_dim: {mas: 128}}\n")).notes,
+              ElementsAre(HasSubstr("; did you mean max?")));
+  EXPECT_THAT(typed.notes,
+              Contains(HasSubstr("headdim is not known to this runtime; did you mean head_dim?")));
 }
 
 TEST(Manifest, AnUnknownDeviceIsANote) {
-  const Manifest m = manifest("name: x\nversion: 1.0.0\nabi: 1\ndevices: [cpu, npu]\nsupports: [{}]\n");
+  const Manifest m =
+      manifest("name: x\nversion: 1.0.0\nabi: 1\ndevices: [cpu, npu]\nsupports: [{}]\n");
   EXPECT_THAT(m.devices, ElementsAre("cpu"));
   EXPECT_THAT(m.notes, ElementsAre("p.so:4:10: devices: npu is not known to this runtime"));
   EXPECT_EQ(m.serves_nothing(), "");
-  EXPECT_EQ(manifest("name: x\nversion: 1.0.0\nabi: 1\ndevices: [npu]\nsupports: [{}]\n").serves_nothing(),
+  EXPECT_EQ(manifest("name: x\nversion: 1.0.0\nabi: 1\ndevices: [npu]\nsupports: [{}]\n")
+                .serves_nothing(),
             "its manifest names no device that this runtime knows");
 }
 
@@ -194,9 +214,11 @@ TEST(Manifest, ErrorsSayWhereAndWhat) {
       {"name: x\nversion: 1.0.0\nabi: 1\ndevice: cpu\nsupports: [{}]",
        "p.so: devices: missing; did you mean it by device?"},
       {"name: Hip-Flash",
-       "p.so:1:7: name: found Hip-Flash, expected a name of a-z, 0-9 and _ that begins with a letter"},
+       "p.so:1:7: name: found Hip-Flash, expected a name of a-z, 0-9 and _ that begins with a "
+       "letter"},
       {"name: [x]", "p.so:1:7: name: found a list, expected a word"},
-      {"version: 1.0", "p.so:1:10: version: found 1.0, expected a semantic version such as 1.0.0 or 1.1.0-rc.1"},
+      {"version: 1.0",
+       "p.so:1:10: version: found 1.0, expected a semantic version such as 1.0.0 or 1.1.0-rc.1"},
       {"abi: one", "p.so:1:6: abi: found one, expected a whole number"},
       {"abi: 0", "p.so:1:6: abi: found 0, expected the major version of the plugin ABI, such as 1"},
       {"devices: {}", "p.so:1:10: devices: found a map, expected a list of words"},
@@ -204,11 +226,15 @@ TEST(Manifest, ErrorsSayWhereAndWhat) {
       {minimal("  - 3"), "p.so:6:5: supports: found 3, expected a map of conditions"},
       {minimal("  - {seq_q: {min: 4}}"),
        "p.so:6:6: seq_q: found seq_q: {min: 4}, expected {max: ...}: it is an upper bound"},
-      {minimal("  - {batch: 4}"), "p.so:6:6: batch: found batch: 4, expected {max: ...}: it is an upper bound"},
+      {minimal("  - {batch: 4}"),
+       "p.so:6:6: batch: found batch: 4, expected {max: ...}: it is an upper bound"},
       {minimal("  - {seq_kv: {equals: seq_q}}"),
-       "p.so:6:6: seq_kv: found seq_kv: {equals: seq_q}, expected {max: ...}: it is an upper bound"},
-      {minimal("  - {head_dim: {max: many}}"), "p.so:6:22: head_dim.max: found many, expected a whole number"},
-      {minimal("  - {features: {gqa: true}}"), "p.so:6:16: features: found a map, expected a list of words"},
+       "p.so:6:6: seq_kv: found seq_kv: {equals: seq_q}, expected {max: ...}: it is an upper "
+       "bound"},
+      {minimal("  - {head_dim: {max: many}}"),
+       "p.so:6:22: head_dim.max: found many, expected a whole number"},
+      {minimal("  - {features: {gqa: true}}"),
+       "p.so:6:16: features: found a map, expected a list of words"},
       {minimal("  - {causal: maybe}"), "p.so:6:14: causal: found maybe, expected true or false"},
       {"name: x\nname: y", "p.so:2:1: found name twice, expected once; the first is in line 1"},
   };
@@ -216,16 +242,19 @@ TEST(Manifest, ErrorsSayWhereAndWhat) {
 }
 
 TEST(Manifest, ItsDocumentNamesEverythingThatTheReaderKnows) {
-  const std::string document = testing::read_file(std::filesystem::path(ATTNRT_TESTS_DIR) / "../docs/manifest.md");
-  std::vector<std::string> names = {"name",     "version", "abi", "summary",     "devices", "archs",    "supports",
-                                    "features", "min",     "max", "multiple_of", "equals",  "unbounded"};
+  const std::string document =
+      testing::read_file(std::filesystem::path(ATTNRT_TESTS_DIR) / "../docs/manifest.md");
+  std::vector<std::string> names = {"name",        "version",  "abi",      "summary", "devices",
+                                    "archs",       "supports", "features", "min",     "max",
+                                    "multiple_of", "equals",   "unbounded"};
   for (const Word& word : vocabulary()) {
     names.emplace_back(word.name);
     names.insert(names.end(), word.choices.begin(), word.choices.end());
   }
   names.insert(names.end(), all_features().begin(), all_features().end());
   for (const std::string& name : names)
-    EXPECT_THAT(document, ::testing::ContainsRegex("[`{ ]" + name + "[`:},]")) << name << " is not in docs/manifest.md";
+    EXPECT_THAT(document, ::testing::ContainsRegex("[`{ ]" + name + "[`:},]"))
+        << name << " is not in docs/manifest.md";
 
   // Its example is one, and features stand in their own table, too.
   const size_t begin = document.find("```yaml\n") + 8;

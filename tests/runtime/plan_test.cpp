@@ -20,7 +20,8 @@ Problem on_rocm(Problem problem, int32_t id = 0) {
   return checked(problem);
 }
 
-Result<std::unique_ptr<Plan>> planned(const World& world, const Problem& problem, const std::string& name = {}) {
+Result<std::unique_ptr<Plan>> planned(const World& world, const Problem& problem,
+                                      const std::string& name = {}) {
   const auto decision = world->decide(problem, Call{name});
   EXPECT_EQ(decision->status, ATTNRT_OK) << decision->message;
   return make_plan(*decision, decision->verdicts.front());
@@ -108,7 +109,8 @@ TEST(Plan, ADeviceWithoutMemory) {
   counters.memory_limit = 0;
   ASSERT_FALSE(plan);
   EXPECT_EQ(plan.error().code, ATTNRT_OUT_OF_MEMORY);
-  EXPECT_THAT(plan.error().message, HasSubstr("plan: fake_rocm: workspace: no 256 bytes of device memory: "));
+  EXPECT_THAT(plan.error().message,
+              HasSubstr("plan: fake_rocm: workspace: no 256 bytes of device memory: "));
 }
 
 TEST(Plan, DevicesAreToldApartByTheirId) {
@@ -130,9 +132,11 @@ TEST(DeviceMemory, HasTheAlignmentThatWasAskedFor) {
   using Kind = DeviceMemory::Kind;
   for (const auto kind : {Kind::host, Kind::device, Kind::pinned}) {
     for (const int64_t alignment : {1, 8, 64, 512, 4096, 65536}) {
-      auto memory = DeviceMemory::allocate(candidate.backend, candidate.device, kind, 100, alignment);
+      auto memory =
+          DeviceMemory::allocate(candidate.backend, candidate.device, kind, 100, alignment);
       ASSERT_TRUE(memory) << memory.error().message;
-      EXPECT_EQ(reinterpret_cast<uintptr_t>(memory->data()) % static_cast<uintptr_t>(alignment), 0u);
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(memory->data()) % static_cast<uintptr_t>(alignment),
+                0u);
       EXPECT_EQ(memory->bytes(), 100);
       DeviceMemory moved = std::move(*memory);
       EXPECT_EQ(memory->data(), nullptr);
@@ -141,7 +145,8 @@ TEST(DeviceMemory, HasTheAlignmentThatWasAskedFor) {
     auto none = DeviceMemory::allocate(candidate.backend, candidate.device, kind, 0, 64);
     ASSERT_TRUE(none);
     EXPECT_EQ(none->data(), nullptr);
-    const auto too_much = DeviceMemory::allocate(candidate.backend, candidate.device, kind, INT64_MAX - 100, 4096);
+    const auto too_much =
+        DeviceMemory::allocate(candidate.backend, candidate.device, kind, INT64_MAX - 100, 4096);
     EXPECT_FALSE(too_much);
   }
   EXPECT_EQ(world.counters(on_rocm(Attention({}).problem)).allocated, 0);

@@ -53,7 +53,8 @@ Contender contender(const std::string& text, const Problem& problem, std::deque<
   }
   parts.version = parse_version(parts.version_text).value_or(Version{});
   const Parts& kept = storage.emplace_back(std::move(parts));
-  Contender result{kept.name, &kept.version, kept.version_text, kept.device, kept.device_id, "", false, kept.hash};
+  Contender result{kept.name, &kept.version, kept.version_text, kept.device, kept.device_id,
+                   "",        false,         kept.hash};
   if (kept.device == "rocm") result.arch = "gfx1100";
   result.staged = kept.device != device_name(problem.device_type);
   return result;
@@ -73,7 +74,8 @@ std::string order(const Setup& setup, const std::vector<std::string>& contenders
     left.emplace_back(c, text);
   }
   std::sort(left.begin(), left.end(), [&](const auto& a, const auto& b) {
-    return policy.before(a.first, policy.rank(a.first, problem), b.first, policy.rank(b.first, problem));
+    return policy.before(a.first, policy.rank(a.first, problem), b.first,
+                         policy.rank(b.first, problem));
   });
   std::vector<std::string> texts;
   for (const auto& [c, text] : left) texts.push_back(text);
@@ -106,7 +108,10 @@ TEST(Policy, Precedence) {
   const std::string ab = "backends: {a: {priority: 9}, b: {priority: 5}}\n";
   const Row rows[] = {
       // What is out is out, whoever asks.
-      {"disabled", {"backends: {a: {enabled: false}}"}, {"a 1.0.0 rocm", "b 1.0.0 rocm"}, "b 1.0.0 rocm"},
+      {"disabled",
+       {"backends: {a: {enabled: false}}"},
+       {"a 1.0.0 rocm", "b 1.0.0 rocm"},
+       "b 1.0.0 rocm"},
       {"disabled, though the call asks",
        {"backends: {a: {enabled: false}}", {}, "a"},
        {"a 1.0.0 rocm", "b 1.0.0 rocm"},
@@ -119,9 +124,18 @@ TEST(Policy, Precedence) {
        {"rules: [{prefer: [a]}]\nbackends: {a: {enabled: false}}"},
        {"a 1.0.0 rocm", "b 1.0.0 rocm"},
        "b 1.0.0 rocm"},
-      {"ATTNRT_DISABLE", {"", disable_variable("x,a*")}, {"ab 1.0.0 rocm", "b 1.0.0 rocm"}, "b 1.0.0 rocm"},
-      {"ATTNRT_DISABLE, though the call asks", {"", disable_variable("a"), "a"}, {"a 1.0.0 rocm", "b 1.0.0 rocm"}, ""},
-      {"denied, though the call asks", {"rules: [{deny: [a]}]", {}, "a"}, {"a 1.0.0 rocm", "b 1.0.0 rocm"}, ""},
+      {"ATTNRT_DISABLE",
+       {"", disable_variable("x,a*")},
+       {"ab 1.0.0 rocm", "b 1.0.0 rocm"},
+       "b 1.0.0 rocm"},
+      {"ATTNRT_DISABLE, though the call asks",
+       {"", disable_variable("a"), "a"},
+       {"a 1.0.0 rocm", "b 1.0.0 rocm"},
+       ""},
+      {"denied, though the call asks",
+       {"rules: [{deny: [a]}]", {}, "a"},
+       {"a 1.0.0 rocm", "b 1.0.0 rocm"},
+       ""},
       {"denied by the later of two rules",
        {"rules: [{deny: [x]}, {deny: [a]}]"},
        {"a 1.0.0 rocm", "b 1.0.0 rocm"},
@@ -138,7 +152,10 @@ TEST(Policy, Precedence) {
        {"backends: {a: {only: {head_dim: {max: 32}}}}"},
        {"a 1.0.0 rocm", "b 1.0.0 rocm"},
        "b 1.0.0 rocm"},
-      {"unlisted", {"unlisted: deny\nbackends: {b: {priority: -1}}"}, {"a 1.0.0 rocm", "b 1.0.0 rocm"}, "b 1.0.0 rocm"},
+      {"unlisted",
+       {"unlisted: deny\nbackends: {b: {priority: -1}}"},
+       {"a 1.0.0 rocm", "b 1.0.0 rocm"},
+       "b 1.0.0 rocm"},
 
       // A forced name: call, then ATTNRT_BACKEND, then default. All its versions and devices stay, nothing else does.
       {"call before variable and default",
@@ -161,7 +178,10 @@ TEST(Policy, Precedence) {
        "a 2.0.0 rocm > a 1.0.0 rocm:0 > a 1.0.0 rocm:1"},
 
       // prefer before priority; the first matching rule with a prefer wins.
-      {"prefer before priority", {ab + prefer_b}, {"a 1.0.0 rocm", "b 1.0.0 rocm"}, "b 1.0.0 rocm > a 1.0.0 rocm"},
+      {"prefer before priority",
+       {ab + prefer_b},
+       {"a 1.0.0 rocm", "b 1.0.0 rocm"},
+       "b 1.0.0 rocm > a 1.0.0 rocm"},
       {"in the order of the list",
        {"rules: [{prefer: [c, b]}]"},
        {"a 1.0.0 rocm", "b 1.0.0 rocm", "c 1.0.0 rocm"},
@@ -179,13 +199,20 @@ TEST(Policy, Precedence) {
        {"a 1.0.0 rocm", "b 1.0.0 rocm"},
        "b 1.0.0 rocm > a 1.0.0 rocm"},
       {"a rule for one arch ranks nobody else higher",
-       {"staging: allow\nbackends: {a: {priority: 9}}\nrules: [{prefer: [x], when: {arch: gfx1100}}]"},
+       {"staging: allow\nbackends: {a: {priority: 9}}\nrules: [{prefer: [x], when: {arch: "
+        "gfx1100}}]"},
        {"a 1.0.0 rocm", "b 1.0.0 cpu"},
        "a 1.0.0 rocm > b 1.0.0 cpu"},
 
       // A copy after no copy, unless a rule prefers it.
-      {"staging never", {"backends: {c: {priority: 999}}"}, {"a 1.0.0 rocm", "c 1.0.0 cpu"}, "a 1.0.0 rocm"},
-      {"staging never, though preferred", {"rules: [{prefer: [c]}]"}, {"a 1.0.0 rocm", "c 1.0.0 cpu"}, "a 1.0.0 rocm"},
+      {"staging never",
+       {"backends: {c: {priority: 999}}"},
+       {"a 1.0.0 rocm", "c 1.0.0 cpu"},
+       "a 1.0.0 rocm"},
+      {"staging never, though preferred",
+       {"rules: [{prefer: [c]}]"},
+       {"a 1.0.0 rocm", "c 1.0.0 cpu"},
+       "a 1.0.0 rocm"},
       {"staged after the rest, whatever its priority",
        {"staging: allow\nbackends: {c: {priority: 999}}"},
        {"a 1.0.0 rocm", "c 1.0.0 cpu"},
@@ -200,7 +227,10 @@ TEST(Policy, Precedence) {
        "c 1.0.0 rocm > c 2.0.0 cpu"},
 
       // priority, version, name, device, device_id, hash.
-      {"priority before version", {ab}, {"a 1.0.0 rocm", "b 9.0.0 rocm"}, "a 1.0.0 rocm > b 9.0.0 rocm"},
+      {"priority before version",
+       {ab},
+       {"a 1.0.0 rocm", "b 9.0.0 rocm"},
+       "a 1.0.0 rocm > b 9.0.0 rocm"},
       {"unlisted is priority 0",
        {"backends: {b: {priority: -1}, c: {priority: 1}}"},
        {"a 1.0.0 rocm", "b 1.0.0 rocm", "c 1.0.0 rocm"},
@@ -209,7 +239,10 @@ TEST(Policy, Precedence) {
        {""},
        {"a 1.9.0 rocm", "a 1.10.0 rocm", "a 1.2.0 rocm"},
        "a 1.10.0 rocm > a 1.9.0 rocm > a 1.2.0 rocm"},
-      {"version before name", {""}, {"a 1.0.0 rocm", "b 2.0.0 rocm"}, "b 2.0.0 rocm > a 1.0.0 rocm"},
+      {"version before name",
+       {""},
+       {"a 1.0.0 rocm", "b 2.0.0 rocm"},
+       "b 2.0.0 rocm > a 1.0.0 rocm"},
       {"no pre-releases", {""}, {"a 2.0.0-rc.1 rocm", "a 1.0.0 rocm"}, "a 1.0.0 rocm"},
       {"no pre-releases in a range that names none",
        {"backends: {a: {version: \">=1\"}}"},
@@ -219,7 +252,10 @@ TEST(Policy, Precedence) {
        {"backends: {a: {version: \">=2.0.0-rc.1\"}}"},
        {"a 2.0.0-rc.1 rocm", "a 2.0.0 rocm", "a 1.0.0 rocm", "a 2.1.0-rc.1 rocm"},
        "a 2.0.0 rocm > a 2.0.0-rc.1 rocm"},
-      {"name before device", {"staging: allow"}, {"b 1.0.0 rocm", "a 1.0.0 rocm"}, "a 1.0.0 rocm > b 1.0.0 rocm"},
+      {"name before device",
+       {"staging: allow"},
+       {"b 1.0.0 rocm", "a 1.0.0 rocm"},
+       "a 1.0.0 rocm > b 1.0.0 rocm"},
       {"device before device_id",
        {"staging: allow", {}, "", "device=cpu"},
        {"a 1.0.0 rocm:0", "a 1.0.0 cuda:5"},
@@ -241,14 +277,16 @@ TEST(Policy, Precedence) {
 
 TEST(Policy, BeforeIsAStrictOrder) {
   const Policy policy =
-      policy_of({"staging: allow\nbackends: {a: {priority: 1}}\nrules: [{prefer: [b], when: {head_dim: 64}}]"});
+      policy_of({"staging: allow\nbackends: {a: {priority: 1}}\nrules: [{prefer: [b], when: "
+                 "{head_dim: 64}}]"});
   const Problem problem = problem_of("device=rocm head_dim=64");
   std::deque<Parts> storage;
   std::vector<Contender> all;
   for (const char* name : {"a", "b", "c"}) {
     for (const char* version : {"1.0.0", "1.0.0-rc.1", "2.0.0"}) {
       for (const char* device : {"cpu", "rocm:0", "rocm:1"})
-        all.push_back(contender(fmt::format("{} {} {} h", name, version, device), problem, storage));
+        all.push_back(
+            contender(fmt::format("{} {} {} h", name, version, device), problem, storage));
     }
   }
   const auto before = [&](const Contender& a, const Contender& b) {
@@ -279,18 +317,21 @@ TEST(Policy, EveryExclusionNamesItsOrigin) {
   EXPECT_THAT(exclusions({"unlisted: deny"}, "a 1.0.0 rocm"),
               ElementsAre("not listed, and unlisted is deny (policy.yaml:1:11)"));
   EXPECT_THAT(
-      exclusions({"rules:\n  - {deny: [a]}\n  - {name: wide, deny: [a], when: {head_dim: 64}}"}, "a 1.0.0 rocm"),
+      exclusions({"rules:\n  - {deny: [a]}\n  - {name: wide, deny: [a], when: {head_dim: 64}}"},
+                 "a 1.0.0 rocm"),
       ElementsAre("denied by rule 1 (policy.yaml:2:5)", "denied by wide (policy.yaml:3:5)"));
   EXPECT_THAT(exclusions({"backends: {a: {version: \">=1.0, <2\"}}"}, "a 2.1.0 rocm"),
               ElementsAre("version 2.1.0 is not in >=1.0, <2 (policy.yaml:1:25)"));
   EXPECT_THAT(exclusions({""}, "a 2.0.0-rc.1 rocm"),
               ElementsAre("version 2.0.0-rc.1 is a pre-release, and no version range names it"));
-  EXPECT_THAT(exclusions({"backends: {a: {only: {head_dim: {max: 32}, dtype: bf16}}}"}, "a 1.0.0 rocm"),
-              ElementsAre("head_dim 64 is above 32 (only, policy.yaml:1:22)",
-                          "dtype f16 is not bf16 (only, policy.yaml:1:22)"));
+  EXPECT_THAT(
+      exclusions({"backends: {a: {only: {head_dim: {max: 32}, dtype: bf16}}}"}, "a 1.0.0 rocm"),
+      ElementsAre("head_dim 64 is above 32 (only, policy.yaml:1:22)",
+                  "dtype f16 is not bf16 (only, policy.yaml:1:22)"));
   EXPECT_THAT(exclusions({"staging: never"}, "a 1.0.0 cpu"),
               ElementsAre("the tensors are on rocm, and staging is never (policy.yaml:1:10)"));
-  EXPECT_THAT(exclusions({"backends: {a: {enabled: false, version: <1, only: {head_dim: 7}}}\nrules: [{deny: [a]}]"},
+  EXPECT_THAT(exclusions({"backends: {a: {enabled: false, version: <1, only: {head_dim: "
+                          "7}}}\nrules: [{deny: [a]}]"},
                          "a 1.0.0 cpu"),
               ::testing::SizeIs(5));
 }
@@ -300,8 +341,10 @@ TEST(Policy, WhenSeesWhereTensorsLiveAndOnlySeesTheContendersDevice) {
   const std::string staging = "staging: allow\n";
   EXPECT_THAT(exclusions({staging + "rules: [{deny: [a], when: {device: rocm}}]"}, "a 1.0.0 cpu"),
               ::testing::SizeIs(1));
-  EXPECT_THAT(exclusions({staging + "rules: [{deny: [a], when: {device: cpu}}]"}, "a 1.0.0 cpu"), IsEmpty());
-  EXPECT_THAT(exclusions({staging + "backends: {a: {only: {device: cpu}}}"}, "a 1.0.0 cpu"), IsEmpty());
+  EXPECT_THAT(exclusions({staging + "rules: [{deny: [a], when: {device: cpu}}]"}, "a 1.0.0 cpu"),
+              IsEmpty());
+  EXPECT_THAT(exclusions({staging + "backends: {a: {only: {device: cpu}}}"}, "a 1.0.0 cpu"),
+              IsEmpty());
   EXPECT_THAT(exclusions({staging + "backends: {a: {only: {device: rocm}}}"}, "a 1.0.0 cpu"),
               ElementsAre("device cpu is not rocm (only, policy.yaml:2:22)"));
   EXPECT_THAT(exclusions({"backends: {a: {only: {arch: [gfx942, sm_80+]}}}"}, "a 1.0.0 rocm"),
@@ -317,7 +360,8 @@ TEST(Policy, ForcedSaysWhoAsked) {
 }
 
 TEST(Policy, PreferringGivesTheRule) {
-  const Policy policy = policy_of({"rules: [{deny: [x]}, {name: r, prefer: [b], when: {head_dim: 64}}]"});
+  const Policy policy =
+      policy_of({"rules: [{deny: [x]}, {name: r, prefer: [b], when: {head_dim: 64}}]"});
   std::deque<Parts> storage;
   const Problem problem = problem_of("device=rocm head_dim=64");
   const Contender c = contender("a 1.0.0 rocm", problem, storage);
@@ -327,7 +371,8 @@ TEST(Policy, PreferringGivesTheRule) {
 }
 
 TEST(Policy, ThePredecessorsFlashLimits) {
-  const auto file = std::filesystem::path(ATTNRT_TESTS_DIR).parent_path() / "config" / "predecessor_flash_limits.yaml";
+  const auto file = std::filesystem::path(ATTNRT_TESTS_DIR).parent_path() / "config" /
+                    "predecessor_flash_limits.yaml";
   const std::string text = testing::read_file(file);
   const std::pair<const char*, bool> rows[] = {{"head_dim=128 seq_q=2048 seq_kv=2048", true},
                                                {"head_dim=129", false},
@@ -339,9 +384,12 @@ TEST(Policy, ThePredecessorsFlashLimits) {
                                                {"causal=true", true},
                                                {"head_dim=64", true}};
   for (const auto& [words, serves] : rows) {
-    const auto reasons = exclusions({text, {}, "", std::string("device=rocm ") + words}, "hip_flash 1.0.0 rocm");
+    const auto reasons =
+        exclusions({text, {}, "", std::string("device=rocm ") + words}, "hip_flash 1.0.0 rocm");
     EXPECT_EQ(reasons.empty(), serves) << words;
-    EXPECT_THAT(exclusions({text, {}, "", std::string("device=rocm ") + words}, "hip_unfused 1.0.0 rocm"), IsEmpty());
+    EXPECT_THAT(
+        exclusions({text, {}, "", std::string("device=rocm ") + words}, "hip_unfused 1.0.0 rocm"),
+        IsEmpty());
   }
 }
 

@@ -89,8 +89,11 @@ TEST_F(Reload, ThePolicyIsReadAgain) {
   const auto policy = directory.write("policy.yaml", "schema: 1\n");
   const auto runtime = open({.policy_path = policy.string()});
   EXPECT_EQ(plan(*runtime)->version(), "1.2.0");  // a pre-release only where it is named
-  for (const auto& [range, version] : {std::pair{"<1.2", "1.0.0"}, std::pair{">=2.0.0-rc.1", "2.0.0-rc.1"}}) {
-    fakes::overwrite_file(policy, fmt::format("schema: 1\nbackends: {{fake_versions: {{version: \"{}\"}}}}\n", range));
+  for (const auto& [range, version] :
+       {std::pair{"<1.2", "1.0.0"}, std::pair{">=2.0.0-rc.1", "2.0.0-rc.1"}}) {
+    fakes::overwrite_file(
+        policy,
+        fmt::format("schema: 1\nbackends: {{fake_versions: {{version: \"{}\"}}}}\n", range));
     ASSERT_TRUE(runtime->reload());
     EXPECT_EQ(plan(*runtime)->version(), version);
   }
@@ -103,7 +106,8 @@ TEST_F(Reload, RelativePathsMeanWhatTheyMeantAtOpen) {
   std::filesystem::create_directory(elsewhere.path() / "plugins");
   std::filesystem::copy_file(fakes::fake("fake_full"), elsewhere.path() / "plugins" / "e.so");
   std::filesystem::create_directory(directory.path() / "plugins");
-  std::filesystem::rename(directory.path() / "fake_minimal.so", directory.path() / "plugins" / "m.so");
+  std::filesystem::rename(directory.path() / "fake_minimal.so",
+                          directory.path() / "plugins" / "m.so");
   const auto before = std::filesystem::current_path();
   std::filesystem::current_path(directory.path());
   RuntimeOptions options;
@@ -144,9 +148,12 @@ TEST_F(Reload, WhileEverybodyWorks) {
           const auto planned = runtime->plan(tiny.problem, {});
           if (!planned || !runs(**planned)) ++wrong;
         } else if (n == 1) {
-          if (runtime->attention(tiny.problem, tiny.args, {}, &error) != ATTNRT_OK || !tiny.right()) ++wrong;
+          if (runtime->attention(tiny.problem, tiny.args, {}, &error) != ATTNRT_OK || !tiny.right())
+            ++wrong;
         } else {
-          if (runtime->decide(tiny.problem, {})->status != ATTNRT_OK || runtime->plugins().size() < 2) ++wrong;
+          if (runtime->decide(tiny.problem, {})->status != ATTNRT_OK ||
+              runtime->plugins().size() < 2)
+            ++wrong;
         }
         ++done;
       }
@@ -185,8 +192,8 @@ TEST_F(Reload, NewPlansUseWhatIsFoundNowAndOldOnesKeepTheirBackend) {
 TEST_F(Reload, AnInvalidPolicyLeavesEverythingAsItWas) {
   const World world({"fake_full", "fake_minimal"});
   const auto before = world->snapshot();
-  for (const char* text :
-       {"schema: 2\n", "unlisted: maybe\n", "backends: [1]\n", "rules: [{}]\n", "a: &b\n", ":\n  - ]"}) {
+  for (const char* text : {"schema: 2\n", "unlisted: maybe\n", "backends: [1]\n", "rules: [{}]\n",
+                           "a: &b\n", ":\n  - ]"}) {
     world.set_policy(text);
     const auto done = world->reload();
     ASSERT_FALSE(done) << text;

@@ -73,7 +73,8 @@ TEST_F(Run, Workspace) {
   Aligned<char> mine(1024);
   a.args.workspace = mine.data();
   a.args.workspace_bytes = 255;
-  EXPECT_EQ(message_of(*made, a.args, ATTNRT_INVALID_ARGUMENT), "run: workspace has 255 bytes; the plan needs 256");
+  EXPECT_EQ(message_of(*made, a.args, ATTNRT_INVALID_ARGUMENT),
+            "run: workspace has 255 bytes; the plan needs 256");
   a.args.workspace_bytes = 1000;
   a.args.workspace = mine.data() + 8;
   EXPECT_EQ(message_of(*made, a.args, ATTNRT_INVALID_ARGUMENT),
@@ -86,7 +87,8 @@ TEST_F(Run, ABackendsFailureSaysWhoAndWhy) {
   Attention a({});
   const auto made = plan(a.problem);
   world.counters(made->problem()).run_status = ATTNRT_OUT_OF_MEMORY;
-  EXPECT_EQ(message_of(*made, a.args, ATTNRT_OUT_OF_MEMORY), "run: fake_full: run was told to fail by a test");
+  EXPECT_EQ(message_of(*made, a.args, ATTNRT_OUT_OF_MEMORY),
+            "run: fake_full: run was told to fail by a test");
   world.counters(made->problem()).run_status = ATTNRT_OK;
 }
 
@@ -96,13 +98,14 @@ TEST_F(Run, MasksOfFewerDimensionsAreBroadcast) {
   Aligned<uint8_t> bits(2 * 2 * 3 * 5);
   for (size_t i = 0; i < bits.size(); ++i) bits[i] = number(i) > 0 ? 1 : 0;
   const auto made = plan(a.problem);
-  for (const auto& shape :
-       std::vector<std::vector<int64_t>>{{5}, {3, 5}, {2, 3, 5}, {2, 2, 3, 5}, {1, 2, 1, 5}, {2, 1, 3, 1}}) {
+  for (const auto& shape : std::vector<std::vector<int64_t>>{
+           {5}, {3, 5}, {2, 3, 5}, {2, 2, 3, 5}, {1, 2, 1, 5}, {2, 1, 3, 1}}) {
     attnrt_args args = a.args;
     args.mask = view(bits.data(), kBool, {});
     for (const int64_t size : shape) args.mask.shape[args.mask.ndim++] = size;
     int64_t stride = 1;
-    for (int32_t i = args.mask.ndim - 1; i >= 0; --i) args.mask.stride[i] = stride, stride *= args.mask.shape[i];
+    for (int32_t i = args.mask.ndim - 1; i >= 0; --i)
+      args.mask.stride[i] = stride, stride *= args.mask.shape[i];
     ASSERT_EQ(message_of(*made, args, ATTNRT_OK), "");
     attnrt_args whole = args;  // by hand what the host should have done
     whole.mask.ndim = 4;

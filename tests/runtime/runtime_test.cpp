@@ -41,7 +41,8 @@ TEST(Decide, SaysAFallbackOnceForEachProblem) {
   World world({"fake_bad_supports_nothing", "fake_full"}, "on_fallback: warn\n");
   const auto warnings = [&] {
     int count = 0;
-    for (const auto& line : world.log()) count += line.find("fell back from") != std::string::npos ? 1 : 0;
+    for (const auto& line : world.log())
+      count += line.find("fell back from") != std::string::npos ? 1 : 0;
     return count;
   };
   for (int i = 0; i < 5; ++i) EXPECT_EQ(chosen(*world), "fake_full 1.0.0");
@@ -94,7 +95,8 @@ TEST(Explain, SupposesNoDeviceThatIsHere) {
     ASSERT_NE(decision.winner(), nullptr) << decision.message;
     EXPECT_FALSE(decision.supposed);
     EXPECT_EQ(decision.verdicts.size(), 1U) << "one backend has the device";
-    EXPECT_EQ(decision_json(decision)["chosen"], type == ATTNRT_DEVICE_CPU ? "fake_full" : "fake_rocm");
+    EXPECT_EQ(decision_json(decision)["chosen"],
+              type == ATTNRT_DEVICE_CPU ? "fake_full" : "fake_rocm");
     EXPECT_THAT(decision_text(decision), HasSubstr("no device: no fake device is plugged in"));
     EXPECT_THAT(decision_text(decision), Not(HasSubstr("by its manifest")));
   }
@@ -110,7 +112,8 @@ TEST(Explain, SaysWhoIsJudgedByItsManifestAlone) {
   const Decision decision = world->explain(problem, "gfx1100", {});
   EXPECT_TRUE(decision.supposed);
   EXPECT_THAT(decision_text(decision), HasSubstr("by its manifest, that device is not here"));
-  EXPECT_THAT(decision_text(decision), HasSubstr("arch gfx1100 is not gfx942; by its manifest alone"));
+  EXPECT_THAT(decision_text(decision),
+              HasSubstr("arch gfx1100 is not gfx942; by its manifest alone"));
   const auto json = decision_json(decision);
   for (const auto& candidate : json["candidates"]) EXPECT_TRUE(candidate["supposed"]) << candidate;
   EXPECT_EQ(json["candidates"].size(), 2U);
@@ -118,7 +121,8 @@ TEST(Explain, SaysWhoIsJudgedByItsManifestAlone) {
   const auto disabled = decision_json(world->explain(kAny, "", {}));
   ASSERT_EQ(disabled["candidates"].size(), 1U);
   EXPECT_EQ(disabled["candidates"][0]["answer"], "not asked");
-  EXPECT_FALSE(disabled["candidates"][0]["supposed"]) << "the policy left it out, its device is here";
+  EXPECT_FALSE(disabled["candidates"][0]["supposed"])
+      << "the policy left it out, its device is here";
 }
 
 TEST(DebugLog, SaysWhatIsFoundLoadedDecidedAndPlannedOnce) {
@@ -126,35 +130,42 @@ TEST(DebugLog, SaysWhatIsFoundLoadedDecidedAndPlannedOnce) {
   World world({"fake_full", "fake_abi_2", "fake_no_devices"});
   const std::string directory = world.plugins.text();
   EXPECT_THAT(world.log(),
-              ElementsAre("0: config: policy " + world.policy_file(), "0: discover: directory " + directory + " (call)",
+              ElementsAre("0: config: policy " + world.policy_file(),
+                          "0: discover: directory " + directory + " (call)",
                           AllOf(StartsWith("0: discover: " + directory + "/fake_abi_2.so: "),
                                 HasSubstr("is built for plugin ABI 2")),
                           ContainsRegex("/fake_full.so: fake_full 1.0.0, sha256 [0-9a-f]{12}$"),
                           ContainsRegex("/fake_no_devices.so: fake_no_devices 1.0.0, sha256 ")));
   world.clear_log();
   ASSERT_TRUE(world->plan(kAny, {}));
-  EXPECT_THAT(world.log(),
-              ElementsAre(ContainsRegex("^0: load: .*/fake_full.so: fake_full 1.0.0, sha256 [0-9a-f]{12}; cpu$"),
-                          ContainsRegex("/fake_no_devices.so: .*; no device: no fake device is plugged in$"),
-                          ContainsRegex("^0: select: fake_full 1.0.0 on cpu: priority .*; for device=cpu dtype="),
-                          ContainsRegex("^1: plan: fake_full 1.0.0 on cpu: kernel fake_attention, workspace 256 bytes; "
-                                        "for device=cpu dtype=")));
+  EXPECT_THAT(
+      world.log(),
+      ElementsAre(
+          ContainsRegex("^0: load: .*/fake_full.so: fake_full 1.0.0, sha256 [0-9a-f]{12}; cpu$"),
+          ContainsRegex("/fake_no_devices.so: .*; no device: no fake device is plugged in$"),
+          ContainsRegex("^0: select: fake_full 1.0.0 on cpu: priority .*; for device=cpu dtype="),
+          ContainsRegex(
+              "^1: plan: fake_full 1.0.0 on cpu: kernel fake_attention, workspace 256 bytes; "
+              "for device=cpu dtype=")));
   world.clear_log();
   ASSERT_TRUE(world->decide(kAny, {})->winner());
   EXPECT_THAT(world.log(), IsEmpty()) << "a decision that is known is not told again";
   Problem impossible = kAny;
   impossible.head_dim = impossible.head_dim_v = 300;
   EXPECT_EQ(world->decide(impossible, {})->winner(), nullptr);
-  EXPECT_THAT(world.log(), ElementsAre(AllOf(StartsWith("0: select: no backend supports the problem: "),
-                                             HasSubstr("; for device=cpu"), HasSubstr("head_dim=300"))));
+  EXPECT_THAT(world.log(),
+              ElementsAre(AllOf(StartsWith("0: select: no backend supports the problem: "),
+                                HasSubstr("; for device=cpu"), HasSubstr("head_dim=300"))));
 }
 
 TEST(InfoLog, SaysOnceForEachPlanWhoServesIt) {
   const support::Variable level("ATTNRT_LOG", "info");
   World world({"fake_full"});
   Attention attention({.seq_q = 2, .seq_kv = 3});
-  for (int i = 0; i < 3; ++i) ASSERT_EQ(world->attention(attention.problem, attention.args, {}, nullptr), ATTNRT_OK);
-  EXPECT_THAT(world.log(), ElementsAre(StartsWith("1: plan: fake_full 1.0.0 on cpu: kernel fake_attention, ")));
+  for (int i = 0; i < 3; ++i)
+    ASSERT_EQ(world->attention(attention.problem, attention.args, {}, nullptr), ATTNRT_OK);
+  EXPECT_THAT(world.log(),
+              ElementsAre(StartsWith("1: plan: fake_full 1.0.0 on cpu: kernel fake_attention, ")));
 }
 
 TEST(DebugLog, IsSilentUnlessItIsAskedFor) {

@@ -33,7 +33,8 @@ struct Row {
   std::string expected;  // the winner, or the status
 };
 
-const std::string kPriorities = "backends: {flash: {priority: 300}, unfused: {priority: 200}, cpu: {priority: 100}}\n";
+const std::string kPriorities =
+    "backends: {flash: {priority: 300}, unfused: {priority: 200}, cpu: {priority: 100}}\n";
 const std::string kGpu = "device=rocm dtype=f16 head_dim=64";
 const std::string kWide = "device=rocm dtype=f16 head_dim=256";  // flash goes to 128
 const std::string kHost = "device=cpu dtype=f16 head_dim=64";
@@ -42,18 +43,34 @@ const std::vector<std::string> kThree = {"flash 1.0.0 rocm gfx1100", "flash 1.2.
                                          "flash 2.0.0-rc.1 rocm gfx1100"};
 const std::vector<std::string> kStaged = {"flash 1.0.0 rocm gfx1100", "cpu 1.0.0 cpu"};
 
-std::string rule(const std::string& body) { return kPriorities + "rules: [{name: r, " + body + "}]\n"; }
+std::string rule(const std::string& body) {
+  return kPriorities + "rules: [{name: r, " + body + "}]\n";
+}
 
 std::vector<Row> truth_table() {
   return {
       // Out, whoever asks.
-      {"disabled beats a forced call", "backends: {flash: {enabled: false}}", {}, "flash", kGpu, kBoth, "unsupported"},
-      {"disabled beats ATTNRT_BACKEND", "backends: {flash: {enabled: false}}", with_backend("flash"), "", kGpu, kBoth,
+      {"disabled beats a forced call",
+       "backends: {flash: {enabled: false}}",
+       {},
+       "flash",
+       kGpu,
+       kBoth,
        "unsupported"},
-      {"ATTNRT_DISABLE beats a forced call", kPriorities, with_disable("fl*"), "flash", kGpu, kBoth, "unsupported"},
-      {"ATTNRT_DISABLE leaves the others", kPriorities, with_disable("fl*"), "", kGpu, kBoth, "unfused 1.0.0"},
+      {"disabled beats ATTNRT_BACKEND", "backends: {flash: {enabled: false}}",
+       with_backend("flash"), "", kGpu, kBoth, "unsupported"},
+      {"ATTNRT_DISABLE beats a forced call", kPriorities, with_disable("fl*"), "flash", kGpu, kBoth,
+       "unsupported"},
+      {"ATTNRT_DISABLE leaves the others", kPriorities, with_disable("fl*"), "", kGpu, kBoth,
+       "unfused 1.0.0"},
       {"deny beats a forced call", rule("deny: [flash]"), {}, "flash", kGpu, kBoth, "unsupported"},
-      {"deny beats prefer", rule("prefer: [flash], deny: [flash]"), {}, "", kGpu, kBoth, "unfused 1.0.0"},
+      {"deny beats prefer",
+       rule("prefer: [flash], deny: [flash]"),
+       {},
+       "",
+       kGpu,
+       kBoth,
+       "unfused 1.0.0"},
       {"a version range beats a forced call",
        "backends: {flash: {version: '>=2'}}",
        {},
@@ -68,24 +85,73 @@ std::vector<Row> truth_table() {
        kGpu,
        kBoth,
        "unsupported"},
-      {"unlisted: deny beats a forced call", "unlisted: deny", {}, "flash", kGpu, kBoth, "unsupported"},
+      {"unlisted: deny beats a forced call",
+       "unlisted: deny",
+       {},
+       "flash",
+       kGpu,
+       kBoth,
+       "unsupported"},
       // Who asks by name.
-      {"the call beats ATTNRT_BACKEND", kPriorities, with_backend("flash"), "unfused", kGpu, kBoth, "unfused 1.0.0"},
-      {"the call beats default", kPriorities + "default: flash", {}, "unfused", kGpu, kBoth, "unfused 1.0.0"},
-      {"ATTNRT_BACKEND beats default", kPriorities + "default: flash", with_backend("unfused"), "", kGpu, kBoth,
+      {"the call beats ATTNRT_BACKEND", kPriorities, with_backend("flash"), "unfused", kGpu, kBoth,
        "unfused 1.0.0"},
-      {"default beats prefer", rule("prefer: [flash]") + "default: unfused", {}, "", kGpu, kBoth, "unfused 1.0.0"},
-      {"default beats priority", kPriorities + "default: unfused", {}, "", kGpu, kBoth, "unfused 1.0.0"},
+      {"the call beats default",
+       kPriorities + "default: flash",
+       {},
+       "unfused",
+       kGpu,
+       kBoth,
+       "unfused 1.0.0"},
+      {"ATTNRT_BACKEND beats default", kPriorities + "default: flash", with_backend("unfused"), "",
+       kGpu, kBoth, "unfused 1.0.0"},
+      {"default beats prefer",
+       rule("prefer: [flash]") + "default: unfused",
+       {},
+       "",
+       kGpu,
+       kBoth,
+       "unfused 1.0.0"},
+      {"default beats priority",
+       kPriorities + "default: unfused",
+       {},
+       "",
+       kGpu,
+       kBoth,
+       "unfused 1.0.0"},
       // The predecessor's words: a named default supports the problem or the answer is "not supported".
-      {"default does not fall through", kPriorities + "default: flash", {}, "", kWide, kBoth, "unsupported"},
-      {"a forced call does not fall through", kPriorities, {}, "flash", kWide, kBoth, "unsupported"},
-      {"an unknown default is not found", kPriorities + "default: flush", {}, "", kGpu, kBoth, "not found"},
-      {"an unknown ATTNRT_BACKEND is not found", kPriorities, with_backend("nobody_near"), "", kGpu, kBoth,
+      {"default does not fall through",
+       kPriorities + "default: flash",
+       {},
+       "",
+       kWide,
+       kBoth,
+       "unsupported"},
+      {"a forced call does not fall through",
+       kPriorities,
+       {},
+       "flash",
+       kWide,
+       kBoth,
+       "unsupported"},
+      {"an unknown default is not found",
+       kPriorities + "default: flush",
+       {},
+       "",
+       kGpu,
+       kBoth,
        "not found"},
+      {"an unknown ATTNRT_BACKEND is not found", kPriorities, with_backend("nobody_near"), "", kGpu,
+       kBoth, "not found"},
       {"an unknown call is not found", kPriorities, {}, "unfusd", kGpu, kBoth, "not found"},
       {"nobody at all", kPriorities, {}, "", kGpu, {}, "unsupported"},
       {"nobody at all, by name", kPriorities, {}, "cpu", kGpu, {}, "not found"},
-      {"without default the best that supports it", kPriorities, {}, "", kWide, kBoth, "unfused 1.0.0"},
+      {"without default the best that supports it",
+       kPriorities,
+       {},
+       "",
+       kWide,
+       kBoth,
+       "unfused 1.0.0"},
       {"none supports it",
        kPriorities,
        {},
@@ -102,10 +168,28 @@ std::vector<Row> truth_table() {
        kGpu,
        kBoth,
        "unfused 1.0.0"},
-      {"a negative priority is below none", "backends: {flash: {priority: -1}}", {}, "", kGpu, kBoth, "unfused 1.0.0"},
+      {"a negative priority is below none",
+       "backends: {flash: {priority: -1}}",
+       {},
+       "",
+       kGpu,
+       kBoth,
+       "unfused 1.0.0"},
       {"prefer beats priority", rule("prefer: [unfused]"), {}, "", kGpu, kBoth, "unfused 1.0.0"},
-      {"prefer in its own order", rule("prefer: [unfused, flash]"), {}, "", kGpu, kBoth, "unfused 1.0.0"},
-      {"a preferred one that says no is passed over", rule("prefer: [flash]"), {}, "", kWide, kBoth, "unfused 1.0.0"},
+      {"prefer in its own order",
+       rule("prefer: [unfused, flash]"),
+       {},
+       "",
+       kGpu,
+       kBoth,
+       "unfused 1.0.0"},
+      {"a preferred one that says no is passed over",
+       rule("prefer: [flash]"),
+       {},
+       "",
+       kWide,
+       kBoth,
+       "unfused 1.0.0"},
       {"a rule that does not match",
        rule("when: {head_dim: 80}, prefer: [unfused]"),
        {},
@@ -135,7 +219,13 @@ std::vector<Row> truth_table() {
        {"flash 1.0.0 rocm gfx942", "unfused 1.0.0 rocm gfx942"},
        "unfused 1.0.0"},
       {"the newest version", kPriorities, {}, "", kGpu, kThree, "flash 1.2.0"},
-      {"the range picks the version", "backends: {flash: {version: '<1.1'}}", {}, "", kGpu, kThree, "flash 1.0.0"},
+      {"the range picks the version",
+       "backends: {flash: {version: '<1.1'}}",
+       {},
+       "",
+       kGpu,
+       kThree,
+       "flash 1.0.0"},
       {"a pre-release where the range names one",
        "backends: {flash: {version: '>=2.0.0-rc.1'}}",
        {},
@@ -167,10 +257,28 @@ std::vector<Row> truth_table() {
       // Staging.
       {"staging is never", kPriorities, {}, "", kHost, kStaged, "cpu 1.0.0"},
       {"staging is never, by name", kPriorities, {}, "flash", kHost, kStaged, "unsupported"},
-      {"a staged one ranks after", kPriorities + "staging: allow", {}, "", kHost, kStaged, "cpu 1.0.0"},
-      {"unless it is preferred", rule("prefer: [flash]") + "staging: allow", {}, "", kHost, kStaged, "flash 1.0.0"},
+      {"a staged one ranks after",
+       kPriorities + "staging: allow",
+       {},
+       "",
+       kHost,
+       kStaged,
+       "cpu 1.0.0"},
+      {"unless it is preferred",
+       rule("prefer: [flash]") + "staging: allow",
+       {},
+       "",
+       kHost,
+       kStaged,
+       "flash 1.0.0"},
       {"or asked for", kPriorities + "staging: allow", {}, "flash", kHost, kStaged, "flash 1.0.0"},
-      {"or alone", kPriorities + "staging: allow", {}, "", kHost, {"flash 1.0.0 rocm gfx1100"}, "flash 1.0.0"},
+      {"or alone",
+       kPriorities + "staging: allow",
+       {},
+       "",
+       kHost,
+       {"flash 1.0.0 rocm gfx1100"},
+       "flash 1.0.0"},
       {"but never for paged caches",
        rule("prefer: [unfused]") + "staging: allow",
        {},
@@ -196,7 +304,8 @@ TEST(Select, TruthTableOfPrecedence) {
     if (!decision.fallback.empty()) text += fmt::format("  fallback: {}\n", decision.fallback);
     if (!decision.message.empty()) text += fmt::format("  {}\n", decision.message);
   }
-  EXPECT_TRUE(attnrt::testing::matches_golden("select/truth_table.txt", without_builtin_places(text)));
+  EXPECT_TRUE(
+      attnrt::testing::matches_golden("select/truth_table.txt", without_builtin_places(text)));
 }
 
 TEST(Select, AMessageIsOneLineWithEveryReason) {
@@ -207,7 +316,8 @@ TEST(Select, AMessageIsOneLineWithEveryReason) {
                                 "device=rocm dtype=f32 head_dim=256",
                                 {"flash 1.0.0 rocm gfx1100", "narrow 1.0.0 rocm gfx1100"},
                                 ""});
-  EXPECT_THAT(none.message, HasSubstr("flash 1.0.0: dtype f32 is not in {f16, bf16}; head_dim 256 is above 128"));
+  EXPECT_THAT(none.message,
+              HasSubstr("flash 1.0.0: dtype f32 is not in {f16, bf16}; head_dim 256 is above 128"));
   EXPECT_THAT(none.message, HasSubstr("narrow 1.0.0: head_dim 256 is above 64"));
   EXPECT_THAT(none.message, Not(HasSubstr("\n")));
   EXPECT_EQ(decide({"", "", {}, "", kGpu, {}, ""}).message,
@@ -217,7 +327,8 @@ TEST(Select, AMessageIsOneLineWithEveryReason) {
 TEST(Select, AForcedNameHidesNobodysReasonBehindOthers) {
   const Decision forced = decide({"", kPriorities, {}, "flash", kWide, kBoth, ""});
   EXPECT_EQ(forced.message,
-            "select: call asks for flash, which does not support the problem: flash 1.0.0: head_dim 256 is above 128");
+            "select: call asks for flash, which does not support the problem: flash 1.0.0: "
+            "head_dim 256 is above 128");
   EXPECT_TRUE(forced.forced);
 }
 
@@ -225,8 +336,8 @@ TEST(Select, AnUnknownNameNamesTheNearestAndTheBroken) {
   auto broken = std::make_shared<FoundPlugin>();
   broken->path = "plugins/flush.so";
   broken->fault = "is empty";
-  const Decision decision =
-      select(policy_of("", {}, "flush"), candidates(kBoth), {{broken, broken->fault}}, problem_of(kGpu), "");
+  const Decision decision = select(policy_of("", {}, "flush"), candidates(kBoth),
+                                   {{broken, broken->fault}}, problem_of(kGpu), "");
   EXPECT_EQ(decision.status, ATTNRT_NOT_FOUND);
   EXPECT_EQ(decision.message,
             "select: no backend is named flush (call); did you mean flash?; found: flash, unfused; "
@@ -235,15 +346,16 @@ TEST(Select, AnUnknownNameNamesTheNearestAndTheBroken) {
 
 TEST(Select, ABystanderOfThatNameIsNotSupportedRatherThanNotFound) {
   const auto cpu = found_plugin("cpu", "1.0.0", "cpu");
-  const Decision decision =
-      select(policy_of("default: cpu"), candidates(kBoth), {{cpu, "is for cpu"}}, problem_of(kGpu), "");
+  const Decision decision = select(policy_of("default: cpu"), candidates(kBoth),
+                                   {{cpu, "is for cpu"}}, problem_of(kGpu), "");
   EXPECT_EQ(decision.status, ATTNRT_UNSUPPORTED);
   EXPECT_THAT(decision.message, HasSubstr("cpu 1.0.0: is for cpu"));
 }
 
 TEST(Select, OnFallback) {
   for (const std::string word : {"allow", "warn", "error"}) {
-    const Decision decision = decide({"", kPriorities + "on_fallback: " + word, {}, "", kWide, kBoth, ""});
+    const Decision decision =
+        decide({"", kPriorities + "on_fallback: " + word, {}, "", kWide, kBoth, ""});
     EXPECT_EQ(decision.fallback, "flash 1.0.0: head_dim 256 is above 128") << word;
     EXPECT_EQ(decision.status, word == "error" ? ATTNRT_UNSUPPORTED : ATTNRT_OK) << word;
     EXPECT_EQ(decision.message.empty(), word != "error");
@@ -253,18 +365,22 @@ TEST(Select, OnFallback) {
 
 TEST(Select, WhatIsNoFallback) {
   const std::string error = kPriorities + "on_fallback: error\n";
-  const auto fine = [&](const std::string& policy, const std::string& problem, std::vector<std::string> who) {
+  const auto fine = [&](const std::string& policy, const std::string& problem,
+                        std::vector<std::string> who) {
     const Decision decision = decide({"", policy, {}, "", problem, std::move(who), ""});
     EXPECT_EQ(decision.fallback, "") << policy;
     return outcome(decision);
   };
   EXPECT_EQ(fine(error, kGpu, kBoth), "flash 1.0.0");
   // A worse one says no; a better one is denied by the policy itself; a better one of another device.
-  EXPECT_EQ(fine(error, kWide, {"unfused 1.0.0 rocm gfx1100", "narrow 1.0.0 rocm gfx1100"}), "unfused 1.0.0");
+  EXPECT_EQ(fine(error, kWide, {"unfused 1.0.0 rocm gfx1100", "narrow 1.0.0 rocm gfx1100"}),
+            "unfused 1.0.0");
   EXPECT_EQ(fine(error + "rules: [{deny: [flash]}]", kWide, kBoth), "unfused 1.0.0");
-  EXPECT_EQ(fine(error + "staging: allow", "device=cpu dtype=f16 head_dim=256", kStaged), "cpu 1.0.0");
+  EXPECT_EQ(fine(error + "staging: allow", "device=cpu dtype=f16 head_dim=256", kStaged),
+            "cpu 1.0.0");
   // Another version of the winner.
-  EXPECT_EQ(fine("on_fallback: error", "device=rocm head_dim=64", {"narrow 1.0.0 rocm", "narrow 2.0.0 rocm"}),
+  EXPECT_EQ(fine("on_fallback: error", "device=rocm head_dim=64",
+                 {"narrow 1.0.0 rocm", "narrow 2.0.0 rocm"}),
             "narrow 2.0.0");
 }
 
@@ -273,12 +389,13 @@ TEST(Select, AVersionOfTheWinnerHidesNoFallback) {
   // unfused 2.0.0 (it supports next to nothing) ranks best and says no, flash says no, unfused 1.0.0 serves.
   auto newer = std::make_shared<FoundPlugin>();
   newer->path = newer->hash = "plugins/unfused-2.so";
-  newer->manifest =
-      *parse_manifest("name: unfused\nversion: 2.0.0\nabi: 1\ndevices: [rocm]\nsupports: [{dtype: f32}]", "");
+  newer->manifest = *parse_manifest(
+      "name: unfused\nversion: 2.0.0\nabi: 1\ndevices: [rocm]\nsupports: [{dtype: f32}]", "");
   all.push_back({newer, nullptr, all[0].device});
-  const Decision decision = select(policy_of("backends: {unfused: {priority: 200}, flash: {priority: 200}}\n"
-                                             "rules: [{prefer: [flash]}]\non_fallback: warn"),
-                                   all, {}, problem_of(kWide), "");
+  const Decision decision =
+      select(policy_of("backends: {unfused: {priority: 200}, flash: {priority: 200}}\n"
+                       "rules: [{prefer: [flash]}]\non_fallback: warn"),
+             all, {}, problem_of(kWide), "");
   EXPECT_EQ(outcome(decision), "unfused 1.0.0");
   EXPECT_EQ(decision.fallback, "flash 1.0.0: head_dim 256 is above 128");
 }
@@ -306,7 +423,8 @@ TEST(Select, TheOrderOfCandidatesChangesNothing) {
       do {
         std::vector<Candidate> shuffled;
         for (const size_t i : order) shuffled.push_back(all[i]);
-        ASSERT_EQ(decision_json(select(policy, shuffled, {}, problem, "")).dump(), first) << text << words;
+        ASSERT_EQ(decision_json(select(policy, shuffled, {}, problem, "")).dump(), first)
+            << text << words;
       } while (std::next_permutation(order.begin(), order.end()));
     }
   }
@@ -318,8 +436,8 @@ TEST(Select, TheFirstFileOfEqualBytesWins) {
   one->hash = two->hash = "same";
   one->manifest = two->manifest = found_plugin("cpu", "1.0.0", "cpu")->manifest;
   for (const auto& [first, second] : {std::pair{one, two}, std::pair{two, one}}) {
-    const Decision decision =
-        select(policy_of(""), {{first, nullptr, {}}, {second, nullptr, {}}}, {}, problem_of(kHost), "");
+    const Decision decision = select(policy_of(""), {{first, nullptr, {}}, {second, nullptr, {}}},
+                                     {}, problem_of(kHost), "");
     ASSERT_NE(decision.winner(), nullptr);
     EXPECT_EQ(decision.winner()->candidate.plugin, first);
   }
@@ -333,8 +451,9 @@ TEST(Select, SupposedDevicesAreSaidToBeSo) {
 }
 
 TEST(Select, AnArchThatTheManifestDoesNotName) {
-  const Candidate only{
-      found_plugin("cpu", "1.0.0", "rocm", "gfx942"), nullptr, {ATTNRT_DEVICE_ROCM, 0, "gfx1100", "", 0}};
+  const Candidate only{found_plugin("cpu", "1.0.0", "rocm", "gfx942"),
+                       nullptr,
+                       {ATTNRT_DEVICE_ROCM, 0, "gfx1100", "", 0}};
   const Decision decision = select(policy_of(""), {only}, {}, problem_of(kGpu), "gfx1100");
   EXPECT_EQ(decision.status, ATTNRT_UNSUPPORTED);
   EXPECT_THAT(decision.verdicts[0].reasons, ElementsAre("arch gfx1100 is not gfx942"));
@@ -346,7 +465,8 @@ TEST(Select, AStagedProblemIsDenseOnItsDevice) {
   EXPECT_EQ(problem_on(device, problem).alignment_bytes, 16);
   EXPECT_EQ(problem_on(device, problem).device_type, ATTNRT_DEVICE_ROCM);
   EXPECT_EQ(problem_on(device, problem).device_id, 3);
-  for (const auto& [head_dim, alignment] : {std::pair{5, 2}, std::pair{6, 4}, std::pair{12, 8}, std::pair{40, 16}}) {
+  for (const auto& [head_dim, alignment] :
+       {std::pair{5, 2}, std::pair{6, 4}, std::pair{12, 8}, std::pair{40, 16}}) {
     problem.head_dim = head_dim;  // and head_dim_v, which stays 64
     EXPECT_EQ(problem_on(device, problem).alignment_bytes, alignment) << head_dim;
   }
@@ -355,16 +475,18 @@ TEST(Select, AStagedProblemIsDenseOnItsDevice) {
 }
 
 TEST(Select, VerdictsStandBestFirst) {
-  const Decision decision = decide({"",
-                                    kPriorities,
-                                    {},
-                                    "",
-                                    kWide,
-                                    {"narrow 1.0.0 rocm", "cpu 1.0.0 rocm", "flash 1.0.0 rocm", "unfused 1.0.0 rocm"},
-                                    ""});
+  const Decision decision =
+      decide({"",
+              kPriorities,
+              {},
+              "",
+              kWide,
+              {"narrow 1.0.0 rocm", "cpu 1.0.0 rocm", "flash 1.0.0 rocm", "unfused 1.0.0 rocm"},
+              ""});
   ASSERT_THAT(decision.verdicts, SizeIs(4));
   std::vector<std::string> names;
-  for (const auto& verdict : decision.verdicts) names.push_back(verdict.candidate.plugin->manifest->name);
+  for (const auto& verdict : decision.verdicts)
+    names.push_back(verdict.candidate.plugin->manifest->name);
   EXPECT_THAT(names, ElementsAre("unfused", "cpu", "flash", "narrow"));
 }
 

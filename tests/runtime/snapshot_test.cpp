@@ -31,16 +31,21 @@ std::string open_error(RuntimeOptions options) {
 }
 
 TEST(Open, OptionsThatCannotBe) {
-  EXPECT_THAT(open_error({.policy_path = "a", .policy_text = "b"}), HasSubstr("expected one of them"));
-  EXPECT_THAT(open_error({.thread_count = -1}), HasSubstr("thread_count is -1; expected 0 to 1024"));
+  EXPECT_THAT(open_error({.policy_path = "a", .policy_text = "b"}),
+              HasSubstr("expected one of them"));
+  EXPECT_THAT(open_error({.thread_count = -1}),
+              HasSubstr("thread_count is -1; expected 0 to 1024"));
   EXPECT_THAT(open_error({.thread_count = 1 << 30}), HasSubstr("expected 0 to 1024"));
   const auto parallel_for = [](void*, int64_t, attnrt_parallel_body, void*) {};
-  EXPECT_THAT(open_error({.parallel_for = parallel_for}), HasSubstr("parallel_for is given with thread_count 0"));
+  EXPECT_THAT(open_error({.parallel_for = parallel_for}),
+              HasSubstr("parallel_for is given with thread_count 0"));
 }
 
 TEST(Open, PolicyFiles) {
   const fakes::Directory directory;
-  const auto with = [&](const std::string& path) { return RuntimeOptions{.policy_path = path, .plugin_path = ""}; };
+  const auto with = [&](const std::string& path) {
+    return RuntimeOptions{.policy_path = path, .plugin_path = ""};
+  };
   EXPECT_THAT(open_error(with(directory.text() + "/none.yaml")),
               HasSubstr("cannot be read: No such file or directory"));
   EXPECT_THAT(open_error(with(directory.text())), HasSubstr("cannot be read: Is a directory"));
@@ -70,25 +75,27 @@ TEST(Open, APluginThatCanServeNothingIsBroken) {
 }
 
 TEST(Open, AGlobThatDisablesNobodyIsAWarning) {
-  const Variable disabled("ATTNRT_DISABLE", "fake_ful,fake_m*,hip_*");  // hip_flash is in the built-in policy
+  const Variable disabled("ATTNRT_DISABLE",
+                          "fake_ful,fake_m*,hip_*");  // hip_flash is in the built-in policy
   World world({"fake_full", "fake_minimal"});
   EXPECT_THAT(world.log(), ElementsAre("2: ATTNRT_DISABLE: no backend is named fake_ful"));
 }
 
 TEST(Open, ANameThatIsNearlyABackendsIsAWarning) {
-  World world({"fake_full", "fake_minimal"},
-              "backends:\n"
-              "  fake_ful: {enabled: false}\n"
-              "  hip_flash: {priority: 1}\n"
-              "  fake_full2: {priority: 1}\n"
-              "  somebody_elses: {priority: 1}\n"
-              "rules:\n"
-              "  - {name: wide, prefer: [fake_fill, lake_full, broken], deny: [fake_ful, fake_minimol]}\n");
+  World world(
+      {"fake_full", "fake_minimal"},
+      "backends:\n"
+      "  fake_ful: {enabled: false}\n"
+      "  hip_flash: {priority: 1}\n"
+      "  fake_full2: {priority: 1}\n"
+      "  somebody_elses: {priority: 1}\n"
+      "rules:\n"
+      "  - {name: wide, prefer: [fake_fill, lake_full, broken], deny: [fake_ful, fake_minimol]}\n");
   const auto place = [&](const char* at) { return "2: " + world.policy_file() + at; };
-  const auto expected =
-      ElementsAre(place(":3:3: backends.fake_ful: no backend is named fake_ful; did you mean fake_full?"),
-                  place(":8:5: wide: prefer: no backend is named fake_fill; did you mean fake_full?"),
-                  place(":8:5: wide: deny: no backend is named fake_minimol; did you mean fake_minimal?"));
+  const auto expected = ElementsAre(
+      place(":3:3: backends.fake_ful: no backend is named fake_ful; did you mean fake_full?"),
+      place(":8:5: wide: prefer: no backend is named fake_fill; did you mean fake_full?"),
+      place(":8:5: wide: deny: no backend is named fake_minimol; did you mean fake_minimal?"));
   EXPECT_THAT(world.log(), expected);
   world.clear_log();
   world.plugins.write("fake_fill.so", "no plugin, but one of that name");
@@ -98,8 +105,8 @@ TEST(Open, ANameThatIsNearlyABackendsIsAWarning) {
 
 TEST(Open, OptionsThatAPluginRefusesSayWhereTheyStand) {
   const World world({"fake_full"}, "backends:\n  fake_full:\n    options: {wrong: 1}\n");
-  EXPECT_THAT(chosen(*world),
-              HasSubstr("option wrong is not known; there is note (its options: " + world.policy_file() + ":4:14)"));
+  EXPECT_THAT(chosen(*world), HasSubstr("option wrong is not known; there is note (its options: " +
+                                        world.policy_file() + ":4:14)"));
 }
 
 TEST(Open, TwoFilesOfOnePluginAreAWarning) {
@@ -108,8 +115,9 @@ TEST(Open, TwoFilesOfOnePluginAreAWarning) {
   std::filesystem::copy(world.plugins.path() / "fake_full.so", world.plugins.path() / "a_copy.so");
   ASSERT_TRUE(world->reload());
   const std::string& folder = world.plugins.text();
-  EXPECT_THAT(world.log(), ElementsAre(StartsWith("2: discover: " + folder + "/a_copy.so and " + folder +
-                                                  "/fake_full.so are both fake_full 1.0.0 for cpu: ")));
+  EXPECT_THAT(world.log(),
+              ElementsAre(StartsWith("2: discover: " + folder + "/a_copy.so and " + folder +
+                                     "/fake_full.so are both fake_full 1.0.0 for cpu: ")));
   const std::string table = plugins_text(*world->snapshot(), world->plugins());
   EXPECT_THAT(table, AllOf(HasSubstr(folder + "/a_copy.so"), HasSubstr(folder + "/fake_full.so"),
                            Not(HasSubstr(folder + "/fake_rocm.so"))));
@@ -123,8 +131,8 @@ TEST(Open, ABrokenPluginIsARow) {
   EXPECT_EQ(chosen(*world), "fake_full 1.0.0");
   std::vector<std::string> rows;
   for (const auto& row : world->plugins()) rows.push_back(row.state + ": " + row.reason);
-  EXPECT_THAT(rows, ElementsAre(HasSubstr("broken: is built for plugin ABI 2"),
-                                "ready: ", HasSubstr("broken: cannot be opened: open was told to fail")));
+  EXPECT_THAT(rows, ElementsAre(HasSubstr("broken: is built for plugin ABI 2"), "ready: ",
+                                HasSubstr("broken: cannot be opened: open was told to fail")));
   EXPECT_THAT(world.log(), Contains(HasSubstr("open was told to fail")).Times(1));
 }
 
@@ -152,8 +160,8 @@ TEST(Environment, Overrides) {
     const Variable unknown("ATTNRT_BACKENDS", "x");
     world.clear_log();
     EXPECT_EQ(reloaded(), "fake_full 1.0.0");
-    EXPECT_THAT(world.log(),
-                ElementsAre(AllOf(HasSubstr("ATTNRT_BACKENDS"), HasSubstr("did you mean ATTNRT_BACKEND?"))))
+    EXPECT_THAT(world.log(), ElementsAre(AllOf(HasSubstr("ATTNRT_BACKENDS"),
+                                               HasSubstr("did you mean ATTNRT_BACKEND?"))))
         << "said once";
   }
   EXPECT_EQ(reloaded(), "fake_full 1.0.0");
@@ -173,17 +181,19 @@ TEST(Environment, PolicyAndPluginPath) {
   const auto own = Runtime::open({.policy_text = "", .plugin_path = other.text() + "::"});
   ASSERT_TRUE(own);
   EXPECT_EQ(chosen(**own), "fake_slow 1.0.0");
-  EXPECT_EQ((*own)->snapshot()->directories.size(), 1u) << "an empty directory would be the current one";
+  EXPECT_EQ((*own)->snapshot()->directories.size(), 1u)
+      << "an empty directory would be the current one";
 }
 
 TEST(Open, AHundredTimesLeavesNothingOpen) {
   const World plugins({"fake_full", "fake_rocm"});
   std::vector<std::string> log;
   const auto once = [&] {
-    const auto runtime = Runtime::open({.thread_count = 2,
-                                        .policy_text = "",
-                                        .plugin_path = plugins.plugins.text(),
-                                        .log = [&](int32_t, const std::string& line) { log.push_back(line); }});
+    const auto runtime =
+        Runtime::open({.thread_count = 2,
+                       .policy_text = "",
+                       .plugin_path = plugins.plugins.text(),
+                       .log = [&](int32_t, const std::string& line) { log.push_back(line); }});
     ASSERT_TRUE(runtime);
     Problem problem = kAny;
     problem.device_type = ATTNRT_DEVICE_ROCM;

@@ -64,7 +64,8 @@ TEST_F(Stage, TransposedAndBroadcastTensors) {
 }
 
 TEST_F(Stage, WhatLiesBetweenTheRowsStays) {
-  const Attention wide({.batch = 2, .seq_q = 3, .seq_kv = 5, .heads_q = 4, .heads_kv = 2, .head_dim = 16}, 7);
+  const Attention wide(
+      {.batch = 2, .seq_q = 3, .seq_kv = 5, .heads_q = 4, .heads_kv = 2, .head_dim = 16}, 7);
   attnrt_args args = wide.args;  // the first 8 of every 16
   for (auto* tensor : {&args.q, &args.k, &args.v, &args.out}) tensor->shape[3] = 8;
   Problem problem = wide.problem;
@@ -143,7 +144,8 @@ TEST_F(Stage, VarlenLeavesRowsPastTheLastOffsetUntouched) {
   for (float& value : packed.out) value = 42;
   out_elements = packed.out.size();
   expect_as_on_host(p, args);
-  for (size_t i = 0; i < packed.out.size(); ++i) EXPECT_EQ(packed.out[i] == 42, i >= 7 * 4 * 8) << i;
+  for (size_t i = 0; i < packed.out.size(); ++i)
+    EXPECT_EQ(packed.out[i] == 42, i >= 7 * 4 * 8) << i;
   for (size_t i = 0; i < lse.size(); ++i) EXPECT_EQ(lse[i] == 7, i % 10 >= 7) << i;
 }
 
@@ -243,7 +245,8 @@ TEST(Staging, NeverMeansNotChosenWithTheReason) {
   const auto plan = world->plan(checked(Attention({}).problem), {});
   ASSERT_FALSE(plan);
   EXPECT_EQ(plan.error().code, ATTNRT_UNSUPPORTED);
-  EXPECT_THAT(plan.error().message, HasSubstr("fake_rocm 1.0.0: is for rocm; the tensors are on cpu"));
+  EXPECT_THAT(plan.error().message,
+              HasSubstr("fake_rocm 1.0.0: is for rocm; the tensors are on cpu"));
 }
 
 TEST(Staging, NeverForPagedCaches) {

@@ -21,16 +21,23 @@ struct Scene {
 };
 
 std::vector<Scene> scenes() {
-  const std::string priorities = "backends: {flash: {priority: 300}, unfused: {priority: 200}, cpu: {priority: 100}}\n";
+  const std::string priorities =
+      "backends: {flash: {priority: 300}, unfused: {priority: 200}, cpu: {priority: 100}}\n";
   const std::string gpu =
-      "device=rocm dtype=f16 heads_q=8 heads_kv=2 seq_q=128 seq_kv=512 head_dim=64 causal=true lse=true";
-  const std::string wide = "device=rocm dtype=bf16 head_dim=192 head_dim_v=128 window_left=4096 softcap=50 scale=0.125";
+      "device=rocm dtype=f16 heads_q=8 heads_kv=2 seq_q=128 seq_kv=512 head_dim=64 causal=true "
+      "lse=true";
+  const std::string wide =
+      "device=rocm dtype=bf16 head_dim=192 head_dim_v=128 window_left=4096 softcap=50 scale=0.125";
   return {
       {"chosen", priorities, "", gpu, "gfx1100"},
       {"fallback", priorities, "", wide, ""},
       {"fallback_error", priorities + "on_fallback: error", "", wide, ""},
-      {"preferred", priorities + "rules: [{name: small, when: {seq_q: {max: 128}}, prefer: [unfused]}]", "", gpu, ""},
-      {"denied", priorities + "rules: [{name: no gpu, when: {device: rocm}, deny: [flash, unfused]}]", "", gpu, ""},
+      {"preferred",
+       priorities + "rules: [{name: small, when: {seq_q: {max: 128}}, prefer: [unfused]}]", "", gpu,
+       ""},
+      {"denied",
+       priorities + "rules: [{name: no gpu, when: {device: rocm}, deny: [flash, unfused]}]", "",
+       gpu, ""},
       {"forced", priorities, "unfused", gpu, ""},
       {"not_found", priorities, "flahs", gpu, ""},
       {"staged", "staging: allow\n" + priorities, "flash", "device=cpu dtype=f16 head_dim=64", ""},
@@ -41,16 +48,18 @@ Decision decide(const Scene& scene) {
   auto broken = std::make_shared<FoundPlugin>();
   broken->path = "plugins/broken.so";
   broken->fault = "is no ELF file; a plugin is a shared library";
-  return select(
-      policy_of(scene.policy, {}, scene.call),
-      candidates({"flash 1.0.0 rocm gfx1100", "flash 1.1.0-rc.1 rocm gfx1100", "unfused 1.0.0 rocm:1 gfx1100"}),
-      {{found_plugin("cpu", "1.0.0", "cpu"), "is for cpu; the tensors are on rocm"}, {broken, broken->fault}},
-      problem_of(scene.problem), scene.arch);
+  return select(policy_of(scene.policy, {}, scene.call),
+                candidates({"flash 1.0.0 rocm gfx1100", "flash 1.1.0-rc.1 rocm gfx1100",
+                            "unfused 1.0.0 rocm:1 gfx1100"}),
+                {{found_plugin("cpu", "1.0.0", "cpu"), "is for cpu; the tensors are on rocm"},
+                 {broken, broken->fault}},
+                problem_of(scene.problem), scene.arch);
 }
 
 TEST(Trace, DecisionTexts) {
   std::string text;
-  for (const Scene& scene : scenes()) text += fmt::format("# {}\n{}\n", scene.name, decision_text(decide(scene)));
+  for (const Scene& scene : scenes())
+    text += fmt::format("# {}\n{}\n", scene.name, decision_text(decide(scene)));
   EXPECT_TRUE(matches_golden("trace/decisions.txt", text));
 }
 
@@ -66,12 +75,13 @@ TEST(Trace, EveryDecisionHasTheSameKeys) {
     const auto json = decision_json(decide(scene));
     EXPECT_EQ(json.at("schema"), "attnrt/1");
     EXPECT_EQ(json.at("kind"), "decision");
-    for (const char* key :
-         {"problem", "arch", "status", "message", "why", "fallback", "supposed", "chosen", "candidates", "others"}) {
+    for (const char* key : {"problem", "arch", "status", "message", "why", "fallback", "supposed",
+                            "chosen", "candidates", "others"}) {
       EXPECT_TRUE(json.contains(key)) << scene.name << " " << key;
     }
     size_t chosen = 0;
-    for (const auto& candidate : json.at("candidates")) chosen += candidate.at("chosen").get<bool>() ? 1 : 0;
+    for (const auto& candidate : json.at("candidates"))
+      chosen += candidate.at("chosen").get<bool>() ? 1 : 0;
     EXPECT_EQ(chosen, json.at("chosen").is_null() ? 0u : 1u) << scene.name;
     EXPECT_EQ(json.at("status") == "ok", !json.at("chosen").is_null()) << scene.name;
   }
@@ -121,23 +131,28 @@ TEST(Trace, Plugins) {
       {found_plugin("flash", "1.0.0", "rocm"),
        "ready",
        "",
-       {{ATTNRT_DEVICE_ROCM, 0, "gfx1100", "RX 7900 XTX", 25753026560}, {ATTNRT_DEVICE_ROCM, 1, "gfx942", "", 0}}},
+       {{ATTNRT_DEVICE_ROCM, 0, "gfx1100", "RX 7900 XTX", 25753026560},
+        {ATTNRT_DEVICE_ROCM, 1, "gfx942", "", 0}}},
       {found_plugin("unfused", "1.0.0", "rocm, cuda"), "no device", "no HIP library was found", {}},
       {noted, "disabled", "disabled (etc/policy.yaml:1:1)", {}},
       {broken, "broken", broken->fault, {}}};
-  EXPECT_TRUE(matches_golden("trace/plugins.txt", plugins_text(snapshot, rows) + plugins_text(snapshot, {})));
+  EXPECT_TRUE(matches_golden("trace/plugins.txt",
+                             plugins_text(snapshot, rows) + plugins_text(snapshot, {})));
   EXPECT_TRUE(matches_golden("trace/plugins.json", plugins_json(snapshot, rows).dump(2) + "\n"));
 }
 
 TEST(Trace, Policies) {
   const std::string policy =
       "plugins: {directories: [/opt/plugins]}\nthreads: 4\nstaging: allow\n"
-      "backends:\n  flash: {priority: 7, version: '>=1.0, <2', only: {head_dim: {max: 128}}, options: {tile: 64}}\n"
+      "backends:\n  flash: {priority: 7, version: '>=1.0, <2', only: {head_dim: {max: 128}}, "
+      "options: {tile: 64}}\n"
       "unlisted: deny\ndefault: flash\n"
-      "rules:\n  - {when: {seq_q: {max: 4}, dtype: [f16, bf16]}, prefer: [cpu], deny: [flash, unfused]}\n"
+      "rules:\n  - {when: {seq_q: {max: 4}, dtype: [f16, bf16]}, prefer: [cpu], deny: [flash, "
+      "unfused]}\n"
       "on_fallback: error\n";
   const Environment environment{.backend = "cpu", .disable = "uni*, x?", .log = "debug"};
-  const std::string text = policy_text(snapshot_of("")) + policy_text(snapshot_of(policy, environment));
+  const std::string text =
+      policy_text(snapshot_of("")) + policy_text(snapshot_of(policy, environment));
   EXPECT_TRUE(matches_golden("trace/policies.txt", without_builtin_places(text)));
   const std::string json = policy_json(snapshot_of(policy, environment)).dump(2) + "\n";
   EXPECT_TRUE(matches_golden("trace/policy.json", without_builtin_places(json)));

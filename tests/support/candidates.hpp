@@ -14,20 +14,25 @@ namespace attnrt::core::support {
 
 // What stands under `supports:` of each fake backend; a name that is not here fits any problem.
 inline std::string entry_of(const std::string& name) {
-  if (name == "flash") return "{dtype: [f16, bf16], head_dim: {max: 128}, features: [gqa, causal, lse]}";
+  if (name == "flash")
+    return "{dtype: [f16, bf16], head_dim: {max: 128}, features: [gqa, causal, lse]}";
   if (name == "narrow") return "{head_dim: {max: 64}}";
   if (name == "never") return "{dtype: f32, head_dim: 1}";
-  return "{features: [gqa, causal, align_top_left, window, softcap, alibi, sinks, kv_lengths, varlen, paged, lse, "
+  return "{features: [gqa, causal, align_top_left, window, softcap, alibi, sinks, kv_lengths, "
+         "varlen, paged, lse, "
          "deterministic]}";
 }
 
-inline std::shared_ptr<const FoundPlugin> found_plugin(const std::string& name, const std::string& version,
-                                                       const std::string& device, const std::string& archs = {},
+inline std::shared_ptr<const FoundPlugin> found_plugin(const std::string& name,
+                                                       const std::string& version,
+                                                       const std::string& device,
+                                                       const std::string& archs = {},
                                                        const std::string& path = {}) {
   auto plugin = std::make_shared<FoundPlugin>();
   plugin->path = path.empty() ? "plugins/" + name + "-" + version + ".so" : path;
   plugin->hash = plugin->path;  // as unique as a hash
-  std::string text = fmt::format("name: {}\nversion: {}\nabi: 1\ndevices: [{}]\n", name, version, device);
+  std::string text =
+      fmt::format("name: {}\nversion: {}\nabi: 1\ndevices: [{}]\n", name, version, device);
   if (!archs.empty()) text += "archs: [" + archs + "]\n";
   text += "supports: [" + entry_of(name) + "]\n";
   auto manifest = parse_manifest(text, plugin->path);
@@ -67,7 +72,8 @@ inline Problem problem_of(std::string_view words) {
   return checked ? *checked : problem;
 }
 
-inline Policy policy_of(const std::string& text, const Environment& environment = {}, const std::string& call = {}) {
+inline Policy policy_of(const std::string& text, const Environment& environment = {},
+                        const std::string& call = {}) {
   auto config = read_config(text, "policy.yaml", environment);
   EXPECT_TRUE(config) << text << ": " << (config ? "" : config.error().message);
   return {std::make_shared<const Config>(config ? *std::move(config) : Config{}), Call{call}};

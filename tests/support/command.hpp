@@ -16,8 +16,8 @@
 #include <string_view>
 #include <vector>
 
-#include "fakes/fakes.hpp"
 #include "cli/io/safetensors.hpp"
+#include "fakes/fakes.hpp"
 #include "support/golden.hpp"
 
 namespace attnrt::cli {
@@ -30,16 +30,18 @@ struct Outcome {
 // Runs `attnrt words...` in directory, so that messages name files without it; to: where its stdout goes; name: what the
 // command is told that it is called.
 inline Outcome attnrt_in(const fakes::Directory& directory, std::vector<std::string> words,
-                         const std::map<std::string, std::string>& environment = {}, const char* to = nullptr,
-                         const char* name = ATTNRT_COMMAND) {
+                         const std::map<std::string, std::string>& environment = {},
+                         const char* to = nullptr, const char* name = ATTNRT_COMMAND) {
   const fakes::Directory outputs;
-  const std::string out = to != nullptr ? to : outputs.text() + "/out", err = outputs.text() + "/err";
+  const std::string out = to != nullptr ? to : outputs.text() + "/out",
+                    err = outputs.text() + "/err";
   std::fflush(nullptr);
   const pid_t child = fork();
   if (child == 0) {
     std::vector<std::string> ours;
     for (char** entry = environ; *entry != nullptr; ++entry)
-      if (std::strncmp(*entry, "ATTNRT_", 7) == 0) ours.emplace_back(*entry, std::strchr(*entry, '='));
+      if (std::strncmp(*entry, "ATTNRT_", 7) == 0)
+        ours.emplace_back(*entry, std::strchr(*entry, '='));
     for (const std::string& variable : ours) unsetenv(variable.c_str());
     for (const auto& [variable, value] : environment) setenv(variable.c_str(), value.c_str(), 1);
     words.insert(words.begin(), name);
@@ -48,7 +50,8 @@ inline Outcome attnrt_in(const fakes::Directory& directory, std::vector<std::str
     arguments.push_back(nullptr);
     const int out_file = open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
     const int err_file = open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    if (dup2(out_file, 1) < 0 || dup2(err_file, 2) < 0 || chdir(directory.text().c_str()) != 0) _exit(126);
+    if (dup2(out_file, 1) < 0 || dup2(err_file, 2) < 0 || chdir(directory.text().c_str()) != 0)
+      _exit(126);
     execv(ATTNRT_COMMAND, arguments.data());
     _exit(127);
   }

@@ -33,13 +33,15 @@ inline ::testing::AssertionResult matches_golden(const std::string& name, const 
     return ::testing::AssertionSuccess();
   }
   if (!std::filesystem::exists(path)) {
-    return ::testing::AssertionFailure() << "tests/golden/" << name << " does not exist; found:\n" << text;
+    return ::testing::AssertionFailure() << "tests/golden/" << name << " does not exist; found:\n"
+                                         << text;
   }
   const std::string expected = read_file(path);
   if (text == expected) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure() << "tests/golden/" << name << " differs\nfound:\n"
-                                       << text << "\nexpected:\n"
-                                       << expected << "\n(ATTNRT_UPDATE_GOLDEN=1 accepts what was found)";
+  return ::testing::AssertionFailure()
+         << "tests/golden/" << name << " differs\nfound:\n"
+         << text << "\nexpected:\n"
+         << expected << "\n(ATTNRT_UPDATE_GOLDEN=1 accepts what was found)";
 }
 
 }  // namespace attnrt::testing

@@ -17,7 +17,8 @@ template <class T>
 class Aligned {
  public:
   explicit Aligned(size_t count, T value = {})
-      : data_(static_cast<T*>(::operator new (count * sizeof(T) + 64, std::align_val_t{64}))), size_(count) {
+      : data_(static_cast<T*>(::operator new (count * sizeof(T) + 64, std::align_val_t{64}))),
+        size_(count) {
     std::uninitialized_fill_n(data_.get(), count, value);
   }
   T* data() const { return data_.get(); }
@@ -28,7 +29,9 @@ class Aligned {
 
  private:
   struct Free {
-    void operator()(T* data) const { ::operator delete (static_cast<void*>(data), std::align_val_t{64}); }
+    void operator()(T* data) const {
+      ::operator delete (static_cast<void*>(data), std::align_val_t{64});
+    }
   };
   std::unique_ptr<T, Free> data_;
   size_t size_;
@@ -38,11 +41,13 @@ constexpr attnrt_dtype kF32{ATTNRT_DTYPE_FLOAT, 32, 1};
 constexpr attnrt_dtype kBool{ATTNRT_DTYPE_BOOL, 8, 1};
 constexpr attnrt_dtype kI32{ATTNRT_DTYPE_INT, 32, 1};
 
-inline attnrt_tensor view(const void* data, attnrt_dtype dtype, std::initializer_list<int64_t> shape) {
+inline attnrt_tensor view(const void* data, attnrt_dtype dtype,
+                          std::initializer_list<int64_t> shape) {
   attnrt_tensor tensor{const_cast<void*>(data), dtype, 0, {}, {}};
   for (const int64_t size : shape) tensor.shape[tensor.ndim++] = size;
   int64_t stride = 1;
-  for (int32_t i = tensor.ndim - 1; i >= 0; --i) tensor.stride[i] = stride, stride *= tensor.shape[i];
+  for (int32_t i = tensor.ndim - 1; i >= 0; --i)
+    tensor.stride[i] = stride, stride *= tensor.shape[i];
   return tensor;
 }
 
@@ -90,7 +95,8 @@ struct Attention {
 };
 
 inline double element(const attnrt_tensor& t, int64_t a, int64_t b, int64_t c, int64_t d) {
-  return static_cast<const float*>(t.data)[a * t.stride[0] + b * t.stride[1] + c * t.stride[2] + d * t.stride[3]];
+  return static_cast<const float*>(
+      t.data)[a * t.stride[0] + b * t.stride[1] + c * t.stride[2] + d * t.stride[3]];
 }
 
 // Dense f32 tensors of any strides; causal, top_left, a boolean or additive f32 mask of four dimensions, kv_lengths. The
@@ -98,10 +104,12 @@ inline double element(const attnrt_tensor& t, int64_t a, int64_t b, int64_t c, i
 inline double largest_error(const attnrt_problem& p, const attnrt_args& a) {
   double largest = 0;
   const int64_t seq_q = a.q.shape[1], head_dim = a.q.shape[3];
-  const double scale = p.scale != 0 ? static_cast<double>(p.scale) : 1 / std::sqrt(static_cast<double>(head_dim));
+  const double scale =
+      p.scale != 0 ? static_cast<double>(p.scale) : 1 / std::sqrt(static_cast<double>(head_dim));
   for (int64_t b = 0; b < a.q.shape[0]; ++b) {
-    const int64_t seq_kv =
-        a.kv_lengths.data != nullptr ? static_cast<const int32_t*>(a.kv_lengths.data)[b] : a.k.shape[1];
+    const int64_t seq_kv = a.kv_lengths.data != nullptr
+                               ? static_cast<const int32_t*>(a.kv_lengths.data)[b]
+                               : a.k.shape[1];
     const int64_t shift = p.align == ATTNRT_ALIGN_TOP_LEFT ? 0 : seq_kv - seq_q;
     for (int64_t h = 0; h < a.q.shape[2]; ++h) {
       const int64_t g = h / (a.q.shape[2] / a.k.shape[2]);
@@ -110,19 +118,23 @@ inline double largest_error(const attnrt_problem& p, const attnrt_args& a) {
         double top = -INFINITY, sum = 0;
         for (int64_t j = 0; j < seq_kv; ++j) {
           double s = 0;
-          for (int64_t d = 0; d < head_dim; ++d) s += element(a.q, b, i, h, d) * element(a.k, b, j, g, d);
+          for (int64_t d = 0; d < head_dim; ++d)
+            s += element(a.q, b, i, h, d) * element(a.k, b, j, g, d);
           s *= scale;
           if (p.causal != 0 && j > i + shift) continue;
           if (a.mask.data != nullptr) {
-            const int64_t at =
-                b * a.mask.stride[0] + h * a.mask.stride[1] + i * a.mask.stride[2] + j * a.mask.stride[3];
-            if (p.mask == ATTNRT_MASK_BOOLEAN && static_cast<const uint8_t*>(a.mask.data)[at] == 0) continue;
-            if (p.mask == ATTNRT_MASK_ADDITIVE) s += static_cast<double>(static_cast<const float*>(a.mask.data)[at]);
+            const int64_t at = b * a.mask.stride[0] + h * a.mask.stride[1] + i * a.mask.stride[2] +
+                               j * a.mask.stride[3];
+            if (p.mask == ATTNRT_MASK_BOOLEAN && static_cast<const uint8_t*>(a.mask.data)[at] == 0)
+              continue;
+            if (p.mask == ATTNRT_MASK_ADDITIVE)
+              s += static_cast<double>(static_cast<const float*>(a.mask.data)[at]);
           }
           weights[static_cast<size_t>(j)] = s;
           top = std::max(top, s);
         }
-        for (double& weight : weights) sum += weight = top == -INFINITY ? 0 : std::exp(weight - top);
+        for (double& weight : weights)
+          sum += weight = top == -INFINITY ? 0 : std::exp(weight - top);
         for (int64_t d = 0; d < a.v.shape[3]; ++d) {
           double expected = 0;
           for (int64_t j = 0; j < seq_kv; ++j) {

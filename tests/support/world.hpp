@@ -16,7 +16,8 @@ namespace attnrt::core::support {
 inline std::filesystem::path cpu_plugin() {
   for (const auto& entry : std::filesystem::recursive_directory_iterator(ATTNRT_BUILD_DIR)) {
     const auto& path = entry.path();
-    if (path.filename() == "cpu.so" && path.parent_path().parent_path().filename() == "attnrt") return path;
+    if (path.filename() == "cpu.so" && path.parent_path().parent_path().filename() == "attnrt")
+      return path;
   }
   throw std::runtime_error("no lib/attnrt/plugins/cpu.so below " ATTNRT_BUILD_DIR);
 }
@@ -112,7 +113,8 @@ class World {
 inline const Problem kAny = checked(Attention({.seq_q = 2, .seq_kv = 3}).problem);
 
 // "fake_full 1.0.0": who serves the problem, or why nobody does.
-inline std::string chosen(Runtime& runtime, const Problem& problem = kAny, const std::string& name = {}) {
+inline std::string chosen(Runtime& runtime, const Problem& problem = kAny,
+                          const std::string& name = {}) {
   const auto plan = runtime.plan(problem, Call{name});
   return plan ? (*plan)->backend_name() + " " + (*plan)->version() : plan.error().message;
 }
@@ -120,7 +122,8 @@ inline std::string chosen(Runtime& runtime, const Problem& problem = kAny, const
 // Files, sockets and memory files that this process has open.
 inline size_t open_descriptors() {
   size_t count = 0;
-  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) ++count;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd"))
+    ++count;
   return count;
 }
 

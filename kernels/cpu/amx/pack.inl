@@ -14,7 +14,8 @@ Cut matrix_cut(const Problem& problem) {
   Cut cut{};
   cut.row_group = kMatrixRows;
   cut.block_rows = kMatrixBlockRows;
-  cut.least_rows = kMatrixBlockRows / (problem.dtype == DType::f16 ? 4 : 8);  // each block splits its f16 anew
+  cut.least_rows =
+      kMatrixBlockRows / (problem.dtype == DType::f16 ? 4 : 8);  // each block splits its f16 anew
   cut.tile_keys = kMatrixTileKeys;
   cut.element = sizeof(uint16_t);
   cut.head_pad = kTileDepth;
@@ -58,8 +59,8 @@ inline void store_parts(Vector v, Vector next, uint16_t* high, uint16_t* low) {
 }
 
 // Rows of K as pairs of elements into columns of a tile's panel; then every 32 elements of depth are one tile.
-inline void pack_matrix_keys(const Block& block, const Scratch& scratch, int64_t first, int64_t begin, int64_t end,
-                             uint16_t* to) {
+inline void pack_matrix_keys(const Block& block, const Scratch& scratch, int64_t first,
+                             int64_t begin, int64_t end, uint16_t* to) {
   const Run& run = *block.run;
   const Tensor& k = run.args->k;
   const int64_t head_dim = run.problem->head_dim;
@@ -71,8 +72,8 @@ inline void pack_matrix_keys(const Block& block, const Scratch& scratch, int64_t
         row[r] = scratch.zeros;
         continue;
       }
-      const char* from =
-          element(k, key_row(*run.problem, *run.args, k, block.sequence, block.batch, first + j + r, block.head_kv));
+      const char* from = element(k, key_row(*run.problem, *run.args, k, block.sequence, block.batch,
+                                            first + j + r, block.head_kv));
       if (head_dim == padded && reinterpret_cast<uintptr_t>(from) % sizeof(float) == 0) {
         row[r] = reinterpret_cast<const float*>(from);
         continue;
@@ -82,14 +83,15 @@ inline void pack_matrix_keys(const Block& block, const Scratch& scratch, int64_t
       memset(copy + head_dim * 2, 0, static_cast<size_t>(padded - head_dim) * 2);
       row[r] = reinterpret_cast<const float*>(copy);
     }
-    float* panel = reinterpret_cast<float*>(to + j / kTileColumns * kTileColumns * padded) + j % kTileColumns;
+    float* panel =
+        reinterpret_cast<float*>(to + j / kTileColumns * kTileColumns * padded) + j % kTileColumns;
     transpose_rows<kTileColumns>(row, padded / 2, panel);
   }
 }
 
 // Two rows of V side by side, 16 columns at a time: [panel of columns][32 keys] tiles.
-inline void pack_matrix_values(const Block& block, const Scratch& scratch, int64_t first, int64_t begin, int64_t end,
-                               uint16_t* to) {
+inline void pack_matrix_values(const Block& block, const Scratch& scratch, int64_t first,
+                               int64_t begin, int64_t end, uint16_t* to) {
   const Run& run = *block.run;
   const Tensor& v = run.args->v;
   const int64_t columns = run.problem->head_dim_v;
@@ -99,7 +101,8 @@ inline void pack_matrix_values(const Block& block, const Scratch& scratch, int64
     const uint16_t* row[2] = {zeros, zeros};
     for (int64_t r = 0; r < 2 && j + r < end; ++r) {
       row[r] = reinterpret_cast<const uint16_t*>(
-          element(v, key_row(*run.problem, *run.args, v, block.sequence, block.batch, first + j + r, block.head_kv)));
+          element(v, key_row(*run.problem, *run.args, v, block.sequence, block.batch, first + j + r,
+                             block.head_kv)));
     }
     uint16_t* at = to + j * kTileColumns;
     int64_t x = 0;
@@ -114,13 +117,14 @@ inline void pack_matrix_values(const Block& block, const Scratch& scratch, int64
     }
     if (x < columns) {
       memset(at, 0, 2 * kTileColumns * sizeof(uint16_t));
-      for (int64_t n = 0; x + n < columns; ++n) at[2 * n] = row[0][x + n], at[2 * n + 1] = row[1][x + n];
+      for (int64_t n = 0; x + n < columns; ++n)
+        at[2 * n] = row[0][x + n], at[2 * n + 1] = row[1][x + n];
     }
   }
 }
 
-inline void pack_matrix_tile(const Block& block, const Scratch& scratch, int64_t first, int64_t begin, int64_t end,
-                             char* to) {
+inline void pack_matrix_tile(const Block& block, const Scratch& scratch, int64_t first,
+                             int64_t begin, int64_t end, char* to) {
   uint16_t* keys = reinterpret_cast<uint16_t*>(to);
   pack_matrix_keys(block, scratch, first, begin, end, keys);
   pack_matrix_values(block, scratch, first, begin, end,
@@ -131,7 +135,8 @@ inline void pack_matrix_tile(const Block& block, const Scratch& scratch, int64_t
 template <class Bf16>
 inline void split_halves(const uint16_t* from, int64_t n, uint16_t* high, uint16_t* low) {
   for (int64_t x = 0; x < n; x += 2 * kLanes) {
-    store_parts<Bf16>(widen<DType::f16>(from, x), widen<DType::f16>(from, x + kLanes), high + x, low + x);
+    store_parts<Bf16>(widen<DType::f16>(from, x), widen<DType::f16>(from, x + kLanes), high + x,
+                      low + x);
   }
 }
 
@@ -146,8 +151,8 @@ inline void pack_matrix_queries(const Block& block, const Scratch& scratch) {
     uint16_t* to = scratch.q16 + r * scratch.q_stride;
     memset(to, 0, row_bytes);
     if (r < block.rows) {
-      const int64_t offset =
-          query_row(*run.problem, run.args->q, block.sequence, block.batch, block.query(r), block.head(r));
+      const int64_t offset = query_row(*run.problem, run.args->q, block.sequence, block.batch,
+                                       block.query(r), block.head(r));
       memcpy(to, element(run.args->q, offset), static_cast<size_t>(head_dim) * 2);
       if (run.negative) {
         for (int64_t x = 0; x < head_dim; ++x) to[x] = static_cast<uint16_t>(to[x] ^ 0x8000);
@@ -166,15 +171,18 @@ struct Operands {
 template <class Bf16>
 inline Operands operands_of(const Block& block, const Scratch& scratch, int64_t first) {
   const Run& run = *block.run;
-  const uint16_t* packed = reinterpret_cast<const uint16_t*>(packed_tile(block, scratch, first, pack_matrix_tile));
+  const uint16_t* packed =
+      reinterpret_cast<const uint16_t*>(packed_tile(block, scratch, first, pack_matrix_tile));
   const int64_t keys = packed_key_elements(*run.problem, run.cut);
   if (run.cut.parts == 1) return {{packed, nullptr}, {packed + keys, nullptr}};
   const int64_t all = packed_elements(*run.problem, run.cut);
   // Keys and values of the whole steps that exist; what lies past them is never multiplied.
-  const int64_t count = round_up(std::min(kMatrixTileKeys, block.sequence.kv_length - first), kTileDepth);
+  const int64_t count =
+      round_up(std::min(kMatrixTileKeys, block.sequence.kv_length - first), kTileDepth);
   split_halves<Bf16>(packed, keys / kMatrixTileKeys * count, scratch.split, scratch.split + all);
   for (int64_t at = keys; at < all; at += kMatrixTileKeys * kTileColumns) {
-    split_halves<Bf16>(packed + at, count * kTileColumns, scratch.split + at, scratch.split + all + at);
+    split_halves<Bf16>(packed + at, count * kTileColumns, scratch.split + at,
+                       scratch.split + all + at);
   }
   return {{scratch.split, scratch.split + all}, {scratch.split + keys, scratch.split + all + keys}};
 }

@@ -7,8 +7,8 @@
 
 // The group's rows of q times the tile's keys from `key` on.
 template <class Tiles>
-inline void multiply_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, const Operands& operands,
-                           int64_t key) {
+inline void multiply_chunk(const Run& run, const Scratch& scratch, const GroupTile& at,
+                           const Operands& operands, int64_t key) {
   const int64_t padded = round_up(run.problem->head_dim, kTileDepth);
   const TileShape shape{.a_stride = scratch.q_stride,
                         .a_lower = kTileRows * scratch.q_stride,
@@ -19,15 +19,16 @@ inline void multiply_chunk(const Run& run, const Scratch& scratch, const GroupTi
   const uint16_t* q[2] = {scratch.q16 + at.row * scratch.q_stride,
                           scratch.q16 + (run.cut.block_rows + at.row) * scratch.q_stride};
   const bool two = run.cut.parts == 2;
-  const Term terms[2] = {{q[0], two ? q[1] : nullptr, operands.keys[0] + key * padded},
-                         {q[0], two ? q[1] : nullptr, two ? operands.keys[1] + key * padded : nullptr}};
+  const Term terms[2] = {
+      {q[0], two ? q[1] : nullptr, operands.keys[0] + key * padded},
+      {q[0], two ? q[1] : nullptr, two ? operands.keys[1] + key * padded : nullptr}};
   Tiles::template multiply<true, false>(terms, two ? 2 : 1, shape, scratch.scores);
 }
 
 // Weights of the tile's keys [begin, end) times their values, added to out.
 template <class Tiles>
-inline void multiply_values(const Run& run, const Scratch& scratch, const GroupTile& at, const Operands& operands,
-                            int64_t begin, int64_t end) {
+inline void multiply_values(const Run& run, const Scratch& scratch, const GroupTile& at,
+                            const Operands& operands, int64_t begin, int64_t end) {
   if (begin >= end) return;
   const bool two = run.cut.parts == 2;
   const TileShape shape{.a_stride = kChunkKeys,
@@ -52,12 +53,15 @@ inline void multiply_values(const Run& run, const Scratch& scratch, const GroupT
 }
 
 // The scores of keys from `key` on: softcap, mask and what else the Problem asks for, and -inf outside of a row's interval.
-inline void adjust_chunk(const Block& block, const Scratch& scratch, const GroupTile& at, int64_t key) {
-  adjust_scores(block, scratch, {at.row, at.rows, at.first + key, kChunkKeys, scratch.scores, kChunkKeys},
+inline void adjust_chunk(const Block& block, const Scratch& scratch, const GroupTile& at,
+                         int64_t key) {
+  adjust_scores(block, scratch,
+                {at.row, at.rows, at.first + key, kChunkKeys, scratch.scores, kChunkKeys},
                 at.keys.left);
   if (key >= at.inside.begin && key + kChunkKeys <= at.inside.end) return;
   for (int64_t r = 0; r < at.rows; ++r) {
-    hide_outside(scratch.seen[at.row + r], at.first + key, kChunkKeys, scratch.scores + r * kChunkKeys);
+    hide_outside(scratch.seen[at.row + r], at.first + key, kChunkKeys,
+                 scratch.scores + r * kChunkKeys);
   }
 }
 
@@ -66,7 +70,8 @@ inline void attend_matrix_group(const Block& block, const Scratch& scratch, cons
                                 const Operands& operands) {
   const Run& run = *block.run;
   References known = references_of(scratch, at);
-  bool rising = false;  // where maxima rose, they may well go on: then it is asked first whether they do
+  bool rising =
+      false;  // where maxima rose, they may well go on: then it is asked first whether they do
   const KeyRange panels = whole_panels(at.keys, kChunkKeys);
   int64_t added = panels.begin;
   for (int64_t key = panels.begin; key < panels.end; key += kChunkKeys) {
@@ -78,7 +83,8 @@ inline void attend_matrix_group(const Block& block, const Scratch& scratch, cons
     }
     rising = exceeds(scratch, at);
     if (rising) {
-      multiply_values<Tiles>(run, scratch, at, operands, added, key);  // their weights go by the old references
+      multiply_values<Tiles>(run, scratch, at, operands, added,
+                             key);  // their weights go by the old references
       added = key;
       for (int64_t r = 0; r < at.rows; ++r) {
         const float highest = hn::GetLane(hn::MaxOfLanes(Floats(), highest_scores(scratch, r)));
@@ -105,7 +111,8 @@ void attend_matrix(const Run& run, int64_t index, int32_t worker) {
   std::fill(scratch.out + block.rows * scratch.v_stride,
             scratch.out + round_up(block.rows, kMatrixRows) * scratch.v_stride, 0.0f);
   Tiles::start();
-  for (int64_t first = seen.begin / kMatrixTileKeys * kMatrixTileKeys; first < seen.end; first += kMatrixTileKeys) {
+  for (int64_t first = seen.begin / kMatrixTileKeys * kMatrixTileKeys; first < seen.end;
+       first += kMatrixTileKeys) {
     const int64_t count = std::min(kMatrixTileKeys, block.sequence.kv_length - first);
     const Operands operands = operands_of<Bf16>(block, scratch, first);
     for (int64_t row = 0; row < block.rows; row += kMatrixRows) {
@@ -113,7 +120,8 @@ void attend_matrix(const Run& run, int64_t index, int32_t worker) {
       const GroupKeys keys = group_keys(block, scratch, row, rows, first, count);
       if (keys.begin >= keys.end) continue;
       // Both ends never decrease from row to row.
-      const KeyRange inside{scratch.seen[row + rows - 1].begin - first, scratch.seen[row].end - first};
+      const KeyRange inside{scratch.seen[row + rows - 1].begin - first,
+                            scratch.seen[row].end - first};
       attend_matrix_group<Tiles, Bf16>(block, scratch, {row, rows, first, keys, inside}, operands);
     }
   }

@@ -29,7 +29,8 @@ inline void refer_to(const Run& run, const Scratch& scratch, int64_t row, float 
 
 // The weight of scratch.max[row], which is 2^-kSlack or nearly so, and whatever is not zero if the maximum is not finite.
 inline float weight_of_max(const Run& run, const Scratch& scratch, int64_t row) {
-  const float distance = std::isfinite(scratch.max[row]) ? scratch.max[row] - scratch.less[row] : 0.0f;
+  const float distance =
+      std::isfinite(scratch.max[row]) ? scratch.max[row] - scratch.less[row] : 0.0f;
   return std::exp2(std::fma(distance, run.exponent, -scratch.shift[row]));
 }
 
@@ -53,12 +54,14 @@ inline void raise_reference(const Run& run, const Scratch& scratch, int64_t row,
   refer_to(run, scratch, row, highest);
   if (first) return;
   const Floats d;
-  const Vector factor =
-      hn::Set(d, std::exp2(std::fma(less - scratch.less[row], run.exponent, shift - scratch.shift[row])));
+  const Vector factor = hn::Set(
+      d, std::exp2(std::fma(less - scratch.less[row], run.exponent, shift - scratch.shift[row])));
   float* sum = scratch.sum + row * kSumLanes;
-  for (int64_t n = 0; n < kSumLanes; n += kLanes) hn::Store(hn::Mul(factor, hn::Load(d, sum + n)), d, sum + n);
+  for (int64_t n = 0; n < kSumLanes; n += kLanes)
+    hn::Store(hn::Mul(factor, hn::Load(d, sum + n)), d, sum + n);
   float* out = scratch.out + row * scratch.v_stride;
-  for (int64_t x = 0; x < scratch.v_stride; x += kLanes) hn::Store(hn::Mul(factor, hn::Load(d, out + x)), d, out + x);
+  for (int64_t x = 0; x < scratch.v_stride; x += kLanes)
+    hn::Store(hn::Mul(factor, hn::Load(d, out + x)), d, out + x);
 }
 
 // The highest of a row's scores of the chunk, by lane.
@@ -67,7 +70,8 @@ inline Vector highest_scores(const Scratch& scratch, int64_t r) {
   const float* scores = scratch.scores + r * kChunkKeys;
   Vector highest = hn::Load(d, scores);
   HWY_UNROLL(8)
-  for (int64_t j = kLanes; j < kChunkKeys; j += kLanes) highest = hn::Max(highest, hn::Load(d, scores + j));
+  for (int64_t j = kLanes; j < kChunkKeys; j += kLanes)
+    highest = hn::Max(highest, hn::Load(d, scores + j));
   return highest;
 }
 
@@ -76,7 +80,8 @@ inline bool exceeds(const Scratch& scratch, const GroupTile& at) {
   const Floats d;
   auto above = hn::FirstN(d, 0);
   for (int64_t r = 0; r < at.rows; ++r) {
-    above = hn::Or(above, hn::Gt(highest_scores(scratch, r), hn::Set(d, scratch.limit[at.row + r])));
+    above =
+        hn::Or(above, hn::Gt(highest_scores(scratch, r), hn::Set(d, scratch.limit[at.row + r])));
   }
   return !hn::AllFalse(d, above);
 }
@@ -108,8 +113,8 @@ inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile&
   for (int64_t r = 0; r < at.rows; ++r) {
     const int64_t row = at.row + r;
     const float* scores = scratch.scores + r * kChunkKeys;
-    uint16_t* to =
-        scratch.weights + r / kTileRows * kTileRows * kMatrixTileKeys + key * kTileRows + r % kTileRows * kChunkKeys;
+    uint16_t* to = scratch.weights + r / kTileRows * kTileRows * kMatrixTileKeys + key * kTileRows +
+                   r % kTileRows * kChunkKeys;
     const Vector less = hn::Set(d, scratch.less[row]);
     const Vector shift = hn::Set(d, scratch.shift[row]);
     Vector sum = hn::Load(d, scratch.sum + row * kSumLanes);
@@ -134,14 +139,17 @@ inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile&
 }
 
 template <class Bf16, bool kTwo>
-inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key, bool less) {
+inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key,
+                        bool less) {
   if (less) return weigh_chunk<Bf16, Exp2, kTwo, true>(run, scratch, at, key);
-  if (run.problem->lse) return weigh_chunk<Bf16, Exp2, kTwo, false>(run, scratch, at, key);  // a float: it shows more
+  if (run.problem->lse)
+    return weigh_chunk<Bf16, Exp2, kTwo, false>(run, scratch, at, key);  // a float: it shows more
   return weigh_chunk<Bf16, Exp2For16Bits, kTwo, false>(run, scratch, at, key);
 }
 
 template <class Bf16>
-inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key, bool less) {
+inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key,
+                        bool less) {
   return run.cut.parts == 2 ? weigh_chunk<Bf16, true>(run, scratch, at, key, less)
                             : weigh_chunk<Bf16, false>(run, scratch, at, key, less);
 }
@@ -150,6 +158,7 @@ inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile&
 inline void restore_sums(const Scratch& scratch, const GroupTile& at) {
   const Floats d;
   for (int64_t r = 0; r < at.rows; ++r) {
-    hn::Store(hn::Load(d, scratch.before + r * kSumLanes), d, scratch.sum + (at.row + r) * kSumLanes);
+    hn::Store(hn::Load(d, scratch.before + r * kSumLanes), d,
+              scratch.sum + (at.row + r) * kSumLanes);
   }
 }

@@ -58,13 +58,14 @@ struct PlainTiles {
         for (int64_t x = 0; x < shape.steps * kTileDepth; x += 2) {
           float b[2][kColumns];
           for (int64_t c = 0; c < kColumns; ++c) {
-            const uint16_t* pair =
-                terms[n].b + c / kTileColumns * shape.b_stride + x * kTileColumns + c % kTileColumns * 2;
+            const uint16_t* pair = terms[n].b + c / kTileColumns * shape.b_stride +
+                                   x * kTileColumns + c % kTileColumns * 2;
             b[0][c] = bf16_to_f32(pair[0]), b[1][c] = bf16_to_f32(pair[1]);
           }
           for (int64_t r = 0; r < kTilePairRows; ++r) {
-            const uint16_t* a = operand + r / kTileRows * shape.a_lower + r % kTileRows * shape.a_stride +
-                                x / kTileDepth * shape.a_step + x % kTileDepth;
+            const uint16_t* a = operand + r / kTileRows * shape.a_lower +
+                                r % kTileRows * shape.a_stride + x / kTileDepth * shape.a_step +
+                                x % kTileDepth;
             const float even = bf16_to_f32(a[0]), odd = bf16_to_f32(a[1]);
             for (int64_t c = 0; c < kColumns; ++c) sum[r][c] += even * b[0][c] + odd * b[1][c];
           }
@@ -107,7 +108,8 @@ struct AmxTiles {
 
   // Tiles 0 to 3: the sums; 4 and 5: a's two; 6 and 7: b's.
   template <bool kWide, bool kAdd>
-  KERNELS_CPU_AMX static void multiply(const Term* terms, int count, const TileShape& shape, float* sums) {
+  KERNELS_CPU_AMX static void multiply(const Term* terms, int count, const TileShape& shape,
+                                       float* sums) {
     const int64_t c_bytes = shape.c_stride * 4;
     const int64_t a_bytes = shape.a_stride * 2;
     float* lower = sums + kTileRows * shape.c_stride;

@@ -16,7 +16,8 @@ inline Vector widen(const void* row, int64_t x) {
     return hn::PromoteTo(d, hn::LoadU(d16, static_cast<const hwy::float16_t*>(row) + x));
   } else {
     HWY_ALIGN float floats[kLanes];
-    for (int64_t n = 0; n < kLanes; ++n) floats[n] = f16_to_f32(static_cast<const uint16_t*>(row)[x + n]);
+    for (int64_t n = 0; n < kLanes; ++n)
+      floats[n] = f16_to_f32(static_cast<const uint16_t*>(row)[x + n]);
     return hn::Load(d, floats);
   }
 }
@@ -62,7 +63,8 @@ inline void store_row(DType dtype, float* from, int64_t n, void* row) {
   } else if constexpr (kHasF16) {
     const hn::Rebind<hwy::float16_t, Floats> d16;
     hwy::float16_t* to = static_cast<hwy::float16_t*>(row);
-    for (; x + kLanes <= n; x += kLanes) hn::StoreU(hn::DemoteTo(d16, hn::LoadU(d, from + x)), d16, to + x);
+    for (; x + kLanes <= n; x += kLanes)
+      hn::StoreU(hn::DemoteTo(d16, hn::LoadU(d, from + x)), d16, to + x);
   }
   for (; x < n; ++x) store_float(dtype, row, x, from[x]);
 }

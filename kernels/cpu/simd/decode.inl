@@ -34,20 +34,22 @@ inline hn::Vec<hn::FixedTag<float, 4> > add_blocks([[maybe_unused]] D d, hn::Vec
 inline void store_sums(const Vector sum[4], float* to) {
   const Floats d;
   const hn::RepartitionToWide<Floats> wide;
-  const Vector ab = hn::Add(hn::InterleaveLower(d, sum[0], sum[1]), hn::InterleaveUpper(d, sum[0], sum[1]));
-  const Vector ce = hn::Add(hn::InterleaveLower(d, sum[2], sum[3]), hn::InterleaveUpper(d, sum[2], sum[3]));
+  const Vector ab =
+      hn::Add(hn::InterleaveLower(d, sum[0], sum[1]), hn::InterleaveUpper(d, sum[0], sum[1]));
+  const Vector ce =
+      hn::Add(hn::InterleaveLower(d, sum[2], sum[3]), hn::InterleaveUpper(d, sum[2], sum[3]));
   const auto ab2 = hn::BitCast(wide, ab);
   const auto ce2 = hn::BitCast(wide, ce);
-  const Vector all =
-      hn::Add(hn::BitCast(d, hn::InterleaveLower(wide, ab2, ce2)), hn::BitCast(d, hn::InterleaveUpper(wide, ab2, ce2)));
+  const Vector all = hn::Add(hn::BitCast(d, hn::InterleaveLower(wide, ab2, ce2)),
+                             hn::BitCast(d, hn::InterleaveUpper(wide, ab2, ce2)));
   hn::StoreU(add_blocks(d, all), hn::FixedTag<float, 4>(), to);
 }
 #endif
 
 // kRows queries against four keys.
 template <DType kDType, int kRows>
-inline void dot_keys(const float* HWY_RESTRICT q, int64_t q_stride, const void* const key[4], int64_t head_dim,
-                     float* HWY_RESTRICT scores) {
+inline void dot_keys(const float* HWY_RESTRICT q, int64_t q_stride, const void* const key[4],
+                     int64_t head_dim, float* HWY_RESTRICT scores) {
   const Floats d;
   Vector sum[kRows][4];
   HWY_UNROLL(8)
@@ -81,15 +83,17 @@ inline void dot_keys(const float* HWY_RESTRICT q, int64_t q_stride, const void* 
 
 // kRows rows of weights times kCount vectors of columns of V, added to out * rescale.
 template <DType kDType, int kRows, int kCount>
-inline void add_values(const float* HWY_RESTRICT weights, const char* const* values, int64_t column, int64_t begin,
-                       int64_t end, const float* HWY_RESTRICT rescale, float* HWY_RESTRICT out, int64_t out_stride) {
+inline void add_values(const float* HWY_RESTRICT weights, const char* const* values, int64_t column,
+                       int64_t begin, int64_t end, const float* HWY_RESTRICT rescale,
+                       float* HWY_RESTRICT out, int64_t out_stride) {
   const Floats d;
   Vector sum[kRows][kCount];
   HWY_UNROLL(8)
   for (int r = 0; r < kRows; ++r) {
     const Vector factor = hn::Set(d, rescale[r]);
     HWY_UNROLL(8)
-    for (int n = 0; n < kCount; ++n) sum[r][n] = hn::Mul(factor, hn::Load(d, out + r * out_stride + n * kLanes));
+    for (int n = 0; n < kCount; ++n)
+      sum[r][n] = hn::Mul(factor, hn::Load(d, out + r * out_stride + n * kLanes));
   }
   for (int64_t j = begin; j < end; ++j) {
     Vector value[kCount];
@@ -111,8 +115,8 @@ inline void add_values(const float* HWY_RESTRICT weights, const char* const* val
 
 // The columns of V past its last whole vector.
 template <DType kDType>
-inline void add_value_tail(const Scratch& scratch, int64_t rows, const char* const* values, int64_t column,
-                           int64_t end_column, int64_t begin, int64_t end) {
+inline void add_value_tail(const Scratch& scratch, int64_t rows, const char* const* values,
+                           int64_t column, int64_t end_column, int64_t begin, int64_t end) {
   const Floats d;
   for (int64_t r = 0; r < rows; ++r) {
     float* out = scratch.out + r * scratch.v_stride + column;
@@ -144,15 +148,18 @@ inline void prefetch_row(const char* row, int64_t bytes) {
 
 // One tile: keys [keys.begin, keys.end) from `first` on.
 template <DType kDType>
-inline void decode_tile(const Block& block, const Scratch& scratch, int64_t first, const GroupKeys& keys) {
+inline void decode_tile(const Block& block, const Scratch& scratch, int64_t first,
+                        const GroupKeys& keys) {
   const Run& run = *block.run;
   const Problem& p = *run.problem;
   const Args& args = *run.args;
   const char* k[kDecodeTileKeys + 4];
   const char* v[kDecodeTileKeys];
   for (int64_t j = keys.begin; j < keys.end; ++j) {
-    k[j] = element(args.k, key_row(p, args, args.k, block.sequence, block.batch, first + j, block.head_kv));
-    v[j] = element(args.v, key_row(p, args, args.v, block.sequence, block.batch, first + j, block.head_kv));
+    k[j] = element(args.k,
+                   key_row(p, args, args.k, block.sequence, block.batch, first + j, block.head_kv));
+    v[j] = element(args.v,
+                   key_row(p, args, args.v, block.sequence, block.batch, first + j, block.head_kv));
   }
   const int64_t begin = keys.begin / 4 * 4;
   for (int64_t j = begin; j < keys.begin; ++j) k[j] = k[keys.begin];
@@ -172,10 +179,10 @@ inline void decode_tile(const Block& block, const Scratch& scratch, int64_t firs
     });
   }
   const KeyRange panels = whole_panels(keys, kLanes * 2);
-  adjust_scores(
-      block, scratch,
-      {0, block.rows, first + panels.begin, panels.end - panels.begin, scratch.scores + panels.begin, kDecodeTileKeys},
-      keys.left);
+  adjust_scores(block, scratch,
+                {0, block.rows, first + panels.begin, panels.end - panels.begin,
+                 scratch.scores + panels.begin, kDecodeTileKeys},
+                keys.left);
   for (int64_t r = 0; r < block.rows; ++r) {
     weigh_row(block, scratch, r, first, panels, scratch.scores + r * kDecodeTileKeys);
   }
@@ -258,7 +265,8 @@ void join(const Run& run, int64_t index, int32_t worker) {
       const Vector factor = exp2(hn::Set(d, difference * run.exponent));
       sum += part[1] * hn::GetLane(factor);
       for (int64_t x = 0; x < part_floats(*run.problem) - kPadFloats; x += kLanes) {
-        hn::Store(hn::MulAdd(factor, hn::Load(d, part + kPadFloats + x), hn::Load(d, out + x)), d, out + x);
+        hn::Store(hn::MulAdd(factor, hn::Load(d, part + kPadFloats + x), hn::Load(d, out + x)), d,
+                  out + x);
       }
     }
     scratch.max[r] = max;

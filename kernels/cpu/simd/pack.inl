@@ -9,11 +9,12 @@ inline const char* element(const Tensor& tensor, int64_t offset) {
 inline void load_query(const Block& block, int64_t row, float* to) {
   const Run& run = *block.run;
   const Floats d;
-  const int64_t offset =
-      query_row(*run.problem, run.args->q, block.sequence, block.batch, block.query(row), block.head(row));
+  const int64_t offset = query_row(*run.problem, run.args->q, block.sequence, block.batch,
+                                   block.query(row), block.head(row));
   load_row(run.problem->dtype, element(run.args->q, offset), run.problem->head_dim, to);
   if (!run.negative) return;
-  for (int64_t x = 0; x < run.problem->head_dim; x += kLanes) hn::Store(hn::Neg(hn::Load(d, to + x)), d, to + x);
+  for (int64_t x = 0; x < run.problem->head_dim; x += kLanes)
+    hn::Store(hn::Neg(hn::Load(d, to + x)), d, to + x);
 }
 
 inline void pack_queries(const Block& block, const Scratch& scratch) {
@@ -31,7 +32,8 @@ inline auto load_fours(const float* const* row, int64_t at) {
   if constexpr (kRows == 4) {
     return hn::LoadU(d, row[0] + at);
   } else {
-    return hn::Combine(d, load_fours<kRows / 2>(row + kRows / 2, at), load_fours<kRows / 2>(row, at));
+    return hn::Combine(d, load_fours<kRows / 2>(row + kRows / 2, at),
+                       load_fours<kRows / 2>(row, at));
   }
 }
 #endif
@@ -43,7 +45,8 @@ inline void transpose_rows(const float* const* row, int64_t length, float* to) {
 #if HWY_TARGET != HWY_SCALAR
   const hn::FixedTag<float, kPackRows> d;
   const hn::RepartitionToWide<decltype(d)> d64;
-  const auto store = [&](auto v, int64_t at) HWY_ATTR { hn::StoreU(hn::BitCast(d, v), d, to + at * kWidth); };
+  const auto store = [&](auto v, int64_t at)
+                         HWY_ATTR { hn::StoreU(hn::BitCast(d, v), d, to + at * kWidth); };
   for (; x + 4 <= length; x += 4) {
     const auto a = load_fours<kPackRows>(row, x), b = load_fours<kPackRows>(row + 1, x);
     const auto c = load_fours<kPackRows>(row + 2, x), e = load_fours<kPackRows>(row + 3, x);
@@ -64,8 +67,8 @@ inline void transpose_rows(const float* const* row, int64_t length, float* to) {
 
 // Keys [begin, end) of the tile that begins at key `first` into its panels; begin is a panel's. The last panel is filled up
 // with zeros, so that nothing past the last key, whatever bytes are there, is ever read.
-inline void pack_keys(const Block& block, const Scratch& scratch, int64_t first, int64_t begin, int64_t end,
-                      float* to) {
+inline void pack_keys(const Block& block, const Scratch& scratch, int64_t first, int64_t begin,
+                      int64_t end, float* to) {
   const Run& run = *block.run;
   const Tensor& k = run.args->k;
   const int64_t head_dim = run.problem->head_dim;
@@ -76,8 +79,8 @@ inline void pack_keys(const Block& block, const Scratch& scratch, int64_t first,
         row[r] = scratch.zeros;
         continue;
       }
-      const int64_t offset =
-          key_row(*run.problem, *run.args, k, block.sequence, block.batch, first + j + r, block.head_kv);
+      const int64_t offset = key_row(*run.problem, *run.args, k, block.sequence, block.batch,
+                                     first + j + r, block.head_kv);
       if (k.dtype == DType::f32) {
         row[r] = reinterpret_cast<const float*>(element(k, offset));
       } else {
@@ -92,12 +95,13 @@ inline void pack_keys(const Block& block, const Scratch& scratch, int64_t first,
 
 // Values of the same keys, padded with zero columns. Rows of V are copied even where they are floats
 // already: at the strides of a whole tensor they would fall into few sets of the cache.
-inline void pack_values(const Block& block, const Scratch& scratch, int64_t first, int64_t begin, int64_t end,
-                        float* to) {
+inline void pack_values(const Block& block, const Scratch& scratch, int64_t first, int64_t begin,
+                        int64_t end, float* to) {
   const Run& run = *block.run;
   const Tensor& v = run.args->v;
   for (int64_t j = begin; j < end; ++j) {
-    const int64_t offset = key_row(*run.problem, *run.args, v, block.sequence, block.batch, first + j, block.head_kv);
+    const int64_t offset =
+        key_row(*run.problem, *run.args, v, block.sequence, block.batch, first + j, block.head_kv);
     load_row(v.dtype, element(v, offset), run.problem->head_dim_v, to + j * scratch.v_stride);
   }
 }
@@ -135,10 +139,13 @@ inline void pack_shared(const Run& run, int64_t index, int32_t worker, const Pac
 
 // The tile that begins at key `first`: packed before, or here and now.
 template <typename PackTile>
-inline const char* packed_tile(const Block& block, const Scratch& scratch, int64_t first, const PackTile& pack_tile) {
+inline const char* packed_tile(const Block& block, const Scratch& scratch, int64_t first,
+                               const PackTile& pack_tile) {
   const Run& run = *block.run;
   const int64_t number = first / run.cut.tile_keys;
-  if (run.shared != nullptr) return run.shared + (block.pair * run.tiles_per_pair + number) * run.tile_bytes;
-  pack_tile(block, scratch, first, 0, std::min(run.cut.tile_keys, block.sequence.kv_length - first), scratch.packed);
+  if (run.shared != nullptr)
+    return run.shared + (block.pair * run.tiles_per_pair + number) * run.tile_bytes;
+  pack_tile(block, scratch, first, 0, std::min(run.cut.tile_keys, block.sequence.kv_length - first),
+            scratch.packed);
   return scratch.packed;
 }

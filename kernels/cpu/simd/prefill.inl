@@ -9,7 +9,8 @@ inline void finish_rows(const Block& block, const Scratch& scratch, const Unit& 
   const Args& args = *run.args;
   const Floats d;
   for (int64_t r = 0; r < block.rows; ++r) {
-    SoftmaxState state{scratch.max[r], hn::GetLane(hn::SumOfLanes(d, hn::Load(d, scratch.sum + r * kSumLanes)))};
+    SoftmaxState state{scratch.max[r],
+                       hn::GetLane(hn::SumOfLanes(d, hn::Load(d, scratch.sum + r * kSumLanes)))};
     float* row = scratch.out + r * scratch.v_stride;
     const Vector factor = hn::Set(d, 1.0f / state.sum);
     for (int64_t x = 0; x < scratch.v_stride; x += kLanes) {
@@ -18,7 +19,8 @@ inline void finish_rows(const Block& block, const Scratch& scratch, const Unit& 
     }
     const int64_t i = block.query(r);
     const int64_t offset = query_row(p, args.out, block.sequence, block.batch, i, block.head(r));
-    store_row(p.dtype, row, p.head_dim_v, static_cast<char*>(args.out.data) + offset * element_bytes(p.dtype));
+    store_row(p.dtype, row, p.head_dim_v,
+              static_cast<char*>(args.out.data) + offset * element_bytes(p.dtype));
     if (p.lse) {
       if (run.plain) state.max *= run.scale;  // of a product of q and k
       state.sum /= unit(r);
@@ -32,7 +34,9 @@ inline void finish_rows(const Block& block, const Scratch& scratch) {
   finish_rows(block, scratch, [](int64_t) { return 1.0f; });
 }
 
-void pack(const Run& run, int64_t index, int32_t worker) { pack_shared(run, index, worker, pack_float_tile); }
+void pack(const Run& run, int64_t index, int32_t worker) {
+  pack_shared(run, index, worker, pack_float_tile);
+}
 
 void attend(const Run& run, int64_t index, int32_t worker) {
   const Block block = block_at(run, index);

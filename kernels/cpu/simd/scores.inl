@@ -3,7 +3,8 @@
 
 // One register block: kRows queries against one panel of keys.
 template <int kRows>
-inline void score_panel(const float* HWY_RESTRICT q, int64_t q_stride, const float* HWY_RESTRICT keys, int64_t head_dim,
+inline void score_panel(const float* HWY_RESTRICT q, int64_t q_stride,
+                        const float* HWY_RESTRICT keys, int64_t head_dim,
                         float* HWY_RESTRICT scores) {
   const Floats d;
   Vector sum[kRows][kVectors];
@@ -30,8 +31,8 @@ inline void score_panel(const float* HWY_RESTRICT q, int64_t q_stride, const flo
   }
 }
 
-inline void score_rows(int64_t rows, const float* q, int64_t q_stride, const float* keys, int64_t head_dim,
-                       float* scores) {
+inline void score_rows(int64_t rows, const float* q, int64_t q_stride, const float* keys,
+                       int64_t head_dim, float* scores) {
   switch (rows) {
     case 1: return score_panel<1>(q, q_stride, keys, head_dim, scores);
     case 2: return score_panel<2>(q, q_stride, keys, head_dim, scores);
@@ -68,7 +69,8 @@ struct Scores {
 };
 
 // Scores times `scale`, and the mask on them. A masked score is replaced, not added to, so that a NaN in its key cannot pass.
-inline void mask_scores(const Block& block, const Scratch& scratch, const Scores& at, Vector scale) {
+inline void mask_scores(const Block& block, const Scratch& scratch, const Scores& at,
+                        Vector scale) {
   const Floats d;
   const Tensor& m = block.run->args->mask;
   const Vector hidden = hn::Set(d, -INFINITY);
@@ -81,7 +83,8 @@ inline void mask_scores(const Block& block, const Scratch& scratch, const Scores
     for (int64_t r = 0; r < rows; ++r) {
       const char* from = masks[r] + skip;
       float* scores = data + r * stride;
-      for (int64_t j = 0; j < count; j += kLanes) hn::Store(masked(hn::Load(d, scores + j), from, j), d, scores + j);
+      for (int64_t j = 0; j < count; j += kLanes)
+        hn::Store(masked(hn::Load(d, scores + j), from, j), d, scores + j);
     }
   };
   const auto add = [=](auto&& bias_at) HWY_ATTR {
@@ -94,8 +97,8 @@ inline void mask_scores(const Block& block, const Scratch& scratch, const Scores
   if (m.stride[3] != 1 || at.count > exist) {
     // Lanes past the last key hold an older bias: finite or not, their scores are replaced after this.
     add([&](const char* from, int64_t j) HWY_ATTR {
-      load_bias(m, from + j * m.stride[3] * element_bytes(m.dtype), std::clamp(exist - j, int64_t{0}, kLanes),
-                scratch.bias);
+      load_bias(m, from + j * m.stride[3] * element_bytes(m.dtype),
+                std::clamp(exist - j, int64_t{0}, kLanes), scratch.bias);
       return hn::Load(d, scratch.bias);
     });
   } else if (m.dtype == DType::f32) {
@@ -108,8 +111,10 @@ inline void mask_scores(const Block& block, const Scratch& scratch, const Scores
     each([=](Vector s, const char* from, int64_t j) HWY_ATTR {
       const hn::Rebind<uint8_t, Floats> d8;
       const hn::Rebind<int32_t, Floats> d32;
-      const auto seen = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(from) + j));
-      return hn::IfThenElse(hn::RebindMask(d, hn::Eq(seen, hn::Zero(d32))), hidden, hn::Mul(s, scale));
+      const auto seen =
+          hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(from) + j));
+      return hn::IfThenElse(hn::RebindMask(d, hn::Eq(seen, hn::Zero(d32))), hidden,
+                            hn::Mul(s, scale));
     });
   }
 }
@@ -124,12 +129,14 @@ inline void adjust_scores(const Block& block, const Scratch& scratch, const Scor
   const auto each = [&](auto&& change) HWY_ATTR {
     for (int64_t r = 0; r < at.rows; ++r) {
       float* scores = at.data + r * at.stride;
-      for (int64_t j = 0; j < at.count; j += kLanes) hn::Store(change(hn::Load(d, scores + j)), d, scores + j);
+      for (int64_t j = 0; j < at.count; j += kLanes)
+        hn::Store(change(hn::Load(d, scores + j)), d, scores + j);
     }
   };
   if (p.softcap != 0) {
     const Vector cap = hn::Set(d, p.softcap);
-    each([&](Vector s) HWY_ATTR { return hn::Mul(cap, hn::Tanh(d, hn::Div(hn::Mul(s, scale), cap))); });
+    each([&](Vector s)
+             HWY_ATTR { return hn::Mul(cap, hn::Tanh(d, hn::Div(hn::Mul(s, scale), cap))); });
     scale = hn::Set(d, 1.0f);
   }
   if (left != Left::all) {
@@ -141,7 +148,8 @@ inline void adjust_scores(const Block& block, const Scratch& scratch, const Scor
     const Tensor& slopes = run.args->alibi_slopes;
     for (int64_t r = 0; r < at.rows; ++r) {
       const int64_t i = block.query(at.row + r), head = block.head(at.row + r);
-      const int64_t opposite = diagonal(p.align, i, block.sequence.q_length, block.sequence.kv_length);
+      const int64_t opposite =
+          diagonal(p.align, i, block.sequence.q_length, block.sequence.kv_length);
       const Vector slope = hn::Set(d, load_float(DType::f32, slopes.data, head * slopes.stride[0]));
       float* scores = at.data + r * at.stride;
       for (int64_t j = 0; j < at.count; j += kLanes) {
@@ -182,7 +190,8 @@ inline Left elements_left(const T* from, int64_t n, const Hidden& hidden, const 
 }
 
 // What lies between begin and end of one row of the mask, if it can be told quickly: else `some`.
-inline Left row_left(const Block& block, const Scratch& scratch, int64_t row, int64_t begin, int64_t end) {
+inline Left row_left(const Block& block, const Scratch& scratch, int64_t row, int64_t begin,
+                     int64_t end) {
   const Tensor& m = block.run->args->mask;
   const int64_t stride = m.stride[3];
   if (stride > 1 || stride < 0) return Left::some;
@@ -190,10 +199,12 @@ inline Left row_left(const Block& block, const Scratch& scratch, int64_t row, in
   const int64_t n = stride == 0 ? 1 : end - begin;
   if (m.dtype == DType::boolean) {
     return elements_left(
-        reinterpret_cast<const uint8_t*>(from), n, [](auto d, auto v) HWY_ATTR { return hn::Eq(v, hn::Zero(d)); },
+        reinterpret_cast<const uint8_t*>(from), n,
+        [](auto d, auto v) HWY_ATTR { return hn::Eq(v, hn::Zero(d)); },
         [](auto d, auto v) HWY_ATTR { return hn::Ne(v, hn::Zero(d)); });
   }
-  const auto free = [](auto d, auto v) HWY_ATTR { return hn::Eq(hn::ShiftLeft<1>(v), hn::Zero(d)); };  // 0 or -0
+  const auto free = [](auto d, auto v)
+                        HWY_ATTR { return hn::Eq(hn::ShiftLeft<1>(v), hn::Zero(d)); };  // 0 or -0
   if (m.dtype == DType::f32) {
     return elements_left(
         reinterpret_cast<const uint32_t*>(from), n,

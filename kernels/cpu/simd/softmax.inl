@@ -13,12 +13,15 @@ inline Vector polynomial(const float (&c)[kDegree], Vector f) {
 
 // Polynomials of least largest relative error for 2^f, f from 0 to 1 and from -1/2 to 1/2.
 struct Exp2 {  // within 1.1e-7
-  static constexpr float k0To1[] = {0x1.e974fcp-10f, 0x1.277854p-7f, 0x1.c91ce6p-5f, 0x1.ebdb56p-3f, 0x1.62e4bap-1f};
-  static constexpr float kHalfs[] = {0x1.5bba14p-10f, 0x1.3cea88p-7f, 0x1.c6b752p-5f, 0x1.ebf9bcp-3f, 0x1.62e42ap-1f};
+  static constexpr float k0To1[] = {0x1.e974fcp-10f, 0x1.277854p-7f, 0x1.c91ce6p-5f, 0x1.ebdb56p-3f,
+                                    0x1.62e4bap-1f};
+  static constexpr float kHalfs[] = {0x1.5bba14p-10f, 0x1.3cea88p-7f, 0x1.c6b752p-5f,
+                                     0x1.ebf9bcp-3f, 0x1.62e42ap-1f};
 };
 struct Exp2For16Bits {  // within 3e-6, a fifth of what rounding to two parts of 8 bits may lose
   static constexpr float k0To1[] = {0x1.b7f732p-7f, 0x1.abf868p-5f, 0x1.ee2452p-3f, 0x1.62d6c6p-1f};
-  static constexpr float kHalfs[] = {0x1.3a02cep-7f, 0x1.c9fc46p-5f, 0x1.ec0378p-3f, 0x1.62e12cp-1f};
+  static constexpr float kHalfs[] = {0x1.3a02cep-7f, 0x1.c9fc46p-5f, 0x1.ec0378p-3f,
+                                     0x1.62e12cp-1f};
 };
 
 // 2^y for y < 127, and something for the others. Relative error of normal results below 2e-7 (Exp2For16Bits: 3.1e-6): the polynomial's and float rounding.
@@ -27,7 +30,8 @@ template <class Polynomial = Exp2>
 inline Vector exp2(Vector y) {
 #if KERNELS_CPU_AVX512  // Highway has no names for vreduceps (here y - floor(y)) and vscalefps (p 2^floor(y))
   constexpr int kFloor = 0x09;
-  const __mmask16 normal = _mm512_cmp_ps_mask(y.raw, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);  // or NaN
+  const __mmask16 normal =
+      _mm512_cmp_ps_mask(y.raw, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);  // or NaN
   const Vector p = polynomial(Polynomial::k0To1, Vector{_mm512_reduce_ps(y.raw, kFloor)});
   return Vector{_mm512_maskz_scalef_ps(normal, p.raw, y.raw)};
 #else
@@ -35,7 +39,8 @@ inline Vector exp2(Vector y) {
   const hn::Rebind<int32_t, Floats> d32;
   // Of a maximum that does not return its second operand where one is NaN, the comparison with itself repairs it.
   const Vector lowest = hn::Set(d, -127.0f);
-  const Vector clamped = kMaxKeepsNan ? hn::Max(lowest, y) : hn::IfThenElse(hn::Eq(y, y), hn::Max(lowest, y), y);
+  const Vector clamped =
+      kMaxKeepsNan ? hn::Max(lowest, y) : hn::IfThenElse(hn::Eq(y, y), hn::Max(lowest, y), y);
   // Adding this leaves round(y) + 127, the exponent field of 2^round(y), in the low bits: 0 for all of 2^-127 and below.
   const Vector magic = hn::Set(d, 0x1.8p23f + 127.0f);
   const Vector shifted = hn::Add(clamped, magic);

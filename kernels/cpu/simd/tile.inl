@@ -9,11 +9,13 @@ inline KeyRange start_rows(const Block& block, const Scratch& scratch, bool sink
     const int64_t i = block.query(r), head = block.head(r);
     if (p.mask != Mask::none) {
       const Tensor& m = block.run->args->mask;
-      scratch.mask[r] = element(m, block.batch * m.stride[0] + head * m.stride[1] + i * m.stride[2]);
+      scratch.mask[r] =
+          element(m, block.batch * m.stride[0] + head * m.stride[1] + i * m.stride[2]);
     }
     const KeyRange keys = visible_keys(p, i, block.sequence.q_length, block.sequence.kv_length);
     scratch.seen[r] = keys;
-    if (keys.begin < keys.end) seen = {std::min(seen.begin, keys.begin), std::max(seen.end, keys.end)};
+    if (keys.begin < keys.end)
+      seen = {std::min(seen.begin, keys.begin), std::max(seen.end, keys.end)};
     SoftmaxState state;
     if (sinks) state = start_with_sink(load_float(DType::f32, t.data, head * t.stride[0]));
     scratch.max[r] = state.max;
@@ -32,8 +34,8 @@ struct GroupKeys {
   Left left;
 };
 
-inline GroupKeys group_keys(const Block& block, const Scratch& scratch, int64_t group, int64_t rows, int64_t first,
-                            int64_t count) {
+inline GroupKeys group_keys(const Block& block, const Scratch& scratch, int64_t group, int64_t rows,
+                            int64_t first, int64_t count) {
   GroupKeys keys{count, 0, Left::all};
   for (int64_t r = group; r < group + rows; ++r) {
     const int64_t begin = std::max(scratch.seen[r].begin - first, int64_t{0});
@@ -53,25 +55,28 @@ inline GroupKeys group_keys(const Block& block, const Scratch& scratch, int64_t 
 }
 
 // Adjusted scores of one row, `panels` of the tile at `first`, into weights in their place.
-inline void weigh_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first, KeyRange panels,
-                      float* scores) {
+inline void weigh_row(const Block& block, const Scratch& scratch, int64_t row, int64_t first,
+                      KeyRange panels, float* scores) {
   const Run& run = *block.run;
-  hide_outside(scratch.seen[row], first + panels.begin, panels.end - panels.begin, scores + panels.begin);
+  hide_outside(scratch.seen[row], first + panels.begin, panels.end - panels.begin,
+               scores + panels.begin);
   float* max = scratch.max + row;
   float* sum = scratch.sum + row * kSumLanes;
-  scratch.rescale[row] = run.plain ? softmax_row<true>(run.exponent, scores, panels.begin, panels.end, max, sum)
-                                   : softmax_row<false>(run.exponent, scores, panels.begin, panels.end, max, sum);
+  scratch.rescale[row] =
+      run.plain ? softmax_row<true>(run.exponent, scores, panels.begin, panels.end, max, sum)
+                : softmax_row<false>(run.exponent, scores, panels.begin, panels.end, max, sum);
 }
 
 inline KeyRange whole_panels(const GroupKeys& keys, int64_t panel) {
   return {keys.begin / panel * panel, round_up(keys.end, panel)};
 }
 
-inline void pack_float_tile(const Block& block, const Scratch& scratch, int64_t first, int64_t begin, int64_t end,
-                            char* to) {
+inline void pack_float_tile(const Block& block, const Scratch& scratch, int64_t first,
+                            int64_t begin, int64_t end, char* to) {
   float* keys = reinterpret_cast<float*>(to);
   pack_keys(block, scratch, first, begin, end, keys);
-  pack_values(block, scratch, first, begin, end, keys + packed_key_elements(*block.run->problem, block.run->cut));
+  pack_values(block, scratch, first, begin, end,
+              keys + packed_key_elements(*block.run->problem, block.run->cut));
 }
 
 // Groups whose scores stay in a near cache between the two products.
@@ -88,25 +93,30 @@ Cut float_cut(const Problem& problem) {
   cut.head_v_pad = kPadFloats;
   cut.score_rows = kGroupsAtOnce * kRowGroup;
   cut.score_keys = kTileKeys;
-  cut.share = problem.dtype == DType::f32;  // f16 and bf16 would be twice as large as they are given
+  cut.share =
+      problem.dtype == DType::f32;  // f16 and bf16 would be twice as large as they are given
   return cut;
 }
 
 // Groups [begin, end) of the block's rows against a packed tile.
-inline void attend_groups(const Block& block, const Scratch& scratch, int64_t first, int64_t count, const float* keys,
-                          const float* values, int64_t begin, int64_t end) {
+inline void attend_groups(const Block& block, const Scratch& scratch, int64_t first, int64_t count,
+                          const float* keys, const float* values, int64_t begin, int64_t end) {
   const int64_t head_dim = block.run->problem->head_dim;
-  const auto rows_of = [&](int64_t group) { return std::min(kRowGroup, block.rows - group * kRowGroup); };
+  const auto rows_of = [&](int64_t group) {
+    return std::min(kRowGroup, block.rows - group * kRowGroup);
+  };
   GroupKeys seen[kGroupsAtOnce];
   for (int64_t g = begin; g < end; ++g) {
     seen[g - begin] = group_keys(block, scratch, g * kRowGroup, rows_of(g), first, count);
   }
-  for (int64_t panel = 0; panel < count; panel += kPanel) {  // outside: a panel stays in the first cache
+  for (int64_t panel = 0; panel < count;
+       panel += kPanel) {  // outside: a panel stays in the first cache
     for (int64_t g = begin; g < end; ++g) {
       const GroupKeys& k = seen[g - begin];
       if (k.begin >= k.end || k.end <= panel || k.begin >= panel + kPanel) continue;
-      score_rows(rows_of(g), scratch.q + g * kRowGroup * scratch.q_stride, scratch.q_stride, keys + panel * head_dim,
-                 head_dim, scratch.scores + (g - begin) * kRowGroup * kTileKeys + panel);
+      score_rows(rows_of(g), scratch.q + g * kRowGroup * scratch.q_stride, scratch.q_stride,
+                 keys + panel * head_dim, head_dim,
+                 scratch.scores + (g - begin) * kRowGroup * kTileKeys + panel);
     }
   }
   for (int64_t g = begin; g < end; ++g) {
@@ -114,10 +124,10 @@ inline void attend_groups(const Block& block, const Scratch& scratch, int64_t fi
     if (k.begin >= k.end) continue;
     const KeyRange panels = whole_panels(k, kPanel);
     float* scores = scratch.scores + (g - begin) * kRowGroup * kTileKeys;
-    adjust_scores(
-        block, scratch,
-        {g * kRowGroup, rows_of(g), first + panels.begin, panels.end - panels.begin, scores + panels.begin, kTileKeys},
-        k.left);
+    adjust_scores(block, scratch,
+                  {g * kRowGroup, rows_of(g), first + panels.begin, panels.end - panels.begin,
+                   scores + panels.begin, kTileKeys},
+                  k.left);
     for (int64_t r = 0; r < rows_of(g); ++r) {
       weigh_row(block, scratch, g * kRowGroup + r, first, panels, scores + r * kTileKeys);
     }
@@ -128,8 +138,8 @@ inline void attend_groups(const Block& block, const Scratch& scratch, int64_t fi
       const GroupKeys& k = seen[g - begin];
       if (k.begin >= k.end) continue;
       const int64_t row = g * kRowGroup;
-      value_columns(vectors, rows_of(g), scratch.scores + (g - begin) * kRowGroup * kTileKeys, values + column,
-                    scratch.v_stride, k.begin, k.end, scratch.rescale + row,
+      value_columns(vectors, rows_of(g), scratch.scores + (g - begin) * kRowGroup * kTileKeys,
+                    values + column, scratch.v_stride, k.begin, k.end, scratch.rescale + row,
                     scratch.out + row * scratch.v_stride + column, scratch.v_stride);
     }
   }
@@ -144,6 +154,7 @@ inline void attend_tile(const Block& block, const Scratch& scratch, int64_t firs
   const float* values = keys + packed_key_elements(*run.problem, run.cut);
   const int64_t groups = ceil_div(block.rows, kRowGroup);
   for (int64_t g = 0; g < groups; g += kGroupsAtOnce) {
-    attend_groups(block, scratch, first, count, keys, values, g, std::min(g + kGroupsAtOnce, groups));
+    attend_groups(block, scratch, first, count, keys, values, g,
+                  std::min(g + kGroupsAtOnce, groups));
   }
 }

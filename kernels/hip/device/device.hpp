@@ -23,7 +23,8 @@ Platform platform();
 
 struct Device {
   int32_t id = 0;
-  char arch[96] = {};  // "gfx1100", "gfx90a:sramecc+:xnack-" (with the features that it runs with), "sm_90"
+  char arch[96] =
+      {};  // "gfx1100", "gfx90a:sramecc+:xnack-" (with the features that it runs with), "sm_90"
   char name[256] = {};
   int64_t total_memory_bytes = 0;
   int32_t multiprocessor_count = 0;  // compute units
@@ -42,13 +43,13 @@ struct Kernel {
 // Finds a kernel in a code object (an AMD ELF file, a cubin) that lies in memory for ever. The first call for a device and
 // a code object loads it, which may allocate and synchronise; the first for a kernel lets it use shared_bytes of dynamic
 // shared memory. Later calls only look it up.
-Status find_kernel(int32_t device_id, const void* code_object, const char* name, uint32_t shared_bytes, Kernel* kernel,
-                   Message* message);
+Status find_kernel(int32_t device_id, const void* code_object, const char* name,
+                   uint32_t shared_bytes, Kernel* kernel, Message* message);
 
 // Enqueues. The kernel takes one argument, a struct by value, which is read before launch returns. Allocates nothing,
 // never synchronises.
-Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threads, uint32_t shared_bytes,
-              const void* params, void* stream, Message* message);
+Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threads,
+              uint32_t shared_bytes, const void* params, void* stream, Message* message);
 
 Status allocate(int32_t device_id, int64_t bytes, void** pointer, Message* message);
 void free(int32_t device_id, void* pointer);
@@ -57,8 +58,8 @@ void free_pinned(int32_t device_id, void* pointer);
 
 enum class Direction : int32_t { to_device, to_host, on_device };
 // Enqueues. Host memory is pinned.
-Status copy(int32_t device_id, void* to, const void* from, int64_t bytes, Direction direction, void* stream,
-            Message* message);
+Status copy(int32_t device_id, void* to, const void* from, int64_t bytes, Direction direction,
+            void* stream, Message* message);
 
 Status stream_create(int32_t device_id, void** stream, Message* message);
 void stream_destroy(int32_t device_id, void* stream);

@@ -8,8 +8,8 @@
 #include <new>
 
 #include "kernels/hip/device/device.hpp"
-#include "kernels/hip/device/status.hpp"
 #include "kernels/hip/device/kernel_cache.hpp"
+#include "kernels/hip/device/status.hpp"
 
 namespace kernels::hip {
 namespace {
@@ -17,8 +17,8 @@ namespace {
 // CUDA keeps a thread's last error for cudaGetLastError; the application shall not find ours there.
 Status failed(cudaError_t error, const char* call, Message* message) {
   (void)cudaGetLastError();
-  return fail(message, status_of(static_cast<int32_t>(error)), "%s: %s (%s)", call, cudaGetErrorString(error),
-              cudaGetErrorName(error));
+  return fail(message, status_of(static_cast<int32_t>(error)), "%s: %s (%s)", call,
+              cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
 // The thread's current device is another one for as long as this lives.
@@ -57,11 +57,13 @@ Status on_device(int32_t device_id, const char* name, Message* message, Call&& c
 
 Status facts_of(int device_id, Device* device, Message* message) {
   cudaDeviceProp properties;
-  if (const cudaError_t error = cudaGetDeviceProperties(&properties, device_id); error != cudaSuccess) {
+  if (const cudaError_t error = cudaGetDeviceProperties(&properties, device_id);
+      error != cudaSuccess) {
     return failed(error, "cudaGetDeviceProperties", message);
   }
   device->id = device_id;
-  (void)std::snprintf(device->arch, sizeof device->arch, "sm_%d%d", properties.major, properties.minor);
+  (void)std::snprintf(device->arch, sizeof device->arch, "sm_%d%d", properties.major,
+                      properties.minor);
   (void)std::snprintf(device->name, sizeof device->name, "%s", properties.name);
   device->total_memory_bytes = static_cast<int64_t>(properties.totalGlobalMem);
   device->multiprocessor_count = properties.multiProcessorCount;
@@ -82,10 +84,11 @@ Status devices(std::vector<Device>* devices, Message* message) try {
   devices->clear();
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error == cudaErrorInsufficientDriver) {  // what the static runtime says where there is none at all, too
+  if (error ==
+      cudaErrorInsufficientDriver) {  // what the static runtime says where there is none at all, too
     (void)cudaGetLastError();
-    fail(message, Status::ok, "no NVIDIA driver, or one that is too old for CUDA %d.%d: %s", CUDART_VERSION / 1000,
-         CUDART_VERSION % 1000 / 10, cudaGetErrorString(error));
+    fail(message, Status::ok, "no NVIDIA driver, or one that is too old for CUDA %d.%d: %s",
+         CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, cudaGetErrorString(error));
     return Status::ok;
   }
   if (error != cudaSuccess) {
@@ -103,12 +106,13 @@ Status devices(std::vector<Device>* devices, Message* message) try {
   return fail(message, Status::out_of_memory, "no host memory for a list of devices");
 }
 
-Status find_kernel(int32_t device_id, const void* code_object, const char* name, uint32_t shared_bytes, Kernel* kernel,
-                   Message* message) {
+Status find_kernel(int32_t device_id, const void* code_object, const char* name,
+                   uint32_t shared_bytes, Kernel* kernel, Message* message) {
   const auto load = [&](void** module) {
     return on_device(device_id, "cudaLibraryLoadData", message, [&] {
       cudaLibrary_t library = nullptr;
-      const cudaError_t error = cudaLibraryLoadData(&library, code_object, nullptr, nullptr, 0, nullptr, nullptr, 0);
+      const cudaError_t error =
+          cudaLibraryLoadData(&library, code_object, nullptr, nullptr, 0, nullptr, nullptr, 0);
       *module = library;
       return error;
     });
@@ -119,7 +123,8 @@ Status find_kernel(int32_t device_id, const void* code_object, const char* name,
       cudaError_t error = cudaLibraryGetKernel(&found, static_cast<cudaLibrary_t>(module), name);
       // A kernel reaches the device when it is first used; that shall not be in a launch, which may be captured.
       cudaFuncAttributes attributes;
-      if (error == cudaSuccess) error = cudaFuncGetAttributes(&attributes, static_cast<const void*>(found));
+      if (error == cudaSuccess)
+        error = cudaFuncGetAttributes(&attributes, static_cast<const void*>(found));
       *function = found;
       return error;
     });
@@ -130,16 +135,18 @@ Status find_kernel(int32_t device_id, const void* code_object, const char* name,
                                   static_cast<int>(shared_bytes));
     });
   };
-  return cache().find(device_id, code_object, name, shared_bytes, kernel, message, load, resolve, allow);
+  return cache().find(device_id, code_object, name, shared_bytes, kernel, message, load, resolve,
+                      allow);
 }
 
-Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threads, uint32_t shared_bytes,
-              const void* params, void* stream, Message* message) {
+Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threads,
+              uint32_t shared_bytes, const void* params, void* stream, Message* message) {
   const Current current(kernel.device_id, message);
   if (current.status() != Status::ok) return current.status();
   void* arguments[] = {const_cast<void*>(params)};
-  const cudaError_t error = cudaLaunchKernel(kernel.function, dim3(grid[0], grid[1], grid[2]), dim3(block_threads),
-                                             arguments, shared_bytes, static_cast<cudaStream_t>(stream));
+  const cudaError_t error =
+      cudaLaunchKernel(kernel.function, dim3(grid[0], grid[1], grid[2]), dim3(block_threads),
+                       arguments, shared_bytes, static_cast<cudaStream_t>(stream));
   if (error == cudaSuccess) return Status::ok;
   const Status status = failed(error, "cudaLaunchKernel", message);
   // A launch that CUDA calls invalid is ours, not the caller's.
@@ -148,8 +155,9 @@ Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threa
 
 Status allocate(int32_t device_id, int64_t bytes, void** pointer, Message* message) {
   if (bytes < 0) return fail(message, Status::invalid, "%lld bytes", static_cast<long long>(bytes));
-  return on_device(device_id, "cudaMalloc", message,
-                   [&] { return cudaMalloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1))); });
+  return on_device(device_id, "cudaMalloc", message, [&] {
+    return cudaMalloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
+  });
 }
 
 void free(int32_t device_id, void* pointer) {
@@ -160,7 +168,8 @@ void free(int32_t device_id, void* pointer) {
 Status allocate_pinned(int32_t device_id, int64_t bytes, void** pointer, Message* message) {
   if (bytes < 0) return fail(message, Status::invalid, "%lld bytes", static_cast<long long>(bytes));
   return on_device(device_id, "cudaHostAlloc", message, [&] {
-    return cudaHostAlloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1)), cudaHostAllocPortable);
+    return cudaHostAlloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1)),
+                         cudaHostAllocPortable);
   });
 }
 
@@ -169,15 +178,16 @@ void free_pinned(int32_t device_id, void* pointer) {
   (void)on_device(device_id, "cudaFreeHost", nullptr, [&] { return cudaFreeHost(pointer); });
 }
 
-Status copy(int32_t device_id, void* to, const void* from, int64_t bytes, Direction direction, void* stream,
-            Message* message) {
+Status copy(int32_t device_id, void* to, const void* from, int64_t bytes, Direction direction,
+            void* stream, Message* message) {
   if (bytes < 0) return fail(message, Status::invalid, "%lld bytes", static_cast<long long>(bytes));
   if (bytes == 0) return Status::ok;
   const cudaMemcpyKind kind = direction == Direction::to_device ? cudaMemcpyHostToDevice
                               : direction == Direction::to_host ? cudaMemcpyDeviceToHost
                                                                 : cudaMemcpyDeviceToDevice;
   return on_device(device_id, "cudaMemcpyAsync", message, [&] {
-    return cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, static_cast<cudaStream_t>(stream));
+    return cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind,
+                           static_cast<cudaStream_t>(stream));
   });
 }
 
@@ -242,7 +252,8 @@ Status elapsed(int32_t device_id, void* from, void* to, double* seconds, Message
     float milliseconds = 0;
     cudaError_t error = cudaEventSynchronize(static_cast<cudaEvent_t>(to));
     if (error == cudaSuccess) {
-      error = cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(from), static_cast<cudaEvent_t>(to));
+      error = cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(from),
+                                   static_cast<cudaEvent_t>(to));
     }
     *seconds = milliseconds * 1e-3;
     return error;

@@ -4,9 +4,9 @@
 #include <new>
 
 #include "kernels/hip/device/device.hpp"
-#include "kernels/hip/device/status.hpp"
 #include "kernels/hip/device/hip_runtime.hpp"
 #include "kernels/hip/device/kernel_cache.hpp"
+#include "kernels/hip/device/status.hpp"
 
 namespace kernels::hip {
 namespace {
@@ -65,14 +65,17 @@ Status on_device(int32_t device_id, const char* name, Message* message, Call&& c
 Status arch_of(const Functions& f, int device_id, char* arch, size_t arch_bytes, Message* message) {
   constexpr size_t kBytes = 16384, kNameBytes = 256;
   alignas(16) char properties[kBytes] = {};
-  if (const Error error = f.GetDeviceProperties(properties, device_id); error != runtime::kSuccess) {
+  if (const Error error = f.GetDeviceProperties(properties, device_id);
+      error != runtime::kSuccess) {
     return failed(f, error, "hipGetDeviceProperties", message);
   }
   constexpr char kPrefix[] = {'g', 'f', 'x'};
   const char* end = properties + kBytes - 1;
-  const char* found = std::search(static_cast<const char*>(properties) + kNameBytes, end, kPrefix, kPrefix + 3);
+  const char* found =
+      std::search(static_cast<const char*>(properties) + kNameBytes, end, kPrefix, kPrefix + 3);
   if (found == end) {
-    return fail(message, Status::internal, "hipGetDeviceProperties: no architecture (gfx...) in what it says");
+    return fail(message, Status::internal,
+                "hipGetDeviceProperties: no architecture (gfx...) in what it says");
   }
   const size_t length = strnlen(found, std::min(arch_bytes - 1, static_cast<size_t>(end - found)));
   std::memcpy(arch, found, length);
@@ -82,7 +85,8 @@ Status arch_of(const Functions& f, int device_id, char* arch, size_t arch_bytes,
 
 Status facts_of(const Functions& f, int device_id, Device* device, Message* message) {
   device->id = device_id;
-  if (const Status status = arch_of(f, device_id, device->arch, sizeof device->arch, message); status != Status::ok) {
+  if (const Status status = arch_of(f, device_id, device->arch, sizeof device->arch, message);
+      status != Status::ok) {
     return status;
   }
   size_t bytes = 0;
@@ -121,7 +125,8 @@ Status devices(std::vector<Device>* devices, Message* message) try {
   if (count == 0) fail(message, Status::ok, "hipGetDeviceCount: 0 devices");
   for (int n = 0; n < count; ++n) {
     Device device;
-    if (const Status status = facts_of(*f, n, &device, message); status != Status::ok) return status;
+    if (const Status status = facts_of(*f, n, &device, message); status != Status::ok)
+      return status;
     devices->push_back(device);
   }
   return Status::ok;
@@ -129,27 +134,30 @@ Status devices(std::vector<Device>* devices, Message* message) try {
   return fail(message, Status::out_of_memory, "no host memory for a list of devices");
 }
 
-Status find_kernel(int32_t device_id, const void* code_object, const char* name, uint32_t shared_bytes, Kernel* kernel,
-                   Message* message) {
+Status find_kernel(int32_t device_id, const void* code_object, const char* name,
+                   uint32_t shared_bytes, Kernel* kernel, Message* message) {
   const auto load = [&](void** module) {
     return on_device(device_id, "hipModuleLoadData", message,
                      [&](const Functions& f) { return f.ModuleLoadData(module, code_object); });
   };
   const auto resolve = [&](void* module, void** function) {
-    return on_device(device_id, name, message,
-                     [&](const Functions& f) { return f.ModuleGetFunction(function, module, name); });
+    return on_device(device_id, name, message, [&](const Functions& f) {
+      return f.ModuleGetFunction(function, module, name);
+    });
   };
   const auto allow = [](void*) { return Status::ok; };  // HIP has no limit below the hardware's
-  return cache().find(device_id, code_object, name, shared_bytes, kernel, message, load, resolve, allow);
+  return cache().find(device_id, code_object, name, shared_bytes, kernel, message, load, resolve,
+                      allow);
 }
 
-Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threads, uint32_t shared_bytes,
-              const void* params, void* stream, Message* message) {
+Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threads,
+              uint32_t shared_bytes, const void* params, void* stream, Message* message) {
   const Current current(kernel.device_id, message);
   if (current.status() != Status::ok) return current.status();
   void* arguments[] = {const_cast<void*>(params)};
-  const Error error = current.f().ModuleLaunchKernel(kernel.function, grid[0], grid[1], grid[2], block_threads, 1, 1,
-                                                     shared_bytes, stream, arguments, nullptr);
+  const Error error =
+      current.f().ModuleLaunchKernel(kernel.function, grid[0], grid[1], grid[2], block_threads, 1,
+                                     1, shared_bytes, stream, arguments, nullptr);
   if (error == runtime::kSuccess) return Status::ok;
   const Status status = failed(current.f(), error, "hipModuleLaunchKernel", message);
   // A launch that HIP calls invalid is ours, not the caller's.
@@ -165,23 +173,26 @@ Status allocate(int32_t device_id, int64_t bytes, void** pointer, Message* messa
 
 void free(int32_t device_id, void* pointer) {
   if (pointer == nullptr) return;
-  (void)on_device(device_id, "hipFree", nullptr, [&](const Functions& f) { return f.Free(pointer); });
+  (void)on_device(device_id, "hipFree", nullptr,
+                  [&](const Functions& f) { return f.Free(pointer); });
 }
 
 Status allocate_pinned(int32_t device_id, int64_t bytes, void** pointer, Message* message) {
   if (bytes < 0) return fail(message, Status::invalid, "%lld bytes", static_cast<long long>(bytes));
   return on_device(device_id, "hipHostMalloc", message, [&](const Functions& f) {
-    return f.HostMalloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1)), runtime::kHostMallocPortable);
+    return f.HostMalloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1)),
+                        runtime::kHostMallocPortable);
   });
 }
 
 void free_pinned(int32_t device_id, void* pointer) {
   if (pointer == nullptr) return;
-  (void)on_device(device_id, "hipHostFree", nullptr, [&](const Functions& f) { return f.HostFree(pointer); });
+  (void)on_device(device_id, "hipHostFree", nullptr,
+                  [&](const Functions& f) { return f.HostFree(pointer); });
 }
 
-Status copy(int32_t device_id, void* to, const void* from, int64_t bytes, Direction direction, void* stream,
-            Message* message) {
+Status copy(int32_t device_id, void* to, const void* from, int64_t bytes, Direction direction,
+            void* stream, Message* message) {
   if (bytes < 0) return fail(message, Status::invalid, "%lld bytes", static_cast<long long>(bytes));
   if (bytes == 0) return Status::ok;
   const int kind = direction == Direction::to_device ? runtime::kMemcpyHostToDevice
@@ -193,13 +204,15 @@ Status copy(int32_t device_id, void* to, const void* from, int64_t bytes, Direct
 }
 
 Status stream_create(int32_t device_id, void** stream, Message* message) {
-  return on_device(device_id, "hipStreamCreateWithFlags", message,
-                   [&](const Functions& f) { return f.StreamCreateWithFlags(stream, runtime::kStreamNonBlocking); });
+  return on_device(device_id, "hipStreamCreateWithFlags", message, [&](const Functions& f) {
+    return f.StreamCreateWithFlags(stream, runtime::kStreamNonBlocking);
+  });
 }
 
 void stream_destroy(int32_t device_id, void* stream) {
   if (stream == nullptr) return;
-  (void)on_device(device_id, "hipStreamDestroy", nullptr, [&](const Functions& f) { return f.StreamDestroy(stream); });
+  (void)on_device(device_id, "hipStreamDestroy", nullptr,
+                  [&](const Functions& f) { return f.StreamDestroy(stream); });
 }
 
 Status stream_synchronize(int32_t device_id, void* stream, Message* message) {
@@ -223,12 +236,14 @@ Status is_capturing(int32_t device_id, void* stream, bool* capturing, Message* m
 }
 
 Status timestamp_create(int32_t device_id, void** timestamp, Message* message) {
-  return on_device(device_id, "hipEventCreate", message, [&](const Functions& f) { return f.EventCreate(timestamp); });
+  return on_device(device_id, "hipEventCreate", message,
+                   [&](const Functions& f) { return f.EventCreate(timestamp); });
 }
 
 void timestamp_destroy(int32_t device_id, void* timestamp) {
   if (timestamp == nullptr) return;
-  (void)on_device(device_id, "hipEventDestroy", nullptr, [&](const Functions& f) { return f.EventDestroy(timestamp); });
+  (void)on_device(device_id, "hipEventDestroy", nullptr,
+                  [&](const Functions& f) { return f.EventDestroy(timestamp); });
 }
 
 Status record(int32_t device_id, void* timestamp, void* stream, Message* message) {

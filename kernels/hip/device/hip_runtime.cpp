@@ -18,7 +18,8 @@ constexpr const char* kNames[] = {"libamdhip64.so.7", "libamdhip64.so.6", "libam
 // ship theirs without a version in its name.
 void* open_library(Message* message) {
   for (const char* name : {kNames[0], kNames[1], kNames[2], "libamdhip64.so"}) {
-    if (void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD); library != nullptr) return library;
+    if (void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD); library != nullptr)
+      return library;
   }
   Message broken;
   for (const char* name : kNames) {
@@ -45,23 +46,34 @@ bool resolve(void* library, const char* name, Function* function, Message* messa
 }
 
 bool resolve_all(void* library, Functions* f, Message* message) {
-  const auto found = [&](const char* name, auto* function) { return resolve(library, name, function, message); };
+  const auto found = [&](const char* name, auto* function) {
+    return resolve(library, name, function, message);
+  };
   // Since 6.0 hipGetDeviceProperties is kept for programs built before, and the new layout has a name of its own.
-  const bool properties = resolve(library, "hipGetDevicePropertiesR0600", &f->GetDeviceProperties, nullptr) ||
-                          found("hipGetDeviceProperties", &f->GetDeviceProperties);
-  return properties && found("hipGetDeviceCount", &f->GetDeviceCount) && found("hipGetDevice", &f->GetDevice) &&
-         found("hipSetDevice", &f->SetDevice) && found("hipDeviceGetName", &f->DeviceGetName) &&
-         found("hipDeviceTotalMem", &f->DeviceTotalMem) && found("hipDeviceGetAttribute", &f->DeviceGetAttribute) &&
-         found("hipGetErrorName", &f->GetErrorName) && found("hipGetErrorString", &f->GetErrorString) &&
-         found("hipGetLastError", &f->GetLastError) && found("hipModuleLoadData", &f->ModuleLoadData) &&
+  const bool properties =
+      resolve(library, "hipGetDevicePropertiesR0600", &f->GetDeviceProperties, nullptr) ||
+      found("hipGetDeviceProperties", &f->GetDeviceProperties);
+  return properties && found("hipGetDeviceCount", &f->GetDeviceCount) &&
+         found("hipGetDevice", &f->GetDevice) && found("hipSetDevice", &f->SetDevice) &&
+         found("hipDeviceGetName", &f->DeviceGetName) &&
+         found("hipDeviceTotalMem", &f->DeviceTotalMem) &&
+         found("hipDeviceGetAttribute", &f->DeviceGetAttribute) &&
+         found("hipGetErrorName", &f->GetErrorName) &&
+         found("hipGetErrorString", &f->GetErrorString) &&
+         found("hipGetLastError", &f->GetLastError) &&
+         found("hipModuleLoadData", &f->ModuleLoadData) &&
          found("hipModuleGetFunction", &f->ModuleGetFunction) &&
          found("hipModuleLaunchKernel", &f->ModuleLaunchKernel) && found("hipMalloc", &f->Malloc) &&
-         found("hipFree", &f->Free) && found("hipHostMalloc", &f->HostMalloc) && found("hipHostFree", &f->HostFree) &&
-         found("hipMemcpyAsync", &f->MemcpyAsync) && found("hipStreamCreateWithFlags", &f->StreamCreateWithFlags) &&
-         found("hipStreamDestroy", &f->StreamDestroy) && found("hipStreamSynchronize", &f->StreamSynchronize) &&
-         found("hipStreamIsCapturing", &f->StreamIsCapturing) && found("hipEventCreate", &f->EventCreate) &&
-         found("hipEventDestroy", &f->EventDestroy) && found("hipEventRecord", &f->EventRecord) &&
-         found("hipEventSynchronize", &f->EventSynchronize) && found("hipEventElapsedTime", &f->EventElapsedTime);
+         found("hipFree", &f->Free) && found("hipHostMalloc", &f->HostMalloc) &&
+         found("hipHostFree", &f->HostFree) && found("hipMemcpyAsync", &f->MemcpyAsync) &&
+         found("hipStreamCreateWithFlags", &f->StreamCreateWithFlags) &&
+         found("hipStreamDestroy", &f->StreamDestroy) &&
+         found("hipStreamSynchronize", &f->StreamSynchronize) &&
+         found("hipStreamIsCapturing", &f->StreamIsCapturing) &&
+         found("hipEventCreate", &f->EventCreate) && found("hipEventDestroy", &f->EventDestroy) &&
+         found("hipEventRecord", &f->EventRecord) &&
+         found("hipEventSynchronize", &f->EventSynchronize) &&
+         found("hipEventElapsedTime", &f->EventElapsedTime);
 }
 
 std::mutex opening;
@@ -70,9 +82,11 @@ std::atomic<const Functions*> opened = nullptr;
 }  // namespace
 
 const Functions* functions(Message* message) {
-  if (const Functions* known = opened.load(std::memory_order_acquire); known != nullptr) return known;
+  if (const Functions* known = opened.load(std::memory_order_acquire); known != nullptr)
+    return known;
   const std::lock_guard lock(opening);
-  if (const Functions* known = opened.load(std::memory_order_relaxed); known != nullptr) return known;
+  if (const Functions* known = opened.load(std::memory_order_relaxed); known != nullptr)
+    return known;
   void* library = open_library(message);  // never closed: unloading HIP is known to crash
   if (library == nullptr) return nullptr;
   static Functions table;

@@ -16,11 +16,13 @@ constexpr Error kSuccess = 0;
 constexpr Error kErrorInvalidValue = 1;
 constexpr Error kErrorNoDevice = 100;
 constexpr Error kErrorStreamCaptureImplicit = 906;
-constexpr int kAttributeMultiprocessorCount = 63;  // hipDeviceAttributeMultiprocessorCount since 4.3
-constexpr unsigned kHostMallocPortable = 1;        // hipHostMallocPortable: pinned for every device
-constexpr unsigned kStreamNonBlocking = 1;         // hipStreamNonBlocking
-constexpr int kMemcpyHostToDevice = 1, kMemcpyDeviceToHost = 2, kMemcpyDeviceToDevice = 3;  // hipMemcpyKind
-constexpr int kCaptureStatusNone = 0;  // hipStreamCaptureStatusNone
+constexpr int kAttributeMultiprocessorCount =
+    63;                                      // hipDeviceAttributeMultiprocessorCount since 4.3
+constexpr unsigned kHostMallocPortable = 1;  // hipHostMallocPortable: pinned for every device
+constexpr unsigned kStreamNonBlocking = 1;   // hipStreamNonBlocking
+constexpr int kMemcpyHostToDevice = 1, kMemcpyDeviceToHost = 2,
+              kMemcpyDeviceToDevice = 3;  // hipMemcpyKind
+constexpr int kCaptureStatusNone = 0;     // hipStreamCaptureStatusNone
 
 // hipDevice_t is int; hipModule_t, hipFunction_t, hipStream_t and hipEvent_t are pointers.
 struct Functions {
@@ -30,15 +32,16 @@ struct Functions {
   Error (*DeviceGetName)(char* name, int bytes, int device);
   Error (*DeviceTotalMem)(size_t* bytes, int device);
   Error (*DeviceGetAttribute)(int* value, int attribute, int device);
-  Error (*GetDeviceProperties)(void* properties, int device);  // of either layout: see arch_of in device_hip.cpp
+  Error (*GetDeviceProperties)(void* properties,
+                               int device);  // of either layout: see arch_of in device_hip.cpp
   const char* (*GetErrorName)(Error error);
   const char* (*GetErrorString)(Error error);
   Error (*GetLastError)();
   Error (*ModuleLoadData)(void** module, const void* image);
   Error (*ModuleGetFunction)(void** function, void* module, const char* name);
-  Error (*ModuleLaunchKernel)(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                              unsigned block_y, unsigned block_z, unsigned shared_bytes, void* stream, void** params,
-                              void** extra);
+  Error (*ModuleLaunchKernel)(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                              unsigned block_x, unsigned block_y, unsigned block_z,
+                              unsigned shared_bytes, void* stream, void** params, void** extra);
   Error (*Malloc)(void** pointer, size_t bytes);
   Error (*Free)(void* pointer);
   Error (*HostMalloc)(void** pointer, size_t bytes, unsigned flags);

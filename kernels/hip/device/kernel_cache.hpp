@@ -18,8 +18,8 @@ class KernelCache {
   // load(void** module) and resolve(void* module, void** function) run under the lock, once for each key that succeeds;
   // allow(void* function) whenever a kernel is to use more dynamic shared memory than before. What fails is not kept.
   template <class Load, class Resolve, class Allow>
-  Status find(int32_t device_id, const void* code_object, const char* name, uint32_t shared_bytes, Kernel* kernel,
-              Message* message, Load&& load, Resolve&& resolve, Allow&& allow) try {
+  Status find(int32_t device_id, const void* code_object, const char* name, uint32_t shared_bytes,
+              Kernel* kernel, Message* message, Load&& load, Resolve&& resolve, Allow&& allow) try {
     const std::lock_guard lock(mutex_);
     Module& module = modules_[{device_id, code_object}];
     if (module.handle == nullptr) {
@@ -28,7 +28,8 @@ class KernelCache {
     auto found = module.functions.find(name);  // no copy of the name where it is known
     if (found == module.functions.end()) {
       Function function;
-      if (const Status status = resolve(module.handle, &function.handle); status != Status::ok) return status;
+      if (const Status status = resolve(module.handle, &function.handle); status != Status::ok)
+        return status;
       found = module.functions.emplace(name, function).first;
     }
     Function& function = found->second;

@@ -29,7 +29,11 @@ struct Meeting {
 class Block {
  public:
   Block(const Launch& launch, const std::function<void()>& kernel)
-      : launch_(launch), kernel_(kernel), shared_(launch.shared_bytes), threads_(launch.block), fibers_(launch.block) {
+      : launch_(launch),
+        kernel_(kernel),
+        shared_(launch.shared_bytes),
+        threads_(launch.block),
+        fibers_(launch.block) {
     order_.resize(launch.block);
     for (uint32_t i = 0; i < launch.block; ++i) order_[i] = i;
   }
@@ -136,14 +140,16 @@ class Block {
   // What AddressSanitizer has to be told of each switch.
   void entered([[maybe_unused]] uint32_t i) {
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(threads_fake_.size() > i ? threads_fake_[i] : nullptr, &main_stack_, &main_bytes_);
+    __sanitizer_finish_switch_fiber(threads_fake_.size() > i ? threads_fake_[i] : nullptr,
+                                    &main_stack_, &main_bytes_);
 #endif
   }
   void leaving([[maybe_unused]] uint32_t i, [[maybe_unused]] bool for_ever) {
 #if defined(__SANITIZE_ADDRESS__)
     threads_fake_.resize(launch_.block);
     threads_fake_[i] = nullptr;  // the next workgroup's fiber starts without
-    __sanitizer_start_switch_fiber(for_ever ? nullptr : &threads_fake_[i], main_stack_, main_bytes_);
+    __sanitizer_start_switch_fiber(for_ever ? nullptr : &threads_fake_[i], main_stack_,
+                                   main_bytes_);
 #endif
   }
 

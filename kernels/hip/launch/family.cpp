@@ -12,12 +12,15 @@ namespace {
 template <Family kFamily, class T, int kDim>
 TileFacts facts() {
   using Tile = kernels::hip::Tile<kFamily, T, kDim>;
-  return {Tile::kThreads, Tile::kRows, Tile::kKeys, Tile::kSharedBytes,
-          ScoreStage<Tile>::kEnd > Tile::kSharedBytes ? ScoreStage<Tile>::kEnd : Tile::kSharedBytes};
+  return {
+      Tile::kThreads, Tile::kRows, Tile::kKeys, Tile::kSharedBytes,
+      ScoreStage<Tile>::kEnd > Tile::kSharedBytes ? ScoreStage<Tile>::kEnd : Tile::kSharedBytes};
 }
 template <Family kFamily, class T>
 TileFacts facts(int dim) {
-  return dim == 64 ? facts<kFamily, T, 64>() : dim == 128 ? facts<kFamily, T, 128>() : facts<kFamily, T, 256>();
+  return dim == 64    ? facts<kFamily, T, 64>()
+         : dim == 128 ? facts<kFamily, T, 128>()
+                      : facts<kFamily, T, 256>();
 }
 template <Family kFamily>
 TileFacts facts(DType dtype, int dim) {
@@ -57,12 +60,14 @@ TileFacts tile_facts(Family family, DType dtype, int dim) {
 bool supported(const Problem& p, std::string* reason) {
   if (p.head_dim != p.head_dim_v) return fail(reason, "head_dim_v is not head_dim");
   if (p.head_dim < 32 || p.head_dim > 256 || p.head_dim % 8 != 0) {
-    return fail(reason, "head_dim " + std::to_string(p.head_dim) + " is not a multiple of 8 from 32 to 256");
+    return fail(reason, "head_dim " + std::to_string(p.head_dim) +
+                            " is not a multiple of 8 from 32 to 256");
   }
   if (p.kv_lengths || p.varlen || p.page_size > 0)
     return fail(reason, "kv_lengths, varlen and paged are not supported");
   constexpr int64_t kMost = INT32_MAX - 1024;  // rows are counted in 32 bits, rounded up to a tile
-  if (p.seq_q > kMost || p.seq_kv > kMost) return fail(reason, "seq_q or seq_kv is above " + std::to_string(kMost));
+  if (p.seq_q > kMost || p.seq_kv > kMost)
+    return fail(reason, "seq_q or seq_kv is above " + std::to_string(kMost));
   if (p.batch > kMost || p.heads_q > kMost || p.batch > kMost / p.heads_q) {
     return fail(reason, "batch * heads_q is above " + std::to_string(kMost));
   }

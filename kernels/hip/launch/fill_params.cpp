@@ -17,18 +17,22 @@ Rows rows(const Tensor& t) { return {t.stride[0], t.stride[1], t.stride[2]}; }
 bool reads_wide(const Tensor& mask) {
   const int64_t bytes = element_bytes(mask.dtype);
   bool wide = mask.stride[3] == 1 && reinterpret_cast<uintptr_t>(mask.data) % 16 == 0;
-  for (int d = 0; d < 3; ++d) wide = wide && (mask.shape[d] <= 1 || mask.stride[d] * bytes % 16 == 0);
+  for (int d = 0; d < 3; ++d)
+    wide = wide && (mask.shape[d] <= 1 || mask.stride[d] * bytes % 16 == 0);
   return wide;
 }
 
 }  // namespace
 
-bool strides_fit(const Args& args) { return args.k.stride[1] <= kMostRowStride && args.v.stride[1] <= kMostRowStride; }
+bool strides_fit(const Args& args) {
+  return args.k.stride[1] <= kMostRowStride && args.v.stride[1] <= kMostRowStride;
+}
 
 AttentionParams fill_params(const Problem& problem, const Args& args) {
   AttentionParams p{};
   p.q = args.q.data, p.k = args.k.data, p.v = args.v.data, p.out = args.out.data;
-  p.q_stride = rows(args.q), p.k_stride = rows(args.k), p.v_stride = rows(args.v), p.out_stride = rows(args.out);
+  p.q_stride = rows(args.q), p.k_stride = rows(args.k), p.v_stride = rows(args.v),
+  p.out_stride = rows(args.out);
   p.batch = static_cast<int32_t>(args.q.shape[0]);
   p.heads_q = static_cast<int32_t>(args.q.shape[2]);
   p.heads_per_kv = static_cast<int32_t>(args.q.shape[2] / std::max<int64_t>(1, args.k.shape[2]));
@@ -59,9 +63,11 @@ AttentionParams fill_params(const Problem& problem, const Args& args) {
   }
   if (problem.lse) {
     p.lse = static_cast<float*>(args.lse.data);
-    p.lse_batch = args.lse.stride[0], p.lse_head = args.lse.stride[1], p.lse_row = args.lse.stride[2];
+    p.lse_batch = args.lse.stride[0], p.lse_head = args.lse.stride[1],
+    p.lse_row = args.lse.stride[2];
   }
-  const float scale = problem.scale != 0 ? problem.scale : 1 / std::sqrt(static_cast<float>(problem.head_dim));
+  const float scale =
+      problem.scale != 0 ? problem.scale : 1 / std::sqrt(static_cast<float>(problem.head_dim));
   if (scale < 0) p.flags |= kNegate;
   p.softcap = problem.softcap;
   p.score_scale = std::abs(scale) / (problem.softcap != 0 ? problem.softcap : 1);

@@ -14,7 +14,9 @@ const char* flash_kernel(const Problem& problem) {
   return problem.causal ? "flash_attention_causal_kernel" : "flash_attention_nocausal_kernel";
 }
 
-bool flash_supported(const Problem& problem, const char*, std::string* reason) { return supported(problem, reason); }
+bool flash_supported(const Problem& problem, const char*, std::string* reason) {
+  return supported(problem, reason);
+}
 
 FlashPlan plan_flash(const Problem& problem, const char* arch) {
   static constexpr const char* kObjects[3][3] = {
@@ -29,7 +31,8 @@ FlashPlan plan_flash(const Problem& problem, const char* arch) {
   return plan;
 }
 
-int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void*, Launch* out) {
+int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void*,
+                 Launch* out) {
   const AttentionParams p = fill_params(problem, args);
   if (!strides_fit(args)) return -1;
   const int64_t heads = int64_t{p.batch} * p.heads_q;

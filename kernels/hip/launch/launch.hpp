@@ -42,7 +42,9 @@ UnfusedPlan plan_unfused(const Problem& problem, const char* arch);
 
 // The launches of one run, in order; 0 where there is nothing to do, -1 where rows of k or v are farther apart than the kernels
 // index (2^25 elements). out has room for 8.
-int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void* workspace, Launch* out);
-int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace, Launch* out);
+int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void* workspace,
+                 Launch* out);
+int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace,
+                 Launch* out);
 
 }  // namespace kernels::hip

@@ -39,8 +39,9 @@ bool unfused_supported(const Problem& problem, const char* arch, std::string* re
   if (score_bytes(problem, tile_of(problem, arch)) <= kMostWorkspace) return true;
   if (reason != nullptr) {
     *reason = "the score matrix of batch " + std::to_string(problem.batch) + ", heads_q " +
-              std::to_string(problem.heads_q) + ", seq_q " + std::to_string(problem.seq_q) + ", seq_kv " +
-              std::to_string(problem.seq_kv) + " is above " + std::to_string(kMostWorkspace >> 30) + " GiB";
+              std::to_string(problem.heads_q) + ", seq_q " + std::to_string(problem.seq_q) +
+              ", seq_kv " + std::to_string(problem.seq_kv) + " is above " +
+              std::to_string(kMostWorkspace >> 30) + " GiB";
   }
   return false;
 }
@@ -60,7 +61,8 @@ UnfusedPlan plan_unfused(const Problem& problem, const char* arch) {
   return plan;
 }
 
-int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace, Launch* out) {
+int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace,
+                 Launch* out) {
   AttentionParams p = fill_params(problem, args);
   if (!strides_fit(args)) return -1;
   const int64_t heads = int64_t{p.batch} * p.heads_q;
@@ -77,12 +79,12 @@ int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& ar
   const struct {
     const char* kernel;
     uint32_t groups, block, shared_bytes;
-  } operations[] = {
-      {"qk_kernel", blocks * chunks_of_head(p, static_cast<int>(plan.keys)), plan.block, plan.qk_shared_bytes},
-      {"scale_kernel", pieces, kScoreThreads, 0},
-      {"mask_kernel", pieces, kScoreThreads, 0},
-      {"softmax_kernel", groups_for(turns_of_head(p)), kScoreThreads, softmax_bytes},
-      {"pv_kernel", blocks, plan.block, plan.shared_bytes}};
+  } operations[] = {{"qk_kernel", blocks * chunks_of_head(p, static_cast<int>(plan.keys)),
+                     plan.block, plan.qk_shared_bytes},
+                    {"scale_kernel", pieces, kScoreThreads, 0},
+                    {"mask_kernel", pieces, kScoreThreads, 0},
+                    {"softmax_kernel", groups_for(turns_of_head(p)), kScoreThreads, softmax_bytes},
+                    {"pv_kernel", blocks, plan.block, plan.shared_bytes}};
   int32_t count = 0;
   for (const auto& operation : operations) {
     if (operation.groups == 0) continue;  // no keys: no scores

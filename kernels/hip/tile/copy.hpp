@@ -25,12 +25,15 @@ struct RowCopy {
   gpu::Bits128 bits[kPasses];
 
   // at: the step's first row; keys: how many of its rows exist.
-  GPU_DEVICE void issue(uint32_t, const typename T::Storage* at, int64_t stride, int keys, int head_dim) {
-    const int r = static_cast<int>(gpu::thread()) / kChunks, d = static_cast<int>(gpu::thread()) % kChunks * kWide;
+  GPU_DEVICE void issue(uint32_t, const typename T::Storage* at, int64_t stride, int keys,
+                        int head_dim) {
+    const int r = static_cast<int>(gpu::thread()) / kChunks,
+              d = static_cast<int>(gpu::thread()) % kChunks * kWide;
     const uint32_t offset = (r * static_cast<uint32_t>(stride) + d) * T::kBytes;
     if (keys >= kKeys && head_dim == kDim) {
       const uint32_t here = gpu::recomputed(offset);
-      GPU_UNROLL for (int i = 0; i < kPasses; ++i) bits[i] = gpu::load128(at + i * kPassRows * stride, here);
+      GPU_UNROLL for (int i = 0; i < kPasses; ++i) bits[i] =
+          gpu::load128(at + i * kPassRows * stride, here);
       return;
     }
     GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
@@ -40,10 +43,13 @@ struct RowCopy {
     }
   }
 
-  GPU_DEVICE void forget() { GPU_UNROLL for (int i = 0; i < kPasses; ++i) gpu::forget(bits[i]); }  // nothing was issued
+  GPU_DEVICE void forget() {
+    GPU_UNROLL for (int i = 0; i < kPasses; ++i) gpu::forget(bits[i]);
+  }  // nothing was issued
 
   GPU_DEVICE void commit(uint32_t to) const {
-    const int r = static_cast<int>(gpu::thread()) / kChunks, c = static_cast<int>(gpu::thread()) % kChunks;
+    const int r = static_cast<int>(gpu::thread()) / kChunks,
+              c = static_cast<int>(gpu::thread()) % kChunks;
     GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
       gpu::shared_store(to + Place::of(r + i * kPassRows) * kRowBytes + c * 16, bits[i]);
     }
@@ -63,14 +69,16 @@ struct TransposingCopy {
 
   gpu::Bits128 bits[kPasses][kBlock];
 
-  GPU_DEVICE void issue(uint32_t, const typename T::Storage* at, int64_t stride, int keys, int head_dim) {
+  GPU_DEVICE void issue(uint32_t, const typename T::Storage* at, int64_t stride, int keys,
+                        int head_dim) {
     GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
       const int index = static_cast<int>(gpu::thread()) + i * kThreads;
       const int key = index % kKeyBlocks * kBlock, d = index / kKeyBlocks * 8;
       const uint32_t offset = (key * static_cast<uint32_t>(stride) + d) * T::kBytes;
       if (keys >= kKeys && head_dim == kDim) {
         const uint32_t here = gpu::recomputed(offset);
-        GPU_UNROLL for (int j = 0; j < kBlock; ++j) bits[i][j] = gpu::load128(at + j * stride, here);
+        GPU_UNROLL for (int j = 0; j < kBlock; ++j) bits[i][j] =
+            gpu::load128(at + j * stride, here);
       } else {
         GPU_UNROLL for (int j = 0; j < kBlock; ++j) {
           bits[i][j] = {};
@@ -89,7 +97,8 @@ struct TransposingCopy {
       const uint32_t base = to + d * kRowBytes + key * 2;
       GPU_UNROLL for (int j = 0; j < 8; ++j) {
         uint32_t word[kBlock / 2];
-        GPU_UNROLL for (int n = 0; n < kBlock / 2; ++n) word[n] = pair(bits[i][2 * n], bits[i][2 * n + 1], j);
+        GPU_UNROLL for (int n = 0; n < kBlock / 2; ++n) word[n] =
+            pair(bits[i][2 * n], bits[i][2 * n + 1], j);
         if constexpr (kBlock == 4) {
           gpu::shared_store(base + j * kRowBytes, gpu::Bits64{{word[0], word[1]}});
         } else {

@@ -31,12 +31,15 @@ void matrix_multiply(const uint32_t* a, const uint32_t* b, float* c) {
     for (int i = 0; i < kCount; ++i) {
       if (all[lane % 16 * kCount + i] == mine[i]) continue;
       std::fprintf(stderr,
-                   "matrix_multiply: lane %d element %d differs from lane %d's: operands must repeat in lanes 16-31\n",
+                   "matrix_multiply: lane %d element %d differs from lane %d's: operands must "
+                   "repeat in lanes 16-31\n",
                    lane, i, lane % 16);
       std::abort();
     }
   }
-  const auto element = [&](int of_lane, int i) { return __builtin_bit_cast(float, all[of_lane * kCount + i]); };
+  const auto element = [&](int of_lane, int i) {
+    return __builtin_bit_cast(float, all[of_lane * kCount + i]);
+  };
   for (int e = 0; e < Layout::kC; ++e) {
     const int row = Layout::c_row(lane, e), col = Layout::c_col(lane, e);
     float sum = c[e];

@@ -23,7 +23,8 @@ struct Mfma {
   GPU_DEVICE static int element_of_row(int row) { return row % 4; }
 
   template <class T>
-  GPU_DEVICE static void multiply(const uint32_t (&a)[kA], const uint32_t (&b)[kB], gpu::Floats<kC>& c) {
+  GPU_DEVICE static void multiply(const uint32_t (&a)[kA], const uint32_t (&b)[kB],
+                                  gpu::Floats<kC>& c) {
 #if defined(GPU_ON_HOST)
     matrix_multiply<Mfma, T>(a, b, c.element);
 #elif defined(__GFX9__)
@@ -32,11 +33,11 @@ struct Mfma {
     typedef short Shorts __attribute__((ext_vector_type(4)));
     const Words wa = {a[0], a[1]}, wb = {b[0], b[1]};
     if constexpr (__is_same(T, F16)) {
-      c = __builtin_amdgcn_mfma_f32_16x16x16f16(__builtin_bit_cast(Halves, wa), __builtin_bit_cast(Halves, wb), c, 0, 0,
-                                                0);
+      c = __builtin_amdgcn_mfma_f32_16x16x16f16(__builtin_bit_cast(Halves, wa),
+                                                __builtin_bit_cast(Halves, wb), c, 0, 0, 0);
     } else {
-      c = __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(__builtin_bit_cast(Shorts, wa), __builtin_bit_cast(Shorts, wb), c,
-                                                    0, 0, 0);
+      c = __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(__builtin_bit_cast(Shorts, wa),
+                                                    __builtin_bit_cast(Shorts, wb), c, 0, 0, 0);
     }
 #endif
   }

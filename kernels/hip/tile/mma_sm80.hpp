@@ -26,15 +26,17 @@ struct MmaSm80 {
 
   // c0: elements 0 and 1, c1: elements 2 and 3.
   template <class T>
-  GPU_DEVICE static void multiply(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, gpu::Floats<2>& c0,
-                                  gpu::Floats<2>& c1) {
+  GPU_DEVICE static void multiply(const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                                  gpu::Floats<2>& c0, gpu::Floats<2>& c1) {
 #if defined(GPU_NVIDIA)
     if constexpr (sizeof(T) && T::kDType == DType::f16) {
-      asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+          "{%8,%9}, {%0,%1,%2,%3};"
           : "+f"(c0[0]), "+f"(c0[1]), "+f"(c1[0]), "+f"(c1[1])
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
     } else {
-      asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+          "{%8,%9}, {%0,%1,%2,%3};"
           : "+f"(c0[0]), "+f"(c0[1]), "+f"(c1[0]), "+f"(c1[1])
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
     }
@@ -72,7 +74,8 @@ struct MmaSm80 {
         return static_cast<uint32_t>(gpu::shared_load<uint16_t>(rows[m * 8 + row] + col * 2));
       };
       const uint32_t i = lane / 4, j = lane % 4 * 2;
-      words[m] = kTransposed ? element(j, i) | element(j + 1, i) << 16 : element(i, j) | element(i, j + 1) << 16;
+      words[m] = kTransposed ? element(j, i) | element(j + 1, i) << 16
+                             : element(i, j) | element(i, j + 1) << 16;
     }
 #endif
   }
@@ -80,8 +83,8 @@ struct MmaSm80 {
   // 16 bytes into workgroup memory without a register between; zeros where not `real`.
   GPU_DEVICE static void copy_async(uint32_t to, const void* from, bool real) {
 #if defined(GPU_NVIDIA)
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(gpu::shared_address(to)), "l"(from),
-                 "r"(real ? 16 : 0)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(gpu::shared_address(to)),
+                 "l"(from), "r"(real ? 16 : 0)
                  : "memory");
 #elif defined(GPU_ON_HOST)
     gpu::shared_store(to, real ? gpu::load128(from) : gpu::Bits128{});
@@ -115,20 +118,28 @@ struct QuadTile {
 
   static constexpr uint32_t kRowBytes = kDim * 2;
   static constexpr bool kAliased = false;
-  static constexpr uint32_t kKeyAt = 0, kValueAt = kKeys * kRowBytes, kQueryAt = 2 * kKeys * kRowBytes;
+  static constexpr uint32_t kKeyAt = 0, kValueAt = kKeys * kRowBytes,
+                            kQueryAt = 2 * kKeys * kRowBytes;
   static constexpr uint32_t kSharedBytes = kQueryAt + kRows * kRowBytes;
 
   // Where 16 bytes (number `chunk` of a row) of K or V stand. swizzle is one for all keys of a lane's run of the same parity.
   GPU_DEVICE static int swizzle(int row) { return (row / kRun * 2 + row % 2) & 7; }
-  GPU_DEVICE static uint32_t place(int row, int chunk) { return row * kRowBytes + ((chunk ^ swizzle(row)) << 4); }
-  GPU_DEVICE static uint32_t query_place(int row, int chunk) { return row * kRowBytes + ((chunk ^ (row & 7)) << 4); }
+  GPU_DEVICE static uint32_t place(int row, int chunk) {
+    return row * kRowBytes + ((chunk ^ swizzle(row)) << 4);
+  }
+  GPU_DEVICE static uint32_t query_place(int row, int chunk) {
+    return row * kRowBytes + ((chunk ^ (row & 7)) << 4);
+  }
 
   struct Copy {
-    static constexpr int kChunks = kDim / 8, kPassRows = kThreads / kChunks, kPasses = kKeys / kPassRows;
+    static constexpr int kChunks = kDim / 8, kPassRows = kThreads / kChunks,
+                         kPasses = kKeys / kPassRows;
     static_assert(kThreads % kChunks == 0 && kKeys % kPassRows == 0);
 
-    GPU_DEVICE void issue(uint32_t to, const typename T::Storage* at, int64_t stride, int keys, int head_dim) {
-      const int r = static_cast<int>(gpu::thread()) / kChunks, c = static_cast<int>(gpu::thread()) % kChunks;
+    GPU_DEVICE void issue(uint32_t to, const typename T::Storage* at, int64_t stride, int keys,
+                          int head_dim) {
+      const int r = static_cast<int>(gpu::thread()) / kChunks,
+                c = static_cast<int>(gpu::thread()) % kChunks;
       // One address that moves on, not one for each pass: registers are short.
       const typename T::Storage* from = at + r * stride + c * 8;
       const int64_t pass = kPassRows * stride;
@@ -157,7 +168,9 @@ struct QuadTile {
     quad = lane % 4;
   }
 
-  GPU_DEVICE int row(int slot) const { return wave * kWaveRows + slot / 2 * 16 + slot % 2 * 8 + lane / 4; }
+  GPU_DEVICE int row(int slot) const {
+    return wave * kWaveRows + slot / 2 * 16 + slot % 2 * 8 + lane / 4;
+  }
   GPU_DEVICE int first_key() const { return quad * kRun; }
 
   GPU_DEVICE float max_of_row(float x) const {
@@ -169,7 +182,8 @@ struct QuadTile {
     return x + gpu::exchange<kWave>(x, 2);
   }
 
-  GPU_DEVICE void load_query(const AttentionParams& p, const typename T::Storage* q, int rows, Query& query) const {
+  GPU_DEVICE void load_query(const AttentionParams& p, const typename T::Storage* q, int rows,
+                             Query& query) const {
     constexpr int kChunks = kDim / 8;
     const uint32_t sign = p.flags & kNegate ? 0x80008000u : 0;
     for (int i = static_cast<int>(gpu::thread()); i < kRows * kChunks; i += kThreads) {
@@ -188,8 +202,8 @@ struct QuadTile {
   }
 
   GPU_DEVICE void read_query(int m, int step, uint32_t (&a)[4]) const {
-    MmaSm80::load_matrices<false>(kQueryAt + query_place(wave * kWaveRows + m * 16 + lane % 16, step * 2 + lane / 16),
-                                  a);
+    MmaSm80::load_matrices<false>(
+        kQueryAt + query_place(wave * kWaveRows + m * 16 + lane % 16, step * 2 + lane / 16), a);
   }
 
   GPU_DEVICE void scores(const Query& query, Scores& s) const {
@@ -255,8 +269,8 @@ struct QuadTile {
   }
 
   // A quad's lanes trade words, so that each stores 16 bytes.
-  GPU_DEVICE void store(const AttentionParams& p, const Output& o, int slot, float factor, typename T::Storage* out,
-                        bool real) const {
+  GPU_DEVICE void store(const AttentionParams& p, const Output& o, int slot, float factor,
+                        typename T::Storage* out, bool real) const {
     GPU_UNROLL for (int u = 0; u < kDim / 8; u += 4) {
       gpu::Bits128 bits;
       GPU_UNROLL for (int i = 0; i < 4; ++i) {

@@ -25,14 +25,15 @@ struct TransposedTile {
   static constexpr int kDim = Shape::kDim, kKeys = Shape::kKeys, kTiles = Shape::kTiles;
   static constexpr int kWaveRows = 16 * kTiles, kRows = kWaveRows * kWaves;
   static constexpr int kGroups = kWave / 16;
-  static constexpr int kElements = Mma::kC;     // of one tile in a lane
-  static constexpr int kSlots = kTiles;         // queries of a lane
-  static constexpr int kRunTiles = kKeys / 16;  // a lane's keys: kRunTiles x kElements, side by side
+  static constexpr int kElements = Mma::kC;  // of one tile in a lane
+  static constexpr int kSlots = kTiles;      // queries of a lane
+  static constexpr int kRunTiles =
+      kKeys / 16;  // a lane's keys: kRunTiles x kElements, side by side
   static constexpr int kRun = kKeys / kGroups;
   static constexpr int kChunk = kGroups == 4 ? 2 : 1;  // steps of 16 that one 16-byte read feeds
   static constexpr int kDimSteps = kDim / 16;
   static constexpr int kResident = kWave == 32 && kDim == 128 ? 7 : 1;  // see GPU_KERNEL
-  static constexpr bool kHoldMask = false;                              // a mask is read when it is used
+  static constexpr bool kHoldMask = false;  // a mask is read when it is used
 
   using Element = T;
   using Scores = gpu::Floats<kElements>[kSlots][kRunTiles];
@@ -68,7 +69,8 @@ struct TransposedTile {
 
   // Lanes that share a query.
   GPU_DEVICE float max_of_row(float x) const {
-    GPU_UNROLL for (int bit = 16; bit < kWave; bit *= 2) x = gpu::max(x, gpu::exchange<kWave>(x, bit));
+    GPU_UNROLL for (int bit = 16; bit < kWave; bit *= 2) x =
+        gpu::max(x, gpu::exchange<kWave>(x, bit));
     return x;
   }
   GPU_DEVICE float sum_of_row(float x) const {
@@ -92,7 +94,8 @@ struct TransposedTile {
   }
 
   // q: the block's first row. rows: how many of the block's rows exist.
-  GPU_DEVICE void load_query(const AttentionParams& p, const typename T::Storage* q, int rows, Query& query) const {
+  GPU_DEVICE void load_query(const AttentionParams& p, const typename T::Storage* q, int rows,
+                             Query& query) const {
     const uint32_t sign = p.flags & kNegate ? 0x80008000u : 0;
     if constexpr (kQueryShared) {
       constexpr int kChunks = kDim / 8;
@@ -113,7 +116,8 @@ struct TransposedTile {
           GPU_UNROLL for (int w = 0; w < 4; ++w) bits.word[w] ^= sign;
           return bits;
         };
-        GPU_UNROLL for (int step = 0; step < kDimSteps; ++step) query_step(step, at, query[slot][step]);
+        GPU_UNROLL for (int step = 0; step < kDimSteps; ++step)
+            query_step(step, at, query[slot][step]);
       }
     }
   }
@@ -129,7 +133,8 @@ struct TransposedTile {
     const int key = Mma::group_of_row(column) * kRun + Mma::element_of_row(column);
     const uint32_t base = kKeyAt + key * kKeyRow + (kGroups == 4 || Mma::kA == 4 ? group * 16 : 0);
     GPU_UNROLL for (int step = 0; step < kDimSteps; step += kChunk) {
-      gpu::schedule_fence();  // here, and after every two tiles: their operands, not all, are in registers at once
+      gpu::
+          schedule_fence();  // here, and after every two tiles: their operands, not all, are in registers at once
       uint32_t q_shared[kSlots][kChunk][Mma::kB];
       if constexpr (kQueryShared) {
         GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
@@ -164,7 +169,8 @@ struct TransposedTile {
       gpu::schedule_fence();
       uint32_t b[kSlots][kChunk][Mma::kB];
       GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
-        GPU_UNROLL for (int c = 0; c < kChunk; ++c) Mma::operand_of(weights[slot][t + c], group, b[slot][c]);
+        GPU_UNROLL for (int c = 0; c < kChunk; ++c)
+            Mma::operand_of(weights[slot][t + c], group, b[slot][c]);
       }
       GPU_UNROLL for (int u = 0; u < kDimSteps; ++u) {
         if (u % 4 == 0) gpu::schedule_fence();
@@ -178,7 +184,8 @@ struct TransposedTile {
           read_operand(at + group * kRun * 2, 0, a);
         }
         GPU_UNROLL for (int c = 0; c < kChunk; ++c) {
-          GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) Mma::template multiply<T>(a[c], b[slot][c], o[slot][u]);
+          GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot)
+              Mma::template multiply<T>(a[c], b[slot][c], o[slot][u]);
         }
       }
     }
@@ -206,10 +213,13 @@ struct TransposedTile {
       }
     }
   }
-  static constexpr bool kSumIsOfRounded = true;  // pack's sum is that of rounded weights: not what lse is made of
+  static constexpr bool kSumIsOfRounded =
+      true;  // pack's sum is that of rounded weights: not what lse is made of
 
   GPU_DEVICE static void clear(Output& o, int slot) {
-    GPU_UNROLL for (int u = 0; u < kDimSteps; ++u) { GPU_UNROLL for (int e = 0; e < kElements; ++e) o[slot][u][e] = 0; }
+    GPU_UNROLL for (int u = 0; u < kDimSteps; ++u) {
+      GPU_UNROLL for (int e = 0; e < kElements; ++e) o[slot][u][e] = 0;
+    }
   }
   GPU_DEVICE static void scale(Output& o, int slot, float factor) {
     GPU_UNROLL for (int u = 0; u < kDimSteps; ++u) {
@@ -218,8 +228,8 @@ struct TransposedTile {
   }
 
   // One query's outputs times factor into its row.
-  GPU_DEVICE void store(const AttentionParams& p, const Output& o, int slot, float factor, typename T::Storage* out,
-                        bool real) const {
+  GPU_DEVICE void store(const AttentionParams& p, const Output& o, int slot, float factor,
+                        typename T::Storage* out, bool real) const {
     constexpr int kWide = kElements * kChunk;  // 8 columns side by side
     GPU_UNROLL for (int u = 0; u < kDimSteps; u += kChunk) {
       const int d = u * 16 + group * kWide;

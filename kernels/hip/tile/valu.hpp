@@ -18,7 +18,8 @@ struct ValuTile {
   static constexpr int kWaveRows = kLanesY * kSlots, kRows = kWaveRows * kWaves;
   static constexpr int kElements = kKeys / kLanesX, kRunTiles = 1, kRun = kElements;
   static constexpr int kWide = 16 / T::kBytes;
-  static constexpr int kResident = kWave == 32 && kWaves == 4 && kDim == 64 ? 2 : 1;  // see GPU_KERNEL
+  static constexpr int kResident =
+      kWave == 32 && kWaves == 4 && kDim == 64 ? 2 : 1;  // see GPU_KERNEL
   static constexpr bool kHoldMask = false;
 
   using Element = T;
@@ -53,7 +54,8 @@ struct ValuTile {
   GPU_DEVICE int first_key() const { return x * kRun; }
 
   GPU_DEVICE float max_of_row(float value) const {
-    GPU_UNROLL for (int bit = 1; bit < kLanesX; bit *= 2) value = gpu::max(value, gpu::exchange<kWave>(value, bit));
+    GPU_UNROLL for (int bit = 1; bit < kLanesX; bit *= 2) value =
+        gpu::max(value, gpu::exchange<kWave>(value, bit));
     return value;
   }
   GPU_DEVICE float sum_of_row(float value) const {
@@ -61,7 +63,8 @@ struct ValuTile {
     return value;
   }
 
-  GPU_DEVICE void load_query(const AttentionParams& p, const typename T::Storage* q, int rows, Query&) const {
+  GPU_DEVICE void load_query(const AttentionParams& p, const typename T::Storage* q, int rows,
+                             Query&) const {
     constexpr int kChunks = kDim / kWide;
     const uint32_t sign = p.flags & kNegate ? (T::kBytes == 4 ? 0x80000000u : 0x80008000u) : 0;
     for (int i = static_cast<int>(gpu::thread()); i < kRows * kChunks; i += kThreads) {
@@ -95,11 +98,13 @@ struct ValuTile {
     GPU_UNROLL_BY(2)
     for (int d = 0; d < kDim; d += 4) {
       gpu::Floats<4> k[kElements];
-      GPU_UNROLL for (int e = 0; e < kElements; ++e) k[e] = read4(k_at + e * kLanesX * kRowBytes + d * T::kBytes);
+      GPU_UNROLL for (int e = 0; e < kElements; ++e) k[e] =
+          read4(k_at + e * kLanesX * kRowBytes + d * T::kBytes);
       GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
         const gpu::Floats<4> q = read4(q_at + slot * kLanesY * kRowBytes + d * T::kBytes);
         GPU_UNROLL for (int e = 0; e < kElements; ++e) {
-          GPU_UNROLL for (int i = 0; i < 4; ++i) s[slot][0][e] = gpu::fma(q[i], k[e][i], s[slot][0][e]);
+          GPU_UNROLL for (int i = 0; i < 4; ++i) s[slot][0][e] =
+              gpu::fma(q[i], k[e][i], s[slot][0][e]);
         }
       }
     }
@@ -120,7 +125,8 @@ struct ValuTile {
     const uint32_t w_at = kWeightsAt + row(0) * kWeightRow;
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
       GPU_UNROLL for (int e = 0; e < kElements; ++e) {
-        gpu::shared_store(w_at + slot * kLanesY * kWeightRow + (first_key() + e) * 4, weights.value[slot][e]);
+        gpu::shared_store(w_at + slot * kLanesY * kWeightRow + (first_key() + e) * 4,
+                          weights.value[slot][e]);
       }
     }
     gpu::wave_barrier(kWave);
@@ -128,14 +134,17 @@ struct ValuTile {
     for (int key = 0; key < kKeys; key += 4) {
       gpu::Floats<4> w[kSlots];
       GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
-        const gpu::Bits128 bits = gpu::shared_load<gpu::Bits128>(w_at + slot * kLanesY * kWeightRow + key * 4);
+        const gpu::Bits128 bits =
+            gpu::shared_load<gpu::Bits128>(w_at + slot * kLanesY * kWeightRow + key * 4);
         GPU_UNROLL for (int i = 0; i < 4; ++i) w[slot][i] = __builtin_bit_cast(float, bits.word[i]);
       }
       GPU_UNROLL for (int i = 0; i < 4; ++i) {
         GPU_UNROLL for (int u = 0; u < kDim / 32; ++u) {
-          const gpu::Floats<4> v = read4(kValueAt + (key + i) * kRowBytes + (u * 32 + x * 4) * T::kBytes);
+          const gpu::Floats<4> v =
+              read4(kValueAt + (key + i) * kRowBytes + (u * 32 + x * 4) * T::kBytes);
           GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
-            GPU_UNROLL for (int c = 0; c < 4; ++c) o[slot][u][c] = gpu::fma(w[slot][i], v[c], o[slot][u][c]);
+            GPU_UNROLL for (int c = 0; c < 4; ++c) o[slot][u][c] =
+                gpu::fma(w[slot][i], v[c], o[slot][u][c]);
           }
         }
       }
@@ -143,14 +152,18 @@ struct ValuTile {
   }
 
   GPU_DEVICE static void clear(Output& o, int slot) {
-    GPU_UNROLL for (int u = 0; u < kDim / 32; ++u) { GPU_UNROLL for (int c = 0; c < 4; ++c) o[slot][u][c] = 0; }
+    GPU_UNROLL for (int u = 0; u < kDim / 32; ++u) {
+      GPU_UNROLL for (int c = 0; c < 4; ++c) o[slot][u][c] = 0;
+    }
   }
   GPU_DEVICE static void scale(Output& o, int slot, float factor) {
-    GPU_UNROLL for (int u = 0; u < kDim / 32; ++u) { GPU_UNROLL for (int c = 0; c < 4; ++c) o[slot][u][c] *= factor; }
+    GPU_UNROLL for (int u = 0; u < kDim / 32; ++u) {
+      GPU_UNROLL for (int c = 0; c < 4; ++c) o[slot][u][c] *= factor;
+    }
   }
 
-  GPU_DEVICE void store(const AttentionParams& p, const Output& o, int slot, float factor, typename T::Storage* out,
-                        bool real) const {
+  GPU_DEVICE void store(const AttentionParams& p, const Output& o, int slot, float factor,
+                        typename T::Storage* out, bool real) const {
     GPU_UNROLL for (int u = 0; u < kDim / 32; ++u) {
       const int d = u * 32 + x * 4;
       if (!real || d >= p.head_dim) continue;

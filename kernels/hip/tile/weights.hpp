@@ -14,7 +14,8 @@ GPU_DEVICE uint32_t pack_weights(float low, float high) {
   if constexpr (__is_same(T, F16)) {
     return __builtin_bit_cast(uint32_t, __builtin_amdgcn_cvt_pkrtz(low, high));
   } else {
-    return __builtin_amdgcn_perm(__builtin_bit_cast(uint32_t, high), __builtin_bit_cast(uint32_t, low), 0x07060302);
+    return __builtin_amdgcn_perm(__builtin_bit_cast(uint32_t, high),
+                                 __builtin_bit_cast(uint32_t, low), 0x07060302);
   }
 #else
   if constexpr (__is_same(T, F16)) {
@@ -25,7 +26,8 @@ GPU_DEVICE uint32_t pack_weights(float low, float high) {
     };
     return truncated(low) | static_cast<uint32_t>(truncated(high)) << 16;
   } else {
-    return __builtin_bit_cast(uint32_t, low) >> 16 | (__builtin_bit_cast(uint32_t, high) & 0xFFFF0000u);
+    return __builtin_bit_cast(uint32_t, low) >> 16 |
+           (__builtin_bit_cast(uint32_t, high) & 0xFFFF0000u);
   }
 #endif
 }
@@ -41,8 +43,8 @@ GPU_DEVICE float add_weights(uint32_t weights, float sum) {
 #if defined(__GFX11__) || defined(__GFX12__)
   if constexpr (__is_same(T, BF16)) {
     typedef __bf16 Brains __attribute__((ext_vector_type(2)));
-    return __builtin_amdgcn_fdot2_f32_bf16(__builtin_bit_cast(Brains, weights), __builtin_bit_cast(Brains, 0x3F803F80u),
-                                           sum, false);
+    return __builtin_amdgcn_fdot2_f32_bf16(__builtin_bit_cast(Brains, weights),
+                                           __builtin_bit_cast(Brains, 0x3F803F80u), sum, false);
   }
 #endif
 #endif

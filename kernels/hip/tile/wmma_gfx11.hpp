@@ -24,7 +24,8 @@ struct WmmaGfx11 {
   GPU_DEVICE static int element_of_row(int row) { return row / 2; }
 
   template <class T>
-  GPU_DEVICE static void multiply(const uint32_t (&a)[kA], const uint32_t (&b)[kB], gpu::Floats<kC>& c) {
+  GPU_DEVICE static void multiply(const uint32_t (&a)[kA], const uint32_t (&b)[kB],
+                                  gpu::Floats<kC>& c) {
 #if defined(GPU_ON_HOST)
     matrix_multiply<WmmaGfx11, T>(a, b, c.element);
 #elif defined(__GFX11__)
@@ -34,10 +35,11 @@ struct WmmaGfx11 {
     const Words wa = {a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
     const Words wb = {b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]};
     if constexpr (__is_same(T, F16)) {
-      c = __builtin_amdgcn_wmma_f32_16x16x16_f16_w32(__builtin_bit_cast(Halves, wa), __builtin_bit_cast(Halves, wb), c);
+      c = __builtin_amdgcn_wmma_f32_16x16x16_f16_w32(__builtin_bit_cast(Halves, wa),
+                                                     __builtin_bit_cast(Halves, wb), c);
     } else {
-      c = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(__builtin_bit_cast(Shorts, wa), __builtin_bit_cast(Shorts, wb),
-                                                      c);
+      c = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(__builtin_bit_cast(Shorts, wa),
+                                                      __builtin_bit_cast(Shorts, wb), c);
     }
 #endif
   }

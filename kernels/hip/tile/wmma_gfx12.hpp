@@ -23,7 +23,8 @@ struct WmmaGfx12 {
   GPU_DEVICE static int element_of_row(int row) { return row % 8; }
 
   template <class T>
-  GPU_DEVICE static void multiply(const uint32_t (&a)[kA], const uint32_t (&b)[kB], gpu::Floats<kC>& c) {
+  GPU_DEVICE static void multiply(const uint32_t (&a)[kA], const uint32_t (&b)[kB],
+                                  gpu::Floats<kC>& c) {
 #if defined(GPU_ON_HOST)
     matrix_multiply<WmmaGfx12, T>(a, b, c.element);
 #elif defined(__GFX12__)

@@ -16,7 +16,8 @@ int amd_fit(std::string_view code, std::string_view device) {
   int fit = 1;
   for (size_t at = code.find(':'); at != std::string_view::npos; ++fit) {
     const size_t end = code.find(':', at + 1);
-    const std::string_view feature = code.substr(at, end == std::string_view::npos ? end : end - at);
+    const std::string_view feature =
+        code.substr(at, end == std::string_view::npos ? end : end - at);
     const size_t found = device.find(feature);
     if (found == std::string_view::npos) return 0;
     const size_t after = found + feature.size();
@@ -30,7 +31,8 @@ int amd_fit(std::string_view code, std::string_view device) {
 // runs on sm_90 alone, and is what was made for it.
 int nvidia_fit(const char* code, const char* device) {
   constexpr size_t kPrefix = 3;  // "sm_"
-  if (std::strncmp(code, "sm_", kPrefix) != 0 || std::strncmp(device, "sm_", kPrefix) != 0) return 0;
+  if (std::strncmp(code, "sm_", kPrefix) != 0 || std::strncmp(device, "sm_", kPrefix) != 0)
+    return 0;
   char* suffix = nullptr;
   const auto have = static_cast<int>(std::strtol(code + kPrefix, &suffix, 10));
   const auto want = static_cast<int>(std::strtol(device + kPrefix, nullptr, 10));
@@ -47,7 +49,8 @@ const char* code_arch_for(const char* device_arch) {
   int best_fit = 0;
   for (uint32_t n = 0; n < kernels::hip::code_object_count; ++n) {
     const char* code = kernels::hip::code_objects[n].arch;
-    const int fit = device_type() == ATTNRT_DEVICE_ROCM ? amd_fit(code, device_arch) : nvidia_fit(code, device_arch);
+    const int fit = device_type() == ATTNRT_DEVICE_ROCM ? amd_fit(code, device_arch)
+                                                        : nvidia_fit(code, device_arch);
     if (fit > best_fit) {
       best = code;
       best_fit = fit;

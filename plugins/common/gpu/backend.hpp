@@ -36,7 +36,8 @@ const void* get_extension(void* instance, const char* id);  // memory.cpp, timin
 int32_t device_type();
 attnrt_status status_of(kernels::hip::Status status);
 // What a device call gave, as the host wants it: its text goes to error.
-attnrt_status answer(kernels::hip::Status status, const kernels::hip::Message& message, attnrt_error* error);
+attnrt_status answer(kernels::hip::Status status, const kernels::hip::Message& message,
+                     attnrt_error* error);
 
 extern const attnrt_memory memory;  // attnrt.memory/1
 extern const attnrt_timing timing;  // attnrt.timing/1
@@ -48,7 +49,8 @@ struct Asked {
   kernels::Problem problem;
   const Served* device = nullptr;
 };
-attnrt_status understand(const Instance& instance, const attnrt_problem& problem, Asked* asked, attnrt_error* error);
+attnrt_status understand(const Instance& instance, const attnrt_problem& problem, Asked* asked,
+                         attnrt_error* error);
 
 // ---- arch.cpp ----
 // The architecture of the code objects that run on a device of this one; null: there are none.
@@ -76,12 +78,13 @@ kernels::Args bounds_of(const kernels::Problem& problem);
 void* somewhere();  // stands for memory that is not there yet; nobody reads it
 
 // Whether every launch finds the workgroup memory that it needs on the device; the reason where not.
-bool fits(const Served& device, const kernels::hip::Launch* launches, int32_t count, std::string* reason);
+bool fits(const Served& device, const kernels::hip::Launch* launches, int32_t count,
+          std::string* reason);
 
-attnrt_status load(const Served& device, const kernels::hip::Launch* launches, int32_t count, Kernels* kernels,
-                   attnrt_error* error);
-attnrt_status enqueue(const Kernels& kernels, const kernels::hip::Launch* launches, int32_t count, void* stream,
-                      attnrt_error* error);
+attnrt_status load(const Served& device, const kernels::hip::Launch* launches, int32_t count,
+                   Kernels* kernels, attnrt_error* error);
+attnrt_status enqueue(const Kernels& kernels, const kernels::hip::Launch* launches, int32_t count,
+                      void* stream, attnrt_error* error);
 // INVALID_ARGUMENT if the workspace is smaller than plan asked for.
 attnrt_status check_workspace(const attnrt_args& args, int64_t bytes, attnrt_error* error);
 

@@ -29,7 +29,8 @@ std::string built_archs() {
   for (uint32_t n = 0; n < gpu::code_object_count; ++n) {
     const char* arch = gpu::code_objects[n].arch;
     bool known = false;
-    for (uint32_t m = 0; m < n && !known; ++m) known = std::strcmp(gpu::code_objects[m].arch, arch) == 0;
+    for (uint32_t m = 0; m < n && !known; ++m)
+      known = std::strcmp(gpu::code_objects[m].arch, arch) == 0;
     if (known) continue;
     list += (*last != '\0' ? ", " : "") + std::string(arch);
     last = arch;
@@ -76,8 +77,9 @@ attnrt_status devices(void* instance, attnrt_add_device add, void* sink, attnrt_
     log(self, left_out);
   }
   for (const Served& served : self.devices) {
-    const attnrt_device device = {sizeof(attnrt_device),    device_type(), served.id, 0, served.arch, served.name,
-                                  served.total_memory_bytes};
+    const attnrt_device device = {
+        sizeof(attnrt_device),    device_type(), served.id, 0, served.arch, served.name,
+        served.total_memory_bytes};
     add(sink, &device);
   }
   return ATTNRT_OK;
@@ -85,15 +87,18 @@ attnrt_status devices(void* instance, attnrt_add_device add, void* sink, attnrt_
   return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "devices: no memory for their list");
 }
 
-attnrt_status understand(const Instance& instance, const attnrt_problem& problem, Asked* asked, attnrt_error* error) {
-  const attnrt_status status = attnrt_plugins::translate(problem, device_type(), &asked->problem, error);
+attnrt_status understand(const Instance& instance, const attnrt_problem& problem, Asked* asked,
+                         attnrt_error* error) {
+  const attnrt_status status =
+      attnrt_plugins::translate(problem, device_type(), &asked->problem, error);
   if (status != ATTNRT_OK) return status;
   for (const Served& served : instance.devices) {
     if (served.id != problem.device_id) continue;
     asked->device = &served;
     return ATTNRT_OK;
   }
-  return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "device_id: found %d, which is none of this backend's devices",
+  return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                     "device_id: found %d, which is none of this backend's devices",
                      problem.device_id);
 }
 

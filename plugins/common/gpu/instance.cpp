@@ -8,7 +8,8 @@ namespace attnrt_hip {
 
 attnrt_status open(const attnrt_host* host, void** instance, attnrt_error* error) {
   Instance* made = new (std::nothrow) Instance;
-  if (made == nullptr) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "open: no memory for the instance");
+  if (made == nullptr)
+    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "open: no memory for the instance");
   made->host = host;
   *instance = made;
   return ATTNRT_OK;
@@ -23,7 +24,8 @@ const void* get_extension(void*, const char* id) {
 }
 
 int32_t device_type() {
-  return kernels::hip::platform() == kernels::hip::Platform::rocm ? ATTNRT_DEVICE_ROCM : ATTNRT_DEVICE_CUDA;
+  return kernels::hip::platform() == kernels::hip::Platform::rocm ? ATTNRT_DEVICE_ROCM
+                                                                  : ATTNRT_DEVICE_CUDA;
 }
 
 attnrt_status status_of(kernels::hip::Status status) {
@@ -37,7 +39,8 @@ attnrt_status status_of(kernels::hip::Status status) {
   return ATTNRT_INTERNAL;
 }
 
-attnrt_status answer(kernels::hip::Status status, const kernels::hip::Message& message, attnrt_error* error) {
+attnrt_status answer(kernels::hip::Status status, const kernels::hip::Message& message,
+                     attnrt_error* error) {
   if (status == kernels::hip::Status::ok) return ATTNRT_OK;
   return attnrt_fail(error, status_of(status), "%s", message.text);
 }

@@ -11,14 +11,17 @@ attnrt_status timestamp_create(void*, int32_t device_id, void** timestamp, attnr
   return answer(gpu::timestamp_create(device_id, timestamp, &message), message, error);
 }
 
-void timestamp_destroy(void*, int32_t device_id, void* timestamp) { gpu::timestamp_destroy(device_id, timestamp); }
+void timestamp_destroy(void*, int32_t device_id, void* timestamp) {
+  gpu::timestamp_destroy(device_id, timestamp);
+}
 
 attnrt_status record(void*, int32_t device_id, void* timestamp, void* stream, attnrt_error* error) {
   gpu::Message message;
   return answer(gpu::record(device_id, timestamp, stream, &message), message, error);
 }
 
-attnrt_status elapsed(void*, int32_t device_id, void* from, void* to, double* seconds, attnrt_error* error) {
+attnrt_status elapsed(void*, int32_t device_id, void* from, void* to, double* seconds,
+                      attnrt_error* error) {
   gpu::Message message;
   return answer(gpu::elapsed(device_id, from, to, seconds, &message), message, error);
 }

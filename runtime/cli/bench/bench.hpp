@@ -15,10 +15,10 @@
 #include <vector>
 
 #include "cli/command.hpp"
+#include "cli/io/safetensors.hpp"
 #include "load.hpp"
 #include "problem/problem.hpp"
 #include "runtime.hpp"
-#include "cli/io/safetensors.hpp"
 
 namespace attnrt::cli::bench {
 
@@ -72,7 +72,8 @@ class Checker {
   // Evaluates as many of the last rows (top_left: the first) as the reference can in about a second.
   Checker(const core::Problem& problem, const Tensors& tensors);
   // "" or what is wrong: a value that is no number, a row that is far from the reference, or from `other`.
-  std::string check(const Tensor& out, const Tensor* lse, const Tensor* other, std::string_view other_name) const;
+  std::string check(const Tensor& out, const Tensor* lse, const Tensor* other,
+                    std::string_view other_name) const;
   std::string extent() const;  // "64 of 2048 rows"
 
  private:
@@ -103,7 +104,9 @@ struct Peak {
 
   std::optional<double> memory() const { return read ? std::max(*read, copy.value_or(0)) : copy; }
   // What bounds a problem of that dtype, where it is known. f16 is the sum of two bf16, so that bf16's peak bounds it, too.
-  std::optional<double> compute(attnrt_dtype dtype) const { return amx && dtype.bits == 16 ? amx : fma; }
+  std::optional<double> compute(attnrt_dtype dtype) const {
+    return amx && dtype.bits == 16 ? amx : fma;
+  }
 };
 
 // The processor's, on these threads. Each measured number is the best of a few tries, and of those of earlier calls.
@@ -160,7 +163,7 @@ struct Report {
   std::vector<int32_t> threads;  // in the order asked for
   int64_t samples = 0;
   bool cold = false;
-  std::vector<Peak> peaks;              // of the devices that were measured; the cpu's with each thread count
+  std::vector<Peak> peaks;  // of the devices that were measured; the cpu's with each thread count
   std::vector<Comparison> comparisons;  // of each problem one for each thread count
 
   std::vector<core::Problem> problems() const;
@@ -181,7 +184,8 @@ core::Result<Report> measure(const OpenRuntime& open, const std::vector<core::Pr
 // The words in which the problems differ, and those that all share as "dtype=f32 batch=1".
 struct Columns {
   std::vector<const core::Word*> words;
-  std::vector<std::string> names;  // seq where seq_q and seq_kv are always alike; then one column for both
+  std::vector<std::string>
+      names;  // seq where seq_q and seq_kv are always alike; then one column for both
   std::string shared;
   std::vector<std::string> cells(const core::Problem& problem) const;
   std::string text(const core::Problem& problem) const;  // "seq=512 causal=true"

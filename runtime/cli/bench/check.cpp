@@ -15,8 +15,8 @@
 
 #include "cli/bench/bench.hpp"
 #include "cli/io/inputs.hpp"
-#include "kernels/reference/attention.hpp"
 #include "conformance/tensors.hpp"
+#include "kernels/reference/attention.hpp"
 
 namespace attnrt::cli::bench {
 namespace {
@@ -54,7 +54,8 @@ kernels::Tensor kernel_tensor(const attnrt_tensor& from) {
 
 // The same tensor, from its index-th entry of a dimension on, `count` of them.
 kernels::Tensor cut(kernels::Tensor t, int dimension, int64_t index, int64_t count) {
-  t.data = static_cast<char*>(t.data) + index * t.stride[dimension] * kernels::element_bytes(t.dtype);
+  t.data =
+      static_cast<char*>(t.data) + index * t.stride[dimension] * kernels::element_bytes(t.dtype);
   t.shape[dimension] = count;
   return t;
 }
@@ -65,7 +66,8 @@ Checker::Checker(const core::Problem& problem, const Tensors& tensors) : problem
   const double scale = problem.scale != 0 ? std::abs(static_cast<double>(problem.scale))
                                           : 1 / std::sqrt(static_cast<double>(problem.head_dim));
   norms_ = scale * largest_norm(*tensors.all[0]) * largest_norm(*tensors.all[1]);
-  const double row_flop = 2 * static_cast<double>(problem.heads_q) * static_cast<double>(problem.seq_kv) *
+  const double row_flop = 2 * static_cast<double>(problem.heads_q) *
+                          static_cast<double>(problem.seq_kv) *
                           static_cast<double>(problem.head_dim + problem.head_dim_v);
   const auto affordable = static_cast<int64_t>(std::max(1.0, kBudget / row_flop));
   const int64_t sequences = std::min(problem.batch, affordable);
@@ -87,8 +89,11 @@ void Checker::evaluate(const Tensors& tensors, int64_t b, int64_t rows) {
   problem.batch = 1, problem.seq_q = rows;
   attnrt_args given = tensors.args();
   kernels::Args args;
-  int32_t offsets_q[] = {0, static_cast<int32_t>(rows)}, offsets_kv[] = {0, static_cast<int32_t>(p.seq_kv)};
-  const auto offsets = [](int32_t* data) { return kernels::Tensor{data, kernels::DType::i32, 1, {2}, {1}}; };
+  int32_t offsets_q[] = {0, static_cast<int32_t>(rows)},
+          offsets_kv[] = {0, static_cast<int32_t>(p.seq_kv)};
+  const auto offsets = [](int32_t* data) {
+    return kernels::Tensor{data, kernels::DType::i32, 1, {2}, {1}};
+  };
   const bool packed = p.varlen != 0, paged = p.page_size > 0;
   args.q = packed ? cut(kernel_tensor(given.q), 0, b * p.seq_q + first, rows)
                   : cut(cut(kernel_tensor(given.q), 0, b, 1), 1, first, rows);
@@ -103,20 +108,23 @@ void Checker::evaluate(const Tensors& tensors, int64_t b, int64_t rows) {
   }
   if (p.alibi != 0) args.alibi_slopes = kernel_tensor(given.alibi_slopes);
   if (p.sinks != 0) args.sinks = kernel_tensor(given.sinks);
-  if (given.kv_lengths.data != nullptr) args.kv_lengths = cut(kernel_tensor(given.kv_lengths), 0, b, 1);
+  if (given.kv_lengths.data != nullptr)
+    args.kv_lengths = cut(kernel_tensor(given.kv_lengths), 0, b, 1);
   if (packed) args.offsets_q = offsets(offsets_q);
   if (packed && !paged) args.offsets_kv = offsets(offsets_kv);
   if (paged) args.page_table = cut(kernel_tensor(given.page_table), 0, b, 1);
 
   const auto width = static_cast<size_t>(p.head_dim_v);
-  std::vector<double> exact(static_cast<size_t>(rows * p.heads_q) * width), lse(static_cast<size_t>(rows * p.heads_q));
+  std::vector<double> exact(static_cast<size_t>(rows * p.heads_q) * width),
+      lse(static_cast<size_t>(rows * p.heads_q));
   kernels::reference::attention(problem, args, exact.data(), lse.data());
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t h = 0; h < p.heads_q; ++h) {
       const int64_t query = first + i;
       const auto from = exact.begin() + (i * p.heads_q + h) * p.head_dim_v;
       rows_.push_back({(b * p.seq_q + query) * p.heads_q + h,
-                       packed ? h * p.batch * p.seq_q + b * p.seq_q + query : (b * p.heads_q + h) * p.seq_q + query,
+                       packed ? h * p.batch * p.seq_q + b * p.seq_q + query
+                              : (b * p.heads_q + h) * p.seq_q + query,
                        {from, from + p.head_dim_v},
                        lse[static_cast<size_t>(h * rows + i)]});
     }
@@ -129,8 +137,10 @@ double Checker::allowed(double keys) const {
 }
 
 std::string Checker::extent() const {
-  const int64_t all = problem_.batch * problem_.seq_q, checked = static_cast<int64_t>(rows_.size()) / problem_.heads_q;
-  return checked == all ? fmt::format("all {} rows", all) : fmt::format("{} of {} rows", checked, all);
+  const int64_t all = problem_.batch * problem_.seq_q,
+                checked = static_cast<int64_t>(rows_.size()) / problem_.heads_q;
+  return checked == all ? fmt::format("all {} rows", all)
+                        : fmt::format("{} of {} rows", checked, all);
 }
 
 std::string Checker::check(const Tensor& out, const Tensor* lse, const Tensor* other,
@@ -152,12 +162,15 @@ std::string Checker::check(const Tensor& out, const Tensor* lse, const Tensor* o
     return rms > 0 ? std::sqrt(error / static_cast<double>(width)) / rms : error;
   };
   for (int64_t i = 0; i < out.elements(); ++i) {
-    if (!std::isfinite(element(out, i))) return fmt::format("out holds {} in {}", element(out, i), place(i / width));
+    if (!std::isfinite(element(out, i)))
+      return fmt::format("out holds {} in {}", element(out, i), place(i / width));
   }
   for (const Row& row : rows_) {
-    const double error = distance(row.index, [&](int64_t x) { return row.exact[static_cast<size_t>(x)]; });
+    const double error =
+        distance(row.index, [&](int64_t x) { return row.exact[static_cast<size_t>(x)]; });
     if (!(error <= bound))
-      return fmt::format("{} is off by {:.1e} of its size, at most {:.1e} is right", place(row.index), error, bound);
+      return fmt::format("{} is off by {:.1e} of its size, at most {:.1e} is right",
+                         place(row.index), error, bound);
     if (lse == nullptr) continue;
     const double found = element(*lse, row.lse_index);
     const double lse_bound = bound + kEpsilon * 4 * std::abs(row.lse);
@@ -167,8 +180,8 @@ std::string Checker::check(const Tensor& out, const Tensor* lse, const Tensor* o
   for (int64_t row = 0; other != nullptr && row < out.elements() / width; ++row) {
     const double error = distance(row, [&](int64_t x) { return element(*other, row * width + x); });
     if (!(error <= 2 * bound))
-      return fmt::format("{} is {:.1e} of its size away from {}'s, at most {:.1e} is right", place(row), error,
-                         other_name, 2 * bound);
+      return fmt::format("{} is {:.1e} of its size away from {}'s, at most {:.1e} is right",
+                         place(row), error, other_name, 2 * bound);
   }
   return {};
 }

@@ -1,6 +1,4 @@
 // runtime/cli/bench/command.cpp: attnrt bench: a grid of problems into the speed of every backend on each, as table, JSON and page
-#include "cli/bench/bench.hpp"
-
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -8,8 +6,9 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "cli/io/output_file.hpp"
 #include "base/threads.hpp"
+#include "cli/bench/bench.hpp"
+#include "cli/io/output_file.hpp"
 #include "formats/yaml.hpp"
 
 namespace attnrt::core {
@@ -69,8 +68,8 @@ core::Result<std::vector<int32_t>> read_threads(std::string_view list) {
   for (const int32_t count : counts) {
     const int32_t most = core::Threads::pool(count)->count();
     if (count > most)
-      return core::fail(ATTNRT_INVALID_ARGUMENT, "--threads: found {}, expected at most {}, the CPUs here", count,
-                        most);
+      return core::fail(ATTNRT_INVALID_ARGUMENT,
+                        "--threads: found {}, expected at most {}, the CPUs here", count, most);
   }
   return counts;
 }
@@ -82,19 +81,22 @@ core::Result<std::vector<core::Problem>> read_problems(const Options& options) {
   if (options.grid) {
     const auto text = core::yaml::read_text(*options.grid);
     if (!text)
-      return core::fail(ATTNRT_INVALID_ARGUMENT, "{}: {}", core::one_line(*options.grid), text.error().message);
+      return core::fail(ATTNRT_INVALID_ARGUMENT, "{}: {}", core::one_line(*options.grid),
+                        text.error().message);
     return bench::read_grid(*text, *options.grid);
   }
   if (options.axes.empty()) return bench::read_grid(core::builtin_grid(), "config/bench.yaml");
   std::vector<bench::Axis> axes;
-  for (const core::Word& word : core::vocabulary()) {  // a table reads best in the vocabulary's order
+  for (const core::Word& word :
+       core::vocabulary()) {  // a table reads best in the vocabulary's order
     for (const std::string_view name : bench::grid_words()) {
-      const bool here =
-          name == word.name || (word.name == "seq_q" && name == "seq") || (word.name == "heads_q" && name == "heads");
+      const bool here = name == word.name || (word.name == "seq_q" && name == "seq") ||
+                        (word.name == "heads_q" && name == "heads");
       const auto given = options.axes.find(name);
       if (!here || given == options.axes.end()) continue;
       auto axis = bench::parse_axis(name, given->second);
-      if (!axis) return core::fail(axis.error().code, "{}: {}", flag_of(name), axis.error().message);
+      if (!axis)
+        return core::fail(axis.error().code, "{}: {}", flag_of(name), axis.error().message);
       axes.push_back(std::move(*axis));
     }
   }
@@ -108,9 +110,10 @@ int run_bench(const Common& common, const Options& options) {
     for (const auto& input : {options.grid, common.policy}) {
       std::error_code none;  // what is not there is not overwritten
       if (!input || !std::filesystem::equivalent(*input, *options.html, none)) continue;
-      return complain(common, exit_usage,
-                      fmt::format("--html {} is the file of {}, which it would replace; give another name",
-                                  *options.html, input == options.grid ? "--grid" : "--policy"));
+      return complain(
+          common, exit_usage,
+          fmt::format("--html {} is the file of {}, which it would replace; give another name",
+                      *options.html, input == options.grid ? "--grid" : "--policy"));
     }
   }
   const auto problems = read_problems(options);
@@ -124,7 +127,8 @@ int run_bench(const Common& common, const Options& options) {
   }
   const auto report = [&] {
     const ProgressBar bar(!common.json);
-    return bench::measure([&](int32_t threads) { return open_runtime(common, threads); }, *problems, settings, bar);
+    return bench::measure([&](int32_t threads) { return open_runtime(common, threads); }, *problems,
+                          settings, bar);
   }();
   if (!report) return complain(common, report.error());
   if (options.html) {
@@ -137,10 +141,12 @@ int run_bench(const Common& common, const Options& options) {
     print(bench::to_text(*report));
     if (options.html) print(fmt::format("\nwritten {}\n", one_line(*options.html)));
   }
-  const int64_t failed = report->count(bench::State::failed), wrong = report->count(bench::State::wrong);
+  const int64_t failed = report->count(bench::State::failed),
+                wrong = report->count(bench::State::wrong);
   if (failed + wrong > 0) {
-    fmt::print(stderr, "attnrt bench: {} of {} measurements failed, {} gave wrong results\n", failed,
-               report->comparisons.size() * report->comparisons.front().measurements.size(), wrong);
+    fmt::print(stderr, "attnrt bench: {} of {} measurements failed, {} gave wrong results\n",
+               failed, report->comparisons.size() * report->comparisons.front().measurements.size(),
+               wrong);
     return exit_failed;
   }
   return report->has_unserved() ? exit_no : exit_ok;
@@ -149,36 +155,53 @@ int run_bench(const Common& common, const Options& options) {
 }  // namespace
 
 void add_bench(CLI::App& app, Common& common) {
-  CLI::App* command = app.add_subcommand("bench", "Measure backends side by side on a grid of problems");
+  CLI::App* command =
+      app.add_subcommand("bench", "Measure backends side by side on a grid of problems");
   const auto options = std::make_shared<Options>();
-  command->add_option("--grid", options->grid, "Problems as YAML, as config/bench.yaml has them (default: that one)")
+  command
+      ->add_option("--grid", options->grid,
+                   "Problems as YAML, as config/bench.yaml has them (default: that one)")
       ->type_name("FILE");
-  command->add_option("--backend", options->backends, "Only these, the first one to compare with (default: all)")
+  command
+      ->add_option("--backend", options->backends,
+                   "Only these, the first one to compare with (default: all)")
       ->type_name("NAME[,NAME...]");
-  command->add_option("--threads", options->threads, "Of the cpu; several: each in turn (default: the policy's)")
+  command
+      ->add_option("--threads", options->threads,
+                   "Of the cpu; several: each in turn (default: the policy's)")
       ->type_name("N[,N...]");
-  command->add_option("--samples", options->settings.samples, "Of each backend and problem, in turn")
+  command
+      ->add_option("--samples", options->settings.samples, "Of each backend and problem, in turn")
       ->check(CLI::Range(int64_t{1}, int64_t{100'000}))
       ->capture_default_str()
       ->type_name("N");
-  command->add_flag("--cold", options->settings.cold,
-                    "Each run on other q, k and v, which no cache holds: as a server's decode finds them");
-  command->add_option("--html", options->html, "Also write a page with plots, which needs nothing but itself")
+  command->add_flag(
+      "--cold", options->settings.cold,
+      "Each run on other q, k and v, which no cache holds: as a server's decode finds them");
+  command
+      ->add_option("--html", options->html,
+                   "Also write a page with plots, which needs nothing but itself")
       ->type_name("FILE");
   for (const std::string_view word : bench::grid_words()) {
-    const auto set = [options, name = std::string(word)](const std::string& values) { options->axes[name] = values; };
+    const auto set = [options, name = std::string(word)](const std::string& values) {
+      options->axes[name] = values;
+    };
     command->add_option_function<std::string>(flag_of(word), set, values_text(word))
         ->type_name("V[,V...]")
         ->group("Problems: every combination of these");
   }
   command->footer(
-      "Times are medians of samples in turn; FLOP count what causal and windows leave visible, B each tensor once. "
+      "Times are medians of samples in turn; FLOP count what causal and windows leave visible, B "
+      "each tensor once. "
       "The\n"
-      "peaks are measured in the same run: f32 multiply-adds (bf16, f16: AMX, where the processor has it) and memory.\n"
-      "Every output is checked against the reference and the first backend: one that is wrong gets no number, and "
+      "peaks are measured in the same run: f32 multiply-adds (bf16, f16: AMX, where the processor "
+      "has it) and memory.\n"
+      "Every output is checked against the reference and the first backend: one that is wrong gets "
+      "no number, and "
       "exit\n"
       "code 3. Exit code 1: no backend supports a problem, or memory does not hold it.\n\n"
-      "  attnrt bench --seq 512,2048 --head-dim 64,128 --dtype f32,bf16 --causal both --html bench.html");
+      "  attnrt bench --seq 512,2048 --head-dim 64,128 --dtype f32,bf16 --causal both --html "
+      "bench.html");
   add_runtime_options(*command, common);
   command->callback([&common, options] {
     common.command = "bench";

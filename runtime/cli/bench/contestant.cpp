@@ -18,9 +18,10 @@ using core::fail;
 using core::Result;
 
 constexpr double kWarmUpSeconds = 0.05;
-constexpr double kSampleSeconds = 0.002;            // at least, so that a clock's steps do not count
-constexpr int64_t kMaxRuns = 100'000;               // of one sample
-constexpr int64_t kColdBytes = int64_t{512} << 20;  // of inputs that are gone through before one is read again
+constexpr double kSampleSeconds = 0.002;  // at least, so that a clock's steps do not count
+constexpr int64_t kMaxRuns = 100'000;     // of one sample
+constexpr int64_t kColdBytes = int64_t{512}
+                               << 20;  // of inputs that are gone through before one is read again
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -34,7 +35,8 @@ std::vector<Tensor*> outputs(Tensors& tensors) {
 
 }  // namespace
 
-Result<std::vector<Candidate>> find_candidates(core::Runtime& runtime, const std::vector<std::string>& wanted) {
+Result<std::vector<Candidate>> find_candidates(core::Runtime& runtime,
+                                               const std::vector<std::string>& wanted) {
   std::vector<Candidate> ready;
   std::vector<std::string_view> names;
   std::string absent;
@@ -43,9 +45,11 @@ Result<std::vector<Candidate>> find_candidates(core::Runtime& runtime, const std
     if (!row.plugin->manifest) continue;
     const auto& manifest = *row.plugin->manifest;
     names.push_back(manifest.name);
-    if (row.devices.empty()) absent += fmt::format("{}{} ({})", absent.empty() ? "" : "; ", manifest.name, row.reason);
+    if (row.devices.empty())
+      absent += fmt::format("{}{} ({})", absent.empty() ? "" : "; ", manifest.name, row.reason);
     std::vector<core::Device> devices = row.devices;
-    std::sort(devices.begin(), devices.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+    std::sort(devices.begin(), devices.end(),
+              [](const auto& a, const auto& b) { return a.id < b.id; });
     for (const core::Device& device : devices) {
       const bool known = std::any_of(ready.begin(), ready.end(), [&](const Candidate& c) {
         return c.name == manifest.name && c.device.type == device.type;
@@ -54,7 +58,9 @@ Result<std::vector<Candidate>> find_candidates(core::Runtime& runtime, const std
     }
   }
   if (wanted.empty()) {
-    if (ready.empty()) return fail(ATTNRT_NOT_FOUND, "no backend has a device{}{}", absent.empty() ? "" : ": ", absent);
+    if (ready.empty())
+      return fail(ATTNRT_NOT_FOUND, "no backend has a device{}{}", absent.empty() ? "" : ": ",
+                  absent);
     return ready;
   }
   std::vector<Candidate> chosen;
@@ -66,7 +72,8 @@ Result<std::vector<Candidate>> find_candidates(core::Runtime& runtime, const std
     const auto row = std::find_if(rows.begin(), rows.end(), [&](const auto& r) {
       return r.plugin->manifest && r.plugin->manifest->name == name;
     });
-    if (row != rows.end()) return fail(ATTNRT_NOT_FOUND, "backend {}: {}: {}", name, row->state, row->reason);
+    if (row != rows.end())
+      return fail(ATTNRT_NOT_FOUND, "backend {}: {}: {}", name, row->state, row->reason);
     const std::string_view near = core::nearest(name, names);
     return fail(ATTNRT_NOT_FOUND, "there is no backend {}{}", core::shown(name),
                 near.empty() ? fmt::format(", expected one of {}", fmt::join(names, ", "))
@@ -75,7 +82,8 @@ Result<std::vector<Candidate>> find_candidates(core::Runtime& runtime, const std
   return chosen;
 }
 
-void Contestant::prepare(core::Runtime& runtime, const core::Problem& problem, const Tensors& tensors, bool cold) {
+void Contestant::prepare(core::Runtime& runtime, const core::Problem& problem,
+                         const Tensors& tensors, bool cold) {
   const core::Problem there = core::problem_on(m.device, problem);
   const core::Call call{.backend = m.backend};
   const auto decision = runtime.decide(there, call);
@@ -102,7 +110,8 @@ void Contestant::prepare(core::Runtime& runtime, const core::Problem& problem, c
 }
 
 void Contestant::poison(Tensors& tensors) {
-  for (Tensor* tensor : outputs(tensors)) std::memset(tensor->data(), 0xFF, static_cast<size_t>(tensor->bytes()));
+  for (Tensor* tensor : outputs(tensors))
+    std::memset(tensor->data(), 0xFF, static_cast<size_t>(tensor->bytes()));
   move_outputs(tensors, true);
 }
 
@@ -121,7 +130,8 @@ void Contestant::warm_up() {
     fastest = std::min(fastest, *seconds);
   }
   const double runs = std::ceil(kSampleSeconds / std::max(fastest, 1e-9));
-  m.runs = std::max<int64_t>(1, static_cast<int64_t>(std::min(runs, static_cast<double>(kMaxRuns))));
+  m.runs =
+      std::max<int64_t>(1, static_cast<int64_t>(std::min(runs, static_cast<double>(kMaxRuns))));
 }
 
 void Contestant::sample() {
@@ -139,7 +149,9 @@ void Contestant::refuse(const core::Error& error) {
   refuse(no ? State::unsupported : State::failed, message);
 }
 
-void Contestant::refuse(State state, const std::string& reason) { m.state = state, m.reason = one_line(reason); }
+void Contestant::refuse(State state, const std::string& reason) {
+  m.state = state, m.reason = one_line(reason);
+}
 
 void Contestant::move_outputs(Tensors& tensors, bool to_here) {
   for (Tensor* tensor : outputs(tensors)) {
@@ -152,7 +164,8 @@ void Contestant::move_outputs(Tensors& tensors, bool to_here) {
 // This backend's own reasons; where it is no candidate, what the decision says.
 std::string Contestant::reason_of(const core::Decision& decision) const {
   for (const core::Verdict& verdict : decision.verdicts) {
-    const bool own = verdict.candidate.plugin->manifest->name == m.backend && !verdict.reasons.empty();
+    const bool own =
+        verdict.candidate.plugin->manifest->name == m.backend && !verdict.reasons.empty();
     if (own) return fmt::format("{}", fmt::join(verdict.reasons, ", "));
   }
   return decision.message;
@@ -162,7 +175,8 @@ Result<double> Contestant::time(int64_t runs) {
   return place_->time([&]() -> Result<void> {
     attnrt_error error = ATTNRT_ERROR_INIT;
     for (int64_t n = 0; n < runs; ++n)
-      if (const auto status = core::run(*plan_, args_[next_++ % args_.size()], &error); status != ATTNRT_OK)
+      if (const auto status = core::run(*plan_, args_[next_++ % args_.size()], &error);
+          status != ATTNRT_OK)
         return fail(ATTNRT_INTERNAL, "{}", error.message);  // after its plan, no is no answer
     return {};
   });
@@ -172,8 +186,8 @@ void Judge::judge(Contestant& contestant, Tensors& tensors) {
   if (!contestant.runs()) return;
   const Tensor* lse = tensors.lse() ? &*tensors.lse() : nullptr;
   const Tensor* other = first_ != nullptr && first_ != &contestant ? &first_out_ : nullptr;
-  const std::string wrong =
-      checker_.check(tensors.out(), lse, other, first_ != nullptr ? first_->m.backend : std::string());
+  const std::string wrong = checker_.check(tensors.out(), lse, other,
+                                           first_ != nullptr ? first_->m.backend : std::string());
   if (!wrong.empty()) return contestant.refuse(State::wrong, wrong);
   contestant.m.checked = "the reference in " + checker_.extent();
   if (other != nullptr) contestant.m.checked += fmt::format(", {} in all", first_->m.backend);

@@ -17,7 +17,8 @@ struct Candidate {
 };
 
 // Each backend once, on its first device of a kind, in the order of the directories; or those that were asked for.
-core::Result<std::vector<Candidate>> find_candidates(core::Runtime& runtime, const std::vector<std::string>& wanted);
+core::Result<std::vector<Candidate>> find_candidates(core::Runtime& runtime,
+                                                     const std::vector<std::string>& wanted);
 
 class Contestant {
  public:
@@ -26,11 +27,13 @@ class Contestant {
   }
 
   // A no of the backend is State::unsupported; memory that does not suffice is such a no.
-  void prepare(core::Runtime& runtime, const core::Problem& problem, const Tensors& tensors, bool cold);
+  void prepare(core::Runtime& runtime, const core::Problem& problem, const Tensors& tensors,
+               bool cold);
   void poison(Tensors& tensors);  // NaN in the outputs here: what is not written is not found right
   void fetch(Tensors& tensors);   // the outputs as they are here, into `tensors`
   void run_once();
-  void warm_up();  // finds as many runs as make a sample long enough, once caches and threads are warm
+  void
+  warm_up();  // finds as many runs as make a sample long enough, once caches and threads are warm
   void sample();
 
   void refuse(const core::Error& error);

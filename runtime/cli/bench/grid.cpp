@@ -19,10 +19,12 @@ struct Pair {
   std::string_view both, query, key;
   std::string_view usual;
 };
-constexpr std::array kPairs = {Pair{"seq", "seq_q", "seq_kv", "2048"}, Pair{"heads", "heads_q", "heads_kv", "8"}};
+constexpr std::array kPairs = {Pair{"seq", "seq_q", "seq_kv", "2048"},
+                               Pair{"heads", "heads_q", "heads_kv", "8"}};
 
 const Pair* find_pair(std::string_view word) {
-  const auto found = std::find_if(kPairs.begin(), kPairs.end(), [&](const Pair& pair) { return pair.both == word; });
+  const auto found = std::find_if(kPairs.begin(), kPairs.end(),
+                                  [&](const Pair& pair) { return pair.both == word; });
   return found != kPairs.end() ? &*found : nullptr;
 }
 
@@ -47,9 +49,11 @@ std::vector<Axis> completed(std::vector<Axis> axes) {
 }
 
 // "seq=512" is "seq_q=512 seq_kv=512"; a side that nobody names is as the other one.
-std::string words_of(const std::vector<Axis>& axes, const std::string& word, const std::string& value) {
+std::string words_of(const std::vector<Axis>& axes, const std::string& word,
+                     const std::string& value) {
   for (const Pair& pair : kPairs) {
-    const bool other = (word == pair.query && !names(axes, pair.key)) || (word == pair.key && !names(axes, pair.query));
+    const bool other = (word == pair.query && !names(axes, pair.key)) ||
+                       (word == pair.key && !names(axes, pair.query));
     if (word == pair.both || (other && !names(axes, pair.both)))
       return fmt::format("{}={} {}={} ", pair.query, value, pair.key, value);
   }
@@ -59,27 +63,33 @@ std::string words_of(const std::vector<Axis>& axes, const std::string& word, con
 // The values of one key: a scalar or a list of them, each checked where it stands.
 Result<Axis> read_axis(const Node& key, const Node& value) {
   Axis axis{key.text, {}};
-  const std::vector<Node> one = value.kind == core::yaml::Kind::list ? std::vector<Node>() : std::vector{value};
+  const std::vector<Node> one =
+      value.kind == core::yaml::Kind::list ? std::vector<Node>() : std::vector{value};
   const std::vector<Node>& nodes = one.empty() ? value.items : one;
   if (nodes.empty()) return core::yaml::wrong(value, key.text, "a value or a list of values");
   for (const Node& node : nodes) {
-    if (node.kind != core::yaml::Kind::scalar) return core::yaml::wrong(node, key.text, "a value or a list of values");
+    if (node.kind != core::yaml::Kind::scalar)
+      return core::yaml::wrong(node, key.text, "a value or a list of values");
     auto parsed = parse_axis(key.text, node.text);
-    if (!parsed) return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: {}", node.place(), key.text, parsed.error().message);
+    if (!parsed)
+      return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: {}", node.place(), key.text,
+                  parsed.error().message);
     axis.values.insert(axis.values.end(), parsed->values.begin(), parsed->values.end());
   }
   return axis;
 }
 
 Result<void> read_entry(const Node& entry, std::vector<core::Problem>& problems) {
-  if (entry.kind != core::yaml::Kind::map) return core::yaml::wrong(entry, "problems", "a map of words and values");
+  if (entry.kind != core::yaml::Kind::map)
+    return core::yaml::wrong(entry, "problems", "a map of words and values");
   const std::vector<std::string_view> known = grid_words();
   std::vector<Axis> axes;
   for (size_t n = 0; n < entry.keys.size(); ++n) {
     const Node& key = entry.keys[n];
     if (std::find(known.begin(), known.end(), key.text) == known.end()) {
       const std::string_view near = core::nearest(key.text, known);
-      return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: unknown word; {}", key.place(), core::shown(key.text),
+      return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: unknown word; {}", key.place(),
+                  core::shown(key.text),
                   near.empty() ? fmt::format("expected one of {}", fmt::join(known, ", "))
                                : fmt::format("did you mean {}?", near));
     }
@@ -91,8 +101,8 @@ Result<void> read_entry(const Node& entry, std::vector<core::Problem>& problems)
   if (!made) return fail(made.error().code, "{}: {}", entry.place(), made.error().message);
   problems.insert(problems.end(), made->begin(), made->end());
   if (problems.size() > kMaxProblems)
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: found more than {} problems, expected fewer", entry.place(),
-                kMaxProblems);
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: found more than {} problems, expected fewer",
+                entry.place(), kMaxProblems);
   return {};
 }
 
@@ -127,8 +137,9 @@ Result<std::vector<core::Problem>> problems_of(const std::vector<Axis>& given) {
   for (const Pair& pair : kPairs) {
     for (const std::string_view side : {pair.query, pair.key}) {
       if (names(given, pair.both) && names(given, side))
-        return fail(ATTNRT_INVALID_ARGUMENT, "found both {0} and {1}, expected one of them: {0} is {2} and {3}",
-                    pair.both, side, pair.query, pair.key);
+        return fail(ATTNRT_INVALID_ARGUMENT,
+                    "found both {0} and {1}, expected one of them: {0} is {2} and {3}", pair.both,
+                    side, pair.query, pair.key);
     }
   }
   const std::vector<Axis> axes = completed(given);
@@ -136,7 +147,8 @@ Result<std::vector<core::Problem>> problems_of(const std::vector<Axis>& given) {
   for (const Axis& axis : axes) {
     count *= axis.values.size();
     if (count > kMaxProblems)
-      return fail(ATTNRT_INVALID_ARGUMENT, "found more than {} problems, expected fewer", kMaxProblems);
+      return fail(ATTNRT_INVALID_ARGUMENT, "found more than {} problems, expected fewer",
+                  kMaxProblems);
   }
   std::vector<core::Problem> problems;
   for (size_t n = 0; n < count; ++n) {
@@ -146,7 +158,8 @@ Result<std::vector<core::Problem>> problems_of(const std::vector<Axis>& given) {
       text += words_of(given, axes[i].word, axes[i].values[rest % axes[i].values.size()]);
     core::Problem words = core::default_problem();
     std::string arch;
-    if (const auto parsed = core::parse_problem(text, words, arch); !parsed) return tl::unexpected(parsed.error());
+    if (const auto parsed = core::parse_problem(text, words, arch); !parsed)
+      return tl::unexpected(parsed.error());
     const auto problem = core::check_problem(&words);
     if (!problem) return tl::unexpected(problem.error());
     problems.push_back(*problem);
@@ -162,11 +175,13 @@ Result<std::vector<core::Problem>> read_grid(std::string_view text, const std::s
   core::yaml::only_keys(root, {"schema", "problems"}, "", errors);
   if (!errors.empty()) return tl::unexpected(errors.front());
   if (const Node* schema = root.find("schema"); schema == nullptr || schema->text != "1")
-    return schema == nullptr ? fail(ATTNRT_INVALID_ARGUMENT, "{}: schema: found nothing, expected 1", root.place())
+    return schema == nullptr ? fail(ATTNRT_INVALID_ARGUMENT,
+                                    "{}: schema: found nothing, expected 1", root.place())
                              : core::yaml::wrong(*schema, "schema", "1");
   const Node* list = root.find("problems");
   if (list == nullptr)
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: problems: found nothing, expected a list", root.place());
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: problems: found nothing, expected a list",
+                root.place());
   if (list->kind != core::yaml::Kind::list || list->items.empty())
     return core::yaml::wrong(*list, "problems", "a list of maps");
   std::vector<core::Problem> problems;

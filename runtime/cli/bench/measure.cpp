@@ -20,12 +20,15 @@ void measure_device_peak(const std::shared_ptr<const core::Backend>& backend, Pe
   constexpr int64_t kBytes = int64_t{256} << 20;
   constexpr int kTries = 5, kCopies = 4;
   const auto place = Place::make(backend, peak.device);
-  const auto one = DeviceMemory::allocate(backend, peak.device, DeviceMemory::Kind::device, kBytes, 256);
-  const auto two = DeviceMemory::allocate(backend, peak.device, DeviceMemory::Kind::device, kBytes, 256);
+  const auto one =
+      DeviceMemory::allocate(backend, peak.device, DeviceMemory::Kind::device, kBytes, 256);
+  const auto two =
+      DeviceMemory::allocate(backend, peak.device, DeviceMemory::Kind::device, kBytes, 256);
   for (int n = 0; place && one && two && n <= kTries; ++n) {  // the first one warms up
     const auto seconds = (*place)->time([&]() -> Result<void> {
       Result<void> copied;
-      for (int c = 0; copied && c < kCopies; ++c) copied = (*place)->copy(two->data(), one->data(), kBytes);
+      for (int c = 0; copied && c < kCopies; ++c)
+        copied = (*place)->copy(two->data(), one->data(), kBytes);
       return copied;
     });
     if (seconds && *seconds > 0 && n > 0)
@@ -33,7 +36,8 @@ void measure_device_peak(const std::shared_ptr<const core::Backend>& backend, Pe
   }
 }
 
-std::shared_ptr<const core::Backend> backend_on(const core::Snapshot& snapshot, const core::Device& wanted) {
+std::shared_ptr<const core::Backend> backend_on(const core::Snapshot& snapshot,
+                                                const core::Device& wanted) {
   for (const auto& entry : snapshot.entries) {
     if (!entry->backend) continue;
     for (const core::Device& device : entry->backend->devices())
@@ -45,8 +49,8 @@ std::shared_ptr<const core::Backend> backend_on(const core::Snapshot& snapshot, 
 using Contestants = std::vector<std::unique_ptr<Contestant>>;
 
 // Each prepared and found right, then sampled in turn, and found right again.
-void compete(const Contestants& contestants, core::Runtime& runtime, const core::Problem& problem, Tensors& tensors,
-             const Settings& settings, const std::function<void()>& progress) {
+void compete(const Contestants& contestants, core::Runtime& runtime, const core::Problem& problem,
+             Tensors& tensors, const Settings& settings, const std::function<void()>& progress) {
   Judge judge(problem, tensors);
   for (const auto& contestant : contestants) {
     contestant->prepare(runtime, problem, tensors, settings.cold);
@@ -68,10 +72,12 @@ void compete(const Contestants& contestants, core::Runtime& runtime, const core:
 }
 
 // A problem that memory does not hold is one that no backend supports here.
-Result<Comparison> measure_one(core::Runtime& runtime, core::Problem problem, const std::vector<Candidate>& candidates,
-                               const Settings& settings, const std::function<void()>& progress) {
+Result<Comparison> measure_one(core::Runtime& runtime, core::Problem problem,
+                               const std::vector<Candidate>& candidates, const Settings& settings,
+                               const std::function<void()>& progress) {
   Contestants contestants;
-  for (const Candidate& candidate : candidates) contestants.push_back(std::make_unique<Contestant>(candidate));
+  for (const Candidate& candidate : candidates)
+    contestants.push_back(std::make_unique<Contestant>(candidate));
   auto tensors = make_tensors(problem);
   if (tensors) {
     compete(contestants, runtime, problem, *tensors, settings, progress);
@@ -95,7 +101,8 @@ std::string processor_name() {
   std::ifstream stream("/proc/cpuinfo");
   for (std::string line; std::getline(stream, line);) {
     const size_t colon = line.find(": ");
-    if (colon != std::string::npos && line.starts_with("model name")) return one_line(line.substr(colon + 2));
+    if (colon != std::string::npos && line.starts_with("model name"))
+      return one_line(line.substr(colon + 2));
   }
   return "unknown processor";
 }
@@ -107,8 +114,8 @@ struct Progress {
 };
 
 // Every problem with one runtime's threads, to the end of the report.
-Result<void> measure_all(core::Runtime& runtime, const std::vector<core::Problem>& problems, const Settings& settings,
-                         Report& report, Progress& progress) {
+Result<void> measure_all(core::Runtime& runtime, const std::vector<core::Problem>& problems,
+                         const Settings& settings, Report& report, Progress& progress) {
   const auto candidates = find_candidates(runtime, settings.backends);
   if (!candidates) return tl::unexpected(candidates.error());
   const auto snapshot = runtime.snapshot();
@@ -117,7 +124,8 @@ Result<void> measure_all(core::Runtime& runtime, const std::vector<core::Problem
   report.threads.push_back(count);
   for (const Candidate& candidate : *candidates) {
     if (report.peak_of(candidate.device, count) != nullptr) continue;
-    report.peaks.push_back({candidate.device, candidate.device.type == ATTNRT_DEVICE_CPU ? count : 0, {}, {}, {}, {}});
+    report.peaks.push_back(
+        {candidate.device, candidate.device.type == ATTNRT_DEVICE_CPU ? count : 0, {}, {}, {}, {}});
   }
   std::optional<CpuPeak> cpu;
   const auto measure_peaks = [&] {
@@ -125,7 +133,8 @@ Result<void> measure_all(core::Runtime& runtime, const std::vector<core::Problem
       if (peak.threads == count) {
         if (!cpu) cpu.emplace(threads);
         cpu->measure(peak);
-      } else if (const auto backend = peak.threads == 0 ? backend_on(*snapshot, peak.device) : nullptr) {
+      } else if (const auto backend =
+                     peak.threads == 0 ? backend_on(*snapshot, peak.device) : nullptr) {
         measure_device_peak(backend, peak);
       }
     }
@@ -139,8 +148,10 @@ Result<void> measure_all(core::Runtime& runtime, const std::vector<core::Problem
   for (const core::Problem& problem : problems) {
     const std::string what = with + columns.text(problem);
     progress.show(what);
-    auto result = measure_one(runtime, problem, *candidates, settings, [&] { ++progress.done, progress.show(what); });
-    if (!result) return fail(result.error().code, "{}: {}", core::describe(problem), result.error().message);
+    auto result = measure_one(runtime, problem, *candidates, settings,
+                              [&] { ++progress.done, progress.show(what); });
+    if (!result)
+      return fail(result.error().code, "{}: {}", core::describe(problem), result.error().message);
     result->threads = count;
     report.comparisons.push_back(std::move(*result));
   }
@@ -211,7 +222,8 @@ core::Result<Report> measure(const OpenRuntime& open, const std::vector<core::Pr
   }
   std::vector<Comparison> by_problem;
   for (size_t p = 0; p < problems.size(); ++p)
-    for (size_t c = 0; c < counts; ++c) by_problem.push_back(std::move(report.comparisons[c * problems.size() + p]));
+    for (size_t c = 0; c < counts; ++c)
+      by_problem.push_back(std::move(report.comparisons[c * problems.size() + p]));
   report.comparisons = std::move(by_problem);
   return report;
 }

@@ -57,14 +57,17 @@ class Page {
     return fmt::format(
         "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\">\n<head>\n<meta "
         "charset=\"utf-8\"/>\n"
-        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>attnrt bench</title>\n"
+        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>attnrt "
+        "bench</title>\n"
         "<style>{}</style>\n</head>\n<body>\n<main>\n{}{}{}{}{}</main>\n</body>\n</html>\n",
         kStyle, heading(), speeds(), scaling(), rooflines(), measurements());
   }
 
  private:
   size_t color_of(const std::string& backend) { return place_in(backends_, backend) % kColors; }
-  const char* dash_of(const core::Problem& p) { return kDashes[place_in(dims_, head_dim(p)) % kDashes.size()]; }
+  const char* dash_of(const core::Problem& p) {
+    return kDashes[place_in(dims_, head_dim(p)) % kDashes.size()];
+  }
   static size_t place_in(std::vector<std::string>& list, const std::string& name) {
     const auto found = std::find(list.begin(), list.end(), name);
     if (found != list.end()) return static_cast<size_t>(found - list.begin());
@@ -72,10 +75,13 @@ class Page {
     return list.size() - 1;
   }
   static std::string head_dim(const core::Problem& p) {
-    return p.head_dim == p.head_dim_v ? fmt::format("{}", p.head_dim) : fmt::format("{}/{}", p.head_dim, p.head_dim_v);
+    return p.head_dim == p.head_dim_v ? fmt::format("{}", p.head_dim)
+                                      : fmt::format("{}/{}", p.head_dim, p.head_dim_v);
   }
   bool several_threads() const { return report_.threads.size() > 1; }
-  std::string with_threads() const { return several_threads() ? ", " + threads_text(most_threads_) : ""; }
+  std::string with_threads() const {
+    return several_threads() ? ", " + threads_text(most_threads_) : "";
+  }
   static bool is_decode(const core::Problem& p) { return p.seq_q == 1; }
 
   // "f16, causal", "decode, bf16, heads 32": the words that vary; not whole: but for those that a plot over seq shows.
@@ -86,8 +92,10 @@ class Page {
       const core::Word& word = *columns_.words[n];
       if (!whole && (word.name.starts_with("seq") || word.name.starts_with("head_dim"))) continue;
       title += title.empty() ? "" : ", ";
-      if (word.kind == core::WordKind::flag) title += (cells[n] == "true" ? "" : "no ") + columns_.names[n];
-      if (word.kind != core::WordKind::flag) title += (word.name == "dtype" ? "" : columns_.names[n] + " ") + cells[n];
+      if (word.kind == core::WordKind::flag)
+        title += (cells[n] == "true" ? "" : "no ") + columns_.names[n];
+      if (word.kind != core::WordKind::flag)
+        title += (word.name == "dtype" ? "" : columns_.names[n] + " ") + cells[n];
     }
     return title.empty() ? columns_.shared : title;
   }
@@ -96,12 +104,14 @@ class Page {
     const double median = m.median();
     return fmt::format("{}: {}, {}FLOP/s, {}B/s; {}{}", m.backend, time_text(median),
                        rate_text(result.work.flop / median), rate_text(result.work.bytes / median),
-                       several_threads() ? threads_text(result.threads) + "; " : "", core::describe(result.problem));
+                       several_threads() ? threads_text(result.threads) + "; " : "",
+                       core::describe(result.problem));
   }
 
   Panel::Point point_of(double x, const Measurement& m, const Comparison& result) const {
     const double amount = is_decode(result.problem) ? result.work.bytes : result.work.flop;
-    return {x, amount / m.median(), amount / m.quantile(0.75), amount / m.quantile(0.25), point_title(m, result)};
+    return {x, amount / m.median(), amount / m.quantile(0.75), amount / m.quantile(0.25),
+            point_title(m, result)};
   }
   static Panel empty_panel(const std::string& title, const char* x_name, const core::Problem& p) {
     Panel panel;
@@ -121,7 +131,8 @@ class Page {
       if (result.threads != most_threads_) continue;
       const core::Problem& p = result.problem;
       const std::string title = title_of(p, false);
-      auto panel = std::find_if(panels.begin(), panels.end(), [&](const Panel& known) { return known.title == title; });
+      auto panel = std::find_if(panels.begin(), panels.end(),
+                                [&](const Panel& known) { return known.title == title; });
       if (panel == panels.end())
         panel = panels.insert(panels.end(), empty_panel(title, is_decode(p) ? "seq_kv" : "seq", p));
       for (const Measurement& m : result.measurements) {
@@ -130,9 +141,10 @@ class Page {
             .points.push_back(point_of(static_cast<double>(p.seq_kv), m, result));
         const Peak* peak = report_.peak_of(m.device, result.threads);
         if (const auto best = is_decode(p) ? peak->memory() : peak->compute(p.dtype))
-          panel->peaks[core::device_text(peak->device) + (is_decode(p)                          ? " memory"
-                                                          : peak->compute(p.dtype) == peak->amx ? " AMX peak"
-                                                                                                : " FMA peak")] = *best;
+          panel->peaks[core::device_text(peak->device) + (is_decode(p) ? " memory"
+                                                          : peak->compute(p.dtype) == peak->amx
+                                                              ? " AMX peak"
+                                                              : " FMA peak")] = *best;
       }
     }
     return finished(std::move(panels));
@@ -145,7 +157,8 @@ class Page {
     for (size_t c = 0; c < report_.comparisons.size(); ++c) {
       const Comparison& result = report_.comparisons[c];
       const bool first = c % report_.threads.size() == 0;
-      if (first) panels.push_back(empty_panel(title_of(result.problem, true), "threads", result.problem));
+      if (first)
+        panels.push_back(empty_panel(title_of(result.problem, true), "threads", result.problem));
       Panel& panel = panels.back();
       panel.log = true;  // what scales is a straight line
       for (const Measurement& m : result.measurements) {
@@ -153,7 +166,9 @@ class Page {
         const Panel::Point point = point_of(result.threads, m, result);
         panel.curve(m.backend, color_of(m.backend), kDashes[0]).points.push_back(point);
         const double each = point.y / result.threads;
-        if (first) panel.ideals.push_back({color_of(m.backend), {*fewest, each * *fewest}, {*most, each * *most}});
+        if (first)
+          panel.ideals.push_back(
+              {color_of(m.backend), {*fewest, each * *fewest}, {*most, each * *most}});
       }
     }
     return finished(std::move(panels));
@@ -163,7 +178,8 @@ class Page {
     std::erase_if(panels, [](const Panel& panel) { return panel.curves.empty(); });
     for (Panel& panel : panels)
       for (Panel::Curve& curve : panel.curves)
-        std::sort(curve.points.begin(), curve.points.end(), [](const auto& a, const auto& b) { return a.x < b.x; });
+        std::sort(curve.points.begin(), curve.points.end(),
+                  [](const auto& a, const auto& b) { return a.x < b.x; });
     return panels;
   }
 
@@ -176,11 +192,12 @@ class Page {
   }
 
   std::string heading() const {
-    std::string text =
-        fmt::format("<h1>attnrt bench</h1>\n<p>{}; attnrt {}</p>\n", escaped(conditions_text(report_)), ATTNRT_VERSION);
+    std::string text = fmt::format("<h1>attnrt bench</h1>\n<p>{}; attnrt {}</p>\n",
+                                   escaped(conditions_text(report_)), ATTNRT_VERSION);
     for (const Peak& peak : report_.peaks)
       text += fmt::format("<p class=\"soft\">{}</p>\n", escaped(peak_text(peak, report_)));
-    if (!columns_.shared.empty()) text += fmt::format("<p class=\"soft\">problems: {}</p>\n", escaped(columns_.shared));
+    if (!columns_.shared.empty())
+      text += fmt::format("<p class=\"soft\">problems: {}</p>\n", escaped(columns_.shared));
     return text;
   }
 
@@ -205,7 +222,8 @@ class Page {
     for (size_t n = 0; n < dims_.size() && dims_.size() > 1; ++n)
       dashes.emplace_back(kDashes[n % kDashes.size()], "head_dim " + dims_[n]);
     std::string text = fmt::format(
-        "<section>\n<h2>Speed over seq{}</h2>\n<p class=\"soft\">More is better; bars are the quartiles.</p>\n{}<div "
+        "<section>\n<h2>Speed over seq{}</h2>\n<p class=\"soft\">More is better; bars are the "
+        "quartiles.</p>\n{}<div "
         "class=\"panels\">\n",
         with_threads(), legend(backends_, dashes));
     for (const Panel& panel : all) text += draw(panel, highest_of(all, panel));
@@ -220,7 +238,8 @@ class Page {
       for (const Panel::Curve& curve : panel.curves) place_in(shown, curve.name);
     std::string text = fmt::format(
         "<section>\n<h2>Speed over threads</h2>\n"
-        "<p class=\"soft\">Of backends on the cpu. Ideal: as with {}, times the ratio of threads.</p>\n"
+        "<p class=\"soft\">Of backends on the cpu. Ideal: as with {}, times the ratio of "
+        "threads.</p>\n"
         "{}<div class=\"panels\">\n",
         threads_text(report_.threads.front()), legend(shown, {{kIdealDash, "ideal"}}));
     for (const Panel& panel : all) text += draw(panel, panel.highest());
@@ -238,8 +257,8 @@ class Page {
       for (const Measurement& m : result.measurements)
         if (m.state == State::measured && result.threads == most_threads_ && result.work.flop > 0 &&
             m.device.type == peak.device.type && m.device.id == peak.device.id)
-          dots.push_back({result.work.flop / result.work.bytes, result.work.flop / m.median(), color_of(m.backend),
-                          point_title(m, result)});
+          dots.push_back({result.work.flop / result.work.bytes, result.work.flop / m.median(),
+                          color_of(m.backend), point_title(m, result)});
     if (dots.empty()) return {};
     const auto memory = peak.memory();
     double left = dots.front().x, right = left, low = dots.front().y, high = low;
@@ -248,7 +267,8 @@ class Page {
       low = std::min(low, dot.y), high = std::max(high, dot.y);
     }
     const auto roof = std::max(peak.fma.value_or(0), peak.amx.value_or(0));
-    if (memory && roof > 0) left = std::min(left, roof / *memory / 4), right = std::max(right, roof / *memory * 4);
+    if (memory && roof > 0)
+      left = std::min(left, roof / *memory / 4), right = std::max(right, roof / *memory * 4);
     left /= 1.5, right *= 1.5;
     high = std::max(high, roof) * 2, low /= 2;
     Plot plot(760, 400, {left, right, 0, 0, true}, {low, high, 0, 0, true});
@@ -266,8 +286,10 @@ class Page {
     }
     for (const auto& [name, best] : {std::pair("FMA", peak.fma), std::pair("AMX bf16", peak.amx)}) {
       if (!best) continue;
-      plot.line({{clipped(memory ? *best / *memory : left), *best}, {right, *best}}, R"(class="peak")");
-      plot.text(plot.x.to - 4, plot.y.at(*best) - 5, "end", fmt::format("{} {}FLOP/s", name, rate_text(*best)));
+      plot.line({{clipped(memory ? *best / *memory : left), *best}, {right, *best}},
+                R"(class="peak")");
+      plot.text(plot.x.to - 4, plot.y.at(*best) - 5, "end",
+                fmt::format("{} {}FLOP/s", name, rate_text(*best)));
     }
     for (const Dot& dot : dots) plot.point(dot.x, dot.y, dot.color, dot.title);
     const std::string title = core::device_text(peak.device);
@@ -289,17 +311,20 @@ class Page {
 
   std::string measurements() const {
     const Table table = table_of(report_);
-    std::string text = "<section>\n<h2>All measurements</h2>\n<div class=\"scroll\"><table>\n<thead><tr>";
+    std::string text =
+        "<section>\n<h2>All measurements</h2>\n<div class=\"scroll\"><table>\n<thead><tr>";
     for (size_t n = 0; n < table.head.size(); ++n)
-      text += fmt::format("<th{}>{}</th>", n < table.left ? " class=\"left\"" : "", escaped(table.head[n]));
+      text += fmt::format("<th{}>{}</th>", n < table.left ? " class=\"left\"" : "",
+                          escaped(table.head[n]));
     text += "</tr></thead>\n<tbody>\n";
     for (const auto& row : table.rows) {
       text += "<tr>";
       for (size_t n = 0; n < row.size(); ++n) {
         const bool sentence = n + 1 == row.size() && row.size() < table.head.size();
-        text += sentence
-                    ? fmt::format("<td class=\"bad\" colspan=\"{}\">{}</td>", table.head.size() - n, escaped(row[n]))
-                    : fmt::format("<td{}>{}</td>", n < table.left ? " class=\"left\"" : "", escaped(row[n]));
+        text += sentence ? fmt::format("<td class=\"bad\" colspan=\"{}\">{}</td>",
+                                       table.head.size() - n, escaped(row[n]))
+                         : fmt::format("<td{}>{}</td>", n < table.left ? " class=\"left\"" : "",
+                                       escaped(row[n]));
       }
       text += "</tr>\n";
     }

@@ -36,8 +36,9 @@ using Vector = hn::Vec<Floats>;
 struct Sums {
   Vector a, b, c, d, e, f, g, h, i, j, k, l;
   float total() const {
-    return hn::GetLane(hn::Add(hn::Add(hn::Add(hn::Add(a, b), hn::Add(c, d)), hn::Add(hn::Add(e, f), hn::Add(g, h))),
-                               hn::Add(hn::Add(i, j), hn::Add(k, l))));
+    return hn::GetLane(hn::Add(
+        hn::Add(hn::Add(hn::Add(a, b), hn::Add(c, d)), hn::Add(hn::Add(e, f), hn::Add(g, h))),
+        hn::Add(hn::Add(i, j), hn::Add(k, l))));
   }
 };
 constexpr int64_t kSums = 12;
@@ -87,10 +88,11 @@ HWY_EXPORT(read);
 
 namespace {
 
-constexpr int kMemoryTries = 3, kRegisterTries = 12;  // many short ones: some meet no other work on the machine
+constexpr int kMemoryTries = 3,
+              kRegisterTries = 12;  // many short ones: some meet no other work on the machine
 constexpr int64_t kProductRounds = 25'000, kMultiplyAddRounds = 250'000;  // half a millisecond each
-constexpr int64_t kRegisterPieces = 8;                                    // of them, for each thread
-constexpr int64_t kPieceFloats = 12 * 16 * 4096;                          // 3 MiB; a multiple of 12 vectors of any size
+constexpr int64_t kRegisterPieces = 8;            // of them, for each thread
+constexpr int64_t kPieceFloats = 12 * 16 * 4096;  // 3 MiB; a multiple of 12 vectors of any size
 
 // Of each of two buffers. Both together are twice the last cache, so that memory is what answers; but not more than most
 // machines can lend.
@@ -100,7 +102,8 @@ int64_t memory_pieces() {
 }
 
 // body(index) for each index on the threads; the seconds of the best of a few tries.
-double best_seconds(core::Threads& threads, int tries, int64_t count, const std::function<void(int64_t)>& body) {
+double best_seconds(core::Threads& threads, int tries, int64_t count,
+                    const std::function<void(int64_t)>& body) {
   const auto call = [](void* arg, int64_t index, int32_t) {
     (*static_cast<const std::function<void(int64_t)>*>(arg))(index);
   };
@@ -114,16 +117,20 @@ double best_seconds(core::Threads& threads, int tries, int64_t count, const std:
   return best;
 }
 
-void keep_best(std::optional<double>& best, double rate) { best = std::max(rate, best.value_or(0)); }
+void keep_best(std::optional<double>& best, double rate) {
+  best = std::max(rate, best.value_or(0));
+}
 
 #if defined(__x86_64__)
 // The processor has tiles of bf16, and the kernel lets this process use them.
 bool has_amx() {
   constexpr unsigned kTile = 1U << 24, kBf16 = 1U << 22;
-  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  constexpr int kRequestPermission = 0x1023,
+                kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
-  return (edx & kTile) != 0 && (edx & kBf16) != 0 && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return (edx & kTile) != 0 && (edx & kBf16) != 0 &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
 // Products of tiles that stay where they are: 4 sums of 16 x 16, from 2 x 2 tiles of 16 x 32. How many FLOP they were.
@@ -162,22 +169,25 @@ __attribute__((target("amx-tile,amx-bf16"))) double tile_products(int64_t rounds
 CpuPeak::CpuPeak(core::Threads& threads) : threads_(threads), pieces_(memory_pieces()) {
   for (Memory* memory : {&from_, &to_}) {
     constexpr size_t kPage =
-        size_t{2} << 20;  // large pages, where there are: else most of the time goes into small ones
+        size_t{2}
+        << 20;  // large pages, where there are: else most of the time goes into small ones
     const size_t bytes = (static_cast<size_t>(pieces_ * kPieceFloats * 4) / kPage + 1) * kPage;
     memory->reset(static_cast<float*>(std::aligned_alloc(kPage, bytes)));
     if (*memory != nullptr) (void)madvise(memory->get(), bytes, MADV_HUGEPAGE);
   }
   if (from_ == nullptr || to_ == nullptr) pieces_ = 0;
-  const auto touch = [this](int64_t index) {  // by the threads: on a machine with several memories, their own
-    std::memset(from_.get() + index * kPieceFloats, 0, kPieceFloats * 4);
-    std::memset(to_.get() + index * kPieceFloats, 0, kPieceFloats * 4);
-  };
+  const auto touch =
+      [this](int64_t index) {  // by the threads: on a machine with several memories, their own
+        std::memset(from_.get() + index * kPieceFloats, 0, kPieceFloats * 4);
+        std::memset(to_.get() + index * kPieceFloats, 0, kPieceFloats * 4);
+      };
   (void)best_seconds(threads_, 1, pieces_, touch);
 }
 
 void CpuPeak::measure(Peak& peak) {
   // As many FLOP for each index: one tells for all.
-  const auto measure_registers = [this](std::optional<double>& best, const std::function<double()>& compute) {
+  const auto measure_registers = [this](std::optional<double>& best,
+                                        const std::function<double()>& compute) {
     const int64_t pieces = kRegisterPieces * threads_.count();
     double flop = 0;
     const double seconds = best_seconds(threads_, kRegisterTries, pieces, [&](int64_t index) {
@@ -196,7 +206,8 @@ void CpuPeak::measure(Peak& peak) {
   if (pieces_ == 0) return;
   const auto bytes = static_cast<double>(pieces_ * kPieceFloats * 4);
   const double copied = best_seconds(threads_, kMemoryTries, pieces_, [this](int64_t index) {
-    std::memcpy(to_.get() + index * kPieceFloats, from_.get() + index * kPieceFloats, kPieceFloats * 4);
+    std::memcpy(to_.get() + index * kPieceFloats, from_.get() + index * kPieceFloats,
+                kPieceFloats * 4);
   });
   keep_best(peak.copy, 2 * bytes / copied);
   std::vector<float> sinks(static_cast<size_t>(2 * pieces_));

@@ -19,7 +19,9 @@ std::string value_text(const core::Word& word, const core::Problem& problem) {
 std::string aligned(const Table& table) {
   std::vector<size_t> widths;
   for (const std::string& cell : table.head) widths.push_back(cell.size());
-  const auto is_sentence = [&](const auto& row, size_t n) { return n + 1 == row.size() && n + 1 < widths.size(); };
+  const auto is_sentence = [&](const auto& row, size_t n) {
+    return n + 1 == row.size() && n + 1 < widths.size();
+  };
   for (const auto& row : table.rows)
     for (size_t n = 0; n < row.size(); ++n)
       if (!is_sentence(row, n)) widths[n] = std::max(widths[n], row[n].size());
@@ -40,12 +42,17 @@ std::string aligned(const Table& table) {
   return text;
 }
 
-std::string percent(std::optional<double> part) { return part ? fmt::format("{:.0f} %", 100 * *part) : "-"; }
+std::string percent(std::optional<double> part) {
+  return part ? fmt::format("{:.0f} %", 100 * *part) : "-";
+}
 
-nlohmann::json number(std::optional<double> value) { return value ? nlohmann::json(*value) : nlohmann::json(); }
+nlohmann::json number(std::optional<double> value) {
+  return value ? nlohmann::json(*value) : nlohmann::json();
+}
 
 nlohmann::json device_json(const core::Device& device) {
-  return {{"device", core::device_name(device.type)}, {"device_id", device.id}, {"arch", device.arch}};
+  return {
+      {"device", core::device_name(device.type)}, {"device_id", device.id}, {"arch", device.arch}};
 }
 
 nlohmann::json measurement_json(const Measurement& m, const Comparison& result, const Peak* peak) {
@@ -82,23 +89,29 @@ Shares shares_of(const Measurement& m, const Comparison& result, const Peak* pea
   const auto share = [&](double amount, std::optional<double> best) {
     return best ? std::optional(amount / m.median() / *best) : std::nullopt;
   };
-  return {share(result.work.flop, peak->compute(result.problem.dtype)), share(result.work.bytes, peak->memory())};
+  return {share(result.work.flop, peak->compute(result.problem.dtype)),
+          share(result.work.bytes, peak->memory())};
 }
 
 Columns columns_of(const std::vector<core::Problem>& problems) {
   Columns columns;
-  const auto all = [&](auto&& holds) { return std::all_of(problems.begin(), problems.end(), holds); };
+  const auto all = [&](auto&& holds) {
+    return std::all_of(problems.begin(), problems.end(), holds);
+  };
   const auto alike = [&](std::string_view one, std::string_view two) {
     return all([&](const core::Problem& problem) {
-      return value_text(*core::find_word(one), problem) == value_text(*core::find_word(two), problem);
+      return value_text(*core::find_word(one), problem) ==
+             value_text(*core::find_word(two), problem);
     });
   };
   const bool one_seq = alike("seq_q", "seq_kv"), one_count = alike("heads_q", "heads_kv");
   for (const core::Word& word : core::vocabulary()) {
-    if (word.name == "device" || word.name == "arch" || word.name == "mask_dtype" || word.name == "alignment_bytes" ||
-        (word.name == "seq_kv" && one_seq) || (word.name == "heads_kv" && one_count) ||
+    if (word.name == "device" || word.name == "arch" || word.name == "mask_dtype" ||
+        word.name == "alignment_bytes" || (word.name == "seq_kv" && one_seq) ||
+        (word.name == "heads_kv" && one_count) ||
         (word.name == "head_dim_v" && alike("head_dim", "head_dim_v")) ||
-        (word.name == "scale" && all([](const core::Problem& problem) { return problem.scale == 0; })))
+        (word.name == "scale" &&
+         all([](const core::Problem& problem) { return problem.scale == 0; })))
       continue;
     std::string name(word.name);
     if (name == "seq_q" && one_seq) name = "seq";
@@ -106,7 +119,8 @@ Columns columns_of(const std::vector<core::Problem>& problems) {
     const std::string first = problems.empty() ? "" : value_text(word, problems.front());
     if (!all([&](const core::Problem& problem) { return value_text(word, problem) == first; })) {
       columns.words.push_back(&word), columns.names.push_back(name);
-    } else if (first != value_text(word, core::default_problem()) || name == "dtype" || name == "batch") {
+    } else if (first != value_text(word, core::default_problem()) || name == "dtype" ||
+               name == "batch") {
       columns.shared += fmt::format("{}{}={}", columns.shared.empty() ? "" : " ", name, first);
     }
   }
@@ -116,7 +130,8 @@ Columns columns_of(const std::vector<core::Problem>& problems) {
 std::string Columns::text(const core::Problem& problem) const {
   std::string text;
   const std::vector<std::string> values = cells(problem);
-  for (size_t n = 0; n < values.size(); ++n) text += fmt::format("{}{}={}", n == 0 ? "" : " ", names[n], values[n]);
+  for (size_t n = 0; n < values.size(); ++n)
+    text += fmt::format("{}{}={}", n == 0 ? "" : " ", names[n], values[n]);
   return text;
 }
 
@@ -140,7 +155,9 @@ std::string rate_text(double per_second) {
   return fmt::format("{:.{}f} {}", per_second, digits, kPrefixes[n]);
 }
 
-std::string threads_text(int32_t threads) { return fmt::format("{} thread{}", threads, threads == 1 ? "" : "s"); }
+std::string threads_text(int32_t threads) {
+  return fmt::format("{} thread{}", threads, threads == 1 ? "" : "s");
+}
 
 std::string peak_text(const Peak& peak, const Report& report) {
   std::string text = core::device_text(peak.device);
@@ -152,7 +169,9 @@ std::string peak_text(const Peak& peak, const Report& report) {
   if (peak.amx) parts.push_back("AMX bf16 " + rate_text(*peak.amx) + "FLOP/s");
   if (peak.copy) parts.push_back("copy " + rate_text(*peak.copy) + "B/s");
   if (peak.read) parts.push_back("read " + rate_text(*peak.read) + "B/s");
-  return fmt::format("{}: {}", text, parts.empty() ? "nothing measured" : fmt::format("{}", fmt::join(parts, ", ")));
+  return fmt::format(
+      "{}: {}", text,
+      parts.empty() ? "nothing measured" : fmt::format("{}", fmt::join(parts, ", ")));
 }
 
 Table table_of(const Report& report) {
@@ -162,14 +181,16 @@ Table table_of(const Report& report) {
   if (scaled) table.head.emplace_back("threads");
   for (const char* name : {"backend", "time", "+-", "FLOP/s", "of peak", "B/s", "of memory"})
     table.head.emplace_back(name);
-  const bool several = std::any_of(report.comparisons.begin(), report.comparisons.end(),
-                                   [](const Comparison& result) { return result.measurements.size() > 1; });
+  const bool several =
+      std::any_of(report.comparisons.begin(), report.comparisons.end(),
+                  [](const Comparison& result) { return result.measurements.size() > 1; });
   if (several) table.head.emplace_back("speed");
   if (scaled) table.head.emplace_back("scaling");
   for (size_t c = 0; c < report.comparisons.size(); ++c) {
     const Comparison& result = report.comparisons[c];
-    const auto first = std::find_if(result.measurements.begin(), result.measurements.end(),
-                                    [](const Measurement& m) { return m.state == State::measured; });
+    const auto first =
+        std::find_if(result.measurements.begin(), result.measurements.end(),
+                     [](const Measurement& m) { return m.state == State::measured; });
     for (size_t n = 0; n < result.measurements.size(); ++n) {
       const Measurement& m = result.measurements[n];
       std::vector<std::string> row = columns.cells(result.problem);
@@ -179,7 +200,8 @@ Table table_of(const Report& report) {
         const Shares shares = shares_of(m, result, report.peak_of(m.device, result.threads));
         const double median = m.median();
         row.push_back(time_text(median));
-        row.push_back(fmt::format("{:.0f} %", 100 * (m.quantile(0.75) - m.quantile(0.25)) / 2 / median));
+        row.push_back(
+            fmt::format("{:.0f} %", 100 * (m.quantile(0.75) - m.quantile(0.25)) / 2 / median));
         row.push_back(rate_text(result.work.flop / median));
         row.push_back(percent(shares.compute));
         row.push_back(rate_text(result.work.bytes / median));
@@ -188,7 +210,9 @@ Table table_of(const Report& report) {
         const auto scaling = report.scaling(c, n);
         if (scaled) row.push_back(scaling ? fmt::format("{:.2f} x", *scaling) : "-");
       } else {
-        const char* what = m.state == State::unsupported ? "no" : m.state == State::wrong ? "WRONG" : "FAILED";
+        const char* what = m.state == State::unsupported ? "no"
+                           : m.state == State::wrong     ? "WRONG"
+                                                         : "FAILED";
         row.push_back(fmt::format("{}: {}", what, m.reason));
       }
       table.rows.push_back(std::move(row));
@@ -198,7 +222,8 @@ Table table_of(const Report& report) {
 }
 
 std::string conditions_text(const Report& report) {
-  return fmt::format("{}, {}{}; medians of {} samples{}", report.processor, fmt::join(report.threads, ", "),
+  return fmt::format("{}, {}{}; medians of {} samples{}", report.processor,
+                     fmt::join(report.threads, ", "),
                      report.threads == std::vector{1} ? " thread" : " threads", report.samples,
                      report.cold ? ", inputs out of no cache" : "");
 }
@@ -218,7 +243,8 @@ nlohmann::json to_json(const Report& report) {
   document["threads"] = report.threads.front();
   document["thread_counts"] = report.threads;
   document["cold"] = report.cold;
-  document["ok"] = report.count(State::failed) + report.count(State::wrong) == 0 && !report.has_unserved();
+  document["ok"] =
+      report.count(State::failed) + report.count(State::wrong) == 0 && !report.has_unserved();
   document["peaks"] = nlohmann::json::array();
   for (const Peak& peak : report.peaks) {
     nlohmann::json json = device_json(peak.device);

@@ -80,7 +80,8 @@ class Maker {
     if (p_.sinks != 0) numbers(7, kFloat32, {p_.heads_q});
     if (p_.kv_lengths != 0 || pages > 0) whole(8, p_.batch, [&](int64_t) { return p_.seq_kv; });
     if (p_.varlen != 0) whole(9, p_.batch + 1, [&](int64_t b) { return b * p_.seq_q; });
-    if (p_.varlen != 0 && pages == 0) whole(10, p_.batch + 1, [&](int64_t b) { return b * p_.seq_kv; });
+    if (p_.varlen != 0 && pages == 0)
+      whole(10, p_.batch + 1, [&](int64_t b) { return b * p_.seq_kv; });
     if (pages > 0) make_page_table(pages);
     if (!error_.message.empty()) return tl::unexpected(error_);
     return std::move(tensors_);
@@ -112,7 +113,8 @@ class Maker {
     Tensor* tensor = allocate(4, p_.mask_dtype, {1, 1, p_.seq_q, p_.seq_kv});
     const uint64_t first = uint64_t{4} << 48;
     for (int64_t i = 0; tensor != nullptr && i < tensor->elements(); ++i) {
-      const bool hidden = random_bits(first + static_cast<uint64_t>(i)) % 8 == 0 && i % p_.seq_kv != 0;
+      const bool hidden =
+          random_bits(first + static_cast<uint64_t>(i)) % 8 == 0 && i % p_.seq_kv != 0;
       if (p_.mask == ATTNRT_MASK_BOOLEAN) {
         tensor->data()[i] = std::byte{hidden ? uint8_t{0} : uint8_t{1}};
       } else {
@@ -123,7 +125,8 @@ class Maker {
   void make_slopes() {
     Tensor* tensor = allocate(6, kFloat32, {p_.heads_q});
     for (int64_t h = 0; tensor != nullptr && h < p_.heads_q; ++h)
-      store(*tensor, h, std::exp2(-8.0F * static_cast<float>(h + 1) / static_cast<float>(p_.heads_q)));
+      store(*tensor, h,
+            std::exp2(-8.0F * static_cast<float>(h + 1) / static_cast<float>(p_.heads_q)));
   }
   // Pages in no order.
   void make_page_table(int64_t pages) {
@@ -156,7 +159,8 @@ Result<Tensors> make_tensors(core::Problem& problem) {
   if (!tensors) return tensors;
   core::Problem inferred = problem;
   attnrt_error error = ATTNRT_ERROR_INIT;
-  if (const auto status = core::infer_problem(tensors->args(), &inferred, &error); status != ATTNRT_OK)
+  if (const auto status = core::infer_problem(tensors->args(), &inferred, &error);
+      status != ATTNRT_OK)
     return core::fail(status, "{}", error.message);
   problem.alignment_bytes = std::min(problem.alignment_bytes, inferred.alignment_bytes);
   return tensors;
@@ -170,8 +174,10 @@ Work work_of(const core::Problem& p) {
     const int64_t diagonal = i + shift;
     int64_t first = 0, end = p.seq_kv;
     if (p.causal != 0) end = std::min(end, diagonal + 1);
-    if (p.window_right >= 0 && p.window_right < p.seq_kv) end = std::min(end, diagonal + p.window_right + 1);
-    if (p.window_left >= 0) first = std::max(first, diagonal - std::min(p.window_left, p.seq_kv + p.seq_q));
+    if (p.window_right >= 0 && p.window_right < p.seq_kv)
+      end = std::min(end, diagonal + p.window_right + 1);
+    if (p.window_left >= 0)
+      first = std::max(first, diagonal - std::min(p.window_left, p.seq_kv + p.seq_q));
     if (first >= end) continue;
     pairs += static_cast<double>(end - first);
     first_key = std::min(first_key, first), end_key = std::max(end_key, end);
@@ -179,7 +185,8 @@ Work work_of(const core::Problem& p) {
   const auto batch = static_cast<double>(p.batch), heads = static_cast<double>(p.heads_q);
   const auto width = static_cast<double>(p.head_dim + p.head_dim_v);
   const auto element = static_cast<double>(core::dtype_bytes(p.dtype));
-  const double keys = std::max<double>(0, static_cast<double>(end_key - first_key)) * static_cast<double>(p.heads_kv);
+  const double keys = std::max<double>(0, static_cast<double>(end_key - first_key)) *
+                      static_cast<double>(p.heads_kv);
   const double rows = static_cast<double>(p.seq_q) * heads;
   Work work{2 * batch * heads * pairs * width, batch * (rows + keys) * width * element};
   if (p.mask != ATTNRT_MASK_NONE)

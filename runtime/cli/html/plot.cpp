@@ -51,14 +51,16 @@ double Scale::at(double value) const {
   return from + part * (to - from);
 }
 
-Plot::Plot(int width, int height, Scale across, Scale up) : width_(width), height_(height), x(across), y(up) {
+Plot::Plot(int width, int height, Scale across, Scale up)
+    : width_(width), height_(height), x(across), y(up) {
   x.from = 66, x.to = width - 14;
   y.from = height - 40, y.to = 14;
 }
 
 void Plot::x_tick(double value, const std::string& label) {
-  body_ += fmt::format(R"(<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>)", x.at(value),
-                       y.from, y.to);
+  body_ +=
+      fmt::format(R"(<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>)",
+                  x.at(value), y.from, y.to);
   text(x.at(value), y.from + 15, "middle", label);
 }
 
@@ -72,28 +74,33 @@ void Plot::x_ticks(const std::vector<double>& values) {
 }
 
 void Plot::y_tick(double value, const std::string& label) {
-  body_ += fmt::format(R"(<line class="grid" x1="{1:.1f}" x2="{2:.1f}" y1="{0:.1f}" y2="{0:.1f}"/>)", y.at(value),
-                       x.from, x.to);
+  body_ +=
+      fmt::format(R"(<line class="grid" x1="{1:.1f}" x2="{2:.1f}" y1="{0:.1f}" y2="{0:.1f}"/>)",
+                  y.at(value), x.from, x.to);
   text(x.from - 6, y.at(value) + 4, "end", label);
 }
 
 void Plot::y_decades() {
   for (double power = std::pow(10, std::floor(std::log10(y.low))); power <= y.high; power *= 10)
     for (const double value : {power, 2 * power, 5 * power})
-      if (value >= y.low && value <= y.high) y_tick(value, crowded() && value != power ? "" : tick_text(value));
+      if (value >= y.low && value <= y.high)
+        y_tick(value, crowded() && value != power ? "" : tick_text(value));
 }
 
 void Plot::names(const std::string& x_name, const std::string& y_name) {
   text((x.from + x.to) / 2, height_ - 6, "middle", x_name);
-  body_ += fmt::format(R"svg(<text transform="translate(11 {:.1f}) rotate(-90)" text-anchor="middle">{}</text>)svg",
-                       (y.from + y.to) / 2, escaped(y_name));
+  body_ += fmt::format(
+      R"svg(<text transform="translate(11 {:.1f}) rotate(-90)" text-anchor="middle">{}</text>)svg",
+      (y.from + y.to) / 2, escaped(y_name));
 }
 
 void Plot::text(double at_x, double at_y, const char* anchor, const std::string& what) {
-  body_ += fmt::format(R"(<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>)", at_x, at_y, anchor, escaped(what));
+  body_ += fmt::format(R"(<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>)", at_x, at_y,
+                       anchor, escaped(what));
 }
 
-void Plot::line(const std::vector<std::pair<double, double>>& points, const std::string& attributes) {
+void Plot::line(const std::vector<std::pair<double, double>>& points,
+                const std::string& attributes) {
   std::string path;
   for (const auto& [px, py] : points)
     path += fmt::format("{}{:.1f} {:.1f}", path.empty() ? "M" : " L", x.at(px), y.at(py));
@@ -101,20 +108,22 @@ void Plot::line(const std::vector<std::pair<double, double>>& points, const std:
 }
 
 void Plot::point(double px, double py, size_t color, const std::string& title) {
-  body_ += fmt::format(R"svg(<circle cx="{:.1f}" cy="{:.1f}" r="4" fill="var(--s{})"><title>{}</title></circle>)svg",
-                       x.at(px), y.at(py), color, escaped(title));
+  body_ += fmt::format(
+      R"svg(<circle cx="{:.1f}" cy="{:.1f}" r="4" fill="var(--s{})"><title>{}</title></circle>)svg",
+      x.at(px), y.at(py), color, escaped(title));
 }
 
 std::string Plot::svg(const std::string& label) const {
   return fmt::format(
-      R"(<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>)", width_,
-      height_, escaped(label), body_);
+      R"(<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>)",
+      width_, height_, escaped(label), body_);
 }
 
 bool Plot::crowded() const { return std::log10(y.high / y.low) > (y.from - y.to) / 60; }
 
 Panel::Curve& Panel::curve(const std::string& name, size_t color, const char* dash) {
-  const auto found = std::find_if(curves.begin(), curves.end(), [&](const Curve& curve) { return curve.name == name; });
+  const auto found = std::find_if(curves.begin(), curves.end(),
+                                  [&](const Curve& curve) { return curve.name == name; });
   return found != curves.end() ? *found : curves.emplace_back(Curve{name, color, dash, {}});
 }
 
@@ -143,11 +152,16 @@ std::string draw(const Panel& panel, double highest) {
   xs.erase(std::unique(xs.begin(), xs.end()), xs.end());
   const double margin = std::pow(xs.back() / xs.front(), 0.04) * 1.02;
   const double lowest = panel.lowest();
-  const bool log = panel.log || highest > kLogFrom * lowest;  // one scale would press the slow ones onto the axis
-  const double step = nice_step(highest, 5), top = log ? highest * 1.5 : step * std::ceil(highest * 1.02 / step);
-  Plot plot(360, 250, {xs.front() / margin, xs.back() * margin, 0, 0, true}, {log ? lowest / 1.5 : 0, top, 0, 0, log});
+  const bool log =
+      panel.log ||
+      highest > kLogFrom * lowest;  // one scale would press the slow ones onto the axis
+  const double step = nice_step(highest, 5),
+               top = log ? highest * 1.5 : step * std::ceil(highest * 1.02 / step);
+  Plot plot(360, 250, {xs.front() / margin, xs.back() * margin, 0, 0, true},
+            {log ? lowest / 1.5 : 0, top, 0, 0, log});
   if (log) plot.y_decades();
-  for (double value = 0; !log && value <= top * 1.001; value += step) plot.y_tick(value, tick_text(value));
+  for (double value = 0; !log && value <= top * 1.001; value += step)
+    plot.y_tick(value, tick_text(value));
   plot.x_ticks(xs);
   plot.names(panel.x_name, panel.y_name);
   for (const auto& [name, value] : panel.peaks) {
@@ -157,18 +171,21 @@ std::string draw(const Panel& panel, double highest) {
               fmt::format("{} {}", name, tick_text(value)));
   }
   for (const Panel::Ideal& ideal : panel.ideals)
-    plot.line({ideal.from, ideal.to}, fmt::format(R"x(class="ideal" stroke="var(--s{})")x", ideal.color));
+    plot.line({ideal.from, ideal.to},
+              fmt::format(R"x(class="ideal" stroke="var(--s{})")x", ideal.color));
   for (const auto& [name, color, dash, points] : panel.curves) {
     std::vector<std::pair<double, double>> path;
     for (const Panel::Point& point : points) path.emplace_back(point.x, point.y);
-    plot.line(path, fmt::format(R"x(class="series" stroke="var(--s{})" stroke-dasharray="{}")x", color, dash));
+    plot.line(path, fmt::format(R"x(class="series" stroke="var(--s{})" stroke-dasharray="{}")x",
+                                color, dash));
     for (const Panel::Point& point : points) {
       plot.line({{point.x, point.low}, {point.x, point.high}},
                 fmt::format(R"x(class="whisker" stroke="var(--s{})")x", color));
       plot.point(point.x, point.y, color, point.title);
     }
   }
-  return fmt::format("<figure><figcaption>{}</figcaption>{}</figure>\n", escaped(panel.title), plot.svg(panel.title));
+  return fmt::format("<figure><figcaption>{}</figcaption>{}</figure>\n", escaped(panel.title),
+                     plot.svg(panel.title));
 }
 
 }  // namespace attnrt::cli::bench

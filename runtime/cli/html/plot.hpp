@@ -10,7 +10,8 @@
 namespace attnrt::cli::bench {
 
 std::string escaped(std::string_view text);  // for XML
-std::string tick_text(double value);         // 0, 50 G, 2.5 T: of an axis, where three digits would be noise
+std::string tick_text(
+    double value);  // 0, 50 G, 2.5 T: of an axis, where three digits would be noise
 
 // Values into pixels.
 struct Scale {

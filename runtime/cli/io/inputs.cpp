@@ -41,8 +41,8 @@ constexpr std::array known_tensors = {
 };
 
 // The words that tensors cannot say. Other keys of the metadata are for people.
-constexpr std::array<std::string_view, 8> attribute_words = {"scale",        "causal",  "align", "window_left",
-                                                             "window_right", "softcap", "lse",   "deterministic"};
+constexpr std::array<std::string_view, 8> attribute_words = {
+    "scale", "causal", "align", "window_left", "window_right", "softcap", "lse", "deterministic"};
 
 // A step's own name in front of its message says nothing to who gave a file.
 std::string without(std::string message, std::string_view prefix) {
@@ -56,7 +56,8 @@ Result<void> read_tensors(const SafetensorsReader& reader, Inputs& inputs) {
   for (const auto& [name, entry] : reader.header().tensors) {
     if (std::find(names.begin(), names.end(), name) != names.end()) continue;
     const std::string_view near = core::nearest(name, names);
-    return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is not one of {}{}", name, fmt::join(names, ", "),
+    return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is not one of {}{}", name,
+                fmt::join(names, ", "),
                 near.empty() ? "" : fmt::format("; did you mean {}?", near));
   }
   for (const char* name : {"q", "k", "v"})
@@ -71,11 +72,15 @@ Result<void> read_tensors(const SafetensorsReader& reader, Inputs& inputs) {
 }
 
 // Two tensors have the same extent, here called by the word of the vocabulary.
-Result<void> agree(const Inputs& inputs, const char* name, const char* other, size_t dimension, const char* word) {
-  const auto &shape = inputs.tensors.at(name).shape(), &other_shape = inputs.tensors.at(other).shape();
+Result<void> agree(const Inputs& inputs, const char* name, const char* other, size_t dimension,
+                   const char* word) {
+  const auto &shape = inputs.tensors.at(name).shape(),
+             &other_shape = inputs.tensors.at(other).shape();
   if (shape[dimension] == other_shape[dimension]) return {};
-  return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} disagrees with {} {}: {} is {}, expected {}", name,
-              shape_text(shape), other, shape_text(other_shape), word, shape[dimension], other_shape[dimension]);
+  return fail(ATTNRT_INVALID_ARGUMENT,
+              "tensor {}: shape {} disagrees with {} {}: {} is {}, expected {}", name,
+              shape_text(shape), other, shape_text(other_shape), word, shape[dimension],
+              other_shape[dimension]);
 }
 
 // What the runtime's own check would say too, with both shapes in view: the plain case, [batch, seq, heads, head_dim].
@@ -84,25 +89,29 @@ Result<void> check_shapes(const Inputs& inputs) {
     const Tensor& tensor = inputs.tensors.at(name);
     const std::string dtype(safetensors_name(tensor.dtype()));
     if (dtype != "F32" && dtype != "F16" && dtype != "BF16")
-      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected F32, F16 or BF16", name, dtype);
+      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected F32, F16 or BF16", name,
+                  dtype);
     const std::string q_dtype(safetensors_name(inputs.tensors.at("q").dtype()));
     if (dtype != q_dtype)
-      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected {} as q", name, dtype, q_dtype);
+      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected {} as q", name, dtype,
+                  q_dtype);
   }
-  const bool dense = inputs.tensors.count("offsets_q") == 0 && inputs.tensors.count("page_table") == 0;
+  const bool dense =
+      inputs.tensors.count("offsets_q") == 0 && inputs.tensors.count("page_table") == 0;
   for (const char* name : {"q", "k", "v"}) {
     const auto& shape = inputs.tensors.at(name).shape();
     if (shape.size() == 4 || (!dense && shape.size() == 3)) continue;
-    return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} has {} dimensions, expected {}", name, shape_text(shape),
-                shape.size(),
-                dense ? "4: [batch, seq, heads, head_dim]" : "3 or 4, the last two of them heads, head_dim");
+    return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} has {} dimensions, expected {}", name,
+                shape_text(shape), shape.size(),
+                dense ? "4: [batch, seq, heads, head_dim]"
+                      : "3 or 4, the last two of them heads, head_dim");
   }
   for (const char* name : {"q", "k", "v"}) {
     const auto& shape = inputs.tensors.at(name).shape();
     for (const size_t from_end : {2, 1}) {
       if (shape[shape.size() - from_end] != 0) continue;
-      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} has no {}, expected at least 1", name,
-                  shape_text(shape), from_end == 2 ? "heads" : "head_dim");
+      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} has no {}, expected at least 1",
+                  name, shape_text(shape), from_end == 2 ? "heads" : "head_dim");
     }
   }
   if (!dense) return {};
@@ -117,23 +126,27 @@ Result<void> check_shapes(const Inputs& inputs) {
 // Flags win over the metadata, which no longer counts where a flag speaks.
 Result<void> read_attributes(const Attributes& flags, const std::string& path, Inputs& inputs) {
   for (const auto& [key, value] : inputs.metadata) {
-    const bool known = std::find(attribute_words.begin(), attribute_words.end(), key) != attribute_words.end();
+    const bool known =
+        std::find(attribute_words.begin(), attribute_words.end(), key) != attribute_words.end();
     const std::string_view near = known ? "" : core::nearest(key, attribute_words);
     if (near.empty()) continue;
     inputs.warnings.push_back(
-        fmt::format("{}: __metadata__ {}: unknown word, ignored; did you mean {}?", path, core::shown(key), near));
+        fmt::format("{}: __metadata__ {}: unknown word, ignored; did you mean {}?", path,
+                    core::shown(key), near));
   }
   std::string arch;
   for (const std::string_view name : attribute_words) {
     const core::Word* word = core::find_word(name);
-    const auto flag = std::find_if(flags.begin(), flags.end(), [&](const auto& one) { return one.first == name; });
+    const auto flag = std::find_if(flags.begin(), flags.end(),
+                                   [&](const auto& one) { return one.first == name; });
     const auto stored = inputs.metadata.find(std::string(name));
     if (flag != flags.end()) {
       const auto set = core::set_word(*word, flag->second, inputs.problem, arch);
       if (!set) return tl::unexpected(set.error());
     } else if (stored != inputs.metadata.end()) {
       const auto set = core::set_word(*word, stored->second, inputs.problem, arch);
-      if (!set) return fail(ATTNRT_INVALID_ARGUMENT, "{}: __metadata__ {}", path, set.error().message);
+      if (!set)
+        return fail(ATTNRT_INVALID_ARGUMENT, "{}: __metadata__ {}", path, set.error().message);
     }
   }
   return {};
@@ -147,8 +160,8 @@ Result<void> allocate_outputs(Inputs& inputs) {
   int64_t bytes = q.dtype().bits / 8;
   for (const int64_t dimension : shape)
     if (dimension != 0 && __builtin_mul_overflow(bytes, dimension, &bytes))
-      return fail(ATTNRT_INVALID_ARGUMENT, "out would have the shape {}, which has too many elements",
-                  shape_text(shape));
+      return fail(ATTNRT_INVALID_ARGUMENT,
+                  "out would have the shape {}, which has too many elements", shape_text(shape));
   auto out = Tensor::allocate(q.dtype(), shape);
   if (!out) return fail(out.error().code, "out: {}", out.error().message);
   inputs.out = std::move(*out);
@@ -156,8 +169,9 @@ Result<void> allocate_outputs(Inputs& inputs) {
   if (inputs.problem.lse == 0) return {};
 
   const auto& rows = q.shape();  // [batch, seq_q, heads_q, .], or [total_q, heads_q, .]
-  auto lse = Tensor::allocate({ATTNRT_DTYPE_FLOAT, 32, 1}, rows.size() == 4 ? std::vector{rows[0], rows[2], rows[1]}
-                                                                            : std::vector{rows[1], rows[0]});
+  auto lse = Tensor::allocate(
+      {ATTNRT_DTYPE_FLOAT, 32, 1},
+      rows.size() == 4 ? std::vector{rows[0], rows[2], rows[1]} : std::vector{rows[1], rows[0]});
   if (!lse) return fail(lse.error().code, "lse: {}", lse.error().message);
   inputs.lse = std::move(*lse);
   inputs.args.lse = inputs.lse->view();
@@ -169,7 +183,8 @@ Result<void> check_expected(const Inputs& inputs, const std::string& name, const
   if (expected == inputs.tensors.end()) return {};
   const Tensor& tensor = expected->second;
   if (safetensors_name(tensor.dtype()) != "F64")
-    return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected F64", name, safetensors_name(tensor.dtype()));
+    return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected F64", name,
+                safetensors_name(tensor.dtype()));
   if (tensor.shape() != found.shape())
     return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} disagrees with the result's {}", name,
                 shape_text(tensor.shape()), shape_text(found.shape()));
@@ -187,22 +202,25 @@ bool looks_transposed(const Inputs& inputs) {
 Result<void> pose_problem(Inputs& inputs) {
   for (const NamedTensor& known : known_tensors) {
     const auto tensor = inputs.tensors.find(std::string(known.name));
-    if (known.place != nullptr && tensor != inputs.tensors.end()) inputs.args.*known.place = tensor->second.view();
+    if (known.place != nullptr && tensor != inputs.tensors.end())
+      inputs.args.*known.place = tensor->second.view();
   }
   attnrt_error error = ATTNRT_ERROR_INIT;
-  if (const auto status = core::infer_problem(inputs.args, &inputs.problem, &error); status != ATTNRT_OK)
+  if (const auto status = core::infer_problem(inputs.args, &inputs.problem, &error);
+      status != ATTNRT_OK)
     return fail(status, "{}", without(error.message, "run: "));
   const auto problem = core::check_problem(&inputs.problem);
   if (!problem) {
     return fail(problem.error().code, "{}{}", without(problem.error().message, "problem: "),
-                looks_transposed(inputs)
-                    ? "; the shapes fit [batch, heads, seq, head_dim], expected [batch, seq, heads, head_dim]"
-                    : "");
+                looks_transposed(inputs) ? "; the shapes fit [batch, heads, seq, head_dim], "
+                                           "expected [batch, seq, heads, head_dim]"
+                                         : "");
   }
   inputs.problem = *problem;
   core::Extents extents;
   attnrt_args args = inputs.args;
-  if (const auto status = core::check_args(inputs.problem, args, &extents, &error); status != ATTNRT_OK)
+  if (const auto status = core::check_args(inputs.problem, args, &extents, &error);
+      status != ATTNRT_OK)
     return fail(status, "{}", without(error.message, "run: "));
   auto checked = check_expected(inputs, "expected", inputs.out);
   if (checked && inputs.lse) checked = check_expected(inputs, "expected_lse", *inputs.lse);
@@ -241,7 +259,8 @@ double element(const Tensor& tensor, int64_t index) {
   if (tensor.dtype().bits == 64) return load(double{});
   if (tensor.dtype().bits == 32) return load(float{});
   const auto half = load(uint16_t{});
-  return tensor.dtype().code == ATTNRT_DTYPE_BFLOAT ? kernels::bf16_to_f32(half) : kernels::f16_to_f32(half);
+  return tensor.dtype().code == ATTNRT_DTYPE_BFLOAT ? kernels::bf16_to_f32(half)
+                                                    : kernels::f16_to_f32(half);
 }
 
 Accuracy compare(const Tensor& found, const Tensor& expected) {

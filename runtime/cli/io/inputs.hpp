@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include "problem/problem.hpp"
 #include "cli/io/safetensors.hpp"
+#include "problem/problem.hpp"
 
 namespace attnrt::cli {
 
@@ -35,7 +35,8 @@ double element(const Tensor& tensor, int64_t index);
 
 // How far found is from what was expected, element by element.
 struct Accuracy {
-  double max = 0, mean = 0;  // infinity where only one of the two is NaN, or an infinity has no partner
+  double max = 0,
+         mean = 0;  // infinity where only one of the two is NaN, or an infinity has no partner
 };
 
 // REQUIRES: floating-point tensors of one shape.

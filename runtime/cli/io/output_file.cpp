@@ -48,7 +48,8 @@ Result<Target> find_target(const std::string& path) {
   if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
     return fail(ATTNRT_INVALID_ARGUMENT, "{}: is {}, expected the name of a file", path,
                 std::filesystem::is_directory(status) ? "a directory" : "not a regular file");
-  if (!target.has_filename()) return fail(ATTNRT_INVALID_ARGUMENT, "{}: names a directory, expected a file", path);
+  if (!target.has_filename())
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: names a directory, expected a file", path);
   std::string folder = target.parent_path().string();
   return Target{target.string(), folder.empty() ? "." : folder};
 }
@@ -72,8 +73,8 @@ Result<void> check_output(const std::string& path) {
   if (!std::filesystem::is_directory(target->folder, error))
     return fail(ATTNRT_INVALID_ARGUMENT, "{}: there is no directory {}", path, target->folder);
   if (access(target->folder.c_str(), W_OK | X_OK) != 0)
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: nothing can be written in the directory {}: {}", path, target->folder,
-                system_error());
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: nothing can be written in the directory {}: {}", path,
+                target->folder, system_error());
   return {};
 }
 
@@ -84,7 +85,8 @@ Result<void> write_file(const std::string& path, const std::vector<std::string_v
   Temporary temporary;
   for (int attempt = 0; attempt < 100 && temporary.file.number() < 0; ++attempt) {
     temporary.path = fmt::format("{}/.attnrt-{}-{}", target->folder, getpid(), attempt);
-    temporary.file = Descriptor(::open(temporary.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    temporary.file =
+        Descriptor(::open(temporary.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
     if (temporary.file.number() < 0 && errno != EEXIST) break;
   }
   const int file = temporary.file.number();

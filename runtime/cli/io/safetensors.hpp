@@ -12,8 +12,8 @@
 #include <utility>
 #include <vector>
 
-#include "discover.hpp"  // Descriptor
 #include "base/result.hpp"
+#include "discover.hpp"  // Descriptor
 
 namespace attnrt::cli {
 
@@ -77,7 +77,8 @@ class SafetensorsReader {
 };
 
 // As write_file (output_file.hpp) does: whole or not at all.
-core::Result<void> write_safetensors(const std::string& path, const std::map<std::string, const Tensor*>& tensors,
+core::Result<void> write_safetensors(const std::string& path,
+                                     const std::map<std::string, const Tensor*>& tensors,
                                      const Metadata& metadata);
 
 // "F16", and "" for a dtype that the format does not name.

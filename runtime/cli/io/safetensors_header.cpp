@@ -23,9 +23,12 @@ struct NamedDtype {
 };
 
 constexpr std::array named_dtypes = {
-    NamedDtype{"F64", {ATTNRT_DTYPE_FLOAT, 64, 1}}, NamedDtype{"F32", {ATTNRT_DTYPE_FLOAT, 32, 1}},
-    NamedDtype{"F16", {ATTNRT_DTYPE_FLOAT, 16, 1}}, NamedDtype{"BF16", {ATTNRT_DTYPE_BFLOAT, 16, 1}},
-    NamedDtype{"BOOL", {ATTNRT_DTYPE_BOOL, 8, 1}},  NamedDtype{"I32", {ATTNRT_DTYPE_INT, 32, 1}},
+    NamedDtype{"F64", {ATTNRT_DTYPE_FLOAT, 64, 1}},
+    NamedDtype{"F32", {ATTNRT_DTYPE_FLOAT, 32, 1}},
+    NamedDtype{"F16", {ATTNRT_DTYPE_FLOAT, 16, 1}},
+    NamedDtype{"BF16", {ATTNRT_DTYPE_BFLOAT, 16, 1}},
+    NamedDtype{"BOOL", {ATTNRT_DTYPE_BOOL, 8, 1}},
+    NamedDtype{"I32", {ATTNRT_DTYPE_INT, 32, 1}},
 };
 
 // Every tensor has a dtype, a few dimensions and two offsets: more values than this are not a header.
@@ -59,10 +62,12 @@ class Guard : public nlohmann::json_sax<json> {
   bool start_array(size_t) override { return open(); }
   bool end_array() override { return close(); }
   bool key(std::string& name) override {
-    return keys_.back().insert(name).second || refuse("the header has the key " + in_quotes(name) + " twice");
+    return keys_.back().insert(name).second ||
+           refuse("the header has the key " + in_quotes(name) + " twice");
   }
   bool parse_error(size_t position, const std::string&, const json::exception&) override {
-    return refuse(fmt::format("the header is not JSON from its byte {} on: not a safetensors file?", position));
+    return refuse(fmt::format("the header is not JSON from its byte {} on: not a safetensors file?",
+                              position));
   }
 
  private:
@@ -71,7 +76,8 @@ class Guard : public nlohmann::json_sax<json> {
     return false;
   }
   bool value() {
-    return ++values_ <= max_values || refuse(fmt::format("the header has more than {} values", max_values));
+    return ++values_ <= max_values ||
+           refuse(fmt::format("the header has more than {} values", max_values));
   }
   bool open() {
     keys_.emplace_back();
@@ -90,21 +96,23 @@ class Guard : public nlohmann::json_sax<json> {
 Result<json> parse_json(std::string_view text) {
   // The parser takes a zero byte for the end, and would not look at what follows.
   if (const size_t zero = text.find('\0'); zero != std::string_view::npos)
-    return fail(ATTNRT_INVALID_ARGUMENT, "the header is not JSON from its byte {} on: not a safetensors file?",
-                zero + 1);
+    return fail(ATTNRT_INVALID_ARGUMENT,
+                "the header is not JSON from its byte {} on: not a safetensors file?", zero + 1);
   Guard guard;
-  if (!json::sax_parse(text.begin(), text.end(), &guard)) return fail(ATTNRT_INVALID_ARGUMENT, "{}", guard.refusal);
+  if (!json::sax_parse(text.begin(), text.end(), &guard))
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}", guard.refusal);
   return json::parse(text.begin(), text.end());
 }
 
 // A JSON array of whole numbers from 0 to the largest int64.
 Result<std::vector<int64_t>> read_integers(const json& value, std::string_view what) {
   std::vector<int64_t> integers;
-  if (!value.is_array()) return fail(ATTNRT_INVALID_ARGUMENT, "{} is {}, expected a list", what, excerpt(value));
+  if (!value.is_array())
+    return fail(ATTNRT_INVALID_ARGUMENT, "{} is {}, expected a list", what, excerpt(value));
   for (const json& item : value) {
     if (!item.is_number_unsigned() || item.get<uint64_t>() > uint64_t{INT64_MAX})
-      return fail(ATTNRT_INVALID_ARGUMENT, "{} {} has {}, expected whole numbers from 0 to {}", what, excerpt(value),
-                  excerpt(item), INT64_MAX);
+      return fail(ATTNRT_INVALID_ARGUMENT, "{} {} has {}, expected whole numbers from 0 to {}",
+                  what, excerpt(value), excerpt(item), INT64_MAX);
     integers.push_back(item.get<int64_t>());
   }
   return integers;
@@ -123,40 +131,47 @@ std::optional<int64_t> dense_bytes(attnrt_dtype dtype, const std::vector<int64_t
 
 Result<TensorEntry> read_entry(const json& value) {
   if (!value.is_object())
-    return fail(ATTNRT_INVALID_ARGUMENT, "is {}, expected {{dtype, shape, data_offsets}}", excerpt(value));
+    return fail(ATTNRT_INVALID_ARGUMENT, "is {}, expected {{dtype, shape, data_offsets}}",
+                excerpt(value));
   for (const auto& [key, unused] : value.items())
     if (key != "dtype" && key != "shape" && key != "data_offsets")
-      return fail(ATTNRT_INVALID_ARGUMENT, "has a key {}, expected dtype, shape and data_offsets", in_quotes(key));
+      return fail(ATTNRT_INVALID_ARGUMENT, "has a key {}, expected dtype, shape and data_offsets",
+                  in_quotes(key));
   for (const char* key : {"dtype", "shape", "data_offsets"})
     if (!value.contains(key)) return fail(ATTNRT_INVALID_ARGUMENT, "has no {}", key);
 
   TensorEntry entry;
   const json& dtype = value["dtype"];
-  const auto named = std::find_if(named_dtypes.begin(), named_dtypes.end(),
-                                  [&](const NamedDtype& one) { return dtype.is_string() && dtype == one.name; });
+  const auto named =
+      std::find_if(named_dtypes.begin(), named_dtypes.end(),
+                   [&](const NamedDtype& one) { return dtype.is_string() && dtype == one.name; });
   if (named == named_dtypes.end())
-    return fail(ATTNRT_INVALID_ARGUMENT, "dtype is {}, expected F64, F32, F16, BF16, BOOL or I32", excerpt(dtype));
+    return fail(ATTNRT_INVALID_ARGUMENT, "dtype is {}, expected F64, F32, F16, BF16, BOOL or I32",
+                excerpt(dtype));
   entry.dtype = named->dtype;
 
   auto shape = read_integers(value["shape"], "shape");
   if (!shape) return tl::unexpected(shape.error());
   if (shape->empty() || static_cast<int64_t>(shape->size()) > max_dimensions)
-    return fail(ATTNRT_INVALID_ARGUMENT, "shape {} has {} dimensions, expected 1 to {}", excerpt(value["shape"]),
-                shape->size(), max_dimensions);
+    return fail(ATTNRT_INVALID_ARGUMENT, "shape {} has {} dimensions, expected 1 to {}",
+                excerpt(value["shape"]), shape->size(), max_dimensions);
   entry.shape = std::move(*shape);
 
   const auto offsets = read_integers(value["data_offsets"], "data_offsets");
   if (!offsets) return tl::unexpected(offsets.error());
   if (offsets->size() != 2 || (*offsets)[0] > (*offsets)[1])
-    return fail(ATTNRT_INVALID_ARGUMENT, "data_offsets is {}, expected [begin, end]", excerpt(value["data_offsets"]));
+    return fail(ATTNRT_INVALID_ARGUMENT, "data_offsets is {}, expected [begin, end]",
+                excerpt(value["data_offsets"]));
   entry.begin = (*offsets)[0];
   entry.end = (*offsets)[1];
 
   const auto bytes = dense_bytes(entry.dtype, entry.shape);
-  if (!bytes) return fail(ATTNRT_INVALID_ARGUMENT, "shape {} has too many elements", shape_text(entry.shape));
+  if (!bytes)
+    return fail(ATTNRT_INVALID_ARGUMENT, "shape {} has too many elements", shape_text(entry.shape));
   if (*bytes != entry.end - entry.begin)
-    return fail(ATTNRT_INVALID_ARGUMENT, "data_offsets [{}, {}] span {} bytes, but {} of shape {} takes {}",
-                entry.begin, entry.end, entry.end - entry.begin, named->name, shape_text(entry.shape), *bytes);
+    return fail(ATTNRT_INVALID_ARGUMENT,
+                "data_offsets [{}, {}] span {} bytes, but {} of shape {} takes {}", entry.begin,
+                entry.end, entry.end - entry.begin, named->name, shape_text(entry.shape), *bytes);
   return entry;
 }
 
@@ -173,18 +188,22 @@ Result<void> check_coverage(const Header& header, int64_t data_bytes) {
     const auto& [name, entry] = *named;
     if (entry.end > data_bytes)
       return fail(ATTNRT_INVALID_ARGUMENT,
-                  "tensor {}: data_offsets [{}, {}] reach past the file's {} bytes of data: is the file truncated?",
+                  "tensor {}: data_offsets [{}, {}] reach past the file's {} bytes of data: is the "
+                  "file truncated?",
                   in_quotes(name), entry.begin, entry.end, data_bytes);
     if (entry.begin < covered)
-      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: data_offsets [{}, {}] overlap tensor {}, which ends at {}",
+      return fail(ATTNRT_INVALID_ARGUMENT,
+                  "tensor {}: data_offsets [{}, {}] overlap tensor {}, which ends at {}",
                   in_quotes(name), entry.begin, entry.end, in_quotes(*last), covered);
     if (entry.begin > covered)
-      return fail(ATTNRT_INVALID_ARGUMENT, "bytes {} to {} of the data belong to no tensor", covered, entry.begin);
+      return fail(ATTNRT_INVALID_ARGUMENT, "bytes {} to {} of the data belong to no tensor",
+                  covered, entry.begin);
     covered = entry.end;
     last = &name;
   }
   if (covered != data_bytes)
-    return fail(ATTNRT_INVALID_ARGUMENT, "bytes {} to {} of the data belong to no tensor", covered, data_bytes);
+    return fail(ATTNRT_INVALID_ARGUMENT, "bytes {} to {} of the data belong to no tensor", covered,
+                data_bytes);
   return {};
 }
 
@@ -192,7 +211,8 @@ Result<void> check_coverage(const Header& header, int64_t data_bytes) {
 
 Result<Header> parse_header(std::string_view text, int64_t data_bytes) {
   if (text.empty() || text.front() != '{')
-    return fail(ATTNRT_INVALID_ARGUMENT, "the header does not begin with {{: not a safetensors file?");
+    return fail(ATTNRT_INVALID_ARGUMENT,
+                "the header does not begin with {{: not a safetensors file?");
   const auto parsed = parse_json(text);
   if (!parsed) return tl::unexpected(parsed.error());
 
@@ -200,11 +220,12 @@ Result<Header> parse_header(std::string_view text, int64_t data_bytes) {
   for (const auto& [name, value] : parsed->items()) {
     if (name == "__metadata__") {
       if (!value.is_object())
-        return fail(ATTNRT_INVALID_ARGUMENT, "__metadata__ is {}, expected a map of strings", excerpt(value));
+        return fail(ATTNRT_INVALID_ARGUMENT, "__metadata__ is {}, expected a map of strings",
+                    excerpt(value));
       for (const auto& [key, item] : value.items()) {
         if (!item.is_string())
-          return fail(ATTNRT_INVALID_ARGUMENT, "__metadata__ {} is {}, expected a string", in_quotes(key),
-                      excerpt(item));
+          return fail(ATTNRT_INVALID_ARGUMENT, "__metadata__ {} is {}, expected a string",
+                      in_quotes(key), excerpt(item));
         header.metadata.emplace(key, item.get<std::string>());
       }
       continue;
@@ -212,7 +233,8 @@ Result<Header> parse_header(std::string_view text, int64_t data_bytes) {
     if (static_cast<int64_t>(header.tensors.size()) == max_tensors)
       return fail(ATTNRT_INVALID_ARGUMENT, "the header has more than {} tensors", max_tensors);
     auto entry = read_entry(value);
-    if (!entry) return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: {}", in_quotes(name), entry.error().message);
+    if (!entry)
+      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: {}", in_quotes(name), entry.error().message);
     header.tensors.emplace(name, std::move(*entry));
   }
   const auto covered = check_coverage(header, data_bytes);
@@ -222,10 +244,13 @@ Result<Header> parse_header(std::string_view text, int64_t data_bytes) {
 
 std::string_view safetensors_name(attnrt_dtype dtype) {
   for (const NamedDtype& named : named_dtypes)
-    if (named.dtype.code == dtype.code && named.dtype.bits == dtype.bits && dtype.lanes == 1) return named.name;
+    if (named.dtype.code == dtype.code && named.dtype.bits == dtype.bits && dtype.lanes == 1)
+      return named.name;
   return "";
 }
 
-std::string shape_text(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+std::string shape_text(const std::vector<int64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
 
 }  // namespace attnrt::cli

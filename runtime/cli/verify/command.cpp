@@ -1,5 +1,5 @@
 // runtime/cli/verify/command.cpp: attnrt verify: plugins into a table of numbered rules, each passed, failed or skipped
-#include "conformance/rules.hpp"
+#include "cli/command.hpp"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "cli/command.hpp"
+#include "conformance/rules.hpp"
 #include "trace.hpp"
 
 namespace attnrt::cli {
@@ -23,7 +23,8 @@ struct Request {
 };
 
 // A command line that checks the failed rule on the failed case alone.
-std::string reproduction(const std::string& path, const RuleResult& result, const Settings& settings) {
+std::string reproduction(const std::string& path, const RuleResult& result,
+                         const Settings& settings) {
   std::string line = fmt::format("attnrt verify --plugin {} --rule {}", path, result.rule->id);
   if (result.outcome.died)
     return line + fmt::format(" --cases {} --seed {} --in-process", settings.cases, settings.seed);
@@ -32,10 +33,12 @@ std::string reproduction(const std::string& path, const RuleResult& result, cons
 }
 
 int64_t count(const std::vector<RuleResult>& results, State state) {
-  return std::count_if(results.begin(), results.end(), [state](const auto& r) { return r.outcome.state == state; });
+  return std::count_if(results.begin(), results.end(),
+                       [state](const auto& r) { return r.outcome.state == state; });
 }
 
-std::string to_text(const std::string& path, const std::vector<RuleResult>& results, const Settings& settings) {
+std::string to_text(const std::string& path, const std::vector<RuleResult>& results,
+                    const Settings& settings) {
   std::string text = one_line(path) + "\n";
   for (auto next = results.begin(); next != results.end();) {
     // Rules that one cause skips are one line.
@@ -62,7 +65,8 @@ std::string to_text(const std::string& path, const std::vector<RuleResult>& resu
                             count(results, State::failed), count(results, State::skipped));
 }
 
-nlohmann::json to_json(const std::string& path, const std::vector<RuleResult>& results, const Settings& settings) {
+nlohmann::json to_json(const std::string& path, const std::vector<RuleResult>& results,
+                       const Settings& settings) {
   nlohmann::json list = nlohmann::json::array();
   for (const RuleResult& result : results) {
     nlohmann::json row = {{"id", result.rule->id},
@@ -82,14 +86,18 @@ nlohmann::json to_json(const std::string& path, const std::vector<RuleResult>& r
           {"skipped", count(results, State::skipped)}};
 }
 
-std::vector<RuleResult> check_one(const std::string& path, const Settings& settings, bool with_bar) {
+std::vector<RuleResult> check_one(const std::string& path, const Settings& settings,
+                                  bool with_bar) {
   const ProgressBar bar(with_bar);
-  const auto progress = [&bar](const verify::Rule& rule, int64_t done, int64_t all) { bar.show(done, all, rule.id); };
+  const auto progress = [&bar](const verify::Rule& rule, int64_t done, int64_t all) {
+    bar.show(done, all, rule.id);
+  };
   if (!settings.in_process) return verify::check_rules_in_children(path, settings, progress);
   std::vector<RuleResult> results;
   verify::check_rules(
       path, settings, {},
-      {[](const verify::Rule&) {}, [&results](const RuleResult& result) { results.push_back(result); }, progress});
+      {[](const verify::Rule&) {},
+       [&results](const RuleResult& result) { results.push_back(result); }, progress});
   return results;
 }
 
@@ -103,7 +111,8 @@ core::Result<std::vector<std::string>> paths_of(const Common& common, const Requ
     if (!std::filesystem::exists(request.plugin, error)) return refuse("there is no such file");
     if (!std::filesystem::is_regular_file(request.plugin, error))
       return refuse("it is no file; --plugins takes directories");
-    if (!request.plugin.ends_with(".so")) return refuse("its name does not end in .so, as a plugin's does");
+    if (!request.plugin.ends_with(".so"))
+      return refuse("its name does not end in .so, as a plugin's does");
     return std::vector{request.plugin};
   }
   const auto runtime = open_runtime(common);
@@ -116,7 +125,8 @@ core::Result<std::vector<std::string>> paths_of(const Common& common, const Requ
       paths.push_back(entry->plugin->path);
   }
   if (!paths.empty()) return paths;
-  return core::fail(ATTNRT_NOT_FOUND, "no plugin{} in {}", request.backend.empty() ? "" : " named " + request.backend,
+  return core::fail(ATTNRT_NOT_FOUND, "no plugin{} in {}",
+                    request.backend.empty() ? "" : " named " + request.backend,
                     fmt::join(snapshot->directories, ", "));
 }
 
@@ -126,7 +136,8 @@ int run_verify(const Common& common, const Request& request) {
     std::vector<std::string_view> known;
     for (const auto& rule : verify::rules()) known.push_back(rule.id);
     return complain(common, exit_usage,
-                    fmt::format("there is no rule {}, expected one of {}", core::shown(id), fmt::join(known, ", ")));
+                    fmt::format("there is no rule {}, expected one of {}", core::shown(id),
+                                fmt::join(known, ", ")));
   }
   const auto paths = paths_of(common, request);
   if (!paths) return complain(common, paths.error());
@@ -154,21 +165,29 @@ int run_verify(const Common& common, const Request& request) {
 }  // namespace
 
 void add_verify(CLI::App& app, Common& common) {
-  CLI::App* command = app.add_subcommand("verify", "Try plugins against the rules that a conforming one keeps");
+  CLI::App* command =
+      app.add_subcommand("verify", "Try plugins against the rules that a conforming one keeps");
   const auto request = std::make_shared<Request>();
   Settings& settings = request->settings;
-  CLI::Option* backend =
-      command->add_option("--backend", request->backend, "The found plugins of this name (default: all)");
+  CLI::Option* backend = command->add_option("--backend", request->backend,
+                                             "The found plugins of this name (default: all)");
   backend->type_name("NAME");
-  command->add_option("--plugin", request->plugin, "This file")->type_name("FILE")->excludes(backend);
+  command->add_option("--plugin", request->plugin, "This file")
+      ->type_name("FILE")
+      ->excludes(backend);
   command->add_option("--cases", settings.cases, "How many random problems")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
       ->capture_default_str();
-  command->add_option("--seed", settings.seed, "Of the first random problem; the next one has the next seed")
+  command
+      ->add_option("--seed", settings.seed,
+                   "Of the first random problem; the next one has the next seed")
       ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 62))
       ->capture_default_str();
-  command->add_option("--rule", settings.only, "Only these rules, and those that they need")->type_name("ID...");
-  command->add_option("--deadline", settings.deadline_seconds, "Seconds before a plugin's process is ended")
+  command->add_option("--rule", settings.only, "Only these rules, and those that they need")
+      ->type_name("ID...");
+  command
+      ->add_option("--deadline", settings.deadline_seconds,
+                   "Seconds before a plugin's process is ended")
       ->check(CLI::Range(0.1, 1e6))
       ->capture_default_str();
   command->add_flag("--in-process", settings.in_process, "No child process: for a debugger");

@@ -43,9 +43,20 @@ template <class T>
 using Result = ATTNRT_EXPECTED<T, Error>;
 
 enum class DType { f32, f16, bf16, boolean, int32 };
-enum class Device : int32_t { cpu = ATTNRT_DEVICE_CPU, cuda = ATTNRT_DEVICE_CUDA, rocm = ATTNRT_DEVICE_ROCM };
-enum class Mask : int32_t { none = ATTNRT_MASK_NONE, boolean = ATTNRT_MASK_BOOLEAN, additive = ATTNRT_MASK_ADDITIVE };
-enum class Align : int32_t { bottom_right = ATTNRT_ALIGN_BOTTOM_RIGHT, top_left = ATTNRT_ALIGN_TOP_LEFT };
+enum class Device : int32_t {
+  cpu = ATTNRT_DEVICE_CPU,
+  cuda = ATTNRT_DEVICE_CUDA,
+  rocm = ATTNRT_DEVICE_ROCM
+};
+enum class Mask : int32_t {
+  none = ATTNRT_MASK_NONE,
+  boolean = ATTNRT_MASK_BOOLEAN,
+  additive = ATTNRT_MASK_ADDITIVE
+};
+enum class Align : int32_t {
+  bottom_right = ATTNRT_ALIGN_BOTTOM_RIGHT,
+  top_left = ATTNRT_ALIGN_TOP_LEFT
+};
 enum class Format : int32_t { text = ATTNRT_TEXT, json = ATTNRT_JSON };
 
 constexpr attnrt_dtype dtype_of(DType dtype) {
@@ -137,8 +148,8 @@ struct Problem {
 
 // One run's pointers; a tensor that is not used stays as it is. out and lse overlap no other tensor.
 struct Args {
-  Tensor q{}, k{}, v{}, out{}, mask{}, lse{}, alibi_slopes{}, sinks{}, kv_lengths{}, offsets_q{}, offsets_kv{},
-      page_table{};
+  Tensor q{}, k{}, v{}, out{}, mask{}, lse{}, alibi_slopes{}, sinks{}, kv_lengths{}, offsets_q{},
+      offsets_kv{}, page_table{};
   void* workspace = nullptr;  // nullptr: the plan's own
   int64_t workspace_bytes = 0;
   void* stream = nullptr;
@@ -178,7 +189,8 @@ inline ATTNRT_UNEXPECTED<Error> unexpected(const attnrt_error& error) {
   return ATTNRT_UNEXPECTED<Error>(Error{error.code, error.message});
 }
 inline attnrt_call call(const std::string& backend) {
-  return {static_cast<int32_t>(sizeof(attnrt_call)), 0, backend.empty() ? nullptr : backend.c_str()};
+  return {static_cast<int32_t>(sizeof(attnrt_call)), 0,
+          backend.empty() ? nullptr : backend.c_str()};
 }
 inline std::string take(char* text) {
   const std::unique_ptr<char, void (*)(char*)> owner(text, attnrt_text_free);
@@ -227,7 +239,8 @@ class Runtime {
 
   Result<void> reload() {
     attnrt_error error = ATTNRT_ERROR_INIT;
-    if (attnrt_runtime_reload(runtime_.get(), &error) != ATTNRT_OK) return detail::unexpected(error);
+    if (attnrt_runtime_reload(runtime_.get(), &error) != ATTNRT_OK)
+      return detail::unexpected(error);
     return {};
   }
 
@@ -237,28 +250,31 @@ class Runtime {
     const attnrt_call call = detail::call(backend);
     attnrt_plan* plan = nullptr;
     attnrt_error error = ATTNRT_ERROR_INIT;
-    if (attnrt_plan_create(runtime_.get(), &c, &call, &plan, &error) != ATTNRT_OK) return detail::unexpected(error);
+    if (attnrt_plan_create(runtime_.get(), &c, &call, &plan, &error) != ATTNRT_OK)
+      return detail::unexpected(error);
     return Plan(plan);
   }
 
   // One shot: dtype, dimensions and features are read off the tensors, problem gives the rest (causal, scale, ...).
-  Result<void> attention(const Problem& problem, const Args& args, const std::string& backend = {}) {
+  Result<void> attention(const Problem& problem, const Args& args,
+                         const std::string& backend = {}) {
     const attnrt_problem c = problem.c();
     const attnrt_args a = args.c();
     const attnrt_call call = detail::call(backend);
     attnrt_error error = ATTNRT_ERROR_INIT;
-    if (attnrt_attention(runtime_.get(), &c, &a, &call, &error) != ATTNRT_OK) return detail::unexpected(error);
+    if (attnrt_attention(runtime_.get(), &c, &a, &call, &error) != ATTNRT_OK)
+      return detail::unexpected(error);
     return {};
   }
 
-  Result<std::string> explain(const Problem& problem, const std::string& arch = {}, const std::string& backend = {},
-                              Format format = Format::text) {
+  Result<std::string> explain(const Problem& problem, const std::string& arch = {},
+                              const std::string& backend = {}, Format format = Format::text) {
     const attnrt_problem c = problem.c();
     const attnrt_call call = detail::call(backend);
     char* text = nullptr;
     attnrt_error error = ATTNRT_ERROR_INIT;
-    const auto status =
-        attnrt_explain(runtime_.get(), &c, arch.c_str(), &call, static_cast<int32_t>(format), &text, &error);
+    const auto status = attnrt_explain(runtime_.get(), &c, arch.c_str(), &call,
+                                       static_cast<int32_t>(format), &text, &error);
     if (status != ATTNRT_OK) return detail::unexpected(error);
     return detail::take(text);
   }

@@ -33,17 +33,21 @@ extern "C" {
 #define ATTNRT_ABI_MINOR 0
 
 /* True if the struct that p points to reaches past the end of field (rule 1). */
-#define ATTNRT_HAS(p, type, field) ((p)->struct_size >= (int32_t)(offsetof(type, field) + sizeof(((type*)NULL)->field)))
+#define ATTNRT_HAS(p, type, field) \
+  ((p)->struct_size >= (int32_t)(offsetof(type, field) + sizeof(((type*)NULL)->field)))
 
 /* ---- Statuses: what the host does next depends on the class, so return the one that is true. ---- */
 enum {
   ATTNRT_OK = 0,
-  ATTNRT_UNSUPPORTED = 1,      /* this backend cannot do this problem; another may: the next candidate is asked */
-  ATTNRT_OUT_OF_MEMORY = 2,    /* memory ran out; another backend may need less: the next candidate is asked */
+  ATTNRT_UNSUPPORTED =
+      1, /* this backend cannot do this problem; another may: the next candidate is asked */
+  ATTNRT_OUT_OF_MEMORY =
+      2, /* memory ran out; another backend may need less: the next candidate is asked */
   ATTNRT_INVALID_ARGUMENT = 3, /* the caller's fault: never retried elsewhere */
-  ATTNRT_INTERNAL = 4,         /* the backend's fault: the next candidate is asked, and the failure is logged */
-  ATTNRT_DEVICE_LOST = 5,      /* the device is gone: nothing is retried */
-  ATTNRT_NOT_FOUND = 6         /* host only: a name that no plugin has */
+  ATTNRT_INTERNAL =
+      4, /* the backend's fault: the next candidate is asked, and the failure is logged */
+  ATTNRT_DEVICE_LOST = 5, /* the device is gone: nothing is retried */
+  ATTNRT_NOT_FOUND = 6    /* host only: a name that no plugin has */
 };
 typedef int32_t attnrt_status;
 
@@ -60,10 +64,11 @@ typedef struct attnrt_error {
 
 /* Fills error (if there is one) and returns code: return attnrt_fail(error, ATTNRT_UNSUPPORTED, "head_dim %d ...", n). */
 #if defined(__GNUC__)
-static inline attnrt_status attnrt_fail(attnrt_error* error, attnrt_status code, const char* format, ...)
-    __attribute__((format(printf, 3, 4)));
+static inline attnrt_status attnrt_fail(attnrt_error* error, attnrt_status code, const char* format,
+                                        ...) __attribute__((format(printf, 3, 4)));
 #endif
-static inline attnrt_status attnrt_fail(attnrt_error* error, attnrt_status code, const char* format, ...) {
+static inline attnrt_status attnrt_fail(attnrt_error* error, attnrt_status code, const char* format,
+                                        ...) {
   if (error != NULL && ATTNRT_HAS(error, attnrt_error, message)) {
     va_list arguments;
     va_start(arguments, format);
@@ -162,10 +167,11 @@ typedef struct attnrt_problem {
   int32_t sinks;
   int32_t kv_lengths;
   int32_t varlen;
-  int32_t page_size;       /* 0: not paged */
-  int32_t lse;             /* 1: lse is wanted */
-  int32_t alignment_bytes; /* every row of q, k, v and out starts at a multiple of this; the host checks it at run */
-  int32_t deterministic;   /* 1: the same inputs give the same bits */
+  int32_t page_size; /* 0: not paged */
+  int32_t lse;       /* 1: lse is wanted */
+  int32_t
+      alignment_bytes; /* every row of q, k, v and out starts at a multiple of this; the host checks it at run */
+  int32_t deterministic; /* 1: the same inputs give the same bits */
 } attnrt_problem;
 
 /* One f32 problem with nothing on; the seven dimensions are yours to set. */
@@ -191,15 +197,20 @@ typedef struct attnrt_args {
   attnrt_tensor offsets_q;
   attnrt_tensor offsets_kv;
   attnrt_tensor page_table;
-  void* workspace; /* at least what plan asked for, and aligned so; the host owns it. Not kept between runs. */
+  void*
+      workspace; /* at least what plan asked for, and aligned so; the host owns it. Not kept between runs. */
   int64_t workspace_bytes;
-  void* stream; /* the device's stream (hipStream_t, cudaStream_t); NULL: the default stream; unused on cpu */
+  void*
+      stream; /* the device's stream (hipStream_t, cudaStream_t); NULL: the default stream; unused on cpu */
 } attnrt_args;
 
 /* The tensors of attnrt_args, in their order: ATTNRT_TENSORS(X) is X(q) X(k) ... Whoever treats them all alike (to copy,
  * check, name or translate them) goes through this list, so that a new tensor needs no change there. */
+/* clang-format off */
 #define ATTNRT_TENSORS(X) \
-  X(q) X(k) X(v) X(out) X(mask) X(lse) X(alibi_slopes) X(sinks) X(kv_lengths) X(offsets_q) X(offsets_kv) X(page_table)
+  X(q) X(k) X(v) X(out) X(mask) X(lse) X(alibi_slopes) X(sinks) X(kv_lengths) X(offsets_q) \
+  X(offsets_kv) X(page_table)
+/* clang-format on */
 
 /* ---- What plugins tell the host. ---- */
 typedef struct attnrt_device {
@@ -231,21 +242,29 @@ typedef void (*attnrt_add_device)(void* sink, const attnrt_device* device);
 typedef void (*attnrt_add_reason)(void* sink, const char* reason);
 
 /* ---- What the host gives: alive from open until close returns. ---- */
-enum { ATTNRT_LOG_DEBUG = 0, ATTNRT_LOG_INFO = 1, ATTNRT_LOG_WARNING = 2, ATTNRT_LOG_ERROR = 3, ATTNRT_LOG_OFF = 4 };
+enum {
+  ATTNRT_LOG_DEBUG = 0,
+  ATTNRT_LOG_INFO = 1,
+  ATTNRT_LOG_WARNING = 2,
+  ATTNRT_LOG_ERROR = 3,
+  ATTNRT_LOG_OFF = 4
+};
 
 typedef void (*attnrt_parallel_body)(void* arg, int64_t index, int32_t worker);
 /* Calls body(arg, index, worker) once for each index in [0, count) and returns when all have returned. Calls with one
  * worker number never overlap within one parallel_for, and worker < thread_count. The caller's thread takes part. */
-typedef void (*attnrt_parallel_for)(void* self, int64_t count, attnrt_parallel_body body, void* arg);
+typedef void (*attnrt_parallel_for)(void* self, int64_t count, attnrt_parallel_body body,
+                                    void* arg);
 
 typedef struct attnrt_host {
   int32_t struct_size;
   int32_t abi_minor;
   int32_t thread_count; /* at least 1 */
   int32_t reserved;
-  void* self;                                                  /* the first argument of the calls below */
+  void* self; /* the first argument of the calls below */
   void (*log)(void* self, int32_t severity, const char* text); /* from any thread */
-  attnrt_parallel_for parallel_for; /* plugins own no threads; not from inside a body; from any other thread */
+  attnrt_parallel_for
+      parallel_for; /* plugins own no threads; not from inside a body; from any other thread */
 } attnrt_host;
 
 /* ---- The plugin: one const table, in the order in which the host calls it. ----
@@ -262,26 +281,27 @@ typedef struct attnrt_plugin {
 
   /* Makes the instance. An option that the plugin does not know is INVALID_ARGUMENT, naming it. No device is needed yet:
    * where none is, open still succeeds, and devices adds none. */
-  attnrt_status (*open)(const attnrt_host* host, const attnrt_option* options, int32_t count, void** instance,
-                        attnrt_error* error);
+  attnrt_status (*open)(const attnrt_host* host, const attnrt_option* options, int32_t count,
+                        void** instance, attnrt_error* error);
 
   /* Adds every device that it can use now. None is legal; an error's text says why there is none. */
   attnrt_status (*devices)(void* instance, attnrt_add_device add, void* sink, attnrt_error* error);
 
   /* OK or UNSUPPORTED with every reason added; only what the manifest cannot say. No device work, no clock: the same
    * problem gets the same answer. If manifest and supports say yes, plan and run succeed (memory apart). */
-  attnrt_status (*supports)(void* instance, const attnrt_problem* problem, attnrt_add_reason add, void* sink);
+  attnrt_status (*supports)(void* instance, const attnrt_problem* problem, attnrt_add_reason add,
+                            void* sink);
 
   /* Prepares; may allocate. OWNERSHIP: the host destroys *plan with plan_destroy, and owns the workspace. */
-  attnrt_status (*plan)(void* instance, const attnrt_problem* problem, attnrt_plan_info* info, void** plan,
-                        attnrt_error* error);
+  attnrt_status (*plan)(void* instance, const attnrt_problem* problem, attnrt_plan_info* info,
+                        void** plan, attnrt_error* error);
 
   /* Computes, or for a device enqueues on args->stream. The host has checked shapes, dtypes, strides and alignment
    * against the problem, and that neither out nor lse overlaps another tensor. It allocates nothing; for device tensors it never synchronises, can be captured into a graph,
    * and leaves the thread's current device as it was. Output is undefined until it succeeds, and inputs are const, so
    * that a failed run can be repeated elsewhere. */
-  attnrt_status (*run)(void* instance, void* plan, const attnrt_problem* problem, const attnrt_args* args,
-                       attnrt_error* error);
+  attnrt_status (*run)(void* instance, void* plan, const attnrt_problem* problem,
+                       const attnrt_args* args, attnrt_error* error);
 
   void (*plan_destroy)(void* instance, void* plan);
   void (*close)(void* instance); /* after all its plans are destroyed */
@@ -312,7 +332,8 @@ enum { ATTNRT_COPY_TO_DEVICE = 0, ATTNRT_COPY_TO_HOST = 1, ATTNRT_COPY_ON_DEVICE
 typedef struct attnrt_memory {
   int32_t struct_size;
   int32_t reserved;
-  attnrt_status (*allocate)(void* instance, int32_t device_id, int64_t bytes, void** pointer, attnrt_error* error);
+  attnrt_status (*allocate)(void* instance, int32_t device_id, int64_t bytes, void** pointer,
+                            attnrt_error* error);
   /* Returns only when no work enqueued before can touch the memory any more (as hipFree and cudaFree do). NULL: nothing.
    * free_pinned likewise. */
   void (*free)(void* instance, int32_t device_id, void* pointer);
@@ -320,11 +341,13 @@ typedef struct attnrt_memory {
                                    attnrt_error* error);
   void (*free_pinned)(void* instance, int32_t device_id, void* pointer);
   /* Enqueues on stream; host memory is pinned. direction: ATTNRT_COPY_*. */
-  attnrt_status (*copy)(void* instance, int32_t device_id, void* to, const void* from, int64_t bytes, int32_t direction,
-                        void* stream, attnrt_error* error);
-  attnrt_status (*stream_create)(void* instance, int32_t device_id, void** stream, attnrt_error* error);
+  attnrt_status (*copy)(void* instance, int32_t device_id, void* to, const void* from,
+                        int64_t bytes, int32_t direction, void* stream, attnrt_error* error);
+  attnrt_status (*stream_create)(void* instance, int32_t device_id, void** stream,
+                                 attnrt_error* error);
   void (*stream_destroy)(void* instance, int32_t device_id, void* stream);
-  attnrt_status (*stream_synchronize)(void* instance, int32_t device_id, void* stream, attnrt_error* error);
+  attnrt_status (*stream_synchronize)(void* instance, int32_t device_id, void* stream,
+                                      attnrt_error* error);
   /* *capturing = 1 while a graph is being captured on stream. */
   attnrt_status (*is_capturing)(void* instance, int32_t device_id, void* stream, int32_t* capturing,
                                 attnrt_error* error);
@@ -339,10 +362,12 @@ typedef struct attnrt_memory {
 typedef struct attnrt_timing {
   int32_t struct_size;
   int32_t reserved;
-  attnrt_status (*timestamp_create)(void* instance, int32_t device_id, void** timestamp, attnrt_error* error);
+  attnrt_status (*timestamp_create)(void* instance, int32_t device_id, void** timestamp,
+                                    attnrt_error* error);
   void (*timestamp_destroy)(void* instance, int32_t device_id, void* timestamp);
   /* Enqueues on stream, which is of the same device; never waits. Recorded again, it forgets what it was. */
-  attnrt_status (*record)(void* instance, int32_t device_id, void* timestamp, void* stream, attnrt_error* error);
+  attnrt_status (*record)(void* instance, int32_t device_id, void* timestamp, void* stream,
+                          attnrt_error* error);
   /* Waits until `to` has been passed. REQUIRES: both are recorded, `from` before `to`, on one stream. */
   attnrt_status (*elapsed)(void* instance, int32_t device_id, void* from, void* to, double* seconds,
                            attnrt_error* error);

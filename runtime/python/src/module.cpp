@@ -22,8 +22,9 @@ namespace {
 // ---- Errors ----
 
 const char* status_name(attnrt_status status) {
-  constexpr std::array names{"ok",          "unsupported", "out of memory", "invalid argument", "internal error",
-                             "device lost", "not found"};
+  constexpr std::array names{
+      "ok",          "unsupported", "out of memory", "invalid argument", "internal error",
+      "device lost", "not found"};
   const auto place = static_cast<size_t>(status);
   return place < names.size() ? names.at(place) : "unknown status";
 }
@@ -126,7 +127,8 @@ nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
   Array readable;
   const std::string type = nb::type_name(object.type()).c_str();
   if (!nb::hasattr(object, "__dlpack__")) {
-    invalid(std::string(part.name) + " is a " + type + "; expected a tensor with __dlpack__ (numpy, torch, ...)");
+    invalid(std::string(part.name) + " is a " + type +
+            "; expected a tensor with __dlpack__ (numpy, torch, ...)");
   }
   if (part.written && import(object, false, readable)) {
     invalid(std::string(part.name) + " is read-only; expected a tensor that can be written to");
@@ -137,7 +139,8 @@ nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
   } catch (nb::python_error& error) {
     reason = nb::str(error.value()).c_str();
   }
-  invalid(std::string(part.name) + " is a " + type + " that gives no view of its memory: " + reason);
+  invalid(std::string(part.name) + " is a " + type +
+          " that gives no view of its memory: " + reason);
 }
 
 // What one call was given: the views, and the Python objects behind them for as long as the call lasts.
@@ -149,7 +152,8 @@ class Tensors {
     args_.stream = reinterpret_cast<void*>(stream);
     for (size_t i = 0; i < kParts.size(); ++i) {
       const nb::handle object = objects[i];
-      if (object.is_none() && i < 3) invalid(std::string(kParts.at(i).name) + " is None; expected a tensor");
+      if (object.is_none() && i < 3)
+        invalid(std::string(kParts.at(i).name) + " is None; expected a tensor");
       if (!object.is_none()) args_.*kParts.at(i).tensor = view(kParts.at(i), object, arrays_.at(i));
     }
     place_ = place_of(arrays_.front());
@@ -159,8 +163,8 @@ class Tensors {
   void expect(Place place, const char* why) const {
     for (size_t i = 0; i < kParts.size(); ++i) {
       if (!arrays_.at(i).is_valid() || place_of(arrays_.at(i)) == place) continue;
-      invalid(std::string(kParts.at(i).name) + " is on " + text_of(place_of(arrays_.at(i))) + "; expected " +
-              text_of(place) + ", " + why);
+      invalid(std::string(kParts.at(i).name) + " is on " + text_of(place_of(arrays_.at(i))) +
+              "; expected " + text_of(place) + ", " + why);
     }
   }
 
@@ -176,7 +180,8 @@ class Tensors {
       if (!bits.is_valid() || !import(bits, part.written, array)) refuse(part, object);
     }
     if (array.ndim() < 1 || array.ndim() > 4) {
-      invalid(std::string(part.name) + " has " + std::to_string(array.ndim()) + " dimensions; expected 1 to 4");
+      invalid(std::string(part.name) + " has " + std::to_string(array.ndim()) +
+              " dimensions; expected 1 to 4");
     }
     const nb::dlpack::dtype dtype = array.dtype();
     if (plain) tensor.dtype = {dtype.code, dtype.bits, dtype.lanes};
@@ -214,8 +219,9 @@ struct Question {
 
   Question(const std::string& words, bool with_arch) {
     attnrt_error error = ATTNRT_ERROR_INIT;
-    const auto status = attnrt_problem_parse(words.c_str(), &problem, with_arch ? arch.data() : nullptr,
-                                             with_arch ? static_cast<int32_t>(arch.size()) : 0, &error);
+    const auto status =
+        attnrt_problem_parse(words.c_str(), &problem, with_arch ? arch.data() : nullptr,
+                             with_arch ? static_cast<int32_t>(arch.size()) : 0, &error);
     if (status != ATTNRT_OK) raise(status, error.message);
   }
 };
@@ -234,7 +240,8 @@ using Handle = std::shared_ptr<attnrt_runtime>;
 
 class Plan {
  public:
-  Plan(Handle runtime, attnrt_plan* plan, Place place) : runtime_(std::move(runtime)), plan_(plan), place_(place) {}
+  Plan(Handle runtime, attnrt_plan* plan, Place place)
+      : runtime_(std::move(runtime)), plan_(plan), place_(place) {}
 
   void run(uint64_t stream, const nb::args& objects) {
     const Tensors tensors(objects, stream);
@@ -262,7 +269,8 @@ class Plan {
 
 class Runtime {
  public:
-  Runtime(const Text& policy_path, const Text& policy_text, const Text& plugin_path, int32_t threads) {
+  Runtime(const Text& policy_path, const Text& policy_text, const Text& plugin_path,
+          int32_t threads) {
     attnrt_runtime_options options = ATTNRT_RUNTIME_OPTIONS_INIT;
     options.policy_path = text_or_null(policy_path);
     options.policy_text = text_or_null(policy_text);
@@ -277,7 +285,8 @@ class Runtime {
     unlocked([&](attnrt_error* error) { return attnrt_runtime_reload(runtime_.get(), error); });
   }
 
-  void attention(const std::string& words, const Text& backend, uint64_t stream, const nb::args& objects) {
+  void attention(const std::string& words, const Text& backend, uint64_t stream,
+                 const nb::args& objects) {
     const Tensors tensors(objects, stream);
     Question question(words, false);
     question.problem.device_type = tensors.place().type;
@@ -309,13 +318,15 @@ class Runtime {
   }
 
   std::string plugins() {
-    return text(
-        [&](char** text, attnrt_error* error) { return attnrt_plugins(runtime_.get(), ATTNRT_JSON, text, error); });
+    return text([&](char** text, attnrt_error* error) {
+      return attnrt_plugins(runtime_.get(), ATTNRT_JSON, text, error);
+    });
   }
 
   std::string policy() {
-    return text(
-        [&](char** text, attnrt_error* error) { return attnrt_policy(runtime_.get(), ATTNRT_JSON, text, error); });
+    return text([&](char** text, attnrt_error* error) {
+      return attnrt_policy(runtime_.get(), ATTNRT_JSON, text, error);
+    });
   }
 
  private:
@@ -342,13 +353,16 @@ NB_MODULE(_attnrt, module) {
       .def_prop_ro("kernel", &Plan::kernel)
       .def_prop_ro("workspace_bytes", &Plan::workspace_bytes);
   nb::class_<Runtime>(module, "Runtime")
-      .def(nb::init<const Text&, const Text&, const Text&, int32_t>(), nb::arg("policy_path").none(),
-           nb::arg("policy_text").none(), nb::arg("plugin_path").none(), nb::arg("threads"))
+      .def(nb::init<const Text&, const Text&, const Text&, int32_t>(),
+           nb::arg("policy_path").none(), nb::arg("policy_text").none(),
+           nb::arg("plugin_path").none(), nb::arg("threads"))
       .def("reload", &Runtime::reload)
-      .def("attention", &Runtime::attention, nb::arg("words"), nb::arg("backend").none(), nb::arg("stream"),
-           nb::arg("tensors"))
-      .def("plan", &Runtime::plan, nb::arg("words"), nb::arg("device_id"), nb::arg("backend").none())
-      .def("explain", &Runtime::explain, nb::arg("words"), nb::arg("backend").none(), nb::arg("json"))
+      .def("attention", &Runtime::attention, nb::arg("words"), nb::arg("backend").none(),
+           nb::arg("stream"), nb::arg("tensors"))
+      .def("plan", &Runtime::plan, nb::arg("words"), nb::arg("device_id"),
+           nb::arg("backend").none())
+      .def("explain", &Runtime::explain, nb::arg("words"), nb::arg("backend").none(),
+           nb::arg("json"))
       .def("plugins", &Runtime::plugins)
       .def("policy", &Runtime::policy);
 }

@@ -23,7 +23,8 @@ template <class T>
 using Result = tl::expected<T, Error>;
 
 template <class... Arguments>
-tl::unexpected<Error> fail(attnrt_status code, fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+tl::unexpected<Error> fail(attnrt_status code, fmt::format_string<Arguments...> format,
+                           Arguments&&... arguments) {
   return tl::unexpected<Error>({code, fmt::format(format, std::forward<Arguments>(arguments)...)});
 }
 

@@ -96,7 +96,8 @@ double cgroup_cpus() {
       } else {
         const std::string folder = "/sys/fs/cgroup/cpu" + path;
         const std::string quota = first_line(folder + "/cpu.cfs_quota_us");
-        consider(cpus_of_cpu_max((quota + " " + first_line(folder + "/cpu.cfs_period_us")).c_str()));
+        consider(
+            cpus_of_cpu_max((quota + " " + first_line(folder + "/cpu.cfs_period_us")).c_str()));
       }
       const size_t slash = path.rfind('/');
       if (slash == std::string::npos) break;
@@ -112,13 +113,15 @@ double cpus_of_cpu_max(const char* text) {
   double quota = 0;
   double period = 0;
   std::istringstream words(text);
-  if (!(words >> quota >> period) || quota <= 0 || period <= 0) return 0;  // "max 100000", or -1: no quota
+  if (!(words >> quota >> period) || quota <= 0 || period <= 0)
+    return 0;  // "max 100000", or -1: no quota
   return quota / period;
 }
 
 int32_t usable_cpus() {
   cpu_set_t mask;  // asked anew each time: the library below reads it once
-  const bool known = sched_getaffinity(0, sizeof mask, &mask) == 0;  // fails only where there are more than 1024 CPUs
+  const bool known = sched_getaffinity(0, sizeof mask, &mask) ==
+                     0;  // fails only where there are more than 1024 CPUs
   const int32_t cpus = std::max(1, known ? CPU_COUNT(&mask) : tbb::info::default_concurrency());
   const double quota = cgroup_cpus();
   return quota > 0 ? std::clamp(static_cast<int32_t>(std::ceil(quota)), 1, cpus) : cpus;
@@ -126,12 +129,15 @@ int32_t usable_cpus() {
 
 std::unique_ptr<Threads> Threads::pool(int32_t count) {
   // More than the library will ever run get no thread, only its warning on stderr.
-  const size_t most = tbb::global_control::active_value(tbb::global_control::max_allowed_parallelism);
+  const size_t most =
+      tbb::global_control::active_value(tbb::global_control::max_allowed_parallelism);
   const int32_t wanted = count > 0 ? count : usable_cpus();
-  return std::make_unique<Pool>(std::clamp(static_cast<int32_t>(std::min<size_t>(most, INT32_MAX)), 1, wanted));
+  return std::make_unique<Pool>(
+      std::clamp(static_cast<int32_t>(std::min<size_t>(most, INT32_MAX)), 1, wanted));
 }
 
-std::unique_ptr<Threads> Threads::borrowed(int32_t count, attnrt_parallel_for parallel_for, void* self) {
+std::unique_ptr<Threads> Threads::borrowed(int32_t count, attnrt_parallel_for parallel_for,
+                                           void* self) {
   return std::make_unique<Borrowed>(count, parallel_for, self);
 }
 

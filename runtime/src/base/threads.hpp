@@ -14,7 +14,8 @@ class Threads {
   // first use and sleep when idle.
   static std::unique_ptr<Threads> pool(int32_t count);
   // The application's parallel_for; its contract is in plugin.h.
-  static std::unique_ptr<Threads> borrowed(int32_t count, attnrt_parallel_for parallel_for, void* self);
+  static std::unique_ptr<Threads> borrowed(int32_t count, attnrt_parallel_for parallel_for,
+                                           void* self);
 
   virtual ~Threads() = default;
   virtual void parallel_for(int64_t count, attnrt_parallel_body body, void* arg) = 0;

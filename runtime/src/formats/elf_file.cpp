@@ -33,7 +33,9 @@ struct ElfEnd {
 };
 using ElfHandle = std::unique_ptr<Elf, ElfEnd>;
 
-bool within(uint64_t offset, uint64_t size, uint64_t whole) { return offset <= whole && size <= whole - offset; }
+bool within(uint64_t offset, uint64_t size, uint64_t whole) {
+  return offset <= whole && size <= whole - offset;
+}
 
 tl::unexpected<Error> damaged(const char* what) {
   return fail(ATTNRT_UNSUPPORTED, "is damaged: {} lies outside the file; copy it anew", what);
@@ -49,10 +51,12 @@ Result<void> check_header(std::string_view bytes) {
   std::memcpy(&header, bytes.data(), sizeof header);
   if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_ident[EI_DATA] != ELFDATA2LSB ||
       header.e_machine != kMachine) {
-    return fail(ATTNRT_UNSUPPORTED, "is built for another machine (ELF class {}, machine {}; expected 2, {})",
+    return fail(ATTNRT_UNSUPPORTED,
+                "is built for another machine (ELF class {}, machine {}; expected 2, {})",
                 header.e_ident[EI_CLASS], header.e_machine, kMachine);
   }
-  if (header.e_type != ET_DYN) return fail(ATTNRT_UNSUPPORTED, "is no shared library (ELF type {})", header.e_type);
+  if (header.e_type != ET_DYN)
+    return fail(ATTNRT_UNSUPPORTED, "is no shared library (ELF type {})", header.e_type);
   if (header.e_phentsize != sizeof(Elf64_Phdr) || header.e_phnum == 0) {
     return fail(ATTNRT_UNSUPPORTED, "is damaged: it has no segments");
   }
@@ -78,7 +82,8 @@ std::vector<Elf64_Phdr> segments_of(std::string_view bytes) {
 
 // What the loader follows before any code runs: the tables that the dynamic table names, with their sizes where it has them,
 // lie in what is loaded.
-Result<void> check_dynamic(std::string_view bytes, const std::vector<Elf64_Phdr>& segments, const Elf64_Phdr& dynamic) {
+Result<void> check_dynamic(std::string_view bytes, const std::vector<Elf64_Phdr>& segments,
+                           const Elf64_Phdr& dynamic) {
   struct Table {
     Elf64_Sxword address, size;  // DT_NULL: of no size that is said
   };
@@ -109,12 +114,15 @@ Result<void> check_dynamic(std::string_view bytes, const std::vector<Elf64_Phdr>
     const auto address = entries.find(table.address), size = entries.find(table.size);
     if (address == entries.end()) continue;
     const uint64_t extent = size == entries.end() ? 1 : std::max<uint64_t>(size->second, 1);
-    const bool loaded = std::any_of(segments.begin(), segments.end(), [&](const Elf64_Phdr& segment) {
-      const uint64_t offset = address->second - segment.p_vaddr;
-      return segment.p_type == PT_LOAD && offset < segment.p_memsz && extent <= segment.p_memsz - offset;
-    });
+    const bool loaded =
+        std::any_of(segments.begin(), segments.end(), [&](const Elf64_Phdr& segment) {
+          const uint64_t offset = address->second - segment.p_vaddr;
+          return segment.p_type == PT_LOAD && offset < segment.p_memsz &&
+                 extent <= segment.p_memsz - offset;
+        });
     if (!loaded)
-      return fail(ATTNRT_UNSUPPORTED, "is damaged: its dynamic table leads out of what is loaded; copy it anew");
+      return fail(ATTNRT_UNSUPPORTED,
+                  "is damaged: its dynamic table leads out of what is loaded; copy it anew");
   }
   return {};
 }
@@ -124,9 +132,12 @@ Result<void> check_segments(std::string_view bytes) {
   bool loads = false;
   for (const Elf64_Phdr& segment : segments) {
     loads = loads || segment.p_type == PT_LOAD;
-    const bool in_file = segment.p_type == PT_LOAD || segment.p_type == PT_DYNAMIC || segment.p_type == PT_NOTE;
-    if (in_file && !within(segment.p_offset, segment.p_filesz, bytes.size())) return damaged("a segment");
-    if (segment.p_type == PT_LOAD && segment.p_filesz > segment.p_memsz) return damaged("a segment");
+    const bool in_file =
+        segment.p_type == PT_LOAD || segment.p_type == PT_DYNAMIC || segment.p_type == PT_NOTE;
+    if (in_file && !within(segment.p_offset, segment.p_filesz, bytes.size()))
+      return damaged("a segment");
+    if (segment.p_type == PT_LOAD && segment.p_filesz > segment.p_memsz)
+      return damaged("a segment");
   }
   if (!loads) return fail(ATTNRT_UNSUPPORTED, "is damaged: nothing of it would be loaded");
   for (const Elf64_Phdr& segment : segments) {
@@ -143,7 +154,8 @@ void read_symbols(Elf* elf, Elf_Scn* section, const GElf_Shdr& header, PluginElf
   const size_t count = data->d_size / sizeof(Elf64_Sym);
   for (size_t i = 0; i < count; ++i) {
     GElf_Sym symbol{};
-    if (gelf_getsym(data, static_cast<int>(i), &symbol) == nullptr || symbol.st_shndx == SHN_UNDEF) continue;
+    if (gelf_getsym(data, static_cast<int>(i), &symbol) == nullptr || symbol.st_shndx == SHN_UNDEF)
+      continue;
     const char* name = elf_strptr(elf, header.sh_link, symbol.st_name);
     if (name == nullptr) continue;
     if (std::strcmp(name, ATTNRT_PLUGIN_SYMBOL) == 0)
@@ -157,11 +169,13 @@ void read_symbols(Elf* elf, Elf_Scn* section, const GElf_Shdr& header, PluginElf
 
 Result<MappedFile> MappedFile::map(int descriptor) {
   struct stat status {};
-  if (fstat(descriptor, &status) != 0) return fail(ATTNRT_INTERNAL, "cannot be read: {}", std::strerror(errno));
+  if (fstat(descriptor, &status) != 0)
+    return fail(ATTNRT_INTERNAL, "cannot be read: {}", std::strerror(errno));
   if (status.st_size == 0) return fail(ATTNRT_UNSUPPORTED, "is empty");
   const auto size = static_cast<size_t>(status.st_size);
   void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor, 0);
-  if (data == MAP_FAILED) return fail(ATTNRT_OUT_OF_MEMORY, "cannot be mapped: {}", std::strerror(errno));
+  if (data == MAP_FAILED)
+    return fail(ATTNRT_OUT_OF_MEMORY, "cannot be mapped: {}", std::strerror(errno));
   return MappedFile(data, size);
 }
 
@@ -190,15 +204,16 @@ Result<PluginElf> read_plugin_elf(std::string_view bytes) {
     const char* name = elf_strptr(elf.get(), names, header.sh_name);
     if (name == nullptr || std::strcmp(name, ".attnrt_manifest") != 0) continue;
     if (header.sh_size > kLargestManifest) {
-      return fail(ATTNRT_UNSUPPORTED, "has a manifest of {} bytes; at most {} are read", header.sh_size,
-                  kLargestManifest);
+      return fail(ATTNRT_UNSUPPORTED, "has a manifest of {} bytes; at most {} are read",
+                  header.sh_size, kLargestManifest);
     }
     plugin.manifest.assign(bytes.data() + header.sh_offset, header.sh_size);
     has_manifest = true;
   }
   if (!has_manifest)
     return fail(ATTNRT_UNSUPPORTED,
-                "has no section .attnrt_manifest; is it an attnrt plugin? attnrt_add_plugin embeds the section, as "
+                "has no section .attnrt_manifest; is it an attnrt plugin? attnrt_add_plugin embeds "
+                "the section, as "
                 "does objcopy (see docs/manifest.md)");
   return plugin;
 }

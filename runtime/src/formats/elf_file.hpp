@@ -12,7 +12,8 @@ namespace attnrt::core {
 class MappedFile {
  public:
   static Result<MappedFile> map(int descriptor);
-  MappedFile(MappedFile&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
+  MappedFile(MappedFile&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
   MappedFile& operator=(MappedFile&&) = delete;
   ~MappedFile();
   std::string_view bytes() const { return {static_cast<const char*>(data_), size_}; }

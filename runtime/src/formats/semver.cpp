@@ -12,7 +12,9 @@ bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_identifier_character(char c) {
   return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-';
 }
-bool is_numeric(std::string_view text) { return !text.empty() && std::all_of(text.begin(), text.end(), is_digit); }
+bool is_numeric(std::string_view text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), is_digit);
+}
 
 std::string_view trim(std::string_view text) {
   while (text.starts_with(' ')) text.remove_prefix(1);
@@ -39,7 +41,8 @@ bool parse_number(std::string_view text, int64_t& number) {
 // "rc.1": identifiers that are not empty; those of digits have no leading zero where leading_zeros is false.
 bool valid_identifiers(std::string_view text, bool leading_zeros) {
   for (const std::string_view part : split(text, '.')) {
-    if (part.empty() || !std::all_of(part.begin(), part.end(), is_identifier_character)) return false;
+    if (part.empty() || !std::all_of(part.begin(), part.end(), is_identifier_character))
+      return false;
     if (!leading_zeros && is_numeric(part) && part.size() > 1 && part.front() == '0') return false;
   }
   return true;
@@ -48,7 +51,8 @@ bool valid_identifiers(std::string_view text, bool leading_zeros) {
 // MAJOR[.MINOR[.PATCH[-pre]]][+build], with at least `least` of the three numbers.
 bool parse_parts(std::string_view text, size_t least, Version& version) {
   const size_t plus = text.find('+');
-  if (plus != std::string_view::npos && !valid_identifiers(text.substr(plus + 1), true)) return false;
+  if (plus != std::string_view::npos && !valid_identifiers(text.substr(plus + 1), true))
+    return false;
   text = text.substr(0, plus);
   const size_t dash = text.find('-');
   const std::vector<std::string_view> numbers = split(text.substr(0, dash), '.');
@@ -59,14 +63,17 @@ bool parse_parts(std::string_view text, size_t least, Version& version) {
   }
   if (dash == std::string_view::npos) return true;
   if (numbers.size() != 3 || !valid_identifiers(text.substr(dash + 1), false)) return false;
-  for (const std::string_view part : split(text.substr(dash + 1), '.')) version.prerelease.emplace_back(part);
+  for (const std::string_view part : split(text.substr(dash + 1), '.'))
+    version.prerelease.emplace_back(part);
   return true;
 }
 
 std::weak_ordering compare_identifiers(const std::string& a, const std::string& b) {
   const bool a_numeric = is_numeric(a), b_numeric = is_numeric(b);
-  if (a_numeric != b_numeric) return a_numeric ? std::weak_ordering::less : std::weak_ordering::greater;
-  if (a_numeric && a.size() != b.size()) return a.size() <=> b.size();  // no leading zeros: longer is larger
+  if (a_numeric != b_numeric)
+    return a_numeric ? std::weak_ordering::less : std::weak_ordering::greater;
+  if (a_numeric && a.size() != b.size())
+    return a.size() <=> b.size();  // no leading zeros: longer is larger
   return a.compare(b) <=> 0;
 }
 
@@ -85,9 +92,11 @@ std::weak_ordering Version::operator<=>(const Version& other) const {
   if (const auto order = major <=> other.major; order != 0) return order;
   if (const auto order = minor <=> other.minor; order != 0) return order;
   if (const auto order = patch <=> other.patch; order != 0) return order;
-  if (prerelease.empty() || other.prerelease.empty()) return prerelease.empty() <=> other.prerelease.empty();
+  if (prerelease.empty() || other.prerelease.empty())
+    return prerelease.empty() <=> other.prerelease.empty();
   for (size_t i = 0; i < std::min(prerelease.size(), other.prerelease.size()); ++i) {
-    if (const auto order = compare_identifiers(prerelease[i], other.prerelease[i]); order != 0) return order;
+    if (const auto order = compare_identifiers(prerelease[i], other.prerelease[i]); order != 0)
+      return order;
   }
   return prerelease.size() <=> other.prerelease.size();
 }
@@ -95,18 +104,20 @@ std::weak_ordering Version::operator<=>(const Version& other) const {
 Result<Version> parse_version(std::string_view text) {
   Version version;
   if (parse_parts(text, 3, version)) return version;
-  return fail(ATTNRT_INVALID_ARGUMENT, "found {}, expected a semantic version such as 1.0.0 or 1.1.0-rc.1",
-              shown(text));
+  return fail(ATTNRT_INVALID_ARGUMENT,
+              "found {}, expected a semantic version such as 1.0.0 or 1.1.0-rc.1", shown(text));
 }
 
 bool VersionRange::contains(const Version& version) const {
   const auto names_it = [&](const Comparison& comparison) {
     const Version& named = comparison.version;
-    return !named.prerelease.empty() && named.major == version.major && named.minor == version.minor &&
-           named.patch == version.patch;
+    return !named.prerelease.empty() && named.major == version.major &&
+           named.minor == version.minor && named.patch == version.patch;
   };
-  if (!version.prerelease.empty() && std::none_of(comparisons.begin(), comparisons.end(), names_it)) return false;
-  return std::all_of(comparisons.begin(), comparisons.end(), [&](const auto& c) { return holds(version, c); });
+  if (!version.prerelease.empty() && std::none_of(comparisons.begin(), comparisons.end(), names_it))
+    return false;
+  return std::all_of(comparisons.begin(), comparisons.end(),
+                     [&](const auto& c) { return holds(version, c); });
 }
 
 // If it contains a version at all, it contains one of those that a bound names or that come right after one, or the least.
@@ -124,7 +135,8 @@ bool VersionRange::is_empty() const {
       candidates.back().prerelease.emplace_back("0");
     }
   }
-  return std::none_of(candidates.begin(), candidates.end(), [this](const Version& one) { return contains(one); });
+  return std::none_of(candidates.begin(), candidates.end(),
+                      [this](const Version& one) { return contains(one); });
 }
 
 Result<VersionRange> parse_version_range(std::string_view text) {
@@ -140,7 +152,8 @@ Result<VersionRange> parse_version_range(std::string_view text) {
     }
     part = trim(part.substr(comparison.operation.size()));
     if (comparison.operation.empty() || !parse_parts(part, 1, comparison.version)) {
-      return fail(ATTNRT_INVALID_ARGUMENT, "found {}, expected comparisons such as \">=1.0, <2\" or \"=1.2.3\"",
+      return fail(ATTNRT_INVALID_ARGUMENT,
+                  "found {}, expected comparisons such as \">=1.0, <2\" or \"=1.2.3\"",
                   shown(text));
     }
     range.comparisons.push_back(std::move(comparison));

@@ -58,13 +58,17 @@ class Builder final : public YAML::EventHandler {
   }
   void OnDocumentEnd() override {}
 
-  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { add(make(mark, Kind::null), mark, anchor); }
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
+    add(make(mark, Kind::null), mark, anchor);
+  }
 
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                 const std::string& value) override {
     Node node = make(mark, Kind::scalar);
     node.text = value;
-    node.quoted = tag == "!" || tag == "tag:yaml.org,2002:str";  // yaml-cpp: "!" quoted, "?" plain, else as written
+    node.quoted =
+        tag == "!" ||
+        tag == "tag:yaml.org,2002:str";  // yaml-cpp: "!" quoted, "?" plain, else as written
     if (!node.quoted) check_tag(mark, tag);
     add(std::move(node), mark, anchor);
   }
@@ -121,15 +125,16 @@ class Builder final : public YAML::EventHandler {
     nodes_ += size.nodes;
     bytes_ += size.bytes;
     if (nodes_ > maximum_nodes || bytes_ > maximum_tree_bytes) {
-      refuse(mark, fmt::format("found over {} nodes or {} bytes, aliases included, expected less", maximum_nodes,
-                               maximum_tree_bytes));
+      refuse(mark, fmt::format("found over {} nodes or {} bytes, aliases included, expected less",
+                               maximum_nodes, maximum_tree_bytes));
     }
   }
 
   void start(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, Kind kind) {
     check_tag(mark, tag);
     if (open_.size() >= maximum_depth) refuse_depth(mark);
-    if (!open_.empty() && expects_key(open_.back().node)) refuse_key(mark, kind == Kind::map ? "a map" : "a list");
+    if (!open_.empty() && expects_key(open_.back().node))
+      refuse_key(mark, kind == Kind::map ? "a map" : "a list");
     open_.push_back({make(mark, kind), mark, anchor, {}});
     charge(mark, open_.back().node);
   }
@@ -150,7 +155,9 @@ class Builder final : public YAML::EventHandler {
     attach(std::move(node), mark);
   }
 
-  static bool expects_key(const Node& node) { return node.kind == Kind::map && node.keys.size() == node.items.size(); }
+  static bool expects_key(const Node& node) {
+    return node.kind == Kind::map && node.keys.size() == node.items.size();
+  }
   [[noreturn]] static void refuse_key(const YAML::Mark& mark, const std::string& found) {
     refuse(mark, fmt::format("found {} as a key, expected a word", found));
   }
@@ -162,8 +169,10 @@ class Builder final : public YAML::EventHandler {
     }
     Open& parent = open_.back();
     if (!expects_key(parent.node)) {
-      if (node.kind == Kind::null && parent.node.kind == Kind::map && node.line != parent.node.keys.back().line) {
-        node.line = parent.node.keys.back().line;  // of one that is not written, yaml-cpp names what comes next
+      if (node.kind == Kind::null && parent.node.kind == Kind::map &&
+          node.line != parent.node.keys.back().line) {
+        node.line = parent.node.keys.back()
+                        .line;  // of one that is not written, yaml-cpp names what comes next
         node.column = parent.node.keys.back().column;
       }
       parent.node.items.push_back(std::move(node));
@@ -173,8 +182,8 @@ class Builder final : public YAML::EventHandler {
     if (!parent.keys.insert(node.text).second) {
       const auto same = [&](const Node& key) { return key.text == node.text; };
       const auto first = std::find_if(parent.node.keys.begin(), parent.node.keys.end(), same);
-      refuse(mark,
-             fmt::format("found {} twice, expected once; the first is in line {}", shown(node.text), first->line));
+      refuse(mark, fmt::format("found {} twice, expected once; the first is in line {}",
+                               shown(node.text), first->line));
     }
     parent.node.keys.push_back(std::move(node));
   }
@@ -187,13 +196,16 @@ class Builder final : public YAML::EventHandler {
 
 // The length of the UTF-8 character at the start of text, 0 if there is none.
 size_t character_bytes(std::string_view text) {
-  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U; };
+  const auto byte = [&](size_t i) {
+    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
+  };
   const auto continues = [&](size_t i) { return (byte(i) & 0xC0U) == 0x80U; };
   const unsigned first = byte(0);
   if (first < 0x80) return 1;
   if (first >= 0xC2 && first <= 0xDF) return continues(1) ? 2 : 0;
   if (first >= 0xE0 && first <= 0xEF) {
-    const bool overlong = first == 0xE0 && byte(1) < 0xA0, surrogate = first == 0xED && byte(1) > 0x9F;
+    const bool overlong = first == 0xE0 && byte(1) < 0xA0,
+               surrogate = first == 0xED && byte(1) > 0x9F;
     return continues(1) && continues(2) && !overlong && !surrogate ? 3 : 0;
   }
   if (first >= 0xF0 && first <= 0xF4) {
@@ -207,16 +219,17 @@ size_t character_bytes(std::string_view text) {
 // sees it.
 Result<void> check_bytes(std::string_view text, const std::string& file) {
   if (text.size() > maximum_text_bytes) {
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: found more than {} bytes, expected at most those", file,
-                maximum_text_bytes);
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: found more than {} bytes, expected at most those",
+                file, maximum_text_bytes);
   }
   int line = 1, column = 1;
   while (!text.empty()) {
     const auto byte = static_cast<unsigned char>(text.front());
     const size_t length = character_bytes(text);
-    if (length == 0 || byte == 0x7F || (byte < 0x20 && byte != '\t' && byte != '\n' && byte != '\r')) {
-      return fail(ATTNRT_INVALID_ARGUMENT, "{}:{}:{}: found byte 0x{:02x}, expected UTF-8 text", file, line, column,
-                  byte);
+    if (length == 0 || byte == 0x7F ||
+        (byte < 0x20 && byte != '\t' && byte != '\n' && byte != '\r')) {
+      return fail(ATTNRT_INVALID_ARGUMENT, "{}:{}:{}: found byte 0x{:02x}, expected UTF-8 text",
+                  file, line, column, byte);
     }
     ++column;
     if (byte == '\n') ++line, column = 1;
@@ -234,12 +247,15 @@ const Node* Node::find(std::string_view key) const {
   return nullptr;
 }
 
-std::string Node::place() const { return fmt::format("{}:{}:{}", file != nullptr ? *file : "?", line, column); }
+std::string Node::place() const {
+  return fmt::format("{}:{}:{}", file != nullptr ? *file : "?", line, column);
+}
 
 std::string Node::found() const {
   switch (kind) {
     case Kind::null: return "nothing";
-    case Kind::scalar: return quoted && !text.empty() ? fmt::format("\"{}\"", shown(text)) : shown(text);
+    case Kind::scalar:
+      return quoted && !text.empty() ? fmt::format("\"{}\"", shown(text)) : shown(text);
     case Kind::list: return items.empty() ? "an empty list" : "a list";
     case Kind::map: return "a map";
   }
@@ -258,7 +274,8 @@ Result<Document> parse(std::string_view text, std::string file) {
     }
   } catch (const YAML::Exception& exception) {
     const YAML::Mark& mark = exception.mark;
-    const char* kind = exception.msg.starts_with("found ") ? "" : "this is not YAML: ";  // yaml-cpp's own words
+    const char* kind =
+        exception.msg.starts_with("found ") ? "" : "this is not YAML: ";  // yaml-cpp's own words
     return fail(ATTNRT_INVALID_ARGUMENT, "{}:{}:{}: {}{}", name, std::max(mark.line, 0) + 1,
                 std::max(mark.column, 0) + 1, kind, exception.msg);
   } catch (const std::exception& exception) {
@@ -276,14 +293,16 @@ Result<std::string> read_text(const std::filesystem::path& file) {
   std::string text(maximum_text_bytes + 1, '\0');
   stream.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (!stream.is_open() || stream.bad()) {
-    return fail(ATTNRT_INVALID_ARGUMENT, "cannot be read: {}", std::strerror(errno != 0 ? errno : EIO));
+    return fail(ATTNRT_INVALID_ARGUMENT, "cannot be read: {}",
+                std::strerror(errno != 0 ? errno : EIO));
   }
   text.resize(static_cast<size_t>(stream.gcount()));
   return text;
 }
 
 tl::unexpected<Error> wrong(const Node& node, std::string_view what, std::string_view expected) {
-  return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: found {}, expected {}", node.place(), what, node.found(), expected);
+  return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: found {}, expected {}", node.place(), what,
+              node.found(), expected);
 }
 
 Result<int64_t> integer(const Node& node, std::string_view what) {
@@ -293,19 +312,22 @@ Result<int64_t> integer(const Node& node, std::string_view what) {
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   const bool whole = error == std::errc() && end == text.data() + text.size();
-  if (node.kind != Kind::scalar || node.quoted || octal || !whole) return wrong(node, what, "a whole number");
+  if (node.kind != Kind::scalar || node.quoted || octal || !whole)
+    return wrong(node, what, "a whole number");
   return value;
 }
 
 Result<double> real(const Node& node, std::string_view what) {
   const std::string_view text = node.text;
   const std::string_view digits = text.starts_with('-') ? text.substr(1) : text;
-  const bool starts_right =
-      !digits.empty() && (digits.front() == '.' || (digits.front() >= '0' && digits.front() <= '9'));
+  const bool starts_right = !digits.empty() && (digits.front() == '.' ||
+                                                (digits.front() >= '0' && digits.front() <= '9'));
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const bool whole = error == std::errc() && end == text.data() + text.size() && std::isfinite(value);
-  if (node.kind != Kind::scalar || node.quoted || !starts_right || !whole) return wrong(node, what, "a finite number");
+  const bool whole =
+      error == std::errc() && end == text.data() + text.size() && std::isfinite(value);
+  if (node.kind != Kind::scalar || node.quoted || !starts_right || !whole)
+    return wrong(node, what, "a finite number");
   return value;
 }
 
@@ -333,16 +355,20 @@ Result<std::vector<std::string>> words(const Node& node, std::string_view what) 
   return result;
 }
 
-void only_keys(const Node& map, std::initializer_list<std::string_view> known, std::string_view where, Errors& errors) {
+void only_keys(const Node& map, std::initializer_list<std::string_view> known,
+               std::string_view where, Errors& errors) {
   if (map.kind == Kind::null) return;
-  if (map.kind != Kind::map) errors.push_back(wrong(map, where.empty() ? "the document" : where, "a map").value());
+  if (map.kind != Kind::map)
+    errors.push_back(wrong(map, where.empty() ? "the document" : where, "a map").value());
   for (const Node& key : map.keys) {
     if (std::find(known.begin(), known.end(), key.text) != known.end()) continue;
     const std::string_view near = nearest(key.text, {known.begin(), known.size()});
-    const std::string hint = near.empty() ? fmt::format("expected one of {}", fmt::join(known, ", "))
-                                          : fmt::format("did you mean {}?", near);
-    errors.push_back({ATTNRT_INVALID_ARGUMENT, fmt::format("{}: {}{}{}: unknown key; {}", key.place(), where,
-                                                           where.empty() ? "" : ".", shown(key.text), hint)});
+    const std::string hint = near.empty()
+                                 ? fmt::format("expected one of {}", fmt::join(known, ", "))
+                                 : fmt::format("did you mean {}?", near);
+    errors.push_back(
+        {ATTNRT_INVALID_ARGUMENT, fmt::format("{}: {}{}{}: unknown key; {}", key.place(), where,
+                                              where.empty() ? "" : ".", shown(key.text), hint)});
   }
 }
 

@@ -26,7 +26,7 @@ struct Node {
 
   const Node* find(std::string_view key) const;  // nullptr where absent
   std::string place() const;                     // "policy.yaml:3:5"
-  std::string found() const;                     // for messages: nothing, 010, "text", a list, a map
+  std::string found() const;  // for messages: nothing, 010, "text", a list, a map
 };
 
 struct Document {
@@ -47,14 +47,17 @@ Result<std::string> read_text(const std::filesystem::path& file);
 tl::unexpected<Error> wrong(const Node& node, std::string_view what, std::string_view expected);
 
 // Typed reads; each error begins with the node's place and says what was found and what was expected.
-Result<int64_t> integer(const Node& node, std::string_view what);  // decimal only: 010 is an error, not 8
+Result<int64_t> integer(const Node& node,
+                        std::string_view what);  // decimal only: 010 is an error, not 8
 Result<double> real(const Node& node, std::string_view what);
 Result<bool> boolean(const Node& node, std::string_view what);  // true, false
 Result<std::string> word(const Node& node, std::string_view what);
-Result<std::vector<std::string>> words(const Node& node, std::string_view what);  // a list of scalars, or one scalar
+Result<std::vector<std::string>> words(const Node& node,
+                                       std::string_view what);  // a list of scalars, or one scalar
 
 // The node is a map, or null (which is an empty map), and has no key but these; otherwise an error for each other key,
 // with its place and the nearest known one. where: the map's own name in messages, "" at the top.
-void only_keys(const Node& map, std::initializer_list<std::string_view> known, std::string_view where, Errors& errors);
+void only_keys(const Node& map, std::initializer_list<std::string_view> known,
+               std::string_view where, Errors& errors);
 
 }  // namespace attnrt::core::yaml

@@ -18,17 +18,19 @@ Result<Problem> copy_known(const attnrt_problem& given) {
   constexpr size_t longest = 4096;
 #define ATTNRT_END(field) end(offsetof(Problem, field), sizeof(Problem::field))
   constexpr std::array ends{
-      ATTNRT_END(scale),     ATTNRT_END(mask),    ATTNRT_END(mask_dtype),      ATTNRT_END(causal),
-      ATTNRT_END(align),     ATTNRT_END(softcap), ATTNRT_END(window_left),     ATTNRT_END(window_right),
-      ATTNRT_END(alibi),     ATTNRT_END(sinks),   ATTNRT_END(kv_lengths),      ATTNRT_END(varlen),
-      ATTNRT_END(page_size), ATTNRT_END(lse),     ATTNRT_END(alignment_bytes), ATTNRT_END(deterministic)};
+      ATTNRT_END(scale),        ATTNRT_END(mask),         ATTNRT_END(mask_dtype),
+      ATTNRT_END(causal),       ATTNRT_END(align),        ATTNRT_END(softcap),
+      ATTNRT_END(window_left),  ATTNRT_END(window_right), ATTNRT_END(alibi),
+      ATTNRT_END(sinks),        ATTNRT_END(kv_lengths),   ATTNRT_END(varlen),
+      ATTNRT_END(page_size),    ATTNRT_END(lse),          ATTNRT_END(alignment_bytes),
+      ATTNRT_END(deterministic)};
 #undef ATTNRT_END
   static_assert(ends.back() == sizeof(Problem));
   const auto size = static_cast<size_t>(std::max(given.struct_size, 0));
   if (size < least || size > longest) {
     return fail(ATTNRT_INVALID_ARGUMENT,
-                "problem: struct_size is {}, expected {} to {}; start from ATTNRT_PROBLEM_INIT", given.struct_size,
-                least, longest);
+                "problem: struct_size is {}, expected {} to {}; start from ATTNRT_PROBLEM_INIT",
+                given.struct_size, least, longest);
   }
   size_t known = least;
   for (const size_t field_end : ends) known = field_end <= size ? field_end : known;
@@ -39,36 +41,43 @@ Result<Problem> copy_known(const attnrt_problem& given) {
   for (size_t i = sizeof(Problem); i < size; ++i) {
     if (bytes[i] == 0) continue;
     return fail(ATTNRT_INVALID_ARGUMENT,
-                "problem: byte {} of {} is not zero: a newer field than this runtime knows ({} bytes); leave it off", i,
-                size, sizeof(Problem));
+                "problem: byte {} of {} is not zero: a newer field than this runtime knows ({} "
+                "bytes); leave it off",
+                i, size, sizeof(Problem));
   }
   return problem;
 }
 
 bool overflows(std::initializer_list<int64_t> factors) {
   int64_t product = 16;  // bytes of the largest element, with room
-  return std::any_of(factors.begin(), factors.end(),
-                     [&](int64_t factor) { return __builtin_mul_overflow(product, factor, &product); });
+  return std::any_of(factors.begin(), factors.end(), [&](int64_t factor) {
+    return __builtin_mul_overflow(product, factor, &product);
+  });
 }
 
 template <class... Arguments>
 tl::unexpected<Error> bad(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
-  return fail(ATTNRT_INVALID_ARGUMENT, "problem: {}", fmt::format(format, std::forward<Arguments>(arguments)...));
+  return fail(ATTNRT_INVALID_ARGUMENT, "problem: {}",
+              fmt::format(format, std::forward<Arguments>(arguments)...));
 }
 
 // Every word for itself: integers in their range, flags 0 or 1, names among their choices, reals finite.
 Result<void> check_words(const Problem& problem) {
   for (const Word& word : vocabulary()) {
     const Value value = value_of(word, problem, "");
-    if (const auto* name = std::get_if<std::string>(&value); name != nullptr && !word.choices.empty()) {
-      if (std::find(word.choices.begin(), word.choices.end(), *name) != word.choices.end()) continue;
-      const std::string found = word.name == "device" ? *name : fmt::format("{} {}", word.name, *name);
+    if (const auto* name = std::get_if<std::string>(&value);
+        name != nullptr && !word.choices.empty()) {
+      if (std::find(word.choices.begin(), word.choices.end(), *name) != word.choices.end())
+        continue;
+      const std::string found =
+          word.name == "device" ? *name : fmt::format("{} {}", word.name, *name);
       return bad("{} is not in {{{}}}", found, fmt::join(word.choices, ", "));
     }
     if (word.kind != WordKind::integer && word.kind != WordKind::flag) continue;
     const int64_t whole = std::get<int64_t>(value);
     const int64_t maximum = word.kind == WordKind::flag ? 1 : word.maximum;
-    if (whole == 0 && word.minimum == 1) return bad("{} is 0, or was not given; expected at least 1", word.name);
+    if (whole == 0 && word.minimum == 1)
+      return bad("{} is 0, or was not given; expected at least 1", word.name);
     if (whole < word.minimum) return bad("{} {} is below {}", word.name, whole, word.minimum);
     if (whole > maximum) return bad("{} {} is above {}", word.name, whole, maximum);
   }
@@ -83,24 +92,31 @@ Result<void> check_words(const Problem& problem) {
 
 // What words say together.
 Result<void> check_together(const Problem& p) {
-  if (p.heads_q % p.heads_kv != 0) return bad("heads_q {} is not a multiple of heads_kv {}", p.heads_q, p.heads_kv);
-  if (overflows({p.batch, p.seq_q, p.heads_q, p.head_dim}) || overflows({p.batch, p.seq_q, p.heads_q, p.head_dim_v}) ||
+  if (p.heads_q % p.heads_kv != 0)
+    return bad("heads_q {} is not a multiple of heads_kv {}", p.heads_q, p.heads_kv);
+  if (overflows({p.batch, p.seq_q, p.heads_q, p.head_dim}) ||
+      overflows({p.batch, p.seq_q, p.heads_q, p.head_dim_v}) ||
       overflows({p.batch, p.seq_kv, p.heads_kv, p.head_dim}) ||
-      overflows({p.batch, p.seq_kv, p.heads_kv, p.head_dim_v}) || overflows({p.batch, p.heads_q, p.seq_q, p.seq_kv})) {
+      overflows({p.batch, p.seq_kv, p.heads_kv, p.head_dim_v}) ||
+      overflows({p.batch, p.heads_q, p.seq_q, p.seq_kv})) {
     return bad("the dimensions multiply to more than 64 bits hold");
   }
   if ((p.alignment_bytes & (p.alignment_bytes - 1)) != 0) {
     return bad("alignment_bytes {} is not a power of two", p.alignment_bytes);
   }
   if (p.varlen != 0 && p.mask != ATTNRT_MASK_NONE) {
-    return bad("varlen takes no mask, found mask {}", p.mask == ATTNRT_MASK_BOOLEAN ? "boolean" : "additive");
+    return bad("varlen takes no mask, found mask {}",
+               p.mask == ATTNRT_MASK_BOOLEAN ? "boolean" : "additive");
   }
-  if (p.page_size > 0 && p.kv_lengths == 0) return bad("page_size {} needs kv_lengths", p.page_size);
+  if (p.page_size > 0 && p.kv_lengths == 0)
+    return bad("page_size {} needs kv_lengths", p.page_size);
   constexpr attnrt_dtype boolean{ATTNRT_DTYPE_BOOL, 8, 1}, f32{ATTNRT_DTYPE_FLOAT, 32, 1};
   if (p.mask == ATTNRT_MASK_BOOLEAN && !same_dtype(p.mask_dtype, boolean)) {
-    return bad("mask_dtype {} does not fit a boolean mask, expected bool", dtype_name(p.mask_dtype));
+    return bad("mask_dtype {} does not fit a boolean mask, expected bool",
+               dtype_name(p.mask_dtype));
   }
-  if (p.mask == ATTNRT_MASK_ADDITIVE && !same_dtype(p.mask_dtype, p.dtype) && !same_dtype(p.mask_dtype, f32)) {
+  if (p.mask == ATTNRT_MASK_ADDITIVE && !same_dtype(p.mask_dtype, p.dtype) &&
+      !same_dtype(p.mask_dtype, f32)) {
     return bad("mask_dtype {} does not fit an additive mask, expected {}", dtype_name(p.mask_dtype),
                same_dtype(p.dtype, f32) ? "f32" : dtype_name(p.dtype) + " or f32");
   }

@@ -59,7 +59,8 @@ tl::unexpected<Error> at(const yaml::Node& node, std::string_view what, std::str
   return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: {}", node.place(), what, text);
 }
 
-Result<Value> parse_one(const Word& word, const yaml::Node& node, std::vector<std::string>* unknown_values) {
+Result<Value> parse_one(const Word& word, const yaml::Node& node,
+                        std::vector<std::string>* unknown_values) {
   if (node.kind != yaml::Kind::scalar)
     return yaml::wrong(node, word.name, "a value, a list of values or {min, max, ...}");
   if (node.quoted && word.kind != WordKind::name) {
@@ -67,14 +68,17 @@ Result<Value> parse_one(const Word& word, const yaml::Node& node, std::vector<st
   }
   auto value = parse_value(word, node.text);
   if (value) return value;
-  if (unknown_values != nullptr && word.kind == WordKind::name && !is_arch(word) && !node.text.empty()) {
-    unknown_values->push_back(fmt::format("{}: {} {}", node.place(), word.name, not_known(node.text, word.choices)));
+  if (unknown_values != nullptr && word.kind == WordKind::name && !is_arch(word) &&
+      !node.text.empty()) {
+    unknown_values->push_back(
+        fmt::format("{}: {} {}", node.place(), word.name, not_known(node.text, word.choices)));
     return Value(node.text);
   }
   return at(node, word.name, value.error().message);
 }
 
-Result<void> parse_range_key(const yaml::Node& key, const yaml::Node& node, Constraint& constraint) {
+Result<void> parse_range_key(const yaml::Node& key, const yaml::Node& node,
+                             Constraint& constraint) {
   const Word& word = *constraint.word;
   const std::string what = fmt::format("{}.{}", word.name, shown(key.text));
   if (key.text == "equals") {
@@ -82,7 +86,8 @@ Result<void> parse_range_key(const yaml::Node& key, const yaml::Node& node, Cons
     if (node.kind != yaml::Kind::scalar) return yaml::wrong(node, what, "a word of the same kind");
     constraint.equals = find_word(node.text);
     if (constraint.equals == nullptr)
-      return at(node, what, fmt::format("unknown word {}; {}", shown(node.text), hint(node.text, names)));
+      return at(node, what,
+                fmt::format("unknown word {}; {}", shown(node.text), hint(node.text, names)));
     const bool comparable = constraint.equals->kind == word.kind && constraint.equals != &word;
     if (!comparable) return yaml::wrong(node, what, "another word of the same kind");
     return {};
@@ -93,7 +98,8 @@ Result<void> parse_range_key(const yaml::Node& key, const yaml::Node& node, Cons
   if (word.kind == WordKind::flag || word.kind == WordKind::name)
     return at(key, what, "found a range, expected a value or a list");
   if (key.text == "multiple_of") {
-    if (word.kind != WordKind::integer) return at(key, what, fmt::format("{} is no whole number", word.name));
+    if (word.kind != WordKind::integer)
+      return at(key, what, fmt::format("{} is no whole number", word.name));
     auto of = yaml::integer(node, what);
     if (!of) return tl::unexpected(of.error());
     if (*of < 1) return yaml::wrong(node, what, "at least 1");
@@ -127,7 +133,8 @@ bool arch_matches(std::string_view pattern, std::string_view arch) {
   if (arch.empty()) return false;
   if (pattern == arch) return true;
   const bool newer = pattern.ends_with('+');
-  const int have = sm_number(arch), want = sm_number(newer ? pattern.substr(0, pattern.size() - 1) : pattern);
+  const int have = sm_number(arch),
+            want = sm_number(newer ? pattern.substr(0, pattern.size() - 1) : pattern);
   return want >= 0 && (newer ? have >= want : have == want);
 }
 
@@ -145,7 +152,8 @@ bool Constraint::met(const Problem& problem, std::string_view arch) const {
   return !multiple_of || is_multiple(value, *multiple_of);
 }
 
-std::optional<std::string> Constraint::refusal(const Problem& problem, std::string_view arch) const {
+std::optional<std::string> Constraint::refusal(const Problem& problem,
+                                               std::string_view arch) const {
   if (met(problem, arch)) return std::nullopt;
   const Value value = value_of(*word, problem, arch);
   std::string text = fmt::format("{} {}", word->name, to_text(*word, value));
@@ -156,8 +164,10 @@ std::optional<std::string> Constraint::refusal(const Problem& problem, std::stri
   }
   if (values.size() == 1) return fmt::format("{} is not {}", text, to_text(*word, values.front()));
   if (!values.empty()) return fmt::format("{} is not in {{{}}}", text, list_text(*word, values));
-  if (min && number(value) < *min) return fmt::format("{} is below {}", text, bound_text(*word, *min));
-  if (max && number(value) > *max) return fmt::format("{} is above {}", text, bound_text(*word, *max));
+  if (min && number(value) < *min)
+    return fmt::format("{} is below {}", text, bound_text(*word, *min));
+  if (max && number(value) > *max)
+    return fmt::format("{} is above {}", text, bound_text(*word, *max));
   return fmt::format("{} is not a multiple of {}", text, *multiple_of);
 }
 
@@ -166,15 +176,18 @@ bool Constraint::can_never_match() const {
   if (!values.empty()) {
     if (word->choices.empty()) return false;
     return std::none_of(values.begin(), values.end(), [&](const Value& value) {
-      return std::find(word->choices.begin(), word->choices.end(), std::get<std::string>(value)) != word->choices.end();
+      return std::find(word->choices.begin(), word->choices.end(), std::get<std::string>(value)) !=
+             word->choices.end();
     });
   }
   if (word->kind == WordKind::real) {
     const bool below_zero = word->name == "softcap" && max && *max < 0;
     return (min && max && *min > *max) || below_zero;
   }
-  const double low = std::max(min.value_or(static_cast<double>(word->minimum)), static_cast<double>(word->minimum));
-  const double high = std::min(max.value_or(static_cast<double>(word->maximum)), static_cast<double>(word->maximum));
+  const double low = std::max(min.value_or(static_cast<double>(word->minimum)),
+                              static_cast<double>(word->minimum));
+  const double high = std::min(max.value_or(static_cast<double>(word->maximum)),
+                               static_cast<double>(word->maximum));
   if (low > high) return true;
   if (!multiple_of) return false;
   const auto of = static_cast<double>(*multiple_of);
@@ -196,7 +209,8 @@ std::string unknown_part(const yaml::Node& key, const yaml::Node& condition) {
   if (find_word(key.text) == nullptr) return not_known(key.text, word_names());
   for (size_t i = 0; i < condition.keys.size(); ++i) {
     const std::string& part = condition.keys[i].text;
-    if (std::find(range_keys.begin(), range_keys.end(), part) == range_keys.end()) return not_known(part, range_keys);
+    if (std::find(range_keys.begin(), range_keys.end(), part) == range_keys.end())
+      return not_known(part, range_keys);
     const yaml::Node& value = condition.items[i];
     if (part == "equals" && value.kind == yaml::Kind::scalar && find_word(value.text) == nullptr)
       return not_known(value.text, word_names());
@@ -214,7 +228,8 @@ Result<Constraint> parse_constraint(const yaml::Node& key, const yaml::Node& con
   const Word& word = *constraint.word;
   if (condition.kind == yaml::Kind::map) {
     if (condition.keys.empty())
-      return at(condition, word.name, "found an empty map, expected {min, max, multiple_of} or {equals}");
+      return at(condition, word.name,
+                "found an empty map, expected {min, max, multiple_of} or {equals}");
     for (size_t i = 0; i < condition.keys.size(); ++i) {
       if (auto read = parse_range_key(condition.keys[i], condition.items[i], constraint); !read)
         return tl::unexpected(read.error());
@@ -236,7 +251,8 @@ Result<Constraint> parse_constraint(const yaml::Node& key, const yaml::Node& con
 Constraints parse_constraints(const yaml::Node& map, std::string_view where, Errors& errors) {
   Constraints constraints;
   const bool nothing = map.kind == yaml::Kind::null;
-  if (!nothing && map.kind != yaml::Kind::map) errors.push_back(yaml::wrong(map, where, "a map of conditions").value());
+  if (!nothing && map.kind != yaml::Kind::map)
+    errors.push_back(yaml::wrong(map, where, "a map of conditions").value());
   for (size_t i = 0; i < map.keys.size(); ++i) {
     auto constraint = parse_constraint(map.keys[i], map.items[i]);
     if (constraint) {
@@ -248,7 +264,8 @@ Constraints parse_constraints(const yaml::Node& map, std::string_view where, Err
   return constraints;
 }
 
-std::vector<std::string> refusals(const Constraints& constraints, const Problem& problem, std::string_view arch) {
+std::vector<std::string> refusals(const Constraints& constraints, const Problem& problem,
+                                  std::string_view arch) {
   std::vector<std::string> reasons;
   for (const Constraint& constraint : constraints) {
     if (auto reason = constraint.refusal(problem, arch)) reasons.push_back(*std::move(reason));

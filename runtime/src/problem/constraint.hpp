@@ -6,9 +6,9 @@
 #include <string_view>
 #include <vector>
 
-#include "problem/problem.hpp"
 #include "base/result.hpp"
 #include "formats/yaml.hpp"
+#include "problem/problem.hpp"
 
 namespace attnrt::core {
 
@@ -47,6 +47,7 @@ std::string unknown_part(const yaml::Node& key, const yaml::Node& condition);
 Constraints parse_constraints(const yaml::Node& map, std::string_view where, Errors& errors);
 
 // Every refusal, in the order of the constraints.
-std::vector<std::string> refusals(const Constraints& constraints, const Problem& problem, std::string_view arch);
+std::vector<std::string> refusals(const Constraints& constraints, const Problem& problem,
+                                  std::string_view arch);
 
 }  // namespace attnrt::core

@@ -17,24 +17,28 @@ int32_t measured_alignment(const attnrt_tensor* const* tensors, size_t count) {
     bits |= reinterpret_cast<uintptr_t>(tensor.data);
     for (int32_t i = 0; i + 1 < tensor.ndim; ++i) {
       if (tensor.shape[i] <= 1) continue;
-      bits |= static_cast<uint64_t>(tensor.stride[i]) * static_cast<uint64_t>(dtype_bytes(tensor.dtype));
+      bits |= static_cast<uint64_t>(tensor.stride[i]) *
+              static_cast<uint64_t>(dtype_bytes(tensor.dtype));
     }
   }
   return 1 << std::countr_zero(bits);
 }
 
 attnrt_status wrong(attnrt_error* error, const char* name, int32_t ndim, const char* expected) {
-  return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "run: tensor %s has %d dimensions; expected %s", name, ndim,
-                     expected);
+  return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                     "run: tensor %s has %d dimensions; expected %s", name, ndim, expected);
 }
 
 // What two tensors say of the same thing.
-attnrt_status check_agreement(const attnrt_args& args, bool varlen, bool paged, attnrt_error* error) {
+attnrt_status check_agreement(const attnrt_args& args, bool varlen, bool paged,
+                              attnrt_error* error) {
   const int32_t q_last = args.q.ndim - 1;
   const int32_t k_last = args.k.ndim - 1;
-  const auto differ = [error](const char* a, int64_t found_a, const char* b, int64_t found_b, const char* what) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "run: tensors %s and %s disagree: %s is %lld and %lld", a, b,
-                       what, static_cast<long long>(found_a), static_cast<long long>(found_b));
+  const auto differ = [error](const char* a, int64_t found_a, const char* b, int64_t found_b,
+                              const char* what) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                       "run: tensors %s and %s disagree: %s is %lld and %lld", a, b, what,
+                       static_cast<long long>(found_a), static_cast<long long>(found_b));
   };
   if (args.k.shape[k_last] != args.q.shape[q_last]) {
     return differ("q", args.q.shape[q_last], "k", args.k.shape[k_last], "head_dim");
@@ -44,15 +48,18 @@ attnrt_status check_agreement(const attnrt_args& args, bool varlen, bool paged, 
     static constexpr const char* kWhole[] = {"batch", "seq_kv", "heads_kv"};
     static constexpr const char* kPaged[] = {"pages", "page_size", "heads_kv"};
     const char* const* const words = args.k.ndim == 3 ? kPacked : paged ? kPaged : kWhole;
-    if (args.v.shape[i] != args.k.shape[i]) return differ("k", args.k.shape[i], "v", args.v.shape[i], words[i]);
+    if (args.v.shape[i] != args.k.shape[i])
+      return differ("k", args.k.shape[i], "v", args.v.shape[i], words[i]);
   }
   if (!varlen && !paged && args.k.shape[0] != args.q.shape[0]) {
     return differ("q", args.q.shape[0], "k", args.k.shape[0], "batch");
   }
-  if (same_dtype(args.k.dtype, args.q.dtype) && same_dtype(args.v.dtype, args.q.dtype)) return ATTNRT_OK;
+  if (same_dtype(args.k.dtype, args.q.dtype) && same_dtype(args.v.dtype, args.q.dtype))
+    return ATTNRT_OK;
   const bool k_differs = !same_dtype(args.k.dtype, args.q.dtype);
-  return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "run: tensors q and %s disagree: dtype is %s and %s",
-                     k_differs ? "k" : "v", dtype_name(args.q.dtype).c_str(),
+  return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                     "run: tensors q and %s disagree: dtype is %s and %s", k_differs ? "k" : "v",
+                     dtype_name(args.q.dtype).c_str(),
                      dtype_name(k_differs ? args.k.dtype : args.v.dtype).c_str());
 }
 
@@ -65,15 +72,18 @@ attnrt_status infer_problem(const attnrt_args& args, Problem* problem, attnrt_er
   const int32_t q_ndim = p.varlen != 0 ? 3 : 4;
   const int32_t k_ndim = p.varlen != 0 && !paged ? 3 : 4;
   if (args.q.ndim != q_ndim) {
-    return wrong(
-        error, "q", args.q.ndim,
-        p.varlen != 0 ? "3: [total_q, heads, head_dim], as offsets_q is given" : "4: [batch, seq, heads, head_dim]");
+    return wrong(error, "q", args.q.ndim,
+                 p.varlen != 0 ? "3: [total_q, heads, head_dim], as offsets_q is given"
+                               : "4: [batch, seq, heads, head_dim]");
   }
-  if (args.k.ndim != k_ndim) return wrong(error, "k", args.k.ndim, k_ndim == 3 ? "3, as offsets_q is given" : "4");
+  if (args.k.ndim != k_ndim)
+    return wrong(error, "k", args.k.ndim, k_ndim == 3 ? "3, as offsets_q is given" : "4");
   if (args.v.ndim != k_ndim) return wrong(error, "v", args.v.ndim, "as many as k");
   const bool out_given = args.out.data != nullptr;  // it may come later
-  if (out_given && args.out.ndim != q_ndim) return wrong(error, "out", args.out.ndim, "as many as q");
-  if (const auto status = check_agreement(args, p.varlen != 0, paged, error); status != ATTNRT_OK) return status;
+  if (out_given && args.out.ndim != q_ndim)
+    return wrong(error, "out", args.out.ndim, "as many as q");
+  if (const auto status = check_agreement(args, p.varlen != 0, paged, error); status != ATTNRT_OK)
+    return status;
   p.dtype = args.q.dtype;
   p.heads_q = args.q.shape[q_ndim - 2];
   p.head_dim = args.q.shape[q_ndim - 1];
@@ -83,7 +93,8 @@ attnrt_status infer_problem(const attnrt_args& args, Problem* problem, attnrt_er
   p.seq_q = p.varlen != 0 ? args.q.shape[0] : args.q.shape[1];
   p.page_size = 0;
   if (paged) {
-    if (args.page_table.ndim != 2) return wrong(error, "page_table", args.page_table.ndim, "2: [batch, max_pages]");
+    if (args.page_table.ndim != 2)
+      return wrong(error, "page_table", args.page_table.ndim, "2: [batch, max_pages]");
     if (args.k.shape[1] < 1 || args.k.shape[1] > INT32_MAX) {
       return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
                          "run: tensor k has %lld in dimension 1; expected the page size",
@@ -91,7 +102,8 @@ attnrt_status infer_problem(const attnrt_args& args, Problem* problem, attnrt_er
     }
     p.page_size = static_cast<int32_t>(args.k.shape[1]);
     if (__builtin_mul_overflow(args.page_table.shape[1], int64_t{p.page_size}, &p.seq_kv)) {
-      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "run: page_table is larger than memory can be");
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                         "run: page_table is larger than memory can be");
     }
   } else {
     p.seq_kv = k_ndim == 3 ? args.k.shape[0] : args.k.shape[1];

@@ -13,7 +13,8 @@ namespace {
 using namespace std::string_view_literals;
 
 constexpr std::array device_choices{"cpu"sv, "cuda"sv, "rocm"sv};
-constexpr std::array<int32_t, 3> device_types{ATTNRT_DEVICE_CPU, ATTNRT_DEVICE_CUDA, ATTNRT_DEVICE_ROCM};
+constexpr std::array<int32_t, 3> device_types{ATTNRT_DEVICE_CPU, ATTNRT_DEVICE_CUDA,
+                                              ATTNRT_DEVICE_ROCM};
 constexpr std::array dtype_choices{"f32"sv, "f16"sv, "bf16"sv};
 constexpr std::array mask_choices{"none"sv, "boolean"sv, "additive"sv};
 constexpr std::array mask_dtype_choices{"bool"sv, "f32"sv, "f16"sv, "bf16"sv};
@@ -30,42 +31,45 @@ constexpr std::array<NamedDtype, 5> dtypes{{{"f32", {ATTNRT_DTYPE_FLOAT, 32, 1}}
                                             {"int32", {ATTNRT_DTYPE_INT, 32, 1}}}};
 
 // Where a word's value is kept; arch is in no Problem.
-using Field =
-    std::variant<std::monostate, int64_t Problem::*, int32_t Problem::*, float Problem::*, attnrt_dtype Problem::*>;
+using Field = std::variant<std::monostate, int64_t Problem::*, int32_t Problem::*, float Problem::*,
+                           attnrt_dtype Problem::*>;
 
-constexpr Word size_word(std::string_view name, bool bound) { return {name, WordKind::integer, bound, "", {}, 1}; }
+constexpr Word size_word(std::string_view name, bool bound) {
+  return {name, WordKind::integer, bound, "", {}, 1};
+}
 constexpr Word flag_word(std::string_view name) { return {name, WordKind::flag, false, name, {}}; }
 
-constexpr std::array<Word, 26> words{{{"device", WordKind::name, false, "", device_choices},
-                                      {"arch", WordKind::name, false, "", {}},
-                                      {"dtype", WordKind::name, false, "", dtype_choices},
-                                      size_word("batch", true),
-                                      size_word("heads_q", false),
-                                      size_word("heads_kv", false),
-                                      size_word("seq_q", true),
-                                      size_word("seq_kv", true),
-                                      size_word("head_dim", false),
-                                      size_word("head_dim_v", false),
-                                      {"scale", WordKind::real, false, "", {}},
-                                      {"mask", WordKind::name, false, "", mask_choices},
-                                      {"mask_dtype", WordKind::name, false, "", mask_dtype_choices},
-                                      flag_word("causal"),
-                                      {"align", WordKind::name, false, "align_top_left", align_choices},
-                                      {"window_left", WordKind::integer, false, "window", {}, 0, INT64_MAX, true},
-                                      {"window_right", WordKind::integer, false, "window", {}, 0, INT64_MAX, true},
-                                      {"softcap", WordKind::real, false, "softcap", {}},
-                                      flag_word("alibi"),
-                                      flag_word("sinks"),
-                                      flag_word("kv_lengths"),
-                                      flag_word("varlen"),
-                                      {"page_size", WordKind::integer, false, "paged", {}, 0, INT32_MAX},
-                                      flag_word("lse"),
-                                      {"alignment_bytes", WordKind::integer, false, "", {}, 1, 4096},
-                                      flag_word("deterministic")}};
+constexpr std::array<Word, 26> words{
+    {{"device", WordKind::name, false, "", device_choices},
+     {"arch", WordKind::name, false, "", {}},
+     {"dtype", WordKind::name, false, "", dtype_choices},
+     size_word("batch", true),
+     size_word("heads_q", false),
+     size_word("heads_kv", false),
+     size_word("seq_q", true),
+     size_word("seq_kv", true),
+     size_word("head_dim", false),
+     size_word("head_dim_v", false),
+     {"scale", WordKind::real, false, "", {}},
+     {"mask", WordKind::name, false, "", mask_choices},
+     {"mask_dtype", WordKind::name, false, "", mask_dtype_choices},
+     flag_word("causal"),
+     {"align", WordKind::name, false, "align_top_left", align_choices},
+     {"window_left", WordKind::integer, false, "window", {}, 0, INT64_MAX, true},
+     {"window_right", WordKind::integer, false, "window", {}, 0, INT64_MAX, true},
+     {"softcap", WordKind::real, false, "softcap", {}},
+     flag_word("alibi"),
+     flag_word("sinks"),
+     flag_word("kv_lengths"),
+     flag_word("varlen"),
+     {"page_size", WordKind::integer, false, "paged", {}, 0, INT32_MAX},
+     flag_word("lse"),
+     {"alignment_bytes", WordKind::integer, false, "", {}, 1, 4096},
+     flag_word("deterministic")}};
 
-constexpr std::array features{"gqa"sv,   "causal"sv,       "align_top_left"sv, "window"sv, "softcap"sv,
-                              "alibi"sv, "sinks"sv,        "kv_lengths"sv,     "varlen"sv, "paged"sv,
-                              "lse"sv,   "deterministic"sv};
+constexpr std::array features{
+    "gqa"sv,   "causal"sv,     "align_top_left"sv, "window"sv, "softcap"sv, "alibi"sv,
+    "sinks"sv, "kv_lengths"sv, "varlen"sv,         "paged"sv,  "lse"sv,     "deterministic"sv};
 
 // In the order of words.
 constexpr std::array<Field, words.size()> fields{
@@ -82,7 +86,8 @@ const Field& field_of(const Word& word) { return fields.at(index_of(word)); }
 bool is(const Word& word, const Field& field) { return field_of(word) == field; }
 
 attnrt_dtype dtype_named(std::string_view name) {
-  const auto found = std::find_if(dtypes.begin(), dtypes.end(), [&](const auto& d) { return d.name == name; });
+  const auto found =
+      std::find_if(dtypes.begin(), dtypes.end(), [&](const auto& d) { return d.name == name; });
   return found != dtypes.end() ? found->dtype : attnrt_dtype{};
 }
 
@@ -117,11 +122,12 @@ Result<Value> parse_integer(const Word& word, std::string_view text) {
 
 Result<Value> parse_real(std::string_view text) {
   const std::string_view digits = text.starts_with('-') ? text.substr(1) : text;
-  const bool starts_right =
-      !digits.empty() && (digits.front() == '.' || (digits.front() >= '0' && digits.front() <= '9'));
+  const bool starts_right = !digits.empty() && (digits.front() == '.' ||
+                                                (digits.front() >= '0' && digits.front() <= '9'));
   float value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (!starts_right || error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) {
+  if (!starts_right || error != std::errc() || end != text.data() + text.size() ||
+      !std::isfinite(value)) {
     return expected(text, "a finite number");
   }
   return static_cast<double>(value);
@@ -133,14 +139,15 @@ Result<Value> parse_name(const Word& word, std::string_view text) {
       return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
              "_:+-."sv.find(c) != std::string_view::npos;
     };
-    if (!text.empty() && text.size() <= 64 && std::all_of(text.begin(), text.end(), legal)) return std::string(text);
+    if (!text.empty() && text.size() <= 64 && std::all_of(text.begin(), text.end(), legal))
+      return std::string(text);
     return expected(text, "an architecture such as gfx1100 or sm_90");
   }
   if (place_of(text, word.choices) < word.choices.size()) return std::string(text);
   const std::string_view near = nearest(text, word.choices);
   if (near.empty()) return expected(text, fmt::format("one of {}", fmt::join(word.choices, ", ")));
-  return fail(ATTNRT_INVALID_ARGUMENT, "found {}, expected one of {}; did you mean {}?", shown(text),
-              fmt::join(word.choices, ", "), near);
+  return fail(ATTNRT_INVALID_ARGUMENT, "found {}, expected one of {}; did you mean {}?",
+              shown(text), fmt::join(word.choices, ", "), near);
 }
 
 // A value that parse_value gave.
@@ -158,7 +165,8 @@ void set_value(const Word& word, const Value& value, Problem& problem, std::stri
     else
       problem.*(*narrow) = static_cast<int32_t>(place_of(*name, word.choices));
   } else if (const auto* real = std::get_if<float Problem::*>(&field)) {
-    problem.*(*real) = static_cast<float>(std::get<double>(value)) + 0.0F;  // no -0: equal problems have equal bytes
+    problem.*(*real) = static_cast<float>(std::get<double>(value)) +
+                       0.0F;  // no -0: equal problems have equal bytes
   } else if (const auto* type = std::get_if<attnrt_dtype Problem::*>(&field)) {
     problem.*(*type) = dtype_named(*name);
   } else {
@@ -171,7 +179,8 @@ void set_value(const Word& word, const Value& value, Problem& problem, std::stri
 std::span<const Word> vocabulary() { return words; }
 
 const Word* find_word(std::string_view name) {
-  const auto found = std::find_if(words.begin(), words.end(), [&](const Word& word) { return word.name == name; });
+  const auto found =
+      std::find_if(words.begin(), words.end(), [&](const Word& word) { return word.name == name; });
   return found != words.end() ? &*found : nullptr;
 }
 
@@ -193,7 +202,8 @@ Value value_of(const Word& word, const Problem& problem, std::string_view arch) 
     if (word.kind != WordKind::name) return int64_t{value};
     if (*narrow == &Problem::device_type) return device_name(value);
     const auto place = static_cast<size_t>(value);
-    return value >= 0 && place < word.choices.size() ? std::string(word.choices[place]) : std::to_string(value);
+    return value >= 0 && place < word.choices.size() ? std::string(word.choices[place])
+                                                     : std::to_string(value);
   }
   if (const auto* real = std::get_if<float Problem::*>(&field)) {
     float value = problem.*(*real);
@@ -201,14 +211,16 @@ Value value_of(const Word& word, const Problem& problem, std::string_view arch) 
     if (usual) value = static_cast<float>(1 / std::sqrt(static_cast<double>(problem.head_dim)));
     return static_cast<double>(value);
   }
-  if (const auto* type = std::get_if<attnrt_dtype Problem::*>(&field)) return dtype_name(problem.*(*type));
+  if (const auto* type = std::get_if<attnrt_dtype Problem::*>(&field))
+    return dtype_name(problem.*(*type));
   return std::string(arch);
 }
 
 std::string to_text(const Value& value) {
   if (const auto* whole = std::get_if<int64_t>(&value))
     return *whole == INT64_MAX ? "unbounded" : std::to_string(*whole);
-  if (const auto* real = std::get_if<double>(&value)) return fmt::format("{}", static_cast<float>(*real));
+  if (const auto* real = std::get_if<double>(&value))
+    return fmt::format("{}", static_cast<float>(*real));
   return std::get<std::string>(value);
 }
 
@@ -229,7 +241,8 @@ Result<Value> parse_value(const Word& word, std::string_view text) {
   return expected(text, "true or false");
 }
 
-Result<void> set_word(const Word& word, std::string_view text, Problem& problem, std::string& arch) {
+Result<void> set_word(const Word& word, std::string_view text, Problem& problem,
+                      std::string& arch) {
   const bool device = is(word, &Problem::device_type);
   const size_t colon = device ? text.find(':') : std::string_view::npos;
   Result<Value> id = int64_t{0};
@@ -261,7 +274,8 @@ Result<void> parse_problem(std::string_view text, Problem& problem, std::string&
     const Word* word = find_word(name);
     if (word == nullptr) {
       std::array<std::string_view, words.size()> names;
-      std::transform(words.begin(), words.end(), names.begin(), [](const Word& w) { return w.name; });
+      std::transform(words.begin(), words.end(), names.begin(),
+                     [](const Word& w) { return w.name; });
       const std::string_view near = nearest(name, names);
       return fail(ATTNRT_INVALID_ARGUMENT, "{}: unknown word; {}", shown(name),
                   near.empty() ? fmt::format("expected one of {}", fmt::join(names, ", "))
@@ -284,15 +298,19 @@ std::string describe(const Problem& problem, std::string_view arch) {
   const Problem usual = default_problem();
   std::string text;
   for (const Word& word : words) {
-    const bool dimension = word.kind == WordKind::integer && word.minimum == 1 && word.maximum == INT64_MAX;
+    const bool dimension =
+        word.kind == WordKind::integer && word.minimum == 1 && word.maximum == INT64_MAX;
     const bool always = dimension || is(word, &Problem::device_type) || is(word, &Problem::dtype);
     Value value = value_of(word, problem, arch);
     bool differs = value != value_of(word, usual, "");
-    if (is(word, &Problem::scale)) value = static_cast<double>(problem.scale), differs = problem.scale != 0;
-    if (is(word, &Problem::mask_dtype)) differs = !same_dtype(problem.mask_dtype, default_mask_dtype(problem));
+    if (is(word, &Problem::scale))
+      value = static_cast<double>(problem.scale), differs = problem.scale != 0;
+    if (is(word, &Problem::mask_dtype))
+      differs = !same_dtype(problem.mask_dtype, default_mask_dtype(problem));
     if (!always && !differs) continue;
     text += fmt::format("{}{}={}", text.empty() ? "" : " ", word.name, to_text(word, value));
-    if (is(word, &Problem::device_type) && problem.device_id != 0) text += fmt::format(":{}", problem.device_id);
+    if (is(word, &Problem::device_type) && problem.device_id != 0)
+      text += fmt::format(":{}", problem.device_id);
   }
   return text;
 }
@@ -335,9 +353,10 @@ std::optional<int32_t> find_device(std::string_view name) {
 }
 
 const char* device_name(int32_t device_type) {
-  static constexpr std::array others{"device 0",  "cpu",       "cuda",      "device 3",  "device 4",  "device 5",
-                                     "device 6",  "device 7",  "device 8",  "device 9",  "rocm",      "device 11",
-                                     "device 12", "device 13", "device 14", "device 15", "device 16", "device 17"};
+  static constexpr std::array others{
+      "device 0",  "cpu",       "cuda",      "device 3",  "device 4",  "device 5",
+      "device 6",  "device 7",  "device 8",  "device 9",  "rocm",      "device 11",
+      "device 12", "device 13", "device 14", "device 15", "device 16", "device 17"};
   const auto place = static_cast<size_t>(device_type);
   return device_type >= 0 && place < others.size() ? others[place] : "unknown device";
 }
@@ -349,12 +368,15 @@ std::string dtype_name(attnrt_dtype type) {
   // What no Problem can have, by the names that people know.
   constexpr std::array<std::string_view, 7> kinds{"int", "uint",    "f",   "opaque",
                                                   "bf",  "complex", "bool"};  // by DLPack's codes
-  const std::string name = type.code < kinds.size() ? fmt::format("{}{}", kinds.at(type.code), type.bits)
-                                                    : fmt::format("code {} bits {}", type.code, type.bits);
+  const std::string name = type.code < kinds.size()
+                               ? fmt::format("{}{}", kinds.at(type.code), type.bits)
+                               : fmt::format("code {} bits {}", type.code, type.bits);
   return type.lanes == 1 ? name : fmt::format("{} of {} lanes", name, type.lanes);
 }
 
-bool same_dtype(attnrt_dtype a, attnrt_dtype b) { return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes; }
+bool same_dtype(attnrt_dtype a, attnrt_dtype b) {
+  return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes;
+}
 
 int64_t dtype_bytes(attnrt_dtype type) { return (int64_t{type.bits} * type.lanes + 7) / 8; }
 
@@ -371,22 +393,25 @@ std::string_view nearest(std::string_view word, std::span<const std::string_view
   for (const std::string_view candidate : candidates) {
     const size_t n = word.size(), m = candidate.size();
     if (n == 0 || n > longest || m > longest) continue;
-    size_t rows[3][longest + 1];  // of the edit distance with swaps: this row, the one before, the one before that
+    size_t
+        rows[3]
+            [longest +
+             1];  // of the edit distance with swaps: this row, the one before, the one before that
     for (size_t i = 0; i <= n; ++i) {
       size_t *row = rows[i % 3], *last = rows[(i + 2) % 3], *before = rows[(i + 1) % 3];
       row[0] = i;
       for (size_t j = 1; j <= m; ++j) {
-        row[j] =
-            i == 0
-                ? j
-                : std::min({last[j] + 1, row[j - 1] + 1, last[j - 1] + (same(word[i - 1], candidate[j - 1]) ? 0 : 1)});
-        const bool swapped =
-            i > 1 && j > 1 && same(word[i - 1], candidate[j - 2]) && same(word[i - 2], candidate[j - 1]);
+        row[j] = i == 0 ? j
+                        : std::min({last[j] + 1, row[j - 1] + 1,
+                                    last[j - 1] + (same(word[i - 1], candidate[j - 1]) ? 0 : 1)});
+        const bool swapped = i > 1 && j > 1 && same(word[i - 1], candidate[j - 2]) &&
+                             same(word[i - 2], candidate[j - 1]);
         if (swapped) row[j] = std::min(row[j], before[j - 2] + 1);
       }
     }
     const size_t distance = rows[n % 3][m];
-    if (distance <= (std::max(n, m) + 1) / 3 && distance < best_distance) best = candidate, best_distance = distance;
+    if (distance <= (std::max(n, m) + 1) / 3 && distance < best_distance)
+      best = candidate, best_distance = distance;
   }
   return best;
 }

@@ -28,10 +28,11 @@ enum class WordKind { integer, real, flag, name };
 struct Word {
   std::string_view name;
   WordKind kind;
-  bool bound;                                 // batch, seq_q, seq_kv: an upper bound, manifests may give only a max
-  std::string_view feature;                   // the feature that a value other than the default uses, or ""
-  std::span<const std::string_view> choices;  // of a name, where they are fixed: cpu cuda rocm; f32 f16 bf16; ...
-  int64_t minimum = 0;                        // of an integer: the least and the largest legal value
+  bool bound;                // batch, seq_q, seq_kv: an upper bound, manifests may give only a max
+  std::string_view feature;  // the feature that a value other than the default uses, or ""
+  std::span<const std::string_view>
+      choices;          // of a name, where they are fixed: cpu cuda rocm; f32 f16 bf16; ...
+  int64_t minimum = 0;  // of an integer: the least and the largest legal value
   int64_t maximum = INT64_MAX;
   bool window = false;  // takes `unbounded`
 };
@@ -39,7 +40,8 @@ struct Word {
 std::span<const Word> vocabulary();
 const Word* find_word(std::string_view name);  // nullptr: not a word
 
-Problem default_problem();  // ATTNRT_PROBLEM_INIT with dimensions 1 (head_dim_v 0 means head_dim until validate)
+Problem
+default_problem();  // ATTNRT_PROBLEM_INIT with dimensions 1 (head_dim_v 0 means head_dim until validate)
 
 // scale and head_dim_v, where they are 0, are what they default to.
 Value value_of(const Word& word, const Problem& problem, std::string_view arch);
@@ -77,9 +79,10 @@ uint32_t feature_bits(const Problem& problem);  // bit i: it uses all_features()
 // mask. A bound of 0 for batch, seq_q, seq_kv is an error here. Errors: INVALID_ARGUMENT.
 Result<Problem> check_problem(const attnrt_problem* problem);
 
-const char* device_name(int32_t device_type);               // cpu cuda rocm, or "device 7" for others
-std::optional<int32_t> find_device(std::string_view name);  // of cpu cuda rocm; nullopt: not a device
-std::string dtype_name(attnrt_dtype dtype);                 // f32 f16 bf16 bool int32 f64 ..., or "code 9 bits 4"
+const char* device_name(int32_t device_type);  // cpu cuda rocm, or "device 7" for others
+std::optional<int32_t> find_device(
+    std::string_view name);                  // of cpu cuda rocm; nullopt: not a device
+std::string dtype_name(attnrt_dtype dtype);  // f32 f16 bf16 bool int32 f64 ..., or "code 9 bits 4"
 bool same_dtype(attnrt_dtype a, attnrt_dtype b);
 int64_t dtype_bytes(attnrt_dtype dtype);
 

@@ -23,8 +23,10 @@ TEST(VisibleKeys, AgreesWithTheDefinition) {
                 const KeyRange keys = visible_keys(p, i, q, kv);
                 for (int64_t j = -3; j < kv + 3; ++j) {
                   const bool want = j >= 0 && j < kv && (!causal || j <= opposite) &&
-                                    (left < 0 || opposite - left <= j) && (right < 0 || j <= opposite + right);
-                  EXPECT_EQ(keys.begin <= j && j < keys.end, want) << i << " of " << q << ", key " << j << " of " << kv;
+                                    (left < 0 || opposite - left <= j) &&
+                                    (right < 0 || j <= opposite + right);
+                  EXPECT_EQ(keys.begin <= j && j < keys.end, want)
+                      << i << " of " << q << ", key " << j << " of " << kv;
                 }
               }
             }

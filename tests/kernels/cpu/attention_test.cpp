@@ -59,7 +59,8 @@ TEST_P(ByDType, NothingToDo) {
 // Whole tiles hidden at the start, in the middle and at the end; whole rows; stride-0 masks of every kind.
 TEST_P(ByDType, Masks) {
   for (const Mask mask : {Mask::boolean, Mask::additive}) {
-    for (const Hidden hidden : {Hidden::some, Hidden::first, Hidden::middle, Hidden::last, Hidden::rows}) {
+    for (const Hidden hidden :
+         {Hidden::some, Hidden::first, Hidden::middle, Hidden::last, Hidden::rows}) {
       for (int broadcast = 0; broadcast < 16; ++broadcast) {
         Recipe r = recipe(GetParam(), 9, 300, 16, 16);
         r.problem.mask = mask;
@@ -105,11 +106,13 @@ TEST_P(ByDType, OneLargeChannel) {
     r.problem.lse = lse;
     Case c(r);
     const auto set = [&](const Tensor& t, int64_t row, int64_t head, float value) {
-      store_float(t.dtype, const_cast<void*>(t.data), row * t.stride[1] + head * t.stride[2], value);
+      store_float(t.dtype, const_cast<void*>(t.data), row * t.stride[1] + head * t.stride[2],
+                  value);
     };
     for (int64_t head = 0; head < 2; ++head) {
       for (int64_t i = 0; i < 200; ++i) set(c.args.q, i, head, 32.0f + 7.0f / 32);
-      for (int64_t j = 0; j < 300; ++j) set(c.args.k, j, head, 32.0f + static_cast<float>(7 + j % 2) / 32);
+      for (int64_t j = 0; j < 300; ++j)
+        set(c.args.k, j, head, 32.0f + static_cast<float>(7 + j % 2) / 32);
     }
     expect_right(c);
   }
@@ -122,19 +125,23 @@ TEST_P(ByDType, LogitsBeyondAnyPrecision) {
       Recipe r = recipe(GetParam(), seq_q, 300, 64, 32);
       r.problem.scale = scale;
       Case c(r);
-      for (int64_t n = 0; n < 300 * 2 * 32; ++n) store_float(c.problem.dtype, const_cast<void*>(c.args.v.data), n, 1);
+      for (int64_t n = 0; n < 300 * 2 * 32; ++n)
+        store_float(c.problem.dtype, const_cast<void*>(c.args.v.data), n, 1);
       for (const cpu::Target* target : targets()) {
         c.poison_outputs();
         cpu::Error error;
         ASSERT_EQ(run_once(c, *target, 2, &error), cpu::Status::ok) << error.message;
         for (int64_t n = 0; n < seq_q * 2 * 32; ++n) {
           const float out = load_float(c.problem.dtype, c.args.out.data, n);
-          ASSERT_NEAR(out, 1, 0x1p-7) << cpu::target_name(*target) << ", scale " << scale << ", element " << n;
+          ASSERT_NEAR(out, 1, 0x1p-7)
+              << cpu::target_name(*target) << ", scale " << scale << ", element " << n;
         }
         for (int64_t n = 0; n < seq_q * 2; ++n) {
           const Tensor& t = c.args.lse;
-          const float lse = static_cast<const float*>(t.data)[n / seq_q * t.stride[1] + n % seq_q * t.stride[2]];
-          ASSERT_TRUE(lse > scale / 1e3F) << cpu::target_name(*target) << ", scale " << scale << ": lse " << lse;
+          const float lse =
+              static_cast<const float*>(t.data)[n / seq_q * t.stride[1] + n % seq_q * t.stride[2]];
+          ASSERT_TRUE(lse > scale / 1e3F)
+              << cpu::target_name(*target) << ", scale " << scale << ": lse " << lse;
         }
       }
     }
@@ -154,7 +161,8 @@ TEST_P(ByDType, MaximaThatRiseFromChunkToChunk) {
       c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
         const int64_t q = query_row(c.problem, c.args.q, s, b, i, head);
         for (int64_t x = 0; x < 16; ++x) {
-          store_float(GetParam(), c.args.q.data, q + x, x == 0 ? step * static_cast<float>(i % 5) : 0);
+          store_float(GetParam(), c.args.q.data, q + x,
+                      x == 0 ? step * static_cast<float>(i % 5) : 0);
         }
       });
       for (int64_t j = 0; j < 600; ++j) {
@@ -189,7 +197,8 @@ TEST(Values, MayBeHugeWhileTheMaximumRises) {
       cpu::Error error;
       ASSERT_EQ(run_once(c, *target, 2, &error), cpu::Status::ok) << error.message;
       for (int64_t n = 0; n < 70 * 2 * 24; ++n) {
-        ASSERT_NEAR(load_float(DType::bf16, c.args.out.data, n), 1e36, 1e34) << cpu::target_name(*target);
+        ASSERT_NEAR(load_float(DType::bf16, c.args.out.data, n), 1e36, 1e34)
+            << cpu::target_name(*target);
       }
     }
   }
@@ -210,7 +219,8 @@ TEST_P(ByDType, InfiniteSinks) {
     cpu::Error error;
     ASSERT_EQ(run_once(c, *target, 1, &error), cpu::Status::ok) << error.message;
     c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
-      const float out = load_float(GetParam(), c.args.out.data, query_row(c.problem, c.args.out, s, b, i, head));
+      const float out =
+          load_float(GetParam(), c.args.out.data, query_row(c.problem, c.args.out, s, b, i, head));
       EXPECT_EQ(out, 0) << cpu::target_name(*target) << " row " << i;
     });
   }
@@ -280,7 +290,8 @@ TEST_P(ByDType, VisibleNanReachesOnlyWhoSeesIt) {
       cpu::Error error;
       ASSERT_EQ(run_once(c, *target, 1, &error), cpu::Status::ok) << error.message;
       c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
-        if (in_value && head == 0 && i < kKey) return;  // v of a masked key must be finite: nothing is promised
+        if (in_value && head == 0 && i < kKey)
+          return;  // v of a masked key must be finite: nothing is promised
         const int64_t row = query_row(c.problem, c.args.out, s, b, i, head);
         const bool nan = std::isnan(load_float(GetParam(), c.args.out.data, row + 3));
         EXPECT_EQ(nan, head == 0 && i >= kKey) << "row " << i << " head " << head;
@@ -308,11 +319,13 @@ TEST_P(ByDType, OutIsRoundedToNearestEven) {
       const int64_t v0 = key_row(c.problem, c.args, c.args.v, s, b, 0, head);
       const int64_t v1 = key_row(c.problem, c.args, c.args.v, s, b, 1, head);
       for (int64_t x = 0; x < kColumns; ++x) {
-        const float mean =
-            (load_float(GetParam(), c.args.v.data, v0 + x) + load_float(GetParam(), c.args.v.data, v1 + x)) / 2;
+        const float mean = (load_float(GetParam(), c.args.v.data, v0 + x) +
+                            load_float(GetParam(), c.args.v.data, v1 + x)) /
+                           2;
         float want;
         store_float(GetParam(), &want, 0, mean);
-        ASSERT_EQ(load_float(GetParam(), c.args.out.data, row + x), load_float(GetParam(), &want, 0))
+        ASSERT_EQ(load_float(GetParam(), c.args.out.data, row + x),
+                  load_float(GetParam(), &want, 0))
             << cpu::target_name(*target) << " column " << x << " mean " << mean;
       }
     });
@@ -340,7 +353,8 @@ TEST(Weights, AreAsExactAsStated) {
     for (int64_t i = 0; i < kRows; ++i) {
       const double y = q[i];
       const double want = 1 / (1 + std::exp(y));
-      EXPECT_NEAR(static_cast<const float*>(c.args.out.data)[i], want, want * 0x1p-24 * (4 + 2 * 1.4427 * y) + 0x1p-126)
+      EXPECT_NEAR(static_cast<const float*>(c.args.out.data)[i], want,
+                  want * 0x1p-24 * (4 + 2 * 1.4427 * y) + 0x1p-126)
           << cpu::target_name(*target) << " y " << y;
     }
   }

@@ -28,13 +28,15 @@ void expect_refused(const Case& c, const char* message) {
   cpu::Error error;
   EXPECT_EQ(run_once(c, *cpu::find_target(nullptr), 1, &error), cpu::Status::invalid_argument);
   EXPECT_STREQ(error.message, message);
-  EXPECT_EQ(c.output_bytes().find_first_not_of('\xFF'), std::string::npos) << "something was written";
+  EXPECT_EQ(c.output_bytes().find_first_not_of('\xFF'), std::string::npos)
+      << "something was written";
 }
 
 int32_t* values(const Tensor& t) { return static_cast<int32_t*>(t.data); }
 
 TEST(CheckArgs, IndexArrays) {
-  const auto refused = [](const Recipe& r, Tensor Args::*array, int64_t index, int32_t value, const char* message) {
+  const auto refused = [](const Recipe& r, Tensor Args::*array, int64_t index, int32_t value,
+                          const char* message) {
     Case c(r);
     values(c.args.*array)[index] = value;
     expect_refused(c, message);
@@ -48,7 +50,8 @@ TEST(CheckArgs, IndexArrays) {
   refused(serving(), &Args::offsets_q, 2, 9, "offsets_q[2]: found 9, expected 5 to 8");
   refused(packed(), &Args::offsets_kv, 2, 16, "offsets_kv[2]: found 16, expected 6 to 15");
   refused(packed(), &Args::offsets_kv, 1, 0, "offsets_kv[1]: found 0, expected 1 to 10");
-  refused(packed(), &Args::offsets_q, 2, 2147483647, "offsets_q[2]: found 2147483647, expected 5 to 8");
+  refused(packed(), &Args::offsets_q, 2, 2147483647,
+          "offsets_q[2]: found 2147483647, expected 5 to 8");
 }
 
 TEST(CheckArgs, IndexPastTheTensorWithinTheBound) {
@@ -78,8 +81,10 @@ TEST(CheckArgs, TensorsThatDisagree) {
   refused([](Case& c) { c.args.k.ndim = 3; }, "k: found 3 dimensions, expected 4");
   refused([](Case& c) { c.args.lse.data = nullptr; }, "lse: found no data, expected a tensor");
   refused([](Case& c) { c.args.mask.shape[2] = 1; }, "mask.shape[2]: found 1, expected 3");
-  refused([](Case& c) { c.problem.seq_q = 2; }, "q.shape[1]: found 3, expected at most the plan's 2");
-  refused([](Case& c) { c.problem.seq_kv = 4; }, "k.shape[1]: found 5, expected at most the plan's 4");
+  refused([](Case& c) { c.problem.seq_q = 2; },
+          "q.shape[1]: found 3, expected at most the plan's 2");
+  refused([](Case& c) { c.problem.seq_kv = 4; },
+          "k.shape[1]: found 5, expected at most the plan's 4");
 }
 
 TEST(CheckProblem, SaysWhatIsWrong) {
@@ -93,11 +98,13 @@ TEST(CheckProblem, SaysWhatIsWrong) {
   refused([](Problem& p) { p.head_dim = 0; }, "head_dim: found 0, expected at least 1");
   refused([](Problem& p) { p.head_dim_v = int64_t{1} << 53; },
           "head_dim_v: found 9007199254740992, expected at most 16777216");
-  refused([](Problem& p) { p.heads_q = 3, p.heads_kv = 2; }, "heads_q: found 3, expected a multiple of heads_kv 2");
+  refused([](Problem& p) { p.heads_q = 3, p.heads_kv = 2; },
+          "heads_q: found 3, expected a multiple of heads_kv 2");
   refused([](Problem& p) { p.dtype = DType::i32; }, "dtype: found i32, expected f32, f16 or bf16");
   refused([](Problem& p) { p.window_left = -2; }, "window_left: found -2, expected at least -1");
   refused([](Problem& p) { p.softcap = -1; }, "softcap: found -1, expected 0 or more");
-  refused([](Problem& p) { p.mask = Mask::boolean, p.varlen = true; }, "mask: found one with varlen, expected none");
+  refused([](Problem& p) { p.mask = Mask::boolean, p.varlen = true; },
+          "mask: found one with varlen, expected none");
   refused([](Problem& p) { p.mask = Mask::additive, p.mask_dtype = DType::f16; },
           "mask_dtype: found f16, expected f32 or q's f32");
   EXPECT_EQ(cpu::check_problem(Problem{}, nullptr), cpu::Status::ok);

@@ -36,14 +36,16 @@ void second_step(const void* arg, int64_t index, int32_t) {
 }
 
 void expect_each_once(const cpu::Workers& workers, int64_t first, int64_t second) {
-  SCOPED_TRACE(testing::Message() << workers.thread_count << " threads, " << first << " and " << second << " tasks");
+  SCOPED_TRACE(testing::Message() << workers.thread_count << " threads, " << first << " and "
+                                  << second << " tasks");
   Log log;
   log.done[0] = std::vector<std::atomic<int>>(static_cast<size_t>(first));
   log.done[1] = std::vector<std::atomic<int>>(static_cast<size_t>(second));
   log.first_count = first;
   log.thread_count = workers.thread_count;
   std::vector<cpu::Counter> memory(static_cast<size_t>(2 * workers.thread_count));
-  ASSERT_EQ(cpu::stages_bytes(2, workers.thread_count), static_cast<int64_t>(memory.size() * sizeof(cpu::Counter)));
+  ASSERT_EQ(cpu::stages_bytes(2, workers.thread_count),
+            static_cast<int64_t>(memory.size() * sizeof(cpu::Counter)));
   const cpu::Stage stages[2] = {{first, first_step}, {second, second_step}};
   cpu::run_stages(workers, stages, &log, memory.data());
   for (const auto& stage : log.done) {
@@ -72,10 +74,11 @@ TEST(Stages, EachTaskIsDoneOnce) {
 // A worker begins with its own share: neighbours, not every n-th task.
 TEST(Stages, SharesAreOfNeighbours) {
   std::vector<int64_t> order;
-  const cpu::Stage stages[1] = {
-      {12, [](const void* arg, int64_t index, int32_t) {
-         const_cast<std::vector<int64_t>*>(static_cast<const std::vector<int64_t>*>(arg))->push_back(index);
-       }}};
+  const cpu::Stage stages[1] = {{12, [](const void* arg, int64_t index, int32_t) {
+                                   const_cast<std::vector<int64_t>*>(
+                                       static_cast<const std::vector<int64_t>*>(arg))
+                                       ->push_back(index);
+                                 }}};
   std::vector<cpu::Counter> memory(3);
   const auto second = [](void*, int64_t count, void (*body)(void*, int64_t, int32_t), void* arg) {
     for (int64_t index = 0; index < count; ++index) body(arg, index, 1);

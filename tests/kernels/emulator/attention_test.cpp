@@ -21,7 +21,10 @@ struct Object {
 };
 
 std::string name_of(const Object& o) {
-  return (o.dtype == DType::f32 ? "f32_" : o.dtype == DType::f16 ? "f16_" : "bf16_") + std::to_string(o.dim);
+  return (o.dtype == DType::f32   ? "f32_"
+          : o.dtype == DType::f16 ? "f16_"
+                                  : "bf16_") +
+         std::to_string(o.dim);
 }
 void PrintTo(const Object& o, std::ostream* out) { *out << name_of(o); }
 
@@ -47,7 +50,8 @@ class Emulated : public testing::TestWithParam<Object> {
 constexpr Object kObjects[] = {{DType::f32, 64},  {DType::f32, 128},  {DType::f32, 256},
                                {DType::f16, 64},  {DType::f16, 128},  {DType::f16, 256},
                                {DType::bf16, 64}, {DType::bf16, 128}, {DType::bf16, 256}};
-INSTANTIATE_TEST_SUITE_P(, Emulated, testing::ValuesIn(kObjects), [](const auto& test) { return name_of(test.param); });
+INSTANTIATE_TEST_SUITE_P(, Emulated, testing::ValuesIn(kObjects),
+                         [](const auto& test) { return name_of(test.param); });
 
 // Whole steps without and with what stands past head_dim, past the last query and past the last key.
 TEST_P(Emulated, NoCausal) {
@@ -109,10 +113,12 @@ TEST_P(Emulated, AdditiveMasks) {
     if (dtype == DType::f32) break;
   }
   Recipe narrow = recipe(20, tile.keys + 9);
-  narrow.problem.mask = Mask::additive, narrow.problem.mask_dtype = dtype, narrow.hidden = Hidden::rows;
+  narrow.problem.mask = Mask::additive, narrow.problem.mask_dtype = dtype,
+  narrow.hidden = Hidden::rows;
   expect(narrow);
   Recipe lowest = recipe(5, tile.keys);
-  lowest.problem.mask = Mask::additive, lowest.problem.mask_dtype = DType::f32, lowest.hidden = Hidden::lowest;
+  lowest.problem.mask = Mask::additive, lowest.problem.mask_dtype = DType::f32,
+  lowest.hidden = Hidden::lowest;
   expect(lowest);
 }
 
@@ -146,7 +152,8 @@ TEST_P(Emulated, Unfused) {
   plain.problem.causal = plain.problem.sinks = true, plain.problem.softcap = 5;
   expect_unfused(plain);
   Recipe masked = recipe(20, tile.keys + 1);
-  masked.problem.mask = Mask::additive, masked.problem.mask_dtype = dtype, masked.hidden = Hidden::rows;
+  masked.problem.mask = Mask::additive, masked.problem.mask_dtype = dtype,
+  masked.hidden = Hidden::rows;
   masked.problem.alibi = true, masked.magnitude = 5;
   expect_unfused(masked);
   masked.problem.mask = Mask::boolean, masked.problem.window_left = 30;

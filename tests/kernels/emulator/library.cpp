@@ -14,9 +14,9 @@ namespace kernels::test {
 namespace {
 
 // Runs a kernel to its end. Returns 0, or puts a line into message.
-using RunKernel = int (*)(const char* object, const char* kernel, const uint32_t* grid, uint32_t block,
-                          uint32_t shared_bytes, const void* params, uint32_t params_bytes, char* message,
-                          uint32_t message_bytes);
+using RunKernel = int (*)(const char* object, const char* kernel, const uint32_t* grid,
+                          uint32_t block, uint32_t shared_bytes, const void* params,
+                          uint32_t params_bytes, char* message, uint32_t message_bytes);
 RunKernel run_kernel;
 
 }  // namespace
@@ -25,8 +25,9 @@ const char* emulated_arch;
 
 void run_launch(const char*, const hip::Launch& launch, uint32_t) {
   char message[512] = "";
-  const int failed = run_kernel(launch.object, launch.kernel, launch.grid, launch.block, launch.shared_bytes,
-                                launch.params, launch.params_bytes, message, sizeof message);
+  const int failed =
+      run_kernel(launch.object, launch.kernel, launch.grid, launch.block, launch.shared_bytes,
+                 launch.params, launch.params_bytes, message, sizeof message);
   ASSERT_EQ(failed, 0) << launch.object << " " << launch.kernel << ": " << message;
 }
 
@@ -35,7 +36,8 @@ void run_launch(const char*, const hip::Launch& launch, uint32_t) {
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
 // arguments: gtest's options. Returns gtest's exit status.
-EXPORTED int run_tests(const char* arch, int count, char** arguments, kernels::test::RunKernel run_kernel) {
+EXPORTED int run_tests(const char* arch, int count, char** arguments,
+                       kernels::test::RunKernel run_kernel) {
   kernels::test::emulated_arch = arch;
   kernels::test::run_kernel = run_kernel;
   testing::InitGoogleTest(&count, arguments);
@@ -44,8 +46,8 @@ EXPORTED int run_tests(const char* arch, int count, char** arguments, kernels::t
 
 // Launches the fused kernel for one workgroup's queries and seq_kv keys. mask: a boolean one, whose rows are read in
 // words.
-EXPORTED void run_workgroup(const char* arch, const char* dtype, int head_dim, int mask, int causal, int seq_kv,
-                            kernels::test::RunKernel run_kernel) {
+EXPORTED void run_workgroup(const char* arch, const char* dtype, int head_dim, int mask, int causal,
+                            int seq_kv, kernels::test::RunKernel run_kernel) {
   using namespace kernels;
   test::run_kernel = run_kernel;
   const std::string_view name = dtype;
@@ -54,7 +56,8 @@ EXPORTED void run_workgroup(const char* arch, const char* dtype, int head_dim, i
   r.problem.head_dim = r.problem.head_dim_v = head_dim;
   r.problem.mask = mask ? Mask::boolean : Mask::none;
   r.problem.causal = causal;
-  r.seq_q = static_cast<int64_t>(hip::tile_facts(hip::family_of(arch), r.problem.dtype, head_dim).rows);
+  r.seq_q =
+      static_cast<int64_t>(hip::tile_facts(hip::family_of(arch), r.problem.dtype, head_dim).rows);
   r.seq_kv = seq_kv;
   const test::Case c(r);
   hip::Launch launch;

@@ -17,7 +17,8 @@ class Flash : public testing::TestWithParam<Target> {
   DType dtype = GetParam().dtype;
   uint32_t seed = 0;
 
-  Recipe recipe(int64_t seq_q, int64_t seq_kv, int64_t head_dim, int64_t heads_q = 1, int64_t heads_kv = 1) const {
+  Recipe recipe(int64_t seq_q, int64_t seq_kv, int64_t head_dim, int64_t heads_q = 1,
+                int64_t heads_kv = 1) const {
     Recipe r;
     r.problem.dtype = dtype;
     r.problem.heads_q = heads_q, r.problem.heads_kv = heads_kv;
@@ -30,7 +31,8 @@ class Flash : public testing::TestWithParam<Target> {
   // Each with another order of the workgroup's threads.
   void expect(const Recipe& recipe) { expect_right_on(arch, recipe, ++seed); }
 };
-INSTANTIATE_TEST_SUITE_P(, Flash, testing::ValuesIn(kTargets), [](const auto& test) { return name_of(test.param); });
+INSTANTIATE_TEST_SUITE_P(, Flash, testing::ValuesIn(kTargets),
+                         [](const auto& test) { return name_of(test.param); });
 
 TEST_P(Flash, HeadDims) {
   for (const int64_t d : {32, 40, 64, 72, 80, 96, 128, 136, 192, 256}) {
@@ -65,7 +67,8 @@ TEST_P(Flash, NothingToDo) {
 TEST_P(Flash, CausalAndWindows) {
   for (const Align align : {Align::bottom_right, Align::top_left}) {
     for (const auto& [q, kv] : {std::pair{150, 150}, {40, 200}, {200, 40}}) {
-      for (const auto& [left, right] : {std::pair{-1, -1}, {0, -1}, {17, -1}, {-1, 9}, {70, 3}, {0, 0}}) {
+      for (const auto& [left, right] :
+           {std::pair{-1, -1}, {0, -1}, {17, -1}, {-1, 9}, {70, 3}, {0, 0}}) {
         for (const bool causal : {false, true}) {
           Recipe r = recipe(q, kv, 64);
           r.problem.align = align, r.problem.causal = causal;
@@ -83,7 +86,8 @@ TEST_P(Flash, Masks) {
     for (const Mask mask : {Mask::boolean, Mask::additive}) {
       if (hidden == Hidden::lowest && mask == Mask::boolean) continue;
       for (const DType mask_dtype : {DType::f32, dtype}) {
-        for (const int64_t seq_kv : {192, 201}) {  // rows that can be read in 16-byte words, and rows that cannot
+        for (const int64_t seq_kv :
+             {192, 201}) {  // rows that can be read in 16-byte words, and rows that cannot
           Recipe r = recipe(21, seq_kv, 64, 2);
           r.problem.mask = mask, r.problem.mask_dtype = mask_dtype, r.hidden = hidden;
           r.problem.causal = hidden == Hidden::middle;
@@ -119,12 +123,17 @@ TEST_P(Flash, Features) {
   with([](Recipe& r) { r.layout = Layout::gapped, r.batch = 2; });
   with([](Recipe& r) { r.slack = 9; });
   with([](Recipe& r) { r.magnitude = 40; });
-  with([](Recipe& r) { r.problem.sinks = r.problem.alibi = r.problem.causal = true, r.problem.softcap = 9; });
   with([](Recipe& r) {
-    r.problem.sinks = r.problem.alibi = true, r.problem.mask = Mask::additive, r.problem.mask_dtype = r.problem.dtype;
+    r.problem.sinks = r.problem.alibi = r.problem.causal = true, r.problem.softcap = 9;
+  });
+  with([](Recipe& r) {
+    r.problem.sinks = r.problem.alibi = true, r.problem.mask = Mask::additive,
+    r.problem.mask_dtype = r.problem.dtype;
     r.problem.window_left = 60;
   });
-  with([](Recipe& r) { r.problem.sinks = true, r.problem.mask = Mask::boolean, r.hidden = Hidden::rows; });
+  with([](Recipe& r) {
+    r.problem.sinks = true, r.problem.mask = Mask::boolean, r.hidden = Hidden::rows;
+  });
 }
 
 // Logits around 1e9: what separates weights is far below their size.
@@ -146,7 +155,8 @@ TEST(FlashGrid, ManyHeads) {
   Problem p;
   p.head_dim = p.head_dim_v = 32, p.batch = 22000, p.heads_q = p.heads_kv = 3, p.seq_q = 700;
   Args args;
-  args.q.shape[0] = p.batch, args.q.shape[1] = p.seq_q, args.q.shape[2] = args.k.shape[2] = 3, args.k.shape[1] = 1;
+  args.q.shape[0] = p.batch, args.q.shape[1] = p.seq_q, args.q.shape[2] = args.k.shape[2] = 3,
+  args.k.shape[1] = 1;
   hip::Launch launch;
   const hip::FlashPlan plan = hip::plan_flash(p, "gfx1100");
   ASSERT_EQ(hip::launches(plan, p, args, nullptr, &launch), 1);

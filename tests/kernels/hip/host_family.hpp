@@ -29,7 +29,8 @@ HostKernel flash(const std::string& name) {
   using hip::Kind;
   if (name == "flash_attention_kernel") return hip::flash_attention<Tile, Kind::generic>;
   if (name == "flash_attention_causal_kernel") return hip::flash_attention<Tile, Kind::causal>;
-  return name == "flash_attention_nocausal_kernel" ? hip::flash_attention<Tile, Kind::nocausal> : nullptr;
+  return name == "flash_attention_nocausal_kernel" ? hip::flash_attention<Tile, Kind::nocausal>
+                                                   : nullptr;
 }
 
 template <class Tile>
@@ -48,10 +49,12 @@ HostKernel of_dtype(const std::string& object, const std::string& name) {
 
 template <hip::Family kFamily>
 HostKernel kernel_of_family(const char* object, const char* name) {
-  const std::string text = object;  // flash_attention_<dtype>_<dim>, unfused_attention_<dtype>_<dim>
+  const std::string text =
+      object;  // flash_attention_<dtype>_<dim>, unfused_attention_<dtype>_<dim>
   if (text.find("_f32_") != text.npos) return family::of_dtype<kFamily, hip::F32>(text, name);
   if (text.find("_f16_") != text.npos) return family::of_dtype<kFamily, hip::F16>(text, name);
-  return text.find("_bf16_") != text.npos ? family::of_dtype<kFamily, hip::BF16>(text, name) : nullptr;
+  return text.find("_bf16_") != text.npos ? family::of_dtype<kFamily, hip::BF16>(text, name)
+                                          : nullptr;
 }
 
 extern template HostKernel kernel_of_family<hip::Family::wmma_gfx11>(const char*, const char*);

@@ -14,14 +14,17 @@ struct Target {
   DType dtype;
 };
 inline constexpr Target kTargets[] = {
-    {"sm_80", DType::f16},   {"sm_80", DType::bf16},   {"gfx1100", DType::f16}, {"gfx1100", DType::bf16},
-    {"gfx1200", DType::f16}, {"gfx1200", DType::bf16}, {"gfx942", DType::f16},  {"gfx942", DType::bf16},
-    {"gfx1030", DType::f16}, {"gfx1030", DType::bf16}, {"gfx906", DType::f16},  {"gfx906", DType::bf16},
-    {"gfx1030", DType::f32}, {"gfx906", DType::f32},   {"sm_80", DType::f32},
+    {"sm_80", DType::f16},    {"sm_80", DType::bf16},  {"gfx1100", DType::f16},
+    {"gfx1100", DType::bf16}, {"gfx1200", DType::f16}, {"gfx1200", DType::bf16},
+    {"gfx942", DType::f16},   {"gfx942", DType::bf16}, {"gfx1030", DType::f16},
+    {"gfx1030", DType::bf16}, {"gfx906", DType::f16},  {"gfx906", DType::bf16},
+    {"gfx1030", DType::f32},  {"gfx906", DType::f32},  {"sm_80", DType::f32},
 };
 
 inline std::string name_of(const Target& t) {
-  return std::string(t.arch) + (t.dtype == DType::f32 ? "_f32" : t.dtype == DType::f16 ? "_f16" : "_bf16");
+  return std::string(t.arch) + (t.dtype == DType::f32   ? "_f32"
+                                : t.dtype == DType::f16 ? "_f16"
+                                                        : "_bf16");
 }
 inline void PrintTo(const Target& t, std::ostream* out) { *out << name_of(t); }
 

@@ -31,7 +31,9 @@ class Unfused : public testing::TestWithParam<Target> {
   static Recipe recipe(int64_t seq_q, int64_t seq_kv, int64_t head_dim = 32) {
     return small(GetParam().dtype, seq_q, seq_kv, head_dim);
   }
-  static void expect_right(const Recipe& r, uint32_t seed = 0) { expect_unfused_right_on(GetParam().arch, r, seed); }
+  static void expect_right(const Recipe& r, uint32_t seed = 0) {
+    expect_unfused_right_on(GetParam().arch, r, seed);
+  }
 };
 INSTANTIATE_TEST_SUITE_P(, Unfused, testing::ValuesIn(kTargets),
                          [](const auto& target) { return name_of(target.param); });
@@ -45,7 +47,8 @@ TEST_P(Unfused, HeadDims) {
 }
 
 TEST_P(Unfused, EdgesOfTiles) {
-  const hip::TileFacts tile = hip::tile_facts(hip::family_of(GetParam().arch), GetParam().dtype, 64);
+  const hip::TileFacts tile =
+      hip::tile_facts(hip::family_of(GetParam().arch), GetParam().dtype, 64);
   const int64_t rows = tile.rows, keys = tile.keys;
   for (const int64_t seq_q : {int64_t{1}, rows - 1, rows, rows + 1}) {
     for (const int64_t seq_kv : {int64_t{1}, keys - 1, keys, keys + 1}) {
@@ -68,7 +71,8 @@ TEST_P(Unfused, NothingToDo) {
 
 TEST_P(Unfused, Masks) {
   for (const Mask mask : {Mask::boolean, Mask::additive}) {
-    for (const Hidden hidden : {Hidden::some, Hidden::first, Hidden::middle, Hidden::last, Hidden::rows}) {
+    for (const Hidden hidden :
+         {Hidden::some, Hidden::first, Hidden::middle, Hidden::last, Hidden::rows}) {
       for (const int broadcast : {0, 3, 4, 8, 15}) {
         Recipe r = recipe(9, broadcast % 2 == 0 ? 272 : 171);
         r.problem.mask = mask;
@@ -182,9 +186,12 @@ TEST_P(Unfused, OutIsRoundedToNearestEven) {
     const int64_t v1 = key_row(c.problem, c.args, c.args.v, s, b, 1, head);
     for (int64_t x = 0; x < 40; ++x) {
       float want;
-      store_float(dtype, &want, 0,
-                  (load_float(dtype, c.args.v.data, v0 + x) + load_float(dtype, c.args.v.data, v1 + x)) / 2);
-      ASSERT_EQ(load_float(dtype, c.args.out.data, row + x), load_float(dtype, &want, 0)) << "column " << x;
+      store_float(
+          dtype, &want, 0,
+          (load_float(dtype, c.args.v.data, v0 + x) + load_float(dtype, c.args.v.data, v1 + x)) /
+              2);
+      ASSERT_EQ(load_float(dtype, c.args.out.data, row + x), load_float(dtype, &want, 0))
+          << "column " << x;
     }
   });
 }
@@ -228,7 +235,8 @@ TEST(UnfusedPlans, RefuseWhatNoMemoryHolds) {
   std::string reason;
   EXPECT_FALSE(hip::unfused_supported(p, "gfx942", &reason));
   EXPECT_EQ(reason,
-            "the score matrix of batch 1048576, heads_q 1024, seq_q 2147482623, seq_kv 2147482623 is above 256 GiB");
+            "the score matrix of batch 1048576, heads_q 1024, seq_q 2147482623, seq_kv 2147482623 "
+            "is above 256 GiB");
 }
 
 }  // namespace

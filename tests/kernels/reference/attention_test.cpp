@@ -22,7 +22,8 @@ struct Answer {
 
 Answer answer(const Case& c) {
   const size_t rows = static_cast<size_t>(c.dense_rows());
-  Answer a{std::vector<double>(rows * static_cast<size_t>(c.problem.head_dim_v)), std::vector<double>(rows)};
+  Answer a{std::vector<double>(rows * static_cast<size_t>(c.problem.head_dim_v)),
+           std::vector<double>(rows)};
   reference::attention(c.problem, c.args, a.out.data(), a.lse.data());
   return a;
 }
@@ -44,7 +45,9 @@ struct Tiny {
     args.k = rows(k);
     args.v = rows(v);
   }
-  static int64_t size(const std::vector<float>& values) { return static_cast<int64_t>(values.size()); }
+  static int64_t size(const std::vector<float>& values) {
+    return static_cast<int64_t>(values.size());
+  }
   static Tensor rows(std::vector<float>& x) {
     return {x.data(), DType::f32, 4, {1, size(x), 1, 1}, {size(x), 1, 1, 1}};
   }
@@ -140,7 +143,8 @@ TEST(Reference, SoftcapThenMaskThenAlibi) {
   t.bias = {1, 0};
   t.args.mask = t.mask_tensor(t.bias.data(), DType::f32);
   t.run();
-  const double first = 3 * std::tanh(2 / 3.0) + 1 - 0.5 * 1;  // the diagonal of the only query is key 1
+  const double first =
+      3 * std::tanh(2 / 3.0) + 1 - 0.5 * 1;  // the diagonal of the only query is key 1
   const double second = 3 * std::tanh(4 / 3.0);
   EXPECT_NEAR(t.out[0], 1 / (1 + std::exp(first - second)), 1e-12);
   EXPECT_NEAR(t.lse[0], std::log(std::exp(first) + std::exp(second)), 1e-12);
@@ -166,9 +170,10 @@ TEST(Reference, SinkJoinsTheDenominator) {
 
 TEST(Reference, WeightsSumToOne) {
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
-    Case c({.problem = {.dtype = dtype, .heads_q = 4, .heads_kv = 2, .head_dim = 8, .head_dim_v = 2},
-            .seq_q = 9,
-            .seq_kv = 30});
+    Case c(
+        {.problem = {.dtype = dtype, .heads_q = 4, .heads_kv = 2, .head_dim = 8, .head_dim_v = 2},
+         .seq_q = 9,
+         .seq_kv = 30});
     for (int64_t n = 0; n < 30 * 2 * 2; ++n) store_float(dtype, c.args.v.data, n, 1);
     for (const double x : answer(c).out) EXPECT_NEAR(x, 1, 1e-14);
   }
@@ -186,7 +191,8 @@ TEST(Reference, OrderOfKeysDoesNotMatter) {
 }
 
 TEST(Reference, MaskIsTruncation) {
-  Recipe r{.problem = {.head_dim = 8, .head_dim_v = 8, .mask = Mask::boolean}, .seq_q = 5, .seq_kv = 20};
+  Recipe r{
+      .problem = {.head_dim = 8, .head_dim_v = 8, .mask = Mask::boolean}, .seq_q = 5, .seq_kv = 20};
   r.hidden = Hidden::last;  // all but ten keys
   Case masked(r), shorter(r);
   shorter.problem.mask = Mask::none;
@@ -211,13 +217,16 @@ TEST(Reference, PiecesMergeByTheirLse) {
     const double share = 1 / (1 + std::exp(b.lse[i] - a.lse[i]));
     EXPECT_NEAR(w.lse[i], a.lse[i] + std::log1p(std::exp(b.lse[i] - a.lse[i])), 1e-13);
     for (size_t x = 0; x < 8; ++x) {
-      EXPECT_NEAR(w.out[i * 8 + x], share * a.out[i * 8 + x] + (1 - share) * b.out[i * 8 + x], 1e-13);
+      EXPECT_NEAR(w.out[i * 8 + x], share * a.out[i * 8 + x] + (1 - share) * b.out[i * 8 + x],
+                  1e-13);
     }
   }
 }
 
 TEST(Reference, GroupedQueriesAreRepeatedKeys) {
-  const Recipe r{.problem = {.heads_q = 4, .heads_kv = 2, .head_dim = 8, .head_dim_v = 8}, .seq_q = 3, .seq_kv = 6};
+  const Recipe r{.problem = {.heads_q = 4, .heads_kv = 2, .head_dim = 8, .head_dim_v = 8},
+                 .seq_q = 3,
+                 .seq_kv = 6};
   Case grouped(r);
   const Answer g = answer(grouped);
   for (int64_t head = 0; head < 4; ++head) {
@@ -230,7 +239,8 @@ TEST(Reference, GroupedQueriesAreRepeatedKeys) {
     double out[3 * 8];
     reference::attention(p, args, out, nullptr);
     for (size_t i = 0; i < 3; ++i) {
-      for (size_t x = 0; x < 8; ++x) EXPECT_EQ(out[i * 8 + x], g.out[(i * 4 + static_cast<size_t>(head)) * 8 + x]);
+      for (size_t x = 0; x < 8; ++x)
+        EXPECT_EQ(out[i * 8 + x], g.out[(i * 4 + static_cast<size_t>(head)) * 8 + x]);
     }
   }
 }
@@ -238,7 +248,8 @@ TEST(Reference, GroupedQueriesAreRepeatedKeys) {
 // Packed and paged tensors say the same as dense ones: the same rows, found elsewhere.
 TEST(Reference, VarlenAndPagesAreDenseSequences) {
   for (const int64_t page_size : {0, 1, 4}) {
-    Recipe r{.problem = {.heads_q = 4, .heads_kv = 2, .head_dim = 8, .head_dim_v = 5, .causal = true}};
+    Recipe r{
+        .problem = {.heads_q = 4, .heads_kv = 2, .head_dim = 8, .head_dim_v = 5, .causal = true}};
     r.problem.varlen = true;
     r.problem.page_size = page_size;
     r.q_lengths = {3, 0, 6};
@@ -249,11 +260,14 @@ TEST(Reference, VarlenAndPagesAreDenseSequences) {
       const Sequence s = sequence(c.problem, c.args, b);
       ASSERT_EQ(s.q_length, r.q_lengths[static_cast<size_t>(b)]);
       ASSERT_EQ(s.kv_length, r.kv_lengths[static_cast<size_t>(b)]);
-      Case dense({.problem = {.heads_q = 4, .heads_kv = 2, .head_dim = 8, .head_dim_v = 5, .causal = true},
-                  .seq_q = s.q_length,
-                  .seq_kv = s.kv_length});
-      const auto copy = [&](const Tensor& to, int64_t to_row, const Tensor& from, int64_t from_row, int64_t n) {
-        memcpy(static_cast<float*>(to.data) + to_row, static_cast<const float*>(from.data) + from_row,
+      Case dense(
+          {.problem = {.heads_q = 4, .heads_kv = 2, .head_dim = 8, .head_dim_v = 5, .causal = true},
+           .seq_q = s.q_length,
+           .seq_kv = s.kv_length});
+      const auto copy = [&](const Tensor& to, int64_t to_row, const Tensor& from, int64_t from_row,
+                            int64_t n) {
+        memcpy(static_cast<float*>(to.data) + to_row,
+               static_cast<const float*>(from.data) + from_row,
                static_cast<size_t>(n) * sizeof(float));
       };
       for (int64_t head = 0; head < 4; ++head) {
@@ -265,7 +279,8 @@ TEST(Reference, VarlenAndPagesAreDenseSequences) {
         for (int64_t j = 0; j < s.kv_length; ++j) {
           // Spelled out here, not asked of the code that is being tested.
           int64_t row = 1 + j;
-          for (int64_t before = 0; before < b; ++before) row += r.kv_lengths[static_cast<size_t>(before)];
+          for (int64_t before = 0; before < b; ++before)
+            row += r.kv_lengths[static_cast<size_t>(before)];
           if (page_size > 0) {
             const int32_t* table = static_cast<const int32_t*>(c.args.page_table.data);
             row = table[b * c.args.page_table.shape[1] + j / page_size] * page_size + j % page_size;
@@ -290,7 +305,10 @@ TEST(Reference, VarlenAndPagesAreDenseSequences) {
 }
 
 TEST(Reference, LengthsEndWhatExists) {
-  Recipe r{.problem = {.head_dim = 4, .head_dim_v = 4, .causal = true}, .batch = 3, .seq_q = 2, .seq_kv = 8};
+  Recipe r{.problem = {.head_dim = 4, .head_dim_v = 4, .causal = true},
+           .batch = 3,
+           .seq_q = 2,
+           .seq_kv = 8};
   r.problem.kv_lengths = true;
   r.kv_lengths = {8, 5, 0};
   Case c(r);  // NaN from each length on

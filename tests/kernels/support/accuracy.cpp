@@ -33,7 +33,8 @@ int64_t dense_lse(const Case& c, int64_t b, const Sequence& s, int64_t i, int64_
 
 Expected expected_of(const Case& c) {
   const size_t rows = static_cast<size_t>(c.dense_rows());
-  Exact exact{std::vector<double>(rows * static_cast<size_t>(c.problem.head_dim_v)), std::vector<double>(rows)};
+  Exact exact{std::vector<double>(rows * static_cast<size_t>(c.problem.head_dim_v)),
+              std::vector<double>(rows)};
   reference::attention(c.problem, c.args, exact.out.data(), exact.lse.data());
   return {std::move(exact), plain_attention(c)};
 }
@@ -50,7 +51,8 @@ void expect_accurate(const Case& c, const Expected& expected) {
     }
     const double want = exact.lse[static_cast<size_t>(dense_lse(c, b, s, i, head))];
     if (!std::isinf(want))
-      lse.plain_max = std::max(lse.plain_max, std::abs(double{plain.lse[static_cast<size_t>(row)]} - want));
+      lse.plain_max =
+          std::max(lse.plain_max, std::abs(double{plain.lse[static_cast<size_t>(row)]} - want));
   });
 
   int64_t reported = 0;
@@ -66,14 +68,15 @@ void expect_accurate(const Case& c, const Expected& expected) {
       out.floor_sum += plain.out_floor[r];
       ++out.count;
       if (!(error <= 2 * out.plain_max + plain.out_floor[r]) && reported++ < 3) {
-        ADD_FAILURE() << "out[b " << b << ", i " << i << ", head " << head << ", " << x << "]: " << got << ", exact "
-                      << exact.out[at] << ", error " << error << ", plain error " << out.plain_max << ", floor "
-                      << plain.out_floor[r];
+        ADD_FAILURE() << "out[b " << b << ", i " << i << ", head " << head << ", " << x
+                      << "]: " << got << ", exact " << exact.out[at] << ", error " << error
+                      << ", plain error " << out.plain_max << ", floor " << plain.out_floor[r];
       }
     }
     if (!p.lse) return;
     const double want = exact.lse[static_cast<size_t>(dense_lse(c, b, s, i, head))];
-    const double got = static_cast<const float*>(c.args.lse.data)[lse_element(p, c.args.lse, s, b, i, head)];
+    const double got =
+        static_cast<const float*>(c.args.lse.data)[lse_element(p, c.args.lse, s, b, i, head)];
     if (std::isinf(want)) {
       if (got != want && reported++ < 3)
         ADD_FAILURE() << "lse[b " << b << ", head " << head << ", i " << i << "]: " << got;
@@ -84,8 +87,9 @@ void expect_accurate(const Case& c, const Expected& expected) {
     lse.floor_sum += plain.lse_floor[r];
     ++lse.count;
     if (!(std::abs(got - want) <= 2 * lse.plain_max + plain.lse_floor[r]) && reported++ < 3) {
-      ADD_FAILURE() << "lse[b " << b << ", head " << head << ", i " << i << "]: " << got << ", exact " << want
-                    << ", plain error " << lse.plain_max << ", floor " << plain.lse_floor[r];
+      ADD_FAILURE() << "lse[b " << b << ", head " << head << ", i " << i << "]: " << got
+                    << ", exact " << want << ", plain error " << lse.plain_max << ", floor "
+                    << plain.lse_floor[r];
     }
   });
   out.expect_mean("out");

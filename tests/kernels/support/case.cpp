@@ -35,7 +35,8 @@ Case::Case(Recipe recipe) : problem(recipe.problem), recipe_(std::move(recipe)) 
   if (p.varlen) r.batch = static_cast<int64_t>(r.q_lengths.size());
   p.batch = std::max<int64_t>(r.batch, 1) + r.slack;
   p.seq_q = std::max<int64_t>(p.varlen ? largest(r.q_lengths, 0) : r.seq_q, 1) + r.slack;
-  p.seq_kv = std::max<int64_t>(p.varlen || paged ? largest(r.kv_lengths, 0) : r.seq_kv, 1) + r.slack;
+  p.seq_kv =
+      std::max<int64_t>(p.varlen || paged ? largest(r.kv_lengths, 0) : r.seq_kv, 1) + r.slack;
 
   if (p.varlen) {
     constexpr int32_t kBefore = 2, kAfter = 3;  // rows of no sequence
@@ -53,7 +54,8 @@ Case::Case(Recipe recipe) : problem(recipe.problem), recipe_(std::move(recipe)) 
     out_memory_ = memory_.back().get();
     if (p.lse) {
       const int64_t row = r.seq_q + 1;
-      args.lse = allocate(DType::f32, {r.batch, p.heads_q, r.seq_q}, {p.heads_q * row, row, 1}, kGuard);
+      args.lse =
+          allocate(DType::f32, {r.batch, p.heads_q, r.seq_q}, {p.heads_q * row, row, 1}, kGuard);
     }
   }
   if (p.lse) lse_memory_ = memory_.back().get();
@@ -65,7 +67,8 @@ Case::Case(Recipe recipe) : problem(recipe.problem), recipe_(std::move(recipe)) 
   poison_outputs();
 }
 
-Tensor Case::allocate(DType dtype, std::vector<int64_t> shape, std::vector<int64_t> stride, int64_t guard) {
+Tensor Case::allocate(DType dtype, std::vector<int64_t> shape, std::vector<int64_t> stride,
+                      int64_t guard) {
   Tensor t;
   t.dtype = dtype;
   t.ndim = static_cast<int32_t>(shape.size());
@@ -110,13 +113,15 @@ void Case::make_keys() {
   if (has_kv_lengths(p)) args.kv_lengths = indices(r.kv_lengths);
   if (p.page_size > 0) {
     std::vector<int64_t> pages_of;
-    for (const int32_t length : r.kv_lengths) pages_of.push_back((length + p.page_size - 1) / p.page_size);
+    for (const int32_t length : r.kv_lengths)
+      pages_of.push_back((length + p.page_size - 1) / p.page_size);
     const int64_t used = std::accumulate(pages_of.begin(), pages_of.end(), int64_t{0});
     const int64_t most = pages_of.empty() ? 0 : *std::max_element(pages_of.begin(), pages_of.end());
     std::vector<int32_t> order(static_cast<size_t>(used + 3));
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), std::mt19937(r.seed));
-    args.page_table = allocate(DType::i32, {r.batch, most + 2}, {most + 2, 1});  // slots not used hold -1
+    args.page_table =
+        allocate(DType::i32, {r.batch, most + 2}, {most + 2, 1});  // slots not used hold -1
     size_t next = 0;
     for (int64_t b = 0; b < r.batch; ++b) {
       for (int64_t n = 0; n < pages_of[static_cast<size_t>(b)]; ++n) {
@@ -154,14 +159,15 @@ void Case::make_mask() {
     stride[n] = next;
     next = next * shape[n] + (r.layout == Layout::gapped ? 5 : 0);
   }
-  args.mask = allocate(problem.mask == Mask::boolean ? DType::boolean : problem.mask_dtype, shape, stride);
+  args.mask =
+      allocate(problem.mask == Mask::boolean ? DType::boolean : problem.mask_dtype, shape, stride);
 
   if (args.mask.data == nullptr || r.batch * r.seq_q * keys == 0) return;
 
   std::mt19937 random(r.seed + 17);
   std::normal_distribution<float> normal;
-  const int64_t at[] = {r.broadcast[0] ? 1 : shape[0], r.broadcast[1] ? 1 : shape[1], r.broadcast[2] ? 1 : shape[2],
-                        r.broadcast[3] ? 1 : shape[3]};
+  const int64_t at[] = {r.broadcast[0] ? 1 : shape[0], r.broadcast[1] ? 1 : shape[1],
+                        r.broadcast[2] ? 1 : shape[2], r.broadcast[3] ? 1 : shape[3]};
   for (int64_t b = 0; b < at[0]; ++b)
     for (int64_t h = 0; h < at[1]; ++h)
       for (int64_t i = 0; i < at[2]; ++i)
@@ -173,7 +179,8 @@ void Case::make_mask() {
           if (r.hidden == Hidden::rows) hide = i % 3 == 0;
           const int64_t offset = b * stride[0] + h * stride[1] + i * stride[2] + j * stride[3];
           if (problem.mask == Mask::boolean) {
-            static_cast<uint8_t*>(args.mask.data)[offset] = hide ? 0 : 1 + static_cast<uint8_t>(random() % 3);
+            static_cast<uint8_t*>(args.mask.data)[offset] =
+                hide ? 0 : 1 + static_cast<uint8_t>(random() % 3);
             continue;
           }
           const float low = r.hidden == Hidden::lowest ? lowest(problem.mask_dtype) : -INFINITY;
@@ -186,10 +193,12 @@ void Case::fill() {
   std::mt19937 random(recipe_.seed);
   std::normal_distribution<float> normal;
   const auto fill_row = [&](const Tensor& t, int64_t offset, int64_t n, float magnitude) {
-    for (int64_t x = 0; x < n; ++x) store_float(t.dtype, t.data, offset + x, magnitude * normal(random));
+    for (int64_t x = 0; x < n; ++x)
+      store_float(t.dtype, t.data, offset + x, magnitude * normal(random));
   };
   for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
-    fill_row(args.q, query_row(problem, args.q, s, b, i, head), problem.head_dim, recipe_.magnitude);
+    fill_row(args.q, query_row(problem, args.q, s, b, i, head), problem.head_dim,
+             recipe_.magnitude);
   });
   const int64_t group = problem.heads_q / problem.heads_kv;
   for (int64_t b = 0; b < recipe_.batch; ++b) {
@@ -210,7 +219,8 @@ void Case::fill() {
   }
   for (int64_t head = 0; head < problem.heads_q; ++head) {
     if (problem.alibi) {
-      store_float(DType::f32, args.alibi_slopes.data, 2 * head, std::exp2(-1.0f - static_cast<float>(head)));
+      store_float(DType::f32, args.alibi_slopes.data, 2 * head,
+                  std::exp2(-1.0f - static_cast<float>(head)));
     }
     if (problem.sinks) {
       store_float(DType::f32, args.sinks.data, head, head % 3 == 2 ? -INFINITY : normal(random));
@@ -254,14 +264,17 @@ void Case::poison_outputs() {
 bool Case::outside_untouched() const {
   std::vector<char> out = *out_memory_;
   std::vector<char> lse = lse_memory_ != nullptr ? *lse_memory_ : std::vector<char>{};
-  const auto erase = [](std::vector<char>& bytes, const Tensor& t, const std::vector<char>& memory, int64_t offset,
-                        int64_t count) {
-    const int64_t first = static_cast<const char*>(t.data) - memory.data() + offset * element_bytes(t.dtype);
+  const auto erase = [](std::vector<char>& bytes, const Tensor& t, const std::vector<char>& memory,
+                        int64_t offset, int64_t count) {
+    const int64_t first =
+        static_cast<const char*>(t.data) - memory.data() + offset * element_bytes(t.dtype);
     std::fill_n(bytes.begin() + first, count * element_bytes(t.dtype), kPoison);
   };
   for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
-    erase(out, args.out, *out_memory_, query_row(problem, args.out, s, b, i, head), problem.head_dim_v);
-    if (problem.lse) erase(lse, args.lse, *lse_memory_, lse_element(problem, args.lse, s, b, i, head), 1);
+    erase(out, args.out, *out_memory_, query_row(problem, args.out, s, b, i, head),
+          problem.head_dim_v);
+    if (problem.lse)
+      erase(lse, args.lse, *lse_memory_, lse_element(problem, args.lse, s, b, i, head), 1);
   });
   const auto poisoned = [](const std::vector<char>& bytes) {
     return std::all_of(bytes.begin(), bytes.end(), [](char byte) { return byte == kPoison; });
@@ -284,15 +297,17 @@ std::string describe(const Recipe& r) {
   };
   std::ostringstream text;
   text << "seed=" << r.seed << " dtype=" << static_cast<int>(p.dtype) << " batch=" << r.batch
-       << " heads_q=" << p.heads_q << " heads_kv=" << p.heads_kv << " seq_q=" << r.seq_q << " seq_kv=" << r.seq_kv
-       << " head_dim=" << p.head_dim << " head_dim_v=" << p.head_dim_v << " scale=" << p.scale
-       << " mask=" << static_cast<int>(p.mask) << " mask_dtype=" << static_cast<int>(p.mask_dtype)
-       << " hidden=" << static_cast<int>(r.hidden) << " causal=" << p.causal << " align=" << static_cast<int>(p.align)
-       << " window=" << p.window_left << "," << p.window_right << " softcap=" << p.softcap << " alibi=" << p.alibi
-       << " sinks=" << p.sinks << " kv_lengths=" << p.kv_lengths << " varlen=" << p.varlen
-       << " page_size=" << p.page_size << " lse=" << p.lse << " layout=" << static_cast<int>(r.layout)
-       << " magnitude=" << r.magnitude << " slack=" << r.slack << " lengths q: " << list(r.q_lengths)
-       << "kv: " << list(r.kv_lengths);
+       << " heads_q=" << p.heads_q << " heads_kv=" << p.heads_kv << " seq_q=" << r.seq_q
+       << " seq_kv=" << r.seq_kv << " head_dim=" << p.head_dim << " head_dim_v=" << p.head_dim_v
+       << " scale=" << p.scale << " mask=" << static_cast<int>(p.mask)
+       << " mask_dtype=" << static_cast<int>(p.mask_dtype)
+       << " hidden=" << static_cast<int>(r.hidden) << " causal=" << p.causal
+       << " align=" << static_cast<int>(p.align) << " window=" << p.window_left << ","
+       << p.window_right << " softcap=" << p.softcap << " alibi=" << p.alibi << " sinks=" << p.sinks
+       << " kv_lengths=" << p.kv_lengths << " varlen=" << p.varlen << " page_size=" << p.page_size
+       << " lse=" << p.lse << " layout=" << static_cast<int>(r.layout)
+       << " magnitude=" << r.magnitude << " slack=" << r.slack
+       << " lengths q: " << list(r.q_lengths) << "kv: " << list(r.kv_lengths);
   return text.str();
 }
 

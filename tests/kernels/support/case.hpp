@@ -12,14 +12,18 @@
 
 namespace kernels::test {
 
-enum class Layout { bshd, bhsd, gapped };  // gapped: rows apart by Recipe::gap elements, NaN between them
-enum class Hidden {                        // which keys the mask hides
-  some,                                    // each with probability 1/3
-  first,                                   // the first 140 keys: more than a tile
-  middle,                                  // all but the first 10 and the last 10
-  last,                                    // all but the first 10
-  rows,                                    // everything, from every third query
-  lowest,                                  // as `some`, but by the dtype's lowest finite number (additive masks only)
+enum class Layout {
+  bshd,
+  bhsd,
+  gapped
+};                   // gapped: rows apart by Recipe::gap elements, NaN between them
+enum class Hidden {  // which keys the mask hides
+  some,              // each with probability 1/3
+  first,             // the first 140 keys: more than a tile
+  middle,            // all but the first 10 and the last 10
+  last,              // all but the first 10
+  rows,              // everything, from every third query
+  lowest,            // as `some`, but by the dtype's lowest finite number (additive masks only)
 };
 
 struct Recipe {
@@ -52,7 +56,8 @@ class Case {
   std::string output_bytes() const;
 
   // Calls f(b, i, head, dense row) with rows numbered as in a dense [batch, seq_q, heads_q] or [total_q, heads_q].
-  using RowFunction = std::function<void(int64_t b, const Sequence&, int64_t i, int64_t head, int64_t row)>;
+  using RowFunction =
+      std::function<void(int64_t b, const Sequence&, int64_t i, int64_t head, int64_t row)>;
   void for_each_row(const RowFunction& f) const;
   int64_t dense_rows() const;
 
@@ -60,7 +65,8 @@ class Case {
   bool visible(int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t j) const;
 
  private:
-  Tensor allocate(DType dtype, std::vector<int64_t> shape, std::vector<int64_t> stride, int64_t guard = 0);
+  Tensor allocate(DType dtype, std::vector<int64_t> shape, std::vector<int64_t> stride,
+                  int64_t guard = 0);
   Tensor rows(std::vector<int64_t> shape, int64_t guard = 0);
   Tensor indices(const std::vector<int32_t>& values);
   void make_keys();

@@ -21,7 +21,8 @@ struct Key {
   float score;
 };
 
-float score(const Case& c, int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t j, RowSize* size) {
+float score(const Case& c, int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t j,
+            RowSize* size) {
   const Problem& p = c.problem;
   const int64_t head_kv = head / (p.heads_q / p.heads_kv);
   const int64_t q = query_row(p, c.args.q, s, b, i, head);
@@ -36,15 +37,18 @@ float score(const Case& c, int64_t b, const Sequence& s, int64_t i, int64_t head
     k_squares += kx * kx;
   }
   float result = scale * dot;
-  size->norms = std::max(size->norms, double{std::abs(scale) * std::sqrt(q_squares) * std::sqrt(k_squares)});
+  size->norms =
+      std::max(size->norms, double{std::abs(scale) * std::sqrt(q_squares) * std::sqrt(k_squares)});
   if (p.softcap != 0) result = p.softcap * std::tanh(result / p.softcap);
   if (p.mask == Mask::additive) {
     const Tensor& m = c.args.mask;
-    result += load_float(m.dtype, m.data, b * m.stride[0] + head * m.stride[1] + i * m.stride[2] + j * m.stride[3]);
+    result += load_float(m.dtype, m.data,
+                         b * m.stride[0] + head * m.stride[1] + i * m.stride[2] + j * m.stride[3]);
   }
   if (p.alibi) {
     const int64_t opposite = p.align == Align::top_left ? i : i + s.kv_length - s.q_length;
-    const float slope = load_float(DType::f32, c.args.alibi_slopes.data, head * c.args.alibi_slopes.stride[0]);
+    const float slope =
+        load_float(DType::f32, c.args.alibi_slopes.data, head * c.args.alibi_slopes.stride[0]);
     result -= slope * static_cast<float>(std::abs(opposite - j));
   }
   size->add_score(result);
@@ -56,8 +60,8 @@ float score(const Case& c, int64_t b, const Sequence& s, int64_t i, int64_t head
 Plain plain_attention(const Case& c) {
   const Problem& p = c.problem;
   const size_t rows = static_cast<size_t>(c.dense_rows());
-  Plain plain{std::vector<float>(rows * static_cast<size_t>(p.head_dim_v)), std::vector<float>(rows),
-              std::vector<double>(rows), std::vector<double>(rows)};
+  Plain plain{std::vector<float>(rows * static_cast<size_t>(p.head_dim_v)),
+              std::vector<float>(rows), std::vector<double>(rows), std::vector<double>(rows)};
   c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t row) {
     RowSize size;
     std::vector<Key> keys;

@@ -7,14 +7,16 @@
 namespace kernels::test {
 namespace {
 
-constexpr int64_t kMostWork = 3'000'000;  // multiplications of one case: keeps the float64 reference quick
+constexpr int64_t kMostWork =
+    3'000'000;  // multiplications of one case: keeps the float64 reference quick
 
 int64_t work(const Recipe& r) {
   const Problem& p = r.problem;
   int64_t pairs = r.batch * r.seq_q * r.seq_kv;
   if (p.varlen) {
     pairs = 0;
-    for (size_t b = 0; b < r.q_lengths.size(); ++b) pairs += int64_t{r.q_lengths[b]} * r.kv_lengths[b];
+    for (size_t b = 0; b < r.q_lengths.size(); ++b)
+      pairs += int64_t{r.q_lengths[b]} * r.kv_lengths[b];
   }
   return pairs * p.heads_q * (p.head_dim + p.head_dim_v);
 }
@@ -24,7 +26,9 @@ int64_t work(const Recipe& r) {
 Recipe random_recipe(uint32_t seed) {
   std::mt19937 random(seed * 2654435761u + 1);
   const auto chance = [&](uint32_t one_in) { return random() % one_in == 0; };
-  const auto pick = [&](std::initializer_list<int64_t> values) { return values.begin()[random() % values.size()]; };
+  const auto pick = [&](std::initializer_list<int64_t> values) {
+    return values.begin()[random() % values.size()];
+  };
 
   Recipe r;
   r.seed = seed;
@@ -57,7 +61,8 @@ Recipe random_recipe(uint32_t seed) {
   r.seq_q = query_length();
   r.seq_kv = length();
   if (p.varlen) {
-    for (int64_t b = 0; b < sequences; ++b) r.q_lengths.push_back(static_cast<int32_t>(query_length()));
+    for (int64_t b = 0; b < sequences; ++b)
+      r.q_lengths.push_back(static_cast<int32_t>(query_length()));
   }
   if (p.varlen || p.page_size > 0 || p.kv_lengths) {
     const bool bounded = !p.varlen && p.page_size == 0;
@@ -65,7 +70,8 @@ Recipe random_recipe(uint32_t seed) {
       const int64_t n = length();
       r.kv_lengths.push_back(static_cast<int32_t>(bounded ? std::min(n, r.seq_kv) : n));
     }
-    if (!bounded && !p.varlen) r.seq_kv = *std::max_element(r.kv_lengths.begin(), r.kv_lengths.end());
+    if (!bounded && !p.varlen)
+      r.seq_kv = *std::max_element(r.kv_lengths.begin(), r.kv_lengths.end());
   }
   if (!p.varlen && chance(2)) {
     p.mask = chance(2) ? Mask::boolean : Mask::additive;
@@ -74,15 +80,19 @@ Recipe random_recipe(uint32_t seed) {
     for (bool& broadcast : r.broadcast) broadcast = chance(3);
   }
   // Shrinks what is too much work, heads before lengths: edges of tiles are where kernels go wrong.
-  if (work(r) > kMostWork) p.heads_q = p.heads_kv = chance(2) ? 1 : 2, p.heads_q = p.heads_kv * pick({1, 2});
   if (work(r) > kMostWork)
-    p.head_dim = std::min<int64_t>(p.head_dim, 33), p.head_dim_v = std::min<int64_t>(p.head_dim_v, 31);
+    p.heads_q = p.heads_kv = chance(2) ? 1 : 2, p.heads_q = p.heads_kv * pick({1, 2});
+  if (work(r) > kMostWork)
+    p.head_dim = std::min<int64_t>(p.head_dim, 33),
+    p.head_dim_v = std::min<int64_t>(p.head_dim_v, 31);
   return r;
 }
 
 std::vector<std::string> features(const Recipe& r) {
   const Problem& p = r.problem;
-  std::vector<std::string> names{p.dtype == DType::f32 ? "f32" : p.dtype == DType::f16 ? "f16" : "bf16"};
+  std::vector<std::string> names{p.dtype == DType::f32   ? "f32"
+                                 : p.dtype == DType::f16 ? "f16"
+                                                         : "bf16"};
   const auto add = [&](bool used, const char* name) {
     if (used) names.emplace_back(name);
   };

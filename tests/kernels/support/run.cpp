@@ -32,7 +32,8 @@ cpu::Workers threads(int32_t count) {
   return {reinterpret_cast<void*>(static_cast<intptr_t>(count)), count, run_on_threads};
 }
 
-cpu::Status run_once(const Case& c, const cpu::Target& target, int32_t thread_count, cpu::Error* error) {
+cpu::Status run_once(const Case& c, const cpu::Target& target, int32_t thread_count,
+                     cpu::Error* error) {
   const int64_t bytes = cpu::workspace_bytes(c.problem, target, thread_count);
   const std::unique_ptr<void, void (*)(void*)> workspace(
       std::aligned_alloc(cpu::kWorkspaceAlignment, static_cast<size_t>(bytes)), std::free);
@@ -42,7 +43,8 @@ cpu::Status run_once(const Case& c, const cpu::Target& target, int32_t thread_co
 
 std::vector<const cpu::Target*> targets() {
   std::vector<const cpu::Target*> all;
-  for (const cpu::Target* const* target = cpu::targets(); *target != nullptr; ++target) all.push_back(*target);
+  for (const cpu::Target* const* target = cpu::targets(); *target != nullptr; ++target)
+    all.push_back(*target);
   return all;
 }
 

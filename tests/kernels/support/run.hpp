@@ -14,7 +14,8 @@ namespace kernels::test {
 cpu::Workers threads(int32_t count);
 
 // Allocates a workspace filled with NaN and runs.
-cpu::Status run_once(const Case& c, const cpu::Target& target, int32_t thread_count, cpu::Error* error);
+cpu::Status run_once(const Case& c, const cpu::Target& target, int32_t thread_count,
+                     cpu::Error* error);
 
 // Those that this machine has and the kernels were compiled for, best first.
 std::vector<const cpu::Target*> targets();

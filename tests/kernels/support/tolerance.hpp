@@ -53,7 +53,8 @@ inline double out_floor(DType dtype, const RowSize& row) {
 
 // lse = max + log(sum): the score's error, the sum's relative error, and the rounding of lse itself (|lse| <= S + log n).
 inline double lse_floor(const RowSize& row) {
-  return score_floor(row) + 0x1p-24 * (std::sqrt(row.keys) + 8 + row.score + std::log(1 + row.keys));
+  return score_floor(row) +
+         0x1p-24 * (std::sqrt(row.keys) + 8 + row.score + std::log(1 + row.keys));
 }
 
 }  // namespace kernels::test

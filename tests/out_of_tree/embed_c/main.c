@@ -10,8 +10,11 @@ enum { SEQ = 4, HEADS = 2, DIM = 8 };
 static float q[SEQ][HEADS][DIM], k[SEQ][HEADS][DIM], v[SEQ][HEADS][DIM], out[SEQ][HEADS][DIM];
 
 static attnrt_tensor tensor(float (*data)[HEADS][DIM]) {
-  attnrt_tensor t = {
-      data, {ATTNRT_DTYPE_FLOAT, 32, 1}, 4, {1, SEQ, HEADS, DIM}, {SEQ * HEADS * DIM, HEADS * DIM, DIM, 1}};
+  attnrt_tensor t = {data,
+                     {ATTNRT_DTYPE_FLOAT, 32, 1},
+                     4,
+                     {1, SEQ, HEADS, DIM},
+                     {SEQ * HEADS * DIM, HEADS * DIM, DIM, 1}};
   return t;
 }
 
@@ -36,27 +39,33 @@ int main(int argc, char** argv) {
   if (argc != 2) return 2;
   for (int j = 0; j < SEQ; ++j)
     for (int h = 0; h < HEADS; ++h)
-      for (int d = 0; d < DIM; ++d) k[j][h][d] = 1.0F, v[j][h][d] = (float)(j * 100 + h * 10 + d) / 64.0F;
+      for (int d = 0; d < DIM; ++d)
+        k[j][h][d] = 1.0F, v[j][h][d] = (float)(j * 100 + h * 10 + d) / 64.0F;
 
   attnrt_error error = ATTNRT_ERROR_INIT;
   attnrt_runtime* runtime = NULL;
   if (attnrt_runtime_open(NULL, &runtime, &error) != ATTNRT_OK) return fail(&error);
 
-  attnrt_args args = {
-      .struct_size = (int32_t)sizeof args, .q = tensor(q), .k = tensor(k), .v = tensor(v), .out = tensor(out)};
+  attnrt_args args = {.struct_size = (int32_t)sizeof args,
+                      .q = tensor(q),
+                      .k = tensor(k),
+                      .v = tensor(v),
+                      .out = tensor(out)};
   attnrt_problem problem = ATTNRT_PROBLEM_INIT;
   problem.causal = 1;
   if (attnrt_problem_infer(&problem, &args, &error) != ATTNRT_OK) return fail(&error);
 
   char* text = NULL;
-  if (attnrt_explain(runtime, &problem, NULL, NULL, ATTNRT_TEXT, &text, &error) != ATTNRT_OK) return fail(&error);
+  if (attnrt_explain(runtime, &problem, NULL, NULL, ATTNRT_TEXT, &text, &error) != ATTNRT_OK)
+    return fail(&error);
   printf("attnrt %s\n%s\n", attnrt_version(), text);
   attnrt_text_free(text);
 
   attnrt_plan* plan = NULL;
   if (attnrt_plan_create(runtime, &problem, NULL, &plan, &error) != ATTNRT_OK) return fail(&error);
   if (attnrt_plan_run(plan, &args, &error) != ATTNRT_OK) return fail(&error);
-  printf("%s %s ran %s\n", attnrt_plan_backend(plan), attnrt_plan_version(plan), attnrt_plan_kernel(plan));
+  printf("%s %s ran %s\n", attnrt_plan_backend(plan), attnrt_plan_version(plan),
+         attnrt_plan_kernel(plan));
   int right = answer_is_right() && strcmp(attnrt_plan_backend(plan), argv[1]) == 0;
   attnrt_plan_destroy(plan);
 

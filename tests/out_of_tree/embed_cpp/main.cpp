@@ -33,14 +33,19 @@ bool is_right(const std::vector<float>& out, const std::vector<float>& v) {
 
 int main(int argc, char** argv) {
   if (argc != 2) return 2;
-  std::vector<float> q(seq * heads * dim, 0.0F), k(q.size(), 1.0F), v(q.size()), out(q.size()), again(q.size());
+  std::vector<float> q(seq * heads * dim, 0.0F), k(q.size(), 1.0F), v(q.size()), out(q.size()),
+      again(q.size());
   for (size_t x = 0; x < v.size(); ++x) v[x] = static_cast<float>(x) / 64.0F;
 
   auto runtime = attnrt::Runtime::open();
   if (!runtime) return fail(runtime.error());
 
-  const attnrt::Problem problem{
-      .heads_q = heads, .heads_kv = heads, .seq_q = seq, .seq_kv = seq, .head_dim = dim, .causal = true};
+  const attnrt::Problem problem{.heads_q = heads,
+                                .heads_kv = heads,
+                                .seq_q = seq,
+                                .seq_kv = seq,
+                                .head_dim = dim,
+                                .causal = true};
   const auto why = runtime->explain(problem);
   if (!why) return fail(why.error());
   std::cout << *why << '\n';
@@ -55,9 +60,11 @@ int main(int argc, char** argv) {
   std::cout << plan->backend() << ' ' << plan->version() << " ran " << plan->kernel() << '\n';
 
   args.out = attnrt::tensor(again.data(), {1, seq, heads, dim});
-  if (const auto done = runtime->attention({.causal = true}, args); !done) return fail(done.error());
+  if (const auto done = runtime->attention({.causal = true}, args); !done)
+    return fail(done.error());
 
-  const bool right = is_right(out, v) && is_right(again, v) && std::string(argv[1]) == plan->backend();
+  const bool right =
+      is_right(out, v) && is_right(again, v) && std::string(argv[1]) == plan->backend();
   std::cout << (right ? "right" : "wrong") << '\n';
   return right ? 0 : 1;
 }

@@ -8,25 +8,29 @@ static float* row(const attnrt_tensor* t, int64_t batch, int64_t seq, int64_t he
 }
 
 /* The visible keys of query i are [*first, *end): an interval, because there is no mask. Windows may be huge: no sums. */
-static void visible_keys(const attnrt_problem* problem, int64_t i, int64_t seq_q, int64_t seq_kv, int64_t* first,
-                         int64_t* end) {
+static void visible_keys(const attnrt_problem* problem, int64_t i, int64_t seq_q, int64_t seq_kv,
+                         int64_t* first, int64_t* end) {
   const int64_t diagonal = problem->align == ATTNRT_ALIGN_TOP_LEFT ? i : i + seq_kv - seq_q;
   const int64_t right = problem->causal ? 0 : problem->window_right;
   *first = 0;
   *end = seq_kv;
-  if (problem->window_left >= 0 && problem->window_left < diagonal) *first = diagonal - problem->window_left;
+  if (problem->window_left >= 0 && problem->window_left < diagonal)
+    *first = diagonal - problem->window_left;
   if (right >= 0 && right < seq_kv - 1 - diagonal) *end = diagonal + right + 1;
 }
 
-static double score(const attnrt_problem* problem, const float* q, const float* k, int64_t head_dim) {
+static double score(const attnrt_problem* problem, const float* q, const float* k,
+                    int64_t head_dim) {
   double s = 0.0;
   for (int64_t d = 0; d < head_dim; ++d) s += (double)q[d] * (double)k[d];
   s *= problem->scale != 0.0F ? (double)problem->scale : 1.0 / sqrt((double)head_dim);
-  return problem->softcap != 0.0F ? (double)problem->softcap * tanh(s / (double)problem->softcap) : s;
+  return problem->softcap != 0.0F ? (double)problem->softcap * tanh(s / (double)problem->softcap)
+                                  : s;
 }
 
 /* One query of one head: scores twice (maximum, then exponentials) rather than once with memory to keep them in. */
-static void attend(const attnrt_problem* problem, const attnrt_args* args, int64_t batch, int64_t i, int64_t head) {
+static void attend(const attnrt_problem* problem, const attnrt_args* args, int64_t batch, int64_t i,
+                   int64_t head) {
   const int64_t head_dim = args->q.shape[3], head_dim_v = args->v.shape[3];
   const int64_t head_kv = head / (args->q.shape[2] / args->k.shape[2]);
   const float* q = row(&args->q, batch, i, head);
@@ -39,7 +43,8 @@ static void attend(const attnrt_problem* problem, const attnrt_args* args, int64
     maximum = fmax(maximum, score(problem, q, row(&args->k, batch, j, head_kv), head_dim));
   for (int64_t d = 0; d < head_dim_v; ++d) out[d] = 0.0F;
   for (int64_t j = first; j < end; ++j) {
-    const double weight = exp(score(problem, q, row(&args->k, batch, j, head_kv), head_dim) - maximum);
+    const double weight =
+        exp(score(problem, q, row(&args->k, batch, j, head_kv), head_dim) - maximum);
     const float* v = row(&args->v, batch, j, head_kv);
     for (int64_t d = 0; d < head_dim_v; ++d) out[d] += (float)weight * v[d];
     sum += weight;
@@ -47,13 +52,14 @@ static void attend(const attnrt_problem* problem, const attnrt_args* args, int64
   for (int64_t d = 0; first < end && d < head_dim_v; ++d) out[d] /= (float)sum;
   if (problem->lse) { /* [batch, head, seq]; nothing visible: -inf */
     const attnrt_tensor* lse = &args->lse;
-    float* place = (float*)lse->data + batch * lse->stride[0] + head * lse->stride[1] + i * lse->stride[2];
+    float* place =
+        (float*)lse->data + batch * lse->stride[0] + head * lse->stride[1] + i * lse->stride[2];
     *place = first < end ? (float)(maximum + log(sum)) : -INFINITY;
   }
 }
 
-static attnrt_status run(void* instance, void* plan, const attnrt_problem* problem, const attnrt_args* args,
-                         attnrt_error* error) {
+static attnrt_status run(void* instance, void* plan, const attnrt_problem* problem,
+                         const attnrt_args* args, attnrt_error* error) {
   (void)instance, (void)plan, (void)error;
   for (int64_t batch = 0; batch < args->q.shape[0]; ++batch)
     for (int64_t i = 0; i < args->q.shape[1]; ++i)

@@ -94,7 +94,9 @@ attnrt_args arguments(const kernels::Args& a) {
 
 class CpuPlugin : public testing::Test {
  protected:
-  void SetUp() override { ASSERT_EQ(table().open(&host_, nullptr, 0, &instance_, &error_), ATTNRT_OK); }
+  void SetUp() override {
+    ASSERT_EQ(table().open(&host_, nullptr, 0, &instance_, &error_), ATTNRT_OK);
+  }
   void TearDown() override { table().close(instance_); }
 
   // plan, run, plan_destroy.
@@ -106,7 +108,8 @@ class CpuPlugin : public testing::Test {
     attnrt_status status = table().plan(instance_, &p, &info, &plan, &error_);
     if (status != ATTNRT_OK) return status;
     const std::unique_ptr<void, void (*)(void*)> workspace(
-        std::aligned_alloc(static_cast<size_t>(info.workspace_alignment), static_cast<size_t>(info.workspace_bytes)),
+        std::aligned_alloc(static_cast<size_t>(info.workspace_alignment),
+                           static_cast<size_t>(info.workspace_bytes)),
         std::free);
     attnrt_args args = arguments(c.args);
     args.workspace = workspace.get();
@@ -118,7 +121,8 @@ class CpuPlugin : public testing::Test {
   }
 
   kernels::cpu::Workers threads_ = kernels::test::threads(2);
-  attnrt_host host_{sizeof(attnrt_host), ATTNRT_ABI_MINOR, 2, 0, threads_.self, nullptr, threads_.parallel_for};
+  attnrt_host host_{sizeof(attnrt_host),  ATTNRT_ABI_MINOR, 2, 0, threads_.self, nullptr,
+                    threads_.parallel_for};
   void* instance_ = nullptr;
   attnrt_error error_ = ATTNRT_ERROR_INIT;
   std::string kernel_;
@@ -130,7 +134,8 @@ TEST_F(CpuPlugin, ServesWhatTheKernelServes) {
     SCOPED_TRACE(kernels::test::describe(recipe));
     Case c(recipe);
     kernels::cpu::Error error;
-    ASSERT_EQ(kernels::test::run_once(c, *kernels::cpu::find_target(nullptr), 2, &error), kernels::cpu::Status::ok)
+    ASSERT_EQ(kernels::test::run_once(c, *kernels::cpu::find_target(nullptr), 2, &error),
+              kernels::cpu::Status::ok)
         << error.message;
     const std::string want = c.output_bytes();
     c.poison_outputs();
@@ -169,7 +174,8 @@ TEST_F(CpuPlugin, EachTargetCanBeForced) {
       SCOPED_TRACE(name + " " + kernels::test::describe(recipe));
       Case c(recipe);
       kernels::cpu::Error error;
-      ASSERT_EQ(kernels::test::run_once(c, *target, 2, &error), kernels::cpu::Status::ok) << error.message;
+      ASSERT_EQ(kernels::test::run_once(c, *target, 2, &error), kernels::cpu::Status::ok)
+          << error.message;
       const std::string want = c.output_bytes();
       std::swap(instance_, forced);
       c.poison_outputs();
@@ -188,7 +194,9 @@ TEST_F(CpuPlugin, RefusesATargetThatIsNotHere) {
   EXPECT_EQ(table().open(&host_, options, 1, &other, &error_), ATTNRT_INVALID_ARGUMENT);
   const std::string message = error_.message;
   EXPECT_EQ(message.rfind("options.target: found avx1024, expected one of: ", 0), 0u) << message;
-  EXPECT_NE(message.find(kernels::cpu::target_name(*kernels::cpu::find_target(nullptr))), std::string::npos) << message;
+  EXPECT_NE(message.find(kernels::cpu::target_name(*kernels::cpu::find_target(nullptr))),
+            std::string::npos)
+      << message;
 }
 
 TEST_F(CpuPlugin, RefusesBadIndices) {
@@ -220,7 +228,8 @@ TEST_F(CpuPlugin, SupportsGivesAReason) {
   EXPECT_EQ(table().supports(instance_, &p, add, &reasons), ATTNRT_OK);
   p.heads_kv = 3;
   EXPECT_EQ(table().supports(instance_, &p, add, &reasons), ATTNRT_UNSUPPORTED);
-  EXPECT_EQ(reasons, std::vector<std::string>{"heads_q: found 4, expected a multiple of heads_kv 3"});
+  EXPECT_EQ(reasons,
+            std::vector<std::string>{"heads_q: found 4, expected a multiple of heads_kv 3"});
 }
 
 }  // namespace

@@ -20,7 +20,8 @@ namespace {
 
 // What one call did: how often each index came, and whether a worker was ever in two bodies at once.
 struct Record {
-  Record(int64_t count, int32_t workers) : visits(static_cast<size_t>(count)), busy(static_cast<size_t>(workers)) {}
+  Record(int64_t count, int32_t workers)
+      : visits(static_cast<size_t>(count)), busy(static_cast<size_t>(workers)) {}
   std::vector<std::atomic<int>> visits;
   std::vector<std::atomic<int>> busy;
   std::atomic<int> overlaps = 0, strangers = 0;
@@ -57,7 +58,8 @@ TEST(Threads, EachIndexOnceOnAWorkerOfItsOwn) {
 }
 
 TEST(Threads, AreNeverMoreThanCpus) {
-  EXPECT_LE(Threads::pool(1000)->count(), static_cast<int32_t>(std::thread::hardware_concurrency()));
+  EXPECT_LE(Threads::pool(1000)->count(),
+            static_cast<int32_t>(std::thread::hardware_concurrency()));
 }
 
 TEST(Threads, NegativeCountsAreNothing) {
@@ -206,7 +208,8 @@ TEST(CpuMax, Texts) {
   EXPECT_EQ(cpus_of_cpu_max("200000 100000"), 2);
   EXPECT_EQ(cpus_of_cpu_max("150000 100000\n"), 1.5);
   EXPECT_EQ(cpus_of_cpu_max("1000 100000"), 0.01);
-  for (const char* none : {"max 100000", "-1 100000", "", "100000", "0 100000", "100000 0", "abc def", "100000 max"}) {
+  for (const char* none :
+       {"max 100000", "-1 100000", "", "100000", "0 100000", "100000 0", "abc def", "100000 max"}) {
     EXPECT_EQ(cpus_of_cpu_max(none), 0) << none;
   }
 }

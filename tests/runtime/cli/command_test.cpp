@@ -13,8 +13,8 @@ using Words = std::vector<std::string>;
 class Command : public ::testing::Test {
  protected:
   Command() {
-    for (const char* name : {"fake_minimal", "fake_versions-1.0.0", "fake_versions-1.2.0", "fake_rocm", "fake_abi_2",
-                             "fake_open_fails", "fake_other_name"})
+    for (const char* name : {"fake_minimal", "fake_versions-1.0.0", "fake_versions-1.2.0",
+                             "fake_rocm", "fake_abi_2", "fake_open_fails", "fake_other_name"})
       directory.add(name);
     directory.write("not_a_library.so", "#!/bin/sh\n");
     directory.write("notes.txt", "no plugin, and not looked at\n");
@@ -67,9 +67,12 @@ TEST_F(Command, ListWarnsOnlyOfWhatItsRowsDoNotSay) {
   const std::string plugins = directory.text() + ":" + directory.text() + "/absent";
   const Outcome list = attnrt({"list", "--plugins", plugins});
   EXPECT_NE(list.out.find("its manifest says name fake_alias"), std::string::npos) << list.out;
-  EXPECT_EQ(list.err, "attnrt: warning: plugin directory " + directory.text() + "/absent: No such file or directory\n");
+  EXPECT_EQ(list.err, "attnrt: warning: plugin directory " + directory.text() +
+                          "/absent: No such file or directory\n");
   const Outcome explain = attnrt({"explain", "head_dim=64", "--plugins", plugins});
-  EXPECT_NE(explain.err.find("attnrt: warning: load: " + directory.text() + "/fake_other_name.so: "), std::string::npos)
+  EXPECT_NE(
+      explain.err.find("attnrt: warning: load: " + directory.text() + "/fake_other_name.so: "),
+      std::string::npos)
       << explain.err;
 }
 
@@ -90,15 +93,19 @@ TEST_F(Command, ListOfNothing) {
 }
 
 TEST_F(Command, Explain) {
-  const std::string words = "dtype=f16 heads_q=9 heads_kv=3 seq_q=128 seq_kv=128 head_dim=64 causal=true";
+  const std::string words =
+      "dtype=f16 heads_q=9 heads_kv=3 seq_q=128 seq_kv=128 head_dim=64 causal=true";
   expect_golden("explain.txt", ready({"explain", words}), 0);
   expect_golden("explain.json", ready({"explain", words, "--json"}), 0);
   expect_golden("explain_preferred.txt", ready({"explain", "seq_q=1", "seq_kv=9"}), 0);
   expect_golden("explain_denied.txt", ready({"explain", "head_dim=256", "head_dim_v=256"}), 1);
-  expect_golden("explain_elsewhere.txt", ready({"explain", words, "device=rocm", "arch=gfx1100"}), 0);
-  expect_golden("explain_no_such_arch.txt", ready({"explain", words, "device=rocm", "arch=gfx942"}), 1);
+  expect_golden("explain_elsewhere.txt", ready({"explain", words, "device=rocm", "arch=gfx1100"}),
+                0);
+  expect_golden("explain_no_such_arch.txt", ready({"explain", words, "device=rocm", "arch=gfx942"}),
+                1);
   expect_golden("explain_forced.txt", ready({"explain", words, "--backend", "fake_versions"}), 0);
-  expect_golden("explain_unknown_name.txt", ready({"explain", words, "--backend", "fake_minimum"}), 1);
+  expect_golden("explain_unknown_name.txt", ready({"explain", words, "--backend", "fake_minimum"}),
+                1);
 }
 
 TEST_F(Command, Policy) {
@@ -110,11 +117,13 @@ TEST_F(Command, CheckPolicies) {
   directory.write("bad_key.yaml", "schema: 1\nbackends:\n  cpu: {priorty: 3}\n");
   directory.write("twice.yaml", "schema: 1\nthreads: 1\nthreads: 2\n");
   directory.write("no_yaml.yaml", "a: [1\n");
-  directory.write("never.yaml", "schema: 1\nrules:\n  - {when: {head_dim: {min: 9, max: 3}}, deny: [cpu]}\n");
+  directory.write("never.yaml",
+                  "schema: 1\nrules:\n  - {when: {head_dim: {min: 9, max: 3}}, deny: [cpu]}\n");
   directory.write("long.yaml", "# " + std::string(2 << 20, '-') + "\n");
   directory.write("empty.yaml", "");
   directory.write("many.yaml",
-                  "staging: maybe\nrules:\n  - {when: {head_dim: wide, dtyp: f16}, prefer: [C]}\n  - word\nthread: 4\n"
+                  "staging: maybe\nrules:\n  - {when: {head_dim: wide, dtyp: f16}, prefer: [C]}\n  "
+                  "- word\nthread: 4\n"
                   "backends: {cpu: {priority: high, enabld: true}}\nthreads: -1\n");
   expect_golden("check_good.txt", attnrt({"check", "good.yaml", "empty.yaml"}), 0);
   expect_golden("check_warning.txt", attnrt({"check", "never.yaml"}), 0);
@@ -125,14 +134,18 @@ TEST_F(Command, CheckPolicies) {
   json.emplace_back("--json");
   expect_golden("check.json", attnrt(json), 1);
   // A policy is judged for itself, whatever the environment says.
-  EXPECT_EQ(attnrt({"check", "good.yaml"}, {{"ATTNRT_POLICY", "absent.yaml"}, {"ATTNRT_LOG", "loud"}}).exit, 0);
+  EXPECT_EQ(
+      attnrt({"check", "good.yaml"}, {{"ATTNRT_POLICY", "absent.yaml"}, {"ATTNRT_LOG", "loud"}})
+          .exit,
+      0);
 }
 
 TEST_F(Command, OptionsStandAnywhere) {
   const std::string expected = ready({"list", "--json"}).out;
-  const Words places[] = {{"--json", "--plugins", directory.text(), "--policy", "good.yaml", "list"},
-                          {"--policy", "good.yaml", "list", "--plugins", directory.text(), "--json"},
-                          {"list", "--policy=good.yaml", "--json", "--plugins=" + directory.text()}};
+  const Words places[] = {
+      {"--json", "--plugins", directory.text(), "--policy", "good.yaml", "list"},
+      {"--policy", "good.yaml", "list", "--plugins", directory.text(), "--json"},
+      {"list", "--policy=good.yaml", "--json", "--plugins=" + directory.text()}};
   for (const Words& words : places) EXPECT_EQ(attnrt(words).out, expected);
 }
 
@@ -142,23 +155,30 @@ TEST_F(Command, TheEnvironmentCountsAndOptionsWin) {
   const std::map<std::string, std::string> here = {{"ATTNRT_PLUGIN_PATH", directory.text()},
                                                    {"ATTNRT_POLICY", "good.yaml"}};
   EXPECT_EQ(attnrt({"explain", words}, here).out, expected);
-  std::map<std::string, std::string> elsewhere = {{"ATTNRT_PLUGIN_PATH", "/nowhere"}, {"ATTNRT_POLICY", "absent.yaml"}};
-  EXPECT_EQ(attnrt({"explain", words, "--plugins", directory.text(), "--policy", "good.yaml"}, elsewhere).out,
-            expected);
+  std::map<std::string, std::string> elsewhere = {{"ATTNRT_PLUGIN_PATH", "/nowhere"},
+                                                  {"ATTNRT_POLICY", "absent.yaml"}};
+  EXPECT_EQ(
+      attnrt({"explain", words, "--plugins", directory.text(), "--policy", "good.yaml"}, elsewhere)
+          .out,
+      expected);
 
   auto debugged = here;
   debugged["ATTNRT_LOG"] = "debug";
   const Outcome told = attnrt({"explain", words}, debugged);
   EXPECT_EQ(told.out, expected);
-  EXPECT_NE(told.err.find("attnrt: debug: config: policy good.yaml\n"), std::string::npos) << told.err;
-  EXPECT_NE(told.err.find("attnrt: debug: load: " + directory.text() + "/fake_minimal.so: fake_minimal 1.0.0, sha256 "),
+  EXPECT_NE(told.err.find("attnrt: debug: config: policy good.yaml\n"), std::string::npos)
+      << told.err;
+  EXPECT_NE(told.err.find("attnrt: debug: load: " + directory.text() +
+                          "/fake_minimal.so: fake_minimal 1.0.0, sha256 "),
             std::string::npos)
       << told.err;
 
   auto forced = here;
   forced["ATTNRT_BACKEND"] = "fake_versions";
-  EXPECT_NE(attnrt({"explain", words}, forced).out.find("decision  fake_versions 1.0.0"), std::string::npos);
-  EXPECT_NE(attnrt({"explain", words, "--backend", "fake_minimal"}, forced).out.find("decision  fake_minimal"),
+  EXPECT_NE(attnrt({"explain", words}, forced).out.find("decision  fake_versions 1.0.0"),
+            std::string::npos);
+  EXPECT_NE(attnrt({"explain", words, "--backend", "fake_minimal"}, forced)
+                .out.find("decision  fake_minimal"),
             std::string::npos);
   auto disabled = here;
   disabled["ATTNRT_DISABLE"] = "fake_*";
@@ -231,7 +251,8 @@ TEST_F(Command, APolicyInTheCurrentDirectory) {
     const Outcome policy = attnrt({"policy", "--policy", folder + "here.yaml"});
     EXPECT_TRUE(policy.out.starts_with("policy " + folder + "here.yaml\n")) << policy.out;
     EXPECT_NE(policy.out.find("/absent]"), std::string::npos) << policy.out;
-    EXPECT_TRUE(attnrt({"check", folder + "wrong.yaml"}).out.starts_with(folder + "wrong.yaml:2:1: "));
+    EXPECT_TRUE(
+        attnrt({"check", folder + "wrong.yaml"}).out.starts_with(folder + "wrong.yaml:2:1: "));
     EXPECT_TRUE(attnrt({"list", "--policy", folder + "wrong.yaml"})
                     .err.starts_with("attnrt list: " + folder + "wrong.yaml:2:1: "));
   }
@@ -245,7 +266,8 @@ TEST_F(Command, ErrorsAsJson) {
 }
 
 TEST_F(Command, OutputThatCannotBeWritten) {
-  const Outcome outcome = attnrt_in(directory, {"list", "--plugins", "."}, {{"ATTNRT_LOG", "off"}}, "/dev/full");
+  const Outcome outcome =
+      attnrt_in(directory, {"list", "--plugins", "."}, {{"ATTNRT_LOG", "off"}}, "/dev/full");
   EXPECT_EQ(outcome.exit, 3);
   EXPECT_EQ(outcome.err, "attnrt list: the output could not be written to stdout\n");
 }

@@ -31,7 +31,8 @@ struct Content {
     return *this;
   }
   template <class T>
-  Content& add(const std::string& name, attnrt_dtype dtype, std::vector<int64_t> shape, const std::vector<T>& values) {
+  Content& add(const std::string& name, attnrt_dtype dtype, std::vector<int64_t> shape,
+               const std::vector<T>& values) {
     add(name, dtype, std::move(shape));
     std::memcpy(tensors[name].data(), values.data(), values.size() * sizeof(T));
     return *this;
@@ -61,7 +62,8 @@ Content read(const std::string& path) {
   EXPECT_TRUE(reader) << reader.error().message;
   if (!reader) return content;
   content.metadata = reader->header().metadata;
-  for (const auto& [name, entry] : reader->header().tensors) content.tensors[name] = *reader->read(name);
+  for (const auto& [name, entry] : reader->header().tensors)
+    content.tensors[name] = *reader->read(name);
   return content;
 }
 
@@ -79,7 +81,8 @@ class Run : public ::testing::Test {
   }
   std::string output() const { return directory.text() + "/y.safetensors"; }
   size_t files() const {
-    return static_cast<size_t>(std::distance(fs::directory_iterator(directory.path()), fs::directory_iterator()));
+    return static_cast<size_t>(
+        std::distance(fs::directory_iterator(directory.path()), fs::directory_iterator()));
   }
 
   const fakes::Directory directory;
@@ -88,13 +91,16 @@ class Run : public ::testing::Test {
 TEST_F(Run, AModelsTensors) {
   // out is a mean of values of v, all below 16 in magnitude: rounding it costs half a unit at 16 at most, and the rest of the
   // error is float32's.
-  const std::pair<const char*, double> cases[] = {
-      {"layer00", 0x1p-8}, {"layer18", 0x1p-8}, {"layer18_bf16", 0x1p-5}, {"layer18_decode", 0x1p-8}};
+  const std::pair<const char*, double> cases[] = {{"layer00", 0x1p-8},
+                                                  {"layer18", 0x1p-8},
+                                                  {"layer18_bf16", 0x1p-5},
+                                                  {"layer18_decode", 0x1p-8}};
   for (const auto& [name, tolerance] : cases) {
     SCOPED_TRACE(name);
-    const std::string input = std::string(ATTNRT_TESTS_DIR "/data/smollm2_") + name + ".safetensors";
-    const Outcome outcome =
-        attnrt_in(directory, {"run", "--input", input, "--output", "y.safetensors", "--lse", "--json"});
+    const std::string input =
+        std::string(ATTNRT_TESTS_DIR "/data/smollm2_") + name + ".safetensors";
+    const Outcome outcome = attnrt_in(
+        directory, {"run", "--input", input, "--output", "y.safetensors", "--lse", "--json"});
     ASSERT_EQ(outcome.exit, 0) << outcome.err;
     const auto document = nlohmann::json::parse(outcome.out);
     EXPECT_EQ(document["schema"], "attnrt/1");
@@ -107,7 +113,8 @@ TEST_F(Run, AModelsTensors) {
 
     const Content given = read(input), found = read(output());
     EXPECT_EQ(found.tensors.at("out").shape(), given.tensors.at("expected").shape());
-    EXPECT_EQ(safetensors_name(found.tensors.at("out").dtype()), safetensors_name(given.tensors.at("q").dtype()));
+    EXPECT_EQ(safetensors_name(found.tensors.at("out").dtype()),
+              safetensors_name(given.tensors.at("q").dtype()));
     EXPECT_EQ(found.tensors.at("lse").shape(), given.tensors.at("expected_lse").shape());
     EXPECT_EQ(found.metadata.at("backend"), "cpu");
     EXPECT_EQ(files(), 1U);
@@ -123,7 +130,8 @@ TEST_F(Run, PackedSequences) {
     content.add(name, dense.dtype(), shape);
     std::memcpy(content.tensors.at(name).data(), dense.data(), static_cast<size_t>(dense.bytes()));
   }
-  content.add<int32_t>("offsets_q", int32, {2}, {0, 121}).add<int32_t>("offsets_kv", int32, {2}, {0, 121});
+  content.add<int32_t>("offsets_q", int32, {2}, {0, 121})
+      .add<int32_t>("offsets_kv", int32, {2}, {0, 121});
   const Outcome outcome = run(content, {"--lse", "--json"});
   ASSERT_EQ(outcome.exit, 0) << outcome.err;
   EXPECT_LT(nlohmann::json::parse(outcome.out)["error"]["out"]["max"], 0x1p-8 * 1.01);
@@ -131,7 +139,11 @@ TEST_F(Run, PackedSequences) {
 
 TEST_F(Run, FlagsWinOverMetadata) {
   Content content = plain();
-  content.say("causal", "true").say("window_left", "2").say("scale", "0.5").say("lse", "true").say("align", "top_left");
+  content.say("causal", "true")
+      .say("window_left", "2")
+      .say("scale", "0.5")
+      .say("lse", "true")
+      .say("align", "top_left");
   const auto problem = [&](Words words) {
     words.emplace_back("--json");
     const Outcome outcome = run(content, words);
@@ -144,8 +156,9 @@ TEST_F(Run, FlagsWinOverMetadata) {
   EXPECT_EQ(found["scale"], 0.5);
   EXPECT_EQ(found["lse"], true);
   EXPECT_EQ(found["align"], "top_left");
-  found = problem({"--no-causal", "--window-left", "unbounded", "--scale", "2", "--no-lse", "--align", "bottom_right",
-                   "--softcap", "30", "--window-right", "0", "--deterministic"});
+  found =
+      problem({"--no-causal", "--window-left", "unbounded", "--scale", "2", "--no-lse", "--align",
+               "bottom_right", "--softcap", "30", "--window-right", "0", "--deterministic"});
   EXPECT_EQ(found["causal"], false);
   EXPECT_EQ(found["window_left"], nullptr);
   EXPECT_EQ(found["window_right"], 0);
@@ -213,9 +226,11 @@ TEST_F(Run, OutputIsNeverTheInput) {
   fs::create_hard_link(directory.path() / "x.safetensors", directory.path() / "other_name");
   const std::string before = fakes::read_file(directory.text() + "/x.safetensors");
   for (const char* name : {"x.safetensors", "./x.safetensors", "link", "other_name"}) {
-    const Outcome outcome = attnrt_in(directory, {"run", "--input", "x.safetensors", "--output", name});
+    const Outcome outcome =
+        attnrt_in(directory, {"run", "--input", "x.safetensors", "--output", name});
     expect_refusal(outcome, 2);
-    EXPECT_NE(outcome.err.find("is the file of --input x.safetensors"), std::string::npos) << outcome.err;
+    EXPECT_NE(outcome.err.find("is the file of --input x.safetensors"), std::string::npos)
+        << outcome.err;
     EXPECT_EQ(fakes::read_file(directory.text() + "/x.safetensors"), before);
   }
   EXPECT_EQ(files(), 3U);
@@ -225,12 +240,14 @@ TEST_F(Run, AMisspeltWordOfTheMetadataIsAWarning) {
   const Outcome outcome = run(plain().say("casual", "true").say("prompt", "What is it?"));
   EXPECT_EQ(outcome.exit, 0);
   EXPECT_EQ(outcome.err,
-            "attnrt: warning: x.safetensors: __metadata__ casual: unknown word, ignored; did you mean causal?\n");
+            "attnrt: warning: x.safetensors: __metadata__ casual: unknown word, ignored; did you "
+            "mean causal?\n");
 }
 
 TEST_F(Run, WithoutOutputNothingIsWritten) {
   plain().write(directory.text() + "/x.safetensors");
-  const Outcome outcome = attnrt_in(directory, {"run", "--input", "x.safetensors", "--repeat", "3"});
+  const Outcome outcome =
+      attnrt_in(directory, {"run", "--input", "x.safetensors", "--repeat", "3"});
   ASSERT_EQ(outcome.exit, 0) << outcome.err;
   EXPECT_NE(outcome.out.find("(median of 3, fastest"), std::string::npos) << outcome.out;
   EXPECT_EQ(files(), 1U);
@@ -254,10 +271,12 @@ TEST_F(Run, TextAndJson) {
 // Backends that fail: the exit code says whose fault it is, and nothing is written.
 TEST_F(Run, FailingBackends) {
   const std::pair<const char*, int> cases[] = {
-      {"fake_plan_unsupported", 1},      {"fake_plan_out_of_memory", 3}, {"fake_plan_internal", 3},
-      {"fake_plan_invalid_argument", 2}, {"fake_plan_device_lost", 3},   {"fake_run_unsupported", 1},
-      {"fake_run_out_of_memory", 3},     {"fake_run_internal", 3},       {"fake_run_invalid_argument", 2},
-      {"fake_run_device_lost", 3},       {"fake_run_nonsense", 3},       {"fake_open_fails", 1}};
+      {"fake_plan_unsupported", 1},     {"fake_plan_out_of_memory", 3},
+      {"fake_plan_internal", 3},        {"fake_plan_invalid_argument", 2},
+      {"fake_plan_device_lost", 3},     {"fake_run_unsupported", 1},
+      {"fake_run_out_of_memory", 3},    {"fake_run_internal", 3},
+      {"fake_run_invalid_argument", 2}, {"fake_run_device_lost", 3},
+      {"fake_run_nonsense", 3},         {"fake_open_fails", 1}};
   std::string golden;
   for (const auto& [name, exit] : cases) {
     SCOPED_TRACE(name);
@@ -277,7 +296,8 @@ TEST_F(Run, BadOutputs) {
   plain().write(directory.text() + "/x.safetensors");
   std::string golden;
   for (const char* name : {"", ".", "absent/y", "absent/", "x.safetensors/y", "/dev/null"}) {
-    const Outcome outcome = attnrt_in(directory, {"run", "--input", "x.safetensors", "--output", name});
+    const Outcome outcome =
+        attnrt_in(directory, {"run", "--input", "x.safetensors", "--output", name});
     expect_refusal(outcome, 2);
     golden += outcome.err;
   }
@@ -338,7 +358,9 @@ std::vector<Bad> bad_inputs() {
   replaced("lengths of another batch", "kv_lengths", int32, {2});
   replaced("offsets with four dimensions of q", "offsets_q", int32, {2});
   with("packed q of one dimension",
-       [](Content& content) { content.add("q", f16, {8}).add("offsets_q", int32, {2}).add("offsets_kv", int32, {2}); },
+       [](Content& content) {
+         content.add("q", f16, {8}).add("offsets_q", int32, {2}).add("offsets_kv", int32, {2});
+       },
        {"--lse"});
   with("packed q without heads", [](Content& content) {
     content.add("q", f16, {3, 0, 8}).add("k", f16, {5, 2, 8}).add("v", f16, {5, 2, 16});
@@ -352,10 +374,13 @@ std::vector<Bad> bad_inputs() {
          content.add("expected_lse", f64, {1, 3, 4});
        },
        {"--lse"});
-  with("a length above the keys", [](Content& content) { content.add<int32_t>("kv_lengths", int32, {1}, {6}); });
-  with("a negative length", [](Content& content) { content.add<int32_t>("kv_lengths", int32, {1}, {-1}); });
+  with("a length above the keys",
+       [](Content& content) { content.add<int32_t>("kv_lengths", int32, {1}, {6}); });
+  with("a negative length",
+       [](Content& content) { content.add<int32_t>("kv_lengths", int32, {1}, {-1}); });
   with("overflowing results", [](Content& content) {
-    content.add("q", f16, {int64_t{1} << 32, int64_t{1} << 31, 0, 8}).add("k", f16, {int64_t{1} << 32, 0, 2, 8});
+    content.add("q", f16, {int64_t{1} << 32, int64_t{1} << 31, 0, 8})
+        .add("k", f16, {int64_t{1} << 32, 0, 2, 8});
     content.add("v", f16, {int64_t{1} << 32, 0, 2, 8});
   });
   said("metadata causal", "causal", "yes");

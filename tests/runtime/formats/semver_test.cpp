@@ -25,7 +25,8 @@ TEST(Semver, OrdersAsSemverOrgSays) {
       "2.0.0",       "2.1.0",        "2.1.1"};
   for (size_t a = 0; a < ascending.size(); ++a) {
     for (size_t b = 0; b < ascending.size(); ++b) {
-      EXPECT_EQ(version(ascending[a]) <=> version(ascending[b]), a <=> b) << ascending[a] << " and " << ascending[b];
+      EXPECT_EQ(version(ascending[a]) <=> version(ascending[b]), a <=> b)
+          << ascending[a] << " and " << ascending[b];
     }
   }
 }
@@ -67,7 +68,8 @@ TEST(Semver, RefusesWhatIsNoVersion) {
     EXPECT_EQ(parsed.error().code, ATTNRT_INVALID_ARGUMENT);
     EXPECT_NE(parsed.error().message.find("expected a semantic version"), std::string::npos);
   }
-  EXPECT_EQ(parse_version("1.0").error().message, "found 1.0, expected a semantic version such as 1.0.0 or 1.1.0-rc.1");
+  EXPECT_EQ(parse_version("1.0").error().message,
+            "found 1.0, expected a semantic version such as 1.0.0 or 1.1.0-rc.1");
   EXPECT_EQ(version("9223372036854775807.0.0").major, INT64_MAX);
 }
 
@@ -78,7 +80,9 @@ struct RangeRow {
 
 TEST(Semver, RangesHoldTheirVersions) {
   const RangeRow rows[] = {
-      {">=1.0, <2", {"1.0.0", "1.99.3", "1.0.0+build"}, {"0.9.9", "2.0.0", "1.5.0-rc.1", "2.0.0-rc.1", "1.0.0-rc.1"}},
+      {">=1.0, <2",
+       {"1.0.0", "1.99.3", "1.0.0+build"},
+       {"0.9.9", "2.0.0", "1.5.0-rc.1", "2.0.0-rc.1", "1.0.0-rc.1"}},
       {">=1.2.3", {"1.2.3", "3.0.0"}, {"1.2.2", "1.2.3-rc.1"}},
       {">1", {"1.0.1", "2.0.0"}, {"1.0.0", "0.1.0"}},
       {"<=1.2", {"1.2.0", "0.0.1"}, {"1.2.1"}},
@@ -86,7 +90,9 @@ TEST(Semver, RangesHoldTheirVersions) {
       {"  >= 1.0 ,< 1.1  ", {"1.0.5"}, {"1.1.0"}},
       {"=1.1.0-rc.1", {"1.1.0-rc.1"}, {"1.1.0", "1.1.0-rc.2"}},
       // A pre-release is inside only where a comparison names one of the same MAJOR.MINOR.PATCH.
-      {">=1.1.0-rc.2, <2", {"1.1.0-rc.2", "1.1.0-rc.10", "1.1.0", "1.9.0"}, {"1.1.0-rc.1", "1.2.0-rc.5", "2.0.0-rc.1"}},
+      {">=1.1.0-rc.2, <2",
+       {"1.1.0-rc.2", "1.1.0-rc.10", "1.1.0", "1.9.0"},
+       {"1.1.0-rc.1", "1.2.0-rc.5", "2.0.0-rc.1"}},
       {">=1.0, <2.0.0-rc.3", {"1.5.0", "2.0.0-rc.2"}, {"2.0.0-rc.3", "2.0.0", "1.5.0-rc.1"}},
       {">=2, <1", {}, {"0.5.0", "1.5.0", "2.5.0"}},
   };
@@ -94,8 +100,10 @@ TEST(Semver, RangesHoldTheirVersions) {
     const auto range = parse_version_range(row.range);
     ASSERT_TRUE(range) << row.range;
     EXPECT_EQ(range->text, row.range);
-    for (const auto text : row.inside) EXPECT_TRUE(range->contains(version(text))) << text << " in " << row.range;
-    for (const auto text : row.outside) EXPECT_FALSE(range->contains(version(text))) << text << " in " << row.range;
+    for (const auto text : row.inside)
+      EXPECT_TRUE(range->contains(version(text))) << text << " in " << row.range;
+    for (const auto text : row.outside)
+      EXPECT_FALSE(range->contains(version(text))) << text << " in " << row.range;
   }
 }
 
@@ -106,18 +114,20 @@ TEST(Semver, NoComparisonHoldsEveryRelease) {
 
 TEST(Semver, ARangeMayHoldNothing) {
   const auto is_empty = [](std::string_view text) { return parse_version_range(text)->is_empty(); };
-  for (const auto text :
-       {">=2, <1", ">1.0, <1.0.1", "=1.0, =1.1", "<0", ">1.0.0-rc.1, <1.0.0-rc.1", ">=1.1, <1.1.0-rc.1"})
+  for (const auto text : {">=2, <1", ">1.0, <1.0.1", "=1.0, =1.1", "<0", ">1.0.0-rc.1, <1.0.0-rc.1",
+                          ">=1.1, <1.1.0-rc.1"})
     EXPECT_TRUE(is_empty(text)) << text;
-  for (const auto text : {">=1", ">=1, <2", ">1.0, <1.0.2", "<=0", "<1.0.0-rc.1", "=1.0.0-rc.1", ">=1.0.0-rc.1, <1.0.0",
-                          ">1.0.0-rc.1, <1.0.0", ">1.0.0-rc.1, <=1.0.0", ">=1.0, <1.1.0-rc.1"})
+  for (const auto text : {">=1", ">=1, <2", ">1.0, <1.0.2", "<=0", "<1.0.0-rc.1", "=1.0.0-rc.1",
+                          ">=1.0.0-rc.1, <1.0.0", ">1.0.0-rc.1, <1.0.0", ">1.0.0-rc.1, <=1.0.0",
+                          ">=1.0, <1.1.0-rc.1"})
     EXPECT_FALSE(is_empty(text)) << text;
   EXPECT_FALSE(VersionRange{}.is_empty());
 }
 
 TEST(Semver, RefusesWhatIsNoRange) {
-  for (const std::string_view text : {"", " ", ",", "1.0", ">=", ">=1.0,", ",<2", ">=1.0 <2", "==1.0", "=>1.0", "^1.2",
-                                      "~1.2", "1.x", ">=1.0-rc.1", ">=01", "<2.0.0.0", ">=1.0, ,<2", "!=1.0", "*"}) {
+  for (const std::string_view text :
+       {"", " ", ",", "1.0", ">=", ">=1.0,", ",<2", ">=1.0 <2", "==1.0", "=>1.0", "^1.2", "~1.2",
+        "1.x", ">=1.0-rc.1", ">=01", "<2.0.0.0", ">=1.0, ,<2", "!=1.0", "*"}) {
     const auto range = parse_version_range(text);
     ASSERT_FALSE(range) << text;
     EXPECT_NE(range.error().message.find("expected comparisons such as"), std::string::npos);
@@ -129,7 +139,8 @@ TEST(Semver, SurvivesAnyBytes) {
   const std::string_view alphabet = "0123456789.-+<>=, arc\0\xff";
   for (int round = 0; round < 20000; ++round) {
     std::string text;
-    for (auto length = random() % 24; length > 0; --length) text += alphabet[random() % alphabet.size()];
+    for (auto length = random() % 24; length > 0; --length)
+      text += alphabet[random() % alphabet.size()];
     const auto parsed = parse_version(text);
     EXPECT_TRUE(!parsed || *parsed == *parsed) << text;
     const auto range = parse_version_range(text);

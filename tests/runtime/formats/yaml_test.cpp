@@ -63,8 +63,8 @@ TEST(Yaml, QuotesMakeText) {
 }
 
 TEST(Yaml, NothingIsANullDocument) {
-  for (const std::string_view text :
-       {"", "\n\n", "# only a comment\n", "---\n", "--- ~\n", "null", "\xEF\xBB\xBF", "---\n...\n"}) {
+  for (const std::string_view text : {"", "\n\n", "# only a comment\n", "---\n", "--- ~\n", "null",
+                                      "\xEF\xBB\xBF", "---\n...\n"}) {
     const Document parsed = document(text);
     EXPECT_EQ(parsed.root.kind, Kind::null) << text;
     EXPECT_GE(parsed.root.line, 1);
@@ -83,7 +83,8 @@ TEST(Yaml, ReadsAFileOrSaysWhyNot) {
   const fakes::Directory directory;
   EXPECT_EQ(*read_text(directory.write("p.yaml", "a: 1\n")), "a: 1\n");
   EXPECT_EQ(read_text(directory.path()).error().message, "cannot be read: Is a directory");
-  EXPECT_EQ(read_text(directory.path() / "none").error().message, "cannot be read: No such file or directory");
+  EXPECT_EQ(read_text(directory.path() / "none").error().message,
+            "cannot be read: No such file or directory");
   EXPECT_EQ(read_text("").error().message, "cannot be read: No such file or directory");
   EXPECT_GT(read_text("/dev/zero")->size(), size_t{1} << 20) << "no more than its parser refuses";
 }
@@ -94,8 +95,10 @@ TEST(Yaml, AliasesRepeatWhatTheyName) {
 }
 
 TEST(Yaml, RefusesWhatYamlCppTakes) {
-  EXPECT_EQ(error("a: 1\nb: 2\na: 3\n"), "p.yaml:3:1: found a twice, expected once; the first is in line 1");
-  EXPECT_EQ(error("{a: {b: 1, 'b': 2}}"), "p.yaml:1:12: found b twice, expected once; the first is in line 1");
+  EXPECT_EQ(error("a: 1\nb: 2\na: 3\n"),
+            "p.yaml:3:1: found a twice, expected once; the first is in line 1");
+  EXPECT_EQ(error("{a: {b: 1, 'b': 2}}"),
+            "p.yaml:1:12: found b twice, expected once; the first is in line 1");
   EXPECT_EQ(error("? [a]\n: 1\n"), "p.yaml:1:3: found a list as a key, expected a word");
   EXPECT_EQ(error("{{a: 1}: 2}"), "p.yaml:1:2: found a map as a key, expected a word");
   EXPECT_THAT(error("~: 1"), HasSubstr("found nothing as a key, expected a word"));
@@ -106,22 +109,27 @@ TEST(Yaml, RefusesWhatYamlCppTakes) {
 }
 
 TEST(Yaml, RefusesMalformedText) {
-  for (const std::string_view text : {"a: [1, 2", "a: b: c", "\t- a", "a: 'x", "{a: 1", "a: *nowhere", "- a\nb: 1",
-                                      "%YAML 9.9.9\n---\na: 1", "]", "}", "@", "`", "a: \"\\q\""}) {
+  for (const std::string_view text :
+       {"a: [1, 2", "a: b: c", "\t- a", "a: 'x", "{a: 1", "a: *nowhere", "- a\nb: 1",
+        "%YAML 9.9.9\n---\na: 1", "]", "}", "@", "`", "a: \"\\q\""}) {
     EXPECT_THAT(error(text), ::testing::MatchesRegex("p.yaml:[0-9]+:[0-9]+: .+")) << text;
   }
 }
 
 TEST(Yaml, RefusesBytesThatAreNoText) {
-  EXPECT_EQ(error(std::string_view("a: 1\nb: \0", 9)), "p.yaml:2:4: found byte 0x00, expected UTF-8 text");
-  EXPECT_EQ(error("a: 1\x04\nb: 2"), "p.yaml:1:5: found byte 0x04, expected UTF-8 text");  // yaml-cpp: the end
+  EXPECT_EQ(error(std::string_view("a: 1\nb: \0", 9)),
+            "p.yaml:2:4: found byte 0x00, expected UTF-8 text");
+  EXPECT_EQ(error("a: 1\x04\nb: 2"),
+            "p.yaml:1:5: found byte 0x04, expected UTF-8 text");  // yaml-cpp: the end
   EXPECT_EQ(error("\xC3\xA9: \xE9"), "p.yaml:1:4: found byte 0xe9, expected UTF-8 text");
   EXPECT_EQ(error("\x7F"), "p.yaml:1:1: found byte 0x7f, expected UTF-8 text");
-  for (const std::string_view bad : {"\xFF\xFE", "\xC0\xAF", "\xE0\x80\xAF", "\xED\xA0\x80", "\xF0\x80\x80\xAF",
-                                     "\xF4\x90\x80\x80", "\xF8\x88\x80\x80\x80", "\xE2\x82", "\x80"}) {
+  for (const std::string_view bad :
+       {"\xFF\xFE", "\xC0\xAF", "\xE0\x80\xAF", "\xED\xA0\x80", "\xF0\x80\x80\xAF",
+        "\xF4\x90\x80\x80", "\xF8\x88\x80\x80\x80", "\xE2\x82", "\x80"}) {
     EXPECT_THAT(error(bad), HasSubstr("expected UTF-8 text"));
   }
-  EXPECT_EQ(document("k: \xE2\x82\xAC\xF0\x9F\x98\x80").root.find("k")->text, "\xE2\x82\xAC\xF0\x9F\x98\x80");
+  EXPECT_EQ(document("k: \xE2\x82\xAC\xF0\x9F\x98\x80").root.find("k")->text,
+            "\xE2\x82\xAC\xF0\x9F\x98\x80");
 }
 
 TEST(Yaml, LimitsDepthSizeAndAliases) {
@@ -135,7 +143,8 @@ TEST(Yaml, LimitsDepthSizeAndAliases) {
   EXPECT_THAT(error(repeat("- 1\n", 200000)), HasSubstr("found over 100000 nodes"));
 
   std::string bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n";
-  for (int i = 1; i < 12; ++i) bomb += fmt::format("a{0}: &a{0} [{1}]\n", i, repeat(fmt::format("*a{}, ", i - 1), 9));
+  for (int i = 1; i < 12; ++i)
+    bomb += fmt::format("a{0}: &a{0} [{1}]\n", i, repeat(fmt::format("*a{}, ", i - 1), 9));
   EXPECT_THAT(error(bomb), HasSubstr("found over 100000 nodes"));
   EXPECT_THAT(error("a: &a " + std::string(500000, 'x') + "\nb: [" + repeat("*a, ", 1000) + "]"),
               HasSubstr("4194304 bytes"));
@@ -152,7 +161,9 @@ std::string outcome(const Result<T>& result) {
 }
 
 TEST(Yaml, ReadsWholeNumbersAsDecimal) {
-  const auto read = [](std::string_view text) { return outcome(integer(document(text).root, "threads")); };
+  const auto read = [](std::string_view text) {
+    return outcome(integer(document(text).root, "threads"));
+  };
   EXPECT_EQ(read("0"), "0");
   EXPECT_EQ(read("-12"), "-12");
   EXPECT_EQ(read("9223372036854775807"), "9223372036854775807");
@@ -160,40 +171,47 @@ TEST(Yaml, ReadsWholeNumbersAsDecimal) {
   EXPECT_EQ(read("'1'"), "p.yaml:1:1: threads: found \"1\", expected a whole number");
   EXPECT_EQ(read("[1]"), "p.yaml:1:1: threads: found a list, expected a whole number");
   EXPECT_EQ(read("~"), "p.yaml:1:1: threads: found nothing, expected a whole number");
-  for (const std::string_view text :
-       {"9223372036854775808", "1e3", "1.0", "0x10", "+1", "1_000", "-", "- 1", "true", "1 2", "-01", "''", ".nan"}) {
+  for (const std::string_view text : {"9223372036854775808", "1e3", "1.0", "0x10", "+1", "1_000",
+                                      "-", "- 1", "true", "1 2", "-01", "''", ".nan"}) {
     EXPECT_THAT(read(text), HasSubstr("expected a whole number")) << text;
   }
 }
 
 TEST(Yaml, ReadsFiniteNumbers) {
-  const auto read = [](std::string_view text) { return outcome(real(document(text).root, "softcap")); };
+  const auto read = [](std::string_view text) {
+    return outcome(real(document(text).root, "softcap"));
+  };
   EXPECT_EQ(read("0.5"), "0.5");
   EXPECT_EQ(read("-1e3"), "-1000");
   EXPECT_EQ(read(".5"), "0.5");
-  for (const std::string_view text :
-       {"1e400", ".nan", "nan", "inf", ".inf", "-inf", "-.inf", "1e", "0x1p3", "1,5", "'1'", "+1", "{}"}) {
+  for (const std::string_view text : {"1e400", ".nan", "nan", "inf", ".inf", "-inf", "-.inf", "1e",
+                                      "0x1p3", "1,5", "'1'", "+1", "{}"}) {
     EXPECT_THAT(read(text), HasSubstr("p.yaml:1:1: softcap: found ")) << text;
     EXPECT_THAT(read(text), HasSubstr("expected a finite number")) << text;
   }
 }
 
 TEST(Yaml, ReadsTrueAndFalseOnly) {
-  const auto read = [](std::string_view text) { return outcome(boolean(document(text).root, "enabled")); };
+  const auto read = [](std::string_view text) {
+    return outcome(boolean(document(text).root, "enabled"));
+  };
   EXPECT_EQ(read("true"), "true");
   EXPECT_EQ(read("false"), "false");
-  for (const std::string_view text : {"yes", "no", "on", "True", "1", "0", "'true'", "~", "[true]"}) {
+  for (const std::string_view text :
+       {"yes", "no", "on", "True", "1", "0", "'true'", "~", "[true]"}) {
     EXPECT_THAT(read(text), HasSubstr("expected true or false")) << text;
   }
 }
 
 TEST(Yaml, ReadsWords) {
   EXPECT_EQ(outcome(word(document("a b").root, "name")), "a b");
-  EXPECT_EQ(outcome(word(document("''").root, "name")), "p.yaml:1:1: name: found \"\", expected a word");
+  EXPECT_EQ(outcome(word(document("''").root, "name")),
+            "p.yaml:1:1: name: found \"\", expected a word");
   EXPECT_EQ(*words(document("[a, 1]").root, "x"), (std::vector<std::string>{"a", "1"}));
   EXPECT_EQ(*words(document("a").root, "x"), std::vector<std::string>{"a"});
   EXPECT_TRUE(words(document("[]").root, "x")->empty());
-  EXPECT_EQ(words(document("[a, [b]]").root, "x").error().message, "p.yaml:1:5: x: found a list, expected a word");
+  EXPECT_EQ(words(document("[a, [b]]").root, "x").error().message,
+            "p.yaml:1:5: x: found a list, expected a word");
   EXPECT_EQ(words(document("{a: b}").root, "x").error().message,
             "p.yaml:1:1: x: found a map, expected a list of words");
 }
@@ -210,26 +228,60 @@ TEST(Yaml, UnknownKeysNameTheNearest) {
   EXPECT_EQ(keys("", "b"), "accepted");
   EXPECT_EQ(keys("enabled: 1\npriorty: 3", "backends.cpu"),
             "p.yaml:2:1: backends.cpu.priorty: unknown key; did you mean priority?");
-  EXPECT_EQ(keys("zzz: 3", ""), "p.yaml:1:1: zzz: unknown key; expected one of priority, enabled, version");
+  EXPECT_EQ(keys("zzz: 3", ""),
+            "p.yaml:1:1: zzz: unknown key; expected one of priority, enabled, version");
   EXPECT_EQ(keys("enabld: 1\nenabled: 1\n? priorty\n", ""),
             "p.yaml:1:1: enabld: unknown key; did you mean enabled?\n"
             "p.yaml:3:3: priorty: unknown key; did you mean priority?");
   EXPECT_EQ(keys("3", "backends.cpu"), "p.yaml:1:1: backends.cpu: found 3, expected a map");
   EXPECT_EQ(keys("\"a\\nb\\e\": 3", ""),
             "p.yaml:1:1: a\\nb\\x1b: unknown key; expected one of priority, enabled, version");
-  EXPECT_THAT(keys(std::string(500, 'k') + ": 1", ""), HasSubstr(std::string(60, 'k') + "...: unknown key"));
+  EXPECT_THAT(keys(std::string(500, 'k') + ": 1", ""),
+              HasSubstr(std::string(60, 'k') + "...: unknown key"));
 }
 
 TEST(Yaml, SurvivesAnyBytes) {
   std::mt19937 random(11);
-  const std::string_view pieces[] = {
-      "[",   "]",  "{",  "}",    ":",  ": ",       "- ",           "? ",   "&a ", "*a", "!t ", "!!str ",
-      "'",   "\"", "\n", "\n  ", "\t", "#",        " #",           "|",    ">",   "%",  "@",   "---\n",
-      "...", ",",  "k",  "0",    "\\", "\xC3\xA9", "\xEF\xBB\xBF", "\x85", "\r",  "~",  "<<: "};
+  const std::string_view pieces[] = {"[",
+                                     "]",
+                                     "{",
+                                     "}",
+                                     ":",
+                                     ": ",
+                                     "- ",
+                                     "? ",
+                                     "&a ",
+                                     "*a",
+                                     "!t ",
+                                     "!!str ",
+                                     "'",
+                                     "\"",
+                                     "\n",
+                                     "\n  ",
+                                     "\t",
+                                     "#",
+                                     " #",
+                                     "|",
+                                     ">",
+                                     "%",
+                                     "@",
+                                     "---\n",
+                                     "...",
+                                     ",",
+                                     "k",
+                                     "0",
+                                     "\\",
+                                     "\xC3\xA9",
+                                     "\xEF\xBB\xBF",
+                                     "\x85",
+                                     "\r",
+                                     "~",
+                                     "<<: "};
   const auto start = std::chrono::steady_clock::now();
   for (int round = 0; round < 20000; ++round) {
     std::string text;
-    for (auto length = random() % 40; length > 0; --length) text += pieces[random() % std::size(pieces)];
+    for (auto length = random() % 40; length > 0; --length)
+      text += pieces[random() % std::size(pieces)];
     if (const auto parsed = parse(text, "p.yaml"); !parsed) {
       EXPECT_THAT(parsed.error().message, ::testing::StartsWith("p.yaml:"));
       EXPECT_EQ(parsed.error().message.find('\n'), std::string::npos);

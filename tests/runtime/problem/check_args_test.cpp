@@ -33,24 +33,31 @@ struct Posed {
     problem.seq_kv = 32;
     problem.lse = problem.alibi = problem.sinks = 1;
     args.struct_size = sizeof args;
-    const bool packed = layout == varlen || layout == varlen_paged, pages = layout == paged || layout == varlen_paged;
+    const bool packed = layout == varlen || layout == varlen_paged,
+               pages = layout == paged || layout == varlen_paged;
     problem.varlen = packed ? 1 : 0;
     problem.page_size = pages ? 4 : 0;
     problem.kv_lengths = pages ? 1 : 0;
-    args.q = packed ? view(memory.data(), kF32, {7, 4, 16}) : view(memory.data(), kF32, {2, 5, 4, 16});
+    args.q =
+        packed ? view(memory.data(), kF32, {7, 4, 16}) : view(memory.data(), kF32, {2, 5, 4, 16});
     // What is only read may lie in the same place; what is written lies apart.
     float* const out = memory.data() + 2048;
     args.out = packed ? view(out, kF32, {7, 4, 8}) : view(out, kF32, {2, 5, 4, 8});
     args.k = view(memory.data(), kF32, {2, 9, 2, 16});
     args.v = view(memory.data(), kF32, {2, 9, 2, 8});
-    if (packed) args.k = view(memory.data(), kF32, {9, 2, 16}), args.v = view(memory.data(), kF32, {9, 2, 8});
-    if (pages) args.k = view(memory.data(), kF32, {6, 4, 2, 16}), args.v = view(memory.data(), kF32, {6, 4, 2, 8});
+    if (packed)
+      args.k = view(memory.data(), kF32, {9, 2, 16}), args.v = view(memory.data(), kF32, {9, 2, 8});
+    if (pages)
+      args.k = view(memory.data(), kF32, {6, 4, 2, 16}),
+      args.v = view(memory.data(), kF32, {6, 4, 2, 8});
     float* const lse = memory.data() + 3072;
     args.lse = packed ? view(lse, kF32, {4, 7}) : view(lse, kF32, {2, 4, 5});
     args.alibi_slopes = args.sinks = view(memory.data(), kF32, {4});
     if (packed) args.offsets_q = view(memory.data(), kI32, {3});
     if (packed && !pages) args.offsets_kv = view(memory.data(), kI32, {3});
-    if (pages) args.kv_lengths = view(memory.data(), kI32, {2}), args.page_table = view(memory.data(), kI32, {2, 3});
+    if (pages)
+      args.kv_lengths = view(memory.data(), kI32, {2}),
+      args.page_table = view(memory.data(), kI32, {2, 3});
     if (layout != dense) return;
     problem.mask = ATTNRT_MASK_ADDITIVE;
     problem.mask_dtype = kF32;
@@ -90,55 +97,82 @@ void expect_all(Posed::Layout layout, const std::vector<Change>& changes) {
   }
 }
 
-void* moved(const attnrt_tensor& tensor, int64_t bytes) { return static_cast<char*>(tensor.data) + bytes; }
+void* moved(const attnrt_tensor& tensor, int64_t bytes) {
+  return static_cast<char*>(tensor.data) + bytes;
+}
 
 TEST(CheckArgs, Dense) {
   expect_all(
       Posed::dense,
       {
-          {"q absent", [](Posed& s) { s.args.q = {}; }, "run: tensor q is absent, but the problem uses it"},
+          {"q absent", [](Posed& s) { s.args.q = {}; },
+           "run: tensor q is absent, but the problem uses it"},
           {"out absent", [](Posed& s) { s.args.out.data = nullptr; }, "tensor out is absent"},
           {"lse absent", [](Posed& s) { s.args.lse = {}; }, "tensor lse is absent"},
           {"sinks absent", [](Posed& s) { s.args.sinks = {}; }, "tensor sinks is absent"},
           {"mask absent", [](Posed& s) { s.args.mask = {}; }, "tensor mask is absent"},
-          {"kv_lengths absent", [](Posed& s) { s.args.kv_lengths = {}; }, "tensor kv_lengths is absent"},
-          {"lse surplus", [](Posed& s) { s.problem.lse = 0; }, "tensor lse is given, but the problem does not use it"},
-          {"mask surplus", [](Posed& s) { s.problem.mask = ATTNRT_MASK_NONE; }, "tensor mask is given"},
+          {"kv_lengths absent", [](Posed& s) { s.args.kv_lengths = {}; },
+           "tensor kv_lengths is absent"},
+          {"lse surplus", [](Posed& s) { s.problem.lse = 0; },
+           "tensor lse is given, but the problem does not use it"},
+          {"mask surplus", [](Posed& s) { s.problem.mask = ATTNRT_MASK_NONE; },
+           "tensor mask is given"},
           {"alibi surplus", [](Posed& s) { s.problem.alibi = 0; }, "tensor alibi_slopes is given"},
-          {"offsets surplus", [](Posed& s) { s.args.offsets_kv = s.args.kv_lengths; }, "tensor offsets_kv is given"},
-          {"pages surplus", [](Posed& s) { s.args.page_table = s.args.kv_lengths; }, "tensor page_table is given"},
+          {"offsets surplus", [](Posed& s) { s.args.offsets_kv = s.args.kv_lengths; },
+           "tensor offsets_kv is given"},
+          {"pages surplus", [](Posed& s) { s.args.page_table = s.args.kv_lengths; },
+           "tensor page_table is given"},
           {"q ndim", [](Posed& s) { s.args.q.ndim = 3; }, "tensor q has 3 dimensions; expected 4"},
           {"q ndim 0", [](Posed& s) { s.args.q.ndim = 0; }, "tensor q has 0 dimensions"},
           {"q ndim absurd", [](Posed& s) { s.args.q.ndim = 1 << 30; }, "dimensions; expected 4"},
-          {"k ndim negative", [](Posed& s) { s.args.k.ndim = -4; }, "tensor k has -4 dimensions; expected 4"},
+          {"k ndim negative", [](Posed& s) { s.args.k.ndim = -4; },
+           "tensor k has -4 dimensions; expected 4"},
           {"v ndim", [](Posed& s) { s.args.v.ndim = 3; }, "tensor v has 3 dimensions; expected 4"},
-          {"out ndim", [](Posed& s) { s.args.out.ndim = 5; }, "tensor out has 5 dimensions; expected 4"},
-          {"lse ndim", [](Posed& s) { s.args.lse.ndim = 2; }, "tensor lse has 2 dimensions; expected 3"},
+          {"out ndim", [](Posed& s) { s.args.out.ndim = 5; },
+           "tensor out has 5 dimensions; expected 4"},
+          {"lse ndim", [](Posed& s) { s.args.lse.ndim = 2; },
+           "tensor lse has 2 dimensions; expected 3"},
           {"q dtype", [](Posed& s) { s.args.q.dtype = kF16; }, "tensor q is f16; expected f32"},
           {"v dtype", [](Posed& s) { s.args.v.dtype = kBool; }, "tensor v is bool; expected f32"},
-          {"dtype lanes", [](Posed& s) { s.args.k.dtype.lanes = 4; }, "tensor k is f32 of 4 lanes; expected f32"},
-          {"mask dtype", [](Posed& s) { s.args.mask.dtype = kBool; }, "tensor mask is bool; expected f32"},
-          {"lse dtype", [](Posed& s) { s.args.lse.dtype = kF16; }, "tensor lse is f16; expected f32"},
+          {"dtype lanes", [](Posed& s) { s.args.k.dtype.lanes = 4; },
+           "tensor k is f32 of 4 lanes; expected f32"},
+          {"mask dtype", [](Posed& s) { s.args.mask.dtype = kBool; },
+           "tensor mask is bool; expected f32"},
+          {"lse dtype", [](Posed& s) { s.args.lse.dtype = kF16; },
+           "tensor lse is f16; expected f32"},
           {"kv_lengths dtype", [](Posed& s) { s.args.kv_lengths.dtype.bits = 64; },
            "tensor kv_lengths is int64; expected int32"},
-          {"heads", [](Posed& s) { s.args.q.shape[2] = 2; }, "tensor q has 2 in dimension 2; expected 4"},
-          {"head_dim", [](Posed& s) { s.args.k.shape[3] = 8; }, "tensor k has 8 in dimension 3; expected 16"},
-          {"head_dim_v", [](Posed& s) { s.args.out.shape[3] = 16; }, "tensor out has 16 in dimension 3; expected 8"},
-          {"k batch", [](Posed& s) { s.args.k.shape[0] = 1; }, "tensor k has 1 in dimension 0; expected 2"},
-          {"v rows", [](Posed& s) { s.args.v.shape[1] = 8; }, "tensor v has 8 in dimension 1; expected 9"},
-          {"out rows", [](Posed& s) { s.args.out.shape[1] = 4; }, "tensor out has 4 in dimension 1; expected 5"},
-          {"mask keys", [](Posed& s) { s.args.mask.shape[3] = 8; }, "tensor mask has 8 in dimension 3; expected 9"},
-          {"mask of 5", [](Posed& s) { s.args.mask.ndim = 5; }, "tensor mask has 5 dimensions; expected 4"},
-          {"mask of 0", [](Posed& s) { s.args.mask.ndim = 0; }, "tensor mask has 0 dimensions; expected 4"},
-          {"lse rows", [](Posed& s) { s.args.lse.shape[2] = 6; }, "tensor lse has 6 in dimension 2; expected 5"},
-          {"sinks count", [](Posed& s) { s.args.sinks.shape[0] = 2; }, "tensor sinks has 2 in dimension 0; expected 4"},
+          {"heads", [](Posed& s) { s.args.q.shape[2] = 2; },
+           "tensor q has 2 in dimension 2; expected 4"},
+          {"head_dim", [](Posed& s) { s.args.k.shape[3] = 8; },
+           "tensor k has 8 in dimension 3; expected 16"},
+          {"head_dim_v", [](Posed& s) { s.args.out.shape[3] = 16; },
+           "tensor out has 16 in dimension 3; expected 8"},
+          {"k batch", [](Posed& s) { s.args.k.shape[0] = 1; },
+           "tensor k has 1 in dimension 0; expected 2"},
+          {"v rows", [](Posed& s) { s.args.v.shape[1] = 8; },
+           "tensor v has 8 in dimension 1; expected 9"},
+          {"out rows", [](Posed& s) { s.args.out.shape[1] = 4; },
+           "tensor out has 4 in dimension 1; expected 5"},
+          {"mask keys", [](Posed& s) { s.args.mask.shape[3] = 8; },
+           "tensor mask has 8 in dimension 3; expected 9"},
+          {"mask of 5", [](Posed& s) { s.args.mask.ndim = 5; },
+           "tensor mask has 5 dimensions; expected 4"},
+          {"mask of 0", [](Posed& s) { s.args.mask.ndim = 0; },
+           "tensor mask has 0 dimensions; expected 4"},
+          {"lse rows", [](Posed& s) { s.args.lse.shape[2] = 6; },
+           "tensor lse has 6 in dimension 2; expected 5"},
+          {"sinks count", [](Posed& s) { s.args.sinks.shape[0] = 2; },
+           "tensor sinks has 2 in dimension 0; expected 4"},
           {"negative shape", [](Posed& s) { s.args.q.shape[1] = -1; },
            "tensor q has -1 in dimension 1; expected at least 0"},
-          {"the most negative shape", [](Posed& s) { s.args.q.shape[0] = s.args.q.shape[1] = -kLargest - 1; },
+          {"the most negative shape",
+           [](Posed& s) { s.args.q.shape[0] = s.args.q.shape[1] = -kLargest - 1; },
            "expected at least 0"},
           {"a huge shape", [](Posed& s) { s.args.q.shape[0] = s.args.q.shape[1] = kLargest; },
            "reaches further than memory can"},
-          {"a negative stride", [](Posed& s) { s.args.k.stride[1] = -32; }, "tensor k has the negative stride -32"},
+          {"a negative stride", [](Posed& s) { s.args.k.stride[1] = -32; },
+           "tensor k has the negative stride -32"},
           {"an overflowing stride", [](Posed& s) { s.args.v.stride[0] = kLargest / 2; },
            "tensor v reaches further than memory can"},
           {"an overflowing mask", [](Posed& s) { s.args.mask.stride[0] = kLargest; },
@@ -167,49 +201,65 @@ TEST(CheckArgs, Dense) {
            "tensor lse does not start at a multiple of 4 bytes"},
           {"mask between elements", [](Posed& s) { s.args.mask.data = moved(s.args.mask, 1); },
            "tensor mask does not start"},
-          {"kv_lengths between elements", [](Posed& s) { s.args.kv_lengths.data = moved(s.args.kv_lengths, 3); },
+          {"kv_lengths between elements",
+           [](Posed& s) { s.args.kv_lengths.data = moved(s.args.kv_lengths, 3); },
            "tensor kv_lengths does not start"},
           {"out broadcast", [](Posed& s) { s.args.out.stride[1] = 0; },
            "tensor out is written to, so it cannot be broadcast"},
           {"lse broadcast", [](Posed& s) { s.args.lse.stride[0] = 0; },
            "tensor lse is written to, so it cannot be broadcast"},
-          {"sinks with gaps", [](Posed& s) { s.args.sinks.stride[0] = 2; }, "tensor sinks is not contiguous"},
+          {"sinks with gaps", [](Posed& s) { s.args.sinks.stride[0] = 2; },
+           "tensor sinks is not contiguous"},
           {"kv_lengths broadcast", [](Posed& s) { s.args.kv_lengths.stride[0] = 0; },
            "tensor kv_lengths is not contiguous"},
-          {"above batch", [](Posed& s) { s.problem.batch = 1; }, "batch is 2, above the 1 that was planned for"},
-          {"above seq_q", [](Posed& s) { s.problem.seq_q = 4; }, "seq_q is 5, above the 4 that was planned for"},
-          {"above seq_kv", [](Posed& s) { s.problem.seq_kv = 8; }, "seq_kv is 9, above the 8 that was planned for"},
+          {"above batch", [](Posed& s) { s.problem.batch = 1; },
+           "batch is 2, above the 1 that was planned for"},
+          {"above seq_q", [](Posed& s) { s.problem.seq_q = 4; },
+           "seq_q is 5, above the 4 that was planned for"},
+          {"above seq_kv", [](Posed& s) { s.problem.seq_kv = 8; },
+           "seq_kv is 9, above the 8 that was planned for"},
       });
 }
 
 TEST(CheckArgs, WhatIsWrittenOverlapsNothing) {
   // q, k and v begin where memory does, with 640, 576 and 288 elements; out has 320 from 2048 on, lse 40 from 3072 on.
-  const auto to = [](attnrt_tensor& tensor, Posed& s, int64_t elements) { tensor.data = s.memory.data() + elements; };
+  const auto to = [](attnrt_tensor& tensor, Posed& s, int64_t elements) {
+    tensor.data = s.memory.data() + elements;
+  };
   expect_all(
       Posed::dense,
       {
           {"out is q", [&](Posed& s) { to(s.args.out, s, 0); },
            "run: tensor out overlaps tensor q; it is written to, so give it memory of its own"},
-          {"out on q's last element", [&](Posed& s) { to(s.args.out, s, 636); }, "tensor out overlaps tensor q"},
+          {"out on q's last element", [&](Posed& s) { to(s.args.out, s, 636); },
+           "tensor out overlaps tensor q"},
           {"out right behind q", [&](Posed& s) { to(s.args.out, s, 640); }, "ok"},
-          {"out ends on k", [&](Posed& s) { to(s.args.k, s, 2048 + 316); }, "tensor out overlaps tensor k"},
+          {"out ends on k", [&](Posed& s) { to(s.args.k, s, 2048 + 316); },
+           "tensor out overlaps tensor k"},
           {"out ends before k", [&](Posed& s) { to(s.args.k, s, 2048 + 320); }, "ok"},
-          {"out between the rows of v", [&](Posed& s) { s.args.v.stride[0] = 4000; }, "tensor out overlaps tensor v"},
-          {"lse is sinks", [&](Posed& s) { to(s.args.sinks, s, 3072 + 39); }, "tensor lse overlaps tensor sinks"},
+          {"out between the rows of v", [&](Posed& s) { s.args.v.stride[0] = 4000; },
+           "tensor out overlaps tensor v"},
+          {"lse is sinks", [&](Posed& s) { to(s.args.sinks, s, 3072 + 39); },
+           "tensor lse overlaps tensor sinks"},
           {"lse behind sinks", [&](Posed& s) { to(s.args.sinks, s, 3072 - 4); }, "ok"},
-          {"lse in out", [&](Posed& s) { to(s.args.lse, s, 2048 + 319); }, "tensor out overlaps tensor lse"},
-          {"lse is kv_lengths", [&](Posed& s) { to(s.args.lse, s, 4000), s.args.kv_lengths.data = s.args.lse.data; },
+          {"lse in out", [&](Posed& s) { to(s.args.lse, s, 2048 + 319); },
+           "tensor out overlaps tensor lse"},
+          {"lse is kv_lengths",
+           [&](Posed& s) { to(s.args.lse, s, 4000), s.args.kv_lengths.data = s.args.lse.data; },
            "tensor lse overlaps tensor kv_lengths"},
           {"out of no elements",
            [&](Posed& s) {
-             s.args.q.shape[1] = s.args.out.shape[1] = s.args.mask.shape[2] = s.args.lse.shape[2] = 0;
+             s.args.q.shape[1] = s.args.out.shape[1] = s.args.mask.shape[2] = s.args.lse.shape[2] =
+                 0;
              to(s.args.out, s, 0);
            },
            "ok"},
       });
-  expect_all(Posed::varlen, {{"out is q", [&](Posed& s) { to(s.args.out, s, 0); }, "tensor out overlaps tensor"}});
-  expect_all(Posed::varlen_paged, {{"lse is page_table", [&](Posed& s) { s.args.page_table.data = s.args.lse.data; },
-                                    "tensor lse overlaps tensor page_table"}});
+  expect_all(Posed::varlen,
+             {{"out is q", [&](Posed& s) { to(s.args.out, s, 0); }, "tensor out overlaps tensor"}});
+  expect_all(Posed::varlen_paged,
+             {{"lse is page_table", [&](Posed& s) { s.args.page_table.data = s.args.lse.data; },
+               "tensor lse overlaps tensor page_table"}});
 }
 
 TEST(CheckArgs, WhatIsLegal) {
@@ -220,12 +270,15 @@ TEST(CheckArgs, WhatIsLegal) {
       Posed::dense,
       {
           {"no queries",
-           [](Posed& s) { s.args.q.shape[1] = s.args.out.shape[1] = s.args.mask.shape[2] = s.args.lse.shape[2] = 0; },
+           [](Posed& s) {
+             s.args.q.shape[1] = s.args.out.shape[1] = s.args.mask.shape[2] = s.args.lse.shape[2] =
+                 0;
+           },
            "ok"},
           {"no batch",
            [](Posed& s) {
-             for (auto* t :
-                  {&s.args.q, &s.args.k, &s.args.v, &s.args.out, &s.args.mask, &s.args.lse, &s.args.kv_lengths})
+             for (auto* t : {&s.args.q, &s.args.k, &s.args.v, &s.args.out, &s.args.mask,
+                             &s.args.lse, &s.args.kv_lengths})
                t->shape[0] = 0;
            },
            "ok"},
@@ -239,21 +292,24 @@ TEST(CheckArgs, WhatIsLegal) {
           {"empty tensors with absurd strides",
            [&](Posed& s) {
              kv_rows(s, 0);
-             for (auto* t : {&s.args.k, &s.args.v, &s.args.mask}) t->stride[0] = t->stride[1] = t->stride[2] = kLargest;
+             for (auto* t : {&s.args.k, &s.args.v, &s.args.mask})
+               t->stride[0] = t->stride[1] = t->stride[2] = kLargest;
            },
            "ok"},
           {"strides of one row count for nothing",
            [](Posed& s) {
-             for (auto* t :
-                  {&s.args.q, &s.args.k, &s.args.v, &s.args.out, &s.args.mask, &s.args.lse, &s.args.kv_lengths}) {
+             for (auto* t : {&s.args.q, &s.args.k, &s.args.v, &s.args.out, &s.args.mask,
+                             &s.args.lse, &s.args.kv_lengths}) {
                t->shape[0] = 1;
                t->stride[0] = 3;
              }
            },
            "ok"},
-          {"broadcast inputs", [](Posed& s) { s.args.q.stride[0] = s.args.k.stride[1] = s.args.v.stride[2] = 0; },
+          {"broadcast inputs",
+           [](Posed& s) { s.args.q.stride[0] = s.args.k.stride[1] = s.args.v.stride[2] = 0; },
            "ok"},
-          {"a mask of stride 0", [](Posed& s) { s.args.mask.stride[0] = s.args.mask.stride[1] = 0; }, "ok"},
+          {"a mask of stride 0",
+           [](Posed& s) { s.args.mask.stride[0] = s.args.mask.stride[1] = 0; }, "ok"},
           {"a mask of 3 dimensions",
            [](Posed& s) {
              s.args.mask = view(s.memory.data(), kF32, {4, 5, 9});
@@ -264,7 +320,8 @@ TEST(CheckArgs, WhatIsLegal) {
              s.args.mask = view(s.memory.data(), kF32, {5, 9});
            },
            "ok"},
-          {"a mask of 1 dimension", [](Posed& s) { s.args.mask = view(s.memory.data(), kF32, {9}); }, "ok"},
+          {"a mask of 1 dimension",
+           [](Posed& s) { s.args.mask = view(s.memory.data(), kF32, {9}); }, "ok"},
           {"a mask of ones",
            [](Posed& s) {
              s.args.mask = view(s.memory.data(), kF32, {1, 1, 1, 9});
@@ -293,72 +350,86 @@ TEST(CheckArgs, WhatIsLegal) {
 }
 
 TEST(CheckArgs, Varlen) {
-  expect_all(Posed::varlen,
-             {
-                 {"offsets_q absent", [](Posed& s) { s.args.offsets_q = {}; }, "tensor offsets_q is absent"},
-                 {"offsets_kv absent", [](Posed& s) { s.args.offsets_kv = {}; }, "tensor offsets_kv is absent"},
-                 {"q of 4 dimensions", [](Posed& s) { s.args.q.ndim = 4; }, "tensor q has 4 dimensions; expected 3"},
-                 {"k of 4 dimensions", [](Posed& s) { s.args.k.ndim = 4; }, "tensor k has 4 dimensions; expected 3"},
-                 {"out rows", [](Posed& s) { s.args.out.shape[0] = 6; }, "tensor out has 6 in dimension 0; expected 7"},
-                 {"v rows", [](Posed& s) { s.args.v.shape[0] = 8; }, "tensor v has 8 in dimension 0; expected 9"},
-                 {"lse of a batch",
-                  [](Posed& s) {
-                    s.args.lse = view(s.memory.data() + 3072, kF32, {2, 4, 5});
-                  },
-                  "tensor lse has 3 dimensions; expected 2"},
-                 {"no offsets", [](Posed& s) { s.args.offsets_q.shape[0] = 0; }, "tensor offsets_q"},
-                 {"the most negative offsets", [](Posed& s) { s.args.offsets_q.shape[0] = -kLargest - 1; },
-                  "tensor offsets_q"},
-                 {"too many sequences", [](Posed& s) { s.problem.batch = 1; }, "batch is 2, above the 1"},
-                 {"offsets disagree", [](Posed& s) { s.args.offsets_kv.shape[0] = 4; },
-                  "tensor offsets_kv has 4 in dimension 0; expected 3"},
-                 {"offsets of int64", [](Posed& s) { s.args.offsets_q.dtype.bits = 64; },
-                  "tensor offsets_q is int64; expected int32"},
-                 {"more rows than one sequence may have", [](Posed& s) { s.problem.seq_q = 1; }, "ok"},
-                 {"no rows", [](Posed& s) { s.args.q.shape[0] = s.args.out.shape[0] = s.args.lse.shape[1] = 0; }, "ok"},
-                 {"no sequences", [](Posed& s) { s.args.offsets_q.shape[0] = s.args.offsets_kv.shape[0] = 1; }, "ok"},
-             });
+  expect_all(
+      Posed::varlen,
+      {
+          {"offsets_q absent", [](Posed& s) { s.args.offsets_q = {}; },
+           "tensor offsets_q is absent"},
+          {"offsets_kv absent", [](Posed& s) { s.args.offsets_kv = {}; },
+           "tensor offsets_kv is absent"},
+          {"q of 4 dimensions", [](Posed& s) { s.args.q.ndim = 4; },
+           "tensor q has 4 dimensions; expected 3"},
+          {"k of 4 dimensions", [](Posed& s) { s.args.k.ndim = 4; },
+           "tensor k has 4 dimensions; expected 3"},
+          {"out rows", [](Posed& s) { s.args.out.shape[0] = 6; },
+           "tensor out has 6 in dimension 0; expected 7"},
+          {"v rows", [](Posed& s) { s.args.v.shape[0] = 8; },
+           "tensor v has 8 in dimension 0; expected 9"},
+          {"lse of a batch",
+           [](Posed& s) {
+             s.args.lse = view(s.memory.data() + 3072, kF32, {2, 4, 5});
+           },
+           "tensor lse has 3 dimensions; expected 2"},
+          {"no offsets", [](Posed& s) { s.args.offsets_q.shape[0] = 0; }, "tensor offsets_q"},
+          {"the most negative offsets", [](Posed& s) { s.args.offsets_q.shape[0] = -kLargest - 1; },
+           "tensor offsets_q"},
+          {"too many sequences", [](Posed& s) { s.problem.batch = 1; }, "batch is 2, above the 1"},
+          {"offsets disagree", [](Posed& s) { s.args.offsets_kv.shape[0] = 4; },
+           "tensor offsets_kv has 4 in dimension 0; expected 3"},
+          {"offsets of int64", [](Posed& s) { s.args.offsets_q.dtype.bits = 64; },
+           "tensor offsets_q is int64; expected int32"},
+          {"more rows than one sequence may have", [](Posed& s) { s.problem.seq_q = 1; }, "ok"},
+          {"no rows",
+           [](Posed& s) { s.args.q.shape[0] = s.args.out.shape[0] = s.args.lse.shape[1] = 0; },
+           "ok"},
+          {"no sequences",
+           [](Posed& s) { s.args.offsets_q.shape[0] = s.args.offsets_kv.shape[0] = 1; }, "ok"},
+      });
 }
 
 TEST(CheckArgs, Paged) {
-  expect_all(
-      Posed::paged,
-      {
-          {"page_table absent", [](Posed& s) { s.args.page_table = {}; }, "tensor page_table is absent"},
-          {"page size", [](Posed& s) { s.args.k.shape[1] = 8; }, "tensor k has 8 in dimension 1; expected 4"},
-          {"pages disagree", [](Posed& s) { s.args.v.shape[0] = 5; }, "tensor v has 5 in dimension 0; expected 6"},
-          {"page_table of 1 dimension", [](Posed& s) { s.args.page_table.ndim = 1; },
-           "tensor page_table has 1 dimensions; expected 2"},
-          {"page_table's batch", [](Posed& s) { s.args.page_table.shape[0] = 3; },
-           "tensor page_table has 3 in dimension 0; expected 2"},
-          {"page_table with gaps", [](Posed& s) { s.args.page_table.stride[0] = 4; },
-           "tensor page_table is not contiguous"},
-          {"no pages",
-           [](Posed& s) {
-             s.args.k.shape[0] = s.args.v.shape[0] = 0;
-             s.args.k.data = s.args.v.data = nullptr;
-           },
-           "ok"},
-      });
+  expect_all(Posed::paged,
+             {
+                 {"page_table absent", [](Posed& s) { s.args.page_table = {}; },
+                  "tensor page_table is absent"},
+                 {"page size", [](Posed& s) { s.args.k.shape[1] = 8; },
+                  "tensor k has 8 in dimension 1; expected 4"},
+                 {"pages disagree", [](Posed& s) { s.args.v.shape[0] = 5; },
+                  "tensor v has 5 in dimension 0; expected 6"},
+                 {"page_table of 1 dimension", [](Posed& s) { s.args.page_table.ndim = 1; },
+                  "tensor page_table has 1 dimensions; expected 2"},
+                 {"page_table's batch", [](Posed& s) { s.args.page_table.shape[0] = 3; },
+                  "tensor page_table has 3 in dimension 0; expected 2"},
+                 {"page_table with gaps", [](Posed& s) { s.args.page_table.stride[0] = 4; },
+                  "tensor page_table is not contiguous"},
+                 {"no pages",
+                  [](Posed& s) {
+                    s.args.k.shape[0] = s.args.v.shape[0] = 0;
+                    s.args.k.data = s.args.v.data = nullptr;
+                  },
+                  "ok"},
+             });
   // seq_kv is a bound here: a mask is as wide as the caller made it.
   const auto masked = [](Posed& s, int64_t keys) {
     s.problem.mask = ATTNRT_MASK_ADDITIVE;
     s.problem.mask_dtype = kF32;
     s.args.mask = view(s.memory.data(), kF32, {2, 4, 5, keys});
   };
-  expect_all(Posed::paged,
+  expect_all(Posed::paged, {
+                               {"mask at the bound", [&](Posed& s) { masked(s, 32); }, "ok"},
+                               {"mask below it", [&](Posed& s) { masked(s, 11); }, "ok"},
+                               {"mask above it", [&](Posed& s) { masked(s, 33); },
+                                "the mask's seq_kv is 33, above the 32"},
+                           });
+  expect_all(Posed::varlen_paged,
              {
-                 {"mask at the bound", [&](Posed& s) { masked(s, 32); }, "ok"},
-                 {"mask below it", [&](Posed& s) { masked(s, 11); }, "ok"},
-                 {"mask above it", [&](Posed& s) { masked(s, 33); }, "the mask's seq_kv is 33, above the 32"},
+                 {"offsets_kv surplus", [](Posed& s) { s.args.offsets_kv = s.args.offsets_q; },
+                  "tensor offsets_kv is given"},
+                 {"k of 3 dimensions", [](Posed& s) { s.args.k.ndim = 3; },
+                  "tensor k has 3 dimensions; expected 4"},
+                 {"kv_lengths for another batch", [](Posed& s) { s.args.kv_lengths.shape[0] = 3; },
+                  "tensor kv_lengths has 3"},
              });
-  expect_all(
-      Posed::varlen_paged,
-      {
-          {"offsets_kv surplus", [](Posed& s) { s.args.offsets_kv = s.args.offsets_q; }, "tensor offsets_kv is given"},
-          {"k of 3 dimensions", [](Posed& s) { s.args.k.ndim = 3; }, "tensor k has 3 dimensions; expected 4"},
-          {"kv_lengths for another batch", [](Posed& s) { s.args.kv_lengths.shape[0] = 3; }, "tensor kv_lengths has 3"},
-      });
 }
 
 TEST(CheckArgs, NoErrorStructAndAnOlderOne) {

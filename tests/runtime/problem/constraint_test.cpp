@@ -48,12 +48,15 @@ TEST(Constraint, MeetsOrRefusesInTheseWords) {
       {"head_dim: {max: 256}", "head_dim=300", "head_dim 300 is above 256"},
       {"head_dim: {min: 32}", "head_dim=16", "head_dim 16 is below 32"},
       {"head_dim: {min: 32, max: 256, multiple_of: 8}", "head_dim=64", ""},
-      {"head_dim: {min: 32, max: 256, multiple_of: 8}", "head_dim=36", "head_dim 36 is not a multiple of 8"},
-      {"head_dim: {min: 32, max: 256, multiple_of: 8}", "head_dim=300", "head_dim 300 is above 256"},
+      {"head_dim: {min: 32, max: 256, multiple_of: 8}", "head_dim=36",
+       "head_dim 36 is not a multiple of 8"},
+      {"head_dim: {min: 32, max: 256, multiple_of: 8}", "head_dim=300",
+       "head_dim 300 is above 256"},
       {"seq_q: {max: 2048}", "seq_q=4096", "seq_q 4096 is above 2048"},
       {"head_dim_v: {equals: head_dim}", "head_dim=128 head_dim_v=128", ""},
       {"head_dim_v: {equals: head_dim}", "head_dim=128", ""},  // 0 means head_dim
-      {"head_dim_v: {equals: head_dim}", "head_dim=128 head_dim_v=64", "head_dim_v 64 does not equal head_dim 128"},
+      {"head_dim_v: {equals: head_dim}", "head_dim=128 head_dim_v=64",
+       "head_dim_v 64 does not equal head_dim 128"},
       {"mask_dtype: {equals: dtype}", "mask=additive dtype=f16", ""},
       {"mask_dtype: {equals: dtype}", "mask=additive dtype=f16 mask_dtype=f32",
        "mask_dtype f32 does not equal dtype f16"},
@@ -89,25 +92,34 @@ TEST(Constraint, MeetsOrRefusesInTheseWords) {
        "head_dim 80 is not 64; seq_q 5 is above 4; causal false is not true"},
   };
   for (const Row& row : rows)
-    EXPECT_EQ(refusal(row.condition, row.words), row.refusal) << row.condition << " on " << row.words;
+    EXPECT_EQ(refusal(row.condition, row.words), row.refusal)
+        << row.condition << " on " << row.words;
 }
 
 TEST(Constraint, GrammarErrorsSayWhereAndWhat) {
   const std::pair<std::string_view, std::string_view> rows[] = {
       {"head_dims: 64", "p.yaml:1:1: head_dims: unknown key; did you mean head_dim?"},
       {"head_dim: {mx: 3}", "p.yaml:1:12: head_dim.mx: unknown key; did you mean max?"},
-      {"head_dim: {size: 3}", "p.yaml:1:12: head_dim.size: unknown key; expected one of min, max, multiple_of, equals"},
-      {"head_dim: {}", "p.yaml:1:11: head_dim: found an empty map, expected {min, max, multiple_of} or {equals}"},
+      {"head_dim: {size: 3}",
+       "p.yaml:1:12: head_dim.size: unknown key; expected one of min, max, multiple_of, equals"},
+      {"head_dim: {}",
+       "p.yaml:1:11: head_dim: found an empty map, expected {min, max, multiple_of} or {equals}"},
       {"head_dim: []",
-       "p.yaml:1:11: head_dim: found an empty list, expected a value, a list of values or {min, max, ...}"},
-      {"head_dim:", "p.yaml:1:1: head_dim: found nothing, expected a value, a list of values or {min, max, ...}"},
-      {"head_dim: [[1]]", "p.yaml:1:12: head_dim: found a list, expected a value, a list of values or {min, max, ...}"},
+       "p.yaml:1:11: head_dim: found an empty list, expected a value, a list of values or {min, "
+       "max, ...}"},
+      {"head_dim:",
+       "p.yaml:1:1: head_dim: found nothing, expected a value, a list of values or {min, max, "
+       "...}"},
+      {"head_dim: [[1]]",
+       "p.yaml:1:12: head_dim: found a list, expected a value, a list of values or {min, max, "
+       "...}"},
       {"head_dim: '64'", "p.yaml:1:11: head_dim: found \"64\", expected a number"},
       {"head_dim: 064", "p.yaml:1:11: head_dim: found 064, expected a whole number"},
       {"head_dim: 0", "p.yaml:1:11: head_dim: found 0, expected at least 1"},
       {"head_dim: 64.0", "p.yaml:1:11: head_dim: found 64.0, expected a whole number"},
       {"head_dim: {max: 1e3}", "p.yaml:1:17: head_dim.max: found 1e3, expected a whole number"},
-      {"head_dim: {multiple_of: 0}", "p.yaml:1:25: head_dim.multiple_of: found 0, expected at least 1"},
+      {"head_dim: {multiple_of: 0}",
+       "p.yaml:1:25: head_dim.multiple_of: found 0, expected at least 1"},
       {"softcap: {max: .nan}", "p.yaml:1:16: softcap.max: found .nan, expected a finite number"},
       {"softcap: {max: 1e400}", "p.yaml:1:16: softcap.max: found 1e400, expected a finite number"},
       {"softcap: {multiple_of: 2}", "p.yaml:1:11: softcap.multiple_of: softcap is no whole number"},
@@ -116,7 +128,8 @@ TEST(Constraint, GrammarErrorsSayWhereAndWhat) {
       {"causal: {max: 1}", "p.yaml:1:10: causal.max: found a range, expected a value or a list"},
       {"dtype: {min: f16}", "p.yaml:1:9: dtype.min: found a range, expected a value or a list"},
       {"dtype: f8", "p.yaml:1:8: dtype: found f8, expected one of f32, f16, bf16"},
-      {"dtype: fp16", "p.yaml:1:8: dtype: found fp16, expected one of f32, f16, bf16; did you mean f16?"},
+      {"dtype: fp16",
+       "p.yaml:1:8: dtype: found fp16, expected one of f32, f16, bf16; did you mean f16?"},
       {"head_dim_v: {equals: head_dims}",
        "p.yaml:1:22: head_dim_v.equals: unknown word head_dims; did you mean head_dim?"},
       {"head_dim_v: {equals: dtype}",
@@ -125,7 +138,8 @@ TEST(Constraint, GrammarErrorsSayWhereAndWhat) {
        "p.yaml:1:22: head_dim_v.equals: found head_dim_v, expected another word of the same kind"},
       {"head_dim_v: {equals: head_dim, max: 3}",
        "p.yaml:1:13: head_dim_v: found equals with other keys, expected it alone"},
-      {"window_left: all", "p.yaml:1:14: window_left: found all, expected a whole number or unbounded"},
+      {"window_left: all",
+       "p.yaml:1:14: window_left: found all, expected a whole number or unbounded"},
       {"[head_dim]", "p.yaml:1:1: when: found a list, expected a map of conditions"},
   };
   for (const auto& [text, expected] : rows) {
@@ -143,23 +157,26 @@ TEST(Constraint, KnowsWhatCanNeverMatch) {
     return parsed && parsed->front().can_never_match();
   };
   for (const std::string_view text :
-       {"seq_q: {min: 5, max: 4}", "seq_q: {max: 0}", "head_dim: {min: 65, max: 127, multiple_of: 64}",
-        "alignment_bytes: {min: 8192}", "softcap: {min: 2, max: 1}", "softcap: {max: -1}", "page_size: {max: -1}",
+       {"seq_q: {min: 5, max: 4}", "seq_q: {max: 0}",
+        "head_dim: {min: 65, max: 127, multiple_of: 64}", "alignment_bytes: {min: 8192}",
+        "softcap: {min: 2, max: 1}", "softcap: {max: -1}", "page_size: {max: -1}",
         "page_size: {min: 3000000000}", "window_left: {max: -1}"}) {
     EXPECT_TRUE(never(text)) << text;
   }
   for (const std::string_view text :
-       {"seq_q: {min: 4, max: 4}", "head_dim: {min: 64, max: 64, multiple_of: 64}", "page_size: {max: 0}",
-        "window_left: {max: 0}", "causal: false", "head_dim_v: {equals: head_dim}", "scale: {max: -1}",
-        "arch: anything", "head_dim: {multiple_of: 9223372036854775807}"}) {
+       {"seq_q: {min: 4, max: 4}", "head_dim: {min: 64, max: 64, multiple_of: 64}",
+        "page_size: {max: 0}", "window_left: {max: 0}", "causal: false",
+        "head_dim_v: {equals: head_dim}", "scale: {max: -1}", "arch: anything",
+        "head_dim: {multiple_of: 9223372036854775807}"}) {
     EXPECT_FALSE(never(text)) << text;
   }
 }
 
 TEST(Constraint, ShowsItselfAsYaml) {
   for (const std::string_view text :
-       {"head_dim: 64", "head_dim: [64, 128]", "head_dim: {min: 32, max: 256, multiple_of: 8}", "causal: true",
-        "head_dim_v: {equals: head_dim}", "softcap: {max: 0.1}", "window_left: unbounded"}) {
+       {"head_dim: 64", "head_dim: [64, 128]", "head_dim: {min: 32, max: 256, multiple_of: 8}",
+        "causal: true", "head_dim_v: {equals: head_dim}", "softcap: {max: 0.1}",
+        "window_left: unbounded"}) {
     EXPECT_EQ(parse(text)->front().text(), text);
   }
 }
@@ -167,7 +184,8 @@ TEST(Constraint, ShowsItselfAsYaml) {
 TEST(Constraint, KeepsUnknownNamesWhereAsked) {
   const auto document = yaml::parse("dtype: [f16, f8]", "m.yaml");
   std::vector<std::string> unknown;
-  const auto constraint = parse_constraint(document->root.keys[0], document->root.items[0], &unknown);
+  const auto constraint =
+      parse_constraint(document->root.keys[0], document->root.items[0], &unknown);
   ASSERT_TRUE(constraint);
   EXPECT_THAT(unknown, ElementsAre("m.yaml:1:14: dtype f8 is not known to this runtime"));
   EXPECT_FALSE(constraint->can_never_match());
@@ -212,7 +230,8 @@ TEST(Constraint, ArchPatterns) {
       {"gfx1100", ":xnack-", false},
   };
   for (const ArchRow& row : rows)
-    EXPECT_EQ(arch_matches(row.pattern, row.arch), row.matches) << row.pattern << " and " << row.arch;
+    EXPECT_EQ(arch_matches(row.pattern, row.arch), row.matches)
+        << row.pattern << " and " << row.arch;
 }
 
 }  // namespace

@@ -35,7 +35,8 @@ class Infer : public ::testing::Test {
     const Problem before = problem;
     attnrt_error error = ATTNRT_ERROR_INIT;
     EXPECT_EQ(infer_problem(args, &problem, &error), ATTNRT_INVALID_ARGUMENT);
-    EXPECT_EQ(std::memcmp(&before, &problem, sizeof before), 0) << "outputs are written on success only";
+    EXPECT_EQ(std::memcmp(&before, &problem, sizeof before), 0)
+        << "outputs are written on success only";
     return error.message;
   }
   attnrt_tensor any(attnrt_dtype dtype, std::initializer_list<int64_t> shape) {
@@ -49,20 +50,23 @@ class Infer : public ::testing::Test {
 
 TEST_F(Infer, DimensionsAndDtype) {
   EXPECT_EQ(describe(inferred()),
-            "device=cpu dtype=f32 batch=2 heads_q=8 heads_kv=2 seq_q=5 seq_kv=9 head_dim=16 head_dim_v=24");
+            "device=cpu dtype=f32 batch=2 heads_q=8 heads_kv=2 seq_q=5 seq_kv=9 head_dim=16 "
+            "head_dim_v=24");
 }
 
 TEST_F(Infer, AttributesAreTheCallers) {
   std::string arch;
-  ASSERT_TRUE(
-      parse_problem("device=rocm:1 scale=0.5 causal=true align=top_left window_left=3 window_right=0 softcap=2 "
-                    "deterministic=true",
-                    problem, arch));
+  ASSERT_TRUE(parse_problem(
+      "device=rocm:1 scale=0.5 causal=true align=top_left window_left=3 window_right=0 softcap=2 "
+      "deterministic=true",
+      problem, arch));
   const Problem before = problem;
   const Problem after = inferred();
   EXPECT_EQ(describe(after),
-            "device=rocm:1 dtype=f32 batch=2 heads_q=8 heads_kv=2 seq_q=5 seq_kv=9 head_dim=16 head_dim_v=24 "
-            "scale=0.5 causal=true align=top_left window_left=3 window_right=0 softcap=2 deterministic=true");
+            "device=rocm:1 dtype=f32 batch=2 heads_q=8 heads_kv=2 seq_q=5 seq_kv=9 head_dim=16 "
+            "head_dim_v=24 "
+            "scale=0.5 causal=true align=top_left window_left=3 window_right=0 softcap=2 "
+            "deterministic=true");
   EXPECT_EQ(after.device_id, before.device_id);
 }
 
@@ -75,7 +79,8 @@ TEST_F(Infer, EachFeatureFromItsTensor) {
   const std::vector<Feature> features = {
       {&attnrt_args::mask, any(kBool, {5, 9}), "mask=boolean"},
       {&attnrt_args::mask, any(kF32, {5, 9}), "mask=additive"},
-      {&attnrt_args::mask, any({ATTNRT_DTYPE_FLOAT, 16, 1}, {5, 9}), "mask=additive mask_dtype=f16"},
+      {&attnrt_args::mask, any({ATTNRT_DTYPE_FLOAT, 16, 1}, {5, 9}),
+       "mask=additive mask_dtype=f16"},
       {&attnrt_args::lse, any(kF32, {2, 8, 5}), "lse=true"},
       {&attnrt_args::alibi_slopes, any(kF32, {8}), "alibi=true"},
       {&attnrt_args::sinks, any(kF32, {8}), "sinks=true"},
@@ -162,7 +167,8 @@ TEST_F(Infer, AlignmentIsMeasured) {
     EXPECT_EQ(inferred().alignment_bytes, 4);
     (args.*tensor).stride[1] = 34;
     EXPECT_EQ(inferred().alignment_bytes, 8);
-    (args.*tensor).stride[1] = kLargest - 1;  // the check at run refuses it; here it must not overflow
+    (args.*tensor).stride[1] =
+        kLargest - 1;  // the check at run refuses it; here it must not overflow
     EXPECT_EQ(inferred().alignment_bytes, 8);
     args.*tensor = usual;
     const attnrt_args whole = args;
@@ -182,16 +188,24 @@ TEST_F(Infer, TensorsThatDisagree) {
     change();
     return refusal();
   };
-  EXPECT_EQ(with([&] { args.q = {}; }), "run: tensor q has 0 dimensions; expected 4: [batch, seq, heads, head_dim]");
+  EXPECT_EQ(with([&] { args.q = {}; }),
+            "run: tensor q has 0 dimensions; expected 4: [batch, seq, heads, head_dim]");
   EXPECT_EQ(with([&] { args.k.ndim = 3; }), "run: tensor k has 3 dimensions; expected 4");
-  EXPECT_EQ(with([&] { args.v.ndim = 2; }), "run: tensor v has 2 dimensions; expected as many as k");
-  EXPECT_EQ(with([&] { args.out.ndim = 1 << 30; }), "run: tensor out has 1073741824 dimensions; expected as many as q");
-  EXPECT_EQ(with([&] { args.k.shape[3] = 8; }), "run: tensors q and k disagree: head_dim is 16 and 8");
-  EXPECT_EQ(with([&] { args.v.shape[2] = 1; }), "run: tensors k and v disagree: heads_kv is 2 and 1");
+  EXPECT_EQ(with([&] { args.v.ndim = 2; }),
+            "run: tensor v has 2 dimensions; expected as many as k");
+  EXPECT_EQ(with([&] { args.out.ndim = 1 << 30; }),
+            "run: tensor out has 1073741824 dimensions; expected as many as q");
+  EXPECT_EQ(with([&] { args.k.shape[3] = 8; }),
+            "run: tensors q and k disagree: head_dim is 16 and 8");
+  EXPECT_EQ(with([&] { args.v.shape[2] = 1; }),
+            "run: tensors k and v disagree: heads_kv is 2 and 1");
   EXPECT_EQ(with([&] { args.v.shape[1] = 8; }), "run: tensors k and v disagree: seq_kv is 9 and 8");
-  EXPECT_EQ(with([&] { args.k.shape[0] = args.v.shape[0] = 3; }), "run: tensors q and k disagree: batch is 2 and 3");
-  EXPECT_EQ(with([&] { args.k.dtype = kI32; }), "run: tensors q and k disagree: dtype is f32 and int32");
-  EXPECT_EQ(with([&] { args.v.dtype.code = 9; }), "run: tensors q and v disagree: dtype is f32 and code 9 bits 32");
+  EXPECT_EQ(with([&] { args.k.shape[0] = args.v.shape[0] = 3; }),
+            "run: tensors q and k disagree: batch is 2 and 3");
+  EXPECT_EQ(with([&] { args.k.dtype = kI32; }),
+            "run: tensors q and k disagree: dtype is f32 and int32");
+  EXPECT_EQ(with([&] { args.v.dtype.code = 9; }),
+            "run: tensors q and v disagree: dtype is f32 and code 9 bits 32");
 }
 
 }  // namespace

@@ -44,15 +44,18 @@ bool same_bytes(const Problem& a, const Problem& b) { return std::memcmp(&a, &b,
 TEST(Problem, VocabularyIsTheDocumentedOne) {
   std::vector<std::string_view> names;
   for (const Word& word : vocabulary()) names.push_back(word.name);
-  EXPECT_THAT(names, ElementsAre("device", "arch", "dtype", "batch", "heads_q", "heads_kv", "seq_q", "seq_kv",
-                                 "head_dim", "head_dim_v", "scale", "mask", "mask_dtype", "causal", "align",
-                                 "window_left", "window_right", "softcap", "alibi", "sinks", "kv_lengths", "varlen",
-                                 "page_size", "lse", "alignment_bytes", "deterministic"));
+  EXPECT_THAT(names, ElementsAre("device", "arch", "dtype", "batch", "heads_q", "heads_kv", "seq_q",
+                                 "seq_kv", "head_dim", "head_dim_v", "scale", "mask", "mask_dtype",
+                                 "causal", "align", "window_left", "window_right", "softcap",
+                                 "alibi", "sinks", "kv_lengths", "varlen", "page_size", "lse",
+                                 "alignment_bytes", "deterministic"));
   for (const Word& word : vocabulary()) {
     EXPECT_EQ(find_word(word.name), &word);
-    EXPECT_EQ(word.bound, word.name == "batch" || word.name == "seq_q" || word.name == "seq_kv") << word.name;
+    EXPECT_EQ(word.bound, word.name == "batch" || word.name == "seq_q" || word.name == "seq_kv")
+        << word.name;
     const auto features = all_features();
-    EXPECT_TRUE(word.feature.empty() || std::find(features.begin(), features.end(), word.feature) != features.end());
+    EXPECT_TRUE(word.feature.empty() ||
+                std::find(features.begin(), features.end(), word.feature) != features.end());
   }
   EXPECT_EQ(find_word("heads"), nullptr);
 }
@@ -60,9 +63,12 @@ TEST(Problem, VocabularyIsTheDocumentedOne) {
 // Each word sets its own field and nothing else.
 TEST(Problem, EachWordReachesItsField) {
   const std::pair<std::string_view, bool (*)(const Problem&)> rows[] = {
-      {"device=rocm:3", [](const Problem& p) { return p.device_type == ATTNRT_DEVICE_ROCM && p.device_id == 3; }},
-      {"device=cuda", [](const Problem& p) { return p.device_type == ATTNRT_DEVICE_CUDA && p.device_id == 0; }},
-      {"dtype=bf16", [](const Problem& p) { return p.dtype.code == ATTNRT_DTYPE_BFLOAT && p.dtype.bits == 16; }},
+      {"device=rocm:3",
+       [](const Problem& p) { return p.device_type == ATTNRT_DEVICE_ROCM && p.device_id == 3; }},
+      {"device=cuda",
+       [](const Problem& p) { return p.device_type == ATTNRT_DEVICE_CUDA && p.device_id == 0; }},
+      {"dtype=bf16",
+       [](const Problem& p) { return p.dtype.code == ATTNRT_DTYPE_BFLOAT && p.dtype.bits == 16; }},
       {"batch=2", [](const Problem& p) { return p.batch == 2; }},
       {"heads_q=3", [](const Problem& p) { return p.heads_q == 3; }},
       {"heads_kv=4", [](const Problem& p) { return p.heads_kv == 4; }},
@@ -72,11 +78,15 @@ TEST(Problem, EachWordReachesItsField) {
       {"head_dim_v=8", [](const Problem& p) { return p.head_dim_v == 8; }},
       {"scale=0.25", [](const Problem& p) { return p.scale == 0.25F; }},
       {"mask=additive mask_dtype=f16",
-       [](const Problem& p) { return p.mask == ATTNRT_MASK_ADDITIVE && dtype_name(p.mask_dtype) == "f16"; }},
+       [](const Problem& p) {
+         return p.mask == ATTNRT_MASK_ADDITIVE && dtype_name(p.mask_dtype) == "f16";
+       }},
       {"causal=true", [](const Problem& p) { return p.causal == 1; }},
       {"align=top_left", [](const Problem& p) { return p.align == ATTNRT_ALIGN_TOP_LEFT; }},
-      {"window_left=9", [](const Problem& p) { return p.window_left == 9 && p.window_right == -1; }},
-      {"window_right=0", [](const Problem& p) { return p.window_right == 0 && p.window_left == -1; }},
+      {"window_left=9",
+       [](const Problem& p) { return p.window_left == 9 && p.window_right == -1; }},
+      {"window_right=0",
+       [](const Problem& p) { return p.window_right == 0 && p.window_left == -1; }},
       {"softcap=30", [](const Problem& p) { return p.softcap == 30.0F; }},
       {"alibi=true", [](const Problem& p) { return p.alibi == 1; }},
       {"sinks=true", [](const Problem& p) { return p.sinks == 1; }},
@@ -98,7 +108,8 @@ TEST(Problem, EachWordReachesItsField) {
     for (const Word& word : vocabulary())
       differing += value_of(word, problem, "") != value_of(word, usual, "") ? 1U : 0U;
     const auto named = static_cast<size_t>(std::count(words.begin(), words.end(), '='));
-    const bool head_dim = words.starts_with("head_dim=");  // moves the defaults of head_dim_v and scale
+    const bool head_dim =
+        words.starts_with("head_dim=");  // moves the defaults of head_dim_v and scale
     EXPECT_LE(differing, head_dim ? 3U : named) << words;
   }
 }
@@ -106,29 +117,39 @@ TEST(Problem, EachWordReachesItsField) {
 TEST(Problem, WordsThatAreWrongSayWhy) {
   EXPECT_EQ(parse_error("head_dims=64"), "head_dims: unknown word; did you mean head_dim?");
   EXPECT_EQ(parse_error("Causal=true"), "Causal: unknown word; did you mean causal?");
-  EXPECT_THAT(parse_error("banana=1"), HasSubstr("banana: unknown word; expected one of device, arch, dtype, "));
+  EXPECT_THAT(parse_error("banana=1"),
+              HasSubstr("banana: unknown word; expected one of device, arch, dtype, "));
   EXPECT_EQ(parse_error("batch=1 batch=1"), "batch: found twice, expected once");
   EXPECT_EQ(parse_error("causal"), "causal: found no value, expected causal=VALUE");
   EXPECT_EQ(parse_error("causal=1"), "causal: found 1, expected true or false");
-  EXPECT_EQ(parse_error("dtype=fp16"), "dtype: found fp16, expected one of f32, f16, bf16; did you mean f16?");
-  EXPECT_EQ(parse_error("device=tpu"), "device: found tpu, expected one of cpu, cuda, rocm; did you mean cpu?");
+  EXPECT_EQ(parse_error("dtype=fp16"),
+            "dtype: found fp16, expected one of f32, f16, bf16; did you mean f16?");
+  EXPECT_EQ(parse_error("device=tpu"),
+            "device: found tpu, expected one of cpu, cuda, rocm; did you mean cpu?");
   EXPECT_EQ(parse_error("device=rocm:-1"), "device: found -1, expected at least 0");
   EXPECT_EQ(parse_error("device=rocm:"), "device: found \"\", expected a whole number");
   EXPECT_EQ(parse_error("heads_q=0"), "heads_q: found 0, expected at least 1");
   EXPECT_EQ(parse_error("seq_q=010"), "seq_q: found 010, expected a whole number");
   EXPECT_EQ(parse_error("seq_q=9223372036854775808"),
             "seq_q: found 9223372036854775808, expected at most 9223372036854775807");
-  EXPECT_EQ(parse_error("seq_q=-99999999999999999999"), "seq_q: found -99999999999999999999, expected at least 1");
-  EXPECT_EQ(parse_error("seq_q=99999999999999999999x"), "seq_q: found 99999999999999999999x, expected a whole number");
+  EXPECT_EQ(parse_error("seq_q=-99999999999999999999"),
+            "seq_q: found -99999999999999999999, expected at least 1");
+  EXPECT_EQ(parse_error("seq_q=99999999999999999999x"),
+            "seq_q: found 99999999999999999999x, expected a whole number");
   EXPECT_EQ(parse_error("window_left=-2"), "window_left: found -2, expected at least 0");
-  EXPECT_EQ(parse_error("window_left=all"), "window_left: found all, expected a whole number or unbounded");
-  EXPECT_EQ(parse_error("page_size=2147483648"), "page_size: found 2147483648, expected at most 2147483647");
-  EXPECT_EQ(parse_error("alignment_bytes=8192"), "alignment_bytes: found 8192, expected at most 4096");
+  EXPECT_EQ(parse_error("window_left=all"),
+            "window_left: found all, expected a whole number or unbounded");
+  EXPECT_EQ(parse_error("page_size=2147483648"),
+            "page_size: found 2147483648, expected at most 2147483647");
+  EXPECT_EQ(parse_error("alignment_bytes=8192"),
+            "alignment_bytes: found 8192, expected at most 4096");
   EXPECT_EQ(parse_error("softcap="), "softcap: found \"\", expected a finite number");
-  EXPECT_EQ(parse_error("arch="), "arch: found \"\", expected an architecture such as gfx1100 or sm_90");
+  EXPECT_EQ(parse_error("arch="),
+            "arch: found \"\", expected an architecture such as gfx1100 or sm_90");
   for (const std::string_view bad : {"1e400", "nan", "inf", "-inf", "0x1", "1.0f", "1 "}) {
     if (bad.ends_with(' ')) continue;
-    EXPECT_THAT(parse_error("scale=" + std::string(bad)), HasSubstr("expected a finite number")) << bad;
+    EXPECT_THAT(parse_error("scale=" + std::string(bad)), HasSubstr("expected a finite number"))
+        << bad;
   }
 }
 
@@ -147,17 +168,21 @@ TEST(Problem, AMaskBringsItsDtype) {
 }
 
 TEST(Problem, DescribeGivesTheCanonicalWords) {
-  EXPECT_EQ(describe(default_problem()),
-            "device=cpu dtype=f32 batch=1 heads_q=1 heads_kv=1 seq_q=1 seq_kv=1 head_dim=1 head_dim_v=1");
   EXPECT_EQ(
-      describe(parsed("scale=0.1 softcap=30.5 window_left=0 lse=true head_dim=64 device=rocm:1 causal=true"),
-               "gfx1100"),
-      "device=rocm:1 arch=gfx1100 dtype=f32 batch=1 heads_q=1 heads_kv=1 seq_q=1 seq_kv=1 head_dim=64 head_dim_v=64 "
-      "scale=0.1 causal=true window_left=0 softcap=30.5 lse=true");
+      describe(default_problem()),
+      "device=cpu dtype=f32 batch=1 heads_q=1 heads_kv=1 seq_q=1 seq_kv=1 head_dim=1 head_dim_v=1");
+  EXPECT_EQ(describe(parsed("scale=0.1 softcap=30.5 window_left=0 lse=true head_dim=64 "
+                            "device=rocm:1 causal=true"),
+                     "gfx1100"),
+            "device=rocm:1 arch=gfx1100 dtype=f32 batch=1 heads_q=1 heads_kv=1 seq_q=1 seq_kv=1 "
+            "head_dim=64 head_dim_v=64 "
+            "scale=0.1 causal=true window_left=0 softcap=30.5 lse=true");
 }
 
 Problem random_problem(std::mt19937_64& random) {
-  const auto below = [&](int64_t limit) { return static_cast<int64_t>(random() % static_cast<uint64_t>(limit)); };
+  const auto below = [&](int64_t limit) {
+    return static_cast<int64_t>(random() % static_cast<uint64_t>(limit));
+  };
   const auto flag = [&] { return static_cast<int32_t>(below(2)); };
   const int32_t devices[] = {ATTNRT_DEVICE_CPU, ATTNRT_DEVICE_CUDA, ATTNRT_DEVICE_ROCM};
   const attnrt_dtype dtypes[] = {
@@ -173,7 +198,9 @@ Problem random_problem(std::mt19937_64& random) {
   p.seq_kv = 1 + below(100000);
   p.head_dim = 1 + below(512);
   p.head_dim_v = 1 + below(512);
-  p.scale = flag() != 0 ? std::ldexp(static_cast<float>(below(1 << 24)) - 8e6F, static_cast<int>(below(60)) - 40) + 0.0F
+  p.scale = flag() != 0 ? std::ldexp(static_cast<float>(below(1 << 24)) - 8e6F,
+                                     static_cast<int>(below(60)) - 40) +
+                              0.0F
                         : 0.0F;
   p.varlen = flag();
   p.mask = p.varlen != 0 ? ATTNRT_MASK_NONE : static_cast<int32_t>(below(3));
@@ -212,41 +239,53 @@ TEST(Problem, DescribeAndParseAreEachOthersInverse) {
 
 TEST(Problem, FeaturesAreWhatItUses) {
   EXPECT_THAT(features_of(parsed("head_dim=64")), IsEmpty());
-  EXPECT_THAT(features_of(parsed(
-                  "heads_q=4 heads_kv=2 causal=true align=top_left window_left=3 softcap=1 alibi=true sinks=true "
-                  "kv_lengths=true varlen=true page_size=1 lse=true deterministic=true")),
-              ElementsAre("gqa", "causal", "align_top_left", "window", "softcap", "alibi", "sinks", "kv_lengths",
-                          "varlen", "paged", "lse", "deterministic"));
+  EXPECT_THAT(
+      features_of(parsed("heads_q=4 heads_kv=2 causal=true align=top_left window_left=3 softcap=1 "
+                         "alibi=true sinks=true "
+                         "kv_lengths=true varlen=true page_size=1 lse=true deterministic=true")),
+      ElementsAre("gqa", "causal", "align_top_left", "window", "softcap", "alibi", "sinks",
+                  "kv_lengths", "varlen", "paged", "lse", "deterministic"));
   EXPECT_THAT(features_of(parsed("align=top_left")), IsEmpty());  // nothing uses the diagonal
-  EXPECT_THAT(features_of(parsed("align=top_left alibi=true")), ElementsAre("align_top_left", "alibi"));
-  EXPECT_THAT(features_of(parsed("align=top_left window_right=0")), ElementsAre("align_top_left", "window"));
+  EXPECT_THAT(features_of(parsed("align=top_left alibi=true")),
+              ElementsAre("align_top_left", "alibi"));
+  EXPECT_THAT(features_of(parsed("align=top_left window_right=0")),
+              ElementsAre("align_top_left", "window"));
   EXPECT_EQ(all_features().size(), 12U);
 }
 
 TEST(Problem, CheckRefusesEachBadWord) {
   const std::pair<void (*)(Problem&), std::string_view> rows[] = {
-      {[](Problem& p) { p.batch = 0; }, "problem: batch is 0, or was not given; expected at least 1"},
-      {[](Problem& p) { p.seq_q = 0; }, "problem: seq_q is 0, or was not given; expected at least 1"},
+      {[](Problem& p) { p.batch = 0; },
+       "problem: batch is 0, or was not given; expected at least 1"},
+      {[](Problem& p) { p.seq_q = 0; },
+       "problem: seq_q is 0, or was not given; expected at least 1"},
       {[](Problem& p) { p.seq_kv = -3; }, "problem: seq_kv -3 is below 1"},
-      {[](Problem& p) { p.heads_q = INT64_MIN; }, "problem: heads_q -9223372036854775808 is below 1"},
-      {[](Problem& p) { p.heads_kv = 0; }, "problem: heads_kv is 0, or was not given; expected at least 1"},
+      {[](Problem& p) { p.heads_q = INT64_MIN; },
+       "problem: heads_q -9223372036854775808 is below 1"},
+      {[](Problem& p) { p.heads_kv = 0; },
+       "problem: heads_kv is 0, or was not given; expected at least 1"},
       {[](Problem& p) { p.head_dim = -1; }, "problem: head_dim -1 is below 1"},
       {[](Problem& p) { p.head_dim_v = -1; }, "problem: head_dim_v -1 is below 1"},
-      {[](Problem& p) { p.heads_q = 9, p.heads_kv = 2; }, "problem: heads_q 9 is not a multiple of heads_kv 2"},
-      {[](Problem& p) { p.heads_q = 1, p.heads_kv = 2; }, "problem: heads_q 1 is not a multiple of heads_kv 2"},
+      {[](Problem& p) { p.heads_q = 9, p.heads_kv = 2; },
+       "problem: heads_q 9 is not a multiple of heads_kv 2"},
+      {[](Problem& p) { p.heads_q = 1, p.heads_kv = 2; },
+       "problem: heads_q 1 is not a multiple of heads_kv 2"},
       {[](Problem& p) { p.device_type = 7; }, "problem: device 7 is not in {cpu, cuda, rocm}"},
-      {[](Problem& p) { p.device_type = -7; }, "problem: unknown device is not in {cpu, cuda, rocm}"},
+      {[](Problem& p) { p.device_type = -7; },
+       "problem: unknown device is not in {cpu, cuda, rocm}"},
       {[](Problem& p) { p.device_id = -1; }, "problem: device_id -1 is below 0"},
       {[](Problem& p) {
          p.dtype = {ATTNRT_DTYPE_FLOAT, 64, 1};
        },
        "problem: dtype f64 is not in {f32, f16, bf16}"},
-      {[](Problem& p) { p.dtype.lanes = 2; }, "problem: dtype f32 of 2 lanes is not in {f32, f16, bf16}"},
+      {[](Problem& p) { p.dtype.lanes = 2; },
+       "problem: dtype f32 of 2 lanes is not in {f32, f16, bf16}"},
       {[](Problem& p) { p.mask = 3; }, "problem: mask 3 is not in {none, boolean, additive}"},
       {[](Problem& p) { p.mask = -1; }, "problem: mask -1 is not in {none, boolean, additive}"},
       {[](Problem& p) { p.mask = 1, p.mask_dtype = p.dtype; },
        "problem: mask_dtype f32 does not fit a boolean mask, expected bool"},
-      {[](Problem& p) { p.mask = 2; }, "problem: mask_dtype bool does not fit an additive mask, expected f32"},
+      {[](Problem& p) { p.mask = 2; },
+       "problem: mask_dtype bool does not fit an additive mask, expected f32"},
       {[](Problem& p) {
          p.mask = 2, p.mask_dtype = {4, 16, 1}, p.dtype.bits = 16;
        },
@@ -255,17 +294,21 @@ TEST(Problem, CheckRefusesEachBadWord) {
       {[](Problem& p) { p.lse = -1; }, "problem: lse -1 is below 0"},
       {[](Problem& p) { p.align = 2; }, "problem: align 2 is not in {bottom_right, top_left}"},
       {[](Problem& p) { p.window_left = -2; }, "problem: window_left -2 is below -1"},
-      {[](Problem& p) { p.window_right = INT64_MIN; }, "problem: window_right -9223372036854775808 is below -1"},
+      {[](Problem& p) { p.window_right = INT64_MIN; },
+       "problem: window_right -9223372036854775808 is below -1"},
       {[](Problem& p) { p.scale = NAN; }, "problem: scale nan is not finite"},
       {[](Problem& p) { p.scale = -INFINITY; }, "problem: scale -inf is not finite"},
       {[](Problem& p) { p.softcap = INFINITY; }, "problem: softcap inf is not finite"},
       {[](Problem& p) { p.softcap = -1; }, "problem: softcap -1 is below 0"},
       {[](Problem& p) { p.page_size = -1; }, "problem: page_size -1 is below 0"},
       {[](Problem& p) { p.page_size = 16; }, "problem: page_size 16 needs kv_lengths"},
-      {[](Problem& p) { p.varlen = 1, p.mask = 1; }, "problem: varlen takes no mask, found mask boolean"},
-      {[](Problem& p) { p.alignment_bytes = 24; }, "problem: alignment_bytes 24 is not a power of two"},
+      {[](Problem& p) { p.varlen = 1, p.mask = 1; },
+       "problem: varlen takes no mask, found mask boolean"},
+      {[](Problem& p) { p.alignment_bytes = 24; },
+       "problem: alignment_bytes 24 is not a power of two"},
       {[](Problem& p) { p.alignment_bytes = 8192; }, "problem: alignment_bytes 8192 is above 4096"},
-      {[](Problem& p) { p.alignment_bytes = INT32_MIN; }, "problem: alignment_bytes -2147483648 is below 1"},
+      {[](Problem& p) { p.alignment_bytes = INT32_MIN; },
+       "problem: alignment_bytes -2147483648 is below 1"},
   };
   for (const auto& [spoil, expected] : rows) {
     Problem problem = default_problem();
@@ -278,8 +321,8 @@ TEST(Problem, CheckRefusesEachBadWord) {
 
 TEST(Problem, CheckRefusesDimensionsThatOverflow) {
   const char* const text = "problem: the dimensions multiply to more than 64 bits hold";
-  for (int64_t Problem::*field :
-       {&Problem::batch, &Problem::seq_q, &Problem::seq_kv, &Problem::head_dim, &Problem::head_dim_v}) {
+  for (int64_t Problem::*field : {&Problem::batch, &Problem::seq_q, &Problem::seq_kv,
+                                  &Problem::head_dim, &Problem::head_dim_v}) {
     Problem problem = default_problem();
     problem.*field = INT64_MAX;
     EXPECT_EQ(check_error(problem), text);
@@ -320,10 +363,10 @@ TEST(Problem, ANewerStructServesWhileItsNewFieldsAreOff) {
   ASSERT_TRUE(checked) << checked.error().message;
   EXPECT_EQ(checked->struct_size, static_cast<int32_t>(sizeof(Problem)));
   newer.also_added[1] = 1 << 24;  // only the last byte
-  EXPECT_EQ(
-      check_error(newer.known),
-      fmt::format("problem: byte {} of {} is not zero: a newer field than this runtime knows ({} bytes); leave it off",
-                  sizeof newer - 1, sizeof newer, sizeof(Problem)));
+  EXPECT_EQ(check_error(newer.known),
+            fmt::format("problem: byte {} of {} is not zero: a newer field than this runtime knows "
+                        "({} bytes); leave it off",
+                        sizeof newer - 1, sizeof newer, sizeof(Problem)));
 }
 
 TEST(Problem, AShorterStructHasDefaultsInItsPlace) {
@@ -426,7 +469,8 @@ TEST(Problem, SurvivesAnyWords) {
                                      "window_left="};
   for (int round = 0; round < 20000; ++round) {
     std::string words;
-    for (auto length = random() % 12; length > 0; --length) words += pieces[random() % std::size(pieces)];
+    for (auto length = random() % 12; length > 0; --length)
+      words += pieces[random() % std::size(pieces)];
     Problem problem = default_problem();
     std::string arch;
     if (parse_problem(words, problem, arch)) {

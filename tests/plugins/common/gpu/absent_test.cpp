@@ -70,19 +70,21 @@ TEST_F(Hip, TheRealRuntimeWithoutADevice) {
   const Outcome list = attnrt({"list"}, {});
   EXPECT_EQ(list.exit, 0) << list.err;
   if (fakes::fs::exists("/dev/kfd")) GTEST_SKIP() << "this machine has AMD's driver";
-  EXPECT_THAT(list.out,
-              ::testing::AnyOf(HasSubstr("libamdhip64.so.7, .6, .5: not found"), HasSubstr("hipErrorNoDevice")));
+  EXPECT_THAT(list.out, ::testing::AnyOf(HasSubstr("libamdhip64.so.7, .6, .5: not found"),
+                                         HasSubstr("hipErrorNoDevice")));
 }
 
 TEST_F(Hip, ARuntimeThatCannotBeLoaded) {
-  for (const char* version : {"7", "6", "5"}) files.write("libamdhip64.so." + std::string(version), "not a library");
+  for (const char* version : {"7", "6", "5"})
+    files.write("libamdhip64.so." + std::string(version), "not a library");
   expect_fall({{"LD_LIBRARY_PATH", files.text()}}, "no HIP runtime could be loaded: ");
 }
 
 TEST_F(Hip, DevicesOfOtherArchitectures) {
   expect_fall(
       {{"LD_LIBRARY_PATH", FAKE_HIP_DIR}, {"FAKE_HIP_DEVICES", "gfx906:sramecc+:xnack-,gfx1030"}},
-      "device 0 is a gfx906:sramecc+:xnack- (Fake Radeon 0), device 1 is a gfx1030 (Fake Radeon 1), and this build "
+      "device 0 is a gfx906:sramecc+:xnack- (Fake Radeon 0), device 1 is a gfx1030 (Fake Radeon "
+      "1), and this build "
       "has code for gfx1100, gfx942");
 }
 
@@ -93,7 +95,8 @@ TEST_F(Hip, ADriverThatFails) {
 
 TEST_F(Hip, EitherLayoutOfItsPropertiesGivesTheArchitecture) {
   for (const char* folder : {FAKE_HIP_DIR, FAKE_HIP_5_DIR}) {
-    const Outcome list = attnrt({"list"}, {{"LD_LIBRARY_PATH", folder}, {"FAKE_HIP_DEVICES", "gfx906,gfx942:xnack-"}});
+    const Outcome list = attnrt(
+        {"list"}, {{"LD_LIBRARY_PATH", folder}, {"FAKE_HIP_DEVICES", "gfx906,gfx942:xnack-"}});
     EXPECT_EQ(list.exit, 0) << list.err;
     EXPECT_THAT(list.out, HasSubstr("gfx942")) << folder;
   }
@@ -105,20 +108,25 @@ TEST_F(Hip, TheBuildForNvidiaStandsBesideIt) {
   if (!fakes::fs::exists(file)) GTEST_SKIP() << "this build has no CUDA";
   if (fakes::fs::exists("/dev/nvidiactl")) GTEST_SKIP() << "this machine has NVIDIA's driver";
   fakes::fs::copy_file(file, plugins.path() / "hip_flash_cuda.so");
-  const Environment environment = {{"LD_LIBRARY_PATH", FAKE_HIP_DIR}, {"FAKE_HIP_KERNELS", STAND_IN_KERNELS}};
+  const Environment environment = {{"LD_LIBRARY_PATH", FAKE_HIP_DIR},
+                                   {"FAKE_HIP_KERNELS", STAND_IN_KERNELS}};
   const Outcome list = attnrt({"list"}, environment);
   EXPECT_EQ(list.exit, 0) << list.err;
   EXPECT_THAT(list.out, HasSubstr("no NVIDIA driver, or one that is too old for CUDA"));
   const Outcome run = attnrt({"run", "--input", kInput}, environment);
   EXPECT_THAT(run.out, HasSubstr("backend  cpu 1.0.0 on cpu")) << "what needs no copy comes first";
   const Outcome explained = attnrt(
-      {"explain", "device=cuda arch=sm_86 dtype=f16 heads_q=8 heads_kv=8 seq_q=64 seq_kv=64 head_dim=64"}, environment);
+      {"explain",
+       "device=cuda arch=sm_86 dtype=f16 heads_q=8 heads_kv=8 seq_q=64 seq_kv=64 head_dim=64"},
+      environment);
   EXPECT_EQ(explained.exit, 0) << explained.err;
-  EXPECT_THAT(explained.out, HasSubstr("hip_flash 1.0.0 on cuda")) << "sm_80's code, by the manifest";
+  EXPECT_THAT(explained.out, HasSubstr("hip_flash 1.0.0 on cuda"))
+      << "sm_80's code, by the manifest";
 }
 
 TEST_F(Hip, TheWholeRoadOnAModelsTensors) {
-  const Environment environment = {{"LD_LIBRARY_PATH", FAKE_HIP_DIR}, {"FAKE_HIP_KERNELS", STAND_IN_KERNELS}};
+  const Environment environment = {{"LD_LIBRARY_PATH", FAKE_HIP_DIR},
+                                   {"FAKE_HIP_KERNELS", STAND_IN_KERNELS}};
   for (const std::string name : {"hip_flash", "hip_unfused"}) {
     Environment forced = environment;
     forced["ATTNRT_BACKEND"] = name;

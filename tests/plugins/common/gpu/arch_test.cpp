@@ -6,11 +6,12 @@
 
 namespace kernels::hip {
 
-const CodeObject code_objects[] = {{"flash", "gfx1100", nullptr, 0},  {"flash", "gfx90a", nullptr, 0},
-                                   {"unfused", "gfx90a", nullptr, 0}, {"flash", "gfx90a:xnack+", nullptr, 0},
-                                   {"flash", "sm_80", nullptr, 0},    {"flash", "sm_86", nullptr, 0},
-                                   {"flash", "sm_90", nullptr, 0},    {"flash", "sm_90a", nullptr, 0},
-                                   {"flash", "sm_100f", nullptr, 0},  {"flash", "sm_120a", nullptr, 0}};
+const CodeObject code_objects[] = {
+    {"flash", "gfx1100", nullptr, 0},  {"flash", "gfx90a", nullptr, 0},
+    {"unfused", "gfx90a", nullptr, 0}, {"flash", "gfx90a:xnack+", nullptr, 0},
+    {"flash", "sm_80", nullptr, 0},    {"flash", "sm_86", nullptr, 0},
+    {"flash", "sm_90", nullptr, 0},    {"flash", "sm_90a", nullptr, 0},
+    {"flash", "sm_100f", nullptr, 0},  {"flash", "sm_120a", nullptr, 0}};
 const uint32_t code_object_count = 10;
 
 }  // namespace kernels::hip

@@ -52,7 +52,8 @@ class DeviceTest : public ::testing::Test {
     EXPECT_EQ(fake_hip()->streams, 0);
   }
   static void fail(const char* function, int error) {
-    (void)std::snprintf(fake_hip()->failing_function, sizeof fake_hip()->failing_function, "%s", function);
+    (void)std::snprintf(fake_hip()->failing_function, sizeof fake_hip()->failing_function, "%s",
+                        function);
     fake_hip()->failing_error = error;
   }
 
@@ -77,7 +78,8 @@ TEST_F(DeviceTest, NoDeviceIsNoErrorAndSaysWhy) {
   std::vector<Device> found(1);
   EXPECT_EQ(devices(&found, &message), Status::ok);
   EXPECT_TRUE(found.empty());
-  EXPECT_STREQ(message.text, "hipGetDeviceCount: no ROCm-capable device is detected (hipErrorNoDevice)");
+  EXPECT_STREQ(message.text,
+               "hipGetDeviceCount: no ROCm-capable device is detected (hipErrorNoDevice)");
 }
 
 TEST_F(DeviceTest, CopiesAndLaunchesInStreamOrderOnAnotherDevice) {
@@ -89,13 +91,15 @@ TEST_F(DeviceTest, CopiesAndLaunchesInStreamOrderOnAnotherDevice) {
   value = 7;
   Kernel kernel;
   ASSERT_EQ(find_kernel(1, "code", "add", 0, &kernel, &message), Status::ok) << message.text;
-  ASSERT_EQ(copy(1, there, here, sizeof value, Direction::to_device, stream, &message), Status::ok) << message.text;
+  ASSERT_EQ(copy(1, there, here, sizeof value, Direction::to_device, stream, &message), Status::ok)
+      << message.text;
   const uint32_t grid[3] = {3, 1, 1};
   {
     const AddParams params{static_cast<int32_t*>(there), 10};  // read before launch returns
     ASSERT_EQ(launch(kernel, grid, 64, 128, &params, stream, &message), Status::ok) << message.text;
   }
-  ASSERT_EQ(copy(1, here, there, sizeof value, Direction::to_host, stream, &message), Status::ok) << message.text;
+  ASSERT_EQ(copy(1, here, there, sizeof value, Direction::to_host, stream, &message), Status::ok)
+      << message.text;
   EXPECT_EQ(value, 7) << "nothing runs before the stream passes";
   ASSERT_EQ(stream_synchronize(1, stream, &message), Status::ok) << message.text;
   EXPECT_EQ(value, 37);
@@ -134,8 +138,9 @@ TEST_F(DeviceTest, ErrorsHaveTheirClassAndHipsText) {
   constexpr struct {
     int error;
     Status status;
-  } kClasses[] = {{2, Status::out_of_memory}, {700, Status::device_lost}, {719, Status::device_lost},
-                  {999, Status::internal},    {98, Status::internal},     {1052, Status::out_of_memory}};
+  } kClasses[] = {{2, Status::out_of_memory}, {700, Status::device_lost},
+                  {719, Status::device_lost}, {999, Status::internal},
+                  {98, Status::internal},     {1052, Status::out_of_memory}};
   for (const auto& [error, status] : kClasses) {
     fail("hipStreamSynchronize", error);
     EXPECT_EQ(stream_synchronize(0, nullptr, &message), status) << error;
@@ -150,7 +155,8 @@ TEST_F(DeviceTest, ALaunchThatHipCallsInvalidIsNotTheCallersFault) {
   const AddParams params{};
   EXPECT_EQ(launch(kernel, none, 64, 0, &params, nullptr, &message), Status::internal);
   int nothing = 0;
-  EXPECT_EQ(launch(kernel, one, 64, 0, &params, &nothing, &message), Status::invalid) << "but its stream is";
+  EXPECT_EQ(launch(kernel, one, 64, 0, &params, &nothing, &message), Status::invalid)
+      << "but its stream is";
 }
 
 TEST_F(DeviceTest, CodeIsLoadedOnceForEachDeviceFromAnyThread) {
@@ -161,7 +167,8 @@ TEST_F(DeviceTest, CodeIsLoadedOnceForEachDeviceFromAnyThread) {
   for (size_t n = 0; n < found.size(); ++n) {
     threads.emplace_back([&found, n] {
       for (const char* name : {"one", "other"}) {
-        EXPECT_EQ(find_kernel(static_cast<int32_t>(n % 2), kCode, name, 0, &found[n], nullptr), Status::ok);
+        EXPECT_EQ(find_kernel(static_cast<int32_t>(n % 2), kCode, name, 0, &found[n], nullptr),
+                  Status::ok);
       }
     });
   }
@@ -192,7 +199,8 @@ TEST_F(DeviceTest, CapturingStreamsAreKnown) {
   ASSERT_EQ(is_capturing(1, nullptr, &capturing, &message), Status::ok);
   EXPECT_TRUE(capturing);
   capturing = false;
-  fail("hipStreamIsCapturing", 906);  // the default stream, while another one that waits for it is captured
+  fail("hipStreamIsCapturing",
+       906);  // the default stream, while another one that waits for it is captured
   ASSERT_EQ(is_capturing(1, nullptr, &capturing, &message), Status::ok) << message.text;
   EXPECT_TRUE(capturing);
 }
@@ -208,7 +216,8 @@ TEST_F(DeviceTest, TimestampsTellWhatTheStreamDidBetweenThem) {
   const int milliseconds = 20;
   const int64_t synchronizations = fake_hip()->synchronizations;
   ASSERT_EQ(record(1, from, stream, &message), Status::ok) << message.text;
-  ASSERT_EQ(launch(kernel, grid, 64, 0, &milliseconds, stream, &message), Status::ok) << message.text;
+  ASSERT_EQ(launch(kernel, grid, 64, 0, &milliseconds, stream, &message), Status::ok)
+      << message.text;
   ASSERT_EQ(record(1, to, stream, &message), Status::ok) << message.text;
   EXPECT_EQ(fake_hip()->synchronizations, synchronizations) << "recording waits for nothing";
   double seconds = -1;

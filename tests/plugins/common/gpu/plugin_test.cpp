@@ -29,7 +29,8 @@ class HipPlugin : public ::testing::TestWithParam<std::string> {
 
   HipPlugin() {
     for (const char* name : {"hip_flash.so", "hip_unfused.so"}) {
-      std::filesystem::copy_file(std::filesystem::path(HIP_PLUGINS_DIR) / name, plugins.path() / name);
+      std::filesystem::copy_file(std::filesystem::path(HIP_PLUGINS_DIR) / name,
+                                 plugins.path() / name);
     }
     std::filesystem::copy_file(cpu_plugin(), plugins.path() / "cpu.so");
     runtime = open("staging: allow\n");
@@ -63,7 +64,8 @@ class HipPlugin : public ::testing::TestWithParam<std::string> {
     return runtime->plan(checked(problem), Call{GetParam()});
   }
   static void fail(const char* function, int error) {
-    (void)std::snprintf(fake_hip()->failing_function, sizeof fake_hip()->failing_function, "%s", function);
+    (void)std::snprintf(fake_hip()->failing_function, sizeof fake_hip()->failing_function, "%s",
+                        function);
     fake_hip()->failing_error = error;
   }
   // The same problem with tensors that are on a device.
@@ -82,15 +84,18 @@ class HipPlugin : public ::testing::TestWithParam<std::string> {
 // Memory of a device through the backend's own extension, gone with the test.
 class OnDevice {
  public:
-  OnDevice(const Plan& plan, int32_t id, const attnrt_args& host) : backend_(plan.backend()), id_(id), args(host) {
+  OnDevice(const Plan& plan, int32_t id, const attnrt_args& host)
+      : backend_(plan.backend()), id_(id), args(host) {
     attnrt_error error = ATTNRT_ERROR_INIT;
-    EXPECT_EQ(memory().stream_create(instance(), id_, &args.stream, &error), ATTNRT_OK) << error.message;
+    EXPECT_EQ(memory().stream_create(instance(), id_, &args.stream, &error), ATTNRT_OK)
+        << error.message;
     for (attnrt_tensor* tensor : {&args.q, &args.k, &args.v, &args.out}) {
       int64_t bytes = 4;
       for (int32_t n = 0; n < tensor->ndim; ++n) bytes *= tensor->shape[n];
       void* to = nullptr;
       EXPECT_EQ(memory().allocate(instance(), id_, bytes, &to, &error), ATTNRT_OK) << error.message;
-      std::memcpy(to, tensor->data, static_cast<size_t>(bytes));  // the fake device's memory is the host's
+      std::memcpy(to, tensor->data,
+                  static_cast<size_t>(bytes));  // the fake device's memory is the host's
       tensor->data = to;
     }
   }
@@ -104,7 +109,8 @@ class OnDevice {
   }
   void wait() const {
     attnrt_error error = ATTNRT_ERROR_INIT;
-    EXPECT_EQ(memory().stream_synchronize(instance(), id_, args.stream, &error), ATTNRT_OK) << error.message;
+    EXPECT_EQ(memory().stream_synchronize(instance(), id_, args.stream, &error), ATTNRT_OK)
+        << error.message;
   }
   const attnrt_memory& memory() const { return *backend_.memory(); }
 
@@ -182,12 +188,16 @@ TEST_P(HipPlugin, TimestampsAreAnExtension) {
   void* const instance = backend.instance();
   void* stamps[2] = {};
   attnrt_error error = ATTNRT_ERROR_INIT;
-  for (void*& stamp : stamps) ASSERT_EQ(timing->timestamp_create(instance, 1, &stamp, &error), ATTNRT_OK);
-  ASSERT_EQ(timing->record(instance, 1, stamps[0], device.args.stream, &error), ATTNRT_OK) << error.message;
+  for (void*& stamp : stamps)
+    ASSERT_EQ(timing->timestamp_create(instance, 1, &stamp, &error), ATTNRT_OK);
+  ASSERT_EQ(timing->record(instance, 1, stamps[0], device.args.stream, &error), ATTNRT_OK)
+      << error.message;
   ASSERT_EQ(run(**made, device.args, &error), ATTNRT_OK) << error.message;
-  ASSERT_EQ(timing->record(instance, 1, stamps[1], device.args.stream, &error), ATTNRT_OK) << error.message;
+  ASSERT_EQ(timing->record(instance, 1, stamps[1], device.args.stream, &error), ATTNRT_OK)
+      << error.message;
   double seconds = -1;
-  ASSERT_EQ(timing->elapsed(instance, 1, stamps[0], stamps[1], &seconds, &error), ATTNRT_OK) << error.message;
+  ASSERT_EQ(timing->elapsed(instance, 1, stamps[0], stamps[1], &seconds, &error), ATTNRT_OK)
+      << error.message;
   EXPECT_GT(seconds, 0);
   EXPECT_LT(largest_error(problem, device.args), kTolerance) << "the run has been waited for";
   fail("hipEventRecord", 719);
@@ -219,7 +229,8 @@ TEST_P(HipPlugin, NothingToDoLaunchesNothing) {
   const auto made = plan(problem);
   ASSERT_TRUE(made) << made.error().message;
   OnDevice device(**made, 0, a.args);
-  device.args.q.shape[0] = device.args.k.shape[0] = device.args.v.shape[0] = device.args.out.shape[0] = 0;
+  device.args.q.shape[0] = device.args.k.shape[0] = device.args.v.shape[0] =
+      device.args.out.shape[0] = 0;
   const int64_t before = fake_hip()->launches;
   attnrt_error error = ATTNRT_ERROR_INIT;
   EXPECT_EQ(run(**made, device.args, &error), ATTNRT_OK) << error.message;
@@ -235,11 +246,12 @@ TEST_P(HipPlugin, ErrorsOfHipHaveTheirClassAndItsText) {
     int error;
     attnrt_status status;
     const char* text;
-  } kClasses[] = {{2, ATTNRT_OUT_OF_MEMORY, "hipModuleLaunchKernel: out of memory (hipErrorOutOfMemory)"},
-                  {1, ATTNRT_INTERNAL, "hipModuleLaunchKernel: hipErrorInvalidValue"},
-                  {400, ATTNRT_INVALID_ARGUMENT, "invalid resource handle"},
-                  {719, ATTNRT_DEVICE_LOST, "hipModuleLaunchKernel"},
-                  {98, ATTNRT_INTERNAL, "hipModuleLaunchKernel"}};
+  } kClasses[] = {
+      {2, ATTNRT_OUT_OF_MEMORY, "hipModuleLaunchKernel: out of memory (hipErrorOutOfMemory)"},
+      {1, ATTNRT_INTERNAL, "hipModuleLaunchKernel: hipErrorInvalidValue"},
+      {400, ATTNRT_INVALID_ARGUMENT, "invalid resource handle"},
+      {719, ATTNRT_DEVICE_LOST, "hipModuleLaunchKernel"},
+      {98, ATTNRT_INTERNAL, "hipModuleLaunchKernel"}};
   for (const auto& [code, status, text] : kClasses) {
     fail("hipModuleLaunchKernel", code);
     attnrt_error error = ATTNRT_ERROR_INIT;
@@ -268,7 +280,8 @@ TEST_P(HipPlugin, ReasonsOfTheKernelsReachTheDecision) {
 }
 
 TEST_P(HipPlugin, WhatNeedsMoreWorkgroupMemoryThanThereIsIsRefused) {
-  Attention wide{{.batch = 1, .seq_q = 5, .seq_kv = 7, .heads_q = 1, .heads_kv = 1, .head_dim = 248}};
+  Attention wide{
+      {.batch = 1, .seq_q = 5, .seq_kv = 7, .heads_q = 1, .heads_kv = 1, .head_dim = 248}};
   const auto refused = plan(on_device(wide.problem, 0));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ATTNRT_UNSUPPORTED);
@@ -279,14 +292,17 @@ TEST_P(HipPlugin, WhatNeedsMoreWorkgroupMemoryThanThereIsIsRefused) {
 TEST_P(HipPlugin, TheManifestRefusesWhatItDoesNotList) {
   Problem problem = on_device(a.problem, 0);
   problem.head_dim = problem.head_dim_v = 20;
-  EXPECT_THAT(runtime->decide(checked(problem), Call{GetParam()})->message, HasSubstr("head_dim 20"));
+  EXPECT_THAT(runtime->decide(checked(problem), Call{GetParam()})->message,
+              HasSubstr("head_dim 20"));
   problem = on_device(a.problem, 0);
   problem.kv_lengths = 1;
-  EXPECT_THAT(runtime->decide(checked(problem), Call{GetParam()})->message, HasSubstr("kv_lengths"));
+  EXPECT_THAT(runtime->decide(checked(problem), Call{GetParam()})->message,
+              HasSubstr("kv_lengths"));
 }
 
 TEST_P(HipPlugin, UnknownOptionsAreNamed) {
-  const auto other = open("staging: allow\nbackends: {" + GetParam() + ": {options: {colour: red}}}\n");
+  const auto other =
+      open("staging: allow\nbackends: {" + GetParam() + ": {options: {colour: red}}}\n");
   const auto decision = other->decide(checked(on_device(a.problem, 0)), Call{GetParam()});
   EXPECT_THAT(decision->message, HasSubstr("options: found colour, expected"));
 }
@@ -302,12 +318,14 @@ TEST_P(HipUnfused, ScoresThatTheDeviceCannotHoldAreRefusedByPlan) {
   const auto made = plan(problem);
   ASSERT_FALSE(made);
   EXPECT_EQ(made.error().code, ATTNRT_OUT_OF_MEMORY);
-  EXPECT_THAT(made.error().message,
-              HasSubstr("its workspace needs 2147483712 bytes, and Fake Radeon 0 has 67108864 in all"));
+  EXPECT_THAT(
+      made.error().message,
+      HasSubstr("its workspace needs 2147483712 bytes, and Fake Radeon 0 has 67108864 in all"));
 }
 
 TEST_P(HipUnfused, TheRoadFallsToTheCpuWhereScoresAreTooLarge) {
-  Attention large({.batch = 1, .seq_q = 2048, .seq_kv = 2048, .heads_q = 8, .heads_kv = 8, .head_dim = 32});
+  Attention large(
+      {.batch = 1, .seq_q = 2048, .seq_kv = 2048, .heads_q = 8, .heads_kv = 8, .head_dim = 32});
   const auto other = open("staging: allow\nrules:\n- {prefer: [hip_unfused, cpu]}\n");
   const auto made = other->plan(checked(large.problem), {});
   ASSERT_TRUE(made) << made.error().message;
@@ -315,11 +333,14 @@ TEST_P(HipUnfused, TheRoadFallsToTheCpuWhereScoresAreTooLarge) {
 }
 
 TEST_P(HipUnfused, AnOptionLimitsItsWorkspace) {
-  const auto limited = open("staging: allow\nbackends: {hip_unfused: {options: {max_workspace_bytes: 1000}}}\n");
+  const auto limited =
+      open("staging: allow\nbackends: {hip_unfused: {options: {max_workspace_bytes: 1000}}}\n");
   const auto decision = limited->decide(checked(on_device(a.problem, 0)), Call{GetParam()});
   EXPECT_EQ(decision->status, ATTNRT_UNSUPPORTED);
-  EXPECT_THAT(decision->message, HasSubstr("its workspace needs 1184 bytes, and max_workspace_bytes is 1000"));
-  const auto wrong = open("staging: allow\nbackends: {hip_unfused: {options: {max_workspace_bytes: much}}}\n");
+  EXPECT_THAT(decision->message,
+              HasSubstr("its workspace needs 1184 bytes, and max_workspace_bytes is 1000"));
+  const auto wrong =
+      open("staging: allow\nbackends: {hip_unfused: {options: {max_workspace_bytes: much}}}\n");
   EXPECT_THAT(wrong->decide(checked(on_device(a.problem, 0)), Call{GetParam()})->message,
               HasSubstr("max_workspace_bytes: found much, expected a number from 1 on"));
 }

@@ -6,8 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "support/command.hpp"
 #include "base/threads.hpp"
+#include "support/command.hpp"
 
 namespace attnrt::cli {
 namespace {
@@ -32,7 +32,8 @@ class Bench : public ::testing::Test {
     EXPECT_FALSE(json.is_discarded()) << outcome.out << outcome.err;
     return json;
   }
-  static const nlohmann::json& measurement(const nlohmann::json& document, const std::string& backend) {
+  static const nlohmann::json& measurement(const nlohmann::json& document,
+                                           const std::string& backend) {
     for (const auto& m : document["problems"][0]["measurements"])
       if (m["backend"] == backend) return m;
     throw std::runtime_error("no measurement of " + backend);
@@ -48,8 +49,10 @@ TEST_F(Bench, Json) {
   EXPECT_EQ(outcome.exit, 0) << outcome.err;
   EXPECT_EQ(outcome.err, "") << "no bar where stderr is no terminal";
   std::string text = std::regex_replace(normalised(outcome.out, directory),
-                                        std::regex("(_s|\"of_compute|\"of_memory)(\": )[0-9.e+-]+"), "$1$2\"NUMBER\"");
-  text = std::regex_replace(text, std::regex("(\"amx_bf16_flop_s\": )(null|\"NUMBER\")"), "$1\"NUMBER or null\"");
+                                        std::regex("(_s|\"of_compute|\"of_memory)(\": )[0-9.e+-]+"),
+                                        "$1$2\"NUMBER\"");
+  text = std::regex_replace(text, std::regex("(\"amx_bf16_flop_s\": )(null|\"NUMBER\")"),
+                            "$1\"NUMBER or null\"");
   text = std::regex_replace(text, std::regex("(\"runs\": )[0-9]+"), "$1\"COUNT\"");
   text = std::regex_replace(text, std::regex("(\"processor\": ).*"), "$1\"NAME\",");
   EXPECT_TRUE(testing::matches_golden("cli/bench.json", text));
@@ -67,7 +70,8 @@ TEST_F(Bench, Json) {
 }
 
 TEST_F(Bench, TextNamesWhatVariesOnceAndWhatIsSharedOnce) {
-  const Outcome outcome = bench({"--seq", "8,16", "--heads", "2", "--head-dim", "16", "--causal", "both"});
+  const Outcome outcome =
+      bench({"--seq", "8,16", "--heads", "2", "--head-dim", "16", "--causal", "both"});
   EXPECT_EQ(outcome.exit, 0) << outcome.err;
   EXPECT_THAT(outcome.out, HasSubstr("problems: dtype=f32 batch=1 heads=2 head_dim=16\n"));
   EXPECT_THAT(outcome.out, HasSubstr("\nseq  causal  backend  "));
@@ -84,7 +88,8 @@ std::vector<Words> rows_of(const std::string& table, const std::string& backend)
   for (std::string line; std::getline(lines, line);) {
     std::istringstream stream(line);
     Words words{std::istream_iterator<std::string>(stream), {}};
-    if (std::find(words.begin(), words.end(), backend) != words.end()) rows.push_back(std::move(words));
+    if (std::find(words.begin(), words.end(), backend) != words.end())
+      rows.push_back(std::move(words));
   }
   return rows;
 }
@@ -132,7 +137,10 @@ TEST_F(Bench, EachThreadCountIsMeasured) {
       EXPECT_EQ(rows[n][0], n < 2 ? "8" : "16");
       EXPECT_EQ(rows[n][1], n % 2 == 0 ? "2" : "1");
       const auto flop_s = [](const Words& row) {  // after seq, threads, backend, time and +-
-        const double factor = row[8] == "k" ? 1e3 : row[8] == "M" ? 1e6 : row[8] == "G" ? 1e9 : 1e12;
+        const double factor = row[8] == "k"   ? 1e3
+                              : row[8] == "M" ? 1e6
+                              : row[8] == "G" ? 1e9
+                                              : 1e12;
         return std::stod(row[7]) * factor;
       };
       const double ratio = flop_s(rows[n]) / flop_s(rows[n - n % 2]);
@@ -148,7 +156,8 @@ TEST_F(Bench, FailuresOfEachThreadCountAreCounted) {
   const Outcome outcome = bench(words, {"fake_full", "fake_run_internal"});
   EXPECT_EQ(outcome.exit, 3);
   EXPECT_EQ(outcome.err, "attnrt bench: 2 of 4 measurements failed, 0 gave wrong results\n");
-  EXPECT_THAT(outcome.out, HasSubstr("\n2        fake_run_internal  FAILED: run was told to fail\n"));
+  EXPECT_THAT(outcome.out,
+              HasSubstr("\n2        fake_run_internal  FAILED: run was told to fail\n"));
 }
 
 // 2 FLOP for each of 2 multiply-adds of each pair of a query and a key that it sees: 2 heads, head_dim and head_dim_v 16.
@@ -165,7 +174,8 @@ problems:
 )");
   const auto json = document(bench({"--grid", "grid.yaml", "--json"}));
   const double pairs[] = {64, 36, 6 + 7 + 8, 1 + 2 + 3, 1 + 7 * 2, 3};
-  const double rows[] = {8 + 8, 8 + 8, 3 + 8, 3 + 3, 8 + 8, 1 + 3};  // of q and of k that some query sees
+  const double rows[] = {8 + 8, 8 + 8, 3 + 8,
+                         3 + 3, 8 + 8, 1 + 3};  // of q and of k that some query sees
   for (size_t n = 0; n < std::size(pairs); ++n) {
     SCOPED_TRACE(n);
     EXPECT_EQ(json["problems"][n]["flop"], pairs[n] * 2 * 2 * (16 + 16));
@@ -216,7 +226,8 @@ problems:
   for (const auto& problem : json["problems"]) {
     const auto& m = problem["measurements"][0];
     EXPECT_EQ(m["state"], "measured") << problem.dump(2);
-    EXPECT_THAT(m["checked"].get<std::string>(), ::testing::MatchesRegex("the reference in [0-9]+ of [0-9]+ rows"));
+    EXPECT_THAT(m["checked"].get<std::string>(),
+                ::testing::MatchesRegex("the reference in [0-9]+ of [0-9]+ rows"));
   }
 }
 
@@ -233,8 +244,8 @@ TEST_F(Bench, ColdInputsAreCopiesThatGiveTheSame) {
 
 // Whether it comes first or after one that has left the right answer in the same memory.
 TEST_F(Bench, WrongBackendsGetNoNumber) {
-  for (const std::string plugin :
-       {"fake_bad_garbage", "fake_bad_rough", "fake_bad_partial", "fake_bad_unwritten", "fake_rocm_lost_copies"}) {
+  for (const std::string plugin : {"fake_bad_garbage", "fake_bad_rough", "fake_bad_partial",
+                                   "fake_bad_unwritten", "fake_rocm_lost_copies"}) {
     SCOPED_TRACE(plugin);
     for (const std::string& order : {plugin + ",fake_full", "fake_full," + plugin}) {
       Words words = tiny_json;
@@ -256,8 +267,8 @@ TEST_F(Bench, WrongBackendsGetNoNumber) {
 }
 
 TEST_F(Bench, FailingBackendsAreNamedAndOthersMeasured) {
-  const Outcome outcome =
-      bench(tiny, {"fake_full", "fake_run_internal", "fake_plan_internal", "fake_plan_out_of_memory"});
+  const Outcome outcome = bench(
+      tiny, {"fake_full", "fake_run_internal", "fake_plan_internal", "fake_plan_out_of_memory"});
   EXPECT_EQ(outcome.exit, 3);
   EXPECT_EQ(outcome.err, "attnrt bench: 2 of 4 measurements failed, 0 gave wrong results\n");
   EXPECT_THAT(outcome.out, HasSubstr("fake_run_internal        FAILED: run was told to fail\n"));
@@ -267,18 +278,21 @@ TEST_F(Bench, FailingBackendsAreNamedAndOthersMeasured) {
 }
 
 TEST_F(Bench, AProblemThatNobodySupportsIsANo) {
-  const Outcome outcome =
-      bench({"--seq", "8", "--heads", "2", "--head-dim", "16", "--causal", "both"}, {"fake_narrow"});
+  const Outcome outcome = bench(
+      {"--seq", "8", "--heads", "2", "--head-dim", "16", "--causal", "both"}, {"fake_narrow"});
   EXPECT_EQ(outcome.exit, 1);
   EXPECT_EQ(outcome.err, "");
-  EXPECT_THAT(outcome.out, HasSubstr("true    fake_narrow  no: uses causal, which it does not support\n"));
+  EXPECT_THAT(outcome.out,
+              HasSubstr("true    fake_narrow  no: uses causal, which it does not support\n"));
   EXPECT_EQ(document(bench({"--seq", "99", "--json"}, {"fake_narrow"}))["ok"], false);
 }
 
 TEST_F(Bench, AProblemThatMemoryDoesNotHoldIsANo) {
-  const Outcome outcome = bench({"--seq-q", "4000000000000,1", "--seq-kv", "8", "--head-dim", "16"}, {"fake_full"});
+  const Outcome outcome =
+      bench({"--seq-q", "4000000000000,1", "--seq-kv", "8", "--head-dim", "16"}, {"fake_full"});
   EXPECT_EQ(outcome.exit, 1);
-  EXPECT_THAT(outcome.out, HasSubstr("4000000000000  fake_full  no: no memory for 2048000000000000 bytes"));
+  EXPECT_THAT(outcome.out,
+              HasSubstr("4000000000000  fake_full  no: no memory for 2048000000000000 bytes"));
   EXPECT_THAT(outcome.out, HasSubstr("1              fake_full  "));
 }
 
@@ -294,12 +308,15 @@ TEST_F(Bench, BadInput) {
   directory.write("none.yaml", "schema: 1\nproblems: []\n");
   directory.write("list.yaml", "schema: 1\nproblems: [seq]\n");
   directory.write("schema.yaml", "schema: 2\nproblems: [{seq: 1}]\n");
-  directory.write("heads.yaml", "schema: 1\nproblems:\n  - seq: 8\n  - {heads_q: 9, heads_kv: 2}\n");
+  directory.write("heads.yaml",
+                  "schema: 1\nproblems:\n  - seq: 8\n  - {heads_q: 9, heads_kv: 2}\n");
   directory.write("twice.yaml", "schema: 1\nproblems:\n  - {seq: 8, seq: 9}\n");
   directory.write("pair.yaml", "schema: 1\nproblems:\n  - {seq: 8, seq_q: 9}\n");
   directory.write("no_yaml.yaml", "problems: [\n");
-  directory.write("many.yaml", "schema: 1\nproblems:\n  - {seq: [" + fakes::replaced(std::string(200, 'x'), "x", "1,") +
-                                   "1], batch: [" + fakes::replaced(std::string(200, 'x'), "x", "1,") + "1]}\n");
+  directory.write("many.yaml", "schema: 1\nproblems:\n  - {seq: [" +
+                                   fakes::replaced(std::string(200, 'x'), "x", "1,") +
+                                   "1], batch: [" +
+                                   fakes::replaced(std::string(200, 'x'), "x", "1,") + "1]}\n");
   std::string golden;
   const auto refuse = [&](const Words& words, int exit) {
     std::string line = "attnrt bench";
@@ -309,17 +326,19 @@ TEST_F(Bench, BadInput) {
     expect_refusal(outcome, exit);
     golden += "$ " + line + "\n" + outcome.err;
   };
-  for (const char* file : {"key", "word", "device", "value", "both", "map", "empty", "nothing", "none", "list",
-                           "schema", "heads", "twice", "pair", "no_yaml", "many", "absent"})
+  for (const char* file :
+       {"key", "word", "device", "value", "both", "map", "empty", "nothing", "none", "list",
+        "schema", "heads", "twice", "pair", "no_yaml", "many", "absent"})
     refuse({"--grid", std::string(file) + ".yaml"}, 2);
   refuse({"--grid", "key.yaml", "--html", "./key.yaml"}, 2);
   directory.write("policy.yaml", "schema: 1\n");
   refuse({"--policy", "policy.yaml", "--html", "policy.yaml"}, 2);
   for (const Words& words :
-       {Words{"--seq", "0"}, Words{"--seq", "8,"}, Words{"--seq", "many"}, Words{"--causal", "maybe"},
-        Words{"--seq", "8", "--seq-kv", "9"}, Words{"--heads-q", "9", "--heads-kv", "2"},
-        Words{"--grid", "word.yaml", "--seq", "8"}, Words{"--html", "absent/x.html"}, Words{"--html", "."},
-        Words{"--device", "cpu"}, Words{"--threads", "0"}, Words{"--threads", "2000"}, Words{"--threads", "abc"},
+       {Words{"--seq", "0"}, Words{"--seq", "8,"}, Words{"--seq", "many"},
+        Words{"--causal", "maybe"}, Words{"--seq", "8", "--seq-kv", "9"},
+        Words{"--heads-q", "9", "--heads-kv", "2"}, Words{"--grid", "word.yaml", "--seq", "8"},
+        Words{"--html", "absent/x.html"}, Words{"--html", "."}, Words{"--device", "cpu"},
+        Words{"--threads", "0"}, Words{"--threads", "2000"}, Words{"--threads", "abc"},
         Words{"--threads", "1,,2"}, Words{"--threads", "1,"}, Words{"--threads", "1,2,1"}})
     refuse(words, 2);
   refuse({"--backend", "fake_ful"}, 1);
@@ -330,7 +349,8 @@ TEST_F(Bench, AListHasNoMoreThreadsThanThereAreCpus) {
   const Outcome outcome = bench({"--seq", "8", "--threads", "1,1024"});
   expect_refusal(outcome, 2);
   EXPECT_THAT(outcome.err,
-              ::testing::MatchesRegex("attnrt bench: --threads: found 1024, expected at most [0-9]+, the CPUs here\n"));
+              ::testing::MatchesRegex(
+                  "attnrt bench: --threads: found 1024, expected at most [0-9]+, the CPUs here\n"));
 }
 
 TEST_F(Bench, ThePageThatCannotBeWrittenLeavesTheOldOne) {
@@ -345,7 +365,8 @@ TEST_F(Bench, ThePageThatCannotBeWrittenLeavesTheOldOne) {
   EXPECT_THAT(written.out, HasSubstr("\nwritten page.html\n"));
   EXPECT_THAT(fakes::read_file(page), HasSubstr("</html>"));
   for (const auto& entry : fakes::fs::directory_iterator(directory.path()))
-    EXPECT_THAT(entry.path().filename().string(), Not(HasSubstr(".attnrt-"))) << "a temporary file is left";
+    EXPECT_THAT(entry.path().filename().string(), Not(HasSubstr(".attnrt-")))
+        << "a temporary file is left";
 }
 
 }  // namespace

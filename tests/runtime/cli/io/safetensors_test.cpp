@@ -37,7 +37,8 @@ class Safetensors : public ::testing::Test {
   ~Safetensors() override { fs::remove_all(folder_); }
   std::string path(const std::string& name) const { return folder_ / name; }
   size_t files() const {
-    return static_cast<size_t>(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()));
+    return static_cast<size_t>(
+        std::distance(fs::directory_iterator(folder_), fs::directory_iterator()));
   }
   std::string store(const std::string& name, const std::string& bytes) const {
     std::ofstream(path(name), std::ios::binary) << bytes;
@@ -74,11 +75,12 @@ Tensor filled(attnrt_dtype dtype, std::vector<int64_t> shape) {
 }
 
 TEST_F(Safetensors, ComeBackAsTheyWereWritten) {
-  const Tensor mask = filled(boolean, {1, 3, 5, 7}), q = filled(f16, {1, 5, 3, 2}), lse = filled(f32, {1, 3, 5});
+  const Tensor mask = filled(boolean, {1, 3, 5, 7}), q = filled(f16, {1, 5, 3, 2}),
+               lse = filled(f32, {1, 3, 5});
   const Tensor empty = filled(f32, {0, 4});
   const Metadata metadata = {{"causal", "true"}, {"prompt", "\"quoted\"\nand \u00e9"}};
-  const auto written =
-      write_safetensors(path("x"), {{"mask", &mask}, {"q", &q}, {"lse", &lse}, {"empty", &empty}}, metadata);
+  const auto written = write_safetensors(
+      path("x"), {{"mask", &mask}, {"q", &q}, {"lse", &lse}, {"empty", &empty}}, metadata);
   ASSERT_TRUE(written) << written.error().message;
   EXPECT_EQ(files(), 1U);
 
@@ -86,13 +88,15 @@ TEST_F(Safetensors, ComeBackAsTheyWereWritten) {
   ASSERT_TRUE(reader) << reader.error().message;
   EXPECT_EQ(reader->header().metadata, metadata);
   ASSERT_EQ(reader->header().tensors.size(), 4U);
-  const std::map<std::string, const Tensor*> expected = {{"mask", &mask}, {"q", &q}, {"lse", &lse}, {"empty", &empty}};
+  const std::map<std::string, const Tensor*> expected = {
+      {"mask", &mask}, {"q", &q}, {"lse", &lse}, {"empty", &empty}};
   for (const auto& [name, tensor] : expected) {
     const auto read = reader->read(name);
     ASSERT_TRUE(read) << read.error().message;
     EXPECT_EQ(safetensors_name(read->dtype()), safetensors_name(tensor->dtype()));
     EXPECT_EQ(read->shape(), tensor->shape());
-    EXPECT_EQ(std::memcmp(read->data(), tensor->data(), static_cast<size_t>(tensor->bytes())), 0) << name;
+    EXPECT_EQ(std::memcmp(read->data(), tensor->data(), static_cast<size_t>(tensor->bytes())), 0)
+        << name;
     EXPECT_EQ(reinterpret_cast<uintptr_t>(read->data()) % 64, 0U);
     // Within the file a tensor is aligned to its elements, for readers that map it.
     EXPECT_EQ(reader->header().tensors.at(name).begin % (tensor->dtype().bits / 8), 0);
@@ -111,7 +115,9 @@ TEST_F(Safetensors, ViewsAreDense) {
 }
 
 TEST_F(Safetensors, LegalFiles) {
-  const auto accepts = [&](const std::string& bytes) { EXPECT_EQ(refusal(store("x", bytes)), "accepted") << bytes; };
+  const auto accepts = [&](const std::string& bytes) {
+    EXPECT_EQ(refusal(store("x", bytes)), "accepted") << bytes;
+  };
   accepts(file("{}", 0));
   accepts(file("{}    ", 0));
   accepts(file(R"({"__metadata__":{}})", 0));
@@ -126,8 +132,10 @@ TEST_F(Safetensors, LegalFiles) {
 }
 
 TEST_F(Safetensors, EveryRefusal) {
-  const auto one = [](const std::string& dtype, const std::string& shape, const std::string& offsets) {
-    return R"({"k":{"dtype":)" + dtype + R"(,"shape":)" + shape + R"(,"data_offsets":)" + offsets + "}}";
+  const auto one = [](const std::string& dtype, const std::string& shape,
+                      const std::string& offsets) {
+    return R"({"k":{"dtype":)" + dtype + R"(,"shape":)" + shape + R"(,"data_offsets":)" + offsets +
+           "}}";
   };
   const auto two = [](const std::string& a, const std::string& b) {
     return R"({"a":{"dtype":"F32","shape":[2],"data_offsets":)" + a +
@@ -135,7 +143,8 @@ TEST_F(Safetensors, EveryRefusal) {
   };
   std::string many = "{";
   for (int64_t i = 0; i <= max_tensors; ++i)
-    many += fmt::format(R"({}"{}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}})", i == 0 ? "" : ",", i);
+    many += fmt::format(R"({}"{}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}})",
+                        i == 0 ? "" : ",", i);
   many += "}";
   std::string long_shape = "[1";
   for (int i = 0; i < 1100000; ++i) long_shape += ",1";
@@ -158,7 +167,8 @@ TEST_F(Safetensors, EveryRefusal) {
        file(
            R"({"q":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"q":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
            4)},
-      {"key twice, escaped", file(R"({"q":{"dtype":"F32","dtyp\u0065":"F32","shape":[0],"data_offsets":[0,0]}})", 0)},
+      {"key twice, escaped",
+       file(R"({"q":{"dtype":"F32","dtyp\u0065":"F32","shape":[0],"data_offsets":[0,0]}})", 0)},
       {"metadata twice", file(R"({"__metadata__":{},"__metadata__":{}})", 0)},
       {"metadata key twice", file(R"({"__metadata__":{"a":"1","a":"2"}})", 0)},
       {"metadata is a list", file(R"({"__metadata__":[]})", 0)},
@@ -168,7 +178,8 @@ TEST_F(Safetensors, EveryRefusal) {
       {"too many tensors", file(many, 0)},
       {"too many values", file(one("\"F32\"", long_shape, "[0,4]"), 4)},
       {"entry is a number", file(R"({"k":3})", 0)},
-      {"unknown key", file(R"({"k":{"dtype":"F32","shape":[0],"data_offsets":[0,0],"strides":[1]}})", 0)},
+      {"unknown key",
+       file(R"({"k":{"dtype":"F32","shape":[0],"data_offsets":[0,0],"strides":[1]}})", 0)},
       {"no dtype", file(R"({"k":{"shape":[0],"data_offsets":[0,0]}})", 0)},
       {"no shape", file(R"({"k":{"dtype":"F32","data_offsets":[0,0]}})", 0)},
       {"no data_offsets", file(R"({"k":{"dtype":"F32","shape":[0]}})", 0)},
@@ -195,7 +206,8 @@ TEST_F(Safetensors, EveryRefusal) {
       {"offsets too wide", file(one("\"F32\"", "[1]", "[0,8]"), 8)},
       {"offsets too narrow", file(one("\"F32\"", "[2]", "[0,4]"), 4)},
       {"data cut short", file(one("\"F32\"", "[2]", "[0,8]"), 7)},
-      {"huge tensor in a small file", file(one("\"F32\"", "[1099511627776]", "[0,4398046511104]"), 4)},
+      {"huge tensor in a small file",
+       file(one("\"F32\"", "[1099511627776]", "[0,4398046511104]"), 4)},
       {"data left over", file(one("\"F32\"", "[2]", "[0,8]"), 9)},
       {"data without tensors", file("{}", 1)},
       {"hole in front", file(one("\"F32\"", "[1]", "[4,8]"), 8)},
@@ -290,9 +302,10 @@ TEST_F(Safetensors, MutatedHeaders) {
       R"("k":{"dtype":"F32","shape":[1,2,1,4],"data_offsets":[48,80]}})";
   constexpr int64_t data_bytes = 80;
   ASSERT_TRUE(parse_header(good, data_bytes));
-  const std::string_view pieces[] = {
-      "[",   "]",    "{",       "}",     "\"",        ",",    ":",      "0",    "-1", "9223372036854775807",
-      "1e9", "null", "\\u0000", "\"q\"", "\"dtype\"", "\xff", "[0,48]", "true", "\n", " "};
+  const std::string_view pieces[] = {"[",    "]",      "{",       "}",     "\"",
+                                     ",",    ":",      "0",       "-1",    "9223372036854775807",
+                                     "1e9",  "null",   "\\u0000", "\"q\"", "\"dtype\"",
+                                     "\xff", "[0,48]", "true",    "\n",    " "};
   std::mt19937 random(20261123);  // the same mutations in every run
   const auto below = [&](size_t bound) { return static_cast<size_t>(random() % bound); };
   size_t accepted = 0;

@@ -27,7 +27,8 @@ Tensor tensor(const StandInTensor& from, DType dtype, std::initializer_list<int6
 
 void attend(const StandInParams& p) {
   Problem problem;
-  problem.dtype = p.dtype, problem.mask = p.mask_kind, problem.mask_dtype = p.mask_dtype, problem.align = p.align;
+  problem.dtype = p.dtype, problem.mask = p.mask_kind, problem.mask_dtype = p.mask_dtype,
+  problem.align = p.align;
   problem.batch = p.batch, problem.heads_q = p.heads_q, problem.heads_kv = p.heads_kv;
   problem.seq_q = p.seq_q, problem.seq_kv = p.seq_kv;
   problem.head_dim = p.head_dim, problem.head_dim_v = p.head_dim_v;
@@ -39,7 +40,8 @@ void attend(const StandInParams& p) {
   args.k = tensor(p.k, p.dtype, {p.batch, p.seq_kv, p.heads_kv, p.head_dim});
   args.v = tensor(p.v, p.dtype, {p.batch, p.seq_kv, p.heads_kv, p.head_dim_v});
   const DType mask_dtype = p.mask_kind == Mask::boolean ? DType::boolean : p.mask_dtype;
-  if (p.mask_kind != Mask::none) args.mask = tensor(p.mask, mask_dtype, {p.batch, p.heads_q, p.seq_q, p.seq_kv});
+  if (p.mask_kind != Mask::none)
+    args.mask = tensor(p.mask, mask_dtype, {p.batch, p.heads_q, p.seq_q, p.seq_kv});
   if (p.has_alibi) args.alibi_slopes = tensor(p.alibi_slopes, DType::f32, {p.heads_q});
   if (p.has_sinks) args.sinks = tensor(p.sinks, DType::f32, {p.heads_q});
   std::vector<double> out(static_cast<size_t>(problem.batch * p.seq_q * p.heads_q * p.head_dim_v));
@@ -50,11 +52,13 @@ void attend(const StandInParams& p) {
     for (int64_t i = 0; i < p.seq_q; ++i) {
       for (int64_t h = 0; h < p.heads_q; ++h) {
         for (int64_t d = 0; d < p.head_dim_v; ++d) {
-          const int64_t to = b * p.out.stride[0] + i * p.out.stride[1] + h * p.out.stride[2] + d * p.out.stride[3];
+          const int64_t to =
+              b * p.out.stride[0] + i * p.out.stride[1] + h * p.out.stride[2] + d * p.out.stride[3];
           store_float(p.dtype, p.out.data, to, static_cast<float>(out[at++]));
         }
         if (!p.wants_lse) continue;
-        static_cast<float*>(p.lse.data)[b * p.lse.stride[0] + h * p.lse.stride[1] + i * p.lse.stride[2]] =
+        static_cast<float*>(
+            p.lse.data)[b * p.lse.stride[0] + h * p.lse.stride[1] + i * p.lse.stride[2]] =
             static_cast<float>(lse[static_cast<size_t>((b * p.heads_q + h) * p.seq_q + i)]);
       }
     }

@@ -15,22 +15,28 @@ StandInTensor tensor(const Tensor& from) {
   return to;
 }
 
-int32_t fill(const Problem& p, const Args& a, void* workspace, const char* object, const char* const* names,
-             int32_t steps, Launch* out) {
+int32_t fill(const Problem& p, const Args& a, void* workspace, const char* object,
+             const char* const* names, int32_t steps, Launch* out) {
   if (a.out.shape[0] == 0 || a.out.shape[1] == 0) return 0;
   StandInParams params{};
-  params.q = tensor(a.q), params.k = tensor(a.k), params.v = tensor(a.v), params.out = tensor(a.out);
+  params.q = tensor(a.q), params.k = tensor(a.k), params.v = tensor(a.v),
+  params.out = tensor(a.out);
   params.mask = tensor(a.mask), params.lse = tensor(a.lse);
   params.alibi_slopes = tensor(a.alibi_slopes), params.sinks = tensor(a.sinks);
   params.workspace = static_cast<float*>(workspace);
   params.window_left = p.window_left, params.window_right = p.window_right;
-  params.batch = static_cast<int32_t>(a.q.shape[0]), params.seq_q = static_cast<int32_t>(a.q.shape[1]);
+  params.batch = static_cast<int32_t>(a.q.shape[0]),
+  params.seq_q = static_cast<int32_t>(a.q.shape[1]);
   params.seq_kv = static_cast<int32_t>(a.k.shape[1]);
-  params.heads_q = static_cast<int32_t>(p.heads_q), params.heads_kv = static_cast<int32_t>(p.heads_kv);
-  params.head_dim = static_cast<int32_t>(p.head_dim), params.head_dim_v = static_cast<int32_t>(p.head_dim_v);
+  params.heads_q = static_cast<int32_t>(p.heads_q),
+  params.heads_kv = static_cast<int32_t>(p.heads_kv);
+  params.head_dim = static_cast<int32_t>(p.head_dim),
+  params.head_dim_v = static_cast<int32_t>(p.head_dim_v);
   params.scale = p.scale, params.softcap = p.softcap;
-  params.dtype = p.dtype, params.mask_dtype = p.mask_dtype, params.mask_kind = p.mask, params.align = p.align;
-  params.causal = p.causal, params.has_alibi = p.alibi, params.has_sinks = p.sinks, params.wants_lse = p.lse;
+  params.dtype = p.dtype, params.mask_dtype = p.mask_dtype, params.mask_kind = p.mask,
+  params.align = p.align;
+  params.causal = p.causal, params.has_alibi = p.alibi, params.has_sinks = p.sinks,
+  params.wants_lse = p.lse;
   params.steps = steps;
   for (params.step = 0; params.step < steps; ++params.step) {
     Launch& launch = out[params.step];
@@ -40,7 +46,8 @@ int32_t fill(const Problem& p, const Args& a, void* workspace, const char* objec
     launch.grid[1] = static_cast<uint32_t>(params.heads_q);
     launch.grid[2] = static_cast<uint32_t>(params.batch);
     launch.block = 256;
-    launch.shared_bytes = p.head_dim == 248 ? 128 << 10 : 1024;  // at 248 more than a device of HIP has
+    launch.shared_bytes =
+        p.head_dim == 248 ? 128 << 10 : 1024;  // at 248 more than a device of HIP has
     launch.params_bytes = sizeof params;
     std::memcpy(launch.params, &params, sizeof params);
   }
@@ -49,8 +56,9 @@ int32_t fill(const Problem& p, const Args& a, void* workspace, const char* objec
 
 constexpr int32_t kUnfusedSteps = 5;
 const char* const kFlash[] = {"stand_in_flash"};
-const char* const kUnfused[kUnfusedSteps] = {"stand_in_unfused_0", "stand_in_unfused_1", "stand_in_unfused_2",
-                                             "stand_in_unfused_3", "stand_in_unfused_4"};
+const char* const kUnfused[kUnfusedSteps] = {"stand_in_unfused_0", "stand_in_unfused_1",
+                                             "stand_in_unfused_2", "stand_in_unfused_3",
+                                             "stand_in_unfused_4"};
 constexpr unsigned char kBytes[] = "a code object of the stand-in";
 [[maybe_unused]] constexpr unsigned char kOther[] = "and one for another architecture";
 
@@ -68,10 +76,12 @@ FlashPlan plan_flash(const Problem&, const char*) { return {kFlash[0], 0}; }
 UnfusedPlan plan_unfused(const Problem& p, const char*) {
   return {kUnfused[0], p.batch * p.heads_q * p.seq_q * p.seq_kv * 4 + 64};
 }
-int32_t launches(const FlashPlan&, const Problem& problem, const Args& args, void* workspace, Launch* out) {
+int32_t launches(const FlashPlan&, const Problem& problem, const Args& args, void* workspace,
+                 Launch* out) {
   return fill(problem, args, workspace, "flash", kFlash, 1, out);
 }
-int32_t launches(const UnfusedPlan&, const Problem& problem, const Args& args, void* workspace, Launch* out) {
+int32_t launches(const UnfusedPlan&, const Problem& problem, const Args& args, void* workspace,
+                 Launch* out) {
   return fill(problem, args, workspace, "unfused", kUnfused, kUnfusedSteps, out);
 }
 

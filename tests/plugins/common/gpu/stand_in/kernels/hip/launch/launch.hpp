@@ -33,7 +33,9 @@ bool flash_supported(const Problem& problem, const char* arch, std::string* reas
 bool unfused_supported(const Problem& problem, const char* arch, std::string* reason);
 FlashPlan plan_flash(const Problem& problem, const char* arch);
 UnfusedPlan plan_unfused(const Problem& problem, const char* arch);
-int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void* workspace, Launch* out);
-int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace, Launch* out);
+int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void* workspace,
+                 Launch* out);
+int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace,
+                 Launch* out);
 
 }  // namespace kernels::hip
