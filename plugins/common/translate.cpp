@@ -4,7 +4,14 @@
 namespace attnrt_plugins {
 namespace {
 
-kernels::DType dtype_of(attnrt_dtype from) {
+bool is_float(kernels::DType dtype) {
+  return dtype == kernels::DType::f32 || dtype == kernels::DType::f16 ||
+         dtype == kernels::DType::bf16;
+}
+
+}  // namespace
+
+kernels::DType translate(attnrt_dtype from) {
   if (from.lanes != 1) return kernels::DType::unknown;
   if (from.code == ATTNRT_DTYPE_FLOAT && from.bits == 32) return kernels::DType::f32;
   if (from.code == ATTNRT_DTYPE_FLOAT && from.bits == 16) return kernels::DType::f16;
@@ -13,13 +20,6 @@ kernels::DType dtype_of(attnrt_dtype from) {
   if (from.code == ATTNRT_DTYPE_INT && from.bits == 32) return kernels::DType::i32;
   return kernels::DType::unknown;
 }
-
-bool is_float(kernels::DType dtype) {
-  return dtype == kernels::DType::f32 || dtype == kernels::DType::f16 ||
-         dtype == kernels::DType::bf16;
-}
-
-}  // namespace
 
 attnrt_status translate(const attnrt_problem& p, int32_t device_type, kernels::Problem* to,
                         attnrt_error* error) {
@@ -32,7 +32,7 @@ attnrt_status translate(const attnrt_problem& p, int32_t device_type, kernels::P
     return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "device_type: found %d, expected %d",
                        p.device_type, device_type);
   }
-  to->dtype = dtype_of(p.dtype);
+  to->dtype = translate(p.dtype);
   if (!is_float(to->dtype)) {
     return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
                        "dtype: found code %d with %d bits, expected f32, f16 or bf16", p.dtype.code,
@@ -56,7 +56,7 @@ attnrt_status translate(const attnrt_problem& p, int32_t device_type, kernels::P
              : p.mask == ATTNRT_MASK_BOOLEAN ? kernels::Mask::boolean
                                              : kernels::Mask::additive;
   if (p.mask == ATTNRT_MASK_ADDITIVE) {
-    to->mask_dtype = dtype_of(p.mask_dtype);
+    to->mask_dtype = translate(p.mask_dtype);
     if (!is_float(to->mask_dtype)) {
       return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
                          "mask_dtype: found code %d with %d bits, expected f32 or q's",
@@ -81,7 +81,7 @@ attnrt_status translate(const attnrt_problem& p, int32_t device_type, kernels::P
 kernels::Tensor translate(const attnrt_tensor& from) {
   kernels::Tensor to;
   to.data = from.data;
-  to.dtype = dtype_of(from.dtype);
+  to.dtype = translate(from.dtype);
   to.ndim = from.ndim;
   for (int32_t n = 0; n < 4; ++n) {
     to.shape[n] = n < from.ndim ? from.shape[n] : 0;

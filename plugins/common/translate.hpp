@@ -1,4 +1,4 @@
-// plugins/common/translate.hpp: the ABI's structs into the kernels' words, for every plugin of this tree
+// plugins/common/translate.hpp: the ABI's structs in the kernels' words, for this tree's plugins, conformance and bench
 #pragma once
 
 #include "attnrt/plugin.h"
@@ -10,7 +10,8 @@ namespace attnrt_plugins {
 attnrt_status translate(const attnrt_problem& problem, int32_t device_type, kernels::Problem* to,
                         attnrt_error* error);
 
-// A dtype that the kernels have no word for becomes one that no tensor may have, so that their check names the tensor.
+// A dtype that the kernels have no word for becomes DType::unknown, so that their check names the tensor.
+kernels::DType translate(attnrt_dtype dtype);
 kernels::Tensor translate(const attnrt_tensor& tensor);
 
 attnrt_status translate(const attnrt_args& args, kernels::Args* to, attnrt_error* error);
