@@ -17,7 +17,8 @@ find_program(ATTNRT_NVCC nvcc HINTS ${CUDAToolkit_BIN_DIR} /usr/local/cuda/bin D
 
 get_filename_component(attnrt_hip_dir ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)
 
-# Adds the command that compiles source for arch; gives the file.
+# Adds the command that compiles source for arch, through the compiler launcher (ccache) if there is
+# one; sets out to the file. nvcc gets -c beside -cubin because ccache caches nothing without it.
 function(attnrt_code_object out source arch dtype dim)
   get_filename_component(name ${source} NAME_WE)
   string(TOLOWER ${dtype} word)
@@ -26,10 +27,10 @@ function(attnrt_code_object out source arch dtype dim)
   file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/kernels/${arch})
   set(common -std=c++20 -O3 -I${PROJECT_SOURCE_DIR} -DGPU_DTYPE=${dtype} -DGPU_DIM=${dim})
   if(arch MATCHES "^sm_(.*)$")
-    set(command ${ATTNRT_NVCC} ${common} -gencode arch=compute_${CMAKE_MATCH_1},code=${arch} -x cu -cubin
-      -MD -MF ${file}.d ${source} -o ${file})
+    set(command ${CMAKE_CXX_COMPILER_LAUNCHER} ${ATTNRT_NVCC} ${common} -gencode arch=compute_${CMAKE_MATCH_1},code=${arch} -x cu -c
+      -cubin -MD -MF ${file}.d ${source} -o ${file})
   else()
-    set(command ${ATTNRT_HIP_CLANG} -x hip -nogpuinc -nogpulib --offload-arch=${arch} ${common} -fno-exceptions
+    set(command ${CMAKE_CXX_COMPILER_LAUNCHER} ${ATTNRT_HIP_CLANG} -x hip -nogpuinc -nogpulib --offload-arch=${arch} ${common} -fno-exceptions
       --offload-device-only --no-gpu-bundle-output -MD -MF ${file}.d -MT ${file} -c ${source} -o ${file})
   endif()
   add_custom_command(OUTPUT ${file} COMMAND ${command} DEPENDS ${source} DEPFILE ${file}.d
@@ -96,10 +97,12 @@ endif()
 if(ATTNRT_HIP_CLANG)
   attnrt_platform_kernels(rocm "${ATTNRT_ROCM_ARCHS}")
 else()
-  message(NOTICE "-- clang 19 or newer was not found: the plugins for AMD GPUs are left out")
+  message(NOTICE "-- The plugins for AMD GPUs are left out: clang 19 or newer was not found "
+    "(set ATTNRT_HIP_CLANG to it; -DATTNRT_GPU_CODE=OFF asks for no GPU code)")
 endif()
 if(ATTNRT_NVCC AND TARGET attnrt_kernels_device_cuda)
   attnrt_platform_kernels(cuda "${ATTNRT_CUDA_ARCHS}")
 else()
-  message(NOTICE "-- nvcc 12.8 or newer with its CUDA toolkit was not found: the plugins for NVIDIA GPUs are left out")
+  message(NOTICE "-- The plugins for NVIDIA GPUs are left out: nvcc 12.8 or newer with its toolkit was not found "
+    "(set ATTNRT_NVCC to it; -DATTNRT_GPU_CODE=OFF asks for no GPU code)")
 endif()
