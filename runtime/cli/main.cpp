@@ -10,8 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/nearest.hpp"
 #include "cli/command.hpp"
-#include "problem/problem.hpp"
 
 namespace {
 
@@ -43,9 +43,8 @@ int refuse(CLI::App& app, cli::Common& common, const CLI::ParseError& error) {
     message = "no command was given";
     for (const std::string& word : surplus) {
       if (word.starts_with('-')) continue;
-      const std::string_view near = core::nearest(word, command_names);
-      message = fmt::format("there is no command {}{}", word,
-                            near.empty() ? "" : fmt::format("; did you mean {}?", near));
+      message =
+          fmt::format("there is no command {}{}", word, core::did_you_mean(word, command_names));
       break;
     }
     if (!surplus.empty() && surplus.front().starts_with('-'))

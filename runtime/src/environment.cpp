@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdlib>
 
+#include "base/nearest.hpp"
 #include "config.hpp"
 
 namespace attnrt::core {
@@ -51,12 +52,8 @@ Environment read_environment() {
     if (!name.starts_with("ATTNRT_") ||
         std::find(variables.begin(), variables.end(), name) != variables.end())
       continue;
-    const std::string_view near = nearest(name, variables);
-    environment.warnings.push_back(
-        near.empty()
-            ? fmt::format("{}: unknown variable, ignored; known are {}", shown(name),
-                          fmt::join(variables, ", "))
-            : fmt::format("{}: unknown variable, ignored; did you mean {}?", shown(name), near));
+    environment.warnings.push_back(fmt::format("{}: unknown variable, ignored{}", shown(name),
+                                               expected_one_of(name, variables)));
   }
   std::sort(environment.warnings.begin(), environment.warnings.end());
   return environment;

@@ -5,6 +5,8 @@
 #include <array>
 #include <span>
 
+#include "base/nearest.hpp"
+
 namespace attnrt::core {
 
 namespace {
@@ -45,10 +47,6 @@ Result<void> check_bound(const Constraint& constraint, const Node& key) {
               key.text, constraint.text());
 }
 
-std::string hint(std::string_view near) {
-  return near.empty() ? "" : fmt::format("; did you mean {}?", near);
-}
-
 // Features that this runtime does not know: harmless, for no problem can use them, but a typing error looks the same.
 void note_features(const Node& list, std::vector<std::string>& notes) {
   for (const Node& feature :
@@ -56,7 +54,7 @@ void note_features(const Node& list, std::vector<std::string>& notes) {
     const auto known = all_features();
     if (std::find(known.begin(), known.end(), feature.text) != known.end()) continue;
     notes.push_back(fmt::format("{}: features: {} is not known to this runtime{}", feature.place(),
-                                shown(feature.text), hint(nearest(feature.text, known))));
+                                shown(feature.text), did_you_mean(feature.text, known)));
   }
 }
 
@@ -173,15 +171,15 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& file) 
     } else {
       unknown.push_back(key.text);
       manifest.notes.push_back(fmt::format("{}: {}: unknown key, ignored{}", key.place(),
-                                           shown(key.text), hint(nearest(key.text, keys))));
+                                           shown(key.text), did_you_mean(key.text, keys)));
     }
     if (!parsed) return tl::unexpected(parsed.error());
   }
   for (const std::string_view needed : {"name", "version", "abi", "devices", "supports"}) {
     if (root.find(needed) != nullptr) continue;
-    const std::string_view near = nearest(needed, unknown);
+    const std::string_view found = nearest(needed, unknown);
     return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: missing{}", file, needed,
-                near.empty() ? "" : fmt::format("; did you mean it by {}?", shown(near)));
+                found.empty() ? "" : fmt::format("; found {}, which looks like it", shown(found)));
   }
   return manifest;
 }

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 
+#include "base/nearest.hpp"
+
 namespace attnrt::core {
 namespace {
 
@@ -94,10 +96,9 @@ std::string unknown_name(const Policy::Forced& forced, const Decision& decision)
   }
   std::sort(names.begin(), names.end());
   names.erase(std::unique(names.begin(), names.end()), names.end());
-  const auto near = nearest(forced.name, names);
   std::string text =
       fmt::format("select: no backend is named {} ({}){}; found: {}", forced.name, forced.by,
-                  near.empty() ? "" : fmt::format("; did you mean {}?", near),
+                  did_you_mean(forced.name, names),
                   names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", ")));
   for (const auto& bystander :
        decision.bystanders) {  // it may be one of those that cannot even say their name

@@ -9,6 +9,7 @@
 #include <set>
 #include <sstream>
 
+#include "base/nearest.hpp"
 #include "formats/yaml.hpp"
 
 namespace attnrt::core {
@@ -128,9 +129,9 @@ std::vector<std::string> near_misses(const Discovery& found, const Config& confi
   std::vector<std::string> warnings;
   const auto look = [&](const std::string& name, const std::string& where) {
     if (!known.insert(name).second) return;
-    if (const std::string_view near = nearest(name, here); may_mean(name, near))
-      warnings.push_back(
-          fmt::format("{}: no backend is named {}; did you mean {}?", where, shown(name), near));
+    if (may_mean(name, nearest(name, here)))
+      warnings.push_back(fmt::format("{}: no backend is named {}{}", where, shown(name),
+                                     did_you_mean(name, here)));
   };
   for (const auto& [name, backend] : config.backends)
     look(name, fmt::format("{}: backends.{}", backend.origin, name));

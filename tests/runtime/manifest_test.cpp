@@ -212,7 +212,7 @@ TEST(Manifest, ErrorsSayWhereAndWhat) {
       {"name: x", "p.so: version: missing"},
       {"version: 1.0.0\nabi: 1\ndevices: cpu\nsupports: [{}]", "p.so: name: missing"},
       {"name: x\nversion: 1.0.0\nabi: 1\ndevice: cpu\nsupports: [{}]",
-       "p.so: devices: missing; did you mean it by device?"},
+       "p.so: devices: missing; found device, which looks like it"},
       {"name: Hip-Flash",
        "p.so:1:7: name: found Hip-Flash, expected a name of a-z, 0-9 and _ that begins with a "
        "letter"},

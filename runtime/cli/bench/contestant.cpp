@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/nearest.hpp"
 #include "run.hpp"
 #include "trace.hpp"
 
@@ -74,10 +75,8 @@ Result<std::vector<Candidate>> find_candidates(core::Runtime& runtime,
     });
     if (row != rows.end())
       return fail(ATTNRT_NOT_FOUND, "backend {}: {}: {}", name, row->state, row->reason);
-    const std::string_view near = core::nearest(name, names);
     return fail(ATTNRT_NOT_FOUND, "there is no backend {}{}", core::shown(name),
-                near.empty() ? fmt::format(", expected one of {}", fmt::join(names, ", "))
-                             : fmt::format("; did you mean {}?", near));
+                core::expected_one_of(name, names));
   }
   return chosen;
 }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/nearest.hpp"
 #include "cli/bench/bench.hpp"
 #include "formats/yaml.hpp"
 
@@ -87,11 +88,8 @@ Result<void> read_entry(const Node& entry, std::vector<core::Problem>& problems)
   for (size_t n = 0; n < entry.keys.size(); ++n) {
     const Node& key = entry.keys[n];
     if (std::find(known.begin(), known.end(), key.text) == known.end()) {
-      const std::string_view near = core::nearest(key.text, known);
-      return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: unknown word; {}", key.place(),
-                  core::shown(key.text),
-                  near.empty() ? fmt::format("expected one of {}", fmt::join(known, ", "))
-                               : fmt::format("did you mean {}?", near));
+      return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: unknown word{}", key.place(),
+                  core::shown(key.text), core::expected_one_of(key.text, known));
     }
     auto axis = read_axis(key, entry.items[n]);
     if (!axis) return tl::unexpected(axis.error());

@@ -11,6 +11,7 @@
 #include <limits>
 #include <string_view>
 
+#include "base/nearest.hpp"
 #include "kernels/common/half.hpp"
 #include "run.hpp"
 
@@ -55,10 +56,8 @@ Result<void> read_tensors(const SafetensorsReader& reader, Inputs& inputs) {
   for (const NamedTensor& known : known_tensors) names.push_back(known.name);
   for (const auto& [name, entry] : reader.header().tensors) {
     if (std::find(names.begin(), names.end(), name) != names.end()) continue;
-    const std::string_view near = core::nearest(name, names);
     return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is not one of {}{}", name,
-                fmt::join(names, ", "),
-                near.empty() ? "" : fmt::format("; did you mean {}?", near));
+                fmt::join(names, ", "), core::did_you_mean(name, names));
   }
   for (const char* name : {"q", "k", "v"})
     if (reader.header().tensors.count(name) == 0)
@@ -128,11 +127,10 @@ Result<void> read_attributes(const Attributes& flags, const std::string& path, I
   for (const auto& [key, value] : inputs.metadata) {
     const bool known =
         std::find(attribute_words.begin(), attribute_words.end(), key) != attribute_words.end();
-    const std::string_view near = known ? "" : core::nearest(key, attribute_words);
-    if (near.empty()) continue;
+    const std::string hint = known ? "" : core::did_you_mean(key, attribute_words);
+    if (hint.empty()) continue;
     inputs.warnings.push_back(
-        fmt::format("{}: __metadata__ {}: unknown word, ignored; did you mean {}?", path,
-                    core::shown(key), near));
+        fmt::format("{}: __metadata__ {}: unknown word, ignored{}", path, core::shown(key), hint));
   }
   std::string arch;
   for (const std::string_view name : attribute_words) {

@@ -16,7 +16,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include "problem/problem.hpp"
+#include "base/nearest.hpp"
 
 namespace attnrt::core::yaml {
 
@@ -362,13 +362,10 @@ void only_keys(const Node& map, std::initializer_list<std::string_view> known,
     errors.push_back(wrong(map, where.empty() ? "the document" : where, "a map").value());
   for (const Node& key : map.keys) {
     if (std::find(known.begin(), known.end(), key.text) != known.end()) continue;
-    const std::string_view near = nearest(key.text, {known.begin(), known.size()});
-    const std::string hint = near.empty()
-                                 ? fmt::format("expected one of {}", fmt::join(known, ", "))
-                                 : fmt::format("did you mean {}?", near);
     errors.push_back(
-        {ATTNRT_INVALID_ARGUMENT, fmt::format("{}: {}{}{}: unknown key; {}", key.place(), where,
-                                              where.empty() ? "" : ".", shown(key.text), hint)});
+        {ATTNRT_INVALID_ARGUMENT,
+         fmt::format("{}: {}{}{}: unknown key{}", key.place(), where, where.empty() ? "" : ".",
+                     shown(key.text), expected_one_of(key.text, {known.begin(), known.size()}))});
   }
 }
 

@@ -6,6 +6,8 @@
 #include <charconv>
 #include <cmath>
 
+#include "base/nearest.hpp"
+
 namespace attnrt::core {
 
 namespace {
@@ -43,16 +45,8 @@ std::vector<std::string_view> word_names() {
   return names;
 }
 
-std::string hint(std::string_view text, std::span<const std::string_view> known) {
-  const std::string_view near = nearest(text, known);
-  return near.empty() ? fmt::format("expected one of {}", fmt::join(known, ", "))
-                      : fmt::format("did you mean {}?", near);
-}
-
 std::string not_known(std::string_view text, std::span<const std::string_view> known) {
-  const std::string_view near = nearest(text, known);
-  return fmt::format("{} is not known to this runtime{}", shown(text),
-                     near.empty() ? "" : fmt::format("; did you mean {}?", near));
+  return fmt::format("{} is not known to this runtime{}", shown(text), did_you_mean(text, known));
 }
 
 tl::unexpected<Error> at(const yaml::Node& node, std::string_view what, std::string_view text) {
@@ -86,14 +80,15 @@ Result<void> parse_range_key(const yaml::Node& key, const yaml::Node& node,
     if (node.kind != yaml::Kind::scalar) return yaml::wrong(node, what, "a word of the same kind");
     constraint.equals = find_word(node.text);
     if (constraint.equals == nullptr)
-      return at(node, what,
-                fmt::format("unknown word {}; {}", shown(node.text), hint(node.text, names)));
+      return at(
+          node, what,
+          fmt::format("unknown word {}{}", shown(node.text), expected_one_of(node.text, names)));
     const bool comparable = constraint.equals->kind == word.kind && constraint.equals != &word;
     if (!comparable) return yaml::wrong(node, what, "another word of the same kind");
     return {};
   }
   if (std::find(range_keys.begin(), range_keys.end(), key.text) == range_keys.end()) {
-    return at(key, what, "unknown key; " + hint(key.text, range_keys));
+    return at(key, what, "unknown key" + expected_one_of(key.text, range_keys));
   }
   if (word.kind == WordKind::flag || word.kind == WordKind::name)
     return at(key, what, "found a range, expected a value or a list");
@@ -223,7 +218,7 @@ Result<Constraint> parse_constraint(const yaml::Node& key, const yaml::Node& con
   Constraint constraint;
   constraint.word = find_word(key.text);
   if (constraint.word == nullptr) {
-    return at(key, shown(key.text), "unknown key; " + hint(key.text, word_names()));
+    return at(key, shown(key.text), "unknown key" + expected_one_of(key.text, word_names()));
   }
   const Word& word = *constraint.word;
   if (condition.kind == yaml::Kind::map) {

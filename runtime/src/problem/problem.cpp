@@ -6,6 +6,8 @@
 #include <charconv>
 #include <cmath>
 
+#include "base/nearest.hpp"
+
 namespace attnrt::core {
 
 namespace {
@@ -144,10 +146,8 @@ Result<Value> parse_name(const Word& word, std::string_view text) {
     return expected(text, "an architecture such as gfx1100 or sm_90");
   }
   if (place_of(text, word.choices) < word.choices.size()) return std::string(text);
-  const std::string_view near = nearest(text, word.choices);
-  if (near.empty()) return expected(text, fmt::format("one of {}", fmt::join(word.choices, ", ")));
-  return fail(ATTNRT_INVALID_ARGUMENT, "found {}, expected one of {}; did you mean {}?",
-              shown(text), fmt::join(word.choices, ", "), near);
+  return expected(text, fmt::format("one of {}{}", fmt::join(word.choices, ", "),
+                                    did_you_mean(text, word.choices)));
 }
 
 // A value that parse_value gave.
@@ -276,10 +276,8 @@ Result<void> parse_problem(std::string_view text, Problem& problem, std::string&
       std::array<std::string_view, words.size()> names;
       std::transform(words.begin(), words.end(), names.begin(),
                      [](const Word& w) { return w.name; });
-      const std::string_view near = nearest(name, names);
-      return fail(ATTNRT_INVALID_ARGUMENT, "{}: unknown word; {}", shown(name),
-                  near.empty() ? fmt::format("expected one of {}", fmt::join(names, ", "))
-                               : fmt::format("did you mean {}?", near));
+      return fail(ATTNRT_INVALID_ARGUMENT, "{}: unknown word{}", shown(name),
+                  expected_one_of(name, names));
     }
     if (equals == std::string_view::npos)
       return fail(ATTNRT_INVALID_ARGUMENT, "{0}: found no value, expected {0}=VALUE", name);
@@ -379,41 +377,5 @@ bool same_dtype(attnrt_dtype a, attnrt_dtype b) {
 }
 
 int64_t dtype_bytes(attnrt_dtype type) { return (int64_t{type.bits} * type.lanes + 7) / 8; }
-
-std::string_view nearest(std::string_view word, std::span<const std::string_view> candidates) {
-  constexpr size_t longest = 64;
-  const auto same = [](char a, char b) {
-    const auto plain = [](char c) {
-      return c == '-' ? '_' : c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    };
-    return plain(a) == plain(b);
-  };
-  std::string_view best;
-  size_t best_distance = longest;
-  for (const std::string_view candidate : candidates) {
-    const size_t n = word.size(), m = candidate.size();
-    if (n == 0 || n > longest || m > longest) continue;
-    size_t
-        rows[3]
-            [longest +
-             1];  // of the edit distance with swaps: this row, the one before, the one before that
-    for (size_t i = 0; i <= n; ++i) {
-      size_t *row = rows[i % 3], *last = rows[(i + 2) % 3], *before = rows[(i + 1) % 3];
-      row[0] = i;
-      for (size_t j = 1; j <= m; ++j) {
-        row[j] = i == 0 ? j
-                        : std::min({last[j] + 1, row[j - 1] + 1,
-                                    last[j - 1] + (same(word[i - 1], candidate[j - 1]) ? 0 : 1)});
-        const bool swapped = i > 1 && j > 1 && same(word[i - 1], candidate[j - 2]) &&
-                             same(word[i - 2], candidate[j - 1]);
-        if (swapped) row[j] = std::min(row[j], before[j - 2] + 1);
-      }
-    }
-    const size_t distance = rows[n % 3][m];
-    if (distance <= (std::max(n, m) + 1) / 3 && distance < best_distance)
-      best = candidate, best_distance = distance;
-  }
-  return best;
-}
 
 }  // namespace attnrt::core

@@ -86,7 +86,4 @@ std::string dtype_name(attnrt_dtype dtype);  // f32 f16 bf16 bool int32 f64 ...,
 bool same_dtype(attnrt_dtype a, attnrt_dtype b);
 int64_t dtype_bytes(attnrt_dtype dtype);
 
-// The candidate closest to word (edit distance), or "" where none is near.
-std::string_view nearest(std::string_view word, std::span<const std::string_view> candidates);
-
 }  // namespace attnrt::core

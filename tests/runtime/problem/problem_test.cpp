@@ -426,26 +426,6 @@ TEST(Problem, NamesOfDevicesAndDtypes) {
   EXPECT_EQ(dtype_bytes({ATTNRT_DTYPE_BOOL, 8, 1}), 1);
 }
 
-TEST(Problem, NearestForgivesSlipsAndNoMore) {
-  std::vector<std::string_view> names;
-  for (const Word& word : vocabulary()) names.push_back(word.name);
-  const std::pair<std::string_view, std::string_view> rows[] = {{"head_dims", "head_dim"},
-                                                                {"headdim", "head_dim"},
-                                                                {"haed_dim", "head_dim"},
-                                                                {"HEAD_DIM", "head_dim"},
-                                                                {"head-dim", "head_dim"},
-                                                                {"seqq", "seq_q"},
-                                                                {"windowleft", "window_left"},
-                                                                {"casual", "causal"},
-                                                                {"batc", "batch"},
-                                                                {"xyz", ""},
-                                                                {"", ""},
-                                                                {"attention", ""}};
-  for (const auto& [found, expected] : rows) EXPECT_EQ(nearest(found, names), expected) << found;
-  EXPECT_EQ(nearest(std::string(1000, 'a'), names), "");
-  EXPECT_EQ(nearest("cpu", {}), "");
-}
-
 TEST(Problem, SurvivesAnyWords) {
   std::mt19937 random(5);
   const std::string_view pieces[] = {"batch",
