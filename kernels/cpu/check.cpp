@@ -1,4 +1,4 @@
-// kernels/cpu/check.cpp: a Problem and a run's tensors into ok, or one line that says what does not fit
+// kernels/cpu/check.cpp: checks a Problem and a run's tensors, and names what does not fit
 #include "kernels/cpu/check.hpp"
 
 #include <algorithm>
@@ -12,7 +12,11 @@
 namespace kernels::cpu {
 namespace {
 
-constexpr int64_t kAny = -1;  // any extent
+// Stands for any extent in an expected shape.
+constexpr int64_t kAny = -1;
+
+// Largest head_dim, in elements. A worker's memory is a multiple of it, and must not overflow.
+constexpr int64_t kMaxHeadDim = int64_t{1} << 24;
 
 const char* dtype_name(DType dtype) {
   switch (dtype) {
@@ -46,12 +50,13 @@ Status check_tensor(const char* name, const Tensor& tensor, DType dtype,
     empty = empty || found == 0;
     ++dimension;
   }
-  if (tensor.data == nullptr && !empty)
+  if (tensor.data == nullptr && !empty) {
     return fail(error, "%s: found no data, expected a tensor", name);
+  }
   return Status::ok;
 }
 
-// q, k, v and out: rows of one dtype whose last dimension is contiguous.
+// For q, k, v and out: the rows' elements must be contiguous.
 Status check_rows(const char* name, const Tensor& tensor, DType dtype,
                   std::initializer_list<int64_t> shape, Error* error) {
   const Status status = check_tensor(name, tensor, dtype, shape, error);
@@ -110,7 +115,7 @@ Status check_keys(const Problem& p, const Args& a, Error* error) {
   return status;
 }
 
-Status check_extras(const Problem& p, const Args& a, Error* error) {
+Status check_optional_tensors(const Problem& p, const Args& a, Error* error) {
   if (p.mask != Mask::none) {
     const DType dtype = p.mask == Mask::boolean ? DType::boolean : p.mask_dtype;
     const int64_t keys = p.page_size > 0 ? kAny : a.k.shape[1];
@@ -165,7 +170,7 @@ Status check_lengths(const Problem& p, const Args& a, int64_t batch, Error* erro
   for (int64_t b = 0; b < batch; ++b) {
     int64_t limit = p.seq_kv;
     if (p.page_size > 0) {
-      // Divided, not multiplied: the table may be wider than any sequence.
+      // Divided, since the product may overflow: the table may be wider than any sequence.
       if (a.page_table.shape[1] <= limit / p.page_size) limit = a.page_table.shape[1] * p.page_size;
       if (p.mask != Mask::none) limit = std::min(limit, a.mask.shape[3]);
     } else if (p.varlen) {
@@ -196,31 +201,27 @@ Status fail(Error* error, const char* format, ...) {
 }
 
 Status check_problem(const Problem& p, Error* error) {
-  constexpr int64_t kMostHeadDim = int64_t{1}
-                                   << 24;  // a worker's memory is counted in multiples of it
   const struct {
     const char* name;
     int64_t found;
-    int64_t least;
-    int64_t most = INT64_MAX;
+    int64_t min;
+    int64_t max = INT64_MAX;
   } bounds[] = {{"batch", p.batch, 1},
                 {"heads_q", p.heads_q, 1},
                 {"heads_kv", p.heads_kv, 1},
                 {"seq_q", p.seq_q, 1},
                 {"seq_kv", p.seq_kv, 1},
-                {"head_dim", p.head_dim, 1, kMostHeadDim},
-                {"head_dim_v", p.head_dim_v, 1, kMostHeadDim},
+                {"head_dim", p.head_dim, 1, kMaxHeadDim},
+                {"head_dim_v", p.head_dim_v, 1, kMaxHeadDim},
                 {"window_left", p.window_left, -1},
                 {"window_right", p.window_right, -1},
                 {"page_size", p.page_size, 0}};
   for (const auto& bound : bounds) {
-    if (bound.found > bound.most) {
-      return fail(error, "%s: found %jd, expected at most %jd", bound.name, bound.found,
-                  bound.most);
+    if (bound.found > bound.max) {
+      return fail(error, "%s: found %jd, expected at most %jd", bound.name, bound.found, bound.max);
     }
-    if (bound.found >= bound.least) continue;
-    return fail(error, "%s: found %jd, expected at least %jd", bound.name, bound.found,
-                bound.least);
+    if (bound.found >= bound.min) continue;
+    return fail(error, "%s: found %jd, expected at least %jd", bound.name, bound.found, bound.min);
   }
   if (p.heads_q % p.heads_kv != 0) {
     return fail(error, "heads_q: found %jd, expected a multiple of heads_kv %jd", p.heads_q,
@@ -234,7 +235,7 @@ Status check_problem(const Problem& p, Error* error) {
                 dtype_name(p.dtype));
   }
   if (p.mask != Mask::none && p.varlen)
-    return fail(error, "mask: found one with varlen, expected none");
+    return fail(error, "mask: found a mask with varlen, expected none");
   if (!std::isfinite(p.scale))
     return fail(error, "scale: found %g, expected a finite number", double{p.scale});
   if (!std::isfinite(p.softcap) || p.softcap < 0) {
@@ -246,7 +247,7 @@ Status check_problem(const Problem& p, Error* error) {
 Status check_args(const Problem& problem, const Args& args, Error* error) {
   Status status = check_queries(problem, args, error);
   if (status == Status::ok) status = check_keys(problem, args, error);
-  if (status == Status::ok) status = check_extras(problem, args, error);
+  if (status == Status::ok) status = check_optional_tensors(problem, args, error);
   if (status != Status::ok) return status;
 
   if (problem.varlen && (args.offsets_q.ndim != 1 || args.offsets_q.shape[0] < 1)) {

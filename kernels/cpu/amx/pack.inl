@@ -1,69 +1,82 @@
-// kernels/cpu/amx/pack.inl: rows of q, K and V of 16 bits into matrix tiles of bf16
-// (included by targets.cpp, once for each target that has them)
+// kernels/cpu/amx/pack.inl: packs rows of q, K and V of 16 bits into the operand tiles of tiles.hpp
 //
-// bf16 goes in as it is. f16 is the exact sum of two bf16, a high and a low part.
+//   q         [parts][block rows][q_stride] bf16, rows zero-padded to whole tiles of depth
+//   packed K  [panels of 16 keys][tiles of 32 elements][16 pairs of elements][16 keys][2]
+//   packed V  [panels of 16 columns][tiles of 32 keys][16 pairs of keys][16 columns][2]
+//
+//   a tile of K: a word holds two           a tile of V: a word holds
+//   elements of one key                     one column of two keys
+//     elements 0,1   k0  k1  ... k15          keys 0,1   x0  x1  ... x15
+//     elements 2,3   k0  k1  ... k15          keys 2,3   x0  x1  ... x15
+//     ...                                     ...
+//
+// So a row of K is transposed in words of two elements, and two rows of V are interleaved. Tiles
+// are packed with the tensor's bits, which suits bf16. f16 needs two bf16 parts: each block splits
+// a packed tile again (operands_of), since tiles of two parts would take twice the memory.
+//
+// Invariant: keys past the last one up to a multiple of kTileDepth are zeros; beyond that nothing
+// is multiplied.
+#if defined(KERNELS_CPU_AMX_PACK_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef KERNELS_CPU_AMX_PACK_INL
+#undef KERNELS_CPU_AMX_PACK_INL
+#else
+#define KERNELS_CPU_AMX_PACK_INL
+#endif
 
-constexpr int64_t kMatrixRows = kTilePairRows;
-constexpr int64_t kMatrixTileKeys = 256;
-constexpr int64_t kMatrixBlockRows = 512;
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include "hwy/highway.h"
+#include "kernels/common/problem.hpp"
+#include "kernels/common/sequence.hpp"
+#include "kernels/cpu/amx/bf16.inl"
+#include "kernels/cpu/amx/tiles.hpp"
+#include "kernels/cpu/block.hpp"
+#include "kernels/cpu/simd/convert.inl"
+#include "kernels/cpu/simd/pack.inl"
+#include "kernels/cpu/simd/tile.inl"
+#include "kernels/cpu/simd/vectors.inl"
+#include "kernels/cpu/targets.hpp"
+#include "kernels/cpu/workspace.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace kernels::cpu::HWY_NAMESPACE::amx {
+
+// Rows of a row group: one pair of tiles.
+constexpr int64_t kAmxGroupRows = kTilePairRows;
+// Keys of a tile of K and V; it holds many tiles of AMX. Its K and V stay in the second cache while
+// the block's rows use them.
+constexpr int64_t kAmxTileKeys = 256;
+// Most rows of a block; a multiple of kAmxGroupRows. Many rows amortize reading a tile of K and V.
+constexpr int64_t kAmxMaxBlockRows = 512;
+// Keys of a chunk: the scores of a row group and one chunk stay in the first cache.
 constexpr int64_t kChunkKeys = 2 * kTileColumns;
 static_assert(kChunkKeys == kTileDepth);
 
-Cut matrix_cut(const Problem& problem) {
-  if (problem.dtype == DType::f32) return float_cut(problem);
-  Cut cut{};
-  cut.row_group = kMatrixRows;
-  cut.block_rows = kMatrixBlockRows;
-  cut.least_rows =
-      kMatrixBlockRows / (problem.dtype == DType::f16 ? 4 : 8);  // each block splits its f16 anew
-  cut.tile_keys = kMatrixTileKeys;
-  cut.element = sizeof(uint16_t);
-  cut.head_pad = kTileDepth;
-  cut.head_v_pad = kTileColumns;
-  cut.score_rows = kMatrixRows;
-  cut.score_keys = kChunkKeys;
-  cut.share = true;
-  cut.parts = problem.dtype == DType::f16 ? 2 : 1;
-  return cut;
+Tiling bf16_tiling(const Problem& problem) {
+  if (problem.dtype == DType::f32) return float_tiling(problem);
+  const bool is_f16 = problem.dtype == DType::f16;
+  Tiling tiling{};
+  tiling.group_rows = kAmxGroupRows;
+  tiling.max_block_rows = kAmxMaxBlockRows;
+  tiling.min_block_rows = kAmxMaxBlockRows / (is_f16 ? 4 : 8);  // each block splits f16 once more
+  tiling.tile_keys = kAmxTileKeys;
+  tiling.packed_element_bytes = sizeof(uint16_t);
+  tiling.head_dim_multiple = kTileDepth;
+  tiling.head_dim_v_multiple = kTileColumns;
+  tiling.score_rows = kAmxGroupRows;
+  tiling.score_keys = kChunkKeys;
+  tiling.share_packed = true;
+  tiling.bf16_parts = is_f16 ? 2 : 1;
+  return tiling;
 }
 
-// The nearest bf16 as a float, by the rounding of the float adder itself; NaN stays NaN.
-inline Vector nearest_bf16(Vector v) {
-  const Vector wide = hn::Mul(v, hn::Set(Floats(), 65537.0f));
-  return hn::Sub(wide, hn::Sub(wide, v));
-}
-
-// The upper halves of floats.
-inline void store_upper(Vector v, uint16_t* to) {
-  const hn::Rebind<uint16_t, Floats> d16;
-  const hn::Rebind<uint32_t, Floats> d32;
-  hn::StoreU(hn::TruncateTo(d16, hn::ShiftRight<16>(hn::BitCast(d32, v))), d16, to);
-}
-
-// Two vectors as bf16, to the nearest.
-struct ToBf16 {
-  void operator()(Vector weight, Vector next, uint16_t* to) const {
-    store_upper(nearest_bf16(weight), to);
-    store_upper(nearest_bf16(next), to + kLanes);
-  }
-};
-
-// Two vectors as the sum of two of bf16, a high and a low part; what is left is below 2^-16 of a number, and nothing of f16.
-template <class Bf16>
-inline void store_parts(Vector v, Vector next, uint16_t* high, uint16_t* low) {
-  const Floats d;
-  const Vector upper = hn::BitCast(d, hn::Set(hn::Rebind<uint32_t, Floats>(), 0xFFFF0000u));
-  const Vector h = hn::And(v, upper), next_h = hn::And(next, upper);
-  Bf16()(h, next_h, high);
-  Bf16()(hn::Sub(v, h), hn::Sub(next, next_h), low);
-}
-
-// Rows of K as pairs of elements into columns of a tile's panel; then every 32 elements of depth are one tile.
-inline void pack_matrix_keys(const Block& block, const Scratch& scratch, int64_t first,
-                             int64_t begin, int64_t end, uint16_t* to) {
-  const Run& run = *block.run;
-  const Tensor& k = run.args->k;
-  const int64_t head_dim = run.problem->head_dim;
+// Packs K of keys [begin, end) of the tile that begins at key `first`.
+inline void pack_keys(const Block& block, const Scratch& scratch, int64_t first, int64_t begin,
+                      int64_t end, uint16_t* to) {
+  const Tensor& k = block.run->args->k;
+  const int64_t head_dim = block.run->problem->head_dim;
   const int64_t padded = round_up(head_dim, kTileDepth);
   for (int64_t j = begin; j < round_up(end, kTileDepth); j += kPackRows) {
     const float* row[kPackRows];
@@ -72,13 +85,12 @@ inline void pack_matrix_keys(const Block& block, const Scratch& scratch, int64_t
         row[r] = scratch.zeros;
         continue;
       }
-      const char* from = element(k, key_row(*run.problem, *run.args, k, block.sequence, block.batch,
-                                            first + j + r, block.head_kv));
+      const char* from = key_data(block, k, first + j + r);
       if (head_dim == padded && reinterpret_cast<uintptr_t>(from) % sizeof(float) == 0) {
         row[r] = reinterpret_cast<const float*>(from);
         continue;
       }
-      char* copy = reinterpret_cast<char*>(scratch.rows + r * scratch.q_stride);
+      char* copy = reinterpret_cast<char*>(scratch.k_rows + r * scratch.q_stride);
       memcpy(copy, from, static_cast<size_t>(head_dim) * 2);
       memset(copy + head_dim * 2, 0, static_cast<size_t>(padded - head_dim) * 2);
       row[r] = reinterpret_cast<const float*>(copy);
@@ -89,20 +101,17 @@ inline void pack_matrix_keys(const Block& block, const Scratch& scratch, int64_t
   }
 }
 
-// Two rows of V side by side, 16 columns at a time: [panel of columns][32 keys] tiles.
-inline void pack_matrix_values(const Block& block, const Scratch& scratch, int64_t first,
-                               int64_t begin, int64_t end, uint16_t* to) {
-  const Run& run = *block.run;
-  const Tensor& v = run.args->v;
-  const int64_t columns = run.problem->head_dim_v;
-  const int64_t panel = kMatrixTileKeys * kTileColumns;
+// Packs V of the same keys: two rows at a time, 16 columns at a time.
+inline void pack_values(const Block& block, const Scratch& scratch, int64_t first, int64_t begin,
+                        int64_t end, uint16_t* to) {
+  const Tensor& v = block.run->args->v;
+  const int64_t columns = block.run->problem->head_dim_v;
+  const int64_t panel = kAmxTileKeys * kTileColumns;
   const uint16_t* zeros = reinterpret_cast<const uint16_t*>(scratch.zeros);
   for (int64_t j = begin; j < round_up(end, kTileDepth); j += 2) {
     const uint16_t* row[2] = {zeros, zeros};
     for (int64_t r = 0; r < 2 && j + r < end; ++r) {
-      row[r] = reinterpret_cast<const uint16_t*>(
-          element(v, key_row(*run.problem, *run.args, v, block.sequence, block.batch, first + j + r,
-                             block.head_kv)));
+      row[r] = reinterpret_cast<const uint16_t*>(key_data(block, v, first + j + r));
     }
     uint16_t* at = to + j * kTileColumns;
     int64_t x = 0;
@@ -123,66 +132,74 @@ inline void pack_matrix_values(const Block& block, const Scratch& scratch, int64
   }
 }
 
-inline void pack_matrix_tile(const Block& block, const Scratch& scratch, int64_t first,
-                             int64_t begin, int64_t end, char* to) {
+inline void pack_tile(const Block& block, const Scratch& scratch, int64_t first, int64_t begin,
+                      int64_t end, char* to) {
   uint16_t* keys = reinterpret_cast<uint16_t*>(to);
-  pack_matrix_keys(block, scratch, first, begin, end, keys);
-  pack_matrix_values(block, scratch, first, begin, end,
-                     keys + packed_key_elements(*block.run->problem, block.run->cut));
+  amx::pack_keys(block, scratch, first, begin, end, keys);
+  amx::pack_values(block, scratch, first, begin, end,
+                   keys + packed_key_elements(*block.run->problem, block.run->tiling));
 }
 
-// f16 into its high and low bf16. Of infinity one is NaN.
-template <class Bf16>
-inline void split_halves(const uint16_t* from, int64_t n, uint16_t* high, uint16_t* low) {
+// Splits n elements of f16 into two bf16 parts each. `high` may be `from`.
+template <class Rounder>
+inline void split_f16(const uint16_t* from, int64_t n, uint16_t* high, uint16_t* low) {
   for (int64_t x = 0; x < n; x += 2 * kLanes) {
-    store_parts<Bf16>(widen<DType::f16>(from, x), widen<DType::f16>(from, x + kLanes), high + x,
-                      low + x);
+    split_bf16<Rounder>(widen<DType::f16>(from, x), widen<DType::f16>(from, x + kLanes), high + x,
+                        low + x);
   }
 }
 
-template <class Bf16>
-inline void pack_matrix_queries(const Block& block, const Scratch& scratch) {
+// Packs the block's q, negated if the scale is negative; rows that fill up the last row group are
+// zeros.
+template <class Rounder>
+inline void pack_queries(const Block& block, const Scratch& scratch) {
   const Run& run = *block.run;
   const int64_t head_dim = run.problem->head_dim;
-  const int64_t rows = round_up(block.rows, kMatrixRows);
-  const int64_t part = run.cut.block_rows * scratch.q_stride;
+  const int64_t rows = round_up(block.rows, kAmxGroupRows);
+  const int64_t part = run.tiling.max_block_rows * scratch.q_stride;
   const size_t row_bytes = static_cast<size_t>(scratch.q_stride) * 2;
   for (int64_t r = 0; r < rows; ++r) {
-    uint16_t* to = scratch.q16 + r * scratch.q_stride;
+    uint16_t* to = scratch.q_parts + r * scratch.q_stride;
     memset(to, 0, row_bytes);
     if (r < block.rows) {
       const int64_t offset = query_row(*run.problem, run.args->q, block.sequence, block.batch,
                                        block.query(r), block.head(r));
       memcpy(to, element(run.args->q, offset), static_cast<size_t>(head_dim) * 2);
-      if (run.negative) {
+      if (run.negate_q) {
         for (int64_t x = 0; x < head_dim; ++x) to[x] = static_cast<uint16_t>(to[x] ^ 0x8000);
       }
     }
-    if (run.cut.parts == 2) split_halves<Bf16>(to, scratch.q_stride, to, to + part);
+    if (run.tiling.bf16_parts == 2) split_f16<Rounder>(to, scratch.q_stride, to, to + part);
   }
 }
 
-// The tiles of one block's operands, part by part.
+// A tile's K and V as bf16: [0] the high or only part, [1] the low part or null.
 struct Operands {
   const uint16_t* keys[2];
   const uint16_t* values[2];
 };
 
-template <class Bf16>
+// Returns the operands of the tile that begins at key `first`, packed and split if need be.
+template <class Rounder>
 inline Operands operands_of(const Block& block, const Scratch& scratch, int64_t first) {
   const Run& run = *block.run;
   const uint16_t* packed =
-      reinterpret_cast<const uint16_t*>(packed_tile(block, scratch, first, pack_matrix_tile));
-  const int64_t keys = packed_key_elements(*run.problem, run.cut);
-  if (run.cut.parts == 1) return {{packed, nullptr}, {packed + keys, nullptr}};
-  const int64_t all = packed_elements(*run.problem, run.cut);
-  // Keys and values of the whole steps that exist; what lies past them is never multiplied.
+      reinterpret_cast<const uint16_t*>(packed_tile(block, scratch, first, amx::pack_tile));
+  const int64_t keys = packed_key_elements(*run.problem, run.tiling);
+  if (run.tiling.bf16_parts == 1) return {{packed, nullptr}, {packed + keys, nullptr}};
+  const int64_t all = packed_elements(*run.problem, run.tiling);
+  // Keys of whole tiles of depth. What lies past them is neither split nor multiplied.
   const int64_t count =
-      round_up(std::min(kMatrixTileKeys, block.sequence.kv_length - first), kTileDepth);
-  split_halves<Bf16>(packed, keys / kMatrixTileKeys * count, scratch.split, scratch.split + all);
-  for (int64_t at = keys; at < all; at += kMatrixTileKeys * kTileColumns) {
-    split_halves<Bf16>(packed + at, count * kTileColumns, scratch.split + at,
-                       scratch.split + all + at);
+      round_up(std::min(kAmxTileKeys, block.sequence.kv_length - first), kTileDepth);
+  uint16_t* const parts = scratch.tile_parts;
+  split_f16<Rounder>(packed, keys / kAmxTileKeys * count, parts, parts + all);
+  for (int64_t at = keys; at < all; at += kAmxTileKeys * kTileColumns) {
+    split_f16<Rounder>(packed + at, count * kTileColumns, parts + at, parts + all + at);
   }
-  return {{scratch.split, scratch.split + all}, {scratch.split + keys, scratch.split + all + keys}};
+  return {{parts, parts + all}, {parts + keys, parts + all + keys}};
 }
+
+}  // namespace kernels::cpu::HWY_NAMESPACE::amx
+HWY_AFTER_NAMESPACE();
+
+#endif  // KERNELS_CPU_AMX_PACK_INL

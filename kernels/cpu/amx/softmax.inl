@@ -1,61 +1,107 @@
-// kernels/cpu/amx/softmax.inl: one chunk of scores, 32 rows by 32 keys, into weights of bf16 and the rows' sums onwards
-// (included by targets.cpp, once for each target that has matrix tiles)
+// kernels/cpu/amx/softmax.inl: online softmax of one chunk of scores, 32 rows by 32 keys, into
+// weights of bf16
 //
-// A maximum that rises by little, up to about 2^kSlack, is not followed: what was summed stays as it is. Weights begin that
-// much below 1, so that they stay below about 1.
+//   weight(score) = 2^((score - score_offset) * exponent_scale - exponent_offset)           per row
+//
+// A row's softmax reference is the score `max` that its weights are measured against. set_reference
+// chooses:
+//
+//   |max * exponent_scale|   score_offset   exponent_offset                 why
+//   below 2^10               0              max * exponent_scale + kSlack   one multiply-add each
+//   2^10 or more             max            kSlack                          exact for max itself
+//
+// Either way the weight of max is 2^-kSlack, or within 2^-14 of it. If a later score is higher by
+// less than kSlack in the exponent, the reference stays, and neither out nor sum is rescaled: its
+// weight is below 1, so that sums of weights times values overflow no earlier than without the
+// slack. A score above rescale_threshold = max + kSlack / exponent_scale raises the reference:
+// raise_reference scales sum and out down.
+//
+//   scores   [32 rows][32 keys] floats: written by q k, read once
+//   weights  [parts][2 tiles of rows][chunks][16 rows][32 keys] bf16: operand a of p v (tiles.hpp)
+//
+// Invariant: when softmax_chunk returns true, every row's sum, out and weights refer to the same
+// reference.
+#if defined(KERNELS_CPU_AMX_SOFTMAX_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef KERNELS_CPU_AMX_SOFTMAX_INL
+#undef KERNELS_CPU_AMX_SOFTMAX_INL
+#else
+#define KERNELS_CPU_AMX_SOFTMAX_INL
+#endif
 
+#include <cmath>
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "kernels/common/visibility.hpp"
+#include "kernels/cpu/amx/bf16.inl"
+#include "kernels/cpu/amx/pack.inl"
+#include "kernels/cpu/amx/tiles.hpp"
+#include "kernels/cpu/block.hpp"
+#include "kernels/cpu/simd/mask.inl"
+#include "kernels/cpu/simd/softmax.inl"
+#include "kernels/cpu/simd/vectors.inl"
+#include "kernels/cpu/workspace.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace kernels::cpu::HWY_NAMESPACE::amx {
+
+// Exponent, so a power of 2: how far a row's maximum may rise before what was summed is scaled
+// down.
 constexpr float kSlack = 8;
 
-// A group of rows and a tile of keys.
+// A row group and a tile of keys.
 struct GroupTile {
-  int64_t row;      // the group's first
-  int64_t rows;     // that exist
+  int64_t row;      // the group's first row in the block
+  int64_t rows;     // rows of the group that exist
   int64_t first;    // the tile's first key
-  GroupKeys keys;   // that some row sees
-  KeyRange inside;  // that every row sees, but for the mask
+  GroupKeys keys;   // keys that some row sees
+  KeyRange inside;  // keys that every row sees, but for the mask
 };
 
-// Weights of a row are 2^((score - less) * exponent - shift). less is zero as long as the maximum's exponent, rounded to a
-// float, is so small that the maximum's weight is 2^-kSlack within 2^-14 of itself; beyond, it is the maximum, and taking it
-// away first is exact at it.
-inline void refer_to(const Run& run, const Scratch& scratch, int64_t row, float highest) {
-  scratch.max[row] = highest;
-  const float exponent = highest * run.exponent;
-  const bool far = !(std::abs(exponent) < 0x1p10f);
-  scratch.less[row] = far ? highest : 0;
-  scratch.shift[row] = (far ? 0 : exponent) + kSlack;
-  scratch.limit[row] = highest + kSlack / run.exponent;
+// Makes `max` the row's softmax reference.
+inline void set_reference(const Run& run, const Scratch& scratch, int64_t row, float max) {
+  scratch.max[row] = max;
+  const float exponent = max * run.exponent_scale;
+  const bool large = !(std::abs(exponent) < 0x1p10f);
+  scratch.score_offset[row] = large ? max : 0;
+  scratch.exponent_offset[row] = (large ? 0 : exponent) + kSlack;
+  scratch.rescale_threshold[row] = max + kSlack / run.exponent_scale;
 }
 
-// The weight of scratch.max[row], which is 2^-kSlack or nearly so, and whatever is not zero if the maximum is not finite.
+// The weight of the row's max: 2^-kSlack or nearly so, and some number other than zero if max is
+// not finite.
 inline float weight_of_max(const Run& run, const Scratch& scratch, int64_t row) {
   const float distance =
-      std::isfinite(scratch.max[row]) ? scratch.max[row] - scratch.less[row] : 0.0f;
-  return std::exp2(std::fma(distance, run.exponent, -scratch.shift[row]));
+      std::isfinite(scratch.max[row]) ? scratch.max[row] - scratch.score_offset[row] : 0.0f;
+  return std::exp2(std::fma(distance, run.exponent_scale, -scratch.exponent_offset[row]));
 }
 
+// Sets every row's first reference: its sink, or none (a threshold of -inf, which every score
+// exceeds).
 inline void start_references(const Block& block, const Scratch& scratch) {
   for (int64_t r = 0; r < block.rows; ++r) {
     const float sink = scratch.max[r];
     if (sink == -INFINITY) {
-      scratch.less[r] = scratch.shift[r] = 0;
-      scratch.limit[r] = -INFINITY;
+      scratch.score_offset[r] = scratch.exponent_offset[r] = 0;
+      scratch.rescale_threshold[r] = -INFINITY;
     } else {
-      refer_to(*block.run, scratch, r, sink);
+      set_reference(*block.run, scratch, r, sink);
       scratch.sum[r * kSumLanes] = weight_of_max(*block.run, scratch, r);
     }
   }
 }
 
-// Follows a row's maximum up to `highest`: what was summed so far is scaled down.
-inline void raise_reference(const Run& run, const Scratch& scratch, int64_t row, float highest) {
-  const float less = scratch.less[row], shift = scratch.shift[row];
-  const bool first = scratch.limit[row] == -INFINITY;
-  refer_to(run, scratch, row, highest);
+// Raises a row's reference to `max` and scales down what was summed so far.
+inline void raise_reference(const Run& run, const Scratch& scratch, int64_t row, float max) {
+  const float score_offset = scratch.score_offset[row];
+  const float exponent_offset = scratch.exponent_offset[row];
+  const bool first = scratch.rescale_threshold[row] == -INFINITY;
+  set_reference(run, scratch, row, max);
   if (first) return;
   const Floats d;
-  const Vector factor = hn::Set(
-      d, std::exp2(std::fma(less - scratch.less[row], run.exponent, shift - scratch.shift[row])));
+  const Vector factor =
+      hn::Set(d, std::exp2(std::fma(score_offset - scratch.score_offset[row], run.exponent_scale,
+                                    exponent_offset - scratch.exponent_offset[row])));
   float* sum = scratch.sum + row * kSumLanes;
   for (int64_t n = 0; n < kSumLanes; n += kLanes)
     hn::Store(hn::Mul(factor, hn::Load(d, sum + n)), d, sum + n);
@@ -64,7 +110,7 @@ inline void raise_reference(const Run& run, const Scratch& scratch, int64_t row,
     hn::Store(hn::Mul(factor, hn::Load(d, out + x)), d, out + x);
 }
 
-// The highest of a row's scores of the chunk, by lane.
+// The highest of the chunk's scores in one row of the group, by lane.
 inline Vector highest_scores(const Scratch& scratch, int64_t r) {
   const Floats d;
   const float* scores = scratch.scores + r * kChunkKeys;
@@ -75,62 +121,75 @@ inline Vector highest_scores(const Scratch& scratch, int64_t r) {
   return highest;
 }
 
-// Whether a score of the chunk is above its row's limit.
-inline bool exceeds(const Scratch& scratch, const GroupTile& at) {
+// Whether some score of the chunk is above its row's rescale_threshold.
+inline bool exceeds_threshold(const Scratch& scratch, const GroupTile& at) {
   const Floats d;
   auto above = hn::FirstN(d, 0);
   for (int64_t r = 0; r < at.rows; ++r) {
-    above =
-        hn::Or(above, hn::Gt(highest_scores(scratch, r), hn::Set(d, scratch.limit[at.row + r])));
+    above = hn::Or(above, hn::Gt(highest_scores(scratch, r),
+                                 hn::Set(d, scratch.rescale_threshold[at.row + r])));
   }
   return !hn::AllFalse(d, above);
 }
 
-// What is known of the references of a group's rows.
-struct References {
-  bool all;   // each row has one, and none is NaN
-  bool less;  // some row's less is not zero
-};
-
-inline References references_of(const Scratch& scratch, const GroupTile& at) {
-  References known{true, false};
-  for (int64_t r = at.row; r < at.row + at.rows; ++r) {
-    known.all = known.all && scratch.limit[r] > -INFINITY;
-    known.less = known.less || scratch.less[r] != 0;
+// Raises the reference of every row that has a score above its rescale_threshold.
+inline void raise_references(const Run& run, const Scratch& scratch, const GroupTile& at) {
+  for (int64_t r = 0; r < at.rows; ++r) {
+    const float highest = hn::GetLane(hn::MaxOfLanes(Floats(), highest_scores(scratch, r)));
+    if (highest > scratch.rescale_threshold[at.row + r])
+      raise_reference(run, scratch, at.row + r, highest);
   }
-  return known;
 }
 
-// The chunk's scores into weights and sums; scratch.before keeps the sums as they were. Weights lie as
-// [part][two tiles of rows][chunk][16 rows][32 keys]. Returns whether all exponents are below 0; if so, no score is above its
-// row's limit. If not, one may be, and what was written is for nothing then.
-template <class Bf16, class Polynomial, bool kTwo, bool kLess>
-inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key) {
+// What a row group's references have in common.
+struct GroupReferences {
+  bool all_set;           // every row has a reference, and none is NaN
+  bool has_score_offset;  // some row's score_offset is not zero
+};
+
+inline GroupReferences group_references(const Scratch& scratch, const GroupTile& at) {
+  GroupReferences references{true, false};
+  for (int64_t r = at.row; r < at.row + at.rows; ++r) {
+    references.all_set = references.all_set && scratch.rescale_threshold[r] > -INFINITY;
+    references.has_score_offset = references.has_score_offset || scratch.score_offset[r] != 0;
+  }
+  return references;
+}
+
+// Computes the weights of the chunk that begins at key `key` of the tile and adds them to the rows'
+// sums.
+// RETURNS whether all exponents are below 0. If so, no score is above its row's rescale_threshold.
+//         If not, one may be: the caller then restores the sums (restore_sums), raises the
+//         references and calls again.
+template <class Rounder, class Polynomial, bool kTwoParts, bool kHasScoreOffset>
+inline bool softmax_chunk(const Run& run, const Scratch& scratch, const GroupTile& at,
+                          int64_t key) {
   const Floats d;
-  const Vector exponent = hn::Set(d, run.exponent);
-  constexpr int64_t kPart = kMatrixRows * kMatrixTileKeys;
-  Vector negative = hn::Set(d, -0.0f);  // the sign, of each lane
+  const Vector exponent_scale = hn::Set(d, run.exponent_scale);
+  constexpr int64_t kPart = kAmxGroupRows * kAmxTileKeys;
+  Vector negative = hn::Set(d, -0.0f);  // lane by lane, whether all exponents have the sign bit
   for (int64_t r = 0; r < at.rows; ++r) {
     const int64_t row = at.row + r;
     const float* scores = scratch.scores + r * kChunkKeys;
-    uint16_t* to = scratch.weights + r / kTileRows * kTileRows * kMatrixTileKeys + key * kTileRows +
+    uint16_t* to = scratch.weights + r / kTileRows * kTileRows * kAmxTileKeys + key * kTileRows +
                    r % kTileRows * kChunkKeys;
-    const Vector less = hn::Set(d, scratch.less[row]);
-    const Vector shift = hn::Set(d, scratch.shift[row]);
+    const Vector score_offset = hn::Set(d, scratch.score_offset[row]);
+    const Vector exponent_offset = hn::Set(d, scratch.exponent_offset[row]);
     Vector sum = hn::Load(d, scratch.sum + row * kSumLanes);
-    hn::Store(sum, d, scratch.before + r * kSumLanes);
+    hn::Store(sum, d, scratch.sum_before_chunk + r * kSumLanes);
     HWY_UNROLL(4)
     for (int64_t j = 0; j < kChunkKeys; j += 2 * kLanes) {
       Vector s = hn::Load(d, scores + j), s2 = hn::Load(d, scores + j + kLanes);
-      if (kLess) s = hn::Sub(s, less), s2 = hn::Sub(s2, less);
-      const Vector y = hn::MulSub(s, exponent, shift), y2 = hn::MulSub(s2, exponent, shift);
+      if (kHasScoreOffset) s = hn::Sub(s, score_offset), s2 = hn::Sub(s2, score_offset);
+      const Vector y = hn::MulSub(s, exponent_scale, exponent_offset);
+      const Vector y2 = hn::MulSub(s2, exponent_scale, exponent_offset);
       negative = hn::And(negative, hn::And(y, y2));
       const Vector p = exp2<Polynomial>(y), p2 = exp2<Polynomial>(y2);
       sum = hn::Add(sum, hn::Add(p, p2));
-      if (kTwo) {
-        store_parts<Bf16>(p, p2, to + j, to + kPart + j);
+      if (kTwoParts) {
+        split_bf16<Rounder>(p, p2, to + j, to + kPart + j);
       } else {
-        Bf16()(p, p2, to + j);
+        Rounder()(p, p2, to + j);
       }
     }
     hn::Store(sum, d, scratch.sum + row * kSumLanes);
@@ -138,27 +197,35 @@ inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile&
   return hn::AllTrue(d, hn::Lt(hn::CopySign(hn::Set(d, 1.0f), negative), hn::Zero(d)));
 }
 
-template <class Bf16, bool kTwo>
-inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key,
-                        bool less) {
-  if (less) return weigh_chunk<Bf16, Exp2, kTwo, true>(run, scratch, at, key);
+// The same, with the polynomial that the result needs: lse is a float and shows errors that 16 bits
+// hide.
+template <class Rounder, bool kTwoParts>
+inline bool softmax_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key,
+                          bool has_score_offset) {
+  if (has_score_offset) return softmax_chunk<Rounder, Exp2, kTwoParts, true>(run, scratch, at, key);
   if (run.problem->lse)
-    return weigh_chunk<Bf16, Exp2, kTwo, false>(run, scratch, at, key);  // a float: it shows more
-  return weigh_chunk<Bf16, Exp2For16Bits, kTwo, false>(run, scratch, at, key);
+    return softmax_chunk<Rounder, Exp2, kTwoParts, false>(run, scratch, at, key);
+  return softmax_chunk<Rounder, Exp2For16Bits, kTwoParts, false>(run, scratch, at, key);
 }
 
-template <class Bf16>
-inline bool weigh_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key,
-                        bool less) {
-  return run.cut.parts == 2 ? weigh_chunk<Bf16, true>(run, scratch, at, key, less)
-                            : weigh_chunk<Bf16, false>(run, scratch, at, key, less);
+template <class Rounder>
+inline bool softmax_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key,
+                          bool has_score_offset) {
+  return run.tiling.bf16_parts == 2
+             ? softmax_chunk<Rounder, true>(run, scratch, at, key, has_score_offset)
+             : softmax_chunk<Rounder, false>(run, scratch, at, key, has_score_offset);
 }
 
-// The sums as they were before the last chunk.
+// Sets the sums back to what they were before the last softmax_chunk.
 inline void restore_sums(const Scratch& scratch, const GroupTile& at) {
   const Floats d;
   for (int64_t r = 0; r < at.rows; ++r) {
-    hn::Store(hn::Load(d, scratch.before + r * kSumLanes), d,
+    hn::Store(hn::Load(d, scratch.sum_before_chunk + r * kSumLanes), d,
               scratch.sum + (at.row + r) * kSumLanes);
   }
 }
+
+}  // namespace kernels::cpu::HWY_NAMESPACE::amx
+HWY_AFTER_NAMESPACE();
+
+#endif  // KERNELS_CPU_AMX_SOFTMAX_INL

@@ -1,6 +1,35 @@
-// kernels/cpu/simd/convert.inl: a row of f32, f16 or bf16 into floats and back (included by targets.cpp, once per target)
+// kernels/cpu/simd/convert.inl: converts rows of f32, f16 or bf16 to floats and back
+//
+//   widen      one vector, in registers
+//   load_row   tensor elements -> floats, zero-padded:  e0 e1 ... en-1  ->  f0 f1 ... fn-1 0 ... 0
+//   store_row  floats -> tensor elements, each rounded to nearest even
+//
+// Invariant: exactly n elements of a tensor are read or written. Beyond them may be another row, or
+// the end of the memory.
+//
+// bf16 is the upper half of a float, so widening is a shift. Rounding to it adds 0x7FFF and the
+// lowest bit that stays: that carries into the upper half exactly if the nearest even is above. A
+// NaN is made quiet instead, since the carry could turn it into infinity.
+#if defined(KERNELS_CPU_SIMD_CONVERT_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef KERNELS_CPU_SIMD_CONVERT_INL
+#undef KERNELS_CPU_SIMD_CONVERT_INL
+#else
+#define KERNELS_CPU_SIMD_CONVERT_INL
+#endif
 
-// A vector of a row's elements, from x on.
+#include <cstdint>
+#include <cstring>
+
+#include "hwy/highway.h"
+#include "kernels/common/half.hpp"
+#include "kernels/common/problem.hpp"
+#include "kernels/cpu/simd/vectors.inl"
+#include "kernels/cpu/workspace.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace kernels::cpu::HWY_NAMESPACE {
+
+// Loads elements [x, x + kLanes) of a row as floats.
 template <DType kDType>
 inline Vector widen(const void* row, int64_t x) {
   const Floats d;
@@ -22,7 +51,7 @@ inline Vector widen(const void* row, int64_t x) {
   }
 }
 
-// Writes n floats and zeros up to the next multiple of kPadFloats. Reads exactly n elements.
+// Writes n floats, and zeros up to the next multiple of kPadFloats. Reads exactly n elements.
 inline void load_row(DType dtype, const void* row, int64_t n, float* to) {
   const Floats d;
   int64_t x = 0;
@@ -38,8 +67,8 @@ inline void load_row(DType dtype, const void* row, int64_t n, float* to) {
   for (const int64_t padded = round_up(n, kPadFloats); x < padded; ++x) to[x] = 0;
 }
 
-// Rounds n floats to the dtype. Writes exactly n elements; may use `from` as scratch (its padding included).
-inline void store_row(DType dtype, float* from, int64_t n, void* row) {
+// Rounds n floats to the dtype. Writes exactly n elements.
+inline void store_row(DType dtype, const float* from, int64_t n, void* row) {
   const Floats d;
   if (dtype == DType::f32) {
     memcpy(row, from, static_cast<size_t>(n) * sizeof(float));
@@ -53,10 +82,10 @@ inline void store_row(DType dtype, float* from, int64_t n, void* row) {
     for (; x + kLanes <= n; x += kLanes) {
       const Vector v = hn::LoadU(d, from + x);
       const auto bits = hn::BitCast(d32, v);
-      const auto even = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1));
-      const auto rounded = hn::Add(bits, hn::Add(hn::Set(d32, 0x7FFF), even));
-      const auto quiet = hn::Or(bits, hn::Set(d32, 0x400000));
-      const auto chosen = hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(v)), quiet, rounded);
+      const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1));
+      const auto rounded = hn::Add(bits, hn::Add(hn::Set(d32, 0x7FFF), odd));
+      const auto quiet_nan = hn::Or(bits, hn::Set(d32, 0x400000));
+      const auto chosen = hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(v)), quiet_nan, rounded);
       const hn::Rebind<uint32_t, Floats> du32;
       hn::StoreU(hn::TruncateTo(d16, hn::ShiftRight<16>(hn::BitCast(du32, chosen))), d16, to + x);
     }
@@ -68,3 +97,8 @@ inline void store_row(DType dtype, float* from, int64_t n, void* row) {
   }
   for (; x < n; ++x) store_float(dtype, row, x, from[x]);
 }
+
+}  // namespace kernels::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // KERNELS_CPU_SIMD_CONVERT_INL

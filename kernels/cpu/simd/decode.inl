@@ -1,13 +1,56 @@
-// kernels/cpu/simd/decode.inl: the few rows of a decode step against K and V where they lie, chunk of keys by chunk of keys
-// (included by targets.cpp, once per target)
+// kernels/cpu/simd/decode.inl: the decode task: the few rows of a decode step against one split of
+// K and V, read in place
 //
-// Each element of K and V is used a few times only: packing it would cost more than it saves, and the memory's bandwidth
-// is the limit. 16-bit elements are widened in registers.
+// Each element of K and V is used by a few rows only. Memory bandwidth is the limit, and packing
+// would cost more than it saves, so K and V are read where they lie, and 16-bit elements are
+// widened in registers.
+//
+//   keys of a pair   | split 0          | split 1          | ...       one task each
+//   a split          | tile | tile |                                   kDecodeTileKeys keys
+//   a tile           four keys at a time: scores of 4 keys = sums across the lanes of 4 vectors;
+//                    softmax; then v, one key at a time, weighted, into out
+//
+// A split's result is a partial: max, sum and out not yet divided. merge_partials adds them up:
+//
+//   factor_s = 2^((max_s - max) * exponent_scale)
+//   out      = sum over splits s of factor_s out_s  /  sum over splits s of factor_s sum_s
+//
+// Invariant: partials are merged in the order of splits, and splits follow from the tensors alone,
+// so that the bits depend neither on the number of threads nor on who was first.
+#if defined(KERNELS_CPU_SIMD_DECODE_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef KERNELS_CPU_SIMD_DECODE_INL
+#undef KERNELS_CPU_SIMD_DECODE_INL
+#else
+#define KERNELS_CPU_SIMD_DECODE_INL
+#endif
 
-// Rows of one register block against four keys, or four vectors of V.
-constexpr int64_t kFewRows = kVectors == 4 ? 4 : 2;
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
 
-// The last elements of a row, up to its end, and zeros.
+#include "hwy/highway.h"
+#include "kernels/common/half.hpp"
+#include "kernels/common/problem.hpp"
+#include "kernels/common/visibility.hpp"
+#include "kernels/cpu/block.hpp"
+#include "kernels/cpu/simd/convert.inl"
+#include "kernels/cpu/simd/mask.inl"
+#include "kernels/cpu/simd/pack.inl"
+#include "kernels/cpu/simd/rows.inl"
+#include "kernels/cpu/simd/softmax.inl"
+#include "kernels/cpu/simd/vectors.inl"
+#include "kernels/cpu/workspace.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace kernels::cpu::HWY_NAMESPACE {
+
+// Rows of a register block: with the vectors of four keys, or four vectors of V, they fill the
+// registers.
+constexpr int64_t kDecodeBlockRows = kVectors == 4 ? 4 : 2;
+
+// Loads the last elements of a row, [x, end), and zeros.
 template <DType kDType>
 inline Vector widen_tail(const void* row, int64_t x, int64_t end) {
   HWY_ALIGN float floats[kLanes] = {};
@@ -15,7 +58,8 @@ inline Vector widen_tail(const void* row, int64_t x, int64_t end) {
   return hn::Load(Floats(), floats);
 }
 
-// The sums of the lanes of four vectors, in order.
+// Stores the sums of the lanes of four vectors, in order. Interleaving and adding twice leaves
+// blocks of four sums, which add_blocks adds up.
 #if HWY_TARGET == HWY_SCALAR
 inline void store_sums(const Vector sum[4], float* to) {
   for (int n = 0; n < 4; ++n) to[n] = hn::GetLane(sum[n]);
@@ -46,10 +90,10 @@ inline void store_sums(const Vector sum[4], float* to) {
 }
 #endif
 
-// kRows queries against four keys.
+// Multiplies kRows queries by four keys.
 template <DType kDType, int kRows>
-inline void dot_keys(const float* HWY_RESTRICT q, int64_t q_stride, const void* const key[4],
-                     int64_t head_dim, float* HWY_RESTRICT scores) {
+inline void decode_qk(const float* HWY_RESTRICT q, int64_t q_stride, const void* const key[4],
+                      int64_t head_dim, float* HWY_RESTRICT scores) {
   const Floats d;
   Vector sum[kRows][4];
   HWY_UNROLL(8)
@@ -81,11 +125,11 @@ inline void dot_keys(const float* HWY_RESTRICT q, int64_t q_stride, const void* 
   for (int r = 0; r < kRows; ++r) store_sums(sum[r], scores + r * kDecodeTileKeys);
 }
 
-// kRows rows of weights times kCount vectors of columns of V, added to out * rescale.
+// Adds kRows rows of weights times kCount vectors of columns of V to out * rescale.
 template <DType kDType, int kRows, int kCount>
-inline void add_values(const float* HWY_RESTRICT weights, const char* const* values, int64_t column,
-                       int64_t begin, int64_t end, const float* HWY_RESTRICT rescale,
-                       float* HWY_RESTRICT out, int64_t out_stride) {
+inline void decode_pv(const float* HWY_RESTRICT weights, const char* const* values, int64_t column,
+                      int64_t begin, int64_t end, const float* HWY_RESTRICT rescale,
+                      float* HWY_RESTRICT out, int64_t out_stride) {
   const Floats d;
   Vector sum[kRows][kCount];
   HWY_UNROLL(8)
@@ -113,9 +157,9 @@ inline void add_values(const float* HWY_RESTRICT weights, const char* const* val
   }
 }
 
-// The columns of V past its last whole vector.
+// The same for the columns of V past its last whole vector.
 template <DType kDType>
-inline void add_value_tail(const Scratch& scratch, int64_t rows, const char* const* values,
+inline void decode_pv_tail(const Scratch& scratch, int64_t rows, const char* const* values,
                            int64_t column, int64_t end_column, int64_t begin, int64_t end) {
   const Floats d;
   for (int64_t r = 0; r < rows; ++r) {
@@ -129,14 +173,16 @@ inline void add_value_tail(const Scratch& scratch, int64_t rows, const char* con
   }
 }
 
-// Calls f with kFewRows, or with what is left of the rows, as a constant.
+// Calls f(row, count) for register blocks of kDecodeBlockRows rows and for the rest, with count as
+// a constant.
 template <typename F>
-inline void for_few_rows(int64_t rows, const F& f) {
+inline void for_row_blocks(int64_t rows, const F& f) {
   int64_t r = 0;
-  for (; r + kFewRows <= rows; r += kFewRows) f(r, std::integral_constant<int, int{kFewRows}>());
+  for (; r + kDecodeBlockRows <= rows; r += kDecodeBlockRows)
+    f(r, std::integral_constant<int, int{kDecodeBlockRows}>());
   const int64_t left = rows - r;
   if (left == 1) f(r, std::integral_constant<int, 1>());
-  if constexpr (kFewRows == 4) {
+  if constexpr (kDecodeBlockRows == 4) {
     if (left == 2) f(r, std::integral_constant<int, 2>());
     if (left == 3) f(r, std::integral_constant<int, 3>());
   }
@@ -146,85 +192,98 @@ inline void prefetch_row(const char* row, int64_t bytes) {
   for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at);
 }
 
-// One tile: keys [keys.begin, keys.end) from `first` on.
+// Computes the scores of a tile's keys, four at a time, and prefetches: K a few keys ahead, and V,
+// which is read next.
 template <DType kDType>
-inline void decode_tile(const Block& block, const Scratch& scratch, int64_t first,
-                        const GroupKeys& keys) {
-  const Run& run = *block.run;
-  const Problem& p = *run.problem;
-  const Args& args = *run.args;
-  const char* k[kDecodeTileKeys + 4];
-  const char* v[kDecodeTileKeys];
-  for (int64_t j = keys.begin; j < keys.end; ++j) {
-    k[j] = element(args.k,
-                   key_row(p, args, args.k, block.sequence, block.batch, first + j, block.head_kv));
-    v[j] = element(args.v,
-                   key_row(p, args, args.v, block.sequence, block.batch, first + j, block.head_kv));
-  }
-  const int64_t begin = keys.begin / 4 * 4;
-  for (int64_t j = begin; j < keys.begin; ++j) k[j] = k[keys.begin];
-  for (int64_t j = keys.end; j < round_up(keys.end, 4); ++j) k[j] = k[keys.begin];
+inline void decode_scores(const Block& block, const Scratch& scratch, const GroupKeys& keys,
+                          const char* const* k, const char* const* v) {
+  const Problem& p = *block.run->problem;
   const int64_t k_bytes = p.head_dim * element_bytes(kDType);
   const int64_t v_bytes = p.head_dim_v * element_bytes(kDType);
-  constexpr int64_t kAhead = 8;  // keys
-  for (int64_t j = begin; j < keys.end; j += 4) {
+  constexpr int64_t kKeysAhead = 8;
+  for (int64_t j = keys.begin / 4 * 4; j < keys.end; j += 4) {
     for (int64_t n = j; n < std::min(j + 4, keys.end); ++n) {
-      if (n + kAhead < keys.end) prefetch_row(k[n + kAhead], k_bytes);
+      if (n + kKeysAhead < keys.end) prefetch_row(k[n + kKeysAhead], k_bytes);
       if (n >= keys.begin) prefetch_row(v[n], v_bytes);
     }
     const void* const key[4] = {k[j], k[j + 1], k[j + 2], k[j + 3]};
-    for_few_rows(block.rows, [&](int64_t r, auto count) HWY_ATTR {
-      dot_keys<kDType, count()>(scratch.q + r * scratch.q_stride, scratch.q_stride, key, p.head_dim,
-                                scratch.scores + r * kDecodeTileKeys + j);
+    for_row_blocks(block.rows, [&](int64_t r, auto count) HWY_ATTR {
+      decode_qk<kDType, count()>(scratch.q + r * scratch.q_stride, scratch.q_stride, key,
+                                 p.head_dim, scratch.scores + r * kDecodeTileKeys + j);
     });
   }
-  const KeyRange panels = whole_panels(keys, kLanes * 2);
-  adjust_scores(block, scratch,
-                {0, block.rows, first + panels.begin, panels.end - panels.begin,
-                 scratch.scores + panels.begin, kDecodeTileKeys},
-                keys.left);
-  for (int64_t r = 0; r < block.rows; ++r) {
-    weigh_row(block, scratch, r, first, panels, scratch.scores + r * kDecodeTileKeys);
-  }
-  const int64_t whole = p.head_dim_v / kLanes * kLanes;
-  for_few_rows(block.rows, [&](int64_t r, auto rows) HWY_ATTR {
+}
+
+// Adds the tile's weights times V to out.
+template <DType kDType>
+inline void decode_values(const Block& block, const Scratch& scratch, const GroupKeys& keys,
+                          const char* const* v) {
+  const int64_t head_dim_v = block.run->problem->head_dim_v;
+  const int64_t whole = head_dim_v / kLanes * kLanes;
+  for_row_blocks(block.rows, [&](int64_t r, auto rows) HWY_ATTR {
     const float* weights = scratch.scores + r * kDecodeTileKeys;
     const auto columns = [&](int64_t x, auto count) HWY_ATTR {
-      add_values<kDType, rows(), count()>(weights, v, x, keys.begin, keys.end, scratch.rescale + r,
-                                          scratch.out + r * scratch.v_stride + x, scratch.v_stride);
+      decode_pv<kDType, rows(), count()>(weights, v, x, keys.begin, keys.end, scratch.rescale + r,
+                                         scratch.out + r * scratch.v_stride + x, scratch.v_stride);
     };
     int64_t x = 0;
     for (; x + 4 * kLanes <= whole; x += 4 * kLanes) columns(x, std::integral_constant<int, 4>());
     for (; x < whole; x += kLanes) columns(x, std::integral_constant<int, 1>());
   });
-  if (whole < p.head_dim_v) {
-    add_value_tail<kDType>(scratch, block.rows, v, whole, p.head_dim_v, keys.begin, keys.end);
+  if (whole < head_dim_v) {
+    decode_pv_tail<kDType>(scratch, block.rows, v, whole, head_dim_v, keys.begin, keys.end);
   }
 }
 
-// What a chunk saw of one row, for join: max, sum, and out not yet divided.
-inline void store_parts(const Block& block, const Scratch& scratch, int64_t chunk) {
+// Computes the rows against keys [keys.begin, keys.end) of the tile that begins at key `first`.
+template <DType kDType>
+inline void decode_tile(const Block& block, const Scratch& scratch, int64_t first,
+                        const GroupKeys& keys) {
+  const Args& args = *block.run->args;
+  const char* k[kDecodeTileKeys + 4];
+  const char* v[kDecodeTileKeys];
+  for (int64_t j = keys.begin; j < keys.end; ++j) {
+    k[j] = key_data(block, args.k, first + j);
+    v[j] = key_data(block, args.v, first + j);
+  }
+  // Fills up the first and the last four with a key that exists; softmax_row hides their scores.
+  for (int64_t j = keys.begin / 4 * 4; j < keys.begin; ++j) k[j] = k[keys.begin];
+  for (int64_t j = keys.end; j < round_up(keys.end, 4); ++j) k[j] = k[keys.begin];
+  decode_scores<kDType>(block, scratch, keys, k, v);
+  const KeyRange panels = whole_panels(keys, kLanes * 2);
+  adjust_scores(block, scratch,
+                {0, block.rows, first + panels.begin, panels.end - panels.begin,
+                 scratch.scores + panels.begin, kDecodeTileKeys},
+                keys.mask);
+  for (int64_t r = 0; r < block.rows; ++r) {
+    softmax_row(block, scratch, r, first, panels, scratch.scores + r * kDecodeTileKeys);
+  }
+  decode_values<kDType>(block, scratch, keys, v);
+}
+
+// Stores what the split has seen of each row: max, sum, and out not yet divided.
+inline void store_partials(const Block& block, const Scratch& scratch, int64_t split) {
   const Floats d;
   for (int64_t r = 0; r < block.rows; ++r) {
-    float* part = part_of(*block.run, block.pair, chunk, r);
-    part[0] = scratch.max[r];
-    part[1] = hn::GetLane(hn::SumOfLanes(d, hn::Load(d, scratch.sum + r * kSumLanes)));
-    memcpy(part + kPadFloats, scratch.out + r * scratch.v_stride,
-           static_cast<size_t>(part_floats(*block.run->problem) - kPadFloats) * sizeof(float));
+    float* partial = partial_of(*block.run, block.pair, split, r);
+    partial[0] = scratch.max[r];
+    partial[1] = hn::GetLane(hn::SumOfLanes(d, hn::Load(d, scratch.sum + r * kSumLanes)));
+    memcpy(partial + kPadFloats, scratch.out + r * scratch.v_stride,
+           static_cast<size_t>(partial_floats(*block.run->problem) - kPadFloats) * sizeof(float));
   }
 }
 
 void decode(const Run& run, int64_t index, int32_t worker) {
-  const int64_t chunk = index % run.chunks_per_pair;
-  const Block block = block_of_pair(run, index / run.chunks_per_pair, 0, kDecodeRows);
-  if (block.rows <= 0 || !is_decode(block.sequence.q_length, run.group)) return;
-  const int64_t begin = chunk * run.chunk_keys;
-  if (chunk > 0 && begin >= block.sequence.kv_length) return;
+  const int64_t split = index % run.splits_per_pair;
+  const Block block = block_of_pair(run, index / run.splits_per_pair, 0, kDecodeRows);
+  if (block.rows <= 0 || !is_decode(block.sequence.q_length, run.heads_per_kv)) return;
+  const int64_t begin = split * run.split_keys;
+  if (split > 0 && begin >= block.sequence.kv_length) return;
   const Scratch scratch = scratch_of(run, worker);
   start_scratch(scratch);
   pack_queries(block, scratch);
-  const KeyRange seen = start_rows(block, scratch, run.problem->sinks && chunk == 0);
-  const int64_t end = std::min(seen.end, begin + run.chunk_keys);
+  const KeyRange seen = start_rows(block, scratch, run.problem->sinks && split == 0);
+  const int64_t end = std::min(seen.end, begin + run.split_keys);
   for (int64_t first = std::max(seen.begin / kDecodeTileKeys * kDecodeTileKeys, begin); first < end;
        first += kDecodeTileKeys) {
     const int64_t count = std::min(kDecodeTileKeys, block.sequence.kv_length - first);
@@ -236,37 +295,36 @@ void decode(const Run& run, int64_t index, int32_t worker) {
       default: decode_tile<DType::bf16>(block, scratch, first, keys);
     }
   }
-  if (run.chunks_per_pair == 1) {
+  if (run.splits_per_pair == 1) {
     finish_rows(block, scratch);
   } else {
-    store_parts(block, scratch, chunk);
+    store_partials(block, scratch, split);
   }
 }
 
-// The chunks in their order, so that the bits do not depend on who was first.
-void join(const Run& run, int64_t index, int32_t worker) {
-  const Block block = block_of_pair(run, index, 0, kDecodeRows);
-  if (block.rows <= 0 || !is_decode(block.sequence.q_length, run.group)) return;
+void merge_partials(const Run& run, int64_t pair, int32_t worker) {
+  const Block block = block_of_pair(run, pair, 0, kDecodeRows);
+  if (block.rows <= 0 || !is_decode(block.sequence.q_length, run.heads_per_kv)) return;
   const Scratch scratch = scratch_of(run, worker);
   const Floats d;
-  const int64_t chunks = std::max(int64_t{1}, ceil_div(block.sequence.kv_length, run.chunk_keys));
+  const int64_t splits = std::max(int64_t{1}, ceil_div(block.sequence.kv_length, run.split_keys));
   for (int64_t r = 0; r < block.rows; ++r) {
     float max = -INFINITY;
-    for (int64_t c = 0; c < chunks; ++c) {
-      const float chunk_max = part_of(run, block.pair, c, r)[0];
-      max = max < chunk_max ? chunk_max : max;
+    for (int64_t s = 0; s < splits; ++s) {
+      const float split_max = partial_of(run, block.pair, s, r)[0];
+      max = max < split_max ? split_max : max;
     }
     float* out = scratch.out + r * scratch.v_stride;
     std::fill(out, out + scratch.v_stride, 0.0f);
     float sum = 0;
-    for (int64_t c = 0; c < chunks; ++c) {
-      const float* part = part_of(run, block.pair, c, r);
-      const float difference = part[0] == max ? 0.0f : part[0] - max;
-      const Vector factor = exp2(hn::Set(d, difference * run.exponent));
-      sum += part[1] * hn::GetLane(factor);
-      for (int64_t x = 0; x < part_floats(*run.problem) - kPadFloats; x += kLanes) {
-        hn::Store(hn::MulAdd(factor, hn::Load(d, part + kPadFloats + x), hn::Load(d, out + x)), d,
-                  out + x);
+    for (int64_t s = 0; s < splits; ++s) {
+      const float* partial = partial_of(run, block.pair, s, r);
+      const float difference = partial[0] == max ? 0.0f : partial[0] - max;  // max may be infinite
+      const Vector factor = exp2(hn::Set(d, difference * run.exponent_scale));
+      sum += partial[1] * hn::GetLane(factor);
+      for (int64_t x = 0; x < partial_floats(*run.problem) - kPadFloats; x += kLanes) {
+        hn::Store(hn::MulAdd(factor, hn::Load(d, partial + kPadFloats + x), hn::Load(d, out + x)),
+                  d, out + x);
       }
     }
     scratch.max[r] = max;
@@ -275,3 +333,8 @@ void join(const Run& run, int64_t index, int32_t worker) {
   }
   finish_rows(block, scratch);
 }
+
+}  // namespace kernels::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // KERNELS_CPU_SIMD_DECODE_INL

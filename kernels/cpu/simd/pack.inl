@@ -1,18 +1,62 @@
-// kernels/cpu/simd/pack.inl: query rows and one tile of K and V into arrays of operands that the register blocks read
-// (included by targets.cpp, once per target)
+// kernels/cpu/simd/pack.inl: packs query rows, and tiles of K and V, as floats in the order in
+// which register blocks read them
+//
+// A packed tile of tile_keys keys, W = kPanel:
+//
+//   K, transposed in panels of W keys          V, row by row, v_stride floats apart
+//     panel 0              panel 1
+//     x=0  k0 k1 ... kW-1  x=0  kW kW+1 ...      key 0   v[0] v[1] ... v[head_dim_v - 1] 0 ...
+//     x=1  k0 k1 ... kW-1  x=1  kW kW+1 ...      key 1   v[0] v[1] ...
+//     ...                  ...                   ...
+//
+// So kVectors aligned loads give one element x of W keys, and the inner product runs over x without
+// any sum across lanes. V is copied even if it is f32: at the strides of a whole tensor its rows
+// would fall into few sets of the cache.
+//
+// Invariant: the last panel is filled up with zeros, so no byte of a key that does not exist is
+// ever read. (What V has there is never multiplied.) Pieces of kPackKeys keys begin at a panel, so
+// several workers pack one tile.
+#if defined(KERNELS_CPU_SIMD_PACK_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef KERNELS_CPU_SIMD_PACK_INL
+#undef KERNELS_CPU_SIMD_PACK_INL
+#else
+#define KERNELS_CPU_SIMD_PACK_INL
+#endif
 
+#include <algorithm>
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "kernels/common/problem.hpp"
+#include "kernels/common/sequence.hpp"
+#include "kernels/common/visibility.hpp"
+#include "kernels/cpu/block.hpp"
+#include "kernels/cpu/simd/convert.inl"
+#include "kernels/cpu/simd/vectors.inl"
+#include "kernels/cpu/workspace.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace kernels::cpu::HWY_NAMESPACE {
+
+// Where a tensor's element lies.
 inline const char* element(const Tensor& tensor, int64_t offset) {
   return static_cast<const char*>(tensor.data) + offset * element_bytes(tensor.dtype);
 }
 
-// Queries as they are, but for a negative scale's sign.
+inline const char* key_data(const Block& block, const Tensor& k_or_v, int64_t key) {
+  const Run& run = *block.run;
+  return element(k_or_v, key_row(*run.problem, *run.args, k_or_v, block.sequence, block.batch, key,
+                                 block.head_kv));
+}
+
+// Loads a row of q as floats, negated if the scale is negative.
 inline void load_query(const Block& block, int64_t row, float* to) {
   const Run& run = *block.run;
   const Floats d;
   const int64_t offset = query_row(*run.problem, run.args->q, block.sequence, block.batch,
                                    block.query(row), block.head(row));
   load_row(run.problem->dtype, element(run.args->q, offset), run.problem->head_dim, to);
-  if (!run.negative) return;
+  if (!run.negate_q) return;
   for (int64_t x = 0; x < run.problem->head_dim; x += kLanes)
     hn::Store(hn::Neg(hn::Load(d, to + x)), d, to + x);
 }
@@ -21,11 +65,11 @@ inline void pack_queries(const Block& block, const Scratch& scratch) {
   for (int64_t r = 0; r < block.rows; ++r) load_query(block, r, scratch.q + r * scratch.q_stride);
 }
 
-// Rows that are packed at a time.
+// Rows of K that are transposed at a time.
 constexpr int64_t kPackRows = std::max(kLanes, int64_t{4});
 
 #if HWY_TARGET != HWY_SCALAR  // which has no vectors of 4
-// Four elements each of the first row, the fourth after it, and so on, as blocks of one vector.
+// Loads a vector of blocks of 4: elements [at, at + 4) of rows 0, 4, 8, ...
 template <int64_t kRows>
 inline auto load_fours(const float* const* row, int64_t at) {
   const hn::FixedTag<float, kRows> d;
@@ -38,7 +82,9 @@ inline auto load_fours(const float* const* row, int64_t at) {
 }
 #endif
 
-// kPackRows rows of 32-bit elements into as many columns of a panel of kWidth columns.
+// Transposes kPackRows rows of 32-bit elements into kPackRows columns of a panel of kWidth columns.
+// Four vectors at a time: interleaving them by 32 and then by 64 bits transposes each block of 4 x
+// 4.
 template <int64_t kWidth>
 inline void transpose_rows(const float* const* row, int64_t length, float* to) {
   int64_t x = 0;
@@ -65,13 +111,12 @@ inline void transpose_rows(const float* const* row, int64_t length, float* to) {
   }
 }
 
-// Keys [begin, end) of the tile that begins at key `first` into its panels; begin is a panel's. The last panel is filled up
-// with zeros, so that nothing past the last key, whatever bytes are there, is ever read.
+// Packs K of keys [begin, end) of the tile that begins at key `first`. REQUIRES: begin is a
+// multiple of kPanel.
 inline void pack_keys(const Block& block, const Scratch& scratch, int64_t first, int64_t begin,
                       int64_t end, float* to) {
-  const Run& run = *block.run;
-  const Tensor& k = run.args->k;
-  const int64_t head_dim = run.problem->head_dim;
+  const Tensor& k = block.run->args->k;
+  const int64_t head_dim = block.run->problem->head_dim;
   for (int64_t j = begin; j < round_up(end, kPanel); j += kPackRows) {
     const float* row[kPackRows];
     for (int64_t r = 0; r < kPackRows; ++r) {
@@ -79,13 +124,12 @@ inline void pack_keys(const Block& block, const Scratch& scratch, int64_t first,
         row[r] = scratch.zeros;
         continue;
       }
-      const int64_t offset = key_row(*run.problem, *run.args, k, block.sequence, block.batch,
-                                     first + j + r, block.head_kv);
+      const char* from = key_data(block, k, first + j + r);
       if (k.dtype == DType::f32) {
-        row[r] = reinterpret_cast<const float*>(element(k, offset));
+        row[r] = reinterpret_cast<const float*>(from);
       } else {
-        float* converted = scratch.rows + r * scratch.q_stride;
-        load_row(k.dtype, element(k, offset), head_dim, converted);
+        float* converted = scratch.k_rows + r * scratch.q_stride;
+        load_row(k.dtype, from, head_dim, converted);
         row[r] = converted;
       }
     }
@@ -93,23 +137,20 @@ inline void pack_keys(const Block& block, const Scratch& scratch, int64_t first,
   }
 }
 
-// Values of the same keys, padded with zero columns. Rows of V are copied even where they are floats
-// already: at the strides of a whole tensor they would fall into few sets of the cache.
+// Packs V of the same keys.
 inline void pack_values(const Block& block, const Scratch& scratch, int64_t first, int64_t begin,
                         int64_t end, float* to) {
-  const Run& run = *block.run;
-  const Tensor& v = run.args->v;
+  const Tensor& v = block.run->args->v;
   for (int64_t j = begin; j < end; ++j) {
-    const int64_t offset =
-        key_row(*run.problem, *run.args, v, block.sequence, block.batch, first + j, block.head_kv);
-    load_row(v.dtype, element(v, offset), run.problem->head_dim_v, to + j * scratch.v_stride);
+    load_row(v.dtype, key_data(block, v, first + j), block.run->problem->head_dim_v,
+             to + j * scratch.v_stride);
   }
 }
 
-// What every tile needs: zeros where nothing exists.
+// Fills the arrays of zeros that every task needs.
 inline void start_scratch(const Scratch& scratch) {
   std::fill(scratch.zeros, scratch.zeros + std::max(scratch.q_stride, scratch.v_stride), 0.0f);
-  std::fill(scratch.bias, scratch.bias + kPadFloats, 0.0f);
+  std::fill(scratch.mask_bias, scratch.mask_bias + kPadFloats, 0.0f);
 }
 
 // The keys that some query of the sequence sees, but for the mask.
@@ -119,33 +160,41 @@ inline KeyRange keys_of_sequence(const Problem& p, const Sequence& s) {
   return {first.begin, last.end};
 }
 
-// Piece `index` of all tiles of the run into the shared workspace, unless nobody will read it.
+// Packs piece `index` of all tiles of the run into the shared packed tiles, unless no row will read
+// it. PackTile is pack_tile of the target's tiling: pack_tile(block, scratch, first, begin, end,
+// to).
 template <typename PackTile>
 inline void pack_shared(const Run& run, int64_t index, int32_t worker, const PackTile& pack_tile) {
-  const int64_t pieces = run.cut.tile_keys / kPackKeys;
+  const int64_t pieces = run.tiling.tile_keys / kPackKeys;
   const int64_t tile = index / pieces;
-  const int64_t first = tile % run.tiles_per_pair * run.cut.tile_keys;
+  const int64_t first = tile % run.tiles_per_pair * run.tiling.tile_keys;
   const int64_t begin = index % pieces * kPackKeys;
   const Block block = block_of_pair(run, tile / run.tiles_per_pair, 0, run.block_rows);
-  if (block.sequence.q_length == 0 || is_decode(block.sequence.q_length, run.group)) return;
+  if (block.sequence.q_length == 0 || is_decode(block.sequence.q_length, run.heads_per_kv)) return;
   const KeyRange keys = keys_of_sequence(*run.problem, block.sequence);
-  if (first >= keys.end || first + run.cut.tile_keys <= keys.begin) return;
+  if (first >= keys.end || first + run.tiling.tile_keys <= keys.begin) return;
   const int64_t end = std::min(begin + kPackKeys, block.sequence.kv_length - first);
   if (begin >= end) return;
   const Scratch scratch = scratch_of(run, worker);
   start_scratch(scratch);
-  pack_tile(block, scratch, first, begin, end, run.shared + tile * run.tile_bytes);
+  pack_tile(block, scratch, first, begin, end, run.packed_tiles + tile * run.tile_bytes);
 }
 
-// The tile that begins at key `first`: packed before, or here and now.
+// Returns the packed tile that begins at key `first`: the shared one, or else one packed here and
+// now.
 template <typename PackTile>
 inline const char* packed_tile(const Block& block, const Scratch& scratch, int64_t first,
                                const PackTile& pack_tile) {
   const Run& run = *block.run;
-  const int64_t number = first / run.cut.tile_keys;
-  if (run.shared != nullptr)
-    return run.shared + (block.pair * run.tiles_per_pair + number) * run.tile_bytes;
-  pack_tile(block, scratch, first, 0, std::min(run.cut.tile_keys, block.sequence.kv_length - first),
-            scratch.packed);
-  return scratch.packed;
+  const int64_t number = first / run.tiling.tile_keys;
+  if (run.packed_tiles != nullptr)
+    return run.packed_tiles + (block.pair * run.tiles_per_pair + number) * run.tile_bytes;
+  pack_tile(block, scratch, first, 0,
+            std::min(run.tiling.tile_keys, block.sequence.kv_length - first), scratch.packed_tile);
+  return scratch.packed_tile;
 }
+
+}  // namespace kernels::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // KERNELS_CPU_SIMD_PACK_INL

@@ -1,52 +1,51 @@
-// kernels/cpu/simd/prefill.inl: one block of query rows into its rows of out and lse, tile of keys by tile of keys
-// (included by targets.cpp, once per target)
+// kernels/cpu/simd/prefill.inl: the pack and prefill tasks of a target with float operands
+//
+// A prefill task computes one block of query rows: it packs q once, visits the tiles of K and V
+// that some row sees, and writes out and lse.
+//
+//                  tiles of keys
+//                | 0 | 1 | 2 | 3 |       # visited: from the first to the last key that the
+//     block 0    | # | # |   |   |       block's rows see (here: causal, with a window)
+//     block 1    |   | # | # |   |
+#if defined(KERNELS_CPU_SIMD_PREFILL_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef KERNELS_CPU_SIMD_PREFILL_INL
+#undef KERNELS_CPU_SIMD_PREFILL_INL
+#else
+#define KERNELS_CPU_SIMD_PREFILL_INL
+#endif
 
-// Divides by the denominator and writes out and lse. `unit` gives the weight of a row's maximum.
-template <class Unit>
-inline void finish_rows(const Block& block, const Scratch& scratch, const Unit& unit) {
-  const Run& run = *block.run;
-  const Problem& p = *run.problem;
-  const Args& args = *run.args;
-  const Floats d;
-  for (int64_t r = 0; r < block.rows; ++r) {
-    SoftmaxState state{scratch.max[r],
-                       hn::GetLane(hn::SumOfLanes(d, hn::Load(d, scratch.sum + r * kSumLanes)))};
-    float* row = scratch.out + r * scratch.v_stride;
-    const Vector factor = hn::Set(d, 1.0f / state.sum);
-    for (int64_t x = 0; x < scratch.v_stride; x += kLanes) {
-      const Vector o = hn::Load(d, row + x);
-      hn::Store(state.sum == 0 ? hn::Zero(d) : hn::Mul(o, factor), d, row + x);
-    }
-    const int64_t i = block.query(r);
-    const int64_t offset = query_row(p, args.out, block.sequence, block.batch, i, block.head(r));
-    store_row(p.dtype, row, p.head_dim_v,
-              static_cast<char*>(args.out.data) + offset * element_bytes(p.dtype));
-    if (p.lse) {
-      if (run.plain) state.max *= run.scale;  // of a product of q and k
-      state.sum /= unit(r);
-      const int64_t at = lse_element(p, args.lse, block.sequence, block.batch, i, block.head(r));
-      static_cast<float*>(args.lse.data)[at] = log_sum_exp(state);
-    }
-  }
-}
+#include <cstdint>
 
-inline void finish_rows(const Block& block, const Scratch& scratch) {
-  finish_rows(block, scratch, [](int64_t) { return 1.0f; });
-}
+#include "hwy/highway.h"
+#include "kernels/common/visibility.hpp"
+#include "kernels/cpu/block.hpp"
+#include "kernels/cpu/simd/pack.inl"
+#include "kernels/cpu/simd/rows.inl"
+#include "kernels/cpu/simd/tile.inl"
+#include "kernels/cpu/simd/vectors.inl"
+#include "kernels/cpu/workspace.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace kernels::cpu::HWY_NAMESPACE {
 
 void pack(const Run& run, int64_t index, int32_t worker) {
-  pack_shared(run, index, worker, pack_float_tile);
+  pack_shared(run, index, worker, pack_tile);
 }
 
-void attend(const Run& run, int64_t index, int32_t worker) {
-  const Block block = block_at(run, index);
-  if (block.rows <= 0 || is_decode(block.sequence.q_length, run.group)) return;
+void prefill(const Run& run, int64_t index, int32_t worker) {
+  const Block block = block_of_task(run, index);
+  if (block.rows <= 0 || is_decode(block.sequence.q_length, run.heads_per_kv)) return;
   const Scratch scratch = scratch_of(run, worker);
   start_scratch(scratch);
   pack_queries(block, scratch);
   const KeyRange seen = start_rows(block, scratch, run.problem->sinks);
   for (int64_t first = seen.begin / kTileKeys * kTileKeys; first < seen.end; first += kTileKeys) {
-    attend_tile(block, scratch, first);
+    prefill_tile(block, scratch, first);
   }
   finish_rows(block, scratch);
 }
+
+}  // namespace kernels::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // KERNELS_CPU_SIMD_PREFILL_INL

@@ -1,11 +1,38 @@
-// kernels/cpu/simd/pv.inl: weights and a tile of V into the accumulated output (included by targets.cpp, once per target)
+// kernels/cpu/simd/pv.inl: multiplies weights and a tile of V, and adds the result to the rows' out
+//
+//   out[r][x] = out[r][x] * rescale[r] + sum over keys j of weights[r][j] * v[j][x]
+//
+// The register block is that of qk.inl: kRows rows by kCount vectors of columns x stay in registers
+// over all keys. Each key loads kCount vectors of V and broadcasts one weight of each row.
+//
+//                  v[j]: V0  V1  ...
+//   weights[0][j]        o00 o01
+//   weights[1][j]        o10 o11
+//
+// Rescaling costs nothing extra: out is loaded and multiplied once a tile anyway.
+//
+// Keys [begin, end) only: outside, weights may be stale and V may not exist.
+#if defined(KERNELS_CPU_SIMD_PV_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef KERNELS_CPU_SIMD_PV_INL
+#undef KERNELS_CPU_SIMD_PV_INL
+#else
+#define KERNELS_CPU_SIMD_PV_INL
+#endif
 
-// One register block: kRows rows of weights times kCount vectors of the columns of V, added to out * rescale.
+#include <cstdint>
+#include <type_traits>
+
+#include "hwy/highway.h"
+#include "kernels/cpu/simd/vectors.inl"
+
+HWY_BEFORE_NAMESPACE();
+namespace kernels::cpu::HWY_NAMESPACE {
+
 template <int kRows, int kCount>
-inline void value_panel(const float* HWY_RESTRICT weights, const float* HWY_RESTRICT values,
-                        int64_t v_stride, int64_t begin, int64_t end,
-                        const float* HWY_RESTRICT rescale, float* HWY_RESTRICT out,
-                        int64_t out_stride) {
+inline void pv_panel(const float* HWY_RESTRICT weights, const float* HWY_RESTRICT values,
+                     int64_t v_stride, int64_t begin, int64_t end,
+                     const float* HWY_RESTRICT rescale, float* HWY_RESTRICT out,
+                     int64_t out_stride) {
   const Floats d;
   Vector sum[kRows][kCount];
   HWY_UNROLL(8)
@@ -33,43 +60,40 @@ inline void value_panel(const float* HWY_RESTRICT weights, const float* HWY_REST
   }
 }
 
+// pv_panel for a number of rows that is known at run time only, 1 to kGroupRows.
 template <int kCount>
-inline void value_rows(int64_t rows, const float* weights, const float* values, int64_t v_stride,
-                       int64_t begin, int64_t end, const float* rescale, float* out,
-                       int64_t out_stride) {
+inline void pv_rows(int64_t rows, const float* weights, const float* values, int64_t v_stride,
+                    int64_t begin, int64_t end, const float* rescale, float* out,
+                    int64_t out_stride) {
+  const auto panel = [&](auto count) HWY_ATTR {
+    pv_panel<count(), kCount>(weights, values, v_stride, begin, end, rescale, out, out_stride);
+  };
   switch (rows) {
-    case 1:
-      return value_panel<1, kCount>(weights, values, v_stride, begin, end, rescale, out,
-                                    out_stride);
-    case 2:
-      return value_panel<2, kCount>(weights, values, v_stride, begin, end, rescale, out,
-                                    out_stride);
-    case 3:
-      return value_panel<3, kCount>(weights, values, v_stride, begin, end, rescale, out,
-                                    out_stride);
-    case 4:
-      return value_panel<4, kCount>(weights, values, v_stride, begin, end, rescale, out,
-                                    out_stride);
-    case 5:
-      return value_panel<5, kCount>(weights, values, v_stride, begin, end, rescale, out,
-                                    out_stride);
-    default:
-      return value_panel<6, kCount>(weights, values, v_stride, begin, end, rescale, out,
-                                    out_stride);
+    case 1: return panel(std::integral_constant<int, 1>());
+    case 2: return panel(std::integral_constant<int, 2>());
+    case 3: return panel(std::integral_constant<int, 3>());
+    case 4: return panel(std::integral_constant<int, 4>());
+    case 5: return panel(std::integral_constant<int, 5>());
+    default: return panel(std::integral_constant<int, 6>());
   }
 }
 
-// Columns [first, first + vectors * kLanes) of V; vectors <= kVectors.
-inline void value_columns(int64_t vectors, int64_t rows, const float* weights, const float* values,
-                          int64_t v_stride, int64_t begin, int64_t end, const float* rescale,
-                          float* out, int64_t out_stride) {
+// The same for `vectors` vectors of columns, 1 to kVectors.
+inline void pv_columns(int64_t vectors, int64_t rows, const float* weights, const float* values,
+                       int64_t v_stride, int64_t begin, int64_t end, const float* rescale,
+                       float* out, int64_t out_stride) {
   if constexpr (kVectors == 4) {
     if (vectors == 4)
-      return value_rows<4>(rows, weights, values, v_stride, begin, end, rescale, out, out_stride);
+      return pv_rows<4>(rows, weights, values, v_stride, begin, end, rescale, out, out_stride);
     if (vectors == 3)
-      return value_rows<3>(rows, weights, values, v_stride, begin, end, rescale, out, out_stride);
+      return pv_rows<3>(rows, weights, values, v_stride, begin, end, rescale, out, out_stride);
   }
   if (vectors == 2)
-    return value_rows<2>(rows, weights, values, v_stride, begin, end, rescale, out, out_stride);
-  return value_rows<1>(rows, weights, values, v_stride, begin, end, rescale, out, out_stride);
+    return pv_rows<2>(rows, weights, values, v_stride, begin, end, rescale, out, out_stride);
+  return pv_rows<1>(rows, weights, values, v_stride, begin, end, rescale, out, out_stride);
 }
+
+}  // namespace kernels::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // KERNELS_CPU_SIMD_PV_INL

@@ -1,4 +1,4 @@
-// tests/kernels/common/half_test.cpp: every 16-bit pattern and every rounding border into the conversions
+// tests/kernels/common/half_test.cpp: tests the conversions on every 16-bit pattern and every tie
 #include "kernels/common/half.hpp"
 
 #include <gtest/gtest.h>
@@ -22,7 +22,7 @@ INSTANTIATE_TEST_SUITE_P(, Half,
                                          Format{"bf16", bf16_to_f32, f32_to_bf16, 0x7F80}),
                          [](const auto& test) { return test.param.name; });
 
-TEST_P(Half, ThereAndBackIsTheSame) {
+TEST_P(Half, WideningAndNarrowingGivesTheSameBits) {
   const Format& f = GetParam();
   for (uint32_t bits = 0; bits <= 0xFFFF; ++bits) {
     const float wide = f.widen(static_cast<uint16_t>(bits));
@@ -35,7 +35,7 @@ TEST_P(Half, ThereAndBackIsTheSame) {
   }
 }
 
-// Between two neighbours: below the middle down, above it up, in the middle to the even one.
+// Between two neighbours: down below the middle, up above it, to the even one in the middle.
 TEST_P(Half, RoundsToNearestEven) {
   const Format& f = GetParam();
   for (uint16_t low = 0; low + 1 < f.infinity; ++low) {
@@ -61,7 +61,7 @@ TEST(F16, AgreesWithTheCompiler) {
 }
 #endif
 
-TEST(F16, Borders) {
+TEST(F16, LimitsOfTheRange) {
   EXPECT_EQ(f32_to_f16(65519.99f), 0x7BFF);
   EXPECT_EQ(f32_to_f16(65520.0f), 0x7C00);
   EXPECT_EQ(f32_to_f16(0x1p-25f), 0);

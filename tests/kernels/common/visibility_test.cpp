@@ -1,4 +1,5 @@
-// tests/kernels/common/visibility_test.cpp: the interval of visible keys against the definition, key by key
+// tests/kernels/common/visibility_test.cpp: compares the interval of visible keys with the
+// definition, key by key
 #include "kernels/common/visibility.hpp"
 
 #include <gtest/gtest.h>
@@ -19,12 +20,12 @@ TEST(VisibleKeys, AgreesWithTheDefinition) {
               p.window_left = left;
               p.window_right = right;
               for (int64_t i = 0; i < q; ++i) {
-                const int64_t opposite = align == Align::top_left ? i : i + kv - q;
+                const int64_t aligned = align == Align::top_left ? i : i + kv - q;
                 const KeyRange keys = visible_keys(p, i, q, kv);
                 for (int64_t j = -3; j < kv + 3; ++j) {
-                  const bool want = j >= 0 && j < kv && (!causal || j <= opposite) &&
-                                    (left < 0 || opposite - left <= j) &&
-                                    (right < 0 || j <= opposite + right);
+                  const bool want = j >= 0 && j < kv && (!causal || j <= aligned) &&
+                                    (left < 0 || aligned - left <= j) &&
+                                    (right < 0 || j <= aligned + right);
                   EXPECT_EQ(keys.begin <= j && j < keys.end, want)
                       << i << " of " << q << ", key " << j << " of " << kv;
                 }
@@ -32,7 +33,7 @@ TEST(VisibleKeys, AgreesWithTheDefinition) {
             }
 }
 
-TEST(VisibleKeys, WindowsOfAnySizeDoNotOverflow) {
+TEST(VisibleKeys, HugeWindowsDoNotOverflow) {
   Problem p;
   p.window_left = p.window_right = INT64_MAX;
   const KeyRange keys = visible_keys(p, 3, 10, 20);

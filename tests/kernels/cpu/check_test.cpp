@@ -1,4 +1,5 @@
-// tests/kernels/cpu/check_test.cpp: arguments that do not fit into one-line messages, with nothing written
+// tests/kernels/cpu/check_test.cpp: arguments that do not fit are refused with a message, and
+// nothing is written
 #include "kernels/cpu/check.hpp"
 
 #include <gtest/gtest.h>
@@ -87,7 +88,7 @@ TEST(CheckArgs, TensorsThatDisagree) {
           "k.shape[1]: found 5, expected at most the plan's 4");
 }
 
-TEST(CheckProblem, SaysWhatIsWrong) {
+TEST(CheckProblem, NamesTheNumberThatIsWrong) {
   const auto refused = [](auto change, const char* message) {
     Problem p;
     change(p);
@@ -104,7 +105,7 @@ TEST(CheckProblem, SaysWhatIsWrong) {
   refused([](Problem& p) { p.window_left = -2; }, "window_left: found -2, expected at least -1");
   refused([](Problem& p) { p.softcap = -1; }, "softcap: found -1, expected 0 or more");
   refused([](Problem& p) { p.mask = Mask::boolean, p.varlen = true; },
-          "mask: found one with varlen, expected none");
+          "mask: found a mask with varlen, expected none");
   refused([](Problem& p) { p.mask = Mask::additive, p.mask_dtype = DType::f16; },
           "mask_dtype: found f16, expected f32 or q's f32");
   EXPECT_EQ(cpu::check_problem(Problem{}, nullptr), cpu::Status::ok);
@@ -120,7 +121,7 @@ TEST(Run, RefusesAWorkspaceThatIsTooSmall) {
   EXPECT_EQ(std::string(error.message).rfind("workspace: found 0 bytes", 0), 0u) << error.message;
 }
 
-// Bounds that no memory holds ask for more than there is, and not for less than nothing.
+// Bounds beyond any memory give a size beyond any memory, not one that has overflowed.
 TEST(Run, WorkspacesOfHugeProblemsDoNotOverflow) {
   Problem p;
   p.batch = p.heads_q = p.heads_kv = p.seq_q = p.seq_kv = int64_t{1} << 62;

@@ -1,4 +1,4 @@
-// tests/kernels/cpu/random_test.cpp: random problems into the CPU kernel, on every target, against float64
+// tests/kernels/cpu/random_test.cpp: compares the CPU kernels on random problems with float64
 #include "tests/kernels/support/random.hpp"
 
 #include <gtest/gtest.h>
@@ -13,18 +13,19 @@ namespace {
 constexpr uint32_t kRecipes = 400;
 constexpr uint32_t kRecipesInOneTest = 20;
 
-class Random : public testing::TestWithParam<uint32_t> {};
+class RandomProblems : public testing::TestWithParam<uint32_t> {};
 
-TEST_P(Random, IsRight) {
+TEST_P(RandomProblems, AgreeWithTheReference) {
   for (uint32_t n = 0; n < kRecipesInOneTest && !HasFatalFailure(); ++n) {
     expect_right(random_recipe(GetParam() * kRecipesInOneTest + n));
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, Random, testing::Range(0u, kRecipes / kRecipesInOneTest));
+INSTANTIATE_TEST_SUITE_P(, RandomProblems, testing::Range(0u, kRecipes / kRecipesInOneTest));
 
-// What the random recipes are worth: every pair of features meets in some of them, except pairs that exclude each other.
-TEST(RandomRecipes, TryEveryPairOfFeatures) {
+// The random recipes are worth little unless every pair of features occurs in some of them, except
+// pairs that exclude each other.
+TEST(RandomRecipes, CoverEveryPairOfFeatures) {
   std::set<std::string> names;
   std::set<std::pair<std::string, std::string>> pairs;
   for (uint32_t seed = 0; seed < kRecipes; ++seed) {

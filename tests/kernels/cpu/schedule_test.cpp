@@ -1,4 +1,5 @@
-// tests/kernels/cpu/schedule_test.cpp: stages of tasks, by hosts of every kind, into each task once and in the order promised
+// tests/kernels/cpu/schedule_test.cpp: each task runs once and in the promised order, whatever the
+// host's threads do
 #include "kernels/cpu/schedule.hpp"
 
 #include <gtest/gtest.h>
@@ -28,7 +29,7 @@ void first_step(const void* arg, int64_t index, int32_t worker) {
   if (worker < 0 || worker >= log.thread_count) log.workers_in_range = false;
 }
 
-// Needs all of the first stage.
+// Waits for the whole first stage.
 void second_step(const void* arg, int64_t index, int32_t) {
   Log& log = log_of(arg);
   cpu::wait_for(log.first_done, log.first_count);
@@ -54,12 +55,12 @@ void expect_each_once(const cpu::Workers& workers, int64_t first, int64_t second
   EXPECT_TRUE(log.workers_in_range);
 }
 
-// A host that has promised threads and calls one body after another, the last one first.
+// A host that promises threads but makes all calls on one thread, last index first.
 void backwards(void*, int64_t count, void (*body)(void*, int64_t, int32_t), void* arg) {
   for (int64_t index = count; index-- > 0;) body(arg, index, 0);
 }
 
-TEST(Stages, EachTaskIsDoneOnce) {
+TEST(Stages, EachTaskRunsOnce) {
   for (const int64_t first : {0, 1, 3, 100}) {
     for (const int64_t second : {0, 1, 5, 64}) {
       expect_each_once({}, first, second);
@@ -71,8 +72,8 @@ TEST(Stages, EachTaskIsDoneOnce) {
   }
 }
 
-// A worker begins with its own share: neighbours, not every n-th task.
-TEST(Stages, SharesAreOfNeighbours) {
+// A worker begins with its own share, a range of neighbouring tasks.
+TEST(Stages, AWorkerBeginsWithItsOwnShare) {
   std::vector<int64_t> order;
   const cpu::Stage stages[1] = {{12, [](const void* arg, int64_t index, int32_t) {
                                    const_cast<std::vector<int64_t>*>(

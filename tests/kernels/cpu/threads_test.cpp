@@ -1,5 +1,7 @@
-// tests/kernels/cpu/threads_test.cpp: whole runs by several threads, for ThreadSanitizer too: packing, blocks, chunks and their
-// join at the same time
+// tests/kernels/cpu/threads_test.cpp: runs on several threads give the same bits as on one
+//
+// ThreadSanitizer runs this file too: it packs, computes blocks, and merges splits of decode steps
+// at the same time.
 #include <gtest/gtest.h>
 
 #include "tests/kernels/support/run.hpp"
@@ -7,8 +9,7 @@
 namespace kernels::test {
 namespace {
 
-// What the tasks of several threads wait for, tests of one thread never see.
-TEST(Threads, SameBitsWhoeverDoesWhat) {
+TEST(Threads, ThreadsDoNotChangeTheBits) {
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
     Recipe r;
     r.problem.dtype = dtype;
@@ -16,7 +17,7 @@ TEST(Threads, SameBitsWhoeverDoesWhat) {
     r.problem.heads_kv = 2;
     r.problem.head_dim = r.problem.head_dim_v = 40;
     r.problem.causal = r.problem.varlen = r.problem.lse = true;
-    r.q_lengths = {300, 1, 2, 90};  // blocks, and steps of a decode beside them
+    r.q_lengths = {300, 1, 2, 90};  // two sequences for prefill, two for decode
     r.kv_lengths = {300, 1100, 700, 400};
     Case c(r);
     for (const cpu::Target* target : targets()) {

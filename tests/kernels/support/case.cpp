@@ -1,4 +1,4 @@
-// tests/kernels/support/case.cpp: a recipe into a problem with tensors full of random numbers, and NaN wherever nothing exists
+// tests/kernels/support/case.cpp: builds a problem and its tensors from a recipe
 #include "tests/kernels/support/case.hpp"
 
 #include <algorithm>
@@ -14,16 +14,16 @@ namespace kernels::test {
 namespace {
 
 constexpr char kPoison = '\xFF';  // four of them are a NaN in f32, two in f16 and bf16
-constexpr int64_t kGuard = 64;    // elements before and after an output
+constexpr int64_t kGuard = 64;    // elements before and after an output that must stay untouched
 
-// A mask entry that hides nothing out of reach of any score: finite and as low as the dtype goes.
+// The lowest finite number of a dtype.
 float lowest(DType dtype) {
   if (dtype == DType::f32) return -3.40282347e38f;
   return dtype == DType::f16 ? -65504.0f : bf16_to_f32(0xFF7F);
 }
 
-int64_t largest(const std::vector<int32_t>& values, int64_t otherwise) {
-  return values.empty() ? otherwise : *std::max_element(values.begin(), values.end());
+int64_t largest_or(const std::vector<int32_t>& values, int64_t if_empty) {
+  return values.empty() ? if_empty : *std::max_element(values.begin(), values.end());
 }
 
 }  // namespace
@@ -34,12 +34,12 @@ Case::Case(Recipe recipe) : problem(recipe.problem), recipe_(std::move(recipe)) 
   const bool paged = p.page_size > 0;
   if (p.varlen) r.batch = static_cast<int64_t>(r.q_lengths.size());
   p.batch = std::max<int64_t>(r.batch, 1) + r.slack;
-  p.seq_q = std::max<int64_t>(p.varlen ? largest(r.q_lengths, 0) : r.seq_q, 1) + r.slack;
+  p.seq_q = std::max<int64_t>(p.varlen ? largest_or(r.q_lengths, 0) : r.seq_q, 1) + r.slack;
   p.seq_kv =
-      std::max<int64_t>(p.varlen || paged ? largest(r.kv_lengths, 0) : r.seq_kv, 1) + r.slack;
+      std::max<int64_t>(p.varlen || paged ? largest_or(r.kv_lengths, 0) : r.seq_kv, 1) + r.slack;
 
   if (p.varlen) {
-    constexpr int32_t kBefore = 2, kAfter = 3;  // rows of no sequence
+    constexpr int32_t kBefore = 2, kAfter = 3;  // rows that belong to no sequence
     std::vector<int32_t> offsets{kBefore};
     for (const int32_t length : r.q_lengths) offsets.push_back(offsets.back() + length);
     args.offsets_q = indices(offsets);
@@ -121,7 +121,7 @@ void Case::make_keys() {
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), std::mt19937(r.seed));
     args.page_table =
-        allocate(DType::i32, {r.batch, most + 2}, {most + 2, 1});  // slots not used hold -1
+        allocate(DType::i32, {r.batch, most + 2}, {most + 2, 1});  // unused entries hold -1
     size_t next = 0;
     for (int64_t b = 0; b < r.batch; ++b) {
       for (int64_t n = 0; n < pages_of[static_cast<size_t>(b)]; ++n) {
@@ -131,7 +131,7 @@ void Case::make_keys() {
     args.k = rows({used + 3, p.page_size, p.heads_kv, p.head_dim});
     args.v = rows({used + 3, p.page_size, p.heads_kv, p.head_dim_v});
   } else if (p.varlen) {
-    // With kv_lengths too, each sequence's place is two keys longer than its length.
+    // With kv_lengths as well, each sequence has room for two more keys than its length.
     const int32_t spare = p.kv_lengths ? 2 : 0;
     std::vector<int32_t> offsets{1};
     for (const int32_t length : r.kv_lengths) offsets.push_back(offsets.back() + length + spare);
@@ -147,7 +147,7 @@ void Case::make_keys() {
 
 void Case::make_mask() {
   const Recipe& r = recipe_;
-  const int64_t keys = problem.page_size > 0 ? largest(r.kv_lengths, 0) : r.seq_kv;
+  const int64_t keys = problem.page_size > 0 ? largest_or(r.kv_lengths, 0) : r.seq_kv;
   const std::vector<int64_t> shape{r.batch, problem.heads_q, r.seq_q, keys};
   // Usually the keys lie side by side; in the bhsd layout the queries do.
   std::vector<size_t> order{3, 2, 1, 0};
@@ -188,7 +188,7 @@ void Case::make_mask() {
         }
 }
 
-// Numbers into everything that exists; the NaN of allocate() stays everywhere else.
+// Writes numbers into everything that exists; the NaN of allocate() stays everywhere else.
 void Case::fill() {
   std::mt19937 random(recipe_.seed);
   std::normal_distribution<float> normal;
@@ -205,7 +205,7 @@ void Case::fill() {
     const Sequence s = sequence(problem, args, b);
     for (int64_t j = 0; j < s.kv_length; ++j) {
       for (int64_t head = 0; head < problem.heads_kv; ++head) {
-        bool seen = false;  // by anybody: of a key that nobody sees, k stays NaN and v is finite
+        bool seen = false;  // by any row; if not, k stays NaN (v must be finite anyway)
         for (int64_t i = 0; i < s.q_length * group && !seen; ++i) {
           seen = visible(b, s, i / group, head * group + i % group, j);
         }
@@ -286,6 +286,20 @@ std::string Case::output_bytes() const {
   std::string bytes(out_memory_->begin(), out_memory_->end());
   if (lse_memory_ != nullptr) bytes.append(lse_memory_->begin(), lse_memory_->end());
   return bytes;
+}
+
+Recipe dense_recipe(DType dtype, int64_t seq_q, int64_t seq_kv, int64_t head_dim,
+                    int64_t head_dim_v) {
+  Recipe r;
+  r.problem.dtype = dtype;
+  r.problem.heads_q = 2;
+  r.problem.heads_kv = 2;
+  r.problem.head_dim = head_dim;
+  r.problem.head_dim_v = head_dim_v;
+  r.problem.lse = true;
+  r.seq_q = seq_q;
+  r.seq_kv = seq_kv;
+  return r;
 }
 
 std::string describe(const Recipe& r) {

@@ -1,4 +1,7 @@
-// tests/kernels/support/case.hpp: a recipe into a problem with tensors full of random numbers, and NaN wherever nothing exists
+// tests/kernels/support/case.hpp: builds a problem and its tensors from a recipe
+//
+// Tensors hold random numbers, and NaN wherever nothing exists: in gaps, behind lengths, in keys
+// that no query sees. A kernel that reads or writes where it must not is found out by a NaN.
 #pragma once
 
 #include <cstdint>
@@ -12,35 +15,36 @@
 
 namespace kernels::test {
 
-enum class Layout {
-  bshd,
-  bhsd,
-  gapped
-};                   // gapped: rows apart by Recipe::gap elements, NaN between them
-enum class Hidden {  // which keys the mask hides
-  some,              // each with probability 1/3
-  first,             // the first 140 keys: more than a tile
-  middle,            // all but the first 10 and the last 10
-  last,              // all but the first 10
-  rows,              // everything, from every third query
-  lowest,            // as `some`, but by the dtype's lowest finite number (additive masks only)
+// The order of dimensions in memory. gapped: bshd with Recipe::gap elements of NaN between rows.
+enum class Layout { bshd, bhsd, gapped };
+
+// Which keys the mask hides.
+enum class Hidden {
+  some,    // each with probability 1/3
+  first,   // the first 140 keys: more than a tile of a decode step
+  middle,  // all but the first 10 and the last 10
+  last,    // all but the first 10
+  rows,    // every key, from every third query
+  lowest,  // as `some`, but by the dtype's lowest finite number (additive masks only)
 };
 
+// What a Case is built from.
 struct Recipe {
-  Problem problem;  // batch, seq_q, seq_kv are overwritten: the least bounds, plus slack
+  Problem problem;  // batch, seq_q and seq_kv are replaced by the least bounds, plus slack
   int64_t slack = 0;
   int64_t batch = 1, seq_q = 1, seq_kv = 1;  // of dense tensors
   std::vector<int32_t> q_lengths = {};       // varlen: one for each sequence
   std::vector<int32_t> kv_lengths = {};      // varlen, paged, kv_lengths: one for each sequence
   Layout layout = Layout::bshd;
-  int64_t gap = 3;         // where rows must start at a multiple of 16 bytes: 8
-  bool broadcast[4] = {};  // the mask's dimensions
+  int64_t gap = 3;         // elements; 8 if rows must begin at multiples of 16 bytes
+  bool broadcast[4] = {};  // dimensions of the mask that have stride 0
   Hidden hidden = Hidden::some;
   float magnitude = 1;  // of q and k
   uint32_t seed = 1;
 };
 
-// Owns the memory behind args. Every input tensor is allocated to its exact size, so that a sanitizer sees a read past it.
+// A problem, and the memory behind its args. Every input tensor is allocated to its exact size, so
+// that a sanitizer sees a read past it.
 class Case {
  public:
   explicit Case(Recipe recipe);
@@ -55,13 +59,14 @@ class Case {
   // The bytes of out and lse.
   std::string output_bytes() const;
 
-  // Calls f(b, i, head, dense row) with rows numbered as in a dense [batch, seq_q, heads_q] or [total_q, heads_q].
+  // Calls f for each row of out. `row` numbers them as in a dense [batch, seq_q, heads_q] or
+  // [total_q, heads_q].
   using RowFunction =
       std::function<void(int64_t b, const Sequence&, int64_t i, int64_t head, int64_t row)>;
   void for_each_row(const RowFunction& f) const;
   int64_t dense_rows() const;
 
-  // Whether the query sees the key: causal, window and mask; evaluated independently of the kernels.
+  // Whether the query sees the key: causal, window and mask, computed independently of the kernels.
   bool visible(int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t j) const;
 
  private:
@@ -79,6 +84,11 @@ class Case {
   std::vector<char>* lse_memory_ = nullptr;
 };
 
+// A recipe for one dense problem with two heads and lse, and defaults for the rest.
+Recipe dense_recipe(DType dtype, int64_t seq_q, int64_t seq_kv, int64_t head_dim,
+                    int64_t head_dim_v);
+
+// The recipe in one line, for the message of a test that fails.
 std::string describe(const Recipe& recipe);
 
 }  // namespace kernels::test

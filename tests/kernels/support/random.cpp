@@ -1,4 +1,4 @@
-// tests/kernels/support/random.cpp: a seed into a recipe, over everything the vocabulary can say
+// tests/kernels/support/random.cpp: random recipes over everything that a problem can state
 #include "tests/kernels/support/random.hpp"
 
 #include <algorithm>
@@ -7,8 +7,8 @@
 namespace kernels::test {
 namespace {
 
-constexpr int64_t kMostWork =
-    3'000'000;  // multiplications of one case: keeps the float64 reference quick
+// Most multiplications of one case: keeps the float64 reference quick.
+constexpr int64_t kMaxWork = 3'000'000;
 
 int64_t work(const Recipe& r) {
   const Problem& p = r.problem;
@@ -79,12 +79,16 @@ Recipe random_recipe(uint32_t seed) {
     r.hidden = static_cast<Hidden>(random() % (p.mask == Mask::additive ? 6 : 5));
     for (bool& broadcast : r.broadcast) broadcast = chance(3);
   }
-  // Shrinks what is too much work, heads before lengths: edges of tiles are where kernels go wrong.
-  if (work(r) > kMostWork)
-    p.heads_q = p.heads_kv = chance(2) ? 1 : 2, p.heads_q = p.heads_kv * pick({1, 2});
-  if (work(r) > kMostWork)
-    p.head_dim = std::min<int64_t>(p.head_dim, 33),
+  // Shrinks what is too much work: heads and head_dim, but not lengths, since kernels go wrong at
+  // the edges of tiles.
+  if (work(r) > kMaxWork) {
+    p.heads_kv = chance(2) ? 1 : 2;
+    p.heads_q = p.heads_kv * pick({1, 2});
+  }
+  if (work(r) > kMaxWork) {
+    p.head_dim = std::min<int64_t>(p.head_dim, 33);
     p.head_dim_v = std::min<int64_t>(p.head_dim_v, 31);
+  }
   return r;
 }
 

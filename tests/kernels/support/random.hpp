@@ -1,4 +1,4 @@
-// tests/kernels/support/random.hpp: a seed into a recipe, over everything the vocabulary can say
+// tests/kernels/support/random.hpp: random recipes over everything that a problem can state
 #pragma once
 
 #include <string>
@@ -11,7 +11,8 @@ namespace kernels::test {
 // The same seed gives the same recipe.
 Recipe random_recipe(uint32_t seed);
 
-// What a recipe uses, by name: "f16", "gqa", "mask_boolean", "window", ...; for the test that every pair has been tried.
+// The features that a recipe uses, by name: "f16", "gqa", "mask_boolean", ... For the test that
+// every pair of features occurs.
 std::vector<std::string> features(const Recipe& recipe);
 
 }  // namespace kernels::test

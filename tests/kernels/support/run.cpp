@@ -1,4 +1,4 @@
-// tests/kernels/support/run.cpp: a case into the CPU kernel's run on every target and thread count, checked against float64
+// tests/kernels/support/run.cpp: runs the CPU kernels on a case and compares with float64
 #include "tests/kernels/support/run.hpp"
 
 #include <gtest/gtest.h>
