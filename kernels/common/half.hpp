@@ -1,4 +1,4 @@
-// kernels/common/half.hpp: the bits of f16 and bf16 into float and back, rounding to nearest even
+// kernels/common/half.hpp: converts f16 and bf16 to float and back, to nearest even
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ KERNELS_HD inline float bf16_to_f32(uint16_t bits) { return float_of_bits(uint32
 KERNELS_HD inline uint16_t f32_to_bf16(float value) {
   const uint32_t bits = bits_of_float(value);
   if ((bits & 0x7FFFFFFFu) > 0x7F800000u)
-    return static_cast<uint16_t>((bits >> 16) | 0x40u);  // NaN stays NaN
+    return static_cast<uint16_t>((bits >> 16) | 0x40u);  // quiet, so that NaN stays NaN
   return static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
 }
 
@@ -45,7 +45,8 @@ KERNELS_HD inline uint16_t f32_to_f16(float value) {
   if (magnitude >= 0x477FF000u)
     return static_cast<uint16_t>(sign | 0x7C00u);  // from 65520 on: infinity
   if (magnitude < 0x38800000u) {
-    // Below the least normal f16 the float adder itself rounds: 0.5 has an ulp of 2^-24, the f16 subnormal step.
+    // Below the least normal f16 the float adder rounds: 0.5 has an ulp of 2^-24, the distance of
+    // f16's subnormal numbers.
     const uint32_t rounded = bits_of_float(float_of_bits(magnitude) + 0.5f) - bits_of_float(0.5f);
     return static_cast<uint16_t>(sign | rounded);
   }
@@ -53,14 +54,14 @@ KERNELS_HD inline uint16_t f32_to_f16(float value) {
   return static_cast<uint16_t>(sign | ((magnitude - (112u << 23) + 0xFFFu + even) >> 13));
 }
 
-// Element `index` of floating-point data of any dtype, as float (exact).
+// Loads element `index` of floating-point data as float. Exact.
 KERNELS_HD inline float load_float(DType dtype, const void* data, int64_t index) {
   if (dtype == DType::f32) return static_cast<const float*>(data)[index];
   const uint16_t bits = static_cast<const uint16_t*>(data)[index];
   return dtype == DType::f16 ? f16_to_f32(bits) : bf16_to_f32(bits);
 }
 
-// Rounds to the dtype. Writes element `index` only.
+// Rounds `value` to the dtype and stores it as element `index`.
 KERNELS_HD inline void store_float(DType dtype, void* data, int64_t index, float value) {
   if (dtype == DType::f32) {
     static_cast<float*>(data)[index] = value;

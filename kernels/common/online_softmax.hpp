@@ -1,4 +1,4 @@
-// kernels/common/online_softmax.hpp: running maximum and sum of a softmax that sees its scores piece by piece
+// kernels/common/online_softmax.hpp: the state of a softmax that sees its scores piece by piece
 //
 // A state stands for the scores seen so far: sum = sum of exp(s - max). Nothing seen is {-inf, 0}.
 #pragma once
@@ -19,7 +19,7 @@ KERNELS_HD inline SoftmaxState start_with_sink(float sink) {
   return sink == -INFINITY ? SoftmaxState{} : SoftmaxState{sink, 1.0f};
 }
 
-// log of the denominator; -inf where nothing was visible.
+// The log of the denominator; -inf if nothing was visible.
 KERNELS_HD inline float log_sum_exp(SoftmaxState state) {
   return state.sum == 0 ? -INFINITY : state.max + logf(state.sum);
 }

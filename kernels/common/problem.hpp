@@ -1,11 +1,12 @@
-// kernels/common/problem.hpp: the vocabulary of one attention problem, as plain structs that every kernel takes
+// kernels/common/problem.hpp: one attention problem and its tensors, as plain structs
 //
-// Words and meaning are those of attnrt/plugin.h, but kernels know mathematics only: no attnrt header is needed here.
+// Words and meaning are those of attnrt/plugin.h, but kernels know mathematics only: no attnrt
+// header is needed here.
 #pragma once
 
 #include <cstdint>
 
-// Functions that also serve device code carry this, so that host and device evaluate the same lines.
+// Marks functions that device code calls too, so that host and device evaluate the same lines.
 #if defined(__HIP__)
 #define KERNELS_HD __attribute__((host)) __attribute__((device))
 #elif defined(__CUDACC__)
@@ -16,14 +17,8 @@
 
 namespace kernels {
 
-enum class DType : int32_t {
-  f32,
-  f16,
-  bf16,
-  boolean,
-  i32,
-  unknown
-};  // unknown: of a tensor that fits nothing
+// unknown: a dtype that no tensor of a Problem may have.
+enum class DType : int32_t { f32, f16, bf16, boolean, i32, unknown };
 enum class Mask : int32_t { none, boolean, additive };
 enum class Align : int32_t { bottom_right, top_left };
 
@@ -32,7 +27,8 @@ KERNELS_HD constexpr int64_t element_bytes(DType dtype) {
   return dtype == DType::boolean ? 1 : 2;
 }
 
-// Strides count elements, may be 0 (broadcast) or negative. data is null where the tensor is absent.
+// Strides count elements and may be 0 (broadcast) or negative. data is null if the tensor is
+// absent.
 struct Tensor {
   void* data = nullptr;
   DType dtype = DType::f32;
@@ -41,7 +37,7 @@ struct Tensor {
   int64_t stride[4] = {};
 };
 
-// batch, seq_q and seq_kv are upper bounds; the tensors of a run say the real extents.
+// batch, seq_q and seq_kv are upper bounds; a run's tensors have the real extents.
 struct Problem {
   DType dtype = DType::f32;
   int64_t batch = 1;
@@ -68,11 +64,20 @@ struct Problem {
 };
 
 // One run's tensors. Logical shapes:
-//   q [batch, seq_q, heads_q, head_dim]; k, v [batch, seq_kv, heads_kv, head_dim or head_dim_v]; out as q with head_dim_v
-//   varlen: q, out [total_q, heads_q, *]; k, v [total_kv, heads_kv, *]; offsets_q, offsets_kv [batch + 1]
-//   paged:  k, v [pages, page_size, heads_kv, *]; page_table [batch, max_pages]; kv_lengths
-//   mask [batch, heads_q, seq_q, seq_kv]; lse [batch, heads_q, seq_q], varlen [heads_q, total_q]
-//   alibi_slopes, sinks [heads_q]; kv_lengths [batch]
+//   q, out        [batch, seq_q, heads_q, D]     D: head_dim, in out head_dim_v
+//   k, v          [batch, seq_kv, heads_kv, D]   D: head_dim, in v head_dim_v
+//   mask          [batch, heads_q, seq_q, seq_kv]
+//   lse           [batch, heads_q, seq_q]
+//   alibi_slopes  [heads_q]
+//   sinks         [heads_q]
+//   kv_lengths    [batch]
+// varlen:
+//   q, out        [total_q, heads_q, D]          lse [heads_q, total_q]
+//   k, v          [total_kv, heads_kv, D]
+//   offsets_q     [batch + 1]                    offsets_kv [batch + 1]
+// paged (page_size > 0):
+//   k, v          [pages, page_size, heads_kv, D]
+//   page_table    [batch, max_pages]             and kv_lengths
 struct Args {
   Tensor q, k, v, out;
   Tensor mask, lse;

@@ -1,11 +1,11 @@
-// kernels/common/sequence.hpp: one run's tensors into the extents of each sequence and the place of each row
+// kernels/common/sequence.hpp: the extents of each sequence of a run, and where its rows lie
 #pragma once
 
 #include "kernels/common/problem.hpp"
 
 namespace kernels {
 
-// First rows are those of the packed tensors, 0 where a tensor has a batch dimension.
+// q_first and kv_first are rows of the packed tensors, or 0 if a tensor has a batch dimension.
 struct Sequence {
   int64_t q_first;
   int64_t q_length;
@@ -13,10 +13,12 @@ struct Sequence {
   int64_t kv_length;
 };
 
+// Element [i, j] of an array of indices.
 KERNELS_HD inline int64_t index_at(const Tensor& tensor, int64_t i, int64_t j = 0) {
   return static_cast<const int32_t*>(tensor.data)[i * tensor.stride[0] + j * tensor.stride[1]];
 }
 
+// The number of sequences of this run; problem.batch bounds it.
 KERNELS_HD inline int64_t real_batch(const Problem& problem, const Args& args) {
   if (problem.varlen) return args.offsets_q.shape[0] > 0 ? args.offsets_q.shape[0] - 1 : 0;
   return args.q.shape[0];

@@ -1,4 +1,4 @@
-// kernels/common/visibility.hpp: a query's index into the interval of keys that it sees (diagonal, causal, window)
+// kernels/common/visibility.hpp: the interval of keys that a query sees: causal, window, length
 #pragma once
 
 #include "kernels/common/problem.hpp"
@@ -11,18 +11,19 @@ struct KeyRange {
   int64_t end;
 };
 
-// The key that stands opposite query i. q_length and kv_length are those of this run and sequence, not the bounds.
+// The key that is aligned with query i. q_length and kv_length are those of this run and sequence,
+// not the bounds.
 KERNELS_HD constexpr int64_t diagonal(Align align, int64_t i, int64_t q_length, int64_t kv_length) {
   return align == Align::top_left ? i : i + kv_length - q_length;
 }
 
-// The keys that exist and that neither causal nor the window hides from query i. Without a mask tensor these are the
-// visible keys. Both ends never decrease with i.
+// The keys that exist and that neither causal nor the window hides from query i. Without a mask
+// tensor these are the visible keys. Both ends never decrease with i.
 KERNELS_HD constexpr KeyRange visible_keys(const Problem& problem, int64_t i, int64_t q_length,
                                            int64_t kv_length) {
   const int64_t d = diagonal(problem.align, i, q_length, kv_length);
   KeyRange keys{0, kv_length};
-  // Compared as distances, so that a window as large as int64 itself cannot overflow.
+  // Distances are compared, not positions, so that no window overflows, however large.
   if (problem.window_left >= 0 && d > 0 && problem.window_left < d)
     keys.begin = d - problem.window_left;
   if (problem.window_right >= 0 && problem.window_right < kv_length - 1 - d)
