@@ -14,13 +14,19 @@ struct Instance {
   const kernels::cpu::Target* target;
 };
 
-// What plan makes: the Problem in the kernel's words.
+// What plan makes.
 struct Plan {
   kernels::Problem problem;
 };
 
-// The struct's numbers in the kernel's words, or INVALID_ARGUMENT for those that have none.
-attnrt_status translate(const attnrt_problem& problem, kernels::Problem* to, attnrt_error* error);
+// Converts a problem for the kernels and checks it; INVALID_ARGUMENT if its numbers make no sense
+// together. supports and plan both ask this function, so they cannot disagree.
+attnrt_status checked_problem(const attnrt_problem& problem, kernels::Problem* to,
+                              attnrt_error* error);
+
+// Converts the result of a kernel call; `reason` is what the call reported.
+attnrt_status status_of(kernels::cpu::Status status, const kernels::cpu::Error& reason,
+                        attnrt_error* error);
 
 attnrt_status supports(void* instance, const attnrt_problem* problem, attnrt_add_reason add,
                        void* sink);

@@ -1,27 +1,18 @@
-// plugins/cpu/plan.cpp: a problem into the kernel's words, and the workspace that its runs need
+// plugins/cpu/plan.cpp: prepares the runs of a problem and sizes their workspace
 #include <new>
 
-#include "plugins/common/translate.hpp"
 #include "plugins/cpu/backend.hpp"
 
 namespace attnrt_cpu {
 
-attnrt_status translate(const attnrt_problem& problem, kernels::Problem* to, attnrt_error* error) {
-  const attnrt_status status = attnrt_plugins::translate(problem, ATTNRT_DEVICE_CPU, to, error);
-  if (status != ATTNRT_OK) return status;
-  kernels::cpu::Error reason;
-  if (kernels::cpu::check_problem(*to, &reason) == kernels::cpu::Status::ok) return ATTNRT_OK;
-  return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "%s", reason.message);
-}
-
 attnrt_status plan(void* instance, const attnrt_problem* problem, attnrt_plan_info* info,
                    void** plan, attnrt_error* error) {
   kernels::Problem translated;
-  const attnrt_status status = translate(*problem, &translated, error);
+  const attnrt_status status = checked_problem(*problem, &translated, error);
   if (status != ATTNRT_OK) return status;
   Plan* made = new (std::nothrow) Plan{translated};
   if (made == nullptr)
-    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "plan: no memory for the plan");
+    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "plan: out of host memory for the plan");
   const Instance& self = *static_cast<const Instance*>(instance);
   info->workspace_bytes =
       kernels::cpu::workspace_bytes(translated, *self.target, self.workers.thread_count);

@@ -1,4 +1,4 @@
-// plugins/cpu/plugin.cpp: the CPU backend's table, and its instance: the host's threads and the instruction set
+// plugins/cpu/plugin.cpp: the CPU backend's function table, and opening an instance of it
 #include <cstdio>
 #include <cstring>
 #include <new>
@@ -8,13 +8,13 @@
 namespace attnrt_cpu {
 namespace {
 
-struct Names {
+struct TargetNames {
   char text[96] = "";
 };
 
-// "avx512 avx2 sse4 ...": those that this machine has.
-Names names_of_targets() {
-  Names names;
+// The instruction sets that this machine has, for a message: "avx512 avx2 sse4 ...".
+TargetNames target_names() {
+  TargetNames names;
   for (const kernels::cpu::Target* const* target = kernels::cpu::targets(); *target != nullptr;
        ++target) {
     const size_t used = std::strlen(names.text);
@@ -24,6 +24,7 @@ Names names_of_targets() {
   return names;
 }
 
+// The one option is "target", the name of an instruction set; without it, the best one is taken.
 attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_t count,
                    void** instance, attnrt_error* error) {
   const kernels::cpu::Target* target = kernels::cpu::find_target(nullptr);
@@ -36,12 +37,12 @@ attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_
     if (target == nullptr) {
       return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
                          "options.target: found %s, expected one of: %s", options[n].value,
-                         names_of_targets().text);
+                         target_names().text);
     }
   }
   Instance* made = new (std::nothrow) Instance;
   if (made == nullptr)
-    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "open: no memory for the instance");
+    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "open: out of host memory for the instance");
   if (host != nullptr && ATTNRT_HAS(host, attnrt_host, parallel_for) &&
       host->parallel_for != nullptr) {
     made->workers = {host->self, host->thread_count, host->parallel_for};
@@ -62,7 +63,7 @@ ATTNRT_PLUGIN_EXPORT const attnrt_plugin attnrt_plugin_v1 = {
     ATTNRT_PLUGIN_NAME,
     ATTNRT_PLUGIN_VERSION,
     attnrt_cpu::open,
-    nullptr,  // devices: the cpu
+    nullptr,  // devices: one cpu
     attnrt_cpu::supports,
     attnrt_cpu::plan,
     attnrt_cpu::run,

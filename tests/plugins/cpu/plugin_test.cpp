@@ -1,4 +1,5 @@
-// tests/plugins/cpu/plugin_test.cpp: cpu.so's table, called as a host calls it, into the same bits as its kernel
+// tests/plugins/cpu/plugin_test.cpp: calls cpu.so as a host does, and compares with its kernels bit
+// by bit
 #include "attnrt/plugin.h"
 
 #include <dlfcn.h>
@@ -99,7 +100,7 @@ class CpuPlugin : public testing::Test {
   }
   void TearDown() override { table().close(instance_); }
 
-  // plan, run, plan_destroy.
+  // Calls plan, run and plan_destroy.
   attnrt_status attend(Case& c) {
     const attnrt_problem p = problem(c.problem);
     attnrt_plan_info info{};
@@ -128,7 +129,7 @@ class CpuPlugin : public testing::Test {
   std::string kernel_;
 };
 
-TEST_F(CpuPlugin, ServesWhatTheKernelServes) {
+TEST_F(CpuPlugin, GivesTheBitsOfItsKernels) {
   for (uint32_t seed = 0; seed < 60; ++seed) {
     const Recipe recipe = kernels::test::random_recipe(seed);
     SCOPED_TRACE(kernels::test::describe(recipe));
@@ -154,18 +155,18 @@ TEST_F(CpuPlugin, WorksWithoutThreads) {
   EXPECT_EQ(attend(c), ATTNRT_OK) << error_.message;
 }
 
-TEST_F(CpuPlugin, NamesAnOptionThatItDoesNotKnow) {
+TEST_F(CpuPlugin, RefusesAnUnknownOption) {
   const attnrt_option options[] = {{"tile", "64"}};
   void* other = nullptr;
   EXPECT_EQ(table().open(&host_, options, 1, &other, &error_), ATTNRT_INVALID_ARGUMENT);
   EXPECT_NE(std::string(error_.message).find("found tile"), std::string::npos) << error_.message;
 }
 
-// Two instances side by side, each with its own instruction set.
+// A second instance beside the first, with its own instruction set.
 TEST_F(CpuPlugin, EachTargetCanBeForced) {
   for (const kernels::cpu::Target* target : kernels::test::targets()) {
     const std::string name = kernels::cpu::target_name(*target);
-    if (name.find(' ') != std::string::npos) continue;  // exists for tests only
+    if (name.find(' ') != std::string::npos) continue;  // "plain tiles, ...": not in the plugin
     const attnrt_option options[] = {{"target", name.c_str()}};
     void* forced = nullptr;
     ASSERT_EQ(table().open(&host_, options, 1, &forced, &error_), ATTNRT_OK) << error_.message;
@@ -188,7 +189,7 @@ TEST_F(CpuPlugin, EachTargetCanBeForced) {
   }
 }
 
-TEST_F(CpuPlugin, RefusesATargetThatIsNotHere) {
+TEST_F(CpuPlugin, RefusesATargetThatIsNotAvailable) {
   const attnrt_option options[] = {{"target", "avx1024"}};
   void* other = nullptr;
   EXPECT_EQ(table().open(&host_, options, 1, &other, &error_), ATTNRT_INVALID_ARGUMENT);
@@ -218,7 +219,7 @@ TEST_F(CpuPlugin, RefusesATensorOfAnotherDtype) {
   EXPECT_STREQ(error_.message, "k: found dtype i32, expected f32");
 }
 
-TEST_F(CpuPlugin, SupportsGivesAReason) {
+TEST_F(CpuPlugin, SupportsReportsAReason) {
   attnrt_problem p = ATTNRT_PROBLEM_INIT;
   p.batch = p.heads_q = p.heads_kv = p.seq_q = p.seq_kv = p.head_dim = p.head_dim_v = 4;
   std::vector<std::string> reasons;
