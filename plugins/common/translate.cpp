@@ -96,18 +96,9 @@ attnrt_status translate(const attnrt_args& args, kernels::Args* to, attnrt_error
                        "args.struct_size: found %d, expected at least %zu", args.struct_size,
                        sizeof(attnrt_args));
   }
-  to->q = translate(args.q);
-  to->k = translate(args.k);
-  to->v = translate(args.v);
-  to->out = translate(args.out);
-  to->mask = translate(args.mask);
-  to->lse = translate(args.lse);
-  to->alibi_slopes = translate(args.alibi_slopes);
-  to->sinks = translate(args.sinks);
-  to->kv_lengths = translate(args.kv_lengths);
-  to->offsets_q = translate(args.offsets_q);
-  to->offsets_kv = translate(args.offsets_kv);
-  to->page_table = translate(args.page_table);
+#define ATTNRT_TRANSLATE(name) to->name = translate(args.name);
+  ATTNRT_TENSORS(ATTNRT_TRANSLATE)
+#undef ATTNRT_TRANSLATE
   return ATTNRT_OK;
 }
 

@@ -2,14 +2,14 @@
 #include <attnrt/attnrt.h>
 
 #include <algorithm>
-#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <new>
 #include <nlohmann/json.hpp>
-#include <type_traits>
 
+#include "base/structs.hpp"
+#include "problem/infer.hpp"
 #include "run.hpp"
 #include "runtime.hpp"
 #include "trace.hpp"
@@ -25,10 +25,6 @@ struct attnrt_plan {
 };
 
 namespace {
-
-attnrt_status put(attnrt_error* error, const Error& found) {
-  return attnrt_fail(error, found.code, "%s", found.message.c_str());
-}
 
 attnrt_status missing(attnrt_error* error, const char* what) {
   return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "%s is NULL; expected a pointer", what);
@@ -48,59 +44,23 @@ attnrt_status guarded(attnrt_error* error, Function&& call) {
   }
 }
 
-// A caller's struct of any legal size over ours, which holds the defaults: fields within struct_size and known here are
-// taken. What a newer caller says past them must be zero.
+// read_struct, for those who report through attnrt_error.
 template <class Struct>
-attnrt_status read_struct(const char* name, const char* init, const Struct& given, size_t least,
-                          Struct* ours, attnrt_error* error) {
-  constexpr size_t longest = 4096;
-  const auto size = static_cast<size_t>(std::max(given.struct_size, 0));
-  if (size < least || size > longest) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
-                       "%s: struct_size is %d, expected %zu to %zu; start from %s", name,
-                       given.struct_size, least, longest, init);
-  }
-  size_t known = std::min(size, sizeof given);
-  known -= known % (std::is_same_v<Struct, attnrt_problem> ? sizeof(int32_t)
-                                                           : sizeof(void*));  // no half field
-  if constexpr (std::is_same_v<Struct, attnrt_problem>) {
-    if (!ATTNRT_HAS(&given, attnrt_problem, window_left))
-      known = std::min(known, offsetof(attnrt_problem, window_left));
-    else if (!ATTNRT_HAS(&given, attnrt_problem, window_right)) {
-      known = std::min(known, offsetof(attnrt_problem, window_right));
-    }
-  }
-  std::memcpy(ours, &given, known);
-  ours->struct_size = sizeof given;
-  const auto* bytes = reinterpret_cast<const unsigned char*>(&given);
-  for (size_t i = sizeof given; i < size; ++i) {
-    if (bytes[i] == 0) continue;
-    return attnrt_fail(
-        error, ATTNRT_INVALID_ARGUMENT,
-        "%s: byte %zu of %zu is not zero: a newer field than this runtime knows; leave it off",
-        name, i, size);
-  }
-  return ATTNRT_OK;
+attnrt_status read(const Struct& given, Struct* ours, attnrt_error* error) {
+  const auto done = read_struct(given, ours);
+  return done ? attnrt_status{ATTNRT_OK} : fill_error(error, done.error());
 }
 
-// A problem whose dimensions need not be set yet; for the rest, as check_problem reads it.
-attnrt_status read_problem(const attnrt_problem& given, Problem* problem, attnrt_error* error) {
-  *problem = default_problem();
-  return read_struct("problem", "ATTNRT_PROBLEM_INIT", given, offsetof(attnrt_problem, scale),
-                     problem, error);
-}
-
-// Back into the caller's struct, which may be shorter than what there is to say.
+// Writes a problem back into the caller's struct. An older caller's struct may be too short for a field that is set:
+// INVALID_ARGUMENT, and the struct stays as it was. REQUIRES: *out was read without an error.
 attnrt_status write_problem(const Problem& problem, attnrt_problem* out, attnrt_error* error) {
   const auto size = static_cast<size_t>(out->struct_size);
   attnrt_problem copy = problem;
   copy.struct_size = out->struct_size;
   if (size < sizeof copy) {
-    Problem whole = default_problem();
-    if (const auto status = read_struct("problem", "ATTNRT_PROBLEM_INIT", copy, 0, &whole, error);
-        status != ATTNRT_OK)
-      return status;
-    if (std::memcmp(&whole, &problem, sizeof whole) != 0) {
+    Problem readable = default_problem();  // what the caller would find in its struct
+    if (const auto status = read(copy, &readable, error); status != ATTNRT_OK) return status;
+    if (std::memcmp(&readable, &problem, sizeof readable) != 0) {
       return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
                          "problem: its %zu bytes cannot hold all of: %s", size,
                          describe(problem).c_str());
@@ -113,8 +73,7 @@ attnrt_status write_problem(const Problem& problem, attnrt_problem* out, attnrt_
 attnrt_status read_call(const attnrt_call* given, Call* call, attnrt_error* error) {
   if (given == nullptr) return ATTNRT_OK;
   attnrt_call known = ATTNRT_CALL_INIT;
-  const attnrt_status status = read_struct("call", "ATTNRT_CALL_INIT", *given,
-                                           offsetof(attnrt_call, backend), &known, error);
+  const attnrt_status status = read(*given, &known, error);
   if (status == ATTNRT_OK && known.backend != nullptr) call->backend = known.backend;
   return status;
 }
@@ -166,14 +125,10 @@ attnrt_status attnrt_runtime_open(const attnrt_runtime_options* options, attnrt_
   return guarded(error, [&] {
     attnrt_runtime_options known = ATTNRT_RUNTIME_OPTIONS_INIT;
     if (options != nullptr) {
-      constexpr size_t least = offsetof(attnrt_runtime_options, policy_path);
-      if (const auto status =
-              read_struct("options", "ATTNRT_RUNTIME_OPTIONS_INIT", *options, least, &known, error);
-          status != ATTNRT_OK)
-        return status;
+      if (const auto status = read(*options, &known, error); status != ATTNRT_OK) return status;
     }
     auto opened = Runtime::open(options_of(known));
-    if (!opened) return put(error, opened.error());
+    if (!opened) return fill_error(error, opened.error());
     *runtime = new attnrt_runtime{std::move(*opened)};
     return attnrt_status{ATTNRT_OK};
   });
@@ -185,7 +140,7 @@ attnrt_status attnrt_runtime_reload(attnrt_runtime* runtime, attnrt_error* error
   if (runtime == nullptr) return missing(error, "runtime");
   return guarded(error, [&] {
     const auto reloaded = runtime->road->reload();
-    return reloaded ? attnrt_status{ATTNRT_OK} : put(error, reloaded.error());
+    return reloaded ? attnrt_status{ATTNRT_OK} : fill_error(error, reloaded.error());
   });
 }
 
@@ -194,11 +149,11 @@ attnrt_status attnrt_problem_infer(attnrt_problem* problem, const attnrt_args* a
   if (problem == nullptr || args == nullptr)
     return missing(error, problem == nullptr ? "problem" : "args");
   return guarded(error, [&] {
-    Problem inferred{};
-    attnrt_args copy{};
-    attnrt_status status = read_problem(*problem, &inferred, error);
-    if (status == ATTNRT_OK) status = copy_args(args, &copy, error);
-    if (status == ATTNRT_OK) status = infer_problem(copy, &inferred, error);
+    Problem inferred = default_problem();  // its dimensions need not be set yet
+    attnrt_args known{};
+    attnrt_status status = read(*problem, &inferred, error);
+    if (status == ATTNRT_OK) status = read(*args, &known, error);
+    if (status == ATTNRT_OK) status = infer_problem(known, &inferred, error);
     if (status == ATTNRT_OK) status = write_problem(inferred, problem, error);
     return status;
   });
@@ -209,12 +164,11 @@ attnrt_status attnrt_problem_parse(const char* words, attnrt_problem* problem, c
   if (words == nullptr || problem == nullptr)
     return missing(error, words == nullptr ? "words" : "problem");
   return guarded(error, [&] {
-    Problem parsed{};
-    if (const auto status = read_problem(*problem, &parsed, error); status != ATTNRT_OK)
-      return status;
+    Problem parsed = default_problem();
+    if (const auto status = read(*problem, &parsed, error); status != ATTNRT_OK) return status;
     std::string parsed_arch;
     if (const auto result = parse_problem(words, parsed, parsed_arch); !result)
-      return put(error, result.error());
+      return fill_error(error, result.error());
     if (arch == nullptr && !parsed_arch.empty()) {
       return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "problem: arch=%s is not expected here",
                          parsed_arch.c_str());
@@ -239,7 +193,7 @@ attnrt_status attnrt_explain(attnrt_runtime* runtime, const attnrt_problem* prob
   if (!known_format(format, error)) return ATTNRT_INVALID_ARGUMENT;
   return guarded(error, [&] {
     const auto checked = check_problem(problem);
-    if (!checked) return put(error, checked.error());
+    if (!checked) return fill_error(error, checked.error());
     Call asked;
     if (const auto status = read_call(call, &asked, error); status != ATTNRT_OK) return status;
     const Decision decision = runtime->road->explain(*checked, arch != nullptr ? arch : "", asked);
@@ -284,11 +238,11 @@ attnrt_status attnrt_plan_create(attnrt_runtime* runtime, const attnrt_problem* 
     return missing(error, runtime == nullptr ? "runtime" : "plan");
   return guarded(error, [&] {
     const auto checked = check_problem(problem);
-    if (!checked) return put(error, checked.error());
+    if (!checked) return fill_error(error, checked.error());
     Call asked;
     if (const auto status = read_call(call, &asked, error); status != ATTNRT_OK) return status;
     auto made = runtime->road->plan(*checked, asked);
-    if (!made) return put(error, made.error());
+    if (!made) return fill_error(error, made.error());
     *plan = new attnrt_plan{std::move(*made)};
     return attnrt_status{ATTNRT_OK};
   });
@@ -322,8 +276,7 @@ attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* pr
   return guarded(error, [&] {
     Problem attributes = default_problem();
     Call asked;
-    attnrt_status status =
-        problem != nullptr ? read_problem(*problem, &attributes, error) : ATTNRT_OK;
+    attnrt_status status = problem != nullptr ? read(*problem, &attributes, error) : ATTNRT_OK;
     if (status == ATTNRT_OK) status = read_call(call, &asked, error);
     return status == ATTNRT_OK ? runtime->road->attention(attributes, *args, asked, error) : status;
   });

@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <bit>
 
+#include "base/structs.hpp"
 #include "cache.hpp"
+#include "problem/infer.hpp"
 #include "run.hpp"
 #include "runtime.hpp"
 
@@ -26,17 +28,12 @@ bool is_capturing(const Plan& plan, void* stream) {
   return status == ATTNRT_OK && capturing != 0;
 }
 
-attnrt_status put(attnrt_error* error, const Error& found) {
-  return attnrt_fail(error, found.code, "%s", found.message.c_str());
-}
-
 }  // namespace
 
 attnrt_status Runtime::attention(const Problem& attributes, const attnrt_args& given,
                                  const Call& call, attnrt_error* error) {
   attnrt_args args{};
-  if (const attnrt_status status = copy_args(&given, &args, error); status != ATTNRT_OK)
-    return status;
+  if (const auto read = read_struct(given, &args); !read) return fill_error(error, read.error());
   args.workspace = nullptr;  // each plan brings its own
   Problem problem = attributes;
   if (const attnrt_status status = infer_problem(args, &problem, error); status != ATTNRT_OK)
@@ -49,11 +46,12 @@ attnrt_status Runtime::attention(const Problem& attributes, const attnrt_args& g
   PlanCache::Taken taken = plans_->take(snapshot.get(), problem, call, args.stream);
   if (taken.empty()) {
     const auto checked = check_problem(&problem);
-    if (!checked) return put(error, checked.error());
+    if (!checked) return fill_error(error, checked.error());
     auto decision = decide(*checked, call);
-    if (decision->status != ATTNRT_OK) return put(error, {decision->status, decision->message});
+    if (decision->status != ATTNRT_OK)
+      return fill_error(error, {decision->status, decision->message});
     auto placed = plan_from(*decision, 0);
-    if (!placed) return put(error, placed.error());
+    if (!placed) return fill_error(error, placed.error());
     taken.push_back({hash_of(problem), snapshot, problem, call, args.stream, std::move(decision),
                      std::move(placed->plan), placed->candidate});
   }
@@ -67,7 +65,7 @@ attnrt_status Runtime::attention(const Problem& attributes, const attnrt_args& g
     snapshot->services->log(ATTNRT_LOG_WARNING, fmt::format("{} ({}); the next candidate is taken",
                                                             found.message, status_name(status)));
     auto placed = plan_from(*entry.decision, entry.candidate + 1);
-    if (!placed) return put(error, placed.error());
+    if (!placed) return fill_error(error, placed.error());
     entry.plan = std::move(placed->plan);  // later calls begin where this one succeeds
     entry.candidate = placed->candidate;
     failed_over = true;

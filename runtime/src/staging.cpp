@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <iterator>
+
+#include "problem/tensors.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -56,26 +59,6 @@ void copy_elements(const attnrt_tensor& from, const attnrt_tensor& to) {
   }
 }
 
-struct Part {
-  attnrt_tensor attnrt_args::*tensor;
-  bool output;
-};
-
-constexpr Part kParts[] = {
-    {&attnrt_args::q, false},
-    {&attnrt_args::k, false},
-    {&attnrt_args::v, false},
-    {&attnrt_args::mask, false},
-    {&attnrt_args::alibi_slopes, false},
-    {&attnrt_args::sinks, false},
-    {&attnrt_args::kv_lengths, false},
-    {&attnrt_args::offsets_q, false},
-    {&attnrt_args::offsets_kv, false},
-    {&attnrt_args::page_table, false},
-    {&attnrt_args::out, true},
-    {&attnrt_args::lse, true},
-};
-
 }  // namespace
 
 // Where one tensor stands in both buffers.
@@ -109,8 +92,7 @@ attnrt_status Staging::grow(int64_t bytes, attnrt_error* error) {
                               {&pinned_, DeviceMemory::Kind::pinned}}) {
     *memory = DeviceMemory();  // the old one first: both may not fit
     auto larger = DeviceMemory::allocate(backend_, device_, kind, rounded, kAlignment);
-    if (!larger)
-      return attnrt_fail(error, larger.error().code, "%s", larger.error().message.c_str());
+    if (!larger) return fill_error(error, larger.error());
     *memory = std::move(*larger);
   }
   return ATTNRT_OK;
@@ -126,10 +108,10 @@ attnrt_status Staging::copy(int64_t offset, int64_t bytes, int32_t direction, at
 }
 
 attnrt_status Staging::run(const Plan& plan, const attnrt_args& host, attnrt_error* error) {
-  std::array<Slot, std::size(kParts)> slots{};
+  std::array<Slot, std::size(kTensors)> slots{};
   int64_t total = 0;
   for (size_t i = 0; i < slots.size(); ++i) {
-    const attnrt_tensor& tensor = host.*kParts[i].tensor;
+    const attnrt_tensor& tensor = host.*kTensors[i].member;
     if (tensor.data == nullptr) continue;
     int64_t elements = 0;
     slots[i].packed = dense(tensor, &elements);
@@ -146,21 +128,21 @@ attnrt_status Staging::run(const Plan& plan, const attnrt_args& host, attnrt_err
   attnrt_status status = ATTNRT_OK;
   for (size_t i = 0; i < slots.size() && status == ATTNRT_OK; ++i) {
     Slot& slot = slots[i];
-    const attnrt_tensor& tensor = host.*kParts[i].tensor;
+    const attnrt_tensor& tensor = host.*kTensors[i].member;
     if (tensor.data == nullptr) continue;
     // Packed queries leave rows past the last offset untouched: those have to make the way and back.
-    if (!kParts[i].output || plan.problem().varlen != 0) {
+    if (!kTensors[i].rule.written || plan.problem().varlen != 0) {
       slot.packed.data = static_cast<char*>(pinned_.data()) + slot.offset;
       copy_elements(tensor, slot.packed);
       status = copy(slot.offset, slot.bytes, ATTNRT_COPY_TO_DEVICE, error);
     }
-    args.*kParts[i].tensor = slot.packed;
-    (args.*kParts[i].tensor).data = static_cast<char*>(on_device_.data()) + slot.offset;
+    args.*kTensors[i].member = slot.packed;
+    (args.*kTensors[i].member).data = static_cast<char*>(on_device_.data()) + slot.offset;
   }
   if (status == ATTNRT_OK)
     status = plan.backend().run(plan.plugin_plan(), plan.device_problem(), args, error);
   for (size_t i = 0; i < slots.size() && status == ATTNRT_OK; ++i) {
-    if (kParts[i].output)
+    if (kTensors[i].rule.written)
       status = copy(slots[i].offset, slots[i].bytes, ATTNRT_COPY_TO_HOST, error);
   }
   // Also after a failure: the buffers must be quiet before anybody reuses them.
@@ -169,8 +151,8 @@ attnrt_status Staging::run(const Plan& plan, const attnrt_args& host, attnrt_err
   if (status == ATTNRT_OK) status = waited;
   if (status != ATTNRT_OK) return status;
   for (size_t i = 0; i < slots.size(); ++i) {
-    const attnrt_tensor& tensor = host.*kParts[i].tensor;
-    if (!kParts[i].output || tensor.data == nullptr) continue;
+    const attnrt_tensor& tensor = host.*kTensors[i].member;
+    if (!kTensors[i].rule.written || tensor.data == nullptr) continue;
     slots[i].packed.data = static_cast<char*>(pinned_.data()) + slots[i].offset;
     copy_elements(slots[i].packed, tensor);
   }

@@ -7,7 +7,7 @@
 
 #include "cli/bench/bench.hpp"
 #include "kernels/common/half.hpp"
-#include "run.hpp"
+#include "problem/infer.hpp"
 
 namespace attnrt::cli::bench {
 namespace {

@@ -13,7 +13,8 @@
 
 #include "base/nearest.hpp"
 #include "kernels/common/half.hpp"
-#include "run.hpp"
+#include "problem/check_args.hpp"
+#include "problem/infer.hpp"
 
 namespace attnrt::cli {
 namespace {

@@ -146,32 +146,26 @@ struct Problem {
   }
 };
 
-// One run's pointers; a tensor that is not used stays as it is. out and lse overlap no other tensor.
+// One run's pointers: the fields of attnrt_args under the same names. A tensor that is not used stays as it is; out and
+// lse overlap no other tensor.
 struct Args {
-  Tensor q{}, k{}, v{}, out{}, mask{}, lse{}, alibi_slopes{}, sinks{}, kv_lengths{}, offsets_q{},
-      offsets_kv{}, page_table{};
+#define ATTNRT_MEMBER(name) Tensor name{};
+  ATTNRT_TENSORS(ATTNRT_MEMBER)  // Tensor q, k, v, out, mask, lse, ...: in plugin.h's order
+#undef ATTNRT_MEMBER
   void* workspace = nullptr;  // nullptr: the plan's own
   int64_t workspace_bytes = 0;
-  void* stream = nullptr;
+  void* stream = nullptr;  // of the tensors' device; nullptr: its default stream
 
   attnrt_args c() const {
-    return {.struct_size = static_cast<int32_t>(sizeof(attnrt_args)),
-            .reserved = 0,
-            .q = q,
-            .k = k,
-            .v = v,
-            .out = out,
-            .mask = mask,
-            .lse = lse,
-            .alibi_slopes = alibi_slopes,
-            .sinks = sinks,
-            .kv_lengths = kv_lengths,
-            .offsets_q = offsets_q,
-            .offsets_kv = offsets_kv,
-            .page_table = page_table,
-            .workspace = workspace,
-            .workspace_bytes = workspace_bytes,
-            .stream = stream};
+    attnrt_args args{};
+    args.struct_size = static_cast<int32_t>(sizeof args);
+#define ATTNRT_COPY(name) args.name = name;
+    ATTNRT_TENSORS(ATTNRT_COPY)
+#undef ATTNRT_COPY
+    args.workspace = workspace;
+    args.workspace_bytes = workspace_bytes;
+    args.stream = stream;
+    return args;
   }
 };
 

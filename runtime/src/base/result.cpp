@@ -3,6 +3,10 @@
 
 namespace attnrt::core {
 
+attnrt_status fill_error(attnrt_error* error, const Error& found) {
+  return attnrt_fail(error, found.code, "%s", found.message.c_str());
+}
+
 const char* status_name(attnrt_status status) {
   switch (status) {
     case ATTNRT_OK: return "ok";

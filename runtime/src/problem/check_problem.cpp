@@ -1,52 +1,13 @@
 // runtime/src/problem/check_problem.cpp: a caller's struct of any size into a legal Problem, or the reason why it is none
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstddef>
-#include <cstring>
 
+#include "base/structs.hpp"
 #include "problem/problem.hpp"
 
 namespace attnrt::core {
 
 namespace {
-
-// A caller's struct into ours, field by field as far as struct_size says.
-Result<Problem> copy_known(const attnrt_problem& given) {
-  constexpr auto end = [](size_t offset, size_t size) { return offset + size; };
-  constexpr size_t least = offsetof(Problem, scale);  // the seven dimensions
-  constexpr size_t longest = 4096;
-#define ATTNRT_END(field) end(offsetof(Problem, field), sizeof(Problem::field))
-  constexpr std::array ends{
-      ATTNRT_END(scale),        ATTNRT_END(mask),         ATTNRT_END(mask_dtype),
-      ATTNRT_END(causal),       ATTNRT_END(align),        ATTNRT_END(softcap),
-      ATTNRT_END(window_left),  ATTNRT_END(window_right), ATTNRT_END(alibi),
-      ATTNRT_END(sinks),        ATTNRT_END(kv_lengths),   ATTNRT_END(varlen),
-      ATTNRT_END(page_size),    ATTNRT_END(lse),          ATTNRT_END(alignment_bytes),
-      ATTNRT_END(deterministic)};
-#undef ATTNRT_END
-  static_assert(ends.back() == sizeof(Problem));
-  const auto size = static_cast<size_t>(std::max(given.struct_size, 0));
-  if (size < least || size > longest) {
-    return fail(ATTNRT_INVALID_ARGUMENT,
-                "problem: struct_size is {}, expected {} to {}; start from ATTNRT_PROBLEM_INIT",
-                given.struct_size, least, longest);
-  }
-  size_t known = least;
-  for (const size_t field_end : ends) known = field_end <= size ? field_end : known;
-  Problem problem = default_problem();
-  std::memcpy(&problem, &given, known);
-  problem.struct_size = static_cast<int32_t>(sizeof(Problem));
-  const auto* bytes = reinterpret_cast<const unsigned char*>(&given);
-  for (size_t i = sizeof(Problem); i < size; ++i) {
-    if (bytes[i] == 0) continue;
-    return fail(ATTNRT_INVALID_ARGUMENT,
-                "problem: byte {} of {} is not zero: a newer field than this runtime knows ({} "
-                "bytes); leave it off",
-                i, size, sizeof(Problem));
-  }
-  return problem;
-}
 
 bool overflows(std::initializer_list<int64_t> factors) {
   int64_t product = 16;  // bytes of the largest element, with room
@@ -127,9 +88,8 @@ Result<void> check_together(const Problem& p) {
 
 Result<Problem> check_problem(const attnrt_problem* problem) {
   if (problem == nullptr) return bad("found NULL, expected a problem");
-  auto result = copy_known(*problem);
-  if (!result) return result;
-  Problem& p = *result;
+  Problem p = default_problem();
+  if (const auto read = read_struct(*problem, &p); !read) return tl::unexpected(read.error());
   if (p.head_dim_v == 0) p.head_dim_v = p.head_dim;
   if (p.alignment_bytes == 0) p.alignment_bytes = 16;
   if (p.mask == ATTNRT_MASK_NONE) p.mask_dtype = {ATTNRT_DTYPE_BOOL, 8, 1};
@@ -137,7 +97,7 @@ Result<Problem> check_problem(const attnrt_problem* problem) {
   p.softcap += 0.0F;
   if (auto checked = check_words(p); !checked) return tl::unexpected(checked.error());
   if (auto checked = check_together(p); !checked) return tl::unexpected(checked.error());
-  return result;
+  return p;
 }
 
 }  // namespace attnrt::core

@@ -1,19 +1,24 @@
-// runtime/src/problem/infer.cpp: one run's tensors into the problem that they are
+// runtime/src/problem/infer.cpp: reads off one run's tensors the problem that they pose
+#include "problem/infer.hpp"
+
 #include <algorithm>
 #include <bit>
 
-#include "run.hpp"
+#include "problem/tensors.hpp"
 
 namespace attnrt::core {
 namespace {
 
-constexpr int32_t kUsualAlignment = 16;
+constexpr int32_t kUsualAlignment = 16;  // bytes; measured_alignment gives no more
 
-// The largest power of two, up to the usual one, at whose multiples all rows start.
-int32_t measured_alignment(const attnrt_tensor* const* tensors, size_t count) {
-  uint64_t bits = kUsualAlignment;
-  for (size_t t = 0; t < count; ++t) {
-    const attnrt_tensor& tensor = *tensors[t];
+// Returns the largest power of two, up to the usual alignment, such that each row of q, k, v and out starts at a multiple
+// of it. An output that is not given yet does not count.
+int32_t measured_alignment(const attnrt_args& args) {
+  uint64_t bits =
+      kUsualAlignment;  // the lowest bit set in any address or distance of rows is the answer
+  for (const auto& [name, member, rule] : kTensors) {
+    const attnrt_tensor& tensor = args.*member;
+    if (rule.strides != Strides::rows || (rule.written && tensor.data == nullptr)) continue;
     bits |= reinterpret_cast<uintptr_t>(tensor.data);
     for (int32_t i = 0; i + 1 < tensor.ndim; ++i) {
       if (tensor.shape[i] <= 1) continue;
@@ -79,8 +84,7 @@ attnrt_status infer_problem(const attnrt_args& args, Problem* problem, attnrt_er
   if (args.k.ndim != k_ndim)
     return wrong(error, "k", args.k.ndim, k_ndim == 3 ? "3, as offsets_q is given" : "4");
   if (args.v.ndim != k_ndim) return wrong(error, "v", args.v.ndim, "as many as k");
-  const bool out_given = args.out.data != nullptr;  // it may come later
-  if (out_given && args.out.ndim != q_ndim)
+  if (args.out.data != nullptr && args.out.ndim != q_ndim)
     return wrong(error, "out", args.out.ndim, "as many as q");
   if (const auto status = check_agreement(args, p.varlen != 0, paged, error); status != ATTNRT_OK)
     return status;
@@ -122,8 +126,7 @@ attnrt_status infer_problem(const attnrt_args& args, Problem* problem, attnrt_er
   p.sinks = args.sinks.data != nullptr ? 1 : 0;
   p.kv_lengths = args.kv_lengths.data != nullptr ? 1 : 0;
   p.lse = args.lse.data != nullptr ? 1 : 0;
-  const attnrt_tensor* const rows[] = {&args.q, &args.k, &args.v, &args.out};
-  p.alignment_bytes = measured_alignment(rows, out_given ? 4 : 3);
+  p.alignment_bytes = measured_alignment(args);
   *problem = p;
   return ATTNRT_OK;
 }

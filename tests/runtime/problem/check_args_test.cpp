@@ -1,4 +1,6 @@
-// tests/runtime/problem/check_args_test.cpp: a problem and tensors into agreement, or the one line that says what disagrees
+// tests/runtime/problem/check_args_test.cpp: tensors that fit a problem, and the message for each way in which they do not
+#include "problem/check_args.hpp"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -6,7 +8,6 @@
 #include <functional>
 #include <limits>
 
-#include "run.hpp"
 #include "support/tensors.hpp"
 
 namespace attnrt::core {
@@ -441,40 +442,6 @@ TEST(CheckArgs, NoErrorStructAndAnOlderOne) {
   EXPECT_EQ(check_args(posed.problem, posed.args, &extents, &older), ATTNRT_INVALID_ARGUMENT);
   EXPECT_STREQ(older.message, "as it was");
   EXPECT_EQ(older.code, 77);
-}
-
-TEST(CopyArgs, TakesWholeFieldsOnly) {
-  const Posed posed(Posed::dense);
-  for (size_t size = 8; size <= sizeof(attnrt_args); ++size) {
-    attnrt_args given = posed.args, copy;
-    given.struct_size = static_cast<int32_t>(size);
-    ASSERT_EQ(copy_args(&given, &copy, nullptr), ATTNRT_OK) << size;
-    EXPECT_EQ(copy.struct_size, static_cast<int32_t>(sizeof copy));
-    const bool has_sinks = size >= offsetof(attnrt_args, sinks) + sizeof(attnrt_tensor);
-    EXPECT_EQ(copy.sinks.data, has_sinks ? given.sinks.data : nullptr) << size;
-    EXPECT_EQ(copy.sinks.ndim, has_sinks ? 1 : 0) << size;
-  }
-}
-
-TEST(CopyArgs, RefusesSizesThatCannotBeAndNewerTensors) {
-  struct Newer {
-    attnrt_args known;
-    attnrt_tensor bias;
-  } newer{};
-  const attnrt_args known = Posed(Posed::dense).args;
-  newer.known = known;
-  newer.known.struct_size = sizeof newer;
-  attnrt_args copy;
-  attnrt_error error = ATTNRT_ERROR_INIT;
-  EXPECT_EQ(copy_args(&newer.known, &copy, &error), ATTNRT_OK);
-  newer.bias.data = &newer;
-  EXPECT_EQ(copy_args(&newer.known, &copy, &error), ATTNRT_INVALID_ARGUMENT);
-  EXPECT_THAT(error.message, HasSubstr("newer tensor"));
-  for (const int32_t size : {-1, 0, 7, 1 << 20}) {
-    newer.known.struct_size = size;
-    EXPECT_EQ(copy_args(&newer.known, &copy, &error), ATTNRT_INVALID_ARGUMENT) << size;
-    EXPECT_THAT(error.message, HasSubstr(fmt::format("struct_size is {}", size)));
-  }
 }
 
 }  // namespace

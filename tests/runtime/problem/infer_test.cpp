@@ -1,4 +1,6 @@
 // tests/runtime/problem/infer_test.cpp: one run's tensors into the problem that they are, or where they disagree
+#include "problem/infer.hpp"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -6,7 +8,6 @@
 #include <functional>
 #include <limits>
 
-#include "run.hpp"
 #include "support/tensors.hpp"
 
 namespace attnrt::core {

@@ -364,8 +364,8 @@ TEST(Problem, ANewerStructServesWhileItsNewFieldsAreOff) {
   EXPECT_EQ(checked->struct_size, static_cast<int32_t>(sizeof(Problem)));
   newer.also_added[1] = 1 << 24;  // only the last byte
   EXPECT_EQ(check_error(newer.known),
-            fmt::format("problem: byte {} of {} is not zero: a newer field than this runtime knows "
-                        "({} bytes); leave it off",
+            fmt::format("problem: byte {} of {} is not zero, but this runtime knows only the first "
+                        "{}; leave newer fields at zero",
                         sizeof newer - 1, sizeof newer, sizeof(Problem)));
 }
 
