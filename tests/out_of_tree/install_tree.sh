@@ -1,5 +1,5 @@
 #!/bin/sh
-# tests/out_of_tree/install_tree.sh: a build tree into an installed one that was moved, so that nothing in it may know where
+# tests/out_of_tree/install_tree.sh: installs the build tree, then moves the result: nothing in it may depend on where it lies
 set -eu
 [ $# = 3 ] || { echo "usage: install_tree.sh CMAKE BUILD_FOLDER INSTALL_FOLDER" >&2; exit 2; }
 rm -rf "$3" "$3.before"

@@ -23,3 +23,4 @@ step "the package does not build against $tree (Python headers: python3-dev)" \
   env CMAKE_PREFIX_PATH="$tree" "$environment/bin/pip" install --timeout 20 --retries 2 "$source/runtime/python"
 cd "$(dirname "$environment")"  # not where a folder named attnrt lies
 "$environment/bin/python" -m unittest discover --start-directory "$source/tests/runtime/python" --pattern "*_test.py"
+"$environment/bin/python" "$source/examples/attention.py" cpu

@@ -1,6 +1,6 @@
-// tests/out_of_tree/embed_cpp/main.cpp: attention in a C++ application: explain, plan and run, and once more in one call
+// examples/embed.cpp: attention in C++: open, explain, plan and run, then once more in one call
 //
-//   embed_cpp BACKEND      exit status 0 if BACKEND was chosen and the answer is right
+//   embed_cpp BACKEND      exit status 0 if BACKEND was chosen and the result is right
 #include <attnrt/attnrt.hpp>
 #include <cmath>
 #include <cstdint>
@@ -16,7 +16,8 @@ int fail(const attnrt::Error& error) {
   return 1;
 }
 
-// The queries are zero, so a causal row i is the mean of the values 0 to i.
+// All queries are zero, so all visible keys weigh the same: causal row i is the mean of the values
+// 0 to i.
 bool is_right(const std::vector<float>& out, const std::vector<float>& v) {
   constexpr int64_t row = heads * dim;
   for (int64_t i = 0; i < seq; ++i) {
@@ -40,6 +41,7 @@ int main(int argc, char** argv) {
   auto runtime = attnrt::Runtime::open();
   if (!runtime) return fail(runtime.error());
 
+  // batch is 1 and dtype f32 where nothing else is said.
   const attnrt::Problem problem{.heads_q = heads,
                                 .heads_kv = heads,
                                 .seq_q = seq,
@@ -50,6 +52,7 @@ int main(int argc, char** argv) {
   if (!why) return fail(why.error());
   std::cout << *why << '\n';
 
+  // A plan is made once and can run many times.
   auto plan = runtime->plan(problem);
   if (!plan) return fail(plan.error());
   attnrt::Args args{.q = attnrt::tensor(q.data(), {1, seq, heads, dim}),
@@ -59,6 +62,7 @@ int main(int argc, char** argv) {
   if (const auto done = plan->run(args); !done) return fail(done.error());
   std::cout << plan->backend() << ' ' << plan->version() << " ran " << plan->kernel() << '\n';
 
+  // The one-shot call reads dtype and shapes off the tensors, and finds or makes its own plan.
   args.out = attnrt::tensor(again.data(), {1, seq, heads, dim});
   if (const auto done = runtime->attention({.causal = true}, args); !done)
     return fail(done.error());

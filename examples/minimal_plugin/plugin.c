@@ -1,13 +1,17 @@
-/* tests/out_of_tree/plain_c_plugin/plugin.c: a whole backend in C: f32 attention on the cpu, one query row after another */
+/* examples/minimal_plugin/plugin.c: a complete backend in C: f32 attention on the cpu, row by row
+ *
+ * It is written to be read, not to be fast. The runtime checks shapes, strides, dtypes and
+ * alignment before it calls run. */
 #include <attnrt/plugin.h>
 #include <math.h>
 
-/* The row of a tensor at (batch, seq, head). */
+/* Returns the row of a tensor at (batch, seq, head). */
 static float* row(const attnrt_tensor* t, int64_t batch, int64_t seq, int64_t head) {
   return (float*)t->data + batch * t->stride[0] + seq * t->stride[1] + head * t->stride[2];
 }
 
-/* The visible keys of query i are [*first, *end): an interval, because there is no mask. Windows may be huge: no sums. */
+/* Computes the visible keys of query i, [*first, *end). They are an interval, because the manifest
+ * allows no mask. A window may be as large as int64_t holds, so it is compared and never added. */
 static void visible_keys(const attnrt_problem* problem, int64_t i, int64_t seq_q, int64_t seq_kv,
                          int64_t* first, int64_t* end) {
   const int64_t diagonal = problem->align == ATTNRT_ALIGN_TOP_LEFT ? i : i + seq_kv - seq_q;
@@ -19,6 +23,7 @@ static void visible_keys(const attnrt_problem* problem, int64_t i, int64_t seq_q
   if (right >= 0 && right < seq_kv - 1 - diagonal) *end = diagonal + right + 1;
 }
 
+/* Computes the score of one query and one key: scaled, and bounded by softcap if there is one. */
 static double score(const attnrt_problem* problem, const float* q, const float* k,
                     int64_t head_dim) {
   double s = 0.0;
@@ -28,7 +33,8 @@ static double score(const attnrt_problem* problem, const float* q, const float* 
                                   : s;
 }
 
-/* One query of one head: scores twice (maximum, then exponentials) rather than once with memory to keep them in. */
+/* Computes one query row of one head. Each score is computed twice, first for the maximum and then
+ * for its weight, so that no memory is needed to keep the scores. */
 static void attend(const attnrt_problem* problem, const attnrt_args* args, int64_t batch, int64_t i,
                    int64_t head) {
   const int64_t head_dim = args->q.shape[3], head_dim_v = args->v.shape[3];
@@ -50,11 +56,11 @@ static void attend(const attnrt_problem* problem, const attnrt_args* args, int64
     sum += weight;
   }
   for (int64_t d = 0; first < end && d < head_dim_v; ++d) out[d] /= (float)sum;
-  if (problem->lse) { /* [batch, head, seq]; nothing visible: -inf */
+  if (problem->lse) { /* lse is [batch, head, seq]; it is -inf if the row sees nothing */
     const attnrt_tensor* lse = &args->lse;
-    float* place =
+    float* element =
         (float*)lse->data + batch * lse->stride[0] + head * lse->stride[1] + i * lse->stride[2];
-    *place = first < end ? (float)(maximum + log(sum)) : -INFINITY;
+    *element = first < end ? (float)(maximum + log(sum)) : -INFINITY;
   }
 }
 
@@ -67,7 +73,8 @@ static attnrt_status run(void* instance, void* plan, const attnrt_problem* probl
   return ATTNRT_OK;
 }
 
-/* What is not set is NULL: no instance, the cpu is the device, the manifest decides, nothing to plan. */
+/* Entries that are not set are NULL: the plugin has no instance, its device is the cpu, the
+ * manifest alone decides what it supports, and there is nothing to plan. */
 ATTNRT_PLUGIN_EXPORT const attnrt_plugin attnrt_plugin_v1 = {
     .struct_size = (int32_t)sizeof(attnrt_plugin),
     .abi_minor = ATTNRT_ABI_MINOR,
