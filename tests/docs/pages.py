@@ -15,7 +15,7 @@ LONGEST_LINE = 120  # a table's row may be longer
 LONGEST_README = 120  # lines
 SOURCES = ["runtime/**/*.cpp", "runtime/**/*.hpp", "runtime/**/*.cmake", "runtime/python/**/*.py", "kernels/**/*.cpp",
            "plugins/**/*.cpp", "plugins/**/*.hpp", "tests/golden/**/*.txt"]
-PLACEHOLDER = re.compile(r"\b[A-Z][A-Z0-9_]*[A-Z0-9]\b(?<!YAML)(?<!ABI)(?<!ELF)(?<!UTF)|\b[A-Z]\b")
+PLACEHOLDER = re.compile(r"\b(?!YAML|ABI|ELF|UTF|ATTNRT_)[A-Z][A-Z0-9_]*\b")
 
 
 def check_links(page, root):
