@@ -13,7 +13,7 @@ class Loader(yaml.SafeLoader):
 for tag, pattern, first in [
     ("bool", r"true|false", "tf"),
     ("int", r"-?(0|[1-9][0-9]*)", "-0123456789"),
-    ("float", r"-?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-.0123456789"),
+    ("float", r"-?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)", "-.0123456789"),
     ("null", r"null|~|", ["n", "~", ""]),
 ]:
     Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^({pattern})$"), list(first))

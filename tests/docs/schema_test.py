@@ -1,5 +1,4 @@
 # tests/docs/schema_test.py: holds the JSON Schemas of docs/ against the files of this tree and against the runtime itself
-import copy
 import json
 import os
 import pathlib
@@ -83,7 +82,7 @@ class Files(unittest.TestCase):
             self.check(validator("manifest"), core_yaml.load(file.read_text()), file)
 
     def test_manifests_as_embedded(self):
-        files = sorted((TREE).glob("lib*/**/attnrt/plugins/*.so"))
+        files = sorted(TREE.glob("lib*/**/attnrt/plugins/*.so"))
         self.assertGreaterEqual(len(files), 1)
         for file in files:
             with tempfile.TemporaryDirectory() as folder:
@@ -142,6 +141,15 @@ class Words(unittest.TestCase):
         ):
             self.assertEqual(set(keys), self.known_at(document))
 
+    def test_policy_md_names_every_key(self):
+        page, properties = (SOURCE / "docs/policy.md").read_text(), self.policy["properties"]
+        keys = [key for key in properties if key not in ("plugins", "backends")]
+        keys += [f"plugins.{key}" for key in properties["plugins"]["properties"]]
+        keys += [f"backends.NAME.{key}" for key in properties["backends"]["additionalProperties"]["properties"]]
+        keys += [f"rules[].{key}" for key in self.policy["$defs"]["rule"]["properties"]]
+        for key in keys:
+            self.assertIn(f"| `{key}` |", page)
+
     def test_values_of_choices(self):
         properties = self.policy["properties"]
         for document, choices in (
@@ -187,7 +195,7 @@ class Words(unittest.TestCase):
         features = entry["features"]["anyOf"][0]["enum"]
         values = {"batch": {"max": 4}, "seq_q": {"max": 4}, "seq_kv": {"max": 4}, "arch": "sm_80+"}
         for word, condition in entry.items():
-            choices = copy.copy(condition.get("anyOf", [{}])[0].get("enum"))
+            choices = condition.get("anyOf", [{}])[0].get("enum")
             flag = condition.get("$ref", "").endswith("/flag")
             values.setdefault(word, choices or ([True, False] if flag else [1, 2]))
         notes, state, reason = self.notes({**values, "features": features})
