@@ -35,6 +35,7 @@ import yaml
 
 PREFIX = "/opt/attnrt"  # what the pages write for the folder where attnrt is installed
 WARNINGS = ["-Wall", "-Wextra", "-pedantic", "-Werror", "-Wno-unused-parameter"]  # a sketch leaves parameters unused
+PLUGIN = ['-DATTNRT_PLUGIN_NAME="mine"', '-DATTNRT_PLUGIN_VERSION="1.0.0"']  # as attnrt_add_plugin defines them
 
 
 class Failure(Exception):
@@ -87,7 +88,7 @@ class Session:
     def compile(self, block, compiler, standard, suffix):
         source = self.write(block, suffix)
         program = source.with_suffix(".out")
-        command = [*compiler.split(), standard, *WARNINGS, "-I", self.options.tree / "include", source]
+        command = [*compiler.split(), standard, *WARNINGS, *PLUGIN, "-I", self.options.tree / "include", source]
         if not re.search(r"\bmain\s*\(", block.text):
             self.execute(*command, "-fsyntax-only")
             return

@@ -87,8 +87,7 @@ class Files(unittest.TestCase):
         for file in files:
             with tempfile.TemporaryDirectory() as folder:
                 text = pathlib.Path(folder) / "manifest.yaml"
-                subprocess.run(["objcopy", "-O", "binary", "--only-section=.attnrt_manifest", "--set-section-flags",
-                                ".attnrt_manifest=alloc", file, text], check=True)
+                subprocess.run(["objcopy", "--dump-section", f".attnrt_manifest={text}", file, "/dev/null"], check=True)
                 self.check(validator("manifest", "embedded"), core_yaml.load(text.read_text()), file)
 
     def test_broken_manifests(self):
@@ -186,7 +185,8 @@ class Words(unittest.TestCase):
         manifest.write_text(yaml.safe_dump({"name": "cpu", "version": "1.0.0", "abi": 1, "devices": ["cpu"],
                                             "supports": [supports]}))
         shutil.copy(plugin, copied)
-        subprocess.run(["objcopy", "--update-section", f".attnrt_manifest={manifest}", copied], check=True)
+        subprocess.run(["objcopy", "--remove-section", ".attnrt_manifest", copied], check=True)
+        subprocess.run(["objcopy", "--add-section", f".attnrt_manifest={manifest}", copied], check=True)
         row = json.loads(attnrt("list", "--json", "--plugins", str(copied.parent))[1])["plugins"][0]
         return row["notes"], row["state"], row["reason"]
 
