@@ -1,6 +1,10 @@
 #!/usr/bin/env python3
-# examples/attention.py: attention in Python: one call, why that backend serves it, and a decode loop on one plan
-"""python3 examples/attention.py [BACKEND]      exit status 0 if the results are right (and BACKEND was chosen)"""
+# examples/attention.py: attention in Python: one call, its decision, and a decode loop on one plan
+"""python3 examples/attention.py [BACKEND]
+
+Exit status 0 if the results are right, and BACKEND was chosen.
+"""
+
 import sys
 
 import attnrt
@@ -8,7 +12,10 @@ import numpy
 
 
 def plain_attention(q, k, v):
-    """Computes causal attention from its definition, in float64; each key head serves a group of query heads."""
+    """Computes causal attention from its definition, in float64.
+
+    Each key head serves a group of query heads.
+    """
     group = q.shape[2] // k.shape[2]
     k, v = k.repeat(group, axis=2), v.repeat(group, axis=2)
     scores = numpy.einsum("bihd,bjhd->bhij", q, k, dtype=numpy.float64) / q.shape[3] ** 0.5
@@ -22,7 +29,7 @@ def plain_attention(q, k, v):
 def main():
     random = numpy.random.default_rng(0)
     q = random.standard_normal((1, 64, 8, 32)).astype("float32")  # [batch, seq, heads, head_dim]
-    k = random.standard_normal((1, 64, 2, 32)).astype("float32")  # two key heads for eight query heads
+    k = random.standard_normal((1, 64, 2, 32)).astype("float32")  # two heads for eight of q
     v = random.standard_normal((1, 64, 2, 32)).astype("float32")
 
     out = attnrt.attention(q, k, v, causal=True)
@@ -30,10 +37,10 @@ def main():
     numpy.testing.assert_allclose(out, expected, rtol=0, atol=1e-5)
 
     runtime = attnrt.default_runtime()
-    words = dict(dtype="f32", heads_q=8, heads_kv=2, head_dim=32, causal=True)
+    words = {"dtype": "f32", "heads_q": 8, "heads_kv": 2, "head_dim": 32, "causal": True}
     print(runtime.explain(words, seq_q=64, seq_kv=64))
 
-    # A decode loop on one plan: one query a step, and kv_lengths says how much of the cache is filled.
+    # A decode loop on one plan: one query a step. kv_lengths says how much of the cache is filled.
     plan = runtime.plan(words, seq_q=1, seq_kv=64, kv_lengths=True)
     print(f"{plan.backend} {plan.version} runs {plan.kernel}")
     for step in range(64):

@@ -1,24 +1,27 @@
 #!/usr/bin/env python3
 # tests/docs/blocks.py: runs every code block of README.md and docs/ against an installed attnrt
-"""python3 tests/docs/blocks.py --source ROOT --tree INSTALL_TREE --work FOLDER [--python PYTHON] [PAGE...]
+"""python3 tests/docs/blocks.py --source ROOT --tree INSTALL_TREE --work FOLDER [--python PYTHON]
 
 Exit status 1 if a block fails; each failure is a line "page:line: what happened".
 
-A page is a session. Its blocks run in order, in one folder that has links to config, docs, examples and tests.
+A page is a session: its blocks run in order, in one folder that has links to config, docs,
+examples and tests.
 A fence names the language and, where a later block needs it as a file, its name:
 
-  ```sh             runs in bash; a command that fails ends it. /opt/attnrt stands for the install tree
+  ```sh             runs in bash and stops at a failure; /opt/attnrt stands for the install tree
   ```c mine.c       compiles, as ```cpp does; a program with main is linked with libattnrt and run
-  ```cmake          configures and builds a project with this CMakeLists.txt and the files named before it
+  ```cmake          configures and builds a project of this file and the files named before it
   ```yaml           a manifest (it has `supports`) fits its schema; a grid (`problems`) is measured;
-                    anything else is a policy: `attnrt check` accepts it without a warning, and it fits its schema
+                    the rest are policies: `attnrt check` has no warning, and the schema fits
   ```json           is parsed
-  ```python         runs in the Python of --python; without that option these blocks are left to another test
+  ```python         runs in the Python of --python; without it another test runs these
   ```text           is output, and not run
 
-Two marks in the line before a block: <!-- fragment: why --> (not run), and <!-- from: FILE --> (a verbatim part of FILE,
-which another test runs). A block with neither a language of the list nor a mark is a failure.
+Two marks may stand before a block: <!-- fragment: why --> (it is not run), and <!-- from: FILE -->
+(it is a verbatim part of FILE, which another test runs). A block with neither a language of the
+list nor a mark is a failure.
 """
+
 import argparse
 import json
 import os
@@ -34,8 +37,10 @@ import markdown
 import yaml
 
 PREFIX = "/opt/attnrt"  # what the pages write for the folder where attnrt is installed
-WARNINGS = ["-Wall", "-Wextra", "-pedantic", "-Werror", "-Wno-unused-parameter"]  # a sketch leaves parameters unused
-PLUGIN = ['-DATTNRT_PLUGIN_NAME="mine"', '-DATTNRT_PLUGIN_VERSION="1.0.0"']  # as attnrt_add_plugin defines them
+# A sketch leaves parameters unused.
+WARNINGS = ["-Wall", "-Wextra", "-pedantic", "-Werror", "-Wno-unused-parameter"]
+# What attnrt_add_plugin defines.
+PLUGIN = ['-DATTNRT_PLUGIN_NAME="mine"', '-DATTNRT_PLUGIN_VERSION="1.0.0"']
 
 
 class Failure(Exception):
@@ -54,12 +59,23 @@ class Session:
             (self.folder / name).symlink_to(options.source / name)
         self.library = next(options.tree.glob("lib*/**/libattnrt.so"))
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("ATTNRT_")}
-        self.environment = {**inherited, "PATH": f"{options.tree}/bin:{os.environ['PATH']}", "TMPDIR": str(self.folder)}
+        self.environment = {
+            **inherited,
+            "PATH": f"{options.tree}/bin:{os.environ['PATH']}",
+            "TMPDIR": str(self.folder),
+        }
         self.count = 0
 
     def execute(self, *command):
-        done = subprocess.run([str(word) for word in command], cwd=self.folder, env=self.environment, text=True,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        done = subprocess.run(
+            [str(word) for word in command],
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         if done.returncode != 0:
             raise Failure(f"{command[0]} ended with {done.returncode}:\n{done.stdout[-2000:]}")
         return done.stdout
@@ -78,8 +94,10 @@ class Session:
         elif kind == "" and block.language != "text":
             runner = getattr(self, "run_" + (block.language or "nothing"), None)
             if runner is None:
-                raise Failure(f"the language {block.language or '(none)'} is not known here; name one that blocks.py runs, "
-                              "or put <!-- fragment: why --> before the block")
+                raise Failure(
+                    f"the language {block.language or '(none)'} is not known here; name one that "
+                    "blocks.py runs, or put <!-- fragment: why --> before the block"
+                )
             runner(block)
 
     def run_sh(self, block):
@@ -88,12 +106,22 @@ class Session:
     def compile(self, block, compiler, standard, suffix):
         source = self.write(block, suffix)
         program = source.with_suffix(".out")
-        command = [*compiler.split(), standard, *WARNINGS, *PLUGIN, "-I", self.options.tree / "include", source]
+        command = [
+            *compiler.split(),
+            standard,
+            *WARNINGS,
+            *PLUGIN,
+            "-I",
+            self.options.tree / "include",
+            source,
+        ]
         if not re.search(r"\bmain\s*\(", block.text):
             self.execute(*command, "-fsyntax-only")
             return
         folder = self.library.parent
-        self.execute(*command, "-o", program, "-L", folder, "-lattnrt", "-lm", f"-Wl,-rpath,{folder}")
+        self.execute(
+            *command, "-o", program, "-L", folder, "-lattnrt", "-lm", f"-Wl,-rpath,{folder}"
+        )
         self.execute(program)
 
     def run_c(self, block):
@@ -140,14 +168,15 @@ class Session:
 
 
 def check_part(block, file):
-    """A block marked `from` is a run of lines of that file, apart from how far they are indented."""
+    """Checks a block marked `from`: its lines stand in that file, indented in any way."""
+
     def stripped(text):
         return [line.strip() for line in text.strip().splitlines()]
 
     if not file.is_file():
         raise Failure(f"{file} does not exist")
     part, whole = stripped(block.text), stripped(file.read_text())
-    if not any(whole[i:i + len(part)] == part for i in range(len(whole))):
+    if not any(whole[i : i + len(part)] == part for i in range(len(whole))):
         raise Failure(f"these lines are not in {file.name}")
 
 
@@ -164,7 +193,9 @@ def check_page(page, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for option in ("--source", "--tree", "--work"):
         parser.add_argument(option, type=lambda text: pathlib.Path(text).resolve(), required=True)
     parser.add_argument("--python", help="an interpreter whose environment has the package attnrt")
@@ -172,7 +203,11 @@ def main():
     options = parser.parse_args()
     pages = options.pages or markdown.pages(options.source)
     if options.python:  # the other blocks of these pages are checked without it
-        pages = [page for page in pages if any(block.language == "python" for block in markdown.blocks(page))]
+        pages = [
+            page
+            for page in pages
+            if any(block.language == "python" for block in markdown.blocks(page))
+        ]
     total, failures = 0, []
     for page in pages:
         found, count = check_page(page, options)

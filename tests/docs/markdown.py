@@ -43,7 +43,9 @@ def blocks(page):
             mark = None
         elif indented and line.strip():
             start = at
-            while at < len(lines) and (lines[at].startswith(("    ", "\t")) or not lines[at].strip()):
+            while at < len(lines) and (
+                lines[at].startswith(("    ", "\t")) or not lines[at].strip()
+            ):
                 at += 1
             body = "\n".join(one[4:] for one in lines[start:at]).rstrip() + "\n"
             found.append(Block(page, start + 1, "", "", body, mark))
@@ -58,7 +60,7 @@ def blocks(page):
 
 
 def prose(page):
-    """Returns the lines outside of fenced code, numbered from 1, without what stands between backticks."""
+    """Yields (number, line) outside of fenced code, without what is between backticks."""
     fenced = False
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         if FENCE.match(line):

@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-# tests/docs/pages.py: checks what needs no build: links, anchors, length, each page's question, and the messages of errors.md
-"""python3 tests/docs/pages.py ROOT      exit status 1 if something is wrong; each finding is a line "page:line: what"
+# tests/docs/pages.py: checks the pages' links, lengths and openings, and the messages of errors.md
+"""python3 tests/docs/pages.py ROOT
 
-Messages: the first cell of each row in errors.md is a message in backticks. A word in capitals stands for any text. The
-other parts must stand in the sources or in a golden file, so that a message that is reworded is reworded there, too.
+Exit status 1 if something is wrong; each finding is a line "page:line: what".
+
+Messages: the first cell of each row in errors.md is a message in backticks. A word in capitals
+stands for any text. The other parts must stand in the sources or in a golden file. So whoever
+rewords a message rewords it in errors.md, too.
 """
+
 import pathlib
 import re
 import sys
@@ -13,8 +17,16 @@ import markdown
 
 LONGEST_LINE = 120  # a table's row may be longer
 LONGEST_README = 120  # lines
-SOURCES = ["runtime/**/*.cpp", "runtime/**/*.hpp", "runtime/**/*.cmake", "runtime/python/**/*.py", "kernels/**/*.cpp",
-           "plugins/**/*.cpp", "plugins/**/*.hpp", "tests/golden/**/*.txt"]
+SOURCES = [
+    "runtime/**/*.cpp",
+    "runtime/**/*.hpp",
+    "runtime/**/*.cmake",
+    "runtime/python/**/*.py",
+    "kernels/**/*.cpp",
+    "plugins/**/*.cpp",
+    "plugins/**/*.hpp",
+    "tests/golden/**/*.txt",
+]
 PLACEHOLDER = re.compile(r"\b(?!YAML|ABI|ELF|UTF|ATTNRT_)[A-Z][A-Z0-9_]*\b")
 
 
@@ -41,24 +53,34 @@ def check_lines(page, root):
 
 
 def check_opening(page, root):
-    """A page of docs/ begins with its title, then one sentence that says which question it answers."""
+    """A page of docs/ begins with its title, then the question that it answers."""
     if page.parent.name != "docs":
         return
     lines = page.read_text(encoding="utf-8").splitlines()
     if not lines[0].startswith("# ") or lines[1] or not lines[2].startswith("This page answers: "):
         yield 3, 'the first paragraph does not begin with "This page answers: "'
-    if page.name != "index.md" and f"({page.name})" not in (root / "docs/index.md").read_text(encoding="utf-8"):
+    if page.name != "index.md" and f"({page.name})" not in (root / "docs/index.md").read_text(
+        encoding="utf-8"
+    ):
         yield 1, "docs/index.md does not name this page"
 
 
 def known_texts(root):
-    """Returns all sources and golden files as one text, with adjacent string literals joined and escapes undone."""
+    """Returns all sources and golden files as one text.
+
+    Adjacent string literals are joined, and escapes are undone.
+    """
     texts = []
     for pattern in SOURCES:
         for path in sorted(root.glob(pattern)):
             text = path.read_text(encoding="utf-8")
             if path.suffix in (".cpp", ".hpp", ".py"):
-                text = re.sub(r'"\s*f?"', "", text).replace('\\"', '"').replace("{{", "{").replace("}}", "}")
+                text = (
+                    re.sub(r'"\s*f?"', "", text)
+                    .replace('\\"', '"')
+                    .replace("{{", "{")
+                    .replace("}}", "}")
+                )
             texts.append(text)
     return "\n".join(texts)
 
@@ -73,7 +95,7 @@ def check_messages(page, root):
             continue
         rows += 1
         for part in PLACEHOLDER.split(cell[1]):
-            part = part.strip(" .:,;()[]{}\"")
+            part = part.strip(' .:,;()[]{}"')
             if len(part) > 2 and part not in known:
                 yield number, f'no source says "{part}"'
     if rows < 20:
@@ -83,10 +105,17 @@ def check_messages(page, root):
 def main():
     root = pathlib.Path(sys.argv[1]).resolve()
     findings = []
-    pages = [*markdown.pages(root), root / "CHANGELOG.md", root / "runtime/python/README.md", root / "tests/data/README.md"]
+    pages = [
+        *markdown.pages(root),
+        root / "CHANGELOG.md",
+        root / "runtime/python/README.md",
+        root / "tests/data/README.md",
+    ]
     for page in pages:
         for check in (check_links, check_lines, check_opening, check_messages):
-            findings += [f"{page.relative_to(root)}:{line}: {what}" for line, what in check(page, root)]
+            findings += [
+                f"{page.relative_to(root)}:{line}: {what}" for line, what in check(page, root)
+            ]
     print("\n".join(findings) if findings else f"{len(pages)} pages are right")
     return 1 if findings else 0
 

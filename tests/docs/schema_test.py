@@ -1,4 +1,4 @@
-# tests/docs/schema_test.py: holds the JSON Schemas of docs/ against the files of this tree and against the runtime itself
+# tests/docs/schema_test.py: compares the JSON Schemas of docs/ with files and with the runtime
 import json
 import os
 import pathlib
@@ -38,7 +38,9 @@ def validator(name, definition=None):
 
 def attnrt(*words):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ATTNRT_")}
-    done = subprocess.run([TREE / "bin/attnrt", *words], env=environment, text=True, capture_output=True)
+    done = subprocess.run(
+        [TREE / "bin/attnrt", *words], env=environment, text=True, capture_output=True
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -52,12 +54,16 @@ class Files(unittest.TestCase):
     """Every file that the runtime accepts fits, and those that it refuses do not."""
 
     def check(self, validator, document, what):
-        self.assertEqual([f"{e.json_path}: {e.message}" for e in validator.iter_errors(document)], [], what)
+        self.assertEqual(
+            [f"{e.json_path}: {e.message}" for e in validator.iter_errors(document)], [], what
+        )
 
     def test_policies(self):
         policy = validator("policy")
         files = [f for f in sorted((SOURCE / "config").glob("*.yaml")) if f.name != "bench.yaml"]
-        files += sorted((SOURCE / "tests/golden/config").glob("warn_*.yaml"))  # a warning is no error
+        files += sorted(
+            (SOURCE / "tests/golden/config").glob("warn_*.yaml")
+        )  # a warning is no error
         self.assertGreater(len(files), 10)
         for file in files:
             self.check(policy, core_yaml.load(file.read_text()), file.name)
@@ -68,7 +74,9 @@ class Files(unittest.TestCase):
             name = line.split(":")[0]
             with self.subTest(name):
                 try:
-                    fits = policy.is_valid(core_yaml.load((SOURCE / "tests/golden/config" / name).read_text()))
+                    fits = policy.is_valid(
+                        core_yaml.load((SOURCE / "tests/golden/config" / name).read_text())
+                    )
                 except yaml.YAMLError:
                     fits = False
                 self.assertEqual(fits, name in HIDDEN, line)
@@ -76,7 +84,10 @@ class Files(unittest.TestCase):
         self.assertLessEqual(set(HIDDEN), seen)
 
     def test_manifests_as_written(self):
-        files = [*sorted((SOURCE / "plugins").glob("*/manifest.yaml")), SOURCE / "examples/minimal_plugin/manifest.yaml"]
+        files = [
+            *sorted((SOURCE / "plugins").glob("*/manifest.yaml")),
+            SOURCE / "examples/minimal_plugin/manifest.yaml",
+        ]
         self.assertGreaterEqual(len(files), 4)
         for file in files:
             self.check(validator("manifest"), core_yaml.load(file.read_text()), file)
@@ -87,20 +98,44 @@ class Files(unittest.TestCase):
         for file in files:
             with tempfile.TemporaryDirectory() as folder:
                 text = pathlib.Path(folder) / "manifest.yaml"
-                subprocess.run(["objcopy", "--dump-section", f".attnrt_manifest={text}", file, "/dev/null"], check=True)
-                self.check(validator("manifest", "embedded"), core_yaml.load(text.read_text()), file)
+                subprocess.run(
+                    ["objcopy", "--dump-section", f".attnrt_manifest={text}", file, "/dev/null"],
+                    check=True,
+                )
+                self.check(
+                    validator("manifest", "embedded"), core_yaml.load(text.read_text()), file
+                )
 
     def test_broken_manifests(self):
-        right = {"name": "x", "version": "1.0.0", "abi": 1, "devices": ["cpu"], "supports": [{"dtype": "f32"}]}
+        right = {
+            "name": "x",
+            "version": "1.0.0",
+            "abi": 1,
+            "devices": ["cpu"],
+            "supports": [{"dtype": "f32"}],
+        }
         embedded = validator("manifest", "embedded")
         self.assertTrue(embedded.is_valid(right))
         for key in right:
             self.assertFalse(embedded.is_valid({k: v for k, v in right.items() if k != key}), key)
-        for change in ({"name": "X"}, {"version": "1.0"}, {"abi": 2}, {"abi": "1"}, {"devices": ["tpu"]}, {"supports": []},
-                       {"supports": [{"dtypes": "f32"}]}, {"supports": [{"features": ["gpa"]}]}, {"nmae": "x"},
-                       {"supports": [{"batch": 4}]}, {"supports": [{"seq_q": {"min": 1, "max": 4}}]},
-                       {"supports": [{"head_dim": {"maximum": 4}}]}, {"supports": [{"causal": {"max": 1}}]},
-                       {"supports": [{"head_dim": {}}]}, {"supports": [{"dtype": []}]}, {"supports": {"dtype": "f32"}}):
+        for change in (
+            {"name": "X"},
+            {"version": "1.0"},
+            {"abi": 2},
+            {"abi": "1"},
+            {"devices": ["tpu"]},
+            {"supports": []},
+            {"supports": [{"dtypes": "f32"}]},
+            {"supports": [{"features": ["gpa"]}]},
+            {"nmae": "x"},
+            {"supports": [{"batch": 4}]},
+            {"supports": [{"seq_q": {"min": 1, "max": 4}}]},
+            {"supports": [{"head_dim": {"maximum": 4}}]},
+            {"supports": [{"causal": {"max": 1}}]},
+            {"supports": [{"head_dim": {}}]},
+            {"supports": [{"dtype": []}]},
+            {"supports": {"dtype": "f32"}},
+        ):
             self.assertFalse(embedded.is_valid({**right, **change}), change)
 
 
@@ -117,7 +152,10 @@ class Words(unittest.TestCase):
     def findings(self, document):
         file = self.folder / "policy.yaml"
         file.write_text(yaml.safe_dump(document))
-        return [one["message"] for one in json.loads(attnrt("check", "--json", str(file))[1])["findings"]]
+        return [
+            one["message"]
+            for one in json.loads(attnrt("check", "--json", str(file))[1])["findings"]
+        ]
 
     def known_at(self, document):
         """The keys that the runtime knows where the document has the unknown one."""
@@ -144,7 +182,10 @@ class Words(unittest.TestCase):
         page, properties = (SOURCE / "docs/policy.md").read_text(), self.policy["properties"]
         keys = [key for key in properties if key not in ("plugins", "backends")]
         keys += [f"plugins.{key}" for key in properties["plugins"]["properties"]]
-        keys += [f"backends.NAME.{key}" for key in properties["backends"]["additionalProperties"]["properties"]]
+        keys += [
+            f"backends.NAME.{key}"
+            for key in properties["backends"]["additionalProperties"]["properties"]
+        ]
         keys += [f"rules[].{key}" for key in self.policy["$defs"]["rule"]["properties"]]
         for key in keys:
             self.assertIn(f"| `{key}` |", page)
@@ -152,41 +193,74 @@ class Words(unittest.TestCase):
     def test_values_of_choices(self):
         properties = self.policy["properties"]
         for document, choices in (
-            ({"staging": UNKNOWN}, properties["staging"]), ({"unlisted": UNKNOWN}, properties["unlisted"]),
+            ({"staging": UNKNOWN}, properties["staging"]),
+            ({"unlisted": UNKNOWN}, properties["unlisted"]),
             ({"on_fallback": UNKNOWN}, properties["on_fallback"]),
-            ({"plugins": {"load": UNKNOWN}}, properties["plugins"]["properties"]["load"])):
+            ({"plugins": {"load": UNKNOWN}}, properties["plugins"]["properties"]["load"]),
+        ):
             self.assertEqual(set(choices["enum"]), words_known(self.findings(document)[0]))
         for word, condition in self.conditions.items():
             choices = condition.get("anyOf", [{}])[0].get("enum")
             if choices:
-                self.assertEqual(set(choices), words_known(attnrt("explain", f"{word}={UNKNOWN}")[2]), word)
+                self.assertEqual(
+                    set(choices), words_known(attnrt("explain", f"{word}={UNKNOWN}")[2]), word
+                )
 
     def test_the_vocabulary_is_that_of_explain(self):
         self.assertEqual(set(self.conditions), words_known(attnrt("explain", f"{UNKNOWN}=1")[2]))
 
     def test_the_policy_in_effect_has_every_key(self):
         file = self.folder / "policy.yaml"
-        file.write_text(yaml.safe_dump({
-            "schema": 1, "backends": {"cpu": {"version": ">=1", "only": {"batch": 1}, "options": {"target": "avx2"}}},
-            "rules": [{"deny": "x"}]}))
+        file.write_text(
+            yaml.safe_dump(
+                {
+                    "schema": 1,
+                    "backends": {
+                        "cpu": {
+                            "version": ">=1",
+                            "only": {"batch": 1},
+                            "options": {"target": "avx2"},
+                        }
+                    },
+                    "rules": [{"deny": "x"}],
+                }
+            )
+        )
         values = json.loads(attnrt("policy", "--json", "--policy", str(file))[1])["values"]
         keys = {one["key"] for one in values if not one["key"].startswith("(")}
-        self.assertEqual({key.split(".")[0] for key in keys} | {"schema"}, set(self.policy["properties"]))
-        self.assertEqual({key.split(".")[1] for key in keys if key.startswith("plugins.")},
-                         set(self.policy["properties"]["plugins"]["properties"]))
-        self.assertEqual({key.split(".")[2] for key in keys if key.startswith("backends.cpu.")},
-                         set(self.policy["properties"]["backends"]["additionalProperties"]["properties"]))
+        self.assertEqual(
+            {key.split(".")[0] for key in keys} | {"schema"}, set(self.policy["properties"])
+        )
+        self.assertEqual(
+            {key.split(".")[1] for key in keys if key.startswith("plugins.")},
+            set(self.policy["properties"]["plugins"]["properties"]),
+        )
+        self.assertEqual(
+            {key.split(".")[2] for key in keys if key.startswith("backends.cpu.")},
+            set(self.policy["properties"]["backends"]["additionalProperties"]["properties"]),
+        )
 
     def notes(self, supports):
-        """What the runtime notes of a manifest with this entry, which replaces that of the installed backend cpu."""
+        """Returns what the runtime says of a copy of the backend cpu with this entry."""
         plugin = next(TREE.glob("lib*/**/attnrt/plugins/cpu.so"))
         manifest, copied = self.folder / "manifest.yaml", self.folder / "plugins/cpu.so"
         copied.parent.mkdir(exist_ok=True)
-        manifest.write_text(yaml.safe_dump({"name": "cpu", "version": "1.0.0", "abi": 1, "devices": ["cpu"],
-                                            "supports": [supports]}))
+        manifest.write_text(
+            yaml.safe_dump(
+                {
+                    "name": "cpu",
+                    "version": "1.0.0",
+                    "abi": 1,
+                    "devices": ["cpu"],
+                    "supports": [supports],
+                }
+            )
+        )
         shutil.copy(plugin, copied)
         subprocess.run(["objcopy", "--remove-section", ".attnrt_manifest", copied], check=True)
-        subprocess.run(["objcopy", "--add-section", f".attnrt_manifest={manifest}", copied], check=True)
+        subprocess.run(
+            ["objcopy", "--add-section", f".attnrt_manifest={manifest}", copied], check=True
+        )
         row = json.loads(attnrt("list", "--json", "--plugins", str(copied.parent))[1])["plugins"][0]
         return row["notes"], row["state"], row["reason"]
 
