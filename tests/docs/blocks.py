@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# tests/docs/blocks.py: runs every code block of README.md and docs/ against an installed attnrt
+# tests/docs/blocks.py: runs the code blocks of the README files and docs/ with an installed attnrt
 """python3 tests/docs/blocks.py --source ROOT --tree INSTALL_TREE --work FOLDER [--python PYTHON]
 
 Exit status 1 if a block fails; each failure is a line "page:line: what happened".
@@ -52,7 +52,7 @@ class Session:
 
     def __init__(self, page, options):
         self.options = options
-        self.folder = options.work / page.stem
+        self.folder = options.work / f"{page.parent.name}-{page.stem}"
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         for name in ("config", "docs", "examples", "tests"):

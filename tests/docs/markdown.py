@@ -20,8 +20,9 @@ class Block:
 
 
 def pages(root):
-    """Returns README.md and every page of docs/."""
-    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    """Returns the pages whose code blocks are run."""
+    own = [root / "README.md", root / "runtime/python/README.md"]
+    return [*own, *sorted((root / "docs").glob("*.md"))]
 
 
 def blocks(page):

@@ -108,7 +108,6 @@ def main():
     pages = [
         *markdown.pages(root),
         root / "CHANGELOG.md",
-        root / "runtime/python/README.md",
         root / "tests/data/README.md",
     ]
     for page in pages:
