@@ -190,6 +190,11 @@ class Words(unittest.TestCase):
         for key in keys:
             self.assertIn(f"| `{key}` |", page)
 
+    def test_design_md_names_every_word(self):
+        page = (SOURCE / "docs/design.md").read_text()
+        for word in self.conditions:
+            self.assertRegex(page, rf"\n\|[^|]*`{word}`[^|]*\|")
+
     def test_values_of_choices(self):
         properties = self.policy["properties"]
         for document, choices in (

@@ -1,0 +1,70 @@
+# tests/docs/json_test.py: docs/json.md names every field that the commands write, and no others
+import json
+import os
+import pathlib
+import re
+import subprocess
+import unittest
+
+SOURCE, TREE = pathlib.Path(os.environ["ATTNRT_SOURCE"]), pathlib.Path(os.environ["ATTNRT_TREE"])
+PROBLEM = "dtype=f32 heads_q=2 heads_kv=1 seq_q=4 seq_kv=4 head_dim=8 causal=true"
+COMMANDS = {
+    "error": ["explain", "head_dim=many"],
+    "plugins": ["list"],
+    "decision": ["explain", PROBLEM],
+    "policy": ["policy"],
+    "check": ["check", str(SOURCE / "tests/golden/config/threads_negative.yaml")],
+    "run": ["run", "--input", str(SOURCE / "tests/data/smollm2_layer18_decode.safetensors")],
+    "bench": ["bench", "--seq", "16", "--samples", "1"],
+    "verification": ["verify", "--backend", "cpu", "--rule", "ABI-1"],
+}
+ELSEWHERE = {"problem", "decision"}  # maps whose fields the section of another kind names
+# Documented, but only in documents that these commands do not give.
+NOT_HERE = {"detail", "failing", "reproduce", "kind"}
+
+
+def fields(document):
+    """Yields the name of every field at any depth."""
+    if isinstance(document, list):
+        for one in document:
+            yield from fields(one)
+    elif isinstance(document, dict):
+        for name, value in document.items():
+            yield name
+            if name not in ELSEWHERE:
+                yield from fields(value)
+
+
+def section(kind):
+    """Returns the part of docs/json.md about one kind of document."""
+    page = (SOURCE / "docs/json.md").read_text()
+    return re.search(rf"^## {kind}\b.*?(?=^## |\Z)", page, re.M | re.S)[0]
+
+
+class Fields(unittest.TestCase):
+    def document(self, words):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("ATTNRT_")}
+        command = [TREE / "bin/attnrt", *words, "--json"]
+        done = subprocess.run(command, env=environment, text=True, capture_output=True)
+        return json.loads(done.stdout)
+
+    def test_every_field_is_documented(self):
+        for kind, words in COMMANDS.items():
+            with self.subTest(kind):
+                document = self.document(words)
+                self.assertEqual((document.pop("schema"), document.pop("kind")), ("attnrt/1", kind))
+                text = section(kind)
+                missing = {name for name in fields(document) if not re.search(rf"\b{name}\b", text)}
+                self.assertEqual(missing, set())
+
+    def test_every_documented_field_is_written(self):
+        for kind, words in COMMANDS.items():
+            with self.subTest(kind):
+                document = self.document(words)
+                first_cells = re.findall(r"^\| ([^|]+) \|", section(kind), re.M)[1:]
+                names = {name for cell in first_cells for name in re.findall(r"\w+", cell)}
+                self.assertLessEqual(names - NOT_HERE, set(fields(document)))
+
+
+if __name__ == "__main__":
+    unittest.main()
