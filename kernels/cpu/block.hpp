@@ -32,10 +32,10 @@ struct Run {
   const Target* target;
   Tiling tiling;
 
-  // Scores. Plain scores are the bare products of q and k: no additive mask, softcap, ALiBi or
-  // sinks. They are never scaled; exponent_scale does it.
+  // Scores are plain if the Problem has no additive mask, softcap, ALiBi or sinks. Plain scores are
+  // bare products of q and k, which are never multiplied by the scale: exponent_scale contains it.
   bool plain_scores;
-  bool negate_q;         // if the scale is negative
+  bool negate_q;         // the scale is negative, so q's sign is turned
   float score_scale;     // |scale|
   float exponent_scale;  // a weight is 2^(exponent_scale * (score - max))
 

@@ -25,24 +25,24 @@ namespace kernels::cpu {
 
 // Stages of a run: pack, prefill, decode.
 inline constexpr int64_t kStages = 3;
-// Rows (queries times query heads of one KV head): a sequence with so few, or fewer, is a decode
-// step. Packing pays only if many rows use what was packed.
+// Most rows (queries times query heads of one KV head) of a sequence that counts as a decode step.
+// Packing pays only if more rows than these use what was packed.
 inline constexpr int64_t kDecodeRows = 16;
 // Keys of a decode tile: its V is prefetched while its scores are computed, and has to stay in the
 // second cache till then.
 inline constexpr int64_t kDecodeTileKeys = 128;
-// Keys: a split of a decode step has at least these, so that its work is worth a task.
+// Fewest keys of a split of a decode step: less work is not worth a task.
 inline constexpr int64_t kMinSplitKeys = 256;
-// Splits of a whole decode step, about: several for each of many threads.
+// Splits of a whole decode step, approximately: several for each of many threads.
 inline constexpr int64_t kDecodeSplits = 256;
-// Keys that one task packs: less than a tile, so that more threads share the packing.
+// Keys that one task packs: fewer than a tile's, so that more threads share the packing.
 inline constexpr int64_t kPackKeys = 64;
-// Floats: rows are padded to a multiple of this, the lanes of the widest vector, so that kernels
+// Rows are padded to a multiple of so many floats, the lanes of the widest vector, so that kernels
 // need no tails.
 inline constexpr int64_t kPadFloats = 16;
-// Lanes in which a row's sum of weights is kept: its lanes are added up once, at the end.
+// Lanes of a row's sum of weights: they are added up once, at the end.
 inline constexpr int64_t kSumLanes = kPadFloats;
-// Bytes of packed K and V that a plan keeps at most. Blocks of larger runs pack for themselves.
+// Most bytes of packed K and V that a plan keeps. In larger runs each block packs for itself.
 inline constexpr int64_t kMaxPackedBytes = int64_t{64} << 20;
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) {
@@ -80,6 +80,7 @@ struct Scratch {
 // matter.
 Scratch lay_out_scratch(const Problem& problem, const Tiling& tiling, void* memory);
 
+// Offsets and sizes in bytes; see the top of this file.
 struct Workspace {
   int64_t scratch_bytes;  // of one worker
   int64_t stage_counters;

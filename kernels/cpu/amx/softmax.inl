@@ -45,8 +45,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace kernels::cpu::HWY_NAMESPACE::amx {
 
-// Exponent, so a power of 2: how far a row's maximum may rise before what was summed is scaled
-// down.
+// How far a row's maximum may rise, as an exponent of 2, before its sum and out are scaled down:
+// scaling costs a pass over out.
 constexpr float kSlack = 8;
 
 // A row group and a tile of keys.

@@ -15,8 +15,8 @@
 //   GroupKeys       . . begin ------------- end . . .    their union, of all rows of the group
 //
 // Most tiles of a mask are uniform. row_mask_effect recognizes those that hide everything (the tile
-// is skipped) and those that change nothing (no pass over the scores); it stops at the first vector
-// that shows neither.
+// is skipped) and those that change nothing (no pass over the scores); it stops as soon as neither
+// is possible.
 //
 // Invariant: a hidden score is replaced by -inf, never added to, so that a NaN in a hidden key
 // cannot pass. Decisions are made for whole row groups (block.hpp). Masks are not prefetched: no

@@ -147,7 +147,7 @@ inline void pack_values(const Block& block, const Scratch& scratch, int64_t firs
   }
 }
 
-// Fills the arrays of zeros that every task needs.
+// Clears the arrays that every task expects to be zeros.
 inline void start_scratch(const Scratch& scratch) {
   std::fill(scratch.zeros, scratch.zeros + std::max(scratch.q_stride, scratch.v_stride), 0.0f);
   std::fill(scratch.mask_bias, scratch.mask_bias + kPadFloats, 0.0f);

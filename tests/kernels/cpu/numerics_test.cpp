@@ -46,8 +46,7 @@ TEST_P(CpuNumerics, OneLargeChannel) {
     r.problem.lse = lse;
     Case c(r);
     const auto set = [&](const Tensor& t, int64_t row, int64_t head, float value) {
-      store_float(t.dtype, const_cast<void*>(t.data), row * t.stride[1] + head * t.stride[2],
-                  value);
+      store_float(t.dtype, t.data, row * t.stride[1] + head * t.stride[2], value);
     };
     for (int64_t head = 0; head < 2; ++head) {
       for (int64_t i = 0; i < 200; ++i) set(c.args.q, i, head, 32.0f + 7.0f / 32);
@@ -66,8 +65,7 @@ TEST_P(CpuNumerics, LogitsBeyondAnyPrecision) {
       Recipe r = dense_recipe(GetParam(), seq_q, 300, 64, 32);
       r.problem.scale = scale;
       Case c(r);
-      for (int64_t n = 0; n < 300 * 2 * 32; ++n)
-        store_float(c.problem.dtype, const_cast<void*>(c.args.v.data), n, 1);
+      for (int64_t n = 0; n < 300 * 2 * 32; ++n) store_float(c.problem.dtype, c.args.v.data, n, 1);
       for (const cpu::Target* target : targets()) {
         c.poison_outputs();
         cpu::Error error;

@@ -1,7 +1,7 @@
 // tests/kernels/support/case.hpp: builds a problem and its tensors from a recipe
 //
 // Tensors hold random numbers, and NaN wherever nothing exists: in gaps, behind lengths, in keys
-// that no query sees. A kernel that reads or writes where it must not is found out by a NaN.
+// that no query sees. So a kernel that uses what it must not read gives NaN.
 #pragma once
 
 #include <cstdint>

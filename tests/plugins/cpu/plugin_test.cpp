@@ -78,18 +78,9 @@ attnrt_problem problem(const kernels::Problem& p) {
 attnrt_args arguments(const kernels::Args& a) {
   attnrt_args to{};
   to.struct_size = sizeof(to);
-  to.q = tensor(a.q);
-  to.k = tensor(a.k);
-  to.v = tensor(a.v);
-  to.out = tensor(a.out);
-  to.mask = tensor(a.mask);
-  to.lse = tensor(a.lse);
-  to.alibi_slopes = tensor(a.alibi_slopes);
-  to.sinks = tensor(a.sinks);
-  to.kv_lengths = tensor(a.kv_lengths);
-  to.offsets_q = tensor(a.offsets_q);
-  to.offsets_kv = tensor(a.offsets_kv);
-  to.page_table = tensor(a.page_table);
+#define CONVERT(name) to.name = tensor(a.name);
+  ATTNRT_TENSORS(CONVERT)
+#undef CONVERT
   return to;
 }
 
