@@ -1,4 +1,4 @@
-// runtime/src/api.cpp: attnrt.h, the only symbols of libattnrt.so, onto the road; no exception leaves here
+// runtime/src/api.cpp: the C API of attnrt.h; no exception leaves these functions
 #include <attnrt/attnrt.h>
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 #include <new>
 #include <nlohmann/json.hpp>
 
+#include "base/guarded.hpp"
 #include "base/structs.hpp"
 #include "problem/infer.hpp"
 #include "run.hpp"
@@ -17,11 +18,11 @@
 using namespace attnrt::core;
 
 struct attnrt_runtime {
-  std::unique_ptr<Runtime> road;
+  std::unique_ptr<Runtime> impl;
 };
 
 struct attnrt_plan {
-  std::unique_ptr<Plan> road;
+  std::unique_ptr<Plan> impl;
 };
 
 namespace {
@@ -30,18 +31,15 @@ attnrt_status missing(attnrt_error* error, const char* what) {
   return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "%s is NULL; expected a pointer", what);
 }
 
-// Memory that runs out inside a library ends as a status, and so does everything else that is thrown.
-template <class Function>
-attnrt_status guarded(attnrt_error* error, Function&& call) {
-  try {
-    return call();
-  } catch (const std::bad_alloc&) {
-    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "out of host memory");
-  } catch (const std::exception& exception) {
-    return attnrt_fail(error, ATTNRT_INTERNAL, "%s", exception.what());
-  } catch (...) {
-    return attnrt_fail(error, ATTNRT_INTERNAL, "an exception that is no std::exception");
-  }
+// Runs one entry point. Memory that runs out ends as OUT_OF_MEMORY, any other exception as INTERNAL.
+template <class Call>
+attnrt_status without_exceptions(attnrt_error* error, Call&& call) {
+  return guarded(call, [error](const std::exception* exception) {
+    if (dynamic_cast<const std::bad_alloc*>(exception) != nullptr)
+      return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "out of host memory");
+    return attnrt_fail(error, ATTNRT_INTERNAL, "%s",
+                       exception != nullptr ? exception->what() : "an unknown exception");
+  });
 }
 
 // read_struct, for those who report through attnrt_error.
@@ -99,20 +97,20 @@ bool known_format(int32_t format, attnrt_error* error) {
 }
 
 RuntimeOptions options_of(const attnrt_runtime_options& options) {
-  RuntimeOptions road;
-  road.thread_count = options.thread_count;
-  if (options.policy_path != nullptr) road.policy_path = options.policy_path;
-  if (options.policy_text != nullptr) road.policy_text = options.policy_text;
-  if (options.plugin_path != nullptr) road.plugin_path = options.plugin_path;
+  RuntimeOptions result;
+  result.thread_count = options.thread_count;
+  if (options.policy_path != nullptr) result.policy_path = options.policy_path;
+  if (options.policy_text != nullptr) result.policy_text = options.policy_text;
+  if (options.plugin_path != nullptr) result.plugin_path = options.plugin_path;
   if (options.log != nullptr) {
-    road.log = [log = options.log, self = options.log_self](int32_t severity,
+    result.log = [log = options.log, self = options.log_self](int32_t severity,
                                                             const std::string& text) {
       log(self, severity, text.c_str());
     };
   }
-  road.parallel_for = options.parallel_for;
-  road.parallel_self = options.parallel_self;
-  return road;
+  result.parallel_for = options.parallel_for;
+  result.parallel_self = options.parallel_self;
+  return result;
 }
 
 }  // namespace
@@ -122,7 +120,7 @@ const char* attnrt_version(void) { return ATTNRT_VERSION; }
 attnrt_status attnrt_runtime_open(const attnrt_runtime_options* options, attnrt_runtime** runtime,
                                   attnrt_error* error) {
   if (runtime == nullptr) return missing(error, "runtime");
-  return guarded(error, [&] {
+  return without_exceptions(error, [&] {
     attnrt_runtime_options known = ATTNRT_RUNTIME_OPTIONS_INIT;
     if (options != nullptr) {
       if (const auto status = read(*options, &known, error); status != ATTNRT_OK) return status;
@@ -138,8 +136,8 @@ void attnrt_runtime_close(attnrt_runtime* runtime) { delete runtime; }
 
 attnrt_status attnrt_runtime_reload(attnrt_runtime* runtime, attnrt_error* error) {
   if (runtime == nullptr) return missing(error, "runtime");
-  return guarded(error, [&] {
-    const auto reloaded = runtime->road->reload();
+  return without_exceptions(error, [&] {
+    const auto reloaded = runtime->impl->reload();
     return reloaded ? attnrt_status{ATTNRT_OK} : fill_error(error, reloaded.error());
   });
 }
@@ -148,7 +146,7 @@ attnrt_status attnrt_problem_infer(attnrt_problem* problem, const attnrt_args* a
                                    attnrt_error* error) {
   if (problem == nullptr || args == nullptr)
     return missing(error, problem == nullptr ? "problem" : "args");
-  return guarded(error, [&] {
+  return without_exceptions(error, [&] {
     Problem inferred = default_problem();  // its dimensions need not be set yet
     attnrt_args known{};
     attnrt_status status = read(*problem, &inferred, error);
@@ -163,7 +161,7 @@ attnrt_status attnrt_problem_parse(const char* words, attnrt_problem* problem, c
                                    int32_t capacity, attnrt_error* error) {
   if (words == nullptr || problem == nullptr)
     return missing(error, words == nullptr ? "words" : "problem");
-  return guarded(error, [&] {
+  return without_exceptions(error, [&] {
     Problem parsed = default_problem();
     if (const auto status = read(*problem, &parsed, error); status != ATTNRT_OK) return status;
     std::string parsed_arch;
@@ -191,12 +189,12 @@ attnrt_status attnrt_explain(attnrt_runtime* runtime, const attnrt_problem* prob
   if (runtime == nullptr || text == nullptr)
     return missing(error, runtime == nullptr ? "runtime" : "text");
   if (!known_format(format, error)) return ATTNRT_INVALID_ARGUMENT;
-  return guarded(error, [&] {
+  return without_exceptions(error, [&] {
     const auto checked = check_problem(problem);
     if (!checked) return fill_error(error, checked.error());
     Call asked;
     if (const auto status = read_call(call, &asked, error); status != ATTNRT_OK) return status;
-    const Decision decision = runtime->road->explain(*checked, arch != nullptr ? arch : "", asked);
+    const Decision decision = runtime->impl->explain(*checked, arch != nullptr ? arch : "", asked);
     return give_text(
         format == ATTNRT_JSON ? json_text(decision_json(decision)) : decision_text(decision), text,
         error);
@@ -208,9 +206,9 @@ attnrt_status attnrt_plugins(attnrt_runtime* runtime, int32_t format, char** tex
   if (runtime == nullptr || text == nullptr)
     return missing(error, runtime == nullptr ? "runtime" : "text");
   if (!known_format(format, error)) return ATTNRT_INVALID_ARGUMENT;
-  return guarded(error, [&] {
-    const auto snapshot = runtime->road->snapshot();
-    const auto rows = runtime->road->plugins();
+  return without_exceptions(error, [&] {
+    const auto snapshot = runtime->impl->snapshot();
+    const auto rows = runtime->impl->plugins();
     return give_text(format == ATTNRT_JSON ? json_text(plugins_json(*snapshot, rows))
                                            : plugins_text(*snapshot, rows),
                      text, error);
@@ -222,8 +220,8 @@ attnrt_status attnrt_policy(attnrt_runtime* runtime, int32_t format, char** text
   if (runtime == nullptr || text == nullptr)
     return missing(error, runtime == nullptr ? "runtime" : "text");
   if (!known_format(format, error)) return ATTNRT_INVALID_ARGUMENT;
-  return guarded(error, [&] {
-    const auto snapshot = runtime->road->snapshot();
+  return without_exceptions(error, [&] {
+    const auto snapshot = runtime->impl->snapshot();
     return give_text(
         format == ATTNRT_JSON ? json_text(policy_json(*snapshot)) : policy_text(*snapshot), text,
         error);
@@ -236,12 +234,12 @@ attnrt_status attnrt_plan_create(attnrt_runtime* runtime, const attnrt_problem* 
                                  const attnrt_call* call, attnrt_plan** plan, attnrt_error* error) {
   if (runtime == nullptr || plan == nullptr)
     return missing(error, runtime == nullptr ? "runtime" : "plan");
-  return guarded(error, [&] {
+  return without_exceptions(error, [&] {
     const auto checked = check_problem(problem);
     if (!checked) return fill_error(error, checked.error());
     Call asked;
     if (const auto status = read_call(call, &asked, error); status != ATTNRT_OK) return status;
-    auto made = runtime->road->plan(*checked, asked);
+    auto made = runtime->impl->plan(*checked, asked);
     if (!made) return fill_error(error, made.error());
     *plan = new attnrt_plan{std::move(*made)};
     return attnrt_status{ATTNRT_OK};
@@ -250,22 +248,22 @@ attnrt_status attnrt_plan_create(attnrt_runtime* runtime, const attnrt_problem* 
 
 attnrt_status attnrt_plan_run(attnrt_plan* plan, const attnrt_args* args, attnrt_error* error) {
   if (plan == nullptr || args == nullptr) return missing(error, plan == nullptr ? "plan" : "args");
-  return guarded(error, [&] { return run(*plan->road, *args, error); });
+  return without_exceptions(error, [&] { return run(*plan->impl, *args, error); });
 }
 
 void attnrt_plan_destroy(attnrt_plan* plan) { delete plan; }
 
 const char* attnrt_plan_backend(const attnrt_plan* plan) {
-  return plan != nullptr ? plan->road->backend_name().c_str() : "";
+  return plan != nullptr ? plan->impl->backend_name().c_str() : "";
 }
 const char* attnrt_plan_version(const attnrt_plan* plan) {
-  return plan != nullptr ? plan->road->version().c_str() : "";
+  return plan != nullptr ? plan->impl->version().c_str() : "";
 }
 const char* attnrt_plan_kernel(const attnrt_plan* plan) {
-  return plan != nullptr ? plan->road->kernel().c_str() : "";
+  return plan != nullptr ? plan->impl->kernel().c_str() : "";
 }
 int64_t attnrt_plan_workspace_bytes(const attnrt_plan* plan) {
-  return plan != nullptr ? plan->road->workspace_bytes() : 0;
+  return plan != nullptr ? plan->impl->workspace_bytes() : 0;
 }
 
 attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* problem,
@@ -273,11 +271,11 @@ attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* pr
                                attnrt_error* error) {
   if (runtime == nullptr || args == nullptr)
     return missing(error, runtime == nullptr ? "runtime" : "args");
-  return guarded(error, [&] {
+  return without_exceptions(error, [&] {
     Problem attributes = default_problem();
     Call asked;
     attnrt_status status = problem != nullptr ? read(*problem, &attributes, error) : ATTNRT_OK;
     if (status == ATTNRT_OK) status = read_call(call, &asked, error);
-    return status == ATTNRT_OK ? runtime->road->attention(attributes, *args, asked, error) : status;
+    return status == ATTNRT_OK ? runtime->impl->attention(attributes, *args, asked, error) : status;
   });
 }

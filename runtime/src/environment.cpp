@@ -10,6 +10,7 @@
 #include <cstdlib>
 
 #include "base/nearest.hpp"
+#include "base/text.hpp"
 #include "config.hpp"
 
 namespace attnrt::core {
@@ -19,18 +20,6 @@ constexpr std::array<std::string_view, 5> variables{
     "ATTNRT_POLICY", "ATTNRT_PLUGIN_PATH", "ATTNRT_BACKEND", "ATTNRT_DISABLE", "ATTNRT_LOG"};
 constexpr std::array<std::string_view, 5> log_levels{"debug", "info", "warning", "error",
                                                      "off"};  // ATTNRT_LOG_* in order
-
-std::vector<std::string> split(std::string_view text, char separator) {
-  std::vector<std::string> parts;
-  while (!text.empty()) {
-    std::string_view part = text.substr(0, text.find(separator));
-    text.remove_prefix(std::min(part.size() + 1, text.size()));
-    while (part.starts_with(' ')) part.remove_prefix(1);
-    while (part.ends_with(' ')) part.remove_suffix(1);
-    if (!part.empty()) parts.emplace_back(part);
-  }
-  return parts;
-}
 
 bool is_set(const std::optional<std::string>& variable) { return variable && !variable->empty(); }
 

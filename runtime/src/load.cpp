@@ -14,6 +14,8 @@
 #define BOOST_DLL_USE_STD_FS
 #include <boost/dll/shared_library.hpp>
 
+#include "base/guarded.hpp"
+
 namespace attnrt::core {
 namespace {
 
@@ -105,17 +107,15 @@ Result<void> check_table(const attnrt_plugin& table, const Manifest& manifest) {
   return {};
 }
 
-template <class Function>
-attnrt_status guarded(attnrt_error* error, Function&& call) {
-  attnrt_status status = ATTNRT_INTERNAL;
-  try {
-    status = call();
-  } catch (const std::exception& exception) {
+// Makes one call into the plugin. An exception that crosses the boundary, or a status that does not exist, is INTERNAL.
+template <class Call>
+attnrt_status call_plugin(attnrt_error* error, Call&& call) {
+  const attnrt_status status = guarded(call, [error](const std::exception* exception) {
+    if (exception == nullptr)
+      return attnrt_fail(error, ATTNRT_INTERNAL, "threw an exception across the plugin boundary");
     return attnrt_fail(error, ATTNRT_INTERNAL, "threw an exception across the plugin boundary: %s",
-                       exception.what());
-  } catch (...) {
-    return attnrt_fail(error, ATTNRT_INTERNAL, "threw an exception across the plugin boundary");
-  }
+                       exception->what());
+  });
   if (status < ATTNRT_OK || status > ATTNRT_DEVICE_LOST) {
     return attnrt_fail(error, ATTNRT_INTERNAL, "returned status %d, which does not exist",
                        static_cast<int>(status));
@@ -144,7 +144,7 @@ const void* Backend::extension(const char* id) const {
   if (!ATTNRT_HAS(table_, attnrt_plugin, get_extension) || table_->get_extension == nullptr)
     return nullptr;
   const void* found = nullptr;
-  guarded(nullptr, [&] { return found = table_->get_extension(instance_, id), ATTNRT_OK; });
+  call_plugin(nullptr, [&] { return found = table_->get_extension(instance_, id), ATTNRT_OK; });
   return found;
 }
 
@@ -171,7 +171,7 @@ Result<void> Backend::open(const Options& options) {
   std::vector<attnrt_option> list;
   for (const auto& [key, value] : options) list.push_back({key.c_str(), value.c_str()});
   attnrt_error error = ATTNRT_ERROR_INIT;
-  const attnrt_status status = guarded(&error, [&] {
+  const attnrt_status status = call_plugin(&error, [&] {
     return table_->open(&host_, list.data(), static_cast<int32_t>(list.size()), &instance_, &error);
   });
   if (status != ATTNRT_OK) return fail(status, "cannot be opened: {}", message_of(error, status));
@@ -194,7 +194,7 @@ Result<void> Backend::find_devices() {
       static_cast<std::vector<Device>*>(sink)->push_back(std::move(copy));
     };
     const attnrt_status status =
-        guarded(&error, [&] { return table_->devices(instance_, add, &devices_, &error); });
+        call_plugin(&error, [&] { return table_->devices(instance_, add, &devices_, &error); });
     if (status != ATTNRT_OK) devices_.clear();
     if (devices_.empty())
       no_devices_because_ = error.message[0] != '\0' ? error.message : "it found no device";
@@ -224,7 +224,7 @@ Result<void> Backend::find_devices() {
 
 Backend::~Backend() {
   if (open_ && ATTNRT_HAS(table_, attnrt_plugin, close) && table_->close != nullptr) {
-    guarded(nullptr, [this] { return table_->close(instance_), ATTNRT_OK; });
+    call_plugin(nullptr, [this] { return table_->close(instance_), ATTNRT_OK; });
   }
 }
 
@@ -235,7 +235,7 @@ attnrt_status Backend::supports(const Problem& problem, std::vector<std::string>
   };
   attnrt_error error = ATTNRT_ERROR_INIT;
   const attnrt_status status =
-      guarded(&error, [&] { return table_->supports(instance_, &problem, add, reasons); });
+      call_plugin(&error, [&] { return table_->supports(instance_, &problem, add, reasons); });
   if (status == ATTNRT_OK) return status;
   if (error.message[0] != '\0') reasons->emplace_back(error.message);
   if (reasons->empty()) reasons->emplace_back("it says no, without a reason");
@@ -245,12 +245,12 @@ attnrt_status Backend::supports(const Problem& problem, std::vector<std::string>
 attnrt_status Backend::plan(const Problem& problem, attnrt_plan_info* info, void** plan,
                             attnrt_error* error) const {
   if (table_->plan == nullptr) return ATTNRT_OK;
-  return guarded(error, [&] { return table_->plan(instance_, &problem, info, plan, error); });
+  return call_plugin(error, [&] { return table_->plan(instance_, &problem, info, plan, error); });
 }
 
 attnrt_status Backend::run(void* plan, const Problem& problem, const attnrt_args& args,
                            attnrt_error* error) const {
-  return guarded(error, [&] { return table_->run(instance_, plan, &problem, &args, error); });
+  return call_plugin(error, [&] { return table_->run(instance_, plan, &problem, &args, error); });
 }
 
 void Backend::plan_destroy(void* plan) const {
@@ -258,7 +258,7 @@ void Backend::plan_destroy(void* plan) const {
       table_->plan_destroy == nullptr) {
     return;
   }
-  guarded(nullptr, [&] { return table_->plan_destroy(instance_, plan), ATTNRT_OK; });
+  call_plugin(nullptr, [&] { return table_->plan_destroy(instance_, plan), ATTNRT_OK; });
 }
 
 Result<std::shared_ptr<Backend>> load(std::shared_ptr<const FoundPlugin> plugin,

@@ -24,14 +24,14 @@ const BackendSettings* settings(const Config& config, std::string_view name) {
 }
 
 std::string version_refusal(const VersionRange* range, const std::string& origin,
-                            const Contender& contender) {
+                            const CandidateView& candidate) {
   const bool has_range = range != nullptr && !range->comparisons.empty();
-  if (has_range ? range->contains(*contender.version) : contender.version->prerelease.empty())
+  if (has_range ? range->contains(*candidate.version) : candidate.version->prerelease.empty())
     return "";
   if (!has_range)
     return fmt::format("version {} is a pre-release, and no version range names it",
-                       contender.version_text);
-  return fmt::format("version {} is not in {} ({})", contender.version_text, range->text, origin);
+                       candidate.version_text);
+  return fmt::format("version {} is not in {} ({})", candidate.version_text, range->text, origin);
 }
 
 }  // namespace
@@ -54,58 +54,58 @@ Policy::Policy(std::shared_ptr<const Config> config, Call call)
   }
 }
 
-std::vector<std::string> Policy::exclusions(const Contender& contender,
+std::vector<std::string> Policy::exclusions(const CandidateView& candidate,
                                             const Problem& problem) const {
   std::vector<std::string> reasons;
-  if (std::string off = switched_off(*config_, contender.name); !off.empty())
+  if (std::string off = switched_off(*config_, candidate.name); !off.empty())
     reasons.push_back(std::move(off));
   for (const Rule& rule : config_->rules.value) {
-    if (!names(rule.deny, contender.name) || !matches(rule, problem, contender.arch)) continue;
+    if (!names(rule.deny, candidate.name) || !matches(rule, problem, candidate.arch)) continue;
     reasons.push_back(fmt::format("denied by {} ({})", rule.name, rule.origin));
   }
-  const BackendSettings* backend = settings(*config_, contender.name);
-  if (contender.version != nullptr) {
+  const BackendSettings* backend = settings(*config_, candidate.name);
+  if (candidate.version != nullptr) {
     std::string refusal = backend != nullptr ? version_refusal(&backend->version.value,
-                                                               backend->version.origin, contender)
-                                             : version_refusal(nullptr, "", contender);
+                                                               backend->version.origin, candidate)
+                                             : version_refusal(nullptr, "", candidate);
     if (!refusal.empty()) reasons.push_back(std::move(refusal));
   }
   if (backend != nullptr && !backend->only.value.empty()) {
     Problem there = problem;
-    there.device_type = find_device(contender.device).value_or(problem.device_type);
-    there.device_id = contender.device_id;
-    for (const std::string& refusal : refusals(backend->only.value, there, contender.arch)) {
+    there.device_type = find_device(candidate.device).value_or(problem.device_type);
+    there.device_id = candidate.device_id;
+    for (const std::string& refusal : refusals(backend->only.value, there, candidate.arch)) {
       reasons.push_back(fmt::format("{} (only, {})", refusal, backend->only.origin));
     }
   }
-  if (contender.staged && !config_->staging.value) {
+  if (candidate.staged && !config_->staging.value) {
     reasons.push_back(fmt::format("the tensors are on {}, and staging is never ({})",
                                   device_name(problem.device_type), config_->staging.origin));
   }
   return reasons;
 }
 
-const Rule* Policy::preferring(const Contender& contender, const Problem& problem) const {
+const Rule* Policy::preferring(const CandidateView& candidate, const Problem& problem) const {
   for (const Rule& rule : config_->rules.value) {
-    if (!rule.prefer.empty() && matches(rule, problem, contender.arch)) return &rule;
+    if (!rule.prefer.empty() && matches(rule, problem, candidate.arch)) return &rule;
   }
   return nullptr;
 }
 
-Rank Policy::rank(const Contender& contender, const Problem& problem) const {
+Rank Policy::rank(const CandidateView& candidate, const Problem& problem) const {
   Rank rank;
   rank.prefer = not_preferred;
-  if (const Rule* rule = preferring(contender, problem)) {
-    const auto place = std::find(rule->prefer.begin(), rule->prefer.end(), contender.name);
+  if (const Rule* rule = preferring(candidate, problem)) {
+    const auto place = std::find(rule->prefer.begin(), rule->prefer.end(), candidate.name);
     if (place != rule->prefer.end()) rank.prefer = place - rule->prefer.begin();
   }
-  rank.staged = contender.staged;
-  if (const BackendSettings* backend = settings(*config_, contender.name))
+  rank.staged = candidate.staged;
+  if (const BackendSettings* backend = settings(*config_, candidate.name))
     rank.priority = backend->priority.value;
   return rank;
 }
 
-bool Policy::before(const Contender& a, const Rank& rank_a, const Contender& b,
+bool Policy::before(const CandidateView& a, const Rank& rank_a, const CandidateView& b,
                     const Rank& rank_b) const {
   if (const auto order = rank_a <=> rank_b; order != 0) return order < 0;
   if (a.version != nullptr && b.version != nullptr) {

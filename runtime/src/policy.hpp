@@ -19,7 +19,7 @@ struct Call {
 };
 
 // A backend version on one device, as far as the policy looks at it.
-struct Contender {
+struct CandidateView {
   std::string_view name;
   const Version* version = nullptr;
   std::string_view version_text;
@@ -30,7 +30,7 @@ struct Contender {
   std::string_view hash;  // of its file, hex
 };
 
-// Where a contender stands; smaller is better in the order of the fields.
+// Where a candidate stands; smaller is better in the order of the fields.
 struct Rank {
   int64_t prefer =
       INT64_MAX;  // place in the prefer list of the rule that wins; INT64_MAX: no rule prefers it
@@ -50,20 +50,21 @@ class Policy {
   };
   const std::optional<Forced>& forced() const { return forced_; }
 
-  // Why the contender is out, whoever asks for it: disabled, ATTNRT_DISABLE, unlisted, denied by a rule (every matching
-  // one), version range (a pre-release that no range names too), only, a staged contender where staging is never.
+  // Why the candidate is out, whoever asks for it: disabled, ATTNRT_DISABLE, unlisted, denied by a rule (every matching
+  // one), version range (a pre-release that no range names too), only, a staged candidate where staging is never.
   // Empty: it is in. Rules see the problem as it was asked (device: where its tensors live) and the arch of the
-  // contender; only sees it as it would be on the contender's device. Each reason names its origin: "disabled
+  // candidate; only sees it as it would be on the candidate's device. Each reason names its origin: "disabled
   // (policy.yaml:7:5)".
-  std::vector<std::string> exclusions(const Contender& contender, const Problem& problem) const;
+  std::vector<std::string> exclusions(const CandidateView& candidate, const Problem& problem) const;
 
   // The first matching rule with prefer, or nullptr.
-  const Rule* preferring(const Contender& contender, const Problem& problem) const;
+  const Rule* preferring(const CandidateView& candidate, const Problem& problem) const;
 
-  Rank rank(const Contender& contender, const Problem& problem) const;
+  Rank rank(const CandidateView& candidate, const Problem& problem) const;
 
   // prefer, staged, priority, then version (newest), name, device, device_id, hash. True: a before b.
-  bool before(const Contender& a, const Rank& rank_a, const Contender& b, const Rank& rank_b) const;
+  bool before(const CandidateView& a, const Rank& rank_a, const CandidateView& b,
+              const Rank& rank_b) const;
 
   const Config& config() const { return *config_; }
 

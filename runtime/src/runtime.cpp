@@ -151,11 +151,11 @@ Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& probl
   const Config& config = *snapshot.config;
   const bool may_suppose = suppose && !is_here(snapshot, problem, arch);
   std::vector<Candidate> candidates;
-  std::vector<Bystander> bystanders;
+  std::vector<ExcludedPlugin> excluded;
   for (const auto& entry : snapshot.entries) {
     const auto& plugin = entry->plugin;
     if (!plugin->fault.empty()) {
-      bystanders.push_back({plugin, plugin->fault});
+      excluded.push_back({plugin, plugin->fault});
       continue;
     }
     const Manifest& manifest = *plugin->manifest;
@@ -163,7 +163,7 @@ Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& probl
     const bool staged = config.staging.value && problem.device_type == ATTNRT_DEVICE_CPU;
     if (!named && (!staged || manifest.devices.empty())) {
       const bool stageable = problem.device_type == ATTNRT_DEVICE_CPU && !manifest.devices.empty();
-      bystanders.push_back(
+      excluded.push_back(
           {plugin,
            fmt::format("is for {}; the tensors are on {}{}",
                        manifest.devices.empty()
@@ -183,7 +183,7 @@ Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& probl
     }
     snapshot.load(*entry);
     if (!entry->backend) {
-      bystanders.push_back({plugin, entry->fault});
+      excluded.push_back({plugin, entry->fault});
       continue;
     }
     bool present = false;
@@ -197,13 +197,13 @@ Decision Runtime::decide_uncached(const Snapshot& snapshot, const Problem& probl
       candidates.push_back({plugin, nullptr, supposed});
     } else {
       const std::string& why = entry->backend->no_devices_because();
-      bystanders.push_back(
+      excluded.push_back(
           {plugin, why.empty() ? fmt::format("has no {} {}", device_name(problem.device_type),
                                              problem.device_id)
                                : "no device: " + why});
     }
   }
-  return select(Policy(snapshot.config, call), candidates, std::move(bystanders), problem, arch);
+  return select(Policy(snapshot.config, call), candidates, std::move(excluded), problem, arch);
 }
 
 std::shared_ptr<const Decision> Runtime::decide(const Problem& problem, const Call& call) {

@@ -5,11 +5,12 @@
 #include <array>
 
 #include "base/nearest.hpp"
+#include "base/text.hpp"
 
 namespace attnrt::core {
 namespace {
 
-Contender contender_of(const Verdict& verdict) {
+CandidateView view_of(const Verdict& verdict) {
   const Manifest& manifest = *verdict.candidate.plugin->manifest;
   const Device& device = verdict.candidate.device;
   return {manifest.name, &manifest.version, manifest.version_text, device_name(device.type),
@@ -19,9 +20,8 @@ Contender contender_of(const Verdict& verdict) {
 // Asks the policy, then the manifest, then (if both leave it) the plugin itself.
 void judge(const Policy& policy, const Problem& problem, Verdict& verdict) {
   const Candidate& candidate = verdict.candidate;
-  const Contender contender = contender_of(verdict);
   verdict.answer = Answer::no;
-  verdict.reasons = policy.exclusions(contender, problem);
+  verdict.reasons = policy.exclusions(view_of(verdict), problem);
   if (!verdict.reasons.empty()) {
     verdict.answer = Answer::not_asked;
     return;
@@ -36,10 +36,6 @@ void judge(const Policy& policy, const Problem& problem, Verdict& verdict) {
     return;
   verdict.reasons.clear();
   verdict.answer = Answer::yes;
-}
-
-std::string joined(const std::vector<std::string>& reasons) {
-  return fmt::format("{}", fmt::join(reasons, "; "));
 }
 
 std::string label(const Verdict& verdict) {
@@ -57,12 +53,12 @@ std::string every_reason(const Decision& decision, const std::string& only = {})
     if (left_out(verdict.candidate.plugin->manifest)) continue;
     parts.push_back(label(verdict) + ": " + joined(verdict.reasons));
   }
-  for (const auto& bystander : decision.bystanders) {
-    const auto& manifest = bystander.plugin->manifest;
+  for (const auto& excluded : decision.excluded) {
+    const auto& manifest = excluded.plugin->manifest;
     if (left_out(manifest)) continue;
     const std::string name =
-        manifest ? manifest->name + " " + manifest->version_text : bystander.plugin->path;
-    parts.push_back(name + ": " + bystander.reason);
+        manifest ? manifest->name + " " + manifest->version_text : excluded.plugin->path;
+    parts.push_back(name + ": " + excluded.reason);
   }
   if (parts.empty()) return "no plugin was found";
   return fmt::format("{}", fmt::join(parts, "; "));
@@ -80,9 +76,9 @@ bool keep_forced(const Policy::Forced& forced, Decision& decision) {
     verdict.answer = Answer::not_asked;
     verdict.reasons = {fmt::format("{} asks for {}", forced.by, forced.name)};
   }
-  for (const auto& bystander : decision.bystanders) {
+  for (const auto& excluded : decision.excluded) {
     exists =
-        exists || (bystander.plugin->manifest && bystander.plugin->manifest->name == forced.name);
+        exists || (excluded.plugin->manifest && excluded.plugin->manifest->name == forced.name);
   }
   return exists;
 }
@@ -91,8 +87,8 @@ std::string unknown_name(const Policy::Forced& forced, const Decision& decision)
   std::vector<std::string_view> names;
   for (const auto& verdict : decision.verdicts)
     names.emplace_back(verdict.candidate.plugin->manifest->name);
-  for (const auto& bystander : decision.bystanders) {
-    if (bystander.plugin->manifest) names.emplace_back(bystander.plugin->manifest->name);
+  for (const auto& excluded : decision.excluded) {
+    if (excluded.plugin->manifest) names.emplace_back(excluded.plugin->manifest->name);
   }
   std::sort(names.begin(), names.end());
   names.erase(std::unique(names.begin(), names.end()), names.end());
@@ -100,10 +96,10 @@ std::string unknown_name(const Policy::Forced& forced, const Decision& decision)
       fmt::format("select: no backend is named {} ({}){}; found: {}", forced.name, forced.by,
                   did_you_mean(forced.name, names),
                   names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", ")));
-  for (const auto& bystander :
-       decision.bystanders) {  // it may be one of those that cannot even say their name
-    if (!bystander.plugin->manifest)
-      text += fmt::format("; {} {}", bystander.plugin->path, bystander.reason);
+  for (const auto& excluded :
+       decision.excluded) {  // it may be one of those that cannot even say their name
+    if (!excluded.plugin->manifest)
+      text += fmt::format("; {} {}", excluded.plugin->path, excluded.reason);
   }
   return text;
 }
@@ -111,14 +107,14 @@ std::string unknown_name(const Policy::Forced& forced, const Decision& decision)
 // Why the winner won, in the policy's terms.
 std::string reason_of_choice(const Policy& policy, const Verdict& winner, const Problem& problem) {
   if (policy.forced()) return fmt::format("{} asks for it", policy.forced()->by);
-  const Contender contender = contender_of(winner);
-  const Rule* rule = policy.preferring(contender, problem);
+  const CandidateView candidate = view_of(winner);
+  const Rule* rule = policy.preferring(candidate, problem);
   if (rule != nullptr &&
-      std::find(rule->prefer.begin(), rule->prefer.end(), contender.name) != rule->prefer.end()) {
+      std::find(rule->prefer.begin(), rule->prefer.end(), candidate.name) != rule->prefer.end()) {
     return fmt::format("preferred by {} ({})", rule->name, rule->origin);
   }
   const auto& backends = policy.config().backends;
-  const auto settings = backends.find(std::string(contender.name));
+  const auto settings = backends.find(std::string(candidate.name));
   const std::string origin =
       settings != backends.end() ? settings->second.priority.origin : "not listed";
   return fmt::format("priority {} ({})", winner.rank.priority, origin);
@@ -135,15 +131,13 @@ const Verdict* passed_over(const Policy& policy, const Decision& decision) {
     if (verdict.candidate.plugin->manifest->name == first.candidate.plugin->manifest->name)
       continue;
     if (best == nullptr ||
-        policy.before(contender_of(verdict), verdict.rank, contender_of(*best), best->rank)) {
+        policy.before(view_of(verdict), verdict.rank, view_of(*best), best->rank)) {
       best = &verdict;
     }
   }
   if (best == nullptr || decision.status != ATTNRT_OK) return nullptr;
   const Verdict& winner = decision.verdicts.front();
-  return policy.before(contender_of(*best), best->rank, contender_of(winner), winner.rank)
-             ? best
-             : nullptr;
+  return policy.before(view_of(*best), best->rank, view_of(winner), winner.rank) ? best : nullptr;
 }
 
 }  // namespace
@@ -163,18 +157,18 @@ Problem problem_on(const Device& device, const Problem& problem) {
 }
 
 Decision select(const Policy& policy, const std::vector<Candidate>& candidates,
-                std::vector<Bystander> bystanders, const Problem& problem,
+                std::vector<ExcludedPlugin> excluded, const Problem& problem,
                 const std::string& arch) {
   Decision decision;
   decision.problem = problem;
   decision.arch = arch;
-  decision.bystanders = std::move(bystanders);
+  decision.excluded = std::move(excluded);
   decision.verdicts.reserve(candidates.size());
   for (const auto& candidate : candidates) {
     Verdict& verdict = decision.verdicts.emplace_back();
     verdict.candidate = candidate;
     verdict.staged = candidate.device.type != problem.device_type;
-    verdict.rank = policy.rank(contender_of(verdict), problem);
+    verdict.rank = policy.rank(view_of(verdict), problem);
     judge(policy, problem, verdict);
   }
   const auto& forced = policy.forced();
@@ -184,7 +178,7 @@ Decision select(const Policy& policy, const std::vector<Candidate>& candidates,
                    [&policy](const Verdict& a, const Verdict& b) {
                      if ((a.answer == Answer::yes) != (b.answer == Answer::yes))
                        return a.answer == Answer::yes;
-                     return policy.before(contender_of(a), a.rank, contender_of(b), b.rank);
+                     return policy.before(view_of(a), a.rank, view_of(b), b.rank);
                    });
   if (!known) {
     decision.status = ATTNRT_NOT_FOUND;

@@ -29,7 +29,7 @@ struct Verdict {
 };
 
 // A plugin that cannot be a candidate: broken, or without a device of a kind that was asked for.
-struct Bystander {
+struct ExcludedPlugin {
   std::shared_ptr<const FoundPlugin> plugin;
   std::string reason;
 };
@@ -38,7 +38,7 @@ struct Decision {
   Problem problem{};
   std::string arch;               // of explain for another machine
   std::vector<Verdict> verdicts;  // best first: those that say yes, by rank, then the rest, by rank
-  std::vector<Bystander> bystanders;
+  std::vector<ExcludedPlugin> excluded;
   attnrt_status status = ATTNRT_UNSUPPORTED;  // OK: verdicts[0] wins
   std::string message;    // of a status that is not OK: one line with every reason
   std::string why;        // of the winner: "priority 300 (policy.yaml:4:16)"
@@ -51,7 +51,8 @@ struct Decision {
 
 // A pure function: no device, no clock, no memory of earlier calls (supports() promises the same).
 Decision select(const Policy& policy, const std::vector<Candidate>& candidates,
-                std::vector<Bystander> bystanders, const Problem& problem, const std::string& arch);
+                std::vector<ExcludedPlugin> excluded, const Problem& problem,
+                const std::string& arch);
 
 // The problem as it would be on the candidate's device: the same, or dense copies there.
 Problem problem_on(const Device& device, const Problem& problem);

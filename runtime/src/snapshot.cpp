@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <set>
-#include <sstream>
 
 #include "base/nearest.hpp"
+#include "base/text.hpp"
 #include "formats/yaml.hpp"
 
 namespace attnrt::core {
@@ -32,16 +32,6 @@ Result<PolicySource> read_policy(const RuntimeOptions& options, const Environmen
                 text.error().message);
   }
   return PolicySource{*path, *std::move(text)};
-}
-
-std::vector<std::string> split_path(const std::string& path) {
-  std::vector<std::string> directories;
-  std::istringstream stream(path);
-  for (std::string directory; std::getline(stream, directory, ':');) {
-    if (!directory.empty())
-      directories.push_back(directory);  // an empty one would be the current directory
-  }
-  return directories;
 }
 
 void log_to_stderr(int32_t severity, const std::string& text) {
@@ -196,7 +186,7 @@ Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
   snapshot->policy_file = options.policy_text ? "policy" : source->file;
   const auto& directories = snapshot->config->directories;
   snapshot->directories =
-      options.plugin_path ? split_path(*options.plugin_path) : directories.value;
+      options.plugin_path ? split(*options.plugin_path, ':') : directories.value;
   snapshot->directories_origin = options.plugin_path ? "call" : directories.origin;
   if (snapshot->directories.empty() && !options.plugin_path)
     snapshot->directories = {default_plugin_directory()};

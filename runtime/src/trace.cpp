@@ -6,6 +6,8 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/text.hpp"
+
 namespace attnrt::core {
 namespace {
 
@@ -33,10 +35,6 @@ std::string table(std::vector<std::vector<std::string>> rows) {
   return text;
 }
 
-std::string joined(const std::vector<std::string>& parts, const char* separator = "; ") {
-  return fmt::format("{}", fmt::join(parts, separator));
-}
-
 std::string name_of(const FoundPlugin& plugin) {
   return plugin.manifest ? plugin.manifest->name + " " + plugin.manifest->version_text
                          : plugin.path;
@@ -50,8 +48,8 @@ std::string name_among(const FoundPlugin& plugin, const Decision& decision) {
   const bool ambiguous =
       std::any_of(decision.verdicts.begin(), decision.verdicts.end(),
                   [&](const Verdict& verdict) { return is_twin(*verdict.candidate.plugin); }) ||
-      std::any_of(decision.bystanders.begin(), decision.bystanders.end(),
-                  [&](const Bystander& bystander) { return is_twin(*bystander.plugin); });
+      std::any_of(decision.excluded.begin(), decision.excluded.end(),
+                  [&](const ExcludedPlugin& excluded) { return is_twin(*excluded.plugin); });
   return name_of(plugin) + (ambiguous ? " (" + plugin.path + ")" : "");
 }
 
@@ -209,9 +207,9 @@ std::string decision_text(const Decision& decision) {
                     wins ? "chosen" : answer_name(verdict.answer),
                     verdict_note(verdict, wins, decision)});
   }
-  for (const auto& bystander : decision.bystanders) {
+  for (const auto& excluded : decision.excluded) {
     rows.push_back(
-        {name_among(*bystander.plugin, decision), "-", "-", "not asked", bystander.reason});
+        {name_among(*excluded.plugin, decision), "-", "-", "not asked", excluded.reason});
   }
   if (rows.size() == 1) return text + "  no plugin was found\n";
   return text + table(rows);
@@ -234,12 +232,12 @@ json decision_json(const Decision& decision) {
     if (wins) out["chosen"] = verdict.candidate.plugin->manifest->name;
   }
   out["others"] = json::array();
-  for (const auto& bystander : decision.bystanders) {
-    const auto& manifest = bystander.plugin->manifest;
-    out["others"].push_back({{"path", bystander.plugin->path},
+  for (const auto& excluded : decision.excluded) {
+    const auto& manifest = excluded.plugin->manifest;
+    out["others"].push_back({{"path", excluded.plugin->path},
                              {"name", manifest ? json(manifest->name) : json(nullptr)},
                              {"version", manifest ? json(manifest->version_text) : json(nullptr)},
-                             {"reason", bystander.reason}});
+                             {"reason", excluded.reason}});
   }
   return out;
 }

@@ -5,13 +5,13 @@
 
 #include "fakes/tiny.hpp"
 #include "run.hpp"
-#include "support/world.hpp"
+#include "support/test_runtime.hpp"
 
 namespace attnrt::core {
 namespace {
 
 using fakes::Tiny;
-using support::World;
+using support::TestRuntime;
 
 // All of them can serve the problem: each is asked, ranked and sorted.
 const std::vector<std::string>& ten_plugins() {
@@ -35,21 +35,21 @@ bool ten_say_yes(const Decision& decision) {
 }
 
 void Decide_ProblemSeenBefore(benchmark::State& state) {
-  const World world(ten_plugins(), kPolicy);
+  const TestRuntime runtime(ten_plugins(), kPolicy);
   const Problem problem = support::checked(Tiny().problem);
-  if (!ten_say_yes(*world->decide(problem, {}))) state.SkipWithError("not all ten say yes");
-  for (auto _ : state) benchmark::DoNotOptimize(world->decide(problem, {}));
+  if (!ten_say_yes(*runtime->decide(problem, {}))) state.SkipWithError("not all ten say yes");
+  for (auto _ : state) benchmark::DoNotOptimize(runtime->decide(problem, {}));
 }
 BENCHMARK(Decide_ProblemSeenBefore);
 
 void Decide_NewProblemAmongTenPlugins(benchmark::State& state) {
-  const World world(ten_plugins(), kPolicy);
+  const TestRuntime runtime(ten_plugins(), kPolicy);
   Problem problem = support::checked(Tiny().problem);
   problem.seq_q = 128;
-  if (!ten_say_yes(*world->decide(problem, {}))) state.SkipWithError("not all ten say yes");
+  if (!ten_say_yes(*runtime->decide(problem, {}))) state.SkipWithError("not all ten say yes");
   for (auto _ : state) {
     ++problem.seq_kv;
-    benchmark::DoNotOptimize(world->decide(problem, {}));
+    benchmark::DoNotOptimize(runtime->decide(problem, {}));
   }
 }
 BENCHMARK(Decide_NewProblemAmongTenPlugins);
@@ -60,9 +60,9 @@ struct Decode {
   Decode() {
     tiny.problem.kv_lengths = 1;
     tiny.args.kv_lengths = {&length, {ATTNRT_DTYPE_INT, 32, 1}, 1, {1}, {1}};
-    plan = *world->plan(support::checked(tiny.problem), {});
+    plan = *runtime->plan(support::checked(tiny.problem), {});
   }
-  World world{{"fake_minimal"}};
+  TestRuntime runtime{{"fake_minimal"}};
   Tiny tiny;
   int32_t length = 1;
   std::unique_ptr<Plan> plan;
@@ -89,30 +89,30 @@ void DecodeStep_Plan(benchmark::State& state) {
 BENCHMARK(DecodeStep_Plan);
 
 void Attention_OneShot(benchmark::State& state) {
-  const World world({"fake_minimal"});
+  const TestRuntime runtime({"fake_minimal"});
   Tiny tiny;
   for (auto _ : state)
-    benchmark::DoNotOptimize(world->attention(tiny.problem, tiny.args, {}, nullptr));
+    benchmark::DoNotOptimize(runtime->attention(tiny.problem, tiny.args, {}, nullptr));
 }
 BENCHMARK(Attention_OneShot);
 
 // As many problems in turn as the cache of idle plans holds: the longest way through it.
 void Attention_OneShotOfManyProblems(benchmark::State& state) {
-  const World world({"fake_minimal"});
+  const TestRuntime runtime({"fake_minimal"});
   Tiny tiny;
   constexpr int64_t kProblems = 64;
   int64_t step = 0;
   for (auto _ : state) {
     tiny.problem.window_left = ++step % kProblems;
-    benchmark::DoNotOptimize(world->attention(tiny.problem, tiny.args, {}, nullptr));
+    benchmark::DoNotOptimize(runtime->attention(tiny.problem, tiny.args, {}, nullptr));
   }
 }
 BENCHMARK(Attention_OneShotOfManyProblems);
 
 void Plan_Make(benchmark::State& state) {
-  const World world({"fake_minimal"});
+  const TestRuntime runtime({"fake_minimal"});
   const Problem problem = support::checked(Tiny().problem);
-  for (auto _ : state) benchmark::DoNotOptimize(world->plan(problem, {}));
+  for (auto _ : state) benchmark::DoNotOptimize(runtime->plan(problem, {}));
 }
 BENCHMARK(Plan_Make);
 

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "hip_world.hpp"
+#include "fake_hip.hpp"
 
 namespace {
 
@@ -28,60 +28,60 @@ int answer(int error) {
 enum class Kind { anywhere, not_captured };
 
 template <class Call>
-int with_world(const char* name, Kind kind, Call&& call) {
-  World& w = world();
-  const std::lock_guard lock(w.mutex);
-  if (std::strcmp(w.state.failing_function, name) == 0) return answer(w.state.failing_error);
-  if (w.state.device_count == 0) return answer(kNoDevice);
-  if (kind == Kind::not_captured && w.state.capturing != 0) return answer(kCaptureUnsupported);
-  return answer(call(w));
+int with_hip(const char* name, Kind kind, Call&& call) {
+  FakeHip& hip = fake_hip_runtime();
+  const std::lock_guard lock(hip.mutex);
+  if (std::strcmp(hip.state.failing_function, name) == 0) return answer(hip.state.failing_error);
+  if (hip.state.device_count == 0) return answer(kNoDevice);
+  if (kind == Kind::not_captured && hip.state.capturing != 0) return answer(kCaptureUnsupported);
+  return answer(call(hip));
 }
 
-int allocate(World& w, void** pointer, size_t bytes, bool pinned) {
+int allocate(FakeHip& hip, void** pointer, size_t bytes, bool pinned) {
   int64_t alive = 0;
-  for (const auto& [start, block] : w.blocks) {
+  for (const auto& [start, block] : hip.blocks) {
     if (!block.pinned && block.device == current) alive += static_cast<int64_t>(block.bytes);
   }
-  if (!pinned && alive + static_cast<int64_t>(bytes) > w.memory_bytes) return kOutOfMemory;
+  if (!pinned && alive + static_cast<int64_t>(bytes) > hip.memory_bytes) return kOutOfMemory;
   auto* data = static_cast<char*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
   if (data == nullptr) return kOutOfMemory;
   std::memset(data, 0xFF, bytes);  // NaN: nothing may rely on fresh memory
-  w.blocks[data] = {bytes, pinned, current};
-  ++(pinned ? w.state.pinned_allocations : w.state.allocations);
-  ++(pinned ? w.state.pinned : w.state.allocated);
+  hip.blocks[data] = {bytes, pinned, current};
+  ++(pinned ? hip.state.pinned_allocations : hip.state.allocations);
+  ++(pinned ? hip.state.pinned : hip.state.allocated);
   *pointer = data;
   return kSuccess;
 }
 
-int release(World& w, void* pointer, bool pinned) {
+int release(FakeHip& hip, void* pointer, bool pinned) {
   if (pointer == nullptr) return kSuccess;
-  const auto found = w.blocks.find(static_cast<char*>(pointer));
-  if (found == w.blocks.end() || found->second.pinned != pinned)
-    std::abort();              // not ours, or freed twice
-  w.finish(nullptr, 0, true);  // as the real ones do: freeing waits for the device
-  if (!pinned && found->second.device != current) ++w.state.wrong_device;
+  const auto found = hip.blocks.find(static_cast<char*>(pointer));
+  if (found == hip.blocks.end() || found->second.pinned != pinned)
+    std::abort();                // not ours, or freed twice
+  hip.finish(nullptr, 0, true);  // as the real ones do: freeing waits for the device
+  if (!pinned && found->second.device != current) ++hip.state.wrong_device;
   std::free(pointer);
-  w.blocks.erase(found);
-  --(pinned ? w.state.pinned : w.state.allocated);
+  hip.blocks.erase(found);
+  --(pinned ? hip.state.pinned : hip.state.allocated);
   return kSuccess;
 }
 
 // The stream behind a handle; false if there is none. It counts a use while another device is current.
-bool stream_of(World& w, void* handle, Stream** stream) {
+bool stream_of(FakeHip& hip, void* handle, Stream** stream) {
   *stream = nullptr;
   if (handle == nullptr) return true;
-  const auto found = w.streams.find(handle);
-  if (found == w.streams.end()) return false;
+  const auto found = hip.streams.find(handle);
+  if (found == hip.streams.end()) return false;
   *stream = found->second;
-  if ((*stream)->device != current) ++w.state.wrong_device;
+  if ((*stream)->device != current) ++hip.state.wrong_device;
   return true;
 }
 
 // The event behind a handle, or null. It counts a use while another device is current.
-Event* event_of(World& w, void* handle) {
-  const auto found = w.events.find(handle);
-  if (found == w.events.end()) return nullptr;
-  if (found->second->device != current) ++w.state.wrong_device;
+Event* event_of(FakeHip& hip, void* handle) {
+  const auto found = hip.events.find(handle);
+  if (found == hip.events.end()) return nullptr;
+  if (found->second->device != current) ++hip.state.wrong_device;
   return found->second;
 }
 
@@ -90,49 +90,49 @@ Event* event_of(World& w, void* handle) {
 #pragma GCC visibility push(default)
 extern "C" {
 
-fake_hip_state* fake_hip(void) { return &world().state; }
+fake_hip_state* fake_hip(void) { return &fake_hip_runtime().state; }
 
 void fake_hip_use(const fake_hip_kernel* kernels) {
-  const std::lock_guard lock(world().mutex);
-  world().add(kernels);
+  const std::lock_guard lock(fake_hip_runtime().mutex);
+  fake_hip_runtime().add(kernels);
 }
 
 int hipGetDeviceCount(int* count) {
   *count = 0;
-  return with_world("hipGetDeviceCount", Kind::anywhere, [&](World& w) {
-    *count = w.state.device_count;
+  return with_hip("hipGetDeviceCount", Kind::anywhere, [&](FakeHip& hip) {
+    *count = hip.state.device_count;
     return kSuccess;
   });
 }
 
 int hipGetDevice(int* device) {
-  return with_world("hipGetDevice", Kind::anywhere,
-                    [&](World&) { return *device = current, kSuccess; });
+  return with_hip("hipGetDevice", Kind::anywhere,
+                  [&](FakeHip&) { return *device = current, kSuccess; });
 }
 
 int hipSetDevice(int device) {
-  return with_world("hipSetDevice", Kind::anywhere, [&](World& w) {
-    if (device < 0 || device >= w.state.device_count) return kInvalidDevice;
+  return with_hip("hipSetDevice", Kind::anywhere, [&](FakeHip& hip) {
+    if (device < 0 || device >= hip.state.device_count) return kInvalidDevice;
     return current = device, kSuccess;
   });
 }
 
 int hipDeviceGetName(char* name, int bytes, int device) {
-  return with_world("hipDeviceGetName", Kind::anywhere, [&](World&) {
+  return with_hip("hipDeviceGetName", Kind::anywhere, [&](FakeHip&) {
     (void)std::snprintf(name, static_cast<size_t>(bytes), "Fake Radeon %d", device);
     return kSuccess;
   });
 }
 
 int hipDeviceTotalMem(size_t* bytes, int) {
-  return with_world("hipDeviceTotalMem", Kind::anywhere, [&](World& w) {
-    *bytes = static_cast<size_t>(w.memory_bytes);
+  return with_hip("hipDeviceTotalMem", Kind::anywhere, [&](FakeHip& hip) {
+    *bytes = static_cast<size_t>(hip.memory_bytes);
     return kSuccess;
   });
 }
 
 int hipDeviceGetAttribute(int* value, int attribute, int) {
-  return with_world("hipDeviceGetAttribute", Kind::anywhere, [&](World&) {
+  return with_hip("hipDeviceGetAttribute", Kind::anywhere, [&](FakeHip&) {
     constexpr int kMultiprocessorCount = 63;
     if (attribute != kMultiprocessorCount) return kInvalidValue;
     return *value = 96, kSuccess;
@@ -141,11 +141,11 @@ int hipDeviceGetAttribute(int* value, int attribute, int) {
 
 // Where name and gcnArchName stand: hipDeviceProp_t as it was in HIP 5, and hipDeviceProp_tR0600.
 static int properties(char* to, int device, size_t bytes, size_t arch_offset) {
-  return with_world("hipGetDeviceProperties", Kind::anywhere, [&](World& w) {
-    if (device < 0 || device >= w.state.device_count) return kInvalidDevice;
+  return with_hip("hipGetDeviceProperties", Kind::anywhere, [&](FakeHip& hip) {
+    if (device < 0 || device >= hip.state.device_count) return kInvalidDevice;
     std::memset(to, 0, bytes);
     (void)std::snprintf(to, 256, "Fake Radeon %d (gfx of ours)", device);
-    std::strcpy(to + arch_offset, w.archs[static_cast<size_t>(device)].c_str());
+    std::strcpy(to + arch_offset, hip.archs[static_cast<size_t>(device)].c_str());
     return kSuccess;
   });
 }
@@ -194,20 +194,20 @@ int hipGetLastError(void) {
 }
 
 int hipModuleLoadData(void** module, const void* image) {
-  return with_world("hipModuleLoadData", Kind::not_captured, [&](World& w) {
+  return with_hip("hipModuleLoadData", Kind::not_captured, [&](FakeHip& hip) {
     if (image == nullptr) return kInvalidValue;
     *module = new Module{current};
-    ++w.state.modules_loaded;
+    ++hip.state.modules_loaded;
     return kSuccess;
   });
 }
 
 int hipModuleGetFunction(void** function, void* module, const char* name) {
-  return with_world("hipModuleGetFunction", Kind::anywhere, [&](World& w) {
+  return with_hip("hipModuleGetFunction", Kind::anywhere, [&](FakeHip& hip) {
     const auto* from = static_cast<const Module*>(module);
-    if (from->device != current) ++w.state.wrong_device;
+    if (from->device != current) ++hip.state.wrong_device;
     *function = new Function{from->device, name};
-    ++w.state.functions_found;
+    ++hip.state.functions_found;
     return kSuccess;
   });
 }
@@ -215,170 +215,172 @@ int hipModuleGetFunction(void** function, void* module, const char* name) {
 int hipModuleLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                           unsigned block_x, unsigned block_y, unsigned block_z,
                           unsigned shared_bytes, void* handle, void** params, void** extra) {
-  return with_world("hipModuleLaunchKernel", Kind::anywhere, [&](World& w) {
+  return with_hip("hipModuleLaunchKernel", Kind::anywhere, [&](FakeHip& hip) {
     const auto& kernel = *static_cast<const Function*>(function);
     Stream* stream = nullptr;
-    if (!stream_of(w, handle, &stream)) return kInvalidHandle;
+    if (!stream_of(hip, handle, &stream)) return kInvalidHandle;
     if (grid_x == 0 || grid_y == 0 || grid_z == 0 || grid_y > 65535 || grid_z > 65535 ||
         block_x == 0 || block_x * block_y * block_z > 1024 || shared_bytes > 65536 ||
         extra != nullptr) {
       return kInvalidValue;
     }
-    if (kernel.device != current) ++w.state.wrong_device;
-    ++w.state.launches;
-    (void)std::snprintf(w.state.last_kernel, sizeof w.state.last_kernel, "%s", kernel.name.c_str());
-    w.state.last_device = kernel.device;
-    w.state.last_grid[0] = grid_x, w.state.last_grid[1] = grid_y, w.state.last_grid[2] = grid_z;
-    w.state.last_block = block_x;
-    w.state.last_shared_bytes = shared_bytes;
-    w.state.last_stream = handle;
-    const auto found = w.kernels.find(kernel.name);
-    if (found == w.kernels.end()) return kSuccess;
+    if (kernel.device != current) ++hip.state.wrong_device;
+    ++hip.state.launches;
+    (void)std::snprintf(hip.state.last_kernel, sizeof hip.state.last_kernel, "%s",
+                        kernel.name.c_str());
+    hip.state.last_device = kernel.device;
+    hip.state.last_grid[0] = grid_x, hip.state.last_grid[1] = grid_y,
+    hip.state.last_grid[2] = grid_z;
+    hip.state.last_block = block_x;
+    hip.state.last_shared_bytes = shared_bytes;
+    hip.state.last_stream = handle;
+    const auto found = hip.kernels.find(kernel.name);
+    if (found == hip.kernels.end()) return kSuccess;
     const fake_hip_kernel host = found->second;
     const auto* bytes = static_cast<const char*>(params[0]);
-    w.queue.push_back({stream, current,
-                       [host, copy = std::vector<char>(bytes, bytes + host.params_bytes), grid_x,
-                        grid_y, grid_z, block_x, shared_bytes, &w] {
-                         const uint32_t grid[3] = {grid_x, grid_y, grid_z};
-                         host.run(copy.data(), grid, block_x, shared_bytes);
-                         ++w.state.kernels_run;
-                       }});
+    hip.queue.push_back({stream, current,
+                         [host, copy = std::vector<char>(bytes, bytes + host.params_bytes), grid_x,
+                          grid_y, grid_z, block_x, shared_bytes, &hip] {
+                           const uint32_t grid[3] = {grid_x, grid_y, grid_z};
+                           host.run(copy.data(), grid, block_x, shared_bytes);
+                           ++hip.state.kernels_run;
+                         }});
     return kSuccess;
   });
 }
 
 int hipMalloc(void** pointer, size_t bytes) {
-  return with_world("hipMalloc", Kind::not_captured,
-                    [&](World& w) { return allocate(w, pointer, bytes, false); });
+  return with_hip("hipMalloc", Kind::not_captured,
+                  [&](FakeHip& hip) { return allocate(hip, pointer, bytes, false); });
 }
 
 int hipFree(void* pointer) {
-  return with_world("hipFree", Kind::not_captured,
-                    [&](World& w) { return release(w, pointer, false); });
+  return with_hip("hipFree", Kind::not_captured,
+                  [&](FakeHip& hip) { return release(hip, pointer, false); });
 }
 
 int hipHostMalloc(void** pointer, size_t bytes, unsigned) {
-  return with_world("hipHostMalloc", Kind::not_captured,
-                    [&](World& w) { return allocate(w, pointer, bytes, true); });
+  return with_hip("hipHostMalloc", Kind::not_captured,
+                  [&](FakeHip& hip) { return allocate(hip, pointer, bytes, true); });
 }
 
 int hipHostFree(void* pointer) {
-  return with_world("hipHostFree", Kind::not_captured,
-                    [&](World& w) { return release(w, pointer, true); });
+  return with_hip("hipHostFree", Kind::not_captured,
+                  [&](FakeHip& hip) { return release(hip, pointer, true); });
 }
 
 int hipMemcpyAsync(void* to, const void* from, size_t bytes, int kind, void* handle) {
-  return with_world("hipMemcpyAsync", Kind::anywhere, [&](World& w) {
+  return with_hip("hipMemcpyAsync", Kind::anywhere, [&](FakeHip& hip) {
     constexpr int kToDevice = 1, kToHost = 2, kOnDevice = 3;
     if (kind < kToDevice || kind > kOnDevice) return kInvalidMemcpyDirection;
     Stream* stream = nullptr;
-    if (!stream_of(w, handle, &stream)) return kInvalidHandle;
-    const Block* target = w.block_of(to, bytes);
-    const Block* source = w.block_of(from, bytes);
+    if (!stream_of(hip, handle, &stream)) return kInvalidHandle;
+    const Block* target = hip.block_of(to, bytes);
+    const Block* source = hip.block_of(from, bytes);
     if (target == nullptr || source == nullptr || target->pinned != (kind == kToHost) ||
         source->pinned != (kind == kToDevice)) {
       return kInvalidValue;
     }
     for (const Block* block : {target, source}) {
-      if (!block->pinned && block->device != current) ++w.state.wrong_device;
+      if (!block->pinned && block->device != current) ++hip.state.wrong_device;
     }
-    ++(kind == kToDevice ? w.state.copies_to_device
-       : kind == kToHost ? w.state.copies_to_host
-                         : w.state.copies_on_device);
-    w.queue.push_back({stream, current, [to, from, bytes] { std::memcpy(to, from, bytes); }});
+    ++(kind == kToDevice ? hip.state.copies_to_device
+       : kind == kToHost ? hip.state.copies_to_host
+                         : hip.state.copies_on_device);
+    hip.queue.push_back({stream, current, [to, from, bytes] { std::memcpy(to, from, bytes); }});
     return kSuccess;
   });
 }
 
 int hipStreamCreateWithFlags(void** handle, unsigned) {
-  return with_world("hipStreamCreateWithFlags", Kind::anywhere, [&](World& w) {
+  return with_hip("hipStreamCreateWithFlags", Kind::anywhere, [&](FakeHip& hip) {
     auto* stream = new Stream{current};
-    w.streams[stream] = stream;
-    ++w.state.streams_created;
-    ++w.state.streams;
+    hip.streams[stream] = stream;
+    ++hip.state.streams_created;
+    ++hip.state.streams;
     *handle = stream;
     return kSuccess;
   });
 }
 
 int hipStreamDestroy(void* handle) {
-  return with_world("hipStreamDestroy", Kind::anywhere, [&](World& w) {
+  return with_hip("hipStreamDestroy", Kind::anywhere, [&](FakeHip& hip) {
     Stream* stream = nullptr;
-    if (handle == nullptr || !stream_of(w, handle, &stream)) return kInvalidHandle;
-    w.finish(stream, 0, false);
-    w.streams.erase(handle);
-    --w.state.streams;
+    if (handle == nullptr || !stream_of(hip, handle, &stream)) return kInvalidHandle;
+    hip.finish(stream, 0, false);
+    hip.streams.erase(handle);
+    --hip.state.streams;
     delete stream;
     return kSuccess;
   });
 }
 
 int hipStreamSynchronize(void* handle) {
-  return with_world("hipStreamSynchronize", Kind::not_captured, [&](World& w) {
+  return with_hip("hipStreamSynchronize", Kind::not_captured, [&](FakeHip& hip) {
     Stream* stream = nullptr;
-    if (!stream_of(w, handle, &stream)) return kInvalidHandle;
-    ++w.state.synchronizations;
-    w.finish(stream, current, false);
+    if (!stream_of(hip, handle, &stream)) return kInvalidHandle;
+    ++hip.state.synchronizations;
+    hip.finish(stream, current, false);
     return kSuccess;
   });
 }
 
 int hipStreamIsCapturing(void* handle, int* status) {
-  return with_world("hipStreamIsCapturing", Kind::anywhere, [&](World& w) {
+  return with_hip("hipStreamIsCapturing", Kind::anywhere, [&](FakeHip& hip) {
     Stream* stream = nullptr;
-    if (!stream_of(w, handle, &stream)) return kInvalidHandle;
-    *status = w.state.capturing != 0 ? 1 : 0;
+    if (!stream_of(hip, handle, &stream)) return kInvalidHandle;
+    *status = hip.state.capturing != 0 ? 1 : 0;
     return kSuccess;
   });
 }
 
 int hipEventCreate(void** handle) {
-  return with_world("hipEventCreate", Kind::anywhere, [&](World& w) {
+  return with_hip("hipEventCreate", Kind::anywhere, [&](FakeHip& hip) {
     auto* event = new Event{current};
-    w.events[event] = event;
-    ++w.state.events;
+    hip.events[event] = event;
+    ++hip.state.events;
     *handle = event;
     return kSuccess;
   });
 }
 
 int hipEventDestroy(void* handle) {
-  return with_world("hipEventDestroy", Kind::anywhere, [&](World& w) {
-    Event* event = event_of(w, handle);
+  return with_hip("hipEventDestroy", Kind::anywhere, [&](FakeHip& hip) {
+    Event* event = event_of(hip, handle);
     if (event == nullptr) return kInvalidHandle;
-    w.finish(nullptr, 0, true);  // what is queued refers to it
-    w.events.erase(handle);
-    --w.state.events;
+    hip.finish(nullptr, 0, true);  // what is queued refers to it
+    hip.events.erase(handle);
+    --hip.state.events;
     delete event;
     return kSuccess;
   });
 }
 
 int hipEventRecord(void* handle, void* stream_handle) {
-  return with_world("hipEventRecord", Kind::anywhere, [&](World& w) {
-    Event* event = event_of(w, handle);
+  return with_hip("hipEventRecord", Kind::anywhere, [&](FakeHip& hip) {
+    Event* event = event_of(hip, handle);
     Stream* stream = nullptr;
-    if (event == nullptr || !stream_of(w, stream_handle, &stream)) return kInvalidHandle;
+    if (event == nullptr || !stream_of(hip, stream_handle, &stream)) return kInvalidHandle;
     event->recorded = true, event->passed = false, event->stream = stream;
-    w.queue.push_back({stream, current, [event] {
-                         event->at = std::chrono::steady_clock::now(), event->passed = true;
-                       }});
+    hip.queue.push_back({stream, current, [event] {
+                           event->at = std::chrono::steady_clock::now(), event->passed = true;
+                         }});
     return kSuccess;
   });
 }
 
 int hipEventSynchronize(void* handle) {
-  return with_world("hipEventSynchronize", Kind::not_captured, [&](World& w) {
-    Event* event = event_of(w, handle);
+  return with_hip("hipEventSynchronize", Kind::not_captured, [&](FakeHip& hip) {
+    Event* event = event_of(hip, handle);
     if (event == nullptr) return kInvalidHandle;
-    if (event->recorded) w.finish(event->stream, event->device, false);
+    if (event->recorded) hip.finish(event->stream, event->device, false);
     return kSuccess;
   });
 }
 
 int hipEventElapsedTime(float* milliseconds, void* from_handle, void* to_handle) {
-  return with_world("hipEventElapsedTime", Kind::anywhere, [&](World& w) {
-    const Event *from = event_of(w, from_handle), *to = event_of(w, to_handle);
+  return with_hip("hipEventElapsedTime", Kind::anywhere, [&](FakeHip& hip) {
+    const Event *from = event_of(hip, from_handle), *to = event_of(hip, to_handle);
     if (from == nullptr || to == nullptr || !from->recorded || !to->recorded) return kInvalidHandle;
     if (!from->passed || !to->passed) return kNotReady;
     *milliseconds = std::chrono::duration<float, std::milli>(to->at - from->at).count();

@@ -45,16 +45,16 @@ TEST(DefaultDirectory, IsBesideTheLibraryAndNotInTheCurrentFolder) {
   Dl_info info{};
   ASSERT_NE(dladdr(reinterpret_cast<const void*>(&attnrt_version), &info), 0);
   const std::filesystem::path library = std::filesystem::canonical(info.dli_fname);
-  const Directory world, evil;
-  std::filesystem::create_directories(world.path() / "lib/attnrt/plugins");
+  const Directory runtime, evil;
+  std::filesystem::create_directories(runtime.path() / "lib/attnrt/plugins");
   std::filesystem::create_directories(evil.path() / "lib/attnrt/plugins");
-  std::filesystem::copy_file(library, world.path() / "lib/libattnrt.so");
+  std::filesystem::copy_file(library, runtime.path() / "lib/libattnrt.so");
   std::ofstream(evil.path() / "lib/libattnrt.so") << "";
   std::filesystem::copy_file(attnrt::fakes::fake("fake_full"),
                              evil.path() / "lib/attnrt/plugins/e.so");
   EXPECT_EXIT(
       {
-        std::filesystem::current_path(world.path());
+        std::filesystem::current_path(runtime.path());
         void* handle = dlopen("lib/libattnrt.so", RTLD_NOW | RTLD_LOCAL);
         if (handle == nullptr) _exit(2);
         std::filesystem::current_path(evil.path());
@@ -70,7 +70,7 @@ TEST(DefaultDirectory, IsBesideTheLibraryAndNotInTheCurrentFolder) {
             plugins(opened, ATTNRT_TEXT, &list, nullptr) != ATTNRT_OK)
           _exit(3);
         _exit(std::strstr(list, "fake_full") == nullptr &&
-                      std::strstr(list, world.text().c_str()) != nullptr
+                      std::strstr(list, runtime.text().c_str()) != nullptr
                   ? 0
                   : 1);
       },

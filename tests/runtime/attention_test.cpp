@@ -9,7 +9,7 @@
 #include "run.hpp"
 #include "support/allocations.hpp"
 #include "support/tensors.hpp"
-#include "support/world.hpp"
+#include "support/test_runtime.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -30,13 +30,13 @@ struct Decode {
 
 TEST(Plans, ADecodeLoopPlansOnceAndAllocatesNothing) {
   for (const int32_t threads : {1, 2}) {
-    const World world({"cpu"}, "", {.thread_count = threads});
+    const TestRuntime runtime({"cpu"}, "", {.thread_count = threads});
     Decode decode;
     Problem& problem = decode.whole.problem;
     problem.kv_lengths = 1;
     problem.causal = 1;
     decode.args.kv_lengths = view(decode.lengths.data(), kI32, {1});
-    const auto plan = world->plan(checked(problem), {});
+    const auto plan = runtime->plan(checked(problem), {});
     ASSERT_TRUE(plan) << plan.error().message;
     const auto step = [&](int32_t length) {
       decode.lengths[0] = length;
@@ -56,29 +56,29 @@ TEST(Plans, ADecodeLoopPlansOnceAndAllocatesNothing) {
       ASSERT_EQ(step(length), ATTNRT_OK);
       EXPECT_LT(largest_error(problem, decode.args), kTolerance) << length;
     }
-    EXPECT_EQ(world->plans_made(), 1);
+    EXPECT_EQ(runtime->plans_made(), 1);
   }
 }
 
 TEST(OneShot, ADecodeLoopPlansOnceForEachDoublingAndAllocatesNothingBetween) {
   for (const int32_t threads : {1, 2}) {
-    const World world({"cpu"}, "", {.thread_count = threads});
+    const TestRuntime runtime({"cpu"}, "", {.thread_count = threads});
     Decode decode;
     int failures = 0;
     const auto step = [&](int64_t keys) {
       decode.grow_to(keys);
-      failures += world->attention(decode.whole.problem, decode.args, {}, nullptr) != ATTNRT_OK;
+      failures += runtime->attention(decode.whole.problem, decode.args, {}, nullptr) != ATTNRT_OK;
     };
     for (const int64_t keys : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024}) {
-      const int64_t before = world->plans_made();
+      const int64_t before = runtime->plans_made();
       EXPECT_GT(allocations_of([&] { step(keys); }), 0) << "a plan, if the counter counts";
-      EXPECT_EQ(world->plans_made(), before + 1) << keys;
+      EXPECT_EQ(runtime->plans_made(), before + 1) << keys;
       EXPECT_LT(largest_error(decode.whole.problem, decode.args), kTolerance) << keys;
       const int64_t made = settled_allocations_of([&] {
         for (int64_t at = keys / 2 + 1; at <= keys; ++at) step(at);
       });
       EXPECT_EQ(made, 0) << "up to " << keys << " keys, " << threads << " threads";
-      EXPECT_EQ(world->plans_made(), before + 1) << keys;
+      EXPECT_EQ(runtime->plans_made(), before + 1) << keys;
     }
     EXPECT_EQ(failures, 0);
   }
@@ -86,13 +86,13 @@ TEST(OneShot, ADecodeLoopPlansOnceForEachDoublingAndAllocatesNothingBetween) {
 
 // Enough blocks for all threads, again and again.
 TEST(OneShot, APromptOnSeveralThreadsAllocatesNothingAfterItsFirstRuns) {
-  const World world({"cpu"}, "", {.thread_count = 4});
+  const TestRuntime runtime({"cpu"}, "", {.thread_count = 4});
   Attention prompt(
       {.batch = 2, .seq_q = 96, .seq_kv = 96, .heads_q = 8, .heads_kv = 8, .head_dim = 16});
   prompt.problem.causal = 1;
   int failures = 0;
   const auto call = [&] {
-    failures += world->attention(prompt.problem, prompt.args, {}, nullptr) != ATTNRT_OK;
+    failures += runtime->attention(prompt.problem, prompt.args, {}, nullptr) != ATTNRT_OK;
   };
   EXPECT_EQ(settled_allocations_of([&] {
               for (int i = 0; i < 100; ++i) call();
@@ -103,75 +103,75 @@ TEST(OneShot, APromptOnSeveralThreadsAllocatesNothingAfterItsFirstRuns) {
 }
 
 TEST(OneShot, ThousandsOfProblemsDoNotGrowTheCaches) {
-  const World world({"fake_full"});
+  const TestRuntime runtime({"fake_full"});
   const auto round = [&](int64_t from) {
     for (int64_t heads = from; heads < from + 1500; ++heads) {
       Attention a({.heads_q = heads, .head_dim = 1});
-      ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+      ASSERT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
     }
   };
   round(1);
   const int64_t alive = allocations.load() - frees.load();
   round(1501);
   EXPECT_NEAR(static_cast<double>(allocations.load() - frees.load() - alive), 0, 50);
-  EXPECT_EQ(world->plans_made(), 3000);
+  EXPECT_EQ(runtime->plans_made(), 3000);
 }
 
 TEST(OneShot, DoesNotTouchTheCallersProblemAndReadsEverythingOffTheTensors) {
-  const World world({"cpu"});
+  const TestRuntime runtime({"cpu"});
   Attention a({.batch = 2, .seq_q = 3, .seq_kv = 7, .heads_q = 4, .heads_kv = 2});
   Problem attributes = default_problem();
   attributes.causal = 1;
   attributes.scale = 0.3F;
   const Problem before = attributes;
-  ASSERT_EQ(world->attention(attributes, a.args, {}, nullptr), ATTNRT_OK);
+  ASSERT_EQ(runtime->attention(attributes, a.args, {}, nullptr), ATTNRT_OK);
   EXPECT_EQ(std::memcmp(&before, &attributes, sizeof before), 0);
   EXPECT_LT(largest_error(attributes, a.args), kTolerance);
 }
 
 TEST(OneShot, NothingToDoIsDone) {
-  const World world({"cpu"});
+  const TestRuntime runtime({"cpu"});
   Attention a({.batch = 2, .seq_q = 3, .seq_kv = 7});
   a.args.q.shape[1] = a.args.out.shape[1] = 0;
-  EXPECT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  EXPECT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
   a.args.q.shape[0] = a.args.k.shape[0] = a.args.v.shape[0] = a.args.out.shape[0] = 0;
-  EXPECT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  EXPECT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
 }
 
 TEST(OneShot, RowsOfAnyAlignment) {
-  const World world({"cpu"});
+  const TestRuntime runtime({"cpu"});
   Attention a({.seq_q = 3, .seq_kv = 7, .head_dim = 16});
   for (auto* tensor : {&a.args.q, &a.args.k, &a.args.v, &a.args.out}) {
     tensor->data = static_cast<float*>(tensor->data) + 1;
     tensor->shape[3] = 11;
   }
   attnrt_error error = ATTNRT_ERROR_INIT;
-  ASSERT_EQ(world->attention(a.problem, a.args, {}, &error), ATTNRT_OK) << error.message;
+  ASSERT_EQ(runtime->attention(a.problem, a.args, {}, &error), ATTNRT_OK) << error.message;
   EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
 }
 
 TEST(OneShot, WrongTensorsAreTheCallersFault) {
-  const World world({"cpu"});
+  const TestRuntime runtime({"cpu"});
   Attention a({.seq_q = 3, .seq_kv = 7});
   attnrt_error error = ATTNRT_ERROR_INIT;
   a.args.out.shape[1] = 2;
-  EXPECT_EQ(world->attention(a.problem, a.args, {}, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_EQ(runtime->attention(a.problem, a.args, {}, &error), ATTNRT_INVALID_ARGUMENT);
   EXPECT_THAT(error.message, HasSubstr("tensor out has 2 in dimension 1; expected 3"));
   a.args.out.shape[1] = 3;
   a.args.out.data = nullptr;
-  EXPECT_EQ(world->attention(a.problem, a.args, {}, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_EQ(runtime->attention(a.problem, a.args, {}, &error), ATTNRT_INVALID_ARGUMENT);
   a.args = {};
   a.args.struct_size = 8;
-  EXPECT_EQ(world->attention(a.problem, a.args, {}, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_EQ(runtime->attention(a.problem, a.args, {}, &error), ATTNRT_INVALID_ARGUMENT);
   EXPECT_THAT(error.message, HasSubstr("tensor q has 0 dimensions"));
   Attention b({});
   b.problem.causal = 7;
-  EXPECT_EQ(world->attention(b.problem, b.args, {}, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_EQ(runtime->attention(b.problem, b.args, {}, &error), ATTNRT_INVALID_ARGUMENT);
   EXPECT_THAT(error.message, HasSubstr("causal 7"));
 }
 
 TEST(OneShot, FromManyThreadsAtOnce) {
-  const World world({"cpu"}, "", {.thread_count = 2});
+  const TestRuntime runtime({"cpu"}, "", {.thread_count = 2});
   std::vector<std::thread> callers;
   std::atomic<int> wrong = 0;
   for (uint64_t caller = 0; caller < 4; ++caller) {
@@ -184,7 +184,7 @@ TEST(OneShot, FromManyThreadsAtOnce) {
                      .heads_kv = 2},
                     caller * 100 + static_cast<uint64_t>(round));
         a.problem.causal = static_cast<int32_t>(round % 2);
-        if (world->attention(a.problem, a.args, {}, nullptr) != ATTNRT_OK) ++wrong;
+        if (runtime->attention(a.problem, a.args, {}, nullptr) != ATTNRT_OK) ++wrong;
         if (!(largest_error(a.problem, a.args) < kTolerance)) ++wrong;
       }
     });
@@ -204,35 +204,35 @@ TEST(OneShot, OnTheApplicationsOwnThreads) {
     ++static_cast<Application*>(self)->calls;
     for (int64_t i = 0; i < count; ++i) body(arg, i, static_cast<int32_t>(i % 3));
   };
-  const World world({"cpu"}, "", options);
+  const TestRuntime runtime({"cpu"}, "", options);
   Attention a({.batch = 2, .seq_q = 33, .seq_kv = 65, .heads_q = 4, .heads_kv = 2});
-  ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  ASSERT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
   EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
   EXPECT_GE(application.calls, 1);  // a backend may need them more than once
 }
 
 TEST(OneShot, EachStreamHasPlansOfItsOwn) {
-  const World world({"fake_full"});
+  const TestRuntime runtime({"fake_full"});
   Attention a({});
   int streams[2];
   for (int round = 0; round < 3; ++round) {
     for (int& stream : streams) {
       a.args.stream = &stream;
-      ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+      ASSERT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
     }
   }
-  EXPECT_EQ(world->plans_made(), 2);
+  EXPECT_EQ(runtime->plans_made(), 2);
 }
 
 TEST(OneShot, AReloadForgetsItsPlans) {
-  const World world({"fake_full"});
+  const TestRuntime runtime({"fake_full"});
   Attention a({});
-  ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
-  ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
-  EXPECT_EQ(world->plans_made(), 1);
-  ASSERT_TRUE(world->reload());
-  ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
-  EXPECT_EQ(world->plans_made(), 2);
+  ASSERT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  ASSERT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  EXPECT_EQ(runtime->plans_made(), 1);
+  ASSERT_TRUE(runtime->reload());
+  ASSERT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  EXPECT_EQ(runtime->plans_made(), 2);
 }
 
 }  // namespace

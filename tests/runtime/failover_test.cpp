@@ -4,7 +4,7 @@
 
 #include "run.hpp"
 #include "support/tensors.hpp"
-#include "support/world.hpp"
+#include "support/test_runtime.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -30,16 +30,16 @@ const std::vector<Status> kStatuses = {{"unsupported", ATTNRT_UNSUPPORTED, true}
 // A backend that says yes to everything and then fails, before one that works.
 struct Pair {
   Pair(const std::string& call, const Status& status, const std::string& policy = {})
-      : failing("fake_" + call + "_" + status.word), world({failing, "fake_full"}, policy) {}
+      : failing("fake_" + call + "_" + status.word), runtime({failing, "fake_full"}, policy) {}
 
   attnrt_status attention(const Call& call = {}) {
     for (float& value : a.out) value = NAN;
-    return world->attention(a.problem, a.args, call, &error);
+    return runtime->attention(a.problem, a.args, call, &error);
   }
   bool right() const { return largest_error(a.problem, a.args) < kTolerance; }
 
   std::string failing;
-  World world;
+  TestRuntime runtime;
   Attention a{{.seq_q = 2, .seq_kv = 3}};
   attnrt_error error = ATTNRT_ERROR_INIT;
 };
@@ -47,12 +47,12 @@ struct Pair {
 TEST(Failover, OfPlans) {
   for (const Status& status : kStatuses) {
     Pair pair("plan", status);
-    const auto plan = pair.world->plan(checked(pair.a.problem), {});
+    const auto plan = pair.runtime->plan(checked(pair.a.problem), {});
     if (status.another_may_do) {
       ASSERT_TRUE(plan) << status.word << plan.error().message;
       EXPECT_EQ((*plan)->backend_name(), "fake_full");
-      EXPECT_THAT(pair.world.log(), Contains(AllOf(HasSubstr("plan: " + pair.failing),
-                                                   HasSubstr("the next candidate is taken"))));
+      EXPECT_THAT(pair.runtime.log(), Contains(AllOf(HasSubstr("plan: " + pair.failing),
+                                                     HasSubstr("the next candidate is taken"))));
       EXPECT_EQ(pair.attention(), ATTNRT_OK);
       EXPECT_TRUE(pair.right());
     } else {
@@ -71,23 +71,24 @@ TEST(Failover, OfOneShotRuns) {
     EXPECT_EQ(pair.right(), status.another_may_do) << status.word;
     if (!status.another_may_do) {
       EXPECT_THAT(pair.error.message, HasSubstr("run: " + pair.failing + ": run was told to fail"));
-      EXPECT_THAT(pair.world.log(), IsEmpty());
+      EXPECT_THAT(pair.runtime.log(), IsEmpty());
       continue;
     }
-    const int64_t plans = pair.world->plans_made();
+    const int64_t plans = pair.runtime->plans_made();
     EXPECT_EQ(pair.attention(), ATTNRT_OK);
-    EXPECT_EQ(pair.world->plans_made(), plans) << "later calls begin where the first one succeeded";
-    EXPECT_THAT(pair.world.log(), Contains(HasSubstr("the next candidate is taken")).Times(1));
+    EXPECT_EQ(pair.runtime->plans_made(), plans)
+        << "later calls begin where the first one succeeded";
+    EXPECT_THAT(pair.runtime.log(), Contains(HasSubstr("the next candidate is taken")).Times(1));
   }
 }
 
 TEST(Failover, NeverOfAPlansOwnRun) {
   for (const Status& status : kStatuses) {
     Pair pair("run", status);
-    const auto plan = pair.world->plan(checked(pair.a.problem), {});
+    const auto plan = pair.runtime->plan(checked(pair.a.problem), {});
     ASSERT_TRUE(plan);
     EXPECT_EQ(run(**plan, pair.a.args, nullptr), status.status) << status.word;
-    EXPECT_THAT(pair.world.log(), IsEmpty());
+    EXPECT_THAT(pair.runtime.log(), IsEmpty());
   }
 }
 
@@ -102,27 +103,27 @@ TEST(Failover, NeverOfANameThatWasAskedFor) {
       Pair by_environment(call, status);
       EXPECT_EQ(by_environment.attention(), status.status) << status.word;
       for (const Pair* pair : {&by_call, &by_default, &by_environment})
-        EXPECT_THAT(pair->world.log(), IsEmpty());
+        EXPECT_THAT(pair->runtime.log(), IsEmpty());
     }
   }
 }
 
 TEST(Failover, NotEvenToAnotherVersionOfThatName) {
-  const World world({"fake_versions-1.0.0", "fake_versions-1.2.0"});
+  const TestRuntime runtime({"fake_versions-1.0.0", "fake_versions-1.2.0"});
   Attention a({});
-  world.counters(checked(a.problem)).run_status = ATTNRT_INTERNAL;  // of 1.2.0
-  EXPECT_EQ(world->attention(a.problem, a.args, {"fake_versions"}, nullptr), ATTNRT_INTERNAL);
-  EXPECT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
-  world.counters(checked(a.problem)).run_status = ATTNRT_OK;
+  runtime.counters(checked(a.problem)).run_status = ATTNRT_INTERNAL;  // of 1.2.0
+  EXPECT_EQ(runtime->attention(a.problem, a.args, {"fake_versions"}, nullptr), ATTNRT_INTERNAL);
+  EXPECT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  runtime.counters(checked(a.problem)).run_status = ATTNRT_OK;
 }
 
 TEST(Failover, AlongTheWholeRowInItsOrder) {
-  const World world({"fake_plan_internal", "fake_run_unsupported", "fake_plan_unsupported",
-                     "fake_run_internal", "fake_full"});
+  const TestRuntime runtime({"fake_plan_internal", "fake_run_unsupported", "fake_plan_unsupported",
+                             "fake_run_internal", "fake_full"});
   Attention a({.seq_q = 2, .seq_kv = 3});
-  ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  ASSERT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
   EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
-  const auto log = world.log();
+  const auto log = runtime.log();
   ASSERT_EQ(log.size(), 4u);
   EXPECT_THAT(log[0], HasSubstr("plan: fake_plan_internal"));
   EXPECT_THAT(log[1], HasSubstr("run: fake_run_unsupported"));
@@ -131,21 +132,21 @@ TEST(Failover, AlongTheWholeRowInItsOrder) {
 }
 
 TEST(Failover, WhenAllFailTheLastOnesWordsAreTheError) {
-  const World world({"fake_run_internal", "fake_run_unsupported"});
+  const TestRuntime runtime({"fake_run_internal", "fake_run_unsupported"});
   Attention a({});
   attnrt_error error = ATTNRT_ERROR_INIT;
-  EXPECT_EQ(world->attention(a.problem, a.args, {}, &error), ATTNRT_UNSUPPORTED);
+  EXPECT_EQ(runtime->attention(a.problem, a.args, {}, &error), ATTNRT_UNSUPPORTED);
   EXPECT_STREQ(error.message, "run: fake_run_unsupported: run was told to fail");
 }
 
 TEST(Failover, AfterAllFailedTheNextCallBeginsWithTheBest) {
-  const World world({"fake_full", "fake_run_unsupported"});
+  const TestRuntime runtime({"fake_full", "fake_run_unsupported"});
   Attention a({.seq_q = 2, .seq_kv = 3});
-  fake_counters& best = world.counters(checked(a.problem));
+  fake_counters& best = runtime.counters(checked(a.problem));
   best.run_status = ATTNRT_OUT_OF_MEMORY;
-  EXPECT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_UNSUPPORTED);
+  EXPECT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_UNSUPPORTED);
   best.run_status = ATTNRT_OK;
-  EXPECT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  EXPECT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
 }
 
 TEST(Failover, GoesOnInTheDecisionThatItBeganWith) {
@@ -155,16 +156,17 @@ TEST(Failover, GoesOnInTheDecisionThatItBeganWith) {
   options.log = [&](int32_t, const std::string&) {
     if (on_warning) std::exchange(on_warning, nullptr)();
   };
-  const World world({"fake_run_internal", "fake_run_unsupported", "fake_full"}, "", options);
+  const TestRuntime runtime({"fake_run_internal", "fake_run_unsupported", "fake_full"}, "",
+                            options);
   Attention a({.seq_q = 2, .seq_kv = 3});
   on_warning = [&] {
-    world.set_policy(
+    runtime.set_policy(
         "backends: {fake_full: {priority: 900}, fake_run_unsupported: {priority: 800}, "
         "fake_run_internal: {priority: "
         "1}}\n");
-    EXPECT_TRUE(world->reload());
+    EXPECT_TRUE(runtime->reload());
   };
-  EXPECT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  EXPECT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
   EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
 }
 
@@ -174,7 +176,7 @@ class OnDevice : public ::testing::Test {
  protected:
   OnDevice() {
     a.problem.device_type = ATTNRT_DEVICE_ROCM;
-    const auto decision = world->decide(checked(a.problem), {});
+    const auto decision = runtime->decide(checked(a.problem), {});
     const Candidate& first = decision->winner()->candidate;
     EXPECT_EQ(first.plugin->manifest->name, "fake_rocm");
     counters = const_cast<fake_counters*>(
@@ -191,9 +193,9 @@ class OnDevice : public ::testing::Test {
     }
   }
   ~OnDevice() override { counters->capturing = counters->run_status = counters->memory_limit = 0; }
-  attnrt_status attention() { return world->attention(a.problem, a.args, {}, &error); }
+  attnrt_status attention() { return runtime->attention(a.problem, a.args, {}, &error); }
 
-  World world{{"fake_rocm", "fake_rocm_two"}};
+  TestRuntime runtime{{"fake_rocm", "fake_rocm_two"}};
   Attention a{{.seq_q = 2, .seq_kv = 3}};
   fake_counters* counters = nullptr;
   std::vector<DeviceMemory> memory;
@@ -202,18 +204,18 @@ class OnDevice : public ::testing::Test {
 
 TEST_F(OnDevice, NeverWhileTheStreamCaptures) {
   ASSERT_EQ(attention(), ATTNRT_OK) << error.message;
-  EXPECT_EQ(world->plans_made(), 1);
+  EXPECT_EQ(runtime->plans_made(), 1);
   counters->run_status = ATTNRT_INTERNAL;
   counters->capturing = 1;
   EXPECT_EQ(attention(), ATTNRT_INTERNAL);
   EXPECT_STREQ(error.message, "run: fake_rocm: run was told to fail by a test");
-  EXPECT_EQ(world->plans_made(), 1);
-  EXPECT_THAT(world.log(), IsEmpty());
+  EXPECT_EQ(runtime->plans_made(), 1);
+  EXPECT_THAT(runtime.log(), IsEmpty());
   counters->capturing = 0;
   (void)
       attention();  // the other one cannot read this one's memory: that it was asked is what counts
-  EXPECT_EQ(world->plans_made(), 2);
-  EXPECT_THAT(world.log(), Contains(HasSubstr("the next candidate is taken")));
+  EXPECT_EQ(runtime->plans_made(), 2);
+  EXPECT_THAT(runtime.log(), Contains(HasSubstr("the next candidate is taken")));
 }
 
 TEST_F(OnDevice, IdlePlansGiveWayBeforeAnotherBackendIsTaken) {
@@ -224,9 +226,9 @@ TEST_F(OnDevice, IdlePlansGiveWayBeforeAnotherBackendIsTaken) {
   counters->memory_limit = bytes + 256 + 63;  // room for one plan's workspace
   a.problem.causal = 1;
   EXPECT_EQ(attention(), ATTNRT_OK) << error.message;
-  EXPECT_THAT(world.log(), IsEmpty());
+  EXPECT_THAT(runtime.log(), IsEmpty());
   EXPECT_EQ(counters->allocated, used);
-  EXPECT_EQ(world->plans_made(), 2);
+  EXPECT_EQ(runtime->plans_made(), 2);
 }
 
 }  // namespace

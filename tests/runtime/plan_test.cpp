@@ -6,7 +6,7 @@
 
 #include "run.hpp"
 #include "support/tensors.hpp"
-#include "support/world.hpp"
+#include "support/test_runtime.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -20,17 +20,17 @@ Problem on_rocm(Problem problem, int32_t id = 0) {
   return checked(problem);
 }
 
-Result<std::unique_ptr<Plan>> planned(const World& world, const Problem& problem,
+Result<std::unique_ptr<Plan>> planned(const TestRuntime& runtime, const Problem& problem,
                                       const std::string& name = {}) {
-  const auto decision = world->decide(problem, Call{name});
+  const auto decision = runtime->decide(problem, Call{name});
   EXPECT_EQ(decision->status, ATTNRT_OK) << decision->message;
   return make_plan(*decision, decision->verdicts.front());
 }
 
 TEST(Plan, SaysWhatWillRun) {
-  const World world({"fake_full"});
+  const TestRuntime runtime({"fake_full"});
   const Attention a({.seq_q = 3, .seq_kv = 4});
-  const auto plan = planned(world, checked(a.problem));
+  const auto plan = planned(runtime, checked(a.problem));
   ASSERT_TRUE(plan);
   EXPECT_EQ((*plan)->backend_name(), "fake_full");
   EXPECT_EQ((*plan)->version(), "1.0.0");
@@ -41,9 +41,9 @@ TEST(Plan, SaysWhatWillRun) {
 }
 
 TEST(Plan, APluginWithoutPlanHasItsNameForAKernel) {
-  const World world({"fake_minimal"});
+  const TestRuntime runtime({"fake_minimal"});
   Attention a({});
-  const auto plan = planned(world, checked(a.problem));
+  const auto plan = planned(runtime, checked(a.problem));
   ASSERT_TRUE(plan);
   EXPECT_EQ((*plan)->kernel(), "fake_minimal");
   EXPECT_EQ((*plan)->workspace_bytes(), 0);
@@ -59,8 +59,8 @@ TEST(Plan, FailuresHaveTheirStatusAndTheNameInFront) {
                                      {"internal", ATTNRT_INTERNAL},
                                      {"device_lost", ATTNRT_DEVICE_LOST}}) {
     const std::string name = std::string("fake_plan_") + word;
-    const World world({name});
-    const auto plan = planned(world, checked(Attention({}).problem));
+    const TestRuntime runtime({name});
+    const auto plan = planned(runtime, checked(Attention({}).problem));
     ASSERT_FALSE(plan);
     EXPECT_EQ(plan.error().code, status);
     EXPECT_EQ(plan.error().message, "plan: " + name + ": plan was told to fail");
@@ -68,30 +68,30 @@ TEST(Plan, FailuresHaveTheirStatusAndTheNameInFront) {
 }
 
 TEST(Plan, AnAlignmentThatIsNoPowerOfTwoIsThePluginsFault) {
-  const World world({"fake_bad_alignment"});
-  const auto plan = planned(world, checked(Attention({}).problem));
+  const TestRuntime runtime({"fake_bad_alignment"});
+  const auto plan = planned(runtime, checked(Attention({}).problem));
   ASSERT_FALSE(plan);
   EXPECT_EQ(plan.error().code, ATTNRT_INTERNAL);
   EXPECT_THAT(plan.error().message, HasSubstr("asks for a workspace of 256 bytes, aligned to 48"));
 }
 
 TEST(Plan, KeepsItsBackendWhenTheRuntimeIsGone) {
-  World world({"fake_full"});
+  TestRuntime runtime({"fake_full"});
   Attention a({.seq_q = 2, .seq_kv = 3});
-  const auto plan = planned(world, checked(a.problem));
+  const auto plan = planned(runtime, checked(a.problem));
   ASSERT_TRUE(plan);
-  world.close();
+  runtime.close();
   ASSERT_EQ(run(**plan, a.args, nullptr), ATTNRT_OK);
   EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
 }
 
 TEST(Plan, ADevicesWorkspaceIsItsOwnMemoryAndGoesWithThePlan) {
-  const World world({"fake_rocm"});
+  const TestRuntime runtime({"fake_rocm"});
   const Problem problem = on_rocm(Attention({}).problem);
-  fake_counters& counters = world.counters(problem);
+  fake_counters& counters = runtime.counters(problem);
   const int64_t before = counters.allocated;
   {
-    const auto plan = planned(world, problem);
+    const auto plan = planned(runtime, problem);
     ASSERT_TRUE(plan);
     EXPECT_EQ(counters.allocated, before + 1);
     EXPECT_EQ(counters.pinned, 0);
@@ -101,11 +101,11 @@ TEST(Plan, ADevicesWorkspaceIsItsOwnMemoryAndGoesWithThePlan) {
 }
 
 TEST(Plan, ADeviceWithoutMemory) {
-  const World world({"fake_rocm"});
+  const TestRuntime runtime({"fake_rocm"});
   const Problem problem = on_rocm(Attention({}).problem);
-  fake_counters& counters = world.counters(problem);
+  fake_counters& counters = runtime.counters(problem);
   counters.memory_limit = 1;
-  const auto plan = planned(world, problem);
+  const auto plan = planned(runtime, problem);
   counters.memory_limit = 0;
   ASSERT_FALSE(plan);
   EXPECT_EQ(plan.error().code, ATTNRT_OUT_OF_MEMORY);
@@ -114,20 +114,20 @@ TEST(Plan, ADeviceWithoutMemory) {
 }
 
 TEST(Plan, DevicesAreToldApartByTheirId) {
-  const World world({"fake_rocm_two"});
+  const TestRuntime runtime({"fake_rocm_two"});
   for (const int32_t id : {0, 1}) {
-    const auto plan = planned(world, on_rocm(Attention({}).problem, id));
+    const auto plan = planned(runtime, on_rocm(Attention({}).problem, id));
     ASSERT_TRUE(plan);
     EXPECT_EQ((*plan)->device().id, id);
   }
-  const auto third = world->decide(on_rocm(Attention({}).problem, 2), {});
+  const auto third = runtime->decide(on_rocm(Attention({}).problem, 2), {});
   EXPECT_EQ(third->status, ATTNRT_UNSUPPORTED);
   EXPECT_THAT(third->message, HasSubstr("has no rocm 2"));
 }
 
 TEST(DeviceMemory, HasTheAlignmentThatWasAskedFor) {
-  const World world({"fake_rocm"});
-  const auto decision = world->decide(on_rocm(Attention({}).problem), {});
+  const TestRuntime runtime({"fake_rocm"});
+  const auto decision = runtime->decide(on_rocm(Attention({}).problem), {});
   const Candidate& candidate = decision->verdicts.front().candidate;
   using Kind = DeviceMemory::Kind;
   for (const auto kind : {Kind::host, Kind::device, Kind::pinned}) {
@@ -149,8 +149,8 @@ TEST(DeviceMemory, HasTheAlignmentThatWasAskedFor) {
         DeviceMemory::allocate(candidate.backend, candidate.device, kind, INT64_MAX - 100, 4096);
     EXPECT_FALSE(too_much);
   }
-  EXPECT_EQ(world.counters(on_rocm(Attention({}).problem)).allocated, 0);
-  EXPECT_EQ(world.counters(on_rocm(Attention({}).problem)).pinned, 0);
+  EXPECT_EQ(runtime.counters(on_rocm(Attention({}).problem)).allocated, 0);
+  EXPECT_EQ(runtime.counters(on_rocm(Attention({}).problem)).pinned, 0);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// tests/runtime/policy_test.cpp: policies over contenders into the one order of precedence, and every reason to be out
+// tests/runtime/policy_test.cpp: policies over candidates into the one order of precedence, and every reason to be out
 #include "policy.hpp"
 
 #include <gmock/gmock.h>
@@ -43,7 +43,8 @@ struct Parts {
   Version version;
 };
 
-Contender contender(const std::string& text, const Problem& problem, std::deque<Parts>& storage) {
+CandidateView candidate(const std::string& text, const Problem& problem,
+                        std::deque<Parts>& storage) {
   Parts parts;
   std::istringstream words(text);
   words >> parts.name >> parts.version_text >> parts.device >> parts.hash;
@@ -53,22 +54,22 @@ Contender contender(const std::string& text, const Problem& problem, std::deque<
   }
   parts.version = parse_version(parts.version_text).value_or(Version{});
   const Parts& kept = storage.emplace_back(std::move(parts));
-  Contender result{kept.name, &kept.version, kept.version_text, kept.device, kept.device_id,
-                   "",        false,         kept.hash};
+  CandidateView result{kept.name, &kept.version, kept.version_text, kept.device, kept.device_id,
+                       "",        false,         kept.hash};
   if (kept.device == "rocm") result.arch = "gfx1100";
   result.staged = kept.device != device_name(problem.device_type);
   return result;
 }
 
-// The order in which selection would try the contenders, by name (and version, where names repeat); those that are out,
+// The order in which selection would try the candidates, by name (and version, where names repeat); those that are out,
 // or are not the forced one, are missing.
-std::string order(const Setup& setup, const std::vector<std::string>& contenders) {
+std::string order(const Setup& setup, const std::vector<std::string>& candidates) {
   const Policy policy = policy_of(setup);
   const Problem problem = problem_of(setup.problem);
   std::deque<Parts> storage;
-  std::vector<std::pair<Contender, std::string>> left;
-  for (const std::string& text : contenders) {
-    const Contender c = contender(text, problem, storage);
+  std::vector<std::pair<CandidateView, std::string>> left;
+  for (const std::string& text : candidates) {
+    const CandidateView c = candidate(text, problem, storage);
     if (!policy.exclusions(c, problem).empty()) continue;
     if (policy.forced() && policy.forced()->name != c.name) continue;
     left.emplace_back(c, text);
@@ -97,11 +98,11 @@ Environment disable_variable(const char* globs) {
 struct Row {
   const char* because;
   Setup setup;
-  std::vector<std::string> contenders;
+  std::vector<std::string> candidates;
   const char* order;
 };
 
-// The truth table of precedence: each row adds or inverts one thing. Everything is tried with the contenders in every
+// The truth table of precedence: each row adds or inverts one thing. Everything is tried with the candidates in every
 // rotation, since the order in which plugins were found must not matter.
 TEST(Policy, Precedence) {
   const std::string prefer_b = "rules: [{prefer: [b]}]\n";
@@ -194,7 +195,7 @@ TEST(Policy, Precedence) {
        {"rules: [{prefer: [b], when: {causal: true}}, {prefer: [c]}]"},
        {"b 1.0.0 rocm", "c 1.0.0 rocm"},
        "c 1.0.0 rocm > b 1.0.0 rocm"},
-      {"the arch in a rule is the contender's",
+      {"the arch in a rule is the candidate's",
        {"rules: [{prefer: [b], when: {arch: gfx1100}}]"},
        {"a 1.0.0 rocm", "b 1.0.0 rocm"},
        "b 1.0.0 rocm > a 1.0.0 rocm"},
@@ -267,10 +268,10 @@ TEST(Policy, Precedence) {
       {"hash", {""}, {"a 1.0.0 rocm bb", "a 1.0.0 rocm aa"}, "a 1.0.0 rocm aa > a 1.0.0 rocm bb"},
   };
   for (const Row& row : rows) {
-    auto contenders = row.contenders;
-    for (size_t rotation = 0; rotation < contenders.size(); ++rotation) {
-      std::rotate(contenders.begin(), contenders.begin() + 1, contenders.end());
-      EXPECT_EQ(order(row.setup, contenders), row.order) << row.because;
+    auto candidates = row.candidates;
+    for (size_t rotation = 0; rotation < candidates.size(); ++rotation) {
+      std::rotate(candidates.begin(), candidates.begin() + 1, candidates.end());
+      EXPECT_EQ(order(row.setup, candidates), row.order) << row.because;
     }
   }
 }
@@ -281,22 +282,23 @@ TEST(Policy, BeforeIsAStrictOrder) {
                  "{head_dim: 64}}]"});
   const Problem problem = problem_of("device=rocm head_dim=64");
   std::deque<Parts> storage;
-  std::vector<Contender> all;
+  std::vector<CandidateView> all;
   for (const char* name : {"a", "b", "c"}) {
     for (const char* version : {"1.0.0", "1.0.0-rc.1", "2.0.0"}) {
       for (const char* device : {"cpu", "rocm:0", "rocm:1"})
         all.push_back(
-            contender(fmt::format("{} {} {} h", name, version, device), problem, storage));
+            candidate(fmt::format("{} {} {} h", name, version, device), problem, storage));
     }
   }
-  const auto before = [&](const Contender& a, const Contender& b) {
+  const auto before = [&](const CandidateView& a, const CandidateView& b) {
     return policy.before(a, policy.rank(a, problem), b, policy.rank(b, problem));
   };
-  for (const Contender& a : all) {
+  for (const CandidateView& a : all) {
     EXPECT_FALSE(before(a, a));
-    for (const Contender& b : all) {
+    for (const CandidateView& b : all) {
       EXPECT_EQ(&a != &b, before(a, b) != before(b, a));
-      for (const Contender& c : all) EXPECT_TRUE(!(before(a, b) && before(b, c)) || before(a, c));
+      for (const CandidateView& c : all)
+        EXPECT_TRUE(!(before(a, b) && before(b, c)) || before(a, c));
     }
   }
 }
@@ -304,7 +306,7 @@ TEST(Policy, BeforeIsAStrictOrder) {
 std::vector<std::string> exclusions(const Setup& setup, const std::string& text) {
   const Problem problem = problem_of(setup.problem);
   std::deque<Parts> storage;
-  const Contender c = contender(text, problem, storage);
+  const CandidateView c = candidate(text, problem, storage);
   return policy_of(setup).exclusions(c, problem);
 }
 
@@ -336,8 +338,8 @@ TEST(Policy, EveryExclusionNamesItsOrigin) {
               ::testing::SizeIs(5));
 }
 
-// when: the problem as it was asked. only: the problem as it would be on the contender's device.
-TEST(Policy, WhenSeesWhereTensorsLiveAndOnlySeesTheContendersDevice) {
+// when: the problem as it was asked. only: the problem as it would be on the candidate's device.
+TEST(Policy, WhenSeesWhereTensorsLiveAndOnlySeesTheCandidatesDevice) {
   const std::string staging = "staging: allow\n";
   EXPECT_THAT(exclusions({staging + "rules: [{deny: [a], when: {device: rocm}}]"}, "a 1.0.0 cpu"),
               ::testing::SizeIs(1));
@@ -364,7 +366,7 @@ TEST(Policy, PreferringGivesTheRule) {
       policy_of({"rules: [{deny: [x]}, {name: r, prefer: [b], when: {head_dim: 64}}]"});
   std::deque<Parts> storage;
   const Problem problem = problem_of("device=rocm head_dim=64");
-  const Contender c = contender("a 1.0.0 rocm", problem, storage);
+  const CandidateView c = candidate("a 1.0.0 rocm", problem, storage);
   ASSERT_NE(policy.preferring(c, problem), nullptr);
   EXPECT_EQ(policy.preferring(c, problem)->name, "r");
   EXPECT_EQ(policy.preferring(c, problem_of("device=rocm head_dim=32")), nullptr);

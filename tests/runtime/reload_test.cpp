@@ -10,7 +10,7 @@
 #include "run.hpp"
 #include "runtime.hpp"
 #include "support/tensors.hpp"
-#include "support/world.hpp"
+#include "support/test_runtime.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -174,15 +174,15 @@ TEST_F(Reload, WhileEverybodyWorks) {
 }
 
 TEST_F(Reload, NewPlansUseWhatIsFoundNowAndOldOnesKeepTheirBackend) {
-  World world({"fake_versions-1.0.0"});
-  const auto old = world->plan(kAny, {});
+  TestRuntime runtime({"fake_versions-1.0.0"});
+  const auto old = runtime->plan(kAny, {});
   ASSERT_TRUE(old);
-  world.plugins.add("fake_versions-1.2.0");
-  EXPECT_EQ(chosen(*world), "fake_versions 1.0.0") << "not before the reload";
-  ASSERT_TRUE(world->reload());
-  EXPECT_EQ(chosen(*world), "fake_versions 1.2.0");
-  std::filesystem::remove(world.plugins.path() / "fake_versions-1.0.0.so");
-  ASSERT_TRUE(world->reload());
+  runtime.plugins.add("fake_versions-1.2.0");
+  EXPECT_EQ(chosen(*runtime), "fake_versions 1.0.0") << "not before the reload";
+  ASSERT_TRUE(runtime->reload());
+  EXPECT_EQ(chosen(*runtime), "fake_versions 1.2.0");
+  std::filesystem::remove(runtime.plugins.path() / "fake_versions-1.0.0.so");
+  ASSERT_TRUE(runtime->reload());
   Attention a({.seq_q = 2, .seq_kv = 3});
   EXPECT_EQ((*old)->version(), "1.0.0");
   EXPECT_EQ(run(**old, a.args, nullptr), ATTNRT_OK);
@@ -190,43 +190,43 @@ TEST_F(Reload, NewPlansUseWhatIsFoundNowAndOldOnesKeepTheirBackend) {
 }
 
 TEST_F(Reload, AnInvalidPolicyLeavesEverythingAsItWas) {
-  const World world({"fake_full", "fake_minimal"});
-  const auto before = world->snapshot();
+  const TestRuntime runtime({"fake_full", "fake_minimal"});
+  const auto before = runtime->snapshot();
   for (const char* text : {"schema: 2\n", "unlisted: maybe\n", "backends: [1]\n", "rules: [{}]\n",
                            "a: &b\n", ":\n  - ]"}) {
-    world.set_policy(text);
-    const auto done = world->reload();
+    runtime.set_policy(text);
+    const auto done = runtime->reload();
     ASSERT_FALSE(done) << text;
     EXPECT_THAT(done.error().message, HasSubstr("policy.yaml:1:")) << text;
-    EXPECT_EQ(world->snapshot(), before);
-    EXPECT_EQ(chosen(*world), "fake_full 1.0.0");
+    EXPECT_EQ(runtime->snapshot(), before);
+    EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0");
   }
-  std::filesystem::remove(world.policy_file());
-  EXPECT_FALSE(world->reload());
-  EXPECT_EQ(world->snapshot(), before);
-  world.set_policy("default: fake_minimal\n");
-  ASSERT_TRUE(world->reload());
-  EXPECT_EQ(chosen(*world), "fake_minimal 1.0.0");
+  std::filesystem::remove(runtime.policy_file());
+  EXPECT_FALSE(runtime->reload());
+  EXPECT_EQ(runtime->snapshot(), before);
+  runtime.set_policy("default: fake_minimal\n");
+  ASSERT_TRUE(runtime->reload());
+  EXPECT_EQ(chosen(*runtime), "fake_minimal 1.0.0");
 }
 
 TEST_F(Reload, TheSameBytesStayOpen) {
-  const World world({"fake_full", "fake_rocm"});
-  const auto instance = [&] { return world->decide(kAny, {})->winner()->candidate.backend; };
+  const TestRuntime runtime({"fake_full", "fake_rocm"});
+  const auto instance = [&] { return runtime->decide(kAny, {})->winner()->candidate.backend; };
   const auto before = instance();
-  ASSERT_TRUE(world->reload());
+  ASSERT_TRUE(runtime->reload());
   EXPECT_EQ(instance(), before);
-  world.set_policy("backends: {fake_full: {options: {note: other}}}\n");
-  ASSERT_TRUE(world->reload());
+  runtime.set_policy("backends: {fake_full: {options: {note: other}}}\n");
+  ASSERT_TRUE(runtime->reload());
   EXPECT_NE(instance(), before) << "other options, another instance";
 }
 
 TEST_F(Reload, ABackendThatCouldNotBeLoadedIsTriedAgain) {
-  World world({"fake_full"}, "backends: {fake_full: {options: {wrong: 1}}}\n");
-  EXPECT_THAT(chosen(*world), HasSubstr("option wrong is not known"));
-  ASSERT_TRUE(world->reload());
-  world.clear_log();
-  EXPECT_THAT(chosen(*world), HasSubstr("option wrong is not known"));
-  EXPECT_THAT(world.log(), SizeIs(1)) << "what kept it from loading may be gone by now";
+  TestRuntime runtime({"fake_full"}, "backends: {fake_full: {options: {wrong: 1}}}\n");
+  EXPECT_THAT(chosen(*runtime), HasSubstr("option wrong is not known"));
+  ASSERT_TRUE(runtime->reload());
+  runtime.clear_log();
+  EXPECT_THAT(chosen(*runtime), HasSubstr("option wrong is not known"));
+  EXPECT_THAT(runtime.log(), SizeIs(1)) << "what kept it from loading may be gone by now";
 }
 
 TEST_F(Reload, ALibraryLoadedByPathIsNotMistakenForItsSuccessor) {
@@ -242,21 +242,21 @@ TEST_F(Reload, ALibraryLoadedByPathIsNotMistakenForItsSuccessor) {
 }
 
 TEST_F(Reload, AThousandTimesOpensNothingMore) {
-  const World world({"fake_full", "fake_versions-1.0.0"});
-  EXPECT_EQ(chosen(*world), "fake_full 1.0.0");
-  ASSERT_TRUE(world->reload());
+  const TestRuntime runtime({"fake_full", "fake_versions-1.0.0"});
+  EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0");
+  ASSERT_TRUE(runtime->reload());
   const size_t before = open_descriptors();
   for (int i = 0; i < 1000; ++i) {
-    ASSERT_TRUE(world->reload());
+    ASSERT_TRUE(runtime->reload());
     if (i % 100 == 0) {
-      ASSERT_EQ(chosen(*world), "fake_full 1.0.0");
+      ASSERT_EQ(chosen(*runtime), "fake_full 1.0.0");
     }
   }
   EXPECT_EQ(open_descriptors(), before);
 }
 
 TEST_F(Reload, WhilePlansAreMadeAndRunInOtherThreads) {
-  World world({"fake_versions-1.0.0", "fake_versions-1.2.0"});
+  TestRuntime runtime({"fake_versions-1.0.0", "fake_versions-1.2.0"});
   std::atomic<bool> stop = false;
   std::atomic<int> runs = 0;
   std::vector<std::thread> workers;
@@ -264,25 +264,25 @@ TEST_F(Reload, WhilePlansAreMadeAndRunInOtherThreads) {
     workers.emplace_back([&, seed] {
       Attention a({.seq_q = 2, .seq_kv = 3}, seed);
       while (!stop) {
-        const auto plan = world->plan(kAny, {});
+        const auto plan = runtime->plan(kAny, {});
         ASSERT_TRUE(plan) << plan.error().message;
         ASSERT_THAT((*plan)->version(), ::testing::AnyOf("1.0.0", "1.2.0"));
         for (float& value : a.out) value = NAN;
         ASSERT_EQ(run(**plan, a.args, nullptr), ATTNRT_OK);
         ASSERT_LT(largest_error(a.problem, a.args), kTolerance);
         for (float& value : a.out) value = NAN;
-        ASSERT_EQ(world->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+        ASSERT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
         ASSERT_LT(largest_error(a.problem, a.args), kTolerance);
-        (void)world->plugins();
+        (void)runtime->plugins();
         ++runs;
       }
     });
   }
   for (int i = 0; i < 60 || runs < 60; ++i) {
-    world.set_policy(fmt::format("backends: {{fake_versions: {{version: '{}', priority: {}}}}}\n",
-                                 i % 2 == 0 ? "<1.1" : ">=1.1", i % 7));
-    ASSERT_TRUE(world->reload());
-    EXPECT_EQ(chosen(*world), i % 2 == 0 ? "fake_versions 1.0.0" : "fake_versions 1.2.0");
+    runtime.set_policy(fmt::format("backends: {{fake_versions: {{version: '{}', priority: {}}}}}\n",
+                                   i % 2 == 0 ? "<1.1" : ">=1.1", i % 7));
+    ASSERT_TRUE(runtime->reload());
+    EXPECT_EQ(chosen(*runtime), i % 2 == 0 ? "fake_versions 1.0.0" : "fake_versions 1.2.0");
   }
   stop = true;
   for (auto& worker : workers) worker.join();

@@ -7,7 +7,7 @@
 #include <cstddef>
 
 #include "support/tensors.hpp"
-#include "support/world.hpp"
+#include "support/test_runtime.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -18,7 +18,7 @@ using ::testing::HasSubstr;
 class Run : public ::testing::Test {
  protected:
   std::unique_ptr<Plan> plan(const Problem& problem) {
-    auto made = world->plan(checked(problem), {});
+    auto made = runtime->plan(checked(problem), {});
     if (!made) throw std::runtime_error(made.error().message);
     return *std::move(made);
   }
@@ -27,7 +27,7 @@ class Run : public ::testing::Test {
     EXPECT_EQ(run(plan, args, &error), expected);
     return error.message;
   }
-  World world{{"fake_full"}};
+  TestRuntime runtime{{"fake_full"}};
 };
 
 TEST_F(Run, WithinTheBounds) {
@@ -45,7 +45,7 @@ TEST_F(Run, WithinTheBounds) {
 TEST_F(Run, NothingToDoAsksNobody) {
   Attention bounds({.seq_q = 2, .seq_kv = 2});
   const auto made = plan(bounds.problem);
-  world.counters(made->problem()).run_status = ATTNRT_INTERNAL;
+  runtime.counters(made->problem()).run_status = ATTNRT_INTERNAL;
   for (int32_t dimension : {0, 1}) {
     attnrt_args args = bounds.args;
     for (auto* tensor : {&args.q, &args.out}) tensor->shape[dimension] = 0;
@@ -53,7 +53,7 @@ TEST_F(Run, NothingToDoAsksNobody) {
     EXPECT_EQ(run(*made, args, nullptr), ATTNRT_OK) << dimension;
   }
   EXPECT_EQ(run(*made, bounds.args, nullptr), ATTNRT_INTERNAL);
-  world.counters(made->problem()).run_status = ATTNRT_OK;
+  runtime.counters(made->problem()).run_status = ATTNRT_OK;
 }
 
 TEST_F(Run, NoKeysGiveZeros) {
@@ -86,10 +86,10 @@ TEST_F(Run, Workspace) {
 TEST_F(Run, ABackendsFailureSaysWhoAndWhy) {
   Attention a({});
   const auto made = plan(a.problem);
-  world.counters(made->problem()).run_status = ATTNRT_OUT_OF_MEMORY;
+  runtime.counters(made->problem()).run_status = ATTNRT_OUT_OF_MEMORY;
   EXPECT_EQ(message_of(*made, a.args, ATTNRT_OUT_OF_MEMORY),
             "run: fake_full: run was told to fail by a test");
-  world.counters(made->problem()).run_status = ATTNRT_OK;
+  runtime.counters(made->problem()).run_status = ATTNRT_OK;
 }
 
 TEST_F(Run, MasksOfFewerDimensionsAreBroadcast) {

@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "support/tensors.hpp"
-#include "support/world.hpp"
+#include "support/test_runtime.hpp"
 #include "trace.hpp"
 
 namespace attnrt::core {
@@ -23,13 +23,14 @@ using ::testing::Not;
 using ::testing::StartsWith;
 
 TEST(Log, GoesToStderrFromItsLevelOnAlsoAfterAReload) {
-  const World world({"fake_open_fails"});
-  const auto printed = [&](Runtime& runtime) {
+  const fakes::Directory plugins;
+  plugins.add("fake_open_fails");
+  const auto printed = [](Runtime& runtime) {
     ::testing::internal::CaptureStderr();
     (void)chosen(runtime);
     return ::testing::internal::GetCapturedStderr();
   };
-  auto runtime = Runtime::open({.policy_text = "", .plugin_path = world.plugins.text()});
+  const auto runtime = Runtime::open({.policy_text = "", .plugin_path = plugins.text()});
   ASSERT_TRUE(runtime);
   EXPECT_THAT(printed(**runtime), HasSubstr("attnrt: warning: load: "));
   const Variable level("ATTNRT_LOG", "error");
@@ -38,60 +39,60 @@ TEST(Log, GoesToStderrFromItsLevelOnAlsoAfterAReload) {
 }
 
 TEST(Decide, SaysAFallbackOnceForEachProblem) {
-  World world({"fake_bad_supports_nothing", "fake_full"}, "on_fallback: warn\n");
+  TestRuntime runtime({"fake_bad_supports_nothing", "fake_full"}, "on_fallback: warn\n");
   const auto warnings = [&] {
     int count = 0;
-    for (const auto& line : world.log())
+    for (const auto& line : runtime.log())
       count += line.find("fell back from") != std::string::npos ? 1 : 0;
     return count;
   };
-  for (int i = 0; i < 5; ++i) EXPECT_EQ(chosen(*world), "fake_full 1.0.0");
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0");
   EXPECT_EQ(warnings(), 1);
   Problem other = kAny;
   other.causal = 1;
-  EXPECT_EQ(chosen(*world, other), "fake_full 1.0.0");
+  EXPECT_EQ(chosen(*runtime, other), "fake_full 1.0.0");
   EXPECT_EQ(warnings(), 2);
-  EXPECT_THAT(world.log().back(), HasSubstr("it supports nothing; for device=cpu"));
+  EXPECT_THAT(runtime.log().back(), HasSubstr("it supports nothing; for device=cpu"));
 }
 
 TEST(Decide, LoadsOnlyForTheKindOfDeviceThatIsAsked) {
-  World world({"fake_full", "fake_aborts"},
-              "rules: [{name: r, when: {device: cpu}, prefer: [fake_full]}]\n"
-              "backends: {fake_aborts: {enabled: false}}\n");
-  EXPECT_EQ(chosen(*world), "fake_full 1.0.0") << "what is disabled is not even loaded";
+  TestRuntime runtime({"fake_full", "fake_aborts"},
+                      "rules: [{name: r, when: {device: cpu}, prefer: [fake_full]}]\n"
+                      "backends: {fake_aborts: {enabled: false}}\n");
+  EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0") << "what is disabled is not even loaded";
 }
 
 TEST(Explain, SupposesADeviceThatIsNotHere) {
-  const World world({"fake_full", "fake_rocm"});
+  const TestRuntime runtime({"fake_full", "fake_rocm"});
   Problem problem = kAny;
   problem.device_type = ATTNRT_DEVICE_ROCM;
   problem.device_id = 5;
-  EXPECT_EQ(world->decide(problem, {})->status, ATTNRT_UNSUPPORTED);
-  const Decision here = world->explain(problem, "gfx1100", {});
+  EXPECT_EQ(runtime->decide(problem, {})->status, ATTNRT_UNSUPPORTED);
+  const Decision here = runtime->explain(problem, "gfx1100", {});
   ASSERT_NE(here.winner(), nullptr) << here.message;
   EXPECT_TRUE(here.supposed);
-  const Decision elsewhere = world->explain(problem, "gfx942", {});
+  const Decision elsewhere = runtime->explain(problem, "gfx942", {});
   EXPECT_EQ(elsewhere.winner(), nullptr);
   EXPECT_THAT(elsewhere.message, HasSubstr("arch gfx942 is not gfx1100"));
 }
 
 TEST(Explain, AsksARealDeviceOfThatArch) {
-  const World world({"fake_rocm"});
+  const TestRuntime runtime({"fake_rocm"});
   Problem problem = kAny;
   problem.device_type = ATTNRT_DEVICE_ROCM;
-  EXPECT_FALSE(world->explain(problem, "gfx1100", {}).supposed);
-  EXPECT_FALSE(world->explain(problem, "", {}).supposed);
+  EXPECT_FALSE(runtime->explain(problem, "gfx1100", {}).supposed);
+  EXPECT_FALSE(runtime->explain(problem, "", {}).supposed);
 }
 
 // What reports no device has none, whatever its manifest says: the cpu is in every machine, and a device that another
 // backend has is in this one.
 
 TEST(Explain, SupposesNoDeviceThatIsHere) {
-  const World world({"fake_no_devices", "fake_full", "fake_rocm_none", "fake_rocm"});
+  const TestRuntime runtime({"fake_no_devices", "fake_full", "fake_rocm_none", "fake_rocm"});
   for (const int32_t type : {ATTNRT_DEVICE_CPU, ATTNRT_DEVICE_ROCM}) {
     Problem problem = kAny;
     problem.device_type = type;
-    const Decision decision = world->explain(problem, "", {});
+    const Decision decision = runtime->explain(problem, "", {});
     ASSERT_NE(decision.winner(), nullptr) << decision.message;
     EXPECT_FALSE(decision.supposed);
     EXPECT_EQ(decision.verdicts.size(), 1U) << "one backend has the device";
@@ -100,16 +101,16 @@ TEST(Explain, SupposesNoDeviceThatIsHere) {
     EXPECT_THAT(decision_text(decision), HasSubstr("no device: no fake device is plugged in"));
     EXPECT_THAT(decision_text(decision), Not(HasSubstr("by its manifest")));
   }
-  const World alone({"fake_no_devices"});
+  const TestRuntime alone({"fake_no_devices"});
   EXPECT_EQ(alone->explain(kAny, "", {}).winner(), nullptr);
 }
 
 TEST(Explain, SaysWhoIsJudgedByItsManifestAlone) {
-  const World world({"fake_rocm_none", "fake_rocm_other", "fake_minimal"},
-                    "backends: {fake_minimal: {enabled: false}}\n");
+  const TestRuntime runtime({"fake_rocm_none", "fake_rocm_other", "fake_minimal"},
+                            "backends: {fake_minimal: {enabled: false}}\n");
   Problem problem = kAny;
   problem.device_type = ATTNRT_DEVICE_ROCM;
-  const Decision decision = world->explain(problem, "gfx1100", {});
+  const Decision decision = runtime->explain(problem, "gfx1100", {});
   EXPECT_TRUE(decision.supposed);
   EXPECT_THAT(decision_text(decision), HasSubstr("by its manifest, that device is not here"));
   EXPECT_THAT(decision_text(decision),
@@ -118,7 +119,7 @@ TEST(Explain, SaysWhoIsJudgedByItsManifestAlone) {
   for (const auto& candidate : json["candidates"]) EXPECT_TRUE(candidate["supposed"]) << candidate;
   EXPECT_EQ(json["candidates"].size(), 2U);
 
-  const auto disabled = decision_json(world->explain(kAny, "", {}));
+  const auto disabled = decision_json(runtime->explain(kAny, "", {}));
   ASSERT_EQ(disabled["candidates"].size(), 1U);
   EXPECT_EQ(disabled["candidates"][0]["answer"], "not asked");
   EXPECT_FALSE(disabled["candidates"][0]["supposed"])
@@ -127,19 +128,19 @@ TEST(Explain, SaysWhoIsJudgedByItsManifestAlone) {
 
 TEST(DebugLog, SaysWhatIsFoundLoadedDecidedAndPlannedOnce) {
   const support::Variable level("ATTNRT_LOG", "debug");
-  World world({"fake_full", "fake_abi_2", "fake_no_devices"});
-  const std::string directory = world.plugins.text();
-  EXPECT_THAT(world.log(),
-              ElementsAre("0: config: policy " + world.policy_file(),
+  TestRuntime runtime({"fake_full", "fake_abi_2", "fake_no_devices"});
+  const std::string directory = runtime.plugins.text();
+  EXPECT_THAT(runtime.log(),
+              ElementsAre("0: config: policy " + runtime.policy_file(),
                           "0: discover: directory " + directory + " (call)",
                           AllOf(StartsWith("0: discover: " + directory + "/fake_abi_2.so: "),
                                 HasSubstr("is built for plugin ABI 2")),
                           ContainsRegex("/fake_full.so: fake_full 1.0.0, sha256 [0-9a-f]{12}$"),
                           ContainsRegex("/fake_no_devices.so: fake_no_devices 1.0.0, sha256 ")));
-  world.clear_log();
-  ASSERT_TRUE(world->plan(kAny, {}));
+  runtime.clear_log();
+  ASSERT_TRUE(runtime->plan(kAny, {}));
   EXPECT_THAT(
-      world.log(),
+      runtime.log(),
       ElementsAre(
           ContainsRegex("^0: load: .*/fake_full.so: fake_full 1.0.0, sha256 [0-9a-f]{12}; cpu$"),
           ContainsRegex("/fake_no_devices.so: .*; no device: no fake device is plugged in$"),
@@ -147,31 +148,31 @@ TEST(DebugLog, SaysWhatIsFoundLoadedDecidedAndPlannedOnce) {
           ContainsRegex(
               "^1: plan: fake_full 1.0.0 on cpu: kernel fake_attention, workspace 256 bytes; "
               "for device=cpu dtype=")));
-  world.clear_log();
-  ASSERT_TRUE(world->decide(kAny, {})->winner());
-  EXPECT_THAT(world.log(), IsEmpty()) << "a decision that is known is not told again";
+  runtime.clear_log();
+  ASSERT_TRUE(runtime->decide(kAny, {})->winner());
+  EXPECT_THAT(runtime.log(), IsEmpty()) << "a decision that is known is not told again";
   Problem impossible = kAny;
   impossible.head_dim = impossible.head_dim_v = 300;
-  EXPECT_EQ(world->decide(impossible, {})->winner(), nullptr);
-  EXPECT_THAT(world.log(),
+  EXPECT_EQ(runtime->decide(impossible, {})->winner(), nullptr);
+  EXPECT_THAT(runtime.log(),
               ElementsAre(AllOf(StartsWith("0: select: no backend supports the problem: "),
                                 HasSubstr("; for device=cpu"), HasSubstr("head_dim=300"))));
 }
 
 TEST(InfoLog, SaysOnceForEachPlanWhoServesIt) {
   const support::Variable level("ATTNRT_LOG", "info");
-  World world({"fake_full"});
+  TestRuntime runtime({"fake_full"});
   Attention attention({.seq_q = 2, .seq_kv = 3});
   for (int i = 0; i < 3; ++i)
-    ASSERT_EQ(world->attention(attention.problem, attention.args, {}, nullptr), ATTNRT_OK);
-  EXPECT_THAT(world.log(),
+    ASSERT_EQ(runtime->attention(attention.problem, attention.args, {}, nullptr), ATTNRT_OK);
+  EXPECT_THAT(runtime.log(),
               ElementsAre(StartsWith("1: plan: fake_full 1.0.0 on cpu: kernel fake_attention, ")));
 }
 
 TEST(DebugLog, IsSilentUnlessItIsAskedFor) {
-  World world({"fake_full"});
-  ASSERT_TRUE(world->plan(kAny, {}));
-  EXPECT_THAT(world.log(), IsEmpty());
+  TestRuntime runtime({"fake_full"});
+  ASSERT_TRUE(runtime->plan(kAny, {}));
+  EXPECT_THAT(runtime.log(), IsEmpty());
 }
 
 }  // namespace

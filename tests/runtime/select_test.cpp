@@ -344,7 +344,7 @@ TEST(Select, AnUnknownNameNamesTheNearestAndTheBroken) {
             "plugins/flush.so is empty");
 }
 
-TEST(Select, ABystanderOfThatNameIsNotSupportedRatherThanNotFound) {
+TEST(Select, AnExcludedPluginOfThatNameIsNotSupportedRatherThanNotFound) {
   const auto cpu = found_plugin("cpu", "1.0.0", "cpu");
   const Decision decision = select(policy_of("default: cpu"), candidates(kBoth),
                                    {{cpu, "is for cpu"}}, problem_of(kGpu), "");

@@ -6,7 +6,7 @@
 
 #include "runtime.hpp"
 #include "support/tensors.hpp"
-#include "support/world.hpp"
+#include "support/test_runtime.hpp"
 #include "trace.hpp"
 
 namespace attnrt::core {
@@ -67,8 +67,8 @@ TEST(Open, NoPluginsIsNoError) {
 }
 
 TEST(Open, APluginThatCanServeNothingIsBroken) {
-  World world({"fake_unknown"});
-  const auto rows = world->plugins();
+  TestRuntime runtime({"fake_unknown"});
+  const auto rows = runtime->plugins();
   ASSERT_THAT(rows, SizeIs(1));
   EXPECT_EQ(rows[0].state, "broken");
   EXPECT_EQ(rows[0].reason, "its manifest has no entry that this runtime knows");
@@ -77,12 +77,12 @@ TEST(Open, APluginThatCanServeNothingIsBroken) {
 TEST(Open, AGlobThatDisablesNobodyIsAWarning) {
   const Variable disabled("ATTNRT_DISABLE",
                           "fake_ful,fake_m*,hip_*");  // hip_flash is in the built-in policy
-  World world({"fake_full", "fake_minimal"});
-  EXPECT_THAT(world.log(), ElementsAre("2: ATTNRT_DISABLE: no backend is named fake_ful"));
+  TestRuntime runtime({"fake_full", "fake_minimal"});
+  EXPECT_THAT(runtime.log(), ElementsAre("2: ATTNRT_DISABLE: no backend is named fake_ful"));
 }
 
 TEST(Open, ANameThatIsNearlyABackendsIsAWarning) {
-  World world(
+  TestRuntime runtime(
       {"fake_full", "fake_minimal"},
       "backends:\n"
       "  fake_ful: {enabled: false}\n"
@@ -91,62 +91,64 @@ TEST(Open, ANameThatIsNearlyABackendsIsAWarning) {
       "  somebody_elses: {priority: 1}\n"
       "rules:\n"
       "  - {name: wide, prefer: [fake_fill, lake_full, broken], deny: [fake_ful, fake_minimol]}\n");
-  const auto place = [&](const char* at) { return "2: " + world.policy_file() + at; };
+  const auto place = [&](const char* at) { return "2: " + runtime.policy_file() + at; };
   const auto expected = ElementsAre(
       place(":3:3: backends.fake_ful: no backend is named fake_ful; did you mean fake_full?"),
       place(":8:5: wide: prefer: no backend is named fake_fill; did you mean fake_full?"),
       place(":8:5: wide: deny: no backend is named fake_minimol; did you mean fake_minimal?"));
-  EXPECT_THAT(world.log(), expected);
-  world.clear_log();
-  world.plugins.write("fake_fill.so", "no plugin, but one of that name");
-  ASSERT_TRUE(world->reload());
-  EXPECT_THAT(world.log(), SizeIs(2));
+  EXPECT_THAT(runtime.log(), expected);
+  runtime.clear_log();
+  runtime.plugins.write("fake_fill.so", "no plugin, but one of that name");
+  ASSERT_TRUE(runtime->reload());
+  EXPECT_THAT(runtime.log(), SizeIs(2));
 }
 
 TEST(Open, OptionsThatAPluginRefusesSayWhereTheyStand) {
-  const World world({"fake_full"}, "backends:\n  fake_full:\n    options: {wrong: 1}\n");
-  EXPECT_THAT(chosen(*world), HasSubstr("option wrong is not known; there is note (its options: " +
-                                        world.policy_file() + ":4:14)"));
+  const TestRuntime runtime({"fake_full"}, "backends:\n  fake_full:\n    options: {wrong: 1}\n");
+  EXPECT_THAT(chosen(*runtime),
+              HasSubstr("option wrong is not known; there is note (its options: " +
+                        runtime.policy_file() + ":4:14)"));
 }
 
 TEST(Open, TwoFilesOfOnePluginAreAWarning) {
-  World world({"fake_full", "fake_rocm"});
-  EXPECT_THAT(world.log(), IsEmpty());
-  std::filesystem::copy(world.plugins.path() / "fake_full.so", world.plugins.path() / "a_copy.so");
-  ASSERT_TRUE(world->reload());
-  const std::string& folder = world.plugins.text();
-  EXPECT_THAT(world.log(),
+  TestRuntime runtime({"fake_full", "fake_rocm"});
+  EXPECT_THAT(runtime.log(), IsEmpty());
+  std::filesystem::copy(runtime.plugins.path() / "fake_full.so",
+                        runtime.plugins.path() / "a_copy.so");
+  ASSERT_TRUE(runtime->reload());
+  const std::string& folder = runtime.plugins.text();
+  EXPECT_THAT(runtime.log(),
               ElementsAre(StartsWith("2: discover: " + folder + "/a_copy.so and " + folder +
                                      "/fake_full.so are both fake_full 1.0.0 for cpu: ")));
-  const std::string table = plugins_text(*world->snapshot(), world->plugins());
+  const std::string table = plugins_text(*runtime->snapshot(), runtime->plugins());
   EXPECT_THAT(table, AllOf(HasSubstr(folder + "/a_copy.so"), HasSubstr(folder + "/fake_full.so"),
                            Not(HasSubstr(folder + "/fake_rocm.so"))));
-  EXPECT_THAT(decision_text(world->explain(kAny, "", {})),
+  EXPECT_THAT(decision_text(runtime->explain(kAny, "", {})),
               AllOf(HasSubstr("fake_full 1.0.0 (" + folder + "/a_copy.so)"),
                     HasSubstr("fake_full 1.0.0 (" + folder + "/fake_full.so)")));
 }
 
 TEST(Open, ABrokenPluginIsARow) {
-  World world({"fake_full", "fake_abi_2", "fake_open_fails"});
-  EXPECT_EQ(chosen(*world), "fake_full 1.0.0");
+  TestRuntime runtime({"fake_full", "fake_abi_2", "fake_open_fails"});
+  EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0");
   std::vector<std::string> rows;
-  for (const auto& row : world->plugins()) rows.push_back(row.state + ": " + row.reason);
+  for (const auto& row : runtime->plugins()) rows.push_back(row.state + ": " + row.reason);
   EXPECT_THAT(rows, ElementsAre(HasSubstr("broken: is built for plugin ABI 2"), "ready: ",
                                 HasSubstr("broken: cannot be opened: open was told to fail")));
-  EXPECT_THAT(world.log(), Contains(HasSubstr("open was told to fail")).Times(1));
+  EXPECT_THAT(runtime.log(), Contains(HasSubstr("open was told to fail")).Times(1));
 }
 
 TEST(Environment, Overrides) {
-  World world({"fake_full", "fake_minimal"});
-  EXPECT_EQ(chosen(*world), "fake_full 1.0.0");
+  TestRuntime runtime({"fake_full", "fake_minimal"});
+  EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0");
   const auto reloaded = [&] {
-    const auto done = world->reload();
-    return done ? chosen(*world) : done.error().message;
+    const auto done = runtime->reload();
+    return done ? chosen(*runtime) : done.error().message;
   };
   {
     const Variable backend("ATTNRT_BACKEND", "fake_minimal");
     EXPECT_EQ(reloaded(), "fake_minimal 1.0.0");
-    EXPECT_EQ(chosen(*world, kAny, "fake_full"), "fake_full 1.0.0") << "the call comes first";
+    EXPECT_EQ(chosen(*runtime, kAny, "fake_full"), "fake_full 1.0.0") << "the call comes first";
   }
   {
     const Variable disable("ATTNRT_DISABLE", "*_full");
@@ -158,25 +160,25 @@ TEST(Environment, Overrides) {
   }
   {
     const Variable unknown("ATTNRT_BACKENDS", "x");
-    world.clear_log();
+    runtime.clear_log();
     EXPECT_EQ(reloaded(), "fake_full 1.0.0");
-    EXPECT_THAT(world.log(), ElementsAre(AllOf(HasSubstr("ATTNRT_BACKENDS"),
-                                               HasSubstr("did you mean ATTNRT_BACKEND?"))))
+    EXPECT_THAT(runtime.log(), ElementsAre(AllOf(HasSubstr("ATTNRT_BACKENDS"),
+                                                 HasSubstr("did you mean ATTNRT_BACKEND?"))))
         << "said once";
   }
   EXPECT_EQ(reloaded(), "fake_full 1.0.0");
 }
 
 TEST(Environment, PolicyAndPluginPath) {
-  const World world({"fake_full", "fake_minimal"});
+  const TestRuntime runtime({"fake_full", "fake_minimal"});
   const fakes::Directory other;
   other.add("fake_slow");
   const std::string file = other.write("p.yaml", "default: fake_minimal\n");
-  const Variable policy("ATTNRT_POLICY", file), path("ATTNRT_PLUGIN_PATH", world.plugins.text());
-  const auto runtime = Runtime::open({});
-  ASSERT_TRUE(runtime) << runtime.error().message;
-  EXPECT_EQ(chosen(**runtime), "fake_minimal 1.0.0");
-  EXPECT_EQ((*runtime)->snapshot()->directories_origin, "ATTNRT_PLUGIN_PATH");
+  const Variable policy("ATTNRT_POLICY", file), path("ATTNRT_PLUGIN_PATH", runtime.plugins.text());
+  const auto opened = Runtime::open({});
+  ASSERT_TRUE(opened) << opened.error().message;
+  EXPECT_EQ(chosen(**opened), "fake_minimal 1.0.0");
+  EXPECT_EQ((*opened)->snapshot()->directories_origin, "ATTNRT_PLUGIN_PATH");
   // What the application says comes first.
   const auto own = Runtime::open({.policy_text = "", .plugin_path = other.text() + "::"});
   ASSERT_TRUE(own);
@@ -186,7 +188,7 @@ TEST(Environment, PolicyAndPluginPath) {
 }
 
 TEST(Open, AHundredTimesLeavesNothingOpen) {
-  const World plugins({"fake_full", "fake_rocm"});
+  const TestRuntime plugins({"fake_full", "fake_rocm"});
   std::vector<std::string> log;
   const auto once = [&] {
     const auto runtime =

@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "support/tensors.hpp"
-#include "support/world.hpp"
+#include "support/test_runtime.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -42,8 +42,8 @@ class Stage : public ::testing::Test {
   Attention a{{.batch = 2, .seq_q = 3, .seq_kv = 5, .heads_q = 4, .heads_kv = 2}};
   Problem anything = a.problem;
   size_t out_elements = a.out.size();
-  World here{{"fake_full"}};
-  World there{{"fake_rocm"}, kAllow};
+  TestRuntime here{{"fake_full"}};
+  TestRuntime there{{"fake_rocm"}, kAllow};
 };
 
 TEST_F(Stage, Dense) {
@@ -230,8 +230,8 @@ TEST_F(Stage, AFailedRunIsWaitedForBeforeTheBuffersAreReused) {
 TEST(Staging, RanksAfterWhatNeedsNoCopyUnlessPreferred) {
   const Problem problem = checked(Attention({}).problem);
   const auto chosen = [&](const std::string& policy) {
-    const World world({"fake_rocm", "fake_full"}, policy);
-    const auto plan = world->plan(problem, {});
+    const TestRuntime runtime({"fake_rocm", "fake_full"}, policy);
+    const auto plan = runtime->plan(problem, {});
     return plan ? (*plan)->backend_name() : plan.error().message;
   };
   EXPECT_EQ(chosen(""), "fake_full");
@@ -241,8 +241,8 @@ TEST(Staging, RanksAfterWhatNeedsNoCopyUnlessPreferred) {
 }
 
 TEST(Staging, NeverMeansNotChosenWithTheReason) {
-  const World world({"fake_rocm"});
-  const auto plan = world->plan(checked(Attention({}).problem), {});
+  const TestRuntime runtime({"fake_rocm"});
+  const auto plan = runtime->plan(checked(Attention({}).problem), {});
   ASSERT_FALSE(plan);
   EXPECT_EQ(plan.error().code, ATTNRT_UNSUPPORTED);
   EXPECT_THAT(plan.error().message,
@@ -250,28 +250,28 @@ TEST(Staging, NeverMeansNotChosenWithTheReason) {
 }
 
 TEST(Staging, NeverForPagedCaches) {
-  const World world({"fake_rocm"}, kAllow);
+  const TestRuntime runtime({"fake_rocm"}, kAllow);
   Problem problem = Attention({}).problem;
   problem.page_size = 16;
   problem.kv_lengths = 1;
-  const auto plan = world->plan(checked(problem), {});
+  const auto plan = runtime->plan(checked(problem), {});
   ASSERT_FALSE(plan);
   EXPECT_THAT(plan.error().message, HasSubstr("paged caches are never staged"));
 }
 
 TEST(Staging, AcrossDevicesIsNot) {
-  const World world({"fake_full"}, kAllow);
+  const TestRuntime runtime({"fake_full"}, kAllow);
   Problem problem = Attention({}).problem;
   problem.device_type = ATTNRT_DEVICE_ROCM;
-  const auto plan = world->plan(checked(problem), {});
+  const auto plan = runtime->plan(checked(problem), {});
   ASSERT_FALSE(plan);
   EXPECT_THAT(plan.error().message, HasSubstr("is for cpu; the tensors are on rocm"));
 }
 
 TEST(Staging, LostCopiesAreSeenByThisTest) {
-  const World world({"fake_rocm_lost_copies"}, kAllow);
+  const TestRuntime runtime({"fake_rocm_lost_copies"}, kAllow);
   Attention a({.seq_q = 2, .seq_kv = 2});
-  const auto plan = world->plan(checked(a.problem), {});
+  const auto plan = runtime->plan(checked(a.problem), {});
   ASSERT_TRUE(plan);
   ASSERT_EQ(run(**plan, a.args, nullptr), ATTNRT_OK);
   EXPECT_FALSE(largest_error(a.problem, a.args) < kTolerance);

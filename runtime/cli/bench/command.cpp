@@ -6,6 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "base/text.hpp"
 #include "base/threads.hpp"
 #include "cli/bench/bench.hpp"
 #include "cli/io/output_file.hpp"
@@ -39,16 +40,6 @@ std::string values_text(std::string_view name) {
   if (word == nullptr) return fmt::format("{0}_q and {0}_kv", name);
   if (word->kind == core::WordKind::flag) return "true, false or both";
   return word->window ? "A number or unbounded" : fmt::format("{}", fmt::join(word->choices, ", "));
-}
-
-std::vector<std::string> split(std::string_view list) {
-  std::vector<std::string> names;
-  for (size_t at = 0; at < list.size();) {
-    const size_t comma = std::min(list.find(',', at), list.size());
-    if (comma > at) names.emplace_back(list.substr(at, comma - at));
-    at = comma + 1;
-  }
-  return names;
 }
 
 // "1,2,4". Each must be what the cpu then has: more would be capped without a word, and two of those look like no scaling.
@@ -119,7 +110,7 @@ int run_bench(const Common& common, const Options& options) {
   const auto problems = read_problems(options);
   if (!problems) return complain(common, problems.error());
   bench::Settings settings = options.settings;
-  settings.backends = split(options.backends);
+  settings.backends = core::split(options.backends, ',');
   if (options.threads) {
     auto threads = read_threads(*options.threads);
     if (!threads) return complain(common, threads.error());

@@ -10,7 +10,7 @@
 #include "run.hpp"
 #include "staging.hpp"
 #include "support/tensors.hpp"
-#include "support/world.hpp"
+#include "support/test_runtime.hpp"
 
 namespace attnrt::core {
 namespace {

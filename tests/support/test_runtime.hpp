@@ -1,4 +1,4 @@
-// tests/support/world.hpp: names of fakes and a policy into an open Runtime whose log and files a test can reach
+// tests/support/test_runtime.hpp: names of fakes and a policy into an open Runtime whose log and files a test can reach
 #pragma once
 
 #include <mutex>
@@ -39,10 +39,10 @@ class Variable {
 };
 
 // backends: names of fakes, or "cpu". The first named has the highest priority, unless the policy says otherwise.
-class World {
+class TestRuntime {
  public:
-  explicit World(const std::vector<std::string>& backends, const std::string& policy = {},
-                 RuntimeOptions options = {}) {
+  explicit TestRuntime(const std::vector<std::string>& backends, const std::string& policy = {},
+                       RuntimeOptions options = {}) {
     for (const auto& name : backends) {
       if (name == "cpu") {
         std::filesystem::copy_file(cpu_plugin(), plugins.path() / "cpu.so");

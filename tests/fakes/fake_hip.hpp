@@ -1,4 +1,4 @@
-// tests/fakes/hip_world.hpp: what the fake HIP runtime keeps: devices, blocks of memory, streams, and work in its order
+// tests/fakes/fake_hip.hpp: what the fake HIP runtime keeps: devices, blocks of memory, streams, and work in its order
 #pragma once
 
 #include <dlfcn.h>
@@ -54,7 +54,7 @@ struct Work {
   std::function<void()> run;
 };
 
-struct World {
+struct FakeHip {
   std::mutex mutex;
   fake_hip_state state = {};
   std::vector<std::string> archs;
@@ -69,7 +69,7 @@ struct World {
     for (; list->name != nullptr; ++list) kernels[list->name] = *list;
   }
 
-  World() {
+  FakeHip() {
     const char* devices = std::getenv("FAKE_HIP_DEVICES");
     std::string rest = devices != nullptr ? devices : "gfx1100";
     while (!rest.empty()) {
@@ -110,8 +110,8 @@ struct World {
   }
 };
 
-inline World& world() {
-  static auto* const made = new World;  // outlives what frees into it
+inline FakeHip& fake_hip_runtime() {
+  static auto* const made = new FakeHip;  // outlives what frees into it
   return *made;
 }
 
