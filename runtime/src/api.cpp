@@ -104,7 +104,7 @@ RuntimeOptions options_of(const attnrt_runtime_options& options) {
   if (options.plugin_path != nullptr) result.plugin_path = options.plugin_path;
   if (options.log != nullptr) {
     result.log = [log = options.log, self = options.log_self](int32_t severity,
-                                                            const std::string& text) {
+                                                              const std::string& text) {
       log(self, severity, text.c_str());
     };
   }

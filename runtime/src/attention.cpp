@@ -1,23 +1,27 @@
-// runtime/src/attention.cpp: one call's tensors into a result: infer, find or make a plan, run, fail over
+// runtime/src/attention.cpp: one-shot calls: finds or makes a plan for the tensors and runs it
+//
+// A one-shot call reads its problem off the tensors, so a decode loop would ask for a slightly
+// larger problem each time. batch, seq_q and seq_kv are therefore rounded up to powers of two. A
+// plan serves every problem within its bounds, and so such a loop makes one plan for each doubling
+// and finds it again in between. Cached plans run without an allocation.
 #include <algorithm>
 #include <bit>
 
 #include "base/structs.hpp"
-#include "cache.hpp"
 #include "problem/infer.hpp"
-#include "run.hpp"
 #include "runtime.hpp"
 
 namespace attnrt::core {
 namespace {
 
 int64_t rounded_up(int64_t bound) {
-  constexpr int64_t kLargest = int64_t{1} << 62;
-  return bound >= kLargest ? bound
-                           : static_cast<int64_t>(
-                                 std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(bound, 1))));
+  constexpr int64_t kLargestPower = int64_t{1} << 62;  // the next one does not fit into int64_t
+  if (bound >= kLargestPower) return bound;
+  return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(bound, 1))));
 }
 
+// Whether a graph is being captured on the stream that the plan runs on. Staged plans use a stream
+// of their own.
 bool is_capturing(const Plan& plan, void* stream) {
   const attnrt_memory* memory = plan.backend().memory();
   if (plan.device().type == ATTNRT_DEVICE_CPU || plan.staging() != nullptr || memory == nullptr)
@@ -34,7 +38,7 @@ attnrt_status Runtime::attention(const Problem& attributes, const attnrt_args& g
                                  const Call& call, attnrt_error* error) {
   attnrt_args args{};
   if (const auto read = read_struct(given, &args); !read) return fill_error(error, read.error());
-  args.workspace = nullptr;  // each plan brings its own
+  args.workspace = nullptr;  // each plan has its own
   Problem problem = attributes;
   if (const attnrt_status status = infer_problem(args, &problem, error); status != ATTNRT_OK)
     return status;
@@ -43,39 +47,22 @@ attnrt_status Runtime::attention(const Problem& attributes, const attnrt_args& g
   problem.seq_kv = rounded_up(problem.seq_kv);
 
   const auto snapshot = this->snapshot();
-  PlanCache::Taken taken = plans_->take(snapshot.get(), problem, call, args.stream);
+  PlanCache::Taken taken = plans_.take(snapshot.get(), problem, call, args.stream);
   if (taken.empty()) {
     const auto checked = check_problem(&problem);
     if (!checked) return fill_error(error, checked.error());
     auto decision = decide(*checked, call);
     if (decision->status != ATTNRT_OK)
       return fill_error(error, {decision->status, decision->message});
-    auto placed = plan_from(*decision, 0);
-    if (!placed) return fill_error(error, placed.error());
+    auto planned = failover_.plan(*decision, 0, *snapshot->services);
+    if (!planned) return fill_error(error, planned.error());
     taken.push_back({hash_of(problem), snapshot, problem, call, args.stream, std::move(decision),
-                     std::move(placed->plan), placed->candidate});
+                     std::move(planned->plan), planned->candidate});
   }
   PlanCache::Entry& entry = taken.front();
   const bool capturing = is_capturing(*entry.plan, args.stream);
-  attnrt_error found = ATTNRT_ERROR_INIT;
-  attnrt_status status = run(*entry.plan, args, &found);
-  bool failed_over = false;
-  while (status != ATTNRT_OK && !capturing &&
-         may_fail_over(status, *entry.decision, entry.candidate)) {
-    snapshot->services->log(ATTNRT_LOG_WARNING, fmt::format("{} ({}); the next candidate is taken",
-                                                            found.message, status_name(status)));
-    auto placed = plan_from(*entry.decision, entry.candidate + 1);
-    if (!placed) return fill_error(error, placed.error());
-    entry.plan = std::move(placed->plan);  // later calls begin where this one succeeds
-    entry.candidate = placed->candidate;
-    failed_over = true;
-    found = ATTNRT_ERROR_INIT;
-    status = run(*entry.plan, args, &found);
-  }
-  if (status != ATTNRT_OK) (void)attnrt_fail(error, status, "%s", found.message);
-  const bool nobody_could =
-      failed_over && status != ATTNRT_OK;  // then the next call asks them all again
-  if (!nobody_could) plans_->put_back(std::move(taken), capturing);
+  const attnrt_status status = failover_.run(entry, args, capturing, error);
+  if (entry.plan != nullptr) plans_.put_back(std::move(taken), capturing);
   return status;
 }
 

@@ -1,4 +1,16 @@
-// runtime/src/cache.hpp: a problem seen before into the decision or the idle plan that it already has
+// runtime/src/cache.hpp: caches decisions by problem, and idle plans of one-shot calls
+//
+// Both caches have the same key and the same bound:
+//   key     (snapshot, Problem, Call), and for plans the stream. A Problem has no padding, and
+//           check_problem gives equal problems equal bytes, so it is hashed and compared as bytes.
+//   bound   a fixed number of entries; the least recently used one goes first. Entries are in a
+//           list, most recently used first, so that a hit moves a list node and allocates nothing.
+//   reload  restart() drops everything. A call that began before it finishes on its own snapshot,
+//           and what it brings back afterwards is not kept: nobody would find it, and it would keep
+//           the old snapshot's backends open.
+// What restart, put_back and drop_idle drop is destroyed after the lock is released: destroying the
+// last decision of a snapshot may close a backend, and destroying a plan gives device memory back,
+// which waits for the device.
 #pragma once
 
 #include <cstring>
@@ -10,7 +22,7 @@
 
 #include "plan.hpp"
 #include "policy.hpp"
-#include "runtime.hpp"
+#include "snapshot.hpp"
 
 namespace attnrt::core {
 
@@ -18,22 +30,21 @@ inline bool same_problem(const Problem& a, const Problem& b) {
   return std::memcmp(&a, &b, sizeof a) == 0;
 }
 
+// FxHash, which compilers use for their tables: a rotation, an xor and a multiplication for each
+// word.
 inline uint64_t hash_of(const Problem& problem) {
   static_assert(sizeof(Problem) % sizeof(uint64_t) == 0);
   uint64_t words[sizeof(Problem) / sizeof(uint64_t)];
   std::memcpy(words, &problem, sizeof problem);
   uint64_t hash = 0x9E3779B97F4A7C15;
-  for (const uint64_t word :
-       words) {  // a multiply and a rotation for each word: FxHash, as compilers use it
-    hash = ((hash << 5 | hash >> 59) ^ word) * 0x517CC1B727220A95;
-  }
+  for (const uint64_t word : words) hash = ((hash << 5 | hash >> 59) ^ word) * 0x517CC1B727220A95;
   return hash;
 }
 
-// Decisions by problem and call of the current snapshot, the least recently used dropped first. THREADS: any.
+// THREADS: any call from any threads at once.
 class DecisionCache {
  public:
-  static constexpr size_t kCapacity = 256;
+  static constexpr size_t kCapacity = 256;  // decisions
 
   std::shared_ptr<const Decision> find(const Snapshot* snapshot, const Problem& problem,
                                        const Call& call) {
@@ -51,7 +62,8 @@ class DecisionCache {
     return nullptr;
   }
 
-  // False: another thread was first, or the snapshot is no longer the current one.
+  // Returns false, and keeps nothing, if another thread was first or the snapshot is no longer the
+  // current one.
   bool insert(std::shared_ptr<const Snapshot> snapshot, const Problem& problem, const Call& call,
               std::shared_ptr<const Decision> decision) {
     const uint64_t hash = hash_of(problem);
@@ -62,18 +74,13 @@ class DecisionCache {
     }
     entries_.push_front({hash, std::move(snapshot), problem, call, std::move(decision)});
     by_hash_.emplace(hash, entries_.begin());
-    if (entries_.size() <= kCapacity) return true;
-    auto [at, end] = by_hash_.equal_range(entries_.back().hash);
-    while (at != end && at->second != std::prev(entries_.end())) ++at;
-    if (at != end) by_hash_.erase(at);
-    entries_.pop_back();
+    if (entries_.size() > kCapacity) drop_oldest();
     return true;
   }
 
-  // From now on only decisions of this snapshot are kept.
+  // Drops everything. From now on only decisions of this snapshot are kept.
   void restart(const Snapshot* current) {
-    std::list<Entry>
-        dropped;  // destroyed after the lock: a backend may be closed with its last decision
+    std::list<Entry> dropped;
     const std::lock_guard lock(mutex_);
     current_ = current;
     by_hash_.clear();
@@ -88,31 +95,39 @@ class DecisionCache {
  private:
   struct Entry {
     uint64_t hash;
-    std::shared_ptr<const Snapshot> snapshot;  // the entry counts only for this one
+    std::shared_ptr<const Snapshot> snapshot;
     Problem problem;
     Call call;
     std::shared_ptr<const Decision> decision;
   };
+
+  void drop_oldest() {
+    auto [at, end] = by_hash_.equal_range(entries_.back().hash);
+    while (at != end && at->second != std::prev(entries_.end())) ++at;
+    if (at != end) by_hash_.erase(at);
+    entries_.pop_back();
+  }
+
   std::mutex mutex_;
   const Snapshot* current_ = nullptr;
   std::list<Entry> entries_;  // most recently used first
   std::unordered_multimap<uint64_t, std::list<Entry>::iterator> by_hash_;
 };
 
-// Idle plans of one-shot calls. A call takes one out, runs it and puts it back, so a plan never has two runs at once, and
-// a hit moves a list node and allocates nothing. THREADS: any.
+// A call takes a plan out, runs it and puts it back, so that a plan never has two runs at once.
+// THREADS: any call from any threads at once.
 class PlanCache {
  public:
-  static constexpr size_t kCapacity = 64;
+  static constexpr size_t kCapacity = 64;  // idle plans
   struct Entry {
-    uint64_t hash;
+    uint64_t hash;  // of the problem
     std::shared_ptr<const Snapshot> snapshot;
     Problem problem;
     Call call;
     void* stream;  // a plan stays in the order of one stream
     std::shared_ptr<const Decision> decision;
     std::unique_ptr<Plan> plan;
-    size_t candidate;  // its place in the decision: failing over goes on from there
+    size_t candidate;  // its index in the decision's verdicts; failover goes on from there
   };
   using Taken = std::list<Entry>;  // empty, or one entry
 
@@ -130,19 +145,19 @@ class PlanCache {
     return taken;
   }
 
-  // keep_all: nothing is given back now (a stream is capturing). Else a plan of an earlier snapshot is not kept: nobody
-  // would find it, and it would hold its backend.
+  // keep_all: drops no plan, not even an outdated one or one beyond the capacity. For a stream that
+  // is capturing, when no device memory may be given back.
   void put_back(Taken taken, bool keep_all) {
-    Taken dropped;  // destroyed after the lock: giving device memory back waits for the device
+    Taken dropped;
     const std::lock_guard lock(mutex_);
-    const bool stale = !taken.empty() && taken.front().snapshot.get() != current_;
-    Taken& place = stale && !keep_all ? dropped : idle_;
-    place.splice(place.begin(), taken);
+    const bool outdated = !taken.empty() && taken.front().snapshot.get() != current_;
+    Taken& target = outdated && !keep_all ? dropped : idle_;
+    target.splice(target.begin(), taken);
     while (!keep_all && idle_.size() > kCapacity)
       dropped.splice(dropped.begin(), idle_, std::prev(idle_.end()));
   }
 
-  // From now on only plans of this snapshot are kept.
+  // Drops everything. From now on only plans of this snapshot are kept.
   void restart(const Snapshot* current) {
     Taken dropped;
     const std::lock_guard lock(mutex_);
@@ -150,7 +165,7 @@ class PlanCache {
     dropped.swap(idle_);
   }
 
-  // Gives back the memory of all idle plans; false: there were none.
+  // Drops all idle plans, to give their memory back. Returns false if there were none.
   bool drop_idle() {
     Taken dropped;
     const std::lock_guard lock(mutex_);

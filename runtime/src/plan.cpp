@@ -1,4 +1,4 @@
-// runtime/src/plan.cpp: a Decision into a Plan: prepared work with its workspace; keeps its backend alive
+// runtime/src/plan.cpp: the plan step: prepares the work of one decision
 #include "plan.hpp"
 
 #include <bit>
@@ -45,21 +45,23 @@ Result<DeviceMemory> DeviceMemory::allocate(std::shared_ptr<const Backend> backe
                                    std::nothrow);
     if (memory.data_ == nullptr) status = ATTNRT_OUT_OF_MEMORY;
   } else {
-    // The extension promises no alignment.
+    // attnrt.memory/1 promises no alignment, so enough is allocated to skip to the first aligned
+    // byte.
     const auto allocate =
         kind == Kind::device ? backend->memory()->allocate : backend->memory()->allocate_pinned;
-    int64_t with_room = 0;
-    status = __builtin_add_overflow(bytes, alignment - 1, &with_room)
+    int64_t padded_bytes = 0;
+    status = __builtin_add_overflow(bytes, alignment - 1, &padded_bytes)
                  ? ATTNRT_OUT_OF_MEMORY
-                 : allocate(backend->instance(), device.id, with_room, &memory.data_, &error);
+                 : allocate(backend->instance(), device.id, padded_bytes, &memory.data_, &error);
     if (status != ATTNRT_OK) memory.data_ = nullptr;
-    const size_t past = reinterpret_cast<uintptr_t>(memory.data_) % memory.alignment_;
-    memory.offset_ = past != 0 ? memory.alignment_ - past : 0;
+    const size_t misaligned_by = reinterpret_cast<uintptr_t>(memory.data_) % memory.alignment_;
+    memory.offset_ = misaligned_by != 0 ? memory.alignment_ - misaligned_by : 0;
   }
   if (status != ATTNRT_OK) {
-    static constexpr const char* kWords[] = {"host", "device", "pinned host"};
-    return fail(status, "no {} bytes of {} memory{}{}", bytes, kWords[static_cast<size_t>(kind)],
-                error.message[0] != '\0' ? ": " : "", error.message);
+    static constexpr const char* kNames[] = {"host", "device", "pinned host"};
+    return fail(status, "cannot allocate {} bytes of {} memory{}{}", bytes,
+                kNames[static_cast<size_t>(kind)], error.message[0] != '\0' ? ": " : "",
+                error.message);
   }
   memory.backend_ = std::move(backend);
   memory.device_id_ = device.id;
@@ -72,13 +74,36 @@ Plan::~Plan() {
   if (planned_) backend_->plan_destroy(plugin_plan_);
 }
 
+// Allocates the workspace that the plugin asks for, on the plan's device.
+Result<void> Plan::make_workspace(const attnrt_plan_info& info) {
+  constexpr int64_t kDefaultAlignment = 64;  // bytes, where the plugin says 0 (plugin.h)
+  const int64_t alignment =
+      info.workspace_alignment > 0 ? info.workspace_alignment : kDefaultAlignment;
+  if (info.workspace_bytes < 0 || !std::has_single_bit(static_cast<uint64_t>(alignment))) {
+    return fail(ATTNRT_INTERNAL,
+                "plan: {}: asks for a workspace of {} bytes, aligned to {}; expected at least 0 "
+                "bytes and a power of two",
+                backend_name(), info.workspace_bytes, info.workspace_alignment);
+  }
+  workspace_bytes_ = info.workspace_bytes;
+  workspace_alignment_ = alignment;
+  const auto kind =
+      device_.type == ATTNRT_DEVICE_CPU ? DeviceMemory::Kind::host : DeviceMemory::Kind::device;
+  auto workspace = DeviceMemory::allocate(backend_, device_, kind, info.workspace_bytes, alignment);
+  if (!workspace) {
+    return fail(workspace.error().code, "plan: {}: workspace: {}", backend_name(),
+                workspace.error().message);
+  }
+  workspace_ = std::move(*workspace);
+  return {};
+}
+
 Result<std::unique_ptr<Plan>> make_plan(const Decision& decision, const Verdict& verdict) {
   std::unique_ptr<Plan> plan(new Plan);
   plan->backend_ = verdict.candidate.backend;
   plan->device_ = verdict.candidate.device;
   plan->problem_ = decision.problem;
   plan->device_problem_ = problem_on(plan->device_, decision.problem);
-  const std::string& name = plan->backend_name();
   if (verdict.staged) {
     auto staging = Staging::make(plan->backend_, plan->device_);
     if (!staging) return tl::unexpected(staging.error());
@@ -89,26 +114,12 @@ Result<std::unique_ptr<Plan>> make_plan(const Decision& decision, const Verdict&
   const attnrt_status status =
       plan->backend_->plan(plan->device_problem_, &info, &plan->plugin_plan_, &error);
   if (status != ATTNRT_OK) {
-    return fail(status, "plan: {}: {}", name,
+    return fail(status, "plan: {}: {}", plan->backend_name(),
                 error.message[0] != '\0' ? error.message : status_name(status));
   }
   plan->planned_ = true;
-  plan->kernel_ = info.kernel != nullptr ? info.kernel : name;
-  const int64_t alignment = info.workspace_alignment > 0 ? info.workspace_alignment : 64;
-  if (info.workspace_bytes < 0 || !std::has_single_bit(static_cast<uint64_t>(alignment))) {
-    return fail(ATTNRT_INTERNAL, "plan: {}: asks for a workspace of {} bytes, aligned to {}", name,
-                info.workspace_bytes, info.workspace_alignment);
-  }
-  plan->workspace_bytes_ = info.workspace_bytes;
-  plan->workspace_alignment_ = alignment;
-  const bool on_host = plan->device_.type == ATTNRT_DEVICE_CPU;
-  auto workspace =
-      DeviceMemory::allocate(plan->backend_, plan->device_,
-                             on_host ? DeviceMemory::Kind::host : DeviceMemory::Kind::device,
-                             info.workspace_bytes, alignment);
-  if (!workspace)
-    return fail(workspace.error().code, "plan: {}: workspace: {}", name, workspace.error().message);
-  plan->workspace_ = std::move(*workspace);
+  plan->kernel_ = info.kernel != nullptr ? info.kernel : plan->backend_name();
+  if (auto made = plan->make_workspace(info); !made) return tl::unexpected(made.error());
   return plan;
 }
 

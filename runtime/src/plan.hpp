@@ -1,4 +1,4 @@
-// runtime/src/plan.hpp: a Decision into a Plan: prepared work with its workspace; keeps its backend alive
+// runtime/src/plan.hpp: the plan step: prepares the work of one decision
 #pragma once
 
 #include <memory>
@@ -10,7 +10,7 @@ namespace attnrt::core {
 
 class Staging;  // staging.hpp
 
-// Memory of one device, given back when it goes.
+// Memory of the host or of one device, freed by the destructor.
 class DeviceMemory {
  public:
   DeviceMemory() = default;
@@ -18,6 +18,7 @@ class DeviceMemory {
   DeviceMemory& operator=(DeviceMemory&& other) noexcept;
   ~DeviceMemory();
   enum class Kind { host, device, pinned };
+  // alignment: a power of two. 0 bytes: no memory, and data() is nullptr.
   static Result<DeviceMemory> allocate(std::shared_ptr<const Backend> backend, const Device& device,
                                        Kind kind, int64_t bytes, int64_t alignment);
   void* data() const { return static_cast<char*>(data_) + offset_; }
@@ -27,21 +28,23 @@ class DeviceMemory {
   std::shared_ptr<const Backend> backend_;
   int32_t device_id_ = 0;
   Kind kind_ = Kind::host;
-  void* data_ = nullptr;  // as the device gave it
-  size_t offset_ = 0;     // of the first byte that is aligned
+  void* data_ = nullptr;  // as it was allocated
+  size_t offset_ = 0;     // of the first aligned byte
   size_t alignment_ = 64;
   int64_t bytes_ = 0;
 };
 
-// OWNERSHIP: owns the plugin's plan, the workspace and staging buffers, shares the backend. THREADS: one run at a time.
+// OWNERSHIP: owns the plugin's plan, the workspace and the staging buffers; shares the backend,
+// which it keeps open.
+// THREADS: one run at a time.
 class Plan {
  public:
   ~Plan();
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
-  const Problem& problem() const { return problem_; }                // as asked
-  const Problem& device_problem() const { return device_problem_; }  // as the backend sees it
+  const Problem& problem() const { return problem_; }                // as it was asked
+  const Problem& device_problem() const { return device_problem_; }  // as the backend gets it
   const std::string& backend_name() const { return backend_->manifest().name; }
   const std::string& version() const { return backend_->manifest().version_text; }
   const std::string& kernel() const { return kernel_; }
@@ -51,11 +54,12 @@ class Plan {
   int64_t workspace_alignment() const { return workspace_alignment_; }
   void* workspace() const { return workspace_.data(); }
   void* plugin_plan() const { return plugin_plan_; }
-  Staging* staging() const { return staging_.get(); }
+  Staging* staging() const { return staging_.get(); }  // nullptr: the tensors are on the device
 
  private:
   friend Result<std::unique_ptr<Plan>> make_plan(const Decision& decision, const Verdict& verdict);
   Plan() = default;
+  Result<void> make_workspace(const attnrt_plan_info& info);
 
   std::shared_ptr<const Backend> backend_;
   Device device_;
@@ -69,7 +73,9 @@ class Plan {
   std::unique_ptr<Staging> staging_;
 };
 
-// Errors: the plugin's own (UNSUPPORTED, OUT_OF_MEMORY, INTERNAL, ...), with the backend's name in front.
+// Makes the plan of one of the decision's verdicts. REQUIRES: the verdict is yes, and its candidate
+// has a backend. Errors: the plugin's own (UNSUPPORTED, OUT_OF_MEMORY, INTERNAL and so on),
+// prefixed with the backend's name.
 Result<std::unique_ptr<Plan>> make_plan(const Decision& decision, const Verdict& verdict);
 
 }  // namespace attnrt::core

@@ -1,4 +1,4 @@
-// runtime/src/policy.cpp: a Config and one call's options into an order over candidates; a pure function of its inputs
+// runtime/src/policy.cpp: the policy step: which candidates are allowed, and in which order
 #include "policy.hpp"
 
 #include <algorithm>
@@ -7,31 +7,35 @@ namespace attnrt::core {
 
 namespace {
 
-constexpr int64_t not_preferred = INT64_MAX;
-
 bool matches(const Rule& rule, const Problem& problem, std::string_view arch) {
   return std::all_of(rule.when.begin(), rule.when.end(),
-                     [&](const Constraint& c) { return c.met(problem, arch); });
+                     [&](const Constraint& condition) { return condition.met(problem, arch); });
 }
 
-bool names(const std::vector<std::string>& list, std::string_view name) {
+bool contains(const std::vector<std::string>& list, std::string_view name) {
   return std::find(list.begin(), list.end(), name) != list.end();
 }
 
-const BackendSettings* settings(const Config& config, std::string_view name) {
+// The policy's settings for the backend, or nullptr if it does not list it.
+const BackendSettings* settings_of(const Config& config, std::string_view name) {
   const auto found = config.backends.find(name);
   return found != config.backends.end() ? &found->second : nullptr;
 }
 
-std::string version_refusal(const VersionRange* range, const std::string& origin,
-                            const CandidateView& candidate) {
-  const bool has_range = range != nullptr && !range->comparisons.empty();
-  if (has_range ? range->contains(*candidate.version) : candidate.version->prerelease.empty())
-    return "";
-  if (!has_range)
+// Why the version is excluded, or "" if it is not. A version range decides; without one,
+// pre-releases are excluded.
+std::string version_refusal(const BackendSettings* settings, const CandidateView& candidate) {
+  if (candidate.version == nullptr) return "";
+  const bool has_range = settings != nullptr && !settings->version.value.comparisons.empty();
+  if (!has_range) {
+    if (candidate.version->prerelease.empty()) return "";
     return fmt::format("version {} is a pre-release, and no version range names it",
                        candidate.version_text);
-  return fmt::format("version {} is not in {} ({})", candidate.version_text, range->text, origin);
+  }
+  const VersionRange& range = settings->version.value;
+  if (range.contains(*candidate.version)) return "";
+  return fmt::format("version {} is not in {} ({})", candidate.version_text, range.text,
+                     settings->version.origin);
 }
 
 }  // namespace
@@ -42,10 +46,9 @@ std::strong_ordering Rank::operator<=>(const Rank& other) const {
   return other.priority <=> priority;
 }
 
-Policy::Policy(std::shared_ptr<const Config> config, Call call)
-    : config_(std::move(config)), call_(std::move(call)) {
-  if (!call_.backend.empty()) {
-    forced_ = Forced{call_.backend, "call"};
+Policy::Policy(std::shared_ptr<const Config> config, Call call) : config_(std::move(config)) {
+  if (!call.backend.empty()) {
+    forced_ = Forced{std::move(call.backend), "the call"};
   } else if (config_->forced_backend.value) {
     forced_ = Forced{*config_->forced_backend.value, config_->forced_backend.origin};
   } else if (config_->default_backend.value) {
@@ -60,23 +63,18 @@ std::vector<std::string> Policy::exclusions(const CandidateView& candidate,
   if (std::string off = switched_off(*config_, candidate.name); !off.empty())
     reasons.push_back(std::move(off));
   for (const Rule& rule : config_->rules.value) {
-    if (!names(rule.deny, candidate.name) || !matches(rule, problem, candidate.arch)) continue;
+    if (!contains(rule.deny, candidate.name) || !matches(rule, problem, candidate.arch)) continue;
     reasons.push_back(fmt::format("denied by {} ({})", rule.name, rule.origin));
   }
-  const BackendSettings* backend = settings(*config_, candidate.name);
-  if (candidate.version != nullptr) {
-    std::string refusal = backend != nullptr ? version_refusal(&backend->version.value,
-                                                               backend->version.origin, candidate)
-                                             : version_refusal(nullptr, "", candidate);
-    if (!refusal.empty()) reasons.push_back(std::move(refusal));
-  }
-  if (backend != nullptr && !backend->only.value.empty()) {
-    Problem there = problem;
-    there.device_type = find_device(candidate.device).value_or(problem.device_type);
-    there.device_id = candidate.device_id;
-    for (const std::string& refusal : refusals(backend->only.value, there, candidate.arch)) {
-      reasons.push_back(fmt::format("{} (only, {})", refusal, backend->only.origin));
-    }
+  const BackendSettings* settings = settings_of(*config_, candidate.name);
+  if (std::string refusal = version_refusal(settings, candidate); !refusal.empty())
+    reasons.push_back(std::move(refusal));
+  if (settings != nullptr && !settings->only.value.empty()) {
+    Problem device_problem = problem;
+    device_problem.device_type = find_device(candidate.device).value_or(problem.device_type);
+    device_problem.device_id = candidate.device_id;
+    for (const auto& refusal : refusals(settings->only.value, device_problem, candidate.arch))
+      reasons.push_back(fmt::format("{} (only, {})", refusal, settings->only.origin));
   }
   if (candidate.staged && !config_->staging.value) {
     reasons.push_back(fmt::format("the tensors are on {}, and staging is never ({})",
@@ -85,7 +83,7 @@ std::vector<std::string> Policy::exclusions(const CandidateView& candidate,
   return reasons;
 }
 
-const Rule* Policy::preferring(const CandidateView& candidate, const Problem& problem) const {
+const Rule* Policy::preferring_rule(const CandidateView& candidate, const Problem& problem) const {
   for (const Rule& rule : config_->rules.value) {
     if (!rule.prefer.empty() && matches(rule, problem, candidate.arch)) return &rule;
   }
@@ -94,14 +92,13 @@ const Rule* Policy::preferring(const CandidateView& candidate, const Problem& pr
 
 Rank Policy::rank(const CandidateView& candidate, const Problem& problem) const {
   Rank rank;
-  rank.prefer = not_preferred;
-  if (const Rule* rule = preferring(candidate, problem)) {
-    const auto place = std::find(rule->prefer.begin(), rule->prefer.end(), candidate.name);
-    if (place != rule->prefer.end()) rank.prefer = place - rule->prefer.begin();
+  if (const Rule* rule = preferring_rule(candidate, problem)) {
+    const auto position = std::find(rule->prefer.begin(), rule->prefer.end(), candidate.name);
+    if (position != rule->prefer.end()) rank.prefer = position - rule->prefer.begin();
   }
   rank.staged = candidate.staged;
-  if (const BackendSettings* backend = settings(*config_, candidate.name))
-    rank.priority = backend->priority.value;
+  if (const BackendSettings* settings = settings_of(*config_, candidate.name))
+    rank.priority = settings->priority.value;
   return rank;
 }
 
@@ -109,8 +106,7 @@ bool Policy::before(const CandidateView& a, const Rank& rank_a, const CandidateV
                     const Rank& rank_b) const {
   if (const auto order = rank_a <=> rank_b; order != 0) return order < 0;
   if (a.version != nullptr && b.version != nullptr) {
-    if (const auto order = *a.version <=> *b.version; order != 0)
-      return order > 0;  // the newest first
+    if (const auto order = *a.version <=> *b.version; order != 0) return order > 0;
   }
   if (a.name != b.name) return a.name < b.name;
   if (a.device != b.device) return a.device < b.device;

@@ -1,6 +1,7 @@
-// runtime/src/policy.hpp: a Config and one call's options into an order over candidates; a pure function of its inputs
+// runtime/src/policy.hpp: the policy step: which candidates are allowed, and in which order
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -12,57 +13,69 @@
 
 namespace attnrt::core {
 
-// What one call may ask beyond the policy.
+// What one call may ask for beyond the policy.
 struct Call {
-  std::string backend;  // "": the policy decides
+  std::string backend;  // a backend's name; empty: the policy decides
   bool operator==(const Call&) const = default;
 };
 
-// A backend version on one device, as far as the policy looks at it.
+// What the policy looks at in a candidate, which is a backend's version on one device. The views
+// must stay valid while the policy uses them.
 struct CandidateView {
   std::string_view name;
   const Version* version = nullptr;
   std::string_view version_text;
-  std::string_view device;  // cpu cuda rocm
+  std::string_view device;  // cpu, cuda or rocm
   int32_t device_id = 0;
   std::string_view arch;
-  bool staged = false;    // the tensors live on another device
-  std::string_view hash;  // of its file, hex
+  bool staged = false;    // the tensors are on another device, so that they would be copied
+  std::string_view hash;  // SHA-256 of its file, in hexadecimal
 };
 
-// Where a candidate stands; smaller is better in the order of the fields.
+// Where the policy places a candidate. Compared field by field; the smaller rank is tried first.
 struct Rank {
-  int64_t prefer =
-      INT64_MAX;  // place in the prefer list of the rule that wins; INT64_MAX: no rule prefers it
+  static constexpr int64_t kNotPreferred = INT64_MAX;
+  int64_t prefer = kNotPreferred;  // position in the prefer list of the first matching rule
   bool staged = false;
-  int64_t priority = 0;  // larger is better
+  int64_t priority = 0;  // the one field where more is better
   std::strong_ordering operator<=>(const Rank& other) const;
   bool operator==(const Rank& other) const { return (*this <=> other) == 0; }
 };
 
+// A config together with one call's options. THREADS: immutable, so from any thread.
 class Policy {
  public:
   Policy(std::shared_ptr<const Config> config, Call call);
 
-  // The one backend that is asked for by name (call, ATTNRT_BACKEND, default: in this order), and who asked.
+  // The backend that is asked for by name, by (in this order) the call, ATTNRT_BACKEND, or default.
   struct Forced {
-    std::string name, by;
+    std::string name;
+    std::string by;  // who asked: "the call", ATTNRT_BACKEND, "default (policy.yaml:2:10)"
   };
   const std::optional<Forced>& forced() const { return forced_; }
 
-  // Why the candidate is out, whoever asks for it: disabled, ATTNRT_DISABLE, unlisted, denied by a rule (every matching
-  // one), version range (a pre-release that no range names too), only, a staged candidate where staging is never.
-  // Empty: it is in. Rules see the problem as it was asked (device: where its tensors live) and the arch of the
-  // candidate; only sees it as it would be on the candidate's device. Each reason names its origin: "disabled
-  // (policy.yaml:7:5)".
+  // Returns every reason why the policy excludes the candidate, even from a call that asks for it
+  // by name:
+  //   - it is switched off (enabled, ATTNRT_DISABLE, unlisted);
+  //   - a matching rule denies it;
+  //   - its version is outside the version range, or is a pre-release that no range names;
+  //   - the problem does not meet its `only`;
+  //   - it would be staged, and staging is never.
+  // Each reason names its origin: "disabled (policy.yaml:7:5)". Empty: the candidate is allowed.
+  //
+  // The conditions of rules see the problem as it was asked: their device is where the tensors are.
+  // The conditions of `only` see it as it would be on the candidate's device. Both see the
+  // candidate's arch.
   std::vector<std::string> exclusions(const CandidateView& candidate, const Problem& problem) const;
 
-  // The first matching rule with prefer, or nullptr.
-  const Rule* preferring(const CandidateView& candidate, const Problem& problem) const;
+  // Returns the first matching rule that has a prefer list, or nullptr.
+  const Rule* preferring_rule(const CandidateView& candidate, const Problem& problem) const;
 
   Rank rank(const CandidateView& candidate, const Problem& problem) const;
 
-  // prefer, staged, priority, then version (newest), name, device, device_id, hash. True: a before b.
+  // Whether a is tried before b: by rank, then by version (the newest first), name, device,
+  // device_id and hash. A strict order, so that the order in which plugins were found does not
+  // matter.
   bool before(const CandidateView& a, const Rank& rank_a, const CandidateView& b,
               const Rank& rank_b) const;
 
@@ -70,7 +83,6 @@ class Policy {
 
  private:
   std::shared_ptr<const Config> config_;
-  Call call_;
   std::optional<Forced> forced_;
 };
 

@@ -1,27 +1,23 @@
-// runtime/src/runtime.hpp: the road as one object: config, policy, discover, load, select, plan, run
+// runtime/src/runtime.hpp: the pipeline as one object, for the C API, the command and the tests
 #pragma once
 
-#include <atomic>
 #include <filesystem>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
-#include "plan.hpp"
-#include "policy.hpp"
+#include "cache.hpp"
+#include "failover.hpp"
 #include "select.hpp"
 #include "snapshot.hpp"
 
 namespace attnrt::core {
 
-class DecisionCache;  // cache.hpp
-class PlanCache;
-
 // One row of `attnrt list`.
 struct PluginRow {
   std::shared_ptr<const FoundPlugin> plugin;
-  std::string state;   // ready, no device, disabled, broken
+  std::string state;   // ready, no device, disabled or broken
   std::string reason;  // why it is not ready
   std::vector<Device> devices;
 };
@@ -30,18 +26,26 @@ struct PluginRow {
 class Runtime {
  public:
   static Result<std::unique_ptr<Runtime>> open(RuntimeOptions options);
-  ~Runtime();
 
+  // Reads the policy and looks for plugins again. If that fails, everything stays as it was.
   Result<void> reload();
-  // Loads what is not loaded yet. warn: what cannot be loaded is logged too, not only a row.
-  std::vector<PluginRow> plugins(bool warn = true) const;
 
-  // Never fails: a problem that nothing supports is a Decision too. The pointer is shared with the cache.
+  // Loads what is not loaded yet, and returns a row for each plugin. With log_failures, what cannot
+  // be loaded is also logged as a warning.
+  std::vector<PluginRow> plugins(bool log_failures = true) const;
+
+  // Decides which backend serves the problem. Always returns a decision: "no backend supports the
+  // problem" is one too.
   std::shared_ptr<const Decision> decide(const Problem& problem, const Call& call);
-  // As if a device of this arch were there: by manifests alone where no backend has one. The cpu is always there.
+
+  // Decides as if this machine had the problem's device, with this arch. If no backend has such a
+  // device, the manifests decide. The cpu is always there.
   Decision explain(const Problem& problem, const std::string& arch, const Call& call) const;
 
   Result<std::unique_ptr<Plan>> plan(const Problem& problem, const Call& call);
+
+  // Runs attention on the tensors. The problem's dimensions are read off them; attributes says the
+  // rest.
   attnrt_status attention(const Problem& attributes, const attnrt_args& args, const Call& call,
                           attnrt_error* error);
 
@@ -49,32 +53,22 @@ class Runtime {
     const std::lock_guard lock(snapshot_mutex_);
     return snapshot_;
   }
-  int64_t plans_made() const { return plans_made_.load(); }
+  int64_t plans_made() const { return failover_.plans_made(); }
 
  private:
-  struct Placed {
-    std::unique_ptr<Plan> plan;
-    size_t candidate;  // its place in the decision
-  };
-  Runtime();
+  Runtime() = default;
   void adopt(std::shared_ptr<const Snapshot> next);
-  // suppose: a device that is not here is judged by the manifests that name it.
-  Decision decide_uncached(const Snapshot& snapshot, const Problem& problem,
-                           const std::string& arch, const Call& call, bool suppose) const;
-  // Prepares the first candidate, from `first` on, whose plan succeeds. Idle plans give way where memory runs out.
-  Result<Placed> plan_from(const Decision& decision, size_t first);
-  static bool may_fail_over(attnrt_status status, const Decision& decision, size_t at);
 
   RuntimeOptions options_;
-  std::filesystem::path
-      folder_;  // relative paths mean what they meant at open, wherever the process goes
+  std::filesystem::path folder_;  // the current directory at open; relative paths start there
   std::mutex reload_mutex_;
-  mutable std::mutex
-      snapshot_mutex_;  // std::atomic<std::shared_ptr> unlocks its readers relaxed, up to GCC 13: a race
+  // Instead of std::atomic<std::shared_ptr>, whose readers unlock with relaxed order up to GCC 13,
+  // which is a data race.
+  mutable std::mutex snapshot_mutex_;
   std::shared_ptr<const Snapshot> snapshot_;
-  std::atomic<int64_t> plans_made_{0};
-  const std::unique_ptr<DecisionCache> decisions_;
-  const std::unique_ptr<PlanCache> plans_;
+  DecisionCache decisions_;
+  PlanCache plans_;
+  Failover failover_{plans_};
 };
 
 }  // namespace attnrt::core

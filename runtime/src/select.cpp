@@ -1,8 +1,17 @@
-// runtime/src/select.cpp: a Policy, candidates and a Problem into a Decision: the winner, and every candidate's reasons
+// runtime/src/select.cpp: the select step: decides which candidate serves a problem, and why
+//
+// 1. Each candidate gets a verdict (judge): not_asked if the policy excludes it, no if its manifest
+//    or its backend refuses the problem, yes otherwise.
+// 2. If one backend is asked for by name, all others become not_asked (keep_forced).
+// 3. The verdicts are sorted: those that say yes first, then by the policy's order. The first one
+//    wins if it says yes.
+// 4. If a better ranked candidate on the same device said no, the decision is a fallback
+//    (passed_over); the policy's on_fallback may make it an error.
 #include "select.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
-#include <array>
 
 #include "base/nearest.hpp"
 #include "base/text.hpp"
@@ -11,79 +20,85 @@ namespace attnrt::core {
 namespace {
 
 CandidateView view_of(const Verdict& verdict) {
-  const Manifest& manifest = *verdict.candidate.plugin->manifest;
+  const FoundPlugin& plugin = *verdict.candidate.plugin;
   const Device& device = verdict.candidate.device;
-  return {manifest.name, &manifest.version, manifest.version_text, device_name(device.type),
-          device.id,     device.arch,       verdict.staged,        verdict.candidate.plugin->hash};
+  CandidateView view;
+  view.name = plugin.manifest->name;
+  view.version = &plugin.manifest->version;
+  view.version_text = plugin.manifest->version_text;
+  view.device = device_name(device.type);
+  view.device_id = device.id;
+  view.arch = device.arch;
+  view.staged = verdict.staged;
+  view.hash = plugin.hash;
+  return view;
 }
 
-// Asks the policy, then the manifest, then (if both leave it) the plugin itself.
+bool has_name(const FoundPlugin& plugin, std::string_view name) {
+  return plugin.manifest && plugin.manifest->name == name;
+}
+
+// Asks the policy, then the manifest, then, if both leave the candidate, the plugin itself.
 void judge(const Policy& policy, const Problem& problem, Verdict& verdict) {
   const Candidate& candidate = verdict.candidate;
-  verdict.answer = Answer::no;
   verdict.reasons = policy.exclusions(view_of(verdict), problem);
   if (!verdict.reasons.empty()) {
     verdict.answer = Answer::not_asked;
     return;
   }
-  const Problem there = problem_on(candidate.device, problem);
+  verdict.answer = Answer::no;
+  const Problem device_problem = problem_on(candidate.device, problem);
   if (verdict.staged && problem.page_size > 0)
     verdict.reasons.emplace_back("paged caches are never staged");
-  auto refused = candidate.plugin->manifest->refusals(there, candidate.device.arch);
-  std::move(refused.begin(), refused.end(), std::back_inserter(verdict.reasons));
+  auto refusals = candidate.plugin->manifest->refusals(device_problem, candidate.device.arch);
+  std::move(refusals.begin(), refusals.end(), std::back_inserter(verdict.reasons));
   if (!verdict.reasons.empty()) return;
-  if (candidate.backend && candidate.backend->supports(there, &verdict.reasons) != ATTNRT_OK)
+  if (candidate.backend &&
+      candidate.backend->supports(device_problem, &verdict.reasons) != ATTNRT_OK)
     return;
   verdict.reasons.clear();
   verdict.answer = Answer::yes;
 }
 
-std::string label(const Verdict& verdict) {
-  const Manifest& manifest = *verdict.candidate.plugin->manifest;
-  return manifest.name + " " + manifest.version_text;
-}
-
-// "cpu 1.0.0: head_dim 80 is not in {64, 128}; hip_flash 1.0.0: ..."; of one backend alone where a name is given.
-std::string every_reason(const Decision& decision, const std::string& only = {}) {
-  const auto left_out = [&only](const std::optional<Manifest>& manifest) {
-    return !only.empty() && (!manifest || manifest->name != only);
-  };
-  std::vector<std::string> parts;
-  for (const auto& verdict : decision.verdicts) {
-    if (left_out(verdict.candidate.plugin->manifest)) continue;
-    parts.push_back(label(verdict) + ": " + joined(verdict.reasons));
-  }
-  for (const auto& excluded : decision.excluded) {
-    const auto& manifest = excluded.plugin->manifest;
-    if (left_out(manifest)) continue;
-    const std::string name =
-        manifest ? manifest->name + " " + manifest->version_text : excluded.plugin->path;
-    parts.push_back(name + ": " + excluded.reason);
-  }
-  if (parts.empty()) return "no plugin was found";
-  return fmt::format("{}", fmt::join(parts, "; "));
-}
-
-// Only the name that was asked for is left; true if there is such a backend at all.
+// Excludes all backends but the one that was asked for. Returns false if there is none of that
+// name.
 bool keep_forced(const Policy::Forced& forced, Decision& decision) {
   bool exists = false;
   for (auto& verdict : decision.verdicts) {
-    if (verdict.candidate.plugin->manifest->name == forced.name) {
+    if (has_name(*verdict.candidate.plugin, forced.name)) {
       exists = true;
-      continue;
+    } else if (verdict.answer != Answer::not_asked) {
+      verdict.answer = Answer::not_asked;
+      verdict.reasons = {fmt::format("{} asks for {}", forced.by, forced.name)};
     }
-    if (verdict.answer == Answer::not_asked) continue;
-    verdict.answer = Answer::not_asked;
-    verdict.reasons = {fmt::format("{} asks for {}", forced.by, forced.name)};
   }
-  for (const auto& excluded : decision.excluded) {
-    exists =
-        exists || (excluded.plugin->manifest && excluded.plugin->manifest->name == forced.name);
-  }
+  for (const auto& excluded : decision.excluded)
+    exists = exists || has_name(*excluded.plugin, forced.name);
   return exists;
 }
 
-std::string unknown_name(const Policy::Forced& forced, const Decision& decision) {
+void sort_verdicts(const Policy& policy, std::vector<Verdict>& verdicts) {
+  std::stable_sort(verdicts.begin(), verdicts.end(), [&policy](const Verdict& a, const Verdict& b) {
+    if ((a.answer == Answer::yes) != (b.answer == Answer::yes)) return a.answer == Answer::yes;
+    return policy.before(view_of(a), a.rank, view_of(b), b.rank);
+  });
+}
+
+// "cpu 1.0.0: head_dim 80 is not in {64, 128}; hip_flash 1.0.0: ...". With a name, only that
+// backend's.
+std::string every_reason(const Decision& decision, const std::string& name = {}) {
+  std::vector<std::string> parts;
+  const auto add = [&](const FoundPlugin& plugin, const std::string& reason) {
+    if (name.empty() || has_name(plugin, name))
+      parts.push_back(plugin_label(plugin) + ": " + reason);
+  };
+  for (const auto& verdict : decision.verdicts)
+    add(*verdict.candidate.plugin, joined(verdict.reasons));
+  for (const auto& excluded : decision.excluded) add(*excluded.plugin, excluded.reason);
+  return parts.empty() ? "no plugin was found" : joined(parts);
+}
+
+std::string unknown_name_message(const Policy::Forced& forced, const Decision& decision) {
   std::vector<std::string_view> names;
   for (const auto& verdict : decision.verdicts)
     names.emplace_back(verdict.candidate.plugin->manifest->name);
@@ -93,78 +108,83 @@ std::string unknown_name(const Policy::Forced& forced, const Decision& decision)
   std::sort(names.begin(), names.end());
   names.erase(std::unique(names.begin(), names.end()), names.end());
   std::string text =
-      fmt::format("select: no backend is named {} ({}){}; found: {}", forced.name, forced.by,
-                  did_you_mean(forced.name, names),
+      fmt::format("select: no backend is named {}, which {} asks for{}; found: {}", forced.name,
+                  forced.by, did_you_mean(forced.name, names),
                   names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", ")));
-  for (const auto& excluded :
-       decision.excluded) {  // it may be one of those that cannot even say their name
+  // The missing backend may be a file that is too broken to have a name.
+  for (const auto& excluded : decision.excluded) {
     if (!excluded.plugin->manifest)
       text += fmt::format("; {} {}", excluded.plugin->path, excluded.reason);
   }
   return text;
 }
 
+std::string unsupported_message(const std::optional<Policy::Forced>& forced,
+                                const Decision& decision) {
+  if (!forced) return "select: no backend supports the problem: " + every_reason(decision);
+  return fmt::format("select: {} asks for {}, which does not support the problem: {}", forced->by,
+                     forced->name, every_reason(decision, forced->name));
+}
+
 // Why the winner won, in the policy's terms.
 std::string reason_of_choice(const Policy& policy, const Verdict& winner, const Problem& problem) {
   if (policy.forced()) return fmt::format("{} asks for it", policy.forced()->by);
-  const CandidateView candidate = view_of(winner);
-  const Rule* rule = policy.preferring(candidate, problem);
+  const CandidateView view = view_of(winner);
+  const Rule* rule = policy.preferring_rule(view, problem);
   if (rule != nullptr &&
-      std::find(rule->prefer.begin(), rule->prefer.end(), candidate.name) != rule->prefer.end()) {
+      std::find(rule->prefer.begin(), rule->prefer.end(), view.name) != rule->prefer.end()) {
     return fmt::format("preferred by {} ({})", rule->name, rule->origin);
   }
   const auto& backends = policy.config().backends;
-  const auto settings = backends.find(std::string(candidate.name));
+  const auto settings = backends.find(view.name);
   const std::string origin =
       settings != backends.end() ? settings->second.priority.origin : "not listed";
   return fmt::format("priority {} ({})", winner.rank.priority, origin);
 }
 
-// The best ranked candidate on the tensors' own device that the policy left and that said no, if it ranks above the winner.
+// Returns the best ranked candidate on the tensors' own device that answered no, if it ranks above
+// the winner. Another version of the winning backend does not count: serving an older version of
+// the same backend loses nothing that the policy asked for. REQUIRES: the decision has a winner.
 const Verdict* passed_over(const Policy& policy, const Decision& decision) {
   if (policy.forced()) return nullptr;
+  const auto ranks_above = [&policy](const Verdict& a, const Verdict& b) {
+    return policy.before(view_of(a), a.rank, view_of(b), b.rank);
+  };
+  const Verdict& winner = decision.verdicts.front();
   const Verdict* best = nullptr;
   for (const auto& verdict : decision.verdicts) {
     if (verdict.answer != Answer::no || verdict.staged) continue;
-    // Another version of the winner itself is no loss.
-    const Verdict& first = decision.verdicts.front();
-    if (verdict.candidate.plugin->manifest->name == first.candidate.plugin->manifest->name)
-      continue;
-    if (best == nullptr ||
-        policy.before(view_of(verdict), verdict.rank, view_of(*best), best->rank)) {
-      best = &verdict;
-    }
+    if (has_name(*verdict.candidate.plugin, winner.candidate.plugin->manifest->name)) continue;
+    if (best == nullptr || ranks_above(verdict, *best)) best = &verdict;
   }
-  if (best == nullptr || decision.status != ATTNRT_OK) return nullptr;
-  const Verdict& winner = decision.verdicts.front();
-  return policy.before(view_of(*best), best->rank, view_of(winner), winner.rank) ? best : nullptr;
+  return best != nullptr && ranks_above(*best, winner) ? best : nullptr;
 }
 
 }  // namespace
 
 Problem problem_on(const Device& device, const Problem& problem) {
   if (device.type == problem.device_type) return problem;
-  Problem there = problem;
-  there.device_type = device.type;
-  there.device_id = device.id;
-  there.alignment_bytes =
-      16;  // copies are dense: rows of head_dim elements, in memory aligned far better
-  const int64_t row = dtype_bytes(problem.dtype);
+  Problem copied = problem;
+  copied.device_type = device.type;
+  copied.device_id = device.id;
+  // Rows of a dense copy start at multiples of a row's bytes; the copy itself starts at a multiple
+  // of more than 16.
+  copied.alignment_bytes = 16;
+  const int64_t element_bytes = dtype_bytes(problem.dtype);
   for (const int64_t dim : {problem.head_dim, problem.head_dim_v}) {
-    while (dim * row % there.alignment_bytes != 0) there.alignment_bytes /= 2;
+    while (dim * element_bytes % copied.alignment_bytes != 0) copied.alignment_bytes /= 2;
   }
-  return there;
+  return copied;
 }
 
-Decision select(const Policy& policy, const std::vector<Candidate>& candidates,
-                std::vector<ExcludedPlugin> excluded, const Problem& problem,
+Decision select(const Policy& policy, const Candidates& candidates, const Problem& problem,
                 const std::string& arch) {
   Decision decision;
   decision.problem = problem;
   decision.arch = arch;
-  decision.excluded = std::move(excluded);
-  decision.verdicts.reserve(candidates.size());
-  for (const auto& candidate : candidates) {
+  decision.excluded = candidates.excluded;
+  decision.verdicts.reserve(candidates.list.size());
+  for (const auto& candidate : candidates.list) {
     Verdict& verdict = decision.verdicts.emplace_back();
     verdict.candidate = candidate;
     verdict.staged = candidate.device.type != problem.device_type;
@@ -173,24 +193,16 @@ Decision select(const Policy& policy, const std::vector<Candidate>& candidates,
   }
   const auto& forced = policy.forced();
   decision.forced = forced.has_value();
-  const bool known = !forced || keep_forced(*forced, decision);
-  std::stable_sort(decision.verdicts.begin(), decision.verdicts.end(),
-                   [&policy](const Verdict& a, const Verdict& b) {
-                     if ((a.answer == Answer::yes) != (b.answer == Answer::yes))
-                       return a.answer == Answer::yes;
-                     return policy.before(view_of(a), a.rank, view_of(b), b.rank);
-                   });
-  if (!known) {
+  const bool name_exists = !forced || keep_forced(*forced, decision);
+  sort_verdicts(policy, decision.verdicts);
+  if (!name_exists) {
     decision.status = ATTNRT_NOT_FOUND;
-    decision.message = unknown_name(*forced, decision);
+    decision.message = unknown_name_message(*forced, decision);
     return decision;
   }
   if (decision.verdicts.empty() || decision.verdicts.front().answer != Answer::yes) {
     decision.status = ATTNRT_UNSUPPORTED;
-    decision.message =
-        forced ? fmt::format("select: {} asks for {}, which does not support the problem: {}",
-                             forced->by, forced->name, every_reason(decision, forced->name))
-               : "select: no backend supports the problem: " + every_reason(decision);
+    decision.message = unsupported_message(forced, decision);
     return decision;
   }
   decision.status = ATTNRT_OK;
@@ -198,12 +210,15 @@ Decision select(const Policy& policy, const std::vector<Candidate>& candidates,
   decision.supposed = winner.candidate.backend == nullptr;
   decision.why = reason_of_choice(policy, winner, problem);
   if (const Verdict* refused = passed_over(policy, decision)) {
-    decision.fallback = fmt::format("{}: {}", label(*refused), joined(refused->reasons));
-    if (policy.config().on_fallback.value == OnFallback::error) {
+    decision.fallback =
+        fmt::format("{}: {}", plugin_label(*refused->candidate.plugin), joined(refused->reasons));
+    const auto& on_fallback = policy.config().on_fallback;
+    if (on_fallback.value == OnFallback::error) {
       decision.status = ATTNRT_UNSUPPORTED;
-      decision.message =
-          fmt::format("select: on_fallback is error ({}), and the best ranked backend says no: {}",
-                      policy.config().on_fallback.origin, decision.fallback);
+      decision.message = fmt::format(
+          "select: on_fallback is error ({}), and the best ranked backend does not support the "
+          "problem: {}",
+          on_fallback.origin, decision.fallback);
     }
   }
   return decision;

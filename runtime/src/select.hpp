@@ -1,60 +1,48 @@
-// runtime/src/select.hpp: a Policy, candidates and a Problem into a Decision: the winner, and every candidate's reasons
+// runtime/src/select.hpp: the select step: decides which candidate serves a problem, and why
 #pragma once
 
-#include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "load.hpp"
+#include "candidates.hpp"
 #include "policy.hpp"
 
 namespace attnrt::core {
 
-// A backend version on one device. Without a backend it is supposed: a device that is not here, judged by its manifest.
-struct Candidate {
-  std::shared_ptr<const FoundPlugin> plugin;
-  std::shared_ptr<const Backend> backend;
-  Device device;
-};
-
 enum class Answer { yes, no, not_asked };
 
+// What was found out about one candidate.
 struct Verdict {
   Candidate candidate;
   Answer answer = Answer::not_asked;
-  bool staged = false;  // the runtime would copy the tensors to its device and back
+  bool staged = false;  // the runtime would copy the tensors to the candidate's device and back
   Rank rank;
-  std::vector<std::string> reasons;  // why not; each a clause: "head_dim 80 is not in {64, 128}"
-};
-
-// A plugin that cannot be a candidate: broken, or without a device of a kind that was asked for.
-struct ExcludedPlugin {
-  std::shared_ptr<const FoundPlugin> plugin;
-  std::string reason;
+  std::vector<std::string> reasons;  // why not, each a clause: "head_dim 80 is not in {64, 128}"
 };
 
 struct Decision {
   Problem problem{};
-  std::string arch;               // of explain for another machine
-  std::vector<Verdict> verdicts;  // best first: those that say yes, by rank, then the rest, by rank
-  std::vector<ExcludedPlugin> excluded;
+  std::string arch;                      // of explain for another machine
+  std::vector<Verdict> verdicts;         // best first: by rank those that answer yes, then the rest
+  std::vector<ExcludedPlugin> excluded;  // plugins without a candidate
   attnrt_status status = ATTNRT_UNSUPPORTED;  // OK: verdicts[0] wins
-  std::string message;    // of a status that is not OK: one line with every reason
-  std::string why;        // of the winner: "priority 300 (policy.yaml:4:16)"
-  std::string fallback;   // a better ranked candidate of that device said no: which, and why
-  bool forced = false;    // one backend was asked for by name: it or nothing, also when it fails
-  bool supposed = false;  // decided by manifests alone
+  std::string message;                        // if the status is not OK: one line with every reason
+  std::string why;        // why the winner won: "priority 300 (policy.yaml:4:16)"
+  std::string fallback;   // a better ranked candidate of the same device that answered no, and why
+  bool forced = false;    // one backend was asked for by name, so that no other may serve
+  bool supposed = false;  // the winner's device is not here; its manifest alone decided
 
   const Verdict* winner() const { return status == ATTNRT_OK ? &verdicts.front() : nullptr; }
 };
 
-// A pure function: no device, no clock, no memory of earlier calls (supports() promises the same).
-Decision select(const Policy& policy, const std::vector<Candidate>& candidates,
-                std::vector<ExcludedPlugin> excluded, const Problem& problem,
+// Asks the policy about each candidate, then its manifest, then its backend (supports), and ranks
+// those that are left. A pure function: it uses no device and no clock, and supports() promises the
+// same.
+Decision select(const Policy& policy, const Candidates& candidates, const Problem& problem,
                 const std::string& arch);
 
-// The problem as it would be on the candidate's device: the same, or dense copies there.
+// The problem as a backend on this device would get it. If the tensors are elsewhere, they are
+// dense copies.
 Problem problem_on(const Device& device, const Problem& problem);
 
 }  // namespace attnrt::core

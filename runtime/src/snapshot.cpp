@@ -1,16 +1,9 @@
-// runtime/src/snapshot.cpp: see snapshot.hpp
+// runtime/src/snapshot.cpp: the policy and the plugins as one open or reload found them
 #include "snapshot.hpp"
 
-#include <fmt/ranges.h>
-#include <fnmatch.h>
-
-#include <algorithm>
-#include <cstdio>
-#include <set>
-
-#include "base/nearest.hpp"
 #include "base/text.hpp"
 #include "formats/yaml.hpp"
+#include "lint.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -19,6 +12,8 @@ struct PolicySource {
   std::string file, text;
 };
 
+// The application's policy, or else ATTNRT_POLICY's, or else no text, which stands for the built-in
+// policy alone.
 Result<PolicySource> read_policy(const RuntimeOptions& options, const Environment& environment,
                                  const std::filesystem::path& folder) {
   if (options.policy_text) return PolicySource{"", *options.policy_text};
@@ -27,149 +22,110 @@ Result<PolicySource> read_policy(const RuntimeOptions& options, const Environmen
   if (!path) return PolicySource{};
   auto text = yaml::read_text(path->empty() ? std::filesystem::path() : folder / *path);
   if (!text) {
-    const std::string by = options.policy_path ? "" : " (ATTNRT_POLICY)";
-    return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} {}", one_line(*path), by,
+    const std::string origin = options.policy_path ? "" : " (ATTNRT_POLICY)";
+    return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} {}", one_line(*path), origin,
                 text.error().message);
   }
   return PolicySource{*path, *std::move(text)};
 }
 
-void log_to_stderr(int32_t severity, const std::string& text) {
-  static constexpr const char* kNames[] = {"debug", "info", "warning", "error"};
-  std::fprintf(stderr, "attnrt: %s: %s\n", kNames[std::clamp(severity, 0, 3)],
-               one_line(text).c_str());
-}
-
-std::shared_ptr<Services> make_services(const RuntimeOptions& options, const Config& config) {
-  auto services = std::make_shared<Services>();
-  const auto count =
-      options.thread_count > 0 ? options.thread_count : static_cast<int32_t>(config.threads.value);
-  services->threads =
-      options.parallel_for != nullptr
-          ? Threads::borrowed(std::max(count, 1), options.parallel_for, options.parallel_self)
-          : Threads::pool(count);
-  services->log_level = config.log_level.value;
-  services->log = options.log;
-  if (!services->log) {
-    services->log = [level = &services->log_level](int32_t severity, const std::string& text) {
-      if (severity >= level->load(std::memory_order_relaxed)) log_to_stderr(severity, text);
-    };
+// Sets the plugin directories: the application's, or else the config's, or else the default one.
+void set_directories(const RuntimeOptions& options, const std::filesystem::path& folder,
+                     Snapshot& snapshot) {
+  const auto& configured = snapshot.config->directories;
+  snapshot.directories = options.plugin_path ? split(*options.plugin_path, ':') : configured.value;
+  snapshot.directories_origin = options.plugin_path ? "call" : configured.origin;
+  if (snapshot.directories.empty() && !options.plugin_path)
+    snapshot.directories = {default_plugin_directory()};
+  for (auto& directory : snapshot.directories) {
+    // An empty name stays empty, and so leads nowhere: it must not become the current directory.
+    if (!directory.empty()) directory = folder / directory;
   }
-  return services;
 }
 
-// "cpu 1.0.0, sha256 0123456789ab": as much of the hash as tells files apart.
+// "cpu 1.0.0, sha256 0123456789ab": enough of the hash to tell files apart.
 std::string identity(const FoundPlugin& plugin) {
   return fmt::format("{} {}, sha256 {}", plugin.manifest->name, plugin.manifest->version_text,
                      plugin.hash.substr(0, 12));
 }
 
-void debug_found(const Snapshot& snapshot, const Discovery& found) {
-  const auto say = [&](const std::string& text) { snapshot.services->log(ATTNRT_LOG_DEBUG, text); };
-  say("config: " +
-      (snapshot.policy_file.empty() ? "built-in policy" : "policy " + snapshot.policy_file));
+void log_found(const Snapshot& snapshot, const Discovery& found) {
+  const auto debug = [&](const std::string& text) {
+    snapshot.services->log(ATTNRT_LOG_DEBUG, text);
+  };
+  debug("config: " +
+        (snapshot.policy_file.empty() ? "built-in policy" : "policy " + snapshot.policy_file));
   for (const auto& directory : snapshot.directories)
-    say(fmt::format("discover: directory {} ({})", directory, snapshot.directories_origin));
+    debug(fmt::format("discover: directory {} ({})", directory, snapshot.directories_origin));
   for (const auto& plugin : found.plugins)
-    say(fmt::format("discover: {}: {}", plugin->path,
-                    plugin->fault.empty() ? identity(*plugin) : plugin->fault));
+    debug(fmt::format("discover: {}: {}", plugin->path,
+                      plugin->fault.empty() ? identity(*plugin) : plugin->fault));
 }
 
-// Globs of ATTNRT_DISABLE that exclude nobody.
-std::vector<std::string> idle_globs(const Discovery& found, const Config& config) {
-  std::vector<std::string> warnings;
-  for (const std::string& glob : config.disabled.value) {
-    const auto matches = [&](const std::string& name) {
-      return fnmatch(glob.c_str(), name.c_str(), 0) == 0;
-    };
-    const bool excludes = std::any_of(
-        found.plugins.begin(), found.plugins.end(),
-        [&](const auto& plugin) { return plugin->manifest && matches(plugin->manifest->name); });
-    // Whom the policy knows may well be missing here.
-    const bool listed = std::any_of(config.backends.begin(), config.backends.end(),
-                                    [&](const auto& backend) { return matches(backend.first); });
-    if (!excludes && !listed)
-      warnings.push_back(
-          fmt::format("{}: no backend is named {}", config.disabled.origin, shown(glob)));
-  }
-  return warnings;
-}
-
-// A typing error, or a name of its own: "gpu" is not meant to be "cpu", nor "cpu2".
-bool may_mean(std::string_view name, std::string_view near) {
-  const auto stem = [](std::string_view text) {
-    return text.substr(0, text.find_last_not_of("0123456789") + 1);
-  };
-  return !near.empty() && name.front() == near.front() && stem(name) != stem(near);
-}
-
-// Names of a policy that nearly are those of a backend that is here, each once: a rule for cppu does nothing, and no word
-// would say so.
-std::vector<std::string> near_misses(const Discovery& found, const Config& config) {
-  std::vector<std::string_view> here;
-  std::set<std::string, std::less<>> known;  // and what has been looked at
-  for (const auto& plugin : found.plugins) {
-    if (plugin->manifest) here.push_back(plugin->manifest->name);
-    known.insert(plugin->manifest ? plugin->manifest->name
-                                  : std::filesystem::path(plugin->path).stem().string());
-  }
-  for (const auto& [name, backend] : config.backends) {
-    if (backend.origin.starts_with("built-in policy:")) known.insert(name);
-  }
-  std::vector<std::string> warnings;
-  const auto look = [&](const std::string& name, const std::string& where) {
-    if (!known.insert(name).second) return;
-    if (may_mean(name, nearest(name, here)))
-      warnings.push_back(fmt::format("{}: no backend is named {}{}", where, shown(name),
-                                     did_you_mean(name, here)));
-  };
-  for (const auto& [name, backend] : config.backends)
-    look(name, fmt::format("{}: backends.{}", backend.origin, name));
-  for (const Rule& rule : config.rules.value) {
-    for (const auto& name : rule.prefer)
-      look(name, fmt::format("{}: {}: prefer", rule.origin, rule.name));
-    for (const auto& name : rule.deny)
-      look(name, fmt::format("{}: {}: deny", rule.origin, rule.name));
-  }
-  return warnings;
-}
-
-void debug_loaded(const Snapshot& snapshot, const Backend& backend) {
+void log_loaded(const Snapshot& snapshot, const Backend& backend) {
   std::vector<std::string> devices;
   for (const Device& device : backend.devices()) devices.push_back(device_text(device));
-  const std::string with = devices.empty() ? "no device: " + backend.no_devices_because()
-                                           : fmt::format("{}", fmt::join(devices, ", "));
+  const std::string found =
+      devices.empty() ? "no device: " + backend.no_device_reason() : joined(devices, ", ");
   const FoundPlugin& plugin = backend.plugin();
   snapshot.services->log(ATTNRT_LOG_DEBUG,
-                         fmt::format("load: {}: {}; {}", plugin.path, identity(plugin), with));
+                         fmt::format("load: {}: {}; {}", plugin.path, identity(plugin), found));
+}
+
+// The previous snapshot's entry for the same file with the same bytes and options, or nullptr. One
+// that could not be loaded is not kept: what prevented it may be gone by now.
+std::shared_ptr<Snapshot::Entry> entry_to_keep(const Snapshot& previous, const FoundPlugin& plugin,
+                                               const Options& options) {
+  if (plugin.hash.empty() || !plugin.fault.empty()) return nullptr;
+  for (const auto& entry : previous.entries) {
+    const bool same_file = entry->plugin->hash == plugin.hash && entry->plugin->path == plugin.path;
+    if (same_file && entry->options == options && !entry->failed) return entry;
+  }
+  return nullptr;
+}
+
+// previous: nullptr if its backends cannot be kept.
+void add_entries(const Discovery& found, const Snapshot* previous, Snapshot& snapshot) {
+  for (const auto& plugin : found.plugins) {
+    Options options;
+    if (plugin->manifest) {
+      const auto settings = snapshot.config->backends.find(plugin->manifest->name);
+      if (settings != snapshot.config->backends.end()) options = settings->second.options;
+    }
+    auto entry = previous != nullptr ? entry_to_keep(*previous, *plugin, options) : nullptr;
+    if (!entry) {
+      entry = std::make_shared<Snapshot::Entry>();
+      entry->plugin = plugin;
+      entry->options = std::move(options);
+    }
+    snapshot.entries.push_back(std::move(entry));
+  }
 }
 
 }  // namespace
 
-void Snapshot::load(Entry& entry, bool warn) const {
-  bool here = false;
+void Snapshot::load(Entry& entry, bool log_failure) const {
+  bool first = false;
   std::call_once(entry.once, [&] {
-    here = true;
+    first = true;
     auto loaded = core::load(entry.plugin, entry.options, services, config->load_by_path.value);
     if (loaded) {
       entry.backend = std::move(*loaded);
-    } else {
-      entry.fault = loaded.error().message;
-      const auto settings = config->backends.find(entry.plugin->manifest->name);
-      if (!entry.options.empty() && loaded.error().code == ATTNRT_INVALID_ARGUMENT &&
-          settings != config->backends.end())
-        entry.fault += fmt::format(" (its options: {})", settings->second.options_origin);
-      entry.failed = true;
+      return;
     }
+    entry.load_error = loaded.error().message;
+    const auto settings = config->backends.find(entry.plugin->manifest->name);
+    if (!entry.options.empty() && loaded.error().code == ATTNRT_INVALID_ARGUMENT &&
+        settings != config->backends.end())
+      entry.load_error += fmt::format(" (its options: {})", settings->second.options_origin);
+    entry.failed = true;
   });
-  if (!here) return;
-  if (entry.failed) {
-    if (warn)
-      services->log(ATTNRT_LOG_WARNING,
-                    fmt::format("load: {}: {}", entry.plugin->path, entry.fault));
-  } else if (services->debugs()) {
-    debug_loaded(*this, *entry.backend);
+  if (!first) return;
+  if (entry.failed && log_failure) {
+    services->log(ATTNRT_LOG_WARNING,
+                  fmt::format("load: {}: {}", entry.plugin->path, entry.load_error));
   }
+  if (!entry.failed && services->logs_debug()) log_loaded(*this, *entry.backend);
 }
 
 Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
@@ -184,49 +140,20 @@ Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
   auto snapshot = std::make_shared<Snapshot>();
   snapshot->config = std::make_shared<const Config>(std::move(*config));
   snapshot->policy_file = options.policy_text ? "policy" : source->file;
-  const auto& directories = snapshot->config->directories;
-  snapshot->directories =
-      options.plugin_path ? split(*options.plugin_path, ':') : directories.value;
-  snapshot->directories_origin = options.plugin_path ? "call" : directories.origin;
-  if (snapshot->directories.empty() && !options.plugin_path)
-    snapshot->directories = {default_plugin_directory()};
-  for (auto& directory : snapshot->directories) {
-    if (!directory.empty())
-      directory = folder / directory;  // "" is no directory, and not the current one
-  }
+  set_directories(options, folder, *snapshot);
+  // Open backends hold the services that they were opened with, so both are kept or neither is.
   const bool same_threads =
       previous != nullptr && previous->config->threads.value == snapshot->config->threads.value;
   snapshot->services =
       same_threads ? previous->services : make_services(options, *snapshot->config);
 
-  Discovery found = discover(snapshot->directories);
-  if (snapshot->services->debugs()) debug_found(*snapshot, found);
-  const Config& settled = *snapshot->config;
-  for (const auto& warnings : {settled.warnings, found.warnings, idle_globs(found, settled),
-                               near_misses(found, settled)}) {
+  const Discovery found = discover(snapshot->directories);
+  if (snapshot->services->logs_debug()) log_found(*snapshot, found);
+  for (const auto& warnings :
+       {snapshot->config->warnings, found.warnings, lint_policy(*snapshot->config, found)}) {
     for (const auto& warning : warnings) snapshot->services->log(ATTNRT_LOG_WARNING, warning);
   }
-  for (auto& plugin : found.plugins) {
-    Options settings;
-    if (plugin->manifest) {
-      const auto known = snapshot->config->backends.find(plugin->manifest->name);
-      if (known != snapshot->config->backends.end()) settings = known->second.options;
-    }
-    std::shared_ptr<Snapshot::Entry> entry;
-    if (same_threads &&
-        !plugin->hash.empty()) {  // the same bytes with the same options stay open as they are
-      for (const auto& old : previous->entries) {
-        const bool same = old->plugin->hash == plugin->hash && old->plugin->path == plugin->path;
-        if (same && old->options == settings && plugin->fault.empty() && !old->failed) entry = old;
-      }
-    }
-    if (!entry) {
-      entry = std::make_shared<Snapshot::Entry>();
-      entry->plugin = std::move(plugin);
-      entry->options = std::move(settings);
-    }
-    snapshot->entries.push_back(std::move(entry));
-  }
+  add_entries(found, same_threads ? previous : nullptr, *snapshot);
   return snapshot;
 }
 

@@ -1,7 +1,23 @@
-// runtime/src/staging.cpp: host tensors into dense copies on a device and results back, through attnrt.memory/1
+// runtime/src/staging.cpp: runs a device backend on host tensors, by way of copies
+//
+// There are two buffers of equal size, one in pinned host memory and one on the device, because
+// asynchronous copies need pinned memory. Each tensor has the same slot in both:
+//
+//     caller's tensors --pack-->  pinned [q | k | v | out | mask | lse | ...]
+//                                   |  copies, enqueued on the staging's own stream
+//                                   v
+//                                 device [q | k | v | out | mask | lse | ...] --> the backend's run
+//                                   |  copies of out and lse
+//                                   v
+//     caller's out, lse <-unpack-- pinned, after the stream is synchronized
+//
+// A slot holds its tensor without gaps. A dimension that is broadcast (stride 0) stays so and is
+// stored once. Every slot starts at a multiple of kSlotAlignment, so each row of the copies is as
+// aligned as problem_on (select.cpp) promises.
 #include "staging.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <iterator>
@@ -11,11 +27,15 @@
 namespace attnrt::core {
 namespace {
 
-constexpr int64_t kAlignment = 256;
+constexpr int64_t kSlotAlignment =
+    256;  // bytes; at least the largest alignment that problem_on gives, 16
 
-int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+int64_t aligned(int64_t bytes) {
+  return (bytes + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
+}
 
-// The same tensor without gaps; what is broadcast stays so (stride 0), and is stored once.
+// Returns the tensor's layout without gaps, and how many elements are stored. What is broadcast
+// stays so.
 attnrt_tensor dense(const attnrt_tensor& tensor, int64_t* elements) {
   attnrt_tensor copy = tensor;
   *elements = 1;
@@ -27,11 +47,12 @@ attnrt_tensor dense(const attnrt_tensor& tensor, int64_t* elements) {
   return copy;
 }
 
-// Copies every element that is stored, from one layout of a tensor into another.
+// Copies every stored element from one layout of a tensor to another, a row at a time if both have
+// dense rows.
 void copy_elements(const attnrt_tensor& from, const attnrt_tensor& to) {
   const int64_t bytes = dtype_bytes(from.dtype);
   std::array<int64_t, 4> shape{1, 1, 1, 1};
-  std::array<int64_t, 4> step_from{};
+  std::array<int64_t, 4> step_from{};  // bytes
   std::array<int64_t, 4> step_to{};
   for (int32_t i = 0; i < from.ndim; ++i) {
     const size_t at = static_cast<size_t>(i + 4 - from.ndim);
@@ -40,9 +61,9 @@ void copy_elements(const attnrt_tensor& from, const attnrt_tensor& to) {
     step_from[at] = from.stride[i] * bytes;
     step_to[at] = to.stride[i] * bytes;
   }
-  const bool rows = shape[3] <= 1 || (step_from[3] == bytes && step_to[3] == bytes);
-  const int64_t columns = rows ? 1 : shape[3];
-  const auto row_bytes = static_cast<size_t>(rows ? bytes * shape[3] : bytes);
+  const bool dense_rows = shape[3] <= 1 || (step_from[3] == bytes && step_to[3] == bytes);
+  const int64_t columns = dense_rows ? 1 : shape[3];
+  const auto piece_bytes = static_cast<size_t>(dense_rows ? bytes * shape[3] : bytes);
   const char* source = static_cast<const char*>(from.data);
   char* target = static_cast<char*>(to.data);
   for (int64_t a = 0; a < shape[0]; ++a) {
@@ -52,7 +73,7 @@ void copy_elements(const attnrt_tensor& from, const attnrt_tensor& to) {
           std::memcpy(
               target + a * step_to[0] + b * step_to[1] + c * step_to[2] + d * step_to[3],
               source + a * step_from[0] + b * step_from[1] + c * step_from[2] + d * step_from[3],
-              row_bytes);
+              piece_bytes);
         }
       }
     }
@@ -61,7 +82,7 @@ void copy_elements(const attnrt_tensor& from, const attnrt_tensor& to) {
 
 }  // namespace
 
-// Where one tensor stands in both buffers.
+// Where one tensor is in both buffers.
 struct Staging::Slot {
   attnrt_tensor packed;
   int64_t offset = 0, bytes = 0;
@@ -70,12 +91,14 @@ struct Staging::Slot {
 Result<std::unique_ptr<Staging>> Staging::make(std::shared_ptr<const Backend> backend,
                                                const Device& device) {
   std::unique_ptr<Staging> staging(new Staging(std::move(backend), device));
-  const Backend& mover = *staging->backend_;
+  const Backend& owner = *staging->backend_;
   attnrt_error error = ATTNRT_ERROR_INIT;
   const attnrt_status status =
-      mover.memory()->stream_create(mover.instance(), device.id, &staging->stream_, &error);
-  if (status != ATTNRT_OK)
-    return fail(status, "plan: {}: no stream: {}", mover.manifest().name, error.message);
+      owner.memory()->stream_create(owner.instance(), device.id, &staging->stream_, &error);
+  if (status != ATTNRT_OK) {
+    return fail(status, "plan: {}: cannot create a stream for staging: {}", owner.manifest().name,
+                error.message);
+  }
   return staging;
 }
 
@@ -84,27 +107,30 @@ Staging::~Staging() {
     backend_->memory()->stream_destroy(backend_->instance(), device_.id, stream_);
 }
 
+// Makes both buffers hold at least this many bytes. The size is rounded up to a power of two, so
+// that a growing problem reallocates once for each doubling.
 attnrt_status Staging::grow(int64_t bytes, attnrt_error* error) {
   if (on_device_.bytes() >= bytes && pinned_.bytes() >= bytes) return ATTNRT_OK;
   const auto rounded =
       static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(bytes, 1))));
   for (auto [memory, kind] : {std::pair{&on_device_, DeviceMemory::Kind::device},
                               {&pinned_, DeviceMemory::Kind::pinned}}) {
-    *memory = DeviceMemory();  // the old one first: both may not fit
-    auto larger = DeviceMemory::allocate(backend_, device_, kind, rounded, kAlignment);
+    *memory = DeviceMemory();  // frees the old one first, since both may not fit
+    auto larger = DeviceMemory::allocate(backend_, device_, kind, rounded, kSlotAlignment);
     if (!larger) return fill_error(error, larger.error());
     *memory = std::move(*larger);
   }
   return ATTNRT_OK;
 }
 
+// Enqueues the copy of one slot, in either direction.
 attnrt_status Staging::copy(int64_t offset, int64_t bytes, int32_t direction, attnrt_error* error) {
   if (bytes == 0) return ATTNRT_OK;
-  char* here = static_cast<char*>(pinned_.data()) + offset;
-  char* there = static_cast<char*>(on_device_.data()) + offset;
+  char* const host = static_cast<char*>(pinned_.data()) + offset;
+  char* const device = static_cast<char*>(on_device_.data()) + offset;
   const bool to_device = direction == ATTNRT_COPY_TO_DEVICE;
-  return backend_->memory()->copy(backend_->instance(), device_.id, to_device ? there : here,
-                                  to_device ? here : there, bytes, direction, stream_, error);
+  return backend_->memory()->copy(backend_->instance(), device_.id, to_device ? device : host,
+                                  to_device ? host : device, bytes, direction, stream_, error);
 }
 
 attnrt_status Staging::run(const Plan& plan, const attnrt_args& host, attnrt_error* error) {
@@ -130,7 +156,8 @@ attnrt_status Staging::run(const Plan& plan, const attnrt_args& host, attnrt_err
     Slot& slot = slots[i];
     const attnrt_tensor& tensor = host.*kTensors[i].member;
     if (tensor.data == nullptr) continue;
-    // Packed queries leave rows past the last offset untouched: those have to make the way and back.
+    // With varlen, run leaves rows of out and lse past the last offset untouched, so outputs are
+    // copied there as well.
     if (!kTensors[i].rule.written || plan.problem().varlen != 0) {
       slot.packed.data = static_cast<char*>(pinned_.data()) + slot.offset;
       copy_elements(tensor, slot.packed);
@@ -145,7 +172,7 @@ attnrt_status Staging::run(const Plan& plan, const attnrt_args& host, attnrt_err
     if (kTensors[i].rule.written)
       status = copy(slots[i].offset, slots[i].bytes, ATTNRT_COPY_TO_HOST, error);
   }
-  // Also after a failure: the buffers must be quiet before anybody reuses them.
+  // Waits after a failure too: nothing may still use the buffers when the next run reuses them.
   const attnrt_status waited = backend_->memory()->stream_synchronize(
       backend_->instance(), device_.id, stream_, status == ATTNRT_OK ? error : nullptr);
   if (status == ATTNRT_OK) status = waited;

@@ -1,16 +1,16 @@
-// runtime/src/staging.hpp: host tensors into dense copies on a device and results back, through attnrt.memory/1
+// runtime/src/staging.hpp: runs a device backend on host tensors, by way of copies
 #pragma once
 
-#include <array>
 #include <memory>
 
 #include "plan.hpp"
-#include "run.hpp"
 
 namespace attnrt::core {
 
-// The buffers of one plan whose tensors live on the host while its backend works on a device. They grow at need (the only
-// place where a run allocates), are pinned on the host side, and are reused by the next run. THREADS: as the plan.
+// The buffers of one plan whose tensors are on the host and whose backend works on a device. They
+// grow when a run needs more, which is the only case in which a run allocates, and the next runs
+// reuse them.
+// THREADS: one run at a time, as for the plan.
 class Staging {
  public:
   static Result<std::unique_ptr<Staging>> make(std::shared_ptr<const Backend> backend,
@@ -19,7 +19,8 @@ class Staging {
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
 
-  // Packs, copies, runs, copies back and waits: when it returns, the result is in the caller's tensors.
+  // Packs the tensors, copies them to the device, runs the plan, copies the results back and waits
+  // for them.
   attnrt_status run(const Plan& plan, const attnrt_args& args, attnrt_error* error);
 
  private:

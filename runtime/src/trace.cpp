@@ -1,4 +1,4 @@
-// runtime/src/trace.cpp: decisions, plugins and policies into text for people and JSON (schema "attnrt/1") for scripts
+// runtime/src/trace.cpp: writes decisions, plugins and policies as text and as JSON
 #include "trace.hpp"
 
 #include <algorithm>
@@ -13,9 +13,11 @@ namespace {
 
 using nlohmann::json;
 
-// Columns as wide as their widest cell; the last one is not padded. Names and reasons come from files and plugins: none
-// may end its row.
-std::string table(std::vector<std::vector<std::string>> rows) {
+using Rows = std::vector<std::vector<std::string>>;
+
+// Lays out a table. Each column is as wide as its widest cell, and the last one is not padded.
+// Cells become one line each: they hold names and reasons that come from files and plugins.
+std::string table(Rows rows) {
   for (auto& row : rows) {
     for (auto& cell : row) cell = one_line(cell);
   }
@@ -35,22 +37,19 @@ std::string table(std::vector<std::vector<std::string>> rows) {
   return text;
 }
 
-std::string name_of(const FoundPlugin& plugin) {
-  return plugin.manifest ? plugin.manifest->name + " " + plugin.manifest->version_text
-                         : plugin.path;
-}
-
-// With its file where another of the decision's plugins has the same name, version and kinds of device.
-std::string name_among(const FoundPlugin& plugin, const Decision& decision) {
-  const auto is_twin = [&plugin](const FoundPlugin& other) {
+// "flash 1.0.0", followed by the file if another plugin of the decision has the same name, version
+// and kinds of device.
+std::string unique_label(const FoundPlugin& plugin, const Decision& decision) {
+  const auto is_duplicate = [&plugin](const FoundPlugin& other) {
     return &other != &plugin && twins(plugin, other);
   };
   const bool ambiguous =
-      std::any_of(decision.verdicts.begin(), decision.verdicts.end(),
-                  [&](const Verdict& verdict) { return is_twin(*verdict.candidate.plugin); }) ||
+      std::any_of(
+          decision.verdicts.begin(), decision.verdicts.end(),
+          [&](const Verdict& verdict) { return is_duplicate(*verdict.candidate.plugin); }) ||
       std::any_of(decision.excluded.begin(), decision.excluded.end(),
-                  [&](const ExcludedPlugin& excluded) { return is_twin(*excluded.plugin); });
-  return name_of(plugin) + (ambiguous ? " (" + plugin.path + ")" : "");
+                  [&](const ExcludedPlugin& excluded) { return is_duplicate(*excluded.plugin); });
+  return plugin_label(plugin) + (ambiguous ? " (" + plugin.path + ")" : "");
 }
 
 const char* answer_name(Answer answer) {
@@ -62,17 +61,18 @@ const char* answer_name(Answer answer) {
   return "not asked";
 }
 
-// Judged by its manifest alone, because its device is not here. Whom the policy left out was not judged at all.
+// Whether the candidate was judged by its manifest alone, because this machine does not have its
+// device. A candidate that the policy excludes was not judged at all.
 bool is_supposed(const Verdict& verdict) {
   return !verdict.candidate.backend && verdict.answer != Answer::not_asked;
 }
 
-std::string verdict_note(const Verdict& verdict, bool wins, const Decision& decision) {
+std::string reason_text(const Verdict& verdict, bool wins, const Decision& decision) {
   std::vector<std::string> notes = verdict.reasons;
   if (wins) notes.push_back(decision.why);
   if (verdict.answer == Answer::yes && verdict.staged)
-    notes.emplace_back("tensors are copied there and back");
-  if (is_supposed(verdict)) notes.emplace_back("by its manifest alone");
+    notes.emplace_back("tensors are copied to the device and back");
+  if (is_supposed(verdict)) notes.emplace_back("judged by its manifest alone");
   return joined(notes);
 }
 
@@ -93,10 +93,12 @@ json verdict_json(const Verdict& verdict, bool wins) {
           {"reasons", verdict.reasons}};
 }
 
-// One line of `attnrt policy`: key, value, where it comes from.
-using PolicyLine = std::array<std::string, 3>;
+struct PolicyLine {
+  std::string key, value;
+  std::string source;  // where the value comes from
+};
 
-std::vector<std::string> quoted_constraints(const Constraints& constraints) {
+std::vector<std::string> constraint_texts(const Constraints& constraints) {
   std::vector<std::string> texts;
   for (const auto& constraint : constraints) texts.push_back(constraint.text());
   return texts;
@@ -113,7 +115,7 @@ void backend_lines(const std::string& name, const BackendSettings& backend,
     lines.push_back({key + "version", backend.version.value.text, backend.version.origin});
   }
   if (!backend.only.value.empty()) {
-    lines.push_back({key + "only", "{" + joined(quoted_constraints(backend.only.value), ", ") + "}",
+    lines.push_back({key + "only", "{" + joined(constraint_texts(backend.only.value), ", ") + "}",
                      backend.only.origin});
   }
   for (const auto& [option, value] : backend.options) {
@@ -122,7 +124,7 @@ void backend_lines(const std::string& name, const BackendSettings& backend,
 }
 
 void rule_line(size_t number, const Rule& rule, std::vector<PolicyLine>& lines) {
-  std::string text = "when {" + joined(quoted_constraints(rule.when), ", ") + "}";
+  std::string text = "when {" + joined(constraint_texts(rule.when), ", ") + "}";
   if (!rule.prefer.empty()) text += " prefer [" + joined(rule.prefer, ", ") + "]";
   if (!rule.deny.empty()) text += " deny [" + joined(rule.deny, ", ") + "]";
   lines.push_back({fmt::format("rules.{}", number), rule.name + ": " + text, rule.origin});
@@ -170,7 +172,7 @@ json problem_json(const Problem& problem) {
       if (word.kind == WordKind::flag)
         words[name] = *number != 0;
       else if (*number == std::numeric_limits<int64_t>::max())
-        words[name] = nullptr;  // an unbounded window
+        words[name] = nullptr;
       else
         words[name] = *number;
     } else if (const auto* real = std::get_if<double>(&value)) {
@@ -187,29 +189,29 @@ json document(const char* kind) { return {{"schema", "attnrt/1"}, {"kind", kind}
 std::string decision_text(const Decision& decision) {
   std::string text = fmt::format("problem   {}\n", describe(decision.problem, decision.arch));
   if (const Verdict* winner = decision.winner()) {
-    text +=
-        fmt::format("decision  {} on {}: {}{}\n", name_among(*winner->candidate.plugin, decision),
-                    device_text(winner->candidate.device), decision.why,
-                    decision.supposed ? "; by its manifest, that device is not here" : "");
+    text += fmt::format(
+        "decision  {} on {}: {}{}\n", unique_label(*winner->candidate.plugin, decision),
+        device_text(winner->candidate.device), decision.why,
+        decision.supposed ? "; judged by its manifest, this machine has no such device" : "");
   } else {
     text += fmt::format("decision  none: {}\n", status_name(decision.status));
-    const bool said_below =
-        decision.status == ATTNRT_UNSUPPORTED && decision.fallback.empty();  // by every candidate
-    if (!said_below) text += fmt::format("          {}\n", one_line(decision.message));
+    // If nobody supports the problem, the table says the same as the message.
+    const bool table_says_it = decision.status == ATTNRT_UNSUPPORTED && decision.fallback.empty();
+    if (!table_says_it) text += fmt::format("          {}\n", one_line(decision.message));
   }
   if (!decision.fallback.empty())
     text += fmt::format("fallback  passed over: {}\n", one_line(decision.fallback));
-  std::vector<std::vector<std::string>> rows = {{"backend", "device", "priority", "answer", "why"}};
+  Rows rows = {{"backend", "device", "priority", "answer", "reason"}};
   for (const auto& verdict : decision.verdicts) {
     const bool wins = &verdict == decision.winner();
-    rows.push_back({name_among(*verdict.candidate.plugin, decision),
+    rows.push_back({unique_label(*verdict.candidate.plugin, decision),
                     device_text(verdict.candidate.device), std::to_string(verdict.rank.priority),
                     wins ? "chosen" : answer_name(verdict.answer),
-                    verdict_note(verdict, wins, decision)});
+                    reason_text(verdict, wins, decision)});
   }
   for (const auto& excluded : decision.excluded) {
     rows.push_back(
-        {name_among(*excluded.plugin, decision), "-", "-", "not asked", excluded.reason});
+        {unique_label(*excluded.plugin, decision), "-", "-", "not asked", excluded.reason});
   }
   if (rows.size() == 1) return text + "  no plugin was found\n";
   return text + table(rows);
@@ -245,8 +247,7 @@ json decision_json(const Decision& decision) {
 std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>& rows) {
   std::string text = fmt::format("plugins in {}\n", one_line(joined(snapshot.directories, ", ")));
   if (rows.empty()) return text + "  none\n";
-  std::vector<std::vector<std::string>> cells = {
-      {"name", "version", "abi", "devices", "state", "file", "reason"}};
+  Rows cells = {{"name", "version", "abi", "devices", "state", "file", "reason"}};
   for (const auto& row : rows) {
     const auto& manifest = row.plugin->manifest;
     std::vector<std::string> devices;
@@ -300,8 +301,9 @@ json plugins_json(const Snapshot& snapshot, const std::vector<PluginRow>& rows) 
 std::string policy_text(const Snapshot& snapshot) {
   std::string text =
       fmt::format("policy {}\n", snapshot.policy_file.empty() ? "built-in" : snapshot.policy_file);
-  std::vector<std::vector<std::string>> rows = {{"key", "value", "from"}};
-  for (const auto& line : policy_lines(snapshot)) rows.push_back({line[0], line[1], line[2]});
+  Rows rows = {{"key", "value", "source"}};
+  for (const auto& line : policy_lines(snapshot))
+    rows.push_back({line.key, line.value, line.source});
   return text + table(rows);
 }
 
@@ -311,7 +313,7 @@ json policy_json(const Snapshot& snapshot) {
   out["warnings"] = snapshot.config->warnings;
   out["values"] = json::array();
   for (const auto& line : policy_lines(snapshot)) {
-    out["values"].push_back({{"key", line[0]}, {"value", line[1]}, {"from", line[2]}});
+    out["values"].push_back({{"key", line.key}, {"value", line.value}, {"from", line.source}});
   }
   return out;
 }

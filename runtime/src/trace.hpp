@@ -1,4 +1,4 @@
-// runtime/src/trace.hpp: decisions, plugins and policies into text for people and JSON (schema "attnrt/1") for scripts
+// runtime/src/trace.hpp: writes decisions, plugins and policies as text and as JSON
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -9,18 +9,21 @@
 
 namespace attnrt::core {
 
-// Every JSON document has "schema": "attnrt/1" and "kind": decision | plugins | policy | ...
+// Starts a JSON document: {"schema": "attnrt/1", "kind": kind}. The kinds are in docs/json.md.
 nlohmann::json document(const char* kind);
 
-// Every word but arch; windows without bound are null.
+// Every word of the problem except arch. An unbounded window is null.
 nlohmann::json problem_json(const Problem& problem);
 
+// What `attnrt explain` prints.
 std::string decision_text(const Decision& decision);
 nlohmann::json decision_json(const Decision& decision);
 
+// What `attnrt list` prints.
 std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>& rows);
 nlohmann::json plugins_json(const Snapshot& snapshot, const std::vector<PluginRow>& rows);
 
+// What `attnrt policy` prints: every value that holds, and where it comes from.
 std::string policy_text(const Snapshot& snapshot);
 nlohmann::json policy_json(const Snapshot& snapshot);
 

@@ -1,6 +1,7 @@
-// tests/bench/runtime_bench.cpp: what the runtime itself costs: selecting, a decode loop, one-shot calls and plans
+// tests/bench/runtime_bench.cpp: what the runtime costs: selection, decode steps, calls and plans
 //
-// Bars: a problem seen before is selected in less than 200 ns, a new one among ten plugins in less than 20 us.
+// Limits: selecting for a problem seen before takes less than 200 ns, for a new one among ten
+// plugins less than 20 us.
 #include <benchmark/benchmark.h>
 
 #include "fakes/tiny.hpp"
@@ -13,7 +14,7 @@ namespace {
 using fakes::Tiny;
 using support::TestRuntime;
 
-// All of them can serve the problem: each is asked, ranked and sorted.
+// All of them support the problem, so each is asked, ranked and sorted.
 const std::vector<std::string>& ten_plugins() {
   static const std::vector<std::string> names = {
       "fake_full",    "fake_minimal",    "fake_newer",    "fake_older",     "fake_slow",
@@ -54,8 +55,8 @@ void Decide_NewProblemAmongTenPlugins(benchmark::State& state) {
 }
 BENCHMARK(Decide_NewProblemAmongTenPlugins);
 
-// A decode loop on one plan: kv_lengths says how much of the cache is real. One key, so that the backend takes next to no
-// time; what the runtime adds is DecodeStep_Plan less DecodeStep_BackendAlone.
+// A decode loop on one plan, with kv_lengths. There is one key, so that the backend takes next to
+// no time. DecodeStep_Plan minus DecodeStep_BackendAlone is what the runtime adds.
 struct Decode {
   Decode() {
     tiny.problem.kv_lengths = 1;
@@ -96,7 +97,7 @@ void Attention_OneShot(benchmark::State& state) {
 }
 BENCHMARK(Attention_OneShot);
 
-// As many problems in turn as the cache of idle plans holds: the longest way through it.
+// Uses as many problems in turn as the cache of idle plans holds: the slowest lookup.
 void Attention_OneShotOfManyProblems(benchmark::State& state) {
   const TestRuntime runtime({"fake_minimal"});
   Tiny tiny;

@@ -437,7 +437,7 @@ TEST_F(Api, ExplainForAnotherMachineAndWhereNobodyCan) {
   EXPECT_THAT(text_of([&](char** text, attnrt_error* e) {
                 return attnrt_explain(runtime, &problem, "gfx1100", nullptr, ATTNRT_TEXT, text, e);
               }),
-              HasSubstr("by its manifest, that device is not here"));
+              HasSubstr("judged by its manifest, this machine has no such device"));
 }
 
 TEST_F(Api, OutputsStayAsTheyWereWhereACallFails) {

@@ -1,4 +1,4 @@
-// tests/runtime/attention_test.cpp: one-shot calls and plans of the real cpu backend into right results without allocations
+// tests/runtime/attention_test.cpp: calls and plans on the real cpu backend
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -17,7 +17,7 @@ namespace {
 using namespace support;
 using ::testing::HasSubstr;
 
-// A cache of a thousand keys and one new query; lengths say how much of it is real.
+// One new query and a cache of keys, of which lengths says how many exist.
 struct Decode {
   static constexpr int64_t kKeys = 1024;
   Attention whole{
@@ -84,7 +84,7 @@ TEST(OneShot, ADecodeLoopPlansOnceForEachDoublingAndAllocatesNothingBetween) {
   }
 }
 
-// Enough blocks for all threads, again and again.
+// Enough blocks of queries for all threads.
 TEST(OneShot, APromptOnSeveralThreadsAllocatesNothingAfterItsFirstRuns) {
   const TestRuntime runtime({"cpu"}, "", {.thread_count = 4});
   Attention prompt(
@@ -129,7 +129,7 @@ TEST(OneShot, DoesNotTouchTheCallersProblemAndReadsEverythingOffTheTensors) {
   EXPECT_LT(largest_error(attributes, a.args), kTolerance);
 }
 
-TEST(OneShot, NothingToDoIsDone) {
+TEST(OneShot, NothingToDoIsOk) {
   const TestRuntime runtime({"cpu"});
   Attention a({.batch = 2, .seq_q = 3, .seq_kv = 7});
   a.args.q.shape[1] = a.args.out.shape[1] = 0;
@@ -208,7 +208,7 @@ TEST(OneShot, OnTheApplicationsOwnThreads) {
   Attention a({.batch = 2, .seq_q = 33, .seq_kv = 65, .heads_q = 4, .heads_kv = 2});
   ASSERT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
   EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
-  EXPECT_GE(application.calls, 1);  // a backend may need them more than once
+  EXPECT_GE(application.calls, 1);  // a backend may call it more than once
 }
 
 TEST(OneShot, EachStreamHasPlansOfItsOwn) {

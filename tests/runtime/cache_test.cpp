@@ -1,4 +1,4 @@
-// tests/runtime/cache_test.cpp: problems seen before into their decisions and idle plans, bounded and of one snapshot only
+// tests/runtime/cache_test.cpp: the caches find equal problems only, and stay bounded
 #include "cache.hpp"
 
 #include <gtest/gtest.h>
@@ -42,7 +42,7 @@ TEST_F(Decisions, AreFoundByProblemAndCall) {
   EXPECT_FALSE(has(2, {"cpu"}));
 }
 
-// A cache that forgets one field of the problem gives one problem's answer to another.
+// If the key left out one field, a problem would get the answer of another.
 TEST_F(Decisions, EveryByteOfTheProblemCounts) {
   ASSERT_TRUE(add(1));
   for (size_t i = 0; i < sizeof(Problem); ++i) {
@@ -56,7 +56,7 @@ TEST_F(Decisions, EveryByteOfTheProblemCounts) {
 TEST_F(Decisions, TheLeastRecentlyUsedGoesFirst) {
   const auto most = static_cast<int64_t>(DecisionCache::kCapacity);
   for (int64_t i = 1; i <= most; ++i) ASSERT_TRUE(add(i));
-  EXPECT_TRUE(has(1));  // now it is the most recent, and 2 the oldest
+  EXPECT_TRUE(has(1));  // now 1 is the most recently used, and 2 the least
   ASSERT_TRUE(add(most + 1));
   EXPECT_EQ(cache.size(), DecisionCache::kCapacity);
   EXPECT_TRUE(has(1));

@@ -1,4 +1,4 @@
-// tests/runtime/plan_test.cpp: Decisions into Plans: their words, their workspace, and what a failing plugin leaves behind
+// tests/runtime/plan_test.cpp: what a plan reports, owns and gives back, and how planning fails
 #include "plan.hpp"
 
 #include <gmock/gmock.h>
@@ -75,7 +75,7 @@ TEST(Plan, AnAlignmentThatIsNoPowerOfTwoIsThePluginsFault) {
   EXPECT_THAT(plan.error().message, HasSubstr("asks for a workspace of 256 bytes, aligned to 48"));
 }
 
-TEST(Plan, KeepsItsBackendWhenTheRuntimeIsGone) {
+TEST(Plan, KeepsItsBackendAfterTheRuntimeIsClosed) {
   TestRuntime runtime({"fake_full"});
   Attention a({.seq_q = 2, .seq_kv = 3});
   const auto plan = planned(runtime, checked(a.problem));
@@ -109,8 +109,9 @@ TEST(Plan, ADeviceWithoutMemory) {
   counters.memory_limit = 0;
   ASSERT_FALSE(plan);
   EXPECT_EQ(plan.error().code, ATTNRT_OUT_OF_MEMORY);
-  EXPECT_THAT(plan.error().message,
-              HasSubstr("plan: fake_rocm: workspace: no 256 bytes of device memory: "));
+  EXPECT_THAT(
+      plan.error().message,
+      HasSubstr("plan: fake_rocm: workspace: cannot allocate 256 bytes of device memory: "));
 }
 
 TEST(Plan, DevicesAreToldApartByTheirId) {

@@ -1,4 +1,4 @@
-// tests/runtime/policy_test.cpp: policies over candidates into the one order of precedence, and every reason to be out
+// tests/runtime/policy_test.cpp: the order of candidates, and every reason to exclude one
 #include "policy.hpp"
 
 #include <gmock/gmock.h>
@@ -36,7 +36,8 @@ Problem problem_of(std::string_view words) {
   return problem;
 }
 
-// "flash 1.2.0 rocm:0": a backend version on a device. What is on another device than the problem is staged.
+// "flash 1.2.0 rocm:0": a backend's version on a device. It is staged if the problem's device is
+// another one.
 struct Parts {
   std::string name, version_text, device, hash;
   int32_t device_id = 0;
@@ -61,8 +62,8 @@ CandidateView candidate(const std::string& text, const Problem& problem,
   return result;
 }
 
-// The order in which selection would try the candidates, by name (and version, where names repeat); those that are out,
-// or are not the forced one, are missing.
+// The order in which selection tries the candidates. Those that the policy excludes, or that are
+// not the one asked for by name, are missing.
 std::string order(const Setup& setup, const std::vector<std::string>& candidates) {
   const Policy policy = policy_of(setup);
   const Problem problem = problem_of(setup.problem);
@@ -102,13 +103,13 @@ struct Row {
   const char* order;
 };
 
-// The truth table of precedence: each row adds or inverts one thing. Everything is tried with the candidates in every
-// rotation, since the order in which plugins were found must not matter.
+// The truth table of precedence: each row changes one thing. Each is tried with the candidates in
+// every rotation, since the order in which plugins were found must not matter.
 TEST(Policy, Precedence) {
   const std::string prefer_b = "rules: [{prefer: [b]}]\n";
   const std::string ab = "backends: {a: {priority: 9}, b: {priority: 5}}\n";
   const Row rows[] = {
-      // What is out is out, whoever asks.
+      // What the policy excludes stays excluded, whoever asks for it.
       {"disabled",
        {"backends: {a: {enabled: false}}"},
        {"a 1.0.0 rocm", "b 1.0.0 rocm"},
@@ -158,7 +159,8 @@ TEST(Policy, Precedence) {
        {"a 1.0.0 rocm", "b 1.0.0 rocm"},
        "b 1.0.0 rocm"},
 
-      // A forced name: call, then ATTNRT_BACKEND, then default. All its versions and devices stay, nothing else does.
+      // A forced name comes from the call, then ATTNRT_BACKEND, then default. Only that backend
+      // stays, in all its versions and on all its devices.
       {"call before variable and default",
        {"default: c", backend_variable("b"), "a"},
        {"a 1.0.0 rocm", "b 1.0.0 rocm", "c 1.0.0 rocm"},
@@ -205,7 +207,7 @@ TEST(Policy, Precedence) {
        {"a 1.0.0 rocm", "b 1.0.0 cpu"},
        "a 1.0.0 rocm > b 1.0.0 cpu"},
 
-      // A copy after no copy, unless a rule prefers it.
+      // Staged candidates come after those that need no copy, unless a rule prefers them.
       {"staging never",
        {"backends: {c: {priority: 999}}"},
        {"a 1.0.0 rocm", "c 1.0.0 cpu"},
@@ -338,7 +340,7 @@ TEST(Policy, EveryExclusionNamesItsOrigin) {
               ::testing::SizeIs(5));
 }
 
-// when: the problem as it was asked. only: the problem as it would be on the candidate's device.
+// `when` sees the problem as it was asked, `only` as it would be on the candidate's device.
 TEST(Policy, WhenSeesWhereTensorsLiveAndOnlySeesTheCandidatesDevice) {
   const std::string staging = "staging: allow\n";
   EXPECT_THAT(exclusions({staging + "rules: [{deny: [a], when: {device: rocm}}]"}, "a 1.0.0 cpu"),
@@ -355,7 +357,7 @@ TEST(Policy, WhenSeesWhereTensorsLiveAndOnlySeesTheCandidatesDevice) {
 
 TEST(Policy, ForcedSaysWhoAsked) {
   EXPECT_FALSE(policy_of({""}).forced());
-  EXPECT_EQ(policy_of({"default: c", backend_variable("b"), "a"}).forced()->by, "call");
+  EXPECT_EQ(policy_of({"default: c", backend_variable("b"), "a"}).forced()->by, "the call");
   EXPECT_EQ(policy_of({"default: c", backend_variable("b")}).forced()->by, "ATTNRT_BACKEND");
   EXPECT_EQ(policy_of({"default: c"}).forced()->by, "default (policy.yaml:1:10)");
   EXPECT_FALSE(policy_of({"default: null"}).forced());

@@ -1,4 +1,4 @@
-// tests/runtime/reload_test.cpp: plugin files that come, change and go into plans that keep what they were made for
+// tests/runtime/reload_test.cpp: reloads while plugin files come, change and go, and plans live on
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -73,7 +73,7 @@ TEST_F(Reload, AFileThatIsGoneIsNoCandidate) {
   EXPECT_TRUE(runs(*old_plan));
 }
 
-TEST_F(Reload, ABrokenFileTakesNobodyElseWithIt) {
+TEST_F(Reload, ABrokenFileDoesNotAffectOthers) {
   directory.add("fake_full");
   const auto runtime = open();
   directory.write("half.so", fakes::read_file(fakes::fake("fake_minimal")).substr(0, 3000));
@@ -88,7 +88,7 @@ TEST_F(Reload, ThePolicyIsReadAgain) {
   directory.add("fake_versions-2.0.0-rc.1");
   const auto policy = directory.write("policy.yaml", "schema: 1\n");
   const auto runtime = open({.policy_path = policy.string()});
-  EXPECT_EQ(plan(*runtime)->version(), "1.2.0");  // a pre-release only where it is named
+  EXPECT_EQ(plan(*runtime)->version(), "1.2.0");  // a pre-release only if the range names one
   for (const auto& [range, version] :
        {std::pair{"<1.2", "1.0.0"}, std::pair{">=2.0.0-rc.1", "2.0.0-rc.1"}}) {
     fakes::overwrite_file(
@@ -131,8 +131,8 @@ TEST_F(Reload, APlanOutlivesItsRuntime) {
   EXPECT_TRUE(runs(*kept));
 }
 
-// Threads plan, run, decide and list while files come and go and the snapshot is swapped under them.
-TEST_F(Reload, WhileEverybodyWorks) {
+// Threads plan, run, decide and list while files come and go and reloads replace the snapshot.
+TEST_F(Reload, WhileOtherThreadsPlanRunAndList) {
   directory.add("fake_versions-1.0.0");
   directory.add("fake_slow");
   const auto runtime = open();
@@ -226,7 +226,7 @@ TEST_F(Reload, ABackendThatCouldNotBeLoadedIsTriedAgain) {
   ASSERT_TRUE(runtime->reload());
   runtime.clear_log();
   EXPECT_THAT(chosen(*runtime), HasSubstr("option wrong is not known"));
-  EXPECT_THAT(runtime.log(), SizeIs(1)) << "what kept it from loading may be gone by now";
+  EXPECT_THAT(runtime.log(), SizeIs(1)) << "what prevented it may be gone by now";
 }
 
 TEST_F(Reload, ALibraryLoadedByPathIsNotMistakenForItsSuccessor) {
@@ -238,10 +238,10 @@ TEST_F(Reload, ALibraryLoadedByPathIsNotMistakenForItsSuccessor) {
   std::filesystem::remove(directory.path() / "fake.so");
   directory.add("fake_versions-1.2.0", "fake.so");
   ASSERT_TRUE((*runtime)->reload());
-  EXPECT_THAT(chosen(**runtime), HasSubstr("was loaded by path before with other bytes"));
+  EXPECT_THAT(chosen(**runtime), HasSubstr("has changed since this process loaded it by path"));
 }
 
-TEST_F(Reload, AThousandTimesOpensNothingMore) {
+TEST_F(Reload, AThousandTimesLeavesNoDescriptorsOpen) {
   const TestRuntime runtime({"fake_full", "fake_versions-1.0.0"});
   EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0");
   ASSERT_TRUE(runtime->reload());

@@ -1,14 +1,11 @@
-// tests/runtime/runtime_test.cpp: an open Runtime into decisions, explanations, plans and what it logs of them
+// tests/runtime/runtime_test.cpp: what an open Runtime decides, plans and logs
 #include "runtime.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
-
 #include "support/tensors.hpp"
 #include "support/test_runtime.hpp"
-#include "trace.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -19,24 +16,7 @@ using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using ::testing::Not;
 using ::testing::StartsWith;
-
-TEST(Log, GoesToStderrFromItsLevelOnAlsoAfterAReload) {
-  const fakes::Directory plugins;
-  plugins.add("fake_open_fails");
-  const auto printed = [](Runtime& runtime) {
-    ::testing::internal::CaptureStderr();
-    (void)chosen(runtime);
-    return ::testing::internal::GetCapturedStderr();
-  };
-  const auto runtime = Runtime::open({.policy_text = "", .plugin_path = plugins.text()});
-  ASSERT_TRUE(runtime);
-  EXPECT_THAT(printed(**runtime), HasSubstr("attnrt: warning: load: "));
-  const Variable level("ATTNRT_LOG", "error");
-  ASSERT_TRUE((*runtime)->reload());
-  EXPECT_EQ(printed(**runtime), "");
-}
 
 TEST(Decide, SaysAFallbackOnceForEachProblem) {
   TestRuntime runtime({"fake_bad_supports_nothing", "fake_full"}, "on_fallback: warn\n");
@@ -60,70 +40,6 @@ TEST(Decide, LoadsOnlyForTheKindOfDeviceThatIsAsked) {
                       "rules: [{name: r, when: {device: cpu}, prefer: [fake_full]}]\n"
                       "backends: {fake_aborts: {enabled: false}}\n");
   EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0") << "what is disabled is not even loaded";
-}
-
-TEST(Explain, SupposesADeviceThatIsNotHere) {
-  const TestRuntime runtime({"fake_full", "fake_rocm"});
-  Problem problem = kAny;
-  problem.device_type = ATTNRT_DEVICE_ROCM;
-  problem.device_id = 5;
-  EXPECT_EQ(runtime->decide(problem, {})->status, ATTNRT_UNSUPPORTED);
-  const Decision here = runtime->explain(problem, "gfx1100", {});
-  ASSERT_NE(here.winner(), nullptr) << here.message;
-  EXPECT_TRUE(here.supposed);
-  const Decision elsewhere = runtime->explain(problem, "gfx942", {});
-  EXPECT_EQ(elsewhere.winner(), nullptr);
-  EXPECT_THAT(elsewhere.message, HasSubstr("arch gfx942 is not gfx1100"));
-}
-
-TEST(Explain, AsksARealDeviceOfThatArch) {
-  const TestRuntime runtime({"fake_rocm"});
-  Problem problem = kAny;
-  problem.device_type = ATTNRT_DEVICE_ROCM;
-  EXPECT_FALSE(runtime->explain(problem, "gfx1100", {}).supposed);
-  EXPECT_FALSE(runtime->explain(problem, "", {}).supposed);
-}
-
-// What reports no device has none, whatever its manifest says: the cpu is in every machine, and a device that another
-// backend has is in this one.
-
-TEST(Explain, SupposesNoDeviceThatIsHere) {
-  const TestRuntime runtime({"fake_no_devices", "fake_full", "fake_rocm_none", "fake_rocm"});
-  for (const int32_t type : {ATTNRT_DEVICE_CPU, ATTNRT_DEVICE_ROCM}) {
-    Problem problem = kAny;
-    problem.device_type = type;
-    const Decision decision = runtime->explain(problem, "", {});
-    ASSERT_NE(decision.winner(), nullptr) << decision.message;
-    EXPECT_FALSE(decision.supposed);
-    EXPECT_EQ(decision.verdicts.size(), 1U) << "one backend has the device";
-    EXPECT_EQ(decision_json(decision)["chosen"],
-              type == ATTNRT_DEVICE_CPU ? "fake_full" : "fake_rocm");
-    EXPECT_THAT(decision_text(decision), HasSubstr("no device: no fake device is plugged in"));
-    EXPECT_THAT(decision_text(decision), Not(HasSubstr("by its manifest")));
-  }
-  const TestRuntime alone({"fake_no_devices"});
-  EXPECT_EQ(alone->explain(kAny, "", {}).winner(), nullptr);
-}
-
-TEST(Explain, SaysWhoIsJudgedByItsManifestAlone) {
-  const TestRuntime runtime({"fake_rocm_none", "fake_rocm_other", "fake_minimal"},
-                            "backends: {fake_minimal: {enabled: false}}\n");
-  Problem problem = kAny;
-  problem.device_type = ATTNRT_DEVICE_ROCM;
-  const Decision decision = runtime->explain(problem, "gfx1100", {});
-  EXPECT_TRUE(decision.supposed);
-  EXPECT_THAT(decision_text(decision), HasSubstr("by its manifest, that device is not here"));
-  EXPECT_THAT(decision_text(decision),
-              HasSubstr("arch gfx1100 is not gfx942; by its manifest alone"));
-  const auto json = decision_json(decision);
-  for (const auto& candidate : json["candidates"]) EXPECT_TRUE(candidate["supposed"]) << candidate;
-  EXPECT_EQ(json["candidates"].size(), 2U);
-
-  const auto disabled = decision_json(runtime->explain(kAny, "", {}));
-  ASSERT_EQ(disabled["candidates"].size(), 1U);
-  EXPECT_EQ(disabled["candidates"][0]["answer"], "not asked");
-  EXPECT_FALSE(disabled["candidates"][0]["supposed"])
-      << "the policy left it out, its device is here";
 }
 
 TEST(DebugLog, SaysWhatIsFoundLoadedDecidedAndPlannedOnce) {

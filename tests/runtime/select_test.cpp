@@ -1,4 +1,4 @@
-// tests/runtime/select_test.cpp: policies, candidates and problems into Decisions: who wins, who is out, and every reason
+// tests/runtime/select_test.cpp: who wins, who is excluded and why, as a truth table and one by one
 #include "select.hpp"
 
 #include <gmock/gmock.h>
@@ -49,7 +49,7 @@ std::string rule(const std::string& body) {
 
 std::vector<Row> truth_table() {
   return {
-      // Out, whoever asks.
+      // What the policy excludes stays excluded, whoever asks for it.
       {"disabled beats a forced call",
        "backends: {flash: {enabled: false}}",
        {},
@@ -92,7 +92,7 @@ std::vector<Row> truth_table() {
        kGpu,
        kBoth,
        "unsupported"},
-      // Who asks by name.
+      // Asking for a backend by name.
       {"the call beats ATTNRT_BACKEND", kPriorities, with_backend("flash"), "unfused", kGpu, kBoth,
        "unfused 1.0.0"},
       {"the call beats default",
@@ -118,7 +118,7 @@ std::vector<Row> truth_table() {
        kGpu,
        kBoth,
        "unfused 1.0.0"},
-      // The predecessor's words: a named default supports the problem or the answer is "not supported".
+      // A named default supports the problem, or the answer is that the problem is not supported.
       {"default does not fall through",
        kPriorities + "default: flash",
        {},
@@ -159,7 +159,7 @@ std::vector<Row> truth_table() {
        "device=rocm dtype=f32 head_dim=256",
        {"flash 1.0.0 rocm gfx1100", "narrow 1.0.0 rocm gfx1100"},
        "unsupported"},
-      // The order of the rest.
+      // The order of those that are left.
       {"priority", kPriorities, {}, "", kGpu, kBoth, "flash 1.0.0"},
       {"priority, the other way",
        "backends: {flash: {priority: 1}, unfused: {priority: 2}}",
@@ -290,7 +290,7 @@ std::vector<Row> truth_table() {
 }
 
 Decision decide(const Row& row) {
-  return select(policy_of(row.policy, row.environment, row.call), candidates(row.candidates), {},
+  return select(policy_of(row.policy, row.environment, row.call), {candidates(row.candidates), {}},
                 problem_of(row.problem), "");
 }
 
@@ -324,10 +324,10 @@ TEST(Select, AMessageIsOneLineWithEveryReason) {
             "select: no backend supports the problem: no plugin was found");
 }
 
-TEST(Select, AForcedNameHidesNobodysReasonBehindOthers) {
+TEST(Select, AForcedNameGetsOnlyItsOwnReasons) {
   const Decision forced = decide({"", kPriorities, {}, "flash", kWide, kBoth, ""});
   EXPECT_EQ(forced.message,
-            "select: call asks for flash, which does not support the problem: flash 1.0.0: "
+            "select: the call asks for flash, which does not support the problem: flash 1.0.0: "
             "head_dim 256 is above 128");
   EXPECT_TRUE(forced.forced);
 }
@@ -336,18 +336,20 @@ TEST(Select, AnUnknownNameNamesTheNearestAndTheBroken) {
   auto broken = std::make_shared<FoundPlugin>();
   broken->path = "plugins/flush.so";
   broken->fault = "is empty";
-  const Decision decision = select(policy_of("", {}, "flush"), candidates(kBoth),
-                                   {{broken, broken->fault}}, problem_of(kGpu), "");
+  const Decision decision =
+      select(policy_of("", {}, "flush"), {candidates(kBoth), {{broken, broken->fault}}},
+             problem_of(kGpu), "");
   EXPECT_EQ(decision.status, ATTNRT_NOT_FOUND);
   EXPECT_EQ(decision.message,
-            "select: no backend is named flush (call); did you mean flash?; found: flash, unfused; "
+            "select: no backend is named flush, which the call asks for; did you mean flash?; "
+            "found: flash, unfused; "
             "plugins/flush.so is empty");
 }
 
-TEST(Select, AnExcludedPluginOfThatNameIsNotSupportedRatherThanNotFound) {
+TEST(Select, AnExcludedPluginOfThatNameIsUnsupportedNotNotFound) {
   const auto cpu = found_plugin("cpu", "1.0.0", "cpu");
-  const Decision decision = select(policy_of("default: cpu"), candidates(kBoth),
-                                   {{cpu, "is for cpu"}}, problem_of(kGpu), "");
+  const Decision decision = select(
+      policy_of("default: cpu"), {candidates(kBoth), {{cpu, "is for cpu"}}}, problem_of(kGpu), "");
   EXPECT_EQ(decision.status, ATTNRT_UNSUPPORTED);
   EXPECT_THAT(decision.message, HasSubstr("cpu 1.0.0: is for cpu"));
 }
@@ -365,28 +367,29 @@ TEST(Select, OnFallback) {
 
 TEST(Select, WhatIsNoFallback) {
   const std::string error = kPriorities + "on_fallback: error\n";
-  const auto fine = [&](const std::string& policy, const std::string& problem,
-                        std::vector<std::string> who) {
+  const auto winner = [&](const std::string& policy, const std::string& problem,
+                          std::vector<std::string> who) {
     const Decision decision = decide({"", policy, {}, "", problem, std::move(who), ""});
     EXPECT_EQ(decision.fallback, "") << policy;
     return outcome(decision);
   };
-  EXPECT_EQ(fine(error, kGpu, kBoth), "flash 1.0.0");
-  // A worse one says no; a better one is denied by the policy itself; a better one of another device.
-  EXPECT_EQ(fine(error, kWide, {"unfused 1.0.0 rocm gfx1100", "narrow 1.0.0 rocm gfx1100"}),
+  EXPECT_EQ(winner(error, kGpu, kBoth), "flash 1.0.0");
+  // The one that says no ranks lower, or is denied by the policy, or is on another device.
+  EXPECT_EQ(winner(error, kWide, {"unfused 1.0.0 rocm gfx1100", "narrow 1.0.0 rocm gfx1100"}),
             "unfused 1.0.0");
-  EXPECT_EQ(fine(error + "rules: [{deny: [flash]}]", kWide, kBoth), "unfused 1.0.0");
-  EXPECT_EQ(fine(error + "staging: allow", "device=cpu dtype=f16 head_dim=256", kStaged),
+  EXPECT_EQ(winner(error + "rules: [{deny: [flash]}]", kWide, kBoth), "unfused 1.0.0");
+  EXPECT_EQ(winner(error + "staging: allow", "device=cpu dtype=f16 head_dim=256", kStaged),
             "cpu 1.0.0");
-  // Another version of the winner.
-  EXPECT_EQ(fine("on_fallback: error", "device=rocm head_dim=64",
-                 {"narrow 1.0.0 rocm", "narrow 2.0.0 rocm"}),
+  // The one that says no is another version of the winner.
+  EXPECT_EQ(winner("on_fallback: error", "device=rocm head_dim=64",
+                   {"narrow 1.0.0 rocm", "narrow 2.0.0 rocm"}),
             "narrow 2.0.0");
 }
 
 TEST(Select, AVersionOfTheWinnerHidesNoFallback) {
   auto all = candidates({"unfused 1.0.0 rocm gfx1100", "flash 1.0.0 rocm gfx1100"});
-  // unfused 2.0.0 (it supports next to nothing) ranks best and says no, flash says no, unfused 1.0.0 serves.
+  // unfused 2.0.0, which supports next to nothing, ranks best and says no; flash says no; unfused
+  // 1.0.0 serves.
   auto newer = std::make_shared<FoundPlugin>();
   newer->path = newer->hash = "plugins/unfused-2.so";
   newer->manifest = *parse_manifest(
@@ -395,7 +398,7 @@ TEST(Select, AVersionOfTheWinnerHidesNoFallback) {
   const Decision decision =
       select(policy_of("backends: {unfused: {priority: 200}, flash: {priority: 200}}\n"
                        "rules: [{prefer: [flash]}]\non_fallback: warn"),
-             all, {}, problem_of(kWide), "");
+             {all, {}}, problem_of(kWide), "");
   EXPECT_EQ(outcome(decision), "unfused 1.0.0");
   EXPECT_EQ(decision.fallback, "flash 1.0.0: head_dim 256 is above 128");
 }
@@ -418,12 +421,12 @@ TEST(Select, TheOrderOfCandidatesChangesNothing) {
     for (const auto& words : {kGpu, kWide, kHost}) {
       const Policy policy = policy_of(text);
       const Problem problem = problem_of(words);
-      const std::string first = decision_json(select(policy, all, {}, problem, "")).dump();
+      const std::string first = decision_json(select(policy, {all, {}}, problem, "")).dump();
       std::vector<size_t> order = {0, 1, 2, 3, 4, 5};
       do {
         std::vector<Candidate> shuffled;
         for (const size_t i : order) shuffled.push_back(all[i]);
-        ASSERT_EQ(decision_json(select(policy, shuffled, {}, problem, "")).dump(), first)
+        ASSERT_EQ(decision_json(select(policy, {shuffled, {}}, problem, "")).dump(), first)
             << text << words;
       } while (std::next_permutation(order.begin(), order.end()));
     }
@@ -436,8 +439,8 @@ TEST(Select, TheFirstFileOfEqualBytesWins) {
   one->hash = two->hash = "same";
   one->manifest = two->manifest = found_plugin("cpu", "1.0.0", "cpu")->manifest;
   for (const auto& [first, second] : {std::pair{one, two}, std::pair{two, one}}) {
-    const Decision decision = select(policy_of(""), {{first, nullptr, {}}, {second, nullptr, {}}},
-                                     {}, problem_of(kHost), "");
+    const Decision decision = select(
+        policy_of(""), {{{first, nullptr, {}}, {second, nullptr, {}}}, {}}, problem_of(kHost), "");
     ASSERT_NE(decision.winner(), nullptr);
     EXPECT_EQ(decision.winner()->candidate.plugin, first);
   }
@@ -446,15 +449,16 @@ TEST(Select, TheFirstFileOfEqualBytesWins) {
 TEST(Select, SupposedDevicesAreSaidToBeSo) {
   const Decision decision = decide({"", kPriorities, {}, "", kGpu, kBoth, ""});
   EXPECT_TRUE(decision.supposed);
-  EXPECT_THAT(decision_text(decision), HasSubstr("by its manifest, that device is not here"));
-  EXPECT_THAT(decision_text(decision), HasSubstr("by its manifest alone"));
+  EXPECT_THAT(decision_text(decision),
+              HasSubstr("judged by its manifest, this machine has no such device"));
+  EXPECT_THAT(decision_text(decision), HasSubstr("judged by its manifest alone"));
 }
 
 TEST(Select, AnArchThatTheManifestDoesNotName) {
   const Candidate only{found_plugin("cpu", "1.0.0", "rocm", "gfx942"),
                        nullptr,
                        {ATTNRT_DEVICE_ROCM, 0, "gfx1100", "", 0}};
-  const Decision decision = select(policy_of(""), {only}, {}, problem_of(kGpu), "gfx1100");
+  const Decision decision = select(policy_of(""), {{only}, {}}, problem_of(kGpu), "gfx1100");
   EXPECT_EQ(decision.status, ATTNRT_UNSUPPORTED);
   EXPECT_THAT(decision.verdicts[0].reasons, ElementsAre("arch gfx1100 is not gfx942"));
 }

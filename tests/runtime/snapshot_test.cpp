@@ -1,4 +1,4 @@
-// tests/runtime/snapshot_test.cpp: options, environment, policy files and plugins into what a Runtime opens with
+// tests/runtime/snapshot_test.cpp: what a runtime reads when it opens: policy, environment, plugins
 #include "snapshot.hpp"
 
 #include <gmock/gmock.h>
@@ -30,7 +30,7 @@ std::string open_error(RuntimeOptions options) {
   return opened.error().message;
 }
 
-TEST(Open, OptionsThatCannotBe) {
+TEST(Open, InvalidOptions) {
   EXPECT_THAT(open_error({.policy_path = "a", .policy_text = "b"}),
               HasSubstr("expected one of them"));
   EXPECT_THAT(open_error({.thread_count = -1}),
@@ -72,35 +72,6 @@ TEST(Open, APluginThatCanServeNothingIsBroken) {
   ASSERT_THAT(rows, SizeIs(1));
   EXPECT_EQ(rows[0].state, "broken");
   EXPECT_EQ(rows[0].reason, "its manifest has no entry that this runtime knows");
-}
-
-TEST(Open, AGlobThatDisablesNobodyIsAWarning) {
-  const Variable disabled("ATTNRT_DISABLE",
-                          "fake_ful,fake_m*,hip_*");  // hip_flash is in the built-in policy
-  TestRuntime runtime({"fake_full", "fake_minimal"});
-  EXPECT_THAT(runtime.log(), ElementsAre("2: ATTNRT_DISABLE: no backend is named fake_ful"));
-}
-
-TEST(Open, ANameThatIsNearlyABackendsIsAWarning) {
-  TestRuntime runtime(
-      {"fake_full", "fake_minimal"},
-      "backends:\n"
-      "  fake_ful: {enabled: false}\n"
-      "  hip_flash: {priority: 1}\n"
-      "  fake_full2: {priority: 1}\n"
-      "  somebody_elses: {priority: 1}\n"
-      "rules:\n"
-      "  - {name: wide, prefer: [fake_fill, lake_full, broken], deny: [fake_ful, fake_minimol]}\n");
-  const auto place = [&](const char* at) { return "2: " + runtime.policy_file() + at; };
-  const auto expected = ElementsAre(
-      place(":3:3: backends.fake_ful: no backend is named fake_ful; did you mean fake_full?"),
-      place(":8:5: wide: prefer: no backend is named fake_fill; did you mean fake_full?"),
-      place(":8:5: wide: deny: no backend is named fake_minimol; did you mean fake_minimal?"));
-  EXPECT_THAT(runtime.log(), expected);
-  runtime.clear_log();
-  runtime.plugins.write("fake_fill.so", "no plugin, but one of that name");
-  ASSERT_TRUE(runtime->reload());
-  EXPECT_THAT(runtime.log(), SizeIs(2));
 }
 
 TEST(Open, OptionsThatAPluginRefusesSayWhereTheyStand) {
@@ -179,7 +150,7 @@ TEST(Environment, PolicyAndPluginPath) {
   ASSERT_TRUE(opened) << opened.error().message;
   EXPECT_EQ(chosen(**opened), "fake_minimal 1.0.0");
   EXPECT_EQ((*opened)->snapshot()->directories_origin, "ATTNRT_PLUGIN_PATH");
-  // What the application says comes first.
+  // The application's options come before the environment.
   const auto own = Runtime::open({.policy_text = "", .plugin_path = other.text() + "::"});
   ASSERT_TRUE(own);
   EXPECT_EQ(chosen(**own), "fake_slow 1.0.0");

@@ -1,4 +1,4 @@
-// tests/runtime/staging_test.cpp: host tensors of every layout through a device of fake memory and back
+// tests/runtime/staging_test.cpp: staged runs give what the host gives, for tensors of every layout
 #include "staging.hpp"
 
 #include <gmock/gmock.h>
@@ -20,9 +20,10 @@ const std::string kAllow = "staging: allow\n";
 
 class Stage : public ::testing::Test {
  protected:
-  // The same problem and tensors through the host's fake: what staging must not change. Both compute with the same code.
+  // Runs the same problem and tensors on the host and staged. Both fakes compute with the same
+  // code, so the results must be equal in every bit.
   void expect_as_on_host(const Problem& problem, const attnrt_args& args) {
-    const auto host = here->plan(checked(problem), {});
+    const auto host = host_runtime->plan(checked(problem), {});
     ASSERT_TRUE(host) << host.error().message;
     auto& out = *static_cast<float*>(args.out.data);
     std::vector<float> before(&out, &out + out_elements);
@@ -30,20 +31,20 @@ class Stage : public ::testing::Test {
     ASSERT_EQ(run(**host, args, &error), ATTNRT_OK) << error.message;
     const std::vector<float> expected(&out, &out + out_elements);
     std::copy(before.begin(), before.end(), &out);
-    const auto staged = there->plan(checked(problem), {});
+    const auto staged = device_runtime->plan(checked(problem), {});
     ASSERT_TRUE(staged) << staged.error().message;
     EXPECT_EQ((*staged)->backend_name(), "fake_rocm");
     EXPECT_NE((*staged)->staging(), nullptr);
     ASSERT_EQ(run(**staged, args, &error), ATTNRT_OK) << error.message;
     EXPECT_EQ(std::memcmp(&out, expected.data(), out_elements * sizeof(float)), 0);
   }
-  fake_counters& counters() { return there.counters(checked(anything)); }
+  fake_counters& counters() { return device_runtime.counters(checked(anything)); }
 
   Attention a{{.batch = 2, .seq_q = 3, .seq_kv = 5, .heads_q = 4, .heads_kv = 2}};
   Problem anything = a.problem;
   size_t out_elements = a.out.size();
-  TestRuntime here{{"fake_full"}};
-  TestRuntime there{{"fake_rocm"}, kAllow};
+  TestRuntime host_runtime{{"fake_full"}};
+  TestRuntime device_runtime{{"fake_rocm"}, kAllow};
 };
 
 TEST_F(Stage, Dense) {
@@ -52,7 +53,8 @@ TEST_F(Stage, Dense) {
 }
 
 TEST_F(Stage, TransposedAndBroadcastTensors) {
-  // [batch, heads, seq, head_dim] in memory; k is one batch for both, v one row for all keys.
+  // q and out are [batch, heads, seq, head_dim] in memory; both batches share k; all keys share one
+  // row of v.
   a.args.q.stride[1] = 8;
   a.args.q.stride[2] = 3 * 8;
   a.args.out.stride[1] = 8;
@@ -63,10 +65,10 @@ TEST_F(Stage, TransposedAndBroadcastTensors) {
   EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
 }
 
-TEST_F(Stage, WhatLiesBetweenTheRowsStays) {
+TEST_F(Stage, LeavesTheGapsBetweenRowsUntouched) {
   const Attention wide(
       {.batch = 2, .seq_q = 3, .seq_kv = 5, .heads_q = 4, .heads_kv = 2, .head_dim = 16}, 7);
-  attnrt_args args = wide.args;  // the first 8 of every 16
+  attnrt_args args = wide.args;  // the first 8 of every 16 columns
   for (auto* tensor : {&args.q, &args.k, &args.v, &args.out}) tensor->shape[3] = 8;
   Problem problem = wide.problem;
   problem.head_dim = problem.head_dim_v = 8;
@@ -92,7 +94,7 @@ TEST_F(Stage, MasksOfEveryBroadcast) {
     EXPECT_LT(largest_error(a.problem, a.args), kTolerance) << broadcast;
     a.args.mask = view(bits.data(), kBool, {2, 4, 3, 5});
   }
-  a.args.mask.stride[2] = 1;  // keys do not lie together
+  a.args.mask.stride[2] = 1;  // neighbouring keys are not adjacent in memory
   a.args.mask.stride[3] = 3;
   expect_as_on_host(a.problem, a.args);
   EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
@@ -126,7 +128,7 @@ TEST_F(Stage, VarlenLeavesRowsPastTheLastOffsetUntouched) {
   Attention packed({.batch = 1, .seq_q = 10, .seq_kv = 12, .heads_q = 4, .heads_kv = 2});
   Aligned<int32_t> offsets_q(3), offsets_kv(3);
   offsets_q[1] = 3;
-  offsets_q[2] = 7;  // rows 7, 8 and 9 belong to nobody
+  offsets_q[2] = 7;  // rows 7, 8 and 9 belong to no sequence
   offsets_kv[1] = 5;
   offsets_kv[2] = 12;
   Problem& p = packed.problem;
@@ -150,7 +152,7 @@ TEST_F(Stage, VarlenLeavesRowsPastTheLastOffsetUntouched) {
 }
 
 TEST_F(Stage, NoKeysAndNoRows) {
-  const auto plan = there->plan(checked(a.problem), {});
+  const auto plan = device_runtime->plan(checked(a.problem), {});
   ASSERT_TRUE(plan);
   attnrt_args none = a.args;
   none.k.shape[1] = none.v.shape[1] = 0;
@@ -166,7 +168,7 @@ TEST_F(Stage, NoKeysAndNoRows) {
 TEST_F(Stage, BuffersGrowAtNeedAndAreReused) {
   fake_counters& counters = this->counters();
   Attention bounds({.batch = 2, .seq_q = 64, .seq_kv = 64, .heads_q = 4, .heads_kv = 2});
-  const auto plan = there->plan(checked(bounds.problem), {});
+  const auto plan = device_runtime->plan(checked(bounds.problem), {});
   ASSERT_TRUE(plan);
   const int64_t alive = counters.allocated;
   int64_t made = counters.allocations;
@@ -191,7 +193,7 @@ TEST_F(Stage, EverythingIsGivenBack) {
   fake_counters& counters = this->counters();
   const fake_counters before = counters;
   {
-    const auto plan = there->plan(checked(a.problem), {});
+    const auto plan = device_runtime->plan(checked(a.problem), {});
     ASSERT_TRUE(plan);
     ASSERT_EQ(run(**plan, a.args, nullptr), ATTNRT_OK);
     EXPECT_EQ(counters.streams, before.streams + 1);
@@ -205,12 +207,12 @@ TEST_F(Stage, EverythingIsGivenBack) {
 
 TEST_F(Stage, ADeviceThatRunsOutOfMemoryAndRecovers) {
   fake_counters& counters = this->counters();
-  const auto plan = there->plan(checked(a.problem), {});
+  const auto plan = device_runtime->plan(checked(a.problem), {});
   ASSERT_TRUE(plan);
   attnrt_error error = ATTNRT_ERROR_INIT;
   counters.memory_limit = 1;
   EXPECT_EQ(run(**plan, a.args, &error), ATTNRT_OUT_OF_MEMORY);
-  EXPECT_THAT(error.message, HasSubstr("run: fake_rocm: no "));
+  EXPECT_THAT(error.message, HasSubstr("run: fake_rocm: cannot allocate "));
   counters.memory_limit = 0;
   EXPECT_EQ(run(**plan, a.args, &error), ATTNRT_OK) << error.message;
   EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
@@ -218,7 +220,7 @@ TEST_F(Stage, ADeviceThatRunsOutOfMemoryAndRecovers) {
 
 TEST_F(Stage, AFailedRunIsWaitedForBeforeTheBuffersAreReused) {
   fake_counters& counters = this->counters();
-  const auto plan = there->plan(checked(a.problem), {});
+  const auto plan = device_runtime->plan(checked(a.problem), {});
   ASSERT_TRUE(plan);
   counters.run_status = ATTNRT_INTERNAL;
   const int64_t before = counters.synchronizations;
@@ -259,7 +261,7 @@ TEST(Staging, NeverForPagedCaches) {
   EXPECT_THAT(plan.error().message, HasSubstr("paged caches are never staged"));
 }
 
-TEST(Staging, AcrossDevicesIsNot) {
+TEST(Staging, NeverFromDeviceToDevice) {
   const TestRuntime runtime({"fake_full"}, kAllow);
   Problem problem = Attention({}).problem;
   problem.device_type = ATTNRT_DEVICE_ROCM;

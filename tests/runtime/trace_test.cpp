@@ -1,4 +1,4 @@
-// tests/runtime/trace_test.cpp: decisions, plugins and policies into text for people and JSON for scripts
+// tests/runtime/trace_test.cpp: decisions, plugins and policies as text and as JSON
 #include "trace.hpp"
 
 #include <gmock/gmock.h>
@@ -48,12 +48,13 @@ Decision decide(const Scene& scene) {
   auto broken = std::make_shared<FoundPlugin>();
   broken->path = "plugins/broken.so";
   broken->fault = "is no ELF file; a plugin is a shared library";
-  return select(policy_of(scene.policy, {}, scene.call),
-                candidates({"flash 1.0.0 rocm gfx1100", "flash 1.1.0-rc.1 rocm gfx1100",
-                            "unfused 1.0.0 rocm:1 gfx1100"}),
-                {{found_plugin("cpu", "1.0.0", "cpu"), "is for cpu; the tensors are on rocm"},
-                 {broken, broken->fault}},
-                problem_of(scene.problem), scene.arch);
+  Candidates found;
+  found.list = candidates({"flash 1.0.0 rocm gfx1100", "flash 1.1.0-rc.1 rocm gfx1100",
+                           "unfused 1.0.0 rocm:1 gfx1100"});
+  found.excluded = {{found_plugin("cpu", "1.0.0", "cpu"), "is for cpu; the tensors are on rocm"},
+                    {broken, broken->fault}};
+  return select(policy_of(scene.policy, {}, scene.call), found, problem_of(scene.problem),
+                scene.arch);
 }
 
 TEST(Trace, DecisionTexts) {
@@ -69,7 +70,7 @@ TEST(Trace, DecisionJson) {
   EXPECT_TRUE(matches_golden("trace/decisions.json", all.dump(2) + "\n"));
 }
 
-// A script reads these; what it reads must be there in every document.
+// Scripts read these keys, so every document must have them.
 TEST(Trace, EveryDecisionHasTheSameKeys) {
   for (const Scene& scene : scenes()) {
     const auto json = decision_json(decide(scene));
@@ -99,12 +100,12 @@ TEST(Trace, EveryWordOfTheProblemIsInItsJson) {
 }
 
 TEST(Trace, AnEmptyDecision) {
-  const Decision decision = select(policy_of(""), {}, {}, problem_of("device=cpu"), "");
+  const Decision decision = select(policy_of(""), {}, problem_of("device=cpu"), "");
   EXPECT_THAT(decision_text(decision), HasSubstr("no plugin was found"));
   EXPECT_TRUE(decision_json(decision).at("chosen").is_null());
 }
 
-// A snapshot as discovery and loading would leave it.
+// A snapshot without plugins.
 Snapshot snapshot_of(const std::string& policy, const Environment& environment = {}) {
   Snapshot snapshot;
   auto config = read_config(policy, "etc/policy.yaml", environment);

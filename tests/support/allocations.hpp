@@ -1,7 +1,8 @@
-// tests/support/allocations.hpp: a piece of work into the number of allocations that it made, in any thread and library
+// tests/support/allocations.hpp: counts the allocations of a piece of work
 //
-// Include it in one source of a test: it takes the place of the whole process's malloc, which operator new calls too.
-// Under a sanitizer, whose malloc it cannot replace, the sanitizer's own hook counts.
+// Include it in one source file of a test: it replaces malloc for the whole process, and operator
+// new calls malloc. Under a sanitizer, whose malloc cannot be replaced, the sanitizer's own hook
+// counts.
 #pragma once
 
 #include <atomic>
@@ -33,8 +34,8 @@ int64_t allocations_of(Work&& work) {
   return allocations.load() - before;
 }
 
-// The same once the pool has settled: its threads start, and its task lists grow, somewhere in the first rounds. Work that
-// allocates itself does so in every round.
+// The allocations of a round after the thread pool has settled. In the first rounds the pool starts
+// threads and grows its task lists; work that allocates itself does so in every round.
 template <class Work>
 int64_t settled_allocations_of(Work&& work) {
   int64_t made = allocations_of(work);

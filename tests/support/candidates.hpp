@@ -1,4 +1,4 @@
-// tests/support/candidates.hpp: lines like "flash 1.2.0 rocm:0 gfx1100" into candidates with a manifest and no library
+// tests/support/candidates.hpp: makes candidates of lines such as "flash 1.2.0 rocm:0 gfx1100"
 #pragma once
 
 #include <gtest/gtest.h>
@@ -12,7 +12,7 @@
 
 namespace attnrt::core::support {
 
-// What stands under `supports:` of each fake backend; a name that is not here fits any problem.
+// The entry under `supports:` of each backend. Other names support every problem.
 inline std::string entry_of(const std::string& name) {
   if (name == "flash")
     return "{dtype: [f16, bf16], head_dim: {max: 128}, features: [gqa, causal, lse]}";
@@ -41,7 +41,8 @@ inline std::shared_ptr<const FoundPlugin> found_plugin(const std::string& name,
   return plugin;
 }
 
-// name version device[:id] [arch]: without a backend, so judged by its manifest.
+// Makes a candidate of "name version device[:id] [arch]". It has no backend, so its manifest alone
+// is judged.
 inline Candidate candidate(const std::string& line) {
   std::istringstream words(line);
   std::string name, version, device, arch;
@@ -79,7 +80,7 @@ inline Policy policy_of(const std::string& text, const Environment& environment 
   return {std::make_shared<const Config>(config ? *std::move(config) : Config{}), Call{call}};
 }
 
-// Where something stands in config/default.yaml may change with any edit of its comments.
+// Removes lines and columns of config/default.yaml, which change whenever its comments do.
 inline std::string without_builtin_places(std::string text) {
   const std::string place = "built-in policy:";
   for (size_t at = 0; (at = text.find(place, at)) != std::string::npos;) {
@@ -89,7 +90,7 @@ inline std::string without_builtin_places(std::string text) {
   return text;
 }
 
-// "flash 1.2.0", or the status where there is no winner.
+// "flash 1.2.0", or the status if there is no winner.
 inline std::string outcome(const Decision& decision) {
   const Verdict* winner = decision.winner();
   if (winner == nullptr) return status_name(decision.status);

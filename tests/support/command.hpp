@@ -1,4 +1,4 @@
-// tests/support/command.hpp: words for the built command into its exit code and output, in an environment without ATTNRT_
+// tests/support/command.hpp: runs the built command, without the environment of this process
 #pragma once
 
 #include <gtest/gtest.h>
@@ -27,8 +27,8 @@ struct Outcome {
   std::string out, err;
 };
 
-// Runs `attnrt words...` in directory, so that messages name files without it; to: where its stdout goes; name: what the
-// command is told that it is called.
+// Runs `attnrt words...` in the directory, so that messages name files without it.
+// to: a file that gets its stdout. name: the command's argv[0].
 inline Outcome attnrt_in(const fakes::Directory& directory, std::vector<std::string> words,
                          const std::map<std::string, std::string>& environment = {},
                          const char* to = nullptr, const char* name = ATTNRT_COMMAND) {
@@ -64,8 +64,8 @@ inline Outcome attnrt_in(const fakes::Directory& directory, std::vector<std::str
   return outcome;
 }
 
-// Without what differs from run to run or from machine to machine: the directory (and how far it pushes a table's columns),
-// hashes, times, lines of the built-in policy.
+// Replaces what differs from run to run or from machine to machine: the directory, the width of
+// table columns, hashes, times, and places in the built-in policy.
 inline std::string normalised(std::string text, const fakes::Directory& directory) {
   text = fakes::replaced(std::move(text), directory.text(), "DIR");
   text = std::regex_replace(text, std::regex("\"[0-9a-f]{64}\""), "\"HASH\"");
@@ -75,7 +75,7 @@ inline std::string normalised(std::string text, const fakes::Directory& director
   return std::regex_replace(text, std::regex("(\\S)   +"), "$1  ");
 }
 
-// The shape of every refusal: the exit code, one line on stderr, nothing on stdout.
+// Every refusal has this exit code, writes one line to stderr, and nothing to stdout.
 inline void expect_refusal(const Outcome& outcome, int exit) {
   EXPECT_EQ(outcome.exit, exit) << outcome.err;
   EXPECT_EQ(outcome.out, "");

@@ -1,4 +1,4 @@
-// tests/support/golden.hpp: a text into a comparison with a file under tests/golden
+// tests/support/golden.hpp: compares a text with a file under tests/golden
 #pragma once
 
 #include <gtest/gtest.h>
@@ -22,8 +22,8 @@ inline std::string read_file(const std::filesystem::path& path) {
   return text.str();
 }
 
-// EXPECT_TRUE(matches_golden("cli/list.txt", text)). ATTNRT_UPDATE_GOLDEN=1 writes the file instead: read the
-// difference before you commit it.
+// EXPECT_TRUE(matches_golden("cli/list.txt", text)). ATTNRT_UPDATE_GOLDEN=1 writes the file
+// instead: read the difference before you commit it.
 inline ::testing::AssertionResult matches_golden(const std::string& name, const std::string& text) {
   const std::filesystem::path path = golden_path(name);
   const char* update = std::getenv("ATTNRT_UPDATE_GOLDEN");

@@ -1,4 +1,4 @@
-// tests/support/tensors.hpp: dimensions into the tensors of one attention on the host, and the answer that it must have
+// tests/support/tensors.hpp: makes the host tensors of one attention, and checks its result
 #pragma once
 
 #include <attnrt/plugin.h>
@@ -12,7 +12,7 @@
 
 namespace attnrt::core::support {
 
-// Elements that start at a multiple of 64 bytes.
+// An array that starts at a multiple of 64 bytes.
 template <class T>
 class Aligned {
  public:
@@ -51,7 +51,7 @@ inline attnrt_tensor view(const void* data, attnrt_dtype dtype,
   return tensor;
 }
 
-// Numbers in [-1, 1] that look random and are the same each time.
+// Pseudo-random numbers in [-1, 1], the same in every run.
 inline float number(uint64_t index) {
   uint64_t x = index * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019;
   x ^= x >> 29;
@@ -99,8 +99,9 @@ inline double element(const attnrt_tensor& t, int64_t a, int64_t b, int64_t c, i
       t.data)[a * t.stride[0] + b * t.stride[1] + c * t.stride[2] + d * t.stride[3]];
 }
 
-// Dense f32 tensors of any strides; causal, top_left, a boolean or additive f32 mask of four dimensions, kv_lengths. The
-// largest error of args.out (NaN if one of its elements is).
+// Computes attention in double and returns the largest error of args.out, or NaN if one of its
+// elements is NaN. Knows f32 tensors of any strides, causal, top_left, kv_lengths, and boolean or
+// additive f32 masks of four dimensions.
 inline double largest_error(const attnrt_problem& p, const attnrt_args& a) {
   double largest = 0;
   const int64_t seq_q = a.q.shape[1], head_dim = a.q.shape[3];
@@ -152,7 +153,7 @@ inline double largest_error(const attnrt_problem& p, const attnrt_args& a) {
   return largest;
 }
 
-// Values within [-1, 1], f32 sums of a few thousand terms.
+// For values in [-1, 1] and f32 sums of a few thousand terms.
 constexpr double kTolerance = 1e-5;
 
 }  // namespace attnrt::core::support

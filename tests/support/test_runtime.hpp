@@ -1,4 +1,4 @@
-// tests/support/test_runtime.hpp: names of fakes and a policy into an open Runtime whose log and files a test can reach
+// tests/support/test_runtime.hpp: a runtime on fake plugins, with its log and its files
 #pragma once
 
 #include <mutex>
@@ -12,7 +12,7 @@
 
 namespace attnrt::core::support {
 
-// The cpu plugin as this build made it.
+// The cpu plugin of this build.
 inline std::filesystem::path cpu_plugin() {
   for (const auto& entry : std::filesystem::recursive_directory_iterator(ATTNRT_BUILD_DIR)) {
     const auto& path = entry.path();
@@ -24,7 +24,7 @@ inline std::filesystem::path cpu_plugin() {
 
 inline Problem checked(const Problem& problem) { return check_problem(&problem).value(); }
 
-// Sets a variable of the environment while it lives.
+// Sets an environment variable until it is destroyed.
 class Variable {
  public:
   Variable(std::string name, const std::string& value) : name_(std::move(name)) {
@@ -38,7 +38,8 @@ class Variable {
   std::string name_;
 };
 
-// backends: names of fakes, or "cpu". The first named has the highest priority, unless the policy says otherwise.
+// A runtime in a directory of its own. backends: names of fakes, or "cpu"; the first has the
+// highest priority, unless the policy says otherwise.
 class TestRuntime {
  public:
   explicit TestRuntime(const std::vector<std::string>& backends, const std::string& policy = {},
@@ -55,7 +56,7 @@ class TestRuntime {
       int64_t priority = 100 * static_cast<int64_t>(backends.size());
       if (!backends.empty()) text += "backends:\n";
       for (const auto& name : backends) {
-        if (name.find('-') != std::string::npos) continue;  // one version of several
+        if (name.find('-') != std::string::npos) continue;  // one of several versions of a backend
         text += fmt::format("  {}: {{priority: {}}}\n", name, priority);
         priority -= 100;
       }
@@ -91,7 +92,7 @@ class TestRuntime {
     log_.clear();
   }
 
-  // Of the fake that serves the problem.
+  // The counters of the fake that serves the problem.
   fake_counters& counters(const Problem& problem, const std::string& name = {}) const {
     const auto decision = runtime_->decide(problem, Call{name});
     const Verdict* winner = decision->winner();
@@ -112,14 +113,14 @@ class TestRuntime {
 
 inline const Problem kAny = checked(Attention({.seq_q = 2, .seq_kv = 3}).problem);
 
-// "fake_full 1.0.0": who serves the problem, or why nobody does.
+// Which backend serves the problem ("fake_full 1.0.0"), or the error if none does.
 inline std::string chosen(Runtime& runtime, const Problem& problem = kAny,
                           const std::string& name = {}) {
   const auto plan = runtime.plan(problem, Call{name});
   return plan ? (*plan)->backend_name() + " " + (*plan)->version() : plan.error().message;
 }
 
-// Files, sockets and memory files that this process has open.
+// How many descriptors this process has open.
 inline size_t open_descriptors() {
   size_t count = 0;
   for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd"))

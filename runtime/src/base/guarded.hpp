@@ -1,4 +1,4 @@
-// runtime/src/base/guarded.hpp: calls a function and turns an exception that it throws into a status
+// runtime/src/base/guarded.hpp: calls a function, and turns what it throws into a status
 #pragma once
 
 #include <attnrt/plugin.h>
@@ -7,8 +7,9 @@
 
 namespace attnrt::core {
 
-// Calls `call` and returns its status. If it throws, returns what `on_exception` makes of the exception, which is nullptr
-// for one that is not a std::exception. Used at both C boundaries: no exception may cross them.
+// Calls `call` and returns its status. If it throws, returns what `on_exception` makes of the
+// exception, which is nullptr for one that is not a std::exception. Used at both C boundaries: no
+// exception may cross them.
 template <class Call, class OnException>
 attnrt_status guarded(Call&& call, OnException&& on_exception) {
   try {

@@ -1,6 +1,7 @@
-// runtime/src/base/spread.cpp: a count into calls of a body on the threads of an arena (oneTBB)
+// runtime/src/base/spread.cpp: parallel_for on the threads of a oneTBB arena
 //
-// Alone in its file because it is never built with ThreadSanitizer (runtime/CMakeLists.txt).
+// In a file of its own because it is never compiled with ThreadSanitizer (runtime/CMakeLists.txt):
+// oneTBB is not built with it, so that what its headers do would look like data races.
 #include "base/spread.hpp"
 
 #include <tbb/blocked_range.h>
@@ -14,7 +15,8 @@ void spread(tbb::task_arena& arena, int64_t count, attnrt_parallel_body body, vo
     const int32_t worker = tbb::this_task_arena::current_thread_index();
     for (int64_t index = range.begin(); index != range.end(); ++index) body(arg, index, worker);
   };
-  arena.execute([&] {  // in another thread, where more callers than slots are in the arena
+  // If more threads call than the arena has slots, another thread runs this one's call.
+  arena.execute([&] {
     tbb::parallel_for(tbb::blocked_range<int64_t>(0, count, 1), run, tbb::simple_partitioner());
   });
 }

@@ -1,4 +1,4 @@
-// runtime/src/base/spread.hpp: a count into calls of a body on the threads of an arena (oneTBB)
+// runtime/src/base/spread.hpp: parallel_for on the threads of a oneTBB arena
 #pragma once
 
 #include <attnrt/plugin.h>
@@ -8,7 +8,8 @@
 
 namespace attnrt::core {
 
-// body(arg, index, worker) for each index below count; returns when all are done. worker is the thread's place in the arena.
+// Calls body(arg, index, worker) for each index in [0, count), and returns when all calls have
+// returned. worker is the calling thread's slot in the arena.
 void spread(tbb::task_arena& arena, int64_t count, attnrt_parallel_body body, void* arg);
 
 }  // namespace attnrt::core

@@ -1,4 +1,12 @@
-// runtime/src/base/threads.cpp: a thread count into parallel_for: the runtime's pool (oneTBB), or the application's own threads
+// runtime/src/base/threads.cpp: parallel_for on the runtime's pool or the application's threads
+//
+// The pool is a oneTBB arena with one slot for each thread, the caller's included. A thread's slot
+// number is its worker number, which plugins use to index per-thread memory; an arena gives a slot
+// to one thread at a time, so calls with the same worker number never overlap.
+//
+// How many threads: the policy's count, or else what the process may really use. A container often
+// limits CPU time by a cgroup quota instead of the affinity mask, and oneTBB looks only at the
+// mask. The quotas of all cgroups up to the root apply, so the smallest one counts.
 #include "base/threads.hpp"
 
 #include <sched.h>
@@ -25,30 +33,31 @@ class Pool final : public Threads {
 
   void parallel_for(int64_t count, attnrt_parallel_body body, void* arg) override {
     if (count <= 0) return;
-    if (count == 1 || count_ == 1) {  // nothing to share: stay on this thread, wake nobody
+    if (count == 1 || count_ == 1) {  // nothing to share, so no other thread is woken
       for (int64_t index = 0; index < count; ++index) body(arg, index, 0);
       return;
     }
     Work work{body, arg};
-    work.given.store(true, std::memory_order_release);
+    work.started.store(true, std::memory_order_release);
     spread(arena_, count, Work::run, &work);
-    (void)work.done.load(std::memory_order_acquire);
+    (void)work.finished.load(std::memory_order_acquire);
   }
 
  private:
-  // ThreadSanitizer does not see how the library hands work over. These two atomics say the same in a way that it sees: what
-  // was written before parallel_for is seen by the body, and what the body wrote is seen after it.
+  // ThreadSanitizer cannot see how oneTBB, which is built without it, hands work to other threads.
+  // The two atomics state the same order where it can see it: the body sees what was written before
+  // parallel_for, and the caller sees afterwards what the body wrote.
   struct Work {
     attnrt_parallel_body body;
     void* arg;
-    std::atomic<bool> given = false;
-    std::atomic<int64_t> done = 0;
+    std::atomic<bool> started = false;
+    std::atomic<int64_t> finished = 0;
 
     static void run(void* self, int64_t index, int32_t worker) {
       auto& work = *static_cast<Work*>(self);
-      (void)work.given.load(std::memory_order_acquire);
+      (void)work.started.load(std::memory_order_acquire);
       work.body(work.arg, index, worker);
-      work.done.fetch_add(1, std::memory_order_release);
+      work.finished.fetch_add(1, std::memory_order_release);
     }
   };
 
@@ -75,12 +84,13 @@ std::string first_line(const std::string& path) {
   return line;
 }
 
-// The tightest quota from this process's cgroup up to the root; 0: none.
+// Returns the smallest quota, in CPUs, of the cgroups from this process's own up to the root, or 0
+// if there is none.
 double cgroup_cpus() {
-  std::ifstream memberships("/proc/self/cgroup");
-  double tightest = 0;
-  const auto consider = [&tightest](double cpus) {
-    if (cpus > 0 && (tightest == 0 || cpus < tightest)) tightest = cpus;
+  std::ifstream memberships("/proc/self/cgroup");  // lines "hierarchy:controllers:path"
+  double smallest = 0;
+  const auto consider = [&smallest](double cpus) {
+    if (cpus > 0 && (smallest == 0 || cpus < smallest)) smallest = cpus;
   };
   for (std::string line; std::getline(memberships, line);) {
     const size_t controllers = line.find(':');
@@ -88,10 +98,10 @@ double cgroup_cpus() {
     if (controllers == std::string::npos || path_at == std::string::npos) continue;
     const std::string names = line.substr(controllers + 1, path_at - controllers - 1);
     std::string path = line.substr(path_at + 1);
-    const bool second_version = names.empty();
-    if (!second_version && names.find("cpu") == std::string::npos) continue;
+    const bool is_version_2 = names.empty();
+    if (!is_version_2 && names.find("cpu") == std::string::npos) continue;
     for (;;) {
-      if (second_version) {
+      if (is_version_2) {
         consider(cpus_of_cpu_max(first_line("/sys/fs/cgroup" + path + "/cpu.max").c_str()));
       } else {
         const std::string folder = "/sys/fs/cgroup/cpu" + path;
@@ -104,7 +114,7 @@ double cgroup_cpus() {
       path.resize(slash);
     }
   }
-  return tightest;
+  return smallest;
 }
 
 }  // namespace
@@ -113,27 +123,28 @@ double cpus_of_cpu_max(const char* text) {
   double quota = 0;
   double period = 0;
   std::istringstream words(text);
-  if (!(words >> quota >> period) || quota <= 0 || period <= 0)
-    return 0;  // "max 100000", or -1: no quota
+  // Without a quota, version 2 says "max 100000", and version 1 has a quota of -1.
+  if (!(words >> quota >> period) || quota <= 0 || period <= 0) return 0;
   return quota / period;
 }
 
 int32_t usable_cpus() {
-  cpu_set_t mask;  // asked anew each time: the library below reads it once
-  const bool known = sched_getaffinity(0, sizeof mask, &mask) ==
-                     0;  // fails only where there are more than 1024 CPUs
+  // Asked each time, since the mask may change; oneTBB reads it once. Fails only if there are more
+  // than 1024 CPUs.
+  cpu_set_t mask;
+  const bool known = sched_getaffinity(0, sizeof mask, &mask) == 0;
   const int32_t cpus = std::max(1, known ? CPU_COUNT(&mask) : tbb::info::default_concurrency());
   const double quota = cgroup_cpus();
   return quota > 0 ? std::clamp(static_cast<int32_t>(std::ceil(quota)), 1, cpus) : cpus;
 }
 
 std::unique_ptr<Threads> Threads::pool(int32_t count) {
-  // More than the library will ever run get no thread, only its warning on stderr.
-  const size_t most =
+  // oneTBB starts no more threads than this, and warns on stderr if an arena has more slots.
+  const size_t limit =
       tbb::global_control::active_value(tbb::global_control::max_allowed_parallelism);
   const int32_t wanted = count > 0 ? count : usable_cpus();
   return std::make_unique<Pool>(
-      std::clamp(static_cast<int32_t>(std::min<size_t>(most, INT32_MAX)), 1, wanted));
+      std::clamp(static_cast<int32_t>(std::min<size_t>(limit, INT32_MAX)), 1, wanted));
 }
 
 std::unique_ptr<Threads> Threads::borrowed(int32_t count, attnrt_parallel_for parallel_for,

@@ -1,4 +1,4 @@
-// runtime/src/base/threads.hpp: a thread count into parallel_for: the runtime's pool (oneTBB), or the application's own threads
+// runtime/src/base/threads.hpp: parallel_for on the runtime's pool or the application's threads
 #pragma once
 
 #include <attnrt/plugin.h>
@@ -8,16 +8,20 @@
 
 namespace attnrt::core {
 
+// THREADS: parallel_for from any threads at once, but not from inside a body.
 class Threads {
  public:
-  // count 0: what the affinity mask and the cgroup's CPU quota leave; never more than there are CPUs. Threads start at the
-  // first use and sleep when idle.
+  // A pool of oneTBB. Its threads start at the first use and sleep when they are idle.
+  // count: how many threads, the caller's included; 0: usable_cpus(). Never more than there are
+  // CPUs.
   static std::unique_ptr<Threads> pool(int32_t count);
-  // The application's parallel_for; its contract is in plugin.h.
+  // The application's own parallel_for, under the contract of attnrt_parallel_for (plugin.h).
   static std::unique_ptr<Threads> borrowed(int32_t count, attnrt_parallel_for parallel_for,
                                            void* self);
 
   virtual ~Threads() = default;
+  // Calls body(arg, index, worker) once for each index in [0, count), and returns when all calls
+  // have returned.
   virtual void parallel_for(int64_t count, attnrt_parallel_body body, void* arg) = 0;
   int32_t count() const { return count_; }
 
@@ -26,9 +30,12 @@ class Threads {
   int32_t count_;
 };
 
-// CPUs that this process may use: the affinity mask, cut by the quota of its cgroup (v2 or v1), rounded up; at least 1.
+// Returns how many CPUs this process may use: those of its affinity mask, or fewer if its cgroup
+// (v2 or v1) has a CPU quota, which is rounded up. At least 1.
 int32_t usable_cpus();
-// The quota in CPUs, from the text of cpu.max ("200000 100000"), or 0 where there is none. For usable_cpus and its test.
+
+// Returns the quota in CPUs that the text of a cgroup's cpu.max gives ("200000 100000" is 2), or 0
+// if it gives none.
 double cpus_of_cpu_max(const char* text);
 
 }  // namespace attnrt::core

@@ -1,4 +1,4 @@
-// tests/runtime/base/threads_test.cpp: thread counts into parallel_for: each index once, on workers that never meet
+// tests/runtime/base/threads_test.cpp: each index once, no worker in two bodies at once
 #include "base/threads.hpp"
 
 #include <gtest/gtest.h>
@@ -18,18 +18,18 @@
 namespace attnrt::core {
 namespace {
 
-// What one call did: how often each index came, and whether a worker was ever in two bodies at once.
+// Records how often each index was called, and whether a worker was ever in two bodies at once.
 struct Record {
   Record(int64_t count, int32_t workers)
       : visits(static_cast<size_t>(count)), busy(static_cast<size_t>(workers)) {}
   std::vector<std::atomic<int>> visits;
   std::vector<std::atomic<int>> busy;
-  std::atomic<int> overlaps = 0, strangers = 0;
+  std::atomic<int> overlaps = 0, unknown_workers = 0;
 
   static void body(void* self, int64_t index, int32_t worker) {
     auto& record = *static_cast<Record*>(self);
     if (worker < 0 || static_cast<size_t>(worker) >= record.busy.size()) {
-      ++record.strangers;
+      ++record.unknown_workers;
       return;
     }
     if (record.busy[static_cast<size_t>(worker)].fetch_add(1) != 0) ++record.overlaps;
@@ -40,7 +40,7 @@ struct Record {
   void expect_each_once() const {
     for (size_t i = 0; i < visits.size(); ++i) ASSERT_EQ(visits[i].load(), 1) << i;
     EXPECT_EQ(overlaps, 0);
-    EXPECT_EQ(strangers, 0);
+    EXPECT_EQ(unknown_workers, 0);
   }
 };
 
@@ -83,8 +83,9 @@ TEST(Threads, ManyCallersAtOnce) {
   for (auto& caller : callers) caller.join();
 }
 
-// What is written before is seen in the body, and what the body wrote is seen after it. ThreadSanitizer is the judge.
-TEST(Threads, NothingNeedsAnAtomicAcrossTheCall) {
+// The body sees what was written before the call, and the caller sees afterwards what the body
+// wrote. ThreadSanitizer fails this test if the order is missing.
+TEST(Threads, OrdersMemoryAroundTheCall) {
   const auto threads = Threads::pool(2);
   for (int round = 0; round < 200; ++round) {
     std::vector<int64_t> in(64, round), out(64);
@@ -98,7 +99,7 @@ TEST(Threads, NothingNeedsAnAtomicAcrossTheCall) {
   }
 }
 
-TEST(Threads, OneThreadStaysWhereItIs) {
+TEST(Threads, OneThreadRunsOnTheCaller) {
   const auto threads = Threads::pool(1);
   struct Seen {
     std::thread::id caller;
@@ -114,7 +115,7 @@ TEST(Threads, OneThreadStaysWhereItIs) {
   EXPECT_EQ(seen.indices, (std::vector<int64_t>{0, 1, 2, 3}));
 }
 
-TEST(Threads, OneIndexStaysWhereItIs) {
+TEST(Threads, OneIndexRunsOnTheCaller) {
   const auto threads = Threads::pool(4);
   const auto caller = std::this_thread::get_id();
   const auto body = [](void* arg, int64_t, int32_t worker) {
@@ -124,7 +125,7 @@ TEST(Threads, OneIndexStaysWhereItIs) {
   threads->parallel_for(1, body, const_cast<std::thread::id*>(&caller));
 }
 
-// Two indices that wait for each other end only if two threads are at work.
+// Two bodies that wait for each other return only if two threads run them.
 TEST(Threads, TwoThreadsWorkAtOnce) {
   if (std::thread::hardware_concurrency() < 2) GTEST_SKIP() << "one CPU";
   struct Meeting {
@@ -171,7 +172,7 @@ TEST(Threads, AnIdlePoolUsesNoCpu) {
   const auto threads = Threads::pool(4);
   Record record(1000, threads->count());
   threads->parallel_for(1000, Record::body, &record);
-  // Workers look for more work for a moment before they sleep: the quietest of ten pauses counts.
+  // Workers look for work for a moment before they sleep, so the quietest of ten pauses counts.
   double quietest = 1;
   for (int pause = 0; pause < 10; ++pause) {
     const double before = cpu_seconds();

@@ -1,0 +1,83 @@
+// runtime/src/backend.hpp: an open plugin: its devices, and its calls
+#pragma once
+
+#include <attnrt/plugin.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "discover.hpp"
+#include "services.hpp"
+
+namespace attnrt::core {
+
+struct Device {
+  int32_t type = ATTNRT_DEVICE_CPU;
+  int32_t id = 0;
+  std::string arch, name;
+  int64_t total_memory_bytes = 0;  // 0: not known
+};
+
+std::string device_text(const Device& device);  // "cpu", "rocm:0 gfx1100"
+
+// What the policy passes to a plugin's open: keys and values, in the order of the file.
+using Options = std::vector<std::pair<std::string, std::string>>;
+
+// One instance of a plugin.
+//
+// OWNERSHIP: shared by snapshots and plans; the destructor closes the instance. The library stays
+// mapped (library.hpp).
+// THREADS: open and find_devices once, by load; all other calls as the plugin ABI promises.
+class Backend {
+ public:
+  // REQUIRES: the table has been checked against the plugin's manifest.
+  Backend(std::shared_ptr<const FoundPlugin> plugin, const attnrt_plugin& table,
+          std::shared_ptr<Services> services);
+  ~Backend();
+  Backend(const Backend&) = delete;
+  Backend& operator=(const Backend&) = delete;
+
+  // Makes the instance. The backend must stay where it is from now on: the plugin keeps a pointer
+  // to its host struct.
+  Result<void> open(const Options& options);
+  // Asks the open instance for its devices and, if there are any besides the cpu, for
+  // attnrt.memory/1.
+  Result<void> find_devices();
+
+  const FoundPlugin& plugin() const { return *plugin_; }
+  const Manifest& manifest() const { return *plugin_->manifest; }
+  const std::vector<Device>& devices() const { return devices_; }
+  const std::string& no_device_reason() const { return no_device_reason_; }  // if it has none
+  const attnrt_memory* memory() const { return memory_; }
+  const void* extension(const char* id) const;
+  void* instance() const { return instance_; }
+
+  // The plugin's calls. If one throws, or returns a status that does not exist, the status is
+  // INTERNAL.
+  attnrt_status supports(const Problem& problem, std::vector<std::string>* reasons) const;
+  attnrt_status plan(const Problem& problem, attnrt_plan_info* info, void** plan,
+                     attnrt_error* error) const;
+  attnrt_status run(void* plan, const Problem& problem, const attnrt_args& args,
+                    attnrt_error* error) const;
+  void plan_destroy(void* plan) const;
+
+  void log(int32_t severity, const std::string& text) const;  // prefixed with the backend's name
+
+ private:
+  void add_devices();
+  void drop_devices_outside_manifest();
+
+  const std::shared_ptr<const FoundPlugin> plugin_;
+  const std::shared_ptr<Services> services_;
+  const attnrt_plugin* const table_;
+  attnrt_host host_{};
+  void* instance_ = nullptr;
+  bool open_ = false;
+  std::vector<Device> devices_;
+  std::string no_device_reason_;
+  const attnrt_memory* memory_ = nullptr;
+};
+
+}  // namespace attnrt::core
