@@ -1,4 +1,4 @@
-/* tests/fakes/attend.c: an attention problem into its answer in double, every feature, in the plainest C */
+/* tests/fakes/attend.c: computes attention in double, with every feature, in plain C */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +25,7 @@ static double load(const attnrt_tensor* t, int64_t at) {
   return bits & 0x8000 ? -value : value;
 }
 
-/* Rounds to nearest even at 2^(exponent - digits + 1), where the dtype's smallest exponent bounds it. */
+/* Rounds to `digits` significant bits, to nearest even; fewer bits below the smallest exponent. */
 static double rounded(double value, int digits, int least_exponent) {
   int exponent;
   if (value == 0 || !isfinite(value)) return value;
@@ -67,7 +67,7 @@ static int64_t number(const attnrt_tensor* t, int64_t i, int64_t j) {
   return ((const int32_t*)t->data)[i * t->stride[0] + (t->ndim > 1 ? j * t->stride[1] : 0)];
 }
 
-/* The real rows of sequence b; INVALID_ARGUMENT where index arrays lead out of their tensors. */
+/* Finds the rows of sequence b. INVALID_ARGUMENT if index arrays point outside of their tensors. */
 static attnrt_status find_rows(const attnrt_problem* p, const attnrt_args* a, int64_t b,
                                row_range* r, attnrt_error* error) {
   const int check = FAKE_FAULT != FAULT_INDICES;
@@ -118,7 +118,7 @@ static int64_t row_of_key(const attnrt_problem* p, const attnrt_args* a, const a
   return b * t->stride[0] + j * t->stride[1] + h * t->stride[2];
 }
 
-/* The score of key j, -INFINITY where it is hidden; *hidden tells that from a score. */
+/* The score of key j. Sets *hidden, and returns -INFINITY, if the key is not visible. */
 static double score_of(const attnrt_problem* p, const attnrt_args* a, const row_range* r, int64_t b,
                        int64_t h, int64_t i, int64_t j, int* hidden) {
   const int64_t diagonal = p->align == ATTNRT_ALIGN_TOP_LEFT ? i : i + r->kv_length - r->q_length;
@@ -190,7 +190,7 @@ attnrt_status fake_attend(const attnrt_problem* p, const attnrt_args* a, attnrt_
   const int64_t batch = p->varlen ? a->offsets_q.shape[0] - 1 : a->q.shape[0];
   row_range r;
   int64_t longest = 1;
-  for (int64_t b = 0; b < batch; ++b) { /* all are checked before the first is computed */
+  for (int64_t b = 0; b < batch; ++b) { /* checks all before computing the first */
     const attnrt_status status = find_rows(p, a, b, &r, error);
     if (status != ATTNRT_OK) return status;
     if (r.kv_length > longest) longest = r.kv_length;

@@ -1,7 +1,8 @@
-/* tests/fakes/device.c: a device of host memory: allocations kept in a table, work done when its stream is synchronized
+/* tests/fakes/device.c: a fake device in host memory; work is done when its stream is synchronized
  *
- * It catches what a real device would: pointers of the host in a kernel's arguments, unpinned copies, buffers that are
- * read before the stream has passed, memory that is freed twice or never.
+ * It detects what would fail on a real device: host pointers in a kernel's arguments, copies of
+ * unpinned memory, buffers that are read before the stream is synchronized, and memory that is
+ * freed twice or never.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
@@ -22,8 +23,8 @@ typedef struct block {
 typedef struct work {
   struct work* next;
   void* stream;
-  struct timespec* stamp; /* of a timestamp */
-  void* to;               /* of a copy; both NULL: an attention */
+  struct timespec* stamp; /* set if this records a timestamp */
+  void* to;               /* set if this is a copy; both NULL: an attention */
   const void* from;
   int64_t bytes;
   attnrt_problem problem;
@@ -33,7 +34,7 @@ typedef struct work {
 fake_counters fake_count;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static block* blocks;
-static work* queue; /* of all streams, oldest first */
+static work* queue; /* of all streams; the oldest comes first */
 
 static block* block_of(const void* pointer, int64_t bytes, int pinned) {
   for (block* b = blocks; b != NULL; b = b->next) {
@@ -57,7 +58,7 @@ static attnrt_status allocate_block(int64_t bytes, int pinned, void** pointer,
     free(b);
     return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "%lld bytes", (long long)bytes);
   }
-  memset(data, 0xFF, whole); /* NaN: nothing may rely on fresh memory */
+  memset(data, 0xFF, whole); /* NaN, so that a read of fresh memory shows */
   *b = (block){blocks, data, bytes, pinned};
   blocks = b;
   *pointer = data;
@@ -80,7 +81,7 @@ static attnrt_status finish(void* stream, int all) {
     } else {
       attnrt_error error = ATTNRT_ERROR_INIT;
       if (fake_attend(&w->problem, &w->args, &error) != ATTNRT_OK)
-        status = ATTNRT_OK; /* a kernel clamps, and is silent */
+        status = ATTNRT_OK; /* a real kernel clamps indices and reports nothing */
     }
     free(w);
   }
@@ -118,10 +119,10 @@ static attnrt_status pinned_allocate(void* instance, int32_t device_id, int64_t 
 static void free_block(void* pointer, int pinned) {
   if (pointer == NULL) return;
   pthread_mutex_lock(&mutex);
-  finish(NULL, 1); /* as the real ones do: freeing waits for the device */
+  finish(NULL, 1); /* as on a real device, freeing waits for all work */
   block** at = &blocks;
   while (*at != NULL && ((*at)->data != pointer || (*at)->pinned != pinned)) at = &(*at)->next;
-  if (*at == NULL) abort(); /* not ours, or freed twice */
+  if (*at == NULL) abort(); /* not allocated here, or freed twice */
   block* b = *at;
   *at = b->next;
   free(b->data);
@@ -151,9 +152,8 @@ static attnrt_status device_copy(void* instance, int32_t device_id, void* to, co
   work* w = NULL;
   attnrt_status status = ATTNRT_OK;
   if (block_of(to, bytes, to_pinned) == NULL || block_of(from, bytes, from_pinned) == NULL) {
-    status =
-        attnrt_fail(error, ATTNRT_INTERNAL, "copy %d of %lld bytes between memory that is not so",
-                    direction, (long long)bytes);
+    status = attnrt_fail(error, ATTNRT_INTERNAL, "copy %d of %lld bytes: wrong kind of memory",
+                         direction, (long long)bytes);
   } else if ((w = calloc(1, sizeof *w)) == NULL) {
     status = attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a copy");
   } else {
@@ -170,7 +170,7 @@ static attnrt_status device_copy(void* instance, int32_t device_id, void* to, co
 static attnrt_status device_stream_create(void* instance, int32_t device_id, void** stream,
                                           attnrt_error* error) {
   (void)instance, (void)device_id;
-  *stream = malloc(1); /* an address that is nobody else's */
+  *stream = malloc(1); /* for a unique address */
   if (*stream == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a stream");
   pthread_mutex_lock(&mutex);
   ++fake_count.streams_created, ++fake_count.streams;
@@ -257,7 +257,7 @@ const attnrt_timing fake_timing = {
     timestamps_elapsed,
 };
 
-/* Bytes from its first element to the end of its last. */
+/* The bytes from the first element to the end of the last one. */
 static int64_t span_of(const attnrt_tensor* t) {
   int64_t last = 0;
   for (int32_t d = 0; d < t->ndim; ++d) {

@@ -1,4 +1,4 @@
-/* tests/fakes/fake.c: one plugin in plain C into many: fake.h says how compile definitions bend it */
+/* tests/fakes/fake.c: the fake plugin, compiled once for each fault (fake.h lists them) */
 #define _DEFAULT_SOURCE
 #include "fake.h"
 
@@ -16,10 +16,10 @@ typedef struct fake {
 } fake;
 
 typedef struct fake_plan {
-  attnrt_problem problem; /* what run is asked later must be this */
+  attnrt_problem problem; /* as it was planned */
 } fake_plan;
 
-/* Every wrong index, status and pointer is the test's wish; on a real plugin none of this would be. */
+/* Throws a C++ exception if that is this fake's fault. */
 static void may_throw(int fault, const char* where) {
 #ifdef FAKE_THROWS
   if (FAKE_FAULT == fault) fake_throw(where);
@@ -35,7 +35,7 @@ static attnrt_status fake_open(const attnrt_host* host, const attnrt_option* opt
     return attnrt_fail(error, FAKE_OPEN_STATUS, "open was told to fail");
   for (int32_t n = 0; n < count && FAKE_FAULT != FAULT_OPTIONS; ++n) {
     if (strcmp(options[n].key, "note") == 0)
-      continue; /* the one option that it knows, to no effect */
+      continue; /* the one known option, which has no effect */
     return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "option %s is not known; there is note",
                        options[n].key);
   }
@@ -137,10 +137,10 @@ static attnrt_status fake_run(void* instance, void* plan, const attnrt_problem* 
                        "run was told to fail by a test");
   if (FAKE_FAULT == FAULT_CRASH) raise(SIGSEGV);
   while (FAKE_FAULT == FAULT_HANG) usleep(1000);
-  if (FAKE_FAULT == FAULT_STDOUT) puts("fake: running"); /* left in its buffer */
+  if (FAKE_FAULT == FAULT_STDOUT) puts("fake: running"); /* stays in stdout's buffer */
   if (FAKE_FAULT == FAULT_SIZE && problem->struct_size != (int32_t)sizeof(attnrt_problem))
     return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "struct_size %d", problem->struct_size);
-  if (FAKE_FAULT == FAULT_STATE) { /* another thread's problem meanwhile takes its place */
+  if (FAKE_FAULT == FAULT_STATE) { /* meanwhile, another thread overwrites f->last */
     f->last = asked;
     usleep(2000);
     asked.scale = f->last.scale;
@@ -195,7 +195,7 @@ typedef struct older_plugin {
   attnrt_status (*plan)(void*, const attnrt_problem*, attnrt_plan_info*, void**, attnrt_error*);
   attnrt_status (*run)(void*, void*, const attnrt_problem*, const attnrt_args*, attnrt_error*);
 } older_plugin;
-/* Without plan_destroy and close it can keep neither plans nor an instance. */
+/* The table ends before plan_destroy and close, so this fake has neither plans nor an instance. */
 ATTNRT_PLUGIN_EXPORT const older_plugin TABLE = {sizeof(older_plugin), 0,    FAKE_NAME,
                                                  FAKE_VERSION,         NULL, fake_devices,
                                                  fake_supports,        NULL, fake_run};
@@ -208,7 +208,7 @@ typedef struct newer_plugin {
 } newer_plugin;
 static attnrt_status fake_warm_up(void* instance, int64_t reserved, attnrt_error* error) {
   (void)instance, (void)reserved;
-  return attnrt_fail(error, ATTNRT_INTERNAL, "a host of this age must not call this");
+  return attnrt_fail(error, ATTNRT_INTERNAL, "a host that does not know warm_up must not call it");
 }
 ATTNRT_PLUGIN_EXPORT const newer_plugin TABLE = {
     {sizeof(newer_plugin), 9, FAKE_NAME, FAKE_VERSION, CALLS, fake_plan_destroy, fake_close,

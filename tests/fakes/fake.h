@@ -1,8 +1,9 @@
-/* tests/fakes/fake.h: compile definitions into what one fake plugin does, rightly or wrongly
+/* tests/fakes/fake.h: the compile definitions that say what one fake plugin does, and does wrong
  *
- * fake.c is compiled once for each fake in CMakeLists.txt. FAKE_TABLE says how its table looks (FAKE_IS_OLDER and
- * FAKE_IS_NEWER: that of another header), FAKE_FAULT the one thing that it does wrong, FAKE_DEVICE whether it drives a
- * device (of host memory, see device.c).
+ * fake.c is compiled once for each fake in CMakeLists.txt:
+ *   FAKE_TABLE     which calls its table has (FAKE_IS_OLDER, FAKE_IS_NEWER: as of another version)
+ *   FAKE_FAULT     the one thing that it does wrong
+ *   FAKE_DEVICE    whether its tensors are on the host or on a fake device (device.c)
  */
 #ifndef FAKES_FAKE_H
 #define FAKES_FAKE_H
@@ -12,18 +13,18 @@
 /* Which calls the table has. */
 enum {
   TABLE_FULL,     /* every call */
-  TABLE_MINIMAL,  /* run alone */
+  TABLE_MINIMAL,  /* only run */
   TABLE_SHORT,    /* struct_size 8 */
   TABLE_NULL_RUN, /* run is NULL */
   TABLE_NO_NAME,  /* name is NULL */
-  TABLE_HUGE      /* struct_size says more than the symbol holds */
+  TABLE_HUGE      /* struct_size is larger than the symbol */
 };
 
-/* What is wrong with it. */
+/* What it does wrong. */
 enum {
   FAULT_NONE,
   FAULT_GARBAGE,          /* run: writes numbers that are not the answer */
-  FAULT_ROUGH,            /* run: an error of one part in a thousand */
+  FAULT_ROUGH,            /* run: results are 2 % off */
   FAULT_SUPPORTS_LIES,    /* supports: yes; plan: UNSUPPORTED */
   FAULT_SUPPORTS_SILENT,  /* supports: no, without a reason */
   FAULT_SUPPORTS_FLIPS,   /* supports: another answer each time */
@@ -33,14 +34,14 @@ enum {
   FAULT_INPUT,            /* run: writes to q */
   FAULT_GAP,              /* run: writes past the end of out's last row */
   FAULT_PARTIAL,          /* run: leaves the last row of out as it was */
-  FAULT_UNWRITTEN,        /* run: writes nothing at all */
-  FAULT_LEAK,             /* run: 0 * v of keys past kv_lengths joins the sum */
+  FAULT_UNWRITTEN,        /* run: writes nothing */
+  FAULT_LEAK,             /* run: adds 0 * v of keys past kv_lengths */
   FAULT_MASKED,           /* run: a row that sees nothing gives NaN */
-  FAULT_BOUNDS,           /* run: takes the problem's bounds for the tensors' shape */
+  FAULT_BOUNDS,           /* run: takes the problem's bounds as the tensors' shapes */
   FAULT_INDICES,          /* run: does not check index arrays */
-  FAULT_OPTIONS,          /* open: takes any option */
+  FAULT_OPTIONS,          /* open: accepts any option */
   FAULT_STDOUT,           /* run: prints */
-  FAULT_STATE,            /* run: uses one buffer of the instance for all plans */
+  FAULT_STATE,            /* run: all plans share one buffer of the instance */
   FAULT_SIZE,             /* run: refuses a problem of another struct_size than its own */
   FAULT_CRASH,            /* run: SIGSEGV */
   FAULT_HANG,             /* run: never returns */
@@ -55,7 +56,7 @@ enum {
   FAULT_THROW_RUN
 };
 
-/* Of which device its tensors are. */
+/* Where its tensors are. */
 enum { DEVICE_HOST, DEVICE_FAKE };
 
 #ifndef FAKE_NAME
@@ -92,10 +93,10 @@ enum { DEVICE_HOST, DEVICE_FAKE };
 #define FAKE_PLAN_MILLISECONDS 0
 #endif
 
-/* What the fakes count; get_extension(FAKE_COUNTERS) gives it, so tests can read and set it. */
+/* What a fake counts. Tests read and set it; get_extension(FAKE_COUNTERS) returns it. */
 #define FAKE_COUNTERS "test.fake.counters/1"
 typedef struct fake_counters {
-  int64_t allocations, allocated; /* ever; alive now */
+  int64_t allocations, allocated; /* in total; alive now */
   int64_t pinned_allocations, pinned;
   int64_t copies_to_device, copies_to_host, copies_on_device;
   int64_t streams_created, streams;
@@ -106,11 +107,12 @@ typedef struct fake_counters {
   int64_t memory_limit; /* set by a test: allocate beyond it is OUT_OF_MEMORY; 0: no limit */
 } fake_counters;
 
-/* attend.c: computes the problem in double; every dtype and feature. INVALID_ARGUMENT for bad index arrays. */
+/* attend.c: computes attention in double, in every dtype and with every feature. Wrong index arrays
+ * are INVALID_ARGUMENT. */
 attnrt_status fake_attend(const attnrt_problem* problem, const attnrt_args* args,
                           attnrt_error* error);
 
-/* device.c: the fake device. Enqueues; the work is done when its stream is synchronized. */
+/* device.c: the fake device. Enqueues the work, which is done when its stream is synchronized. */
 extern fake_counters fake_count;
 extern const attnrt_memory fake_memory;
 extern const attnrt_timing fake_timing;

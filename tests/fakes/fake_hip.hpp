@@ -1,4 +1,4 @@
-// tests/fakes/fake_hip.hpp: what the fake HIP runtime keeps: devices, blocks of memory, streams, and work in its order
+// tests/fakes/fake_hip.hpp: the devices, memory, streams and queued work of the fake HIP runtime
 #pragma once
 
 #include <dlfcn.h>
@@ -49,7 +49,7 @@ struct Event {
   std::chrono::steady_clock::time_point at{};
 };
 struct Work {
-  Stream* stream;  // null: the device's default stream
+  Stream* stream;  // nullptr: the device's default stream
   int device;
   std::function<void()> run;
 };
@@ -63,7 +63,7 @@ struct FakeHip {
   std::map<void*, Stream*> streams;
   std::map<void*, Event*> events;
   std::map<std::string, fake_hip_kernel> kernels;
-  std::vector<Work> queue;  // oldest first
+  std::vector<Work> queue;  // the oldest comes first
 
   void add(const fake_hip_kernel* list) {
     for (; list->name != nullptr; ++list) kernels[list->name] = *list;
@@ -89,7 +89,7 @@ struct FakeHip {
     }
   }
 
-  // The block that holds all these bytes.
+  // Returns the block that holds all these bytes, or nullptr.
   const Block* block_of(const void* pointer, size_t bytes) const {
     const auto after = blocks.upper_bound(static_cast<char*>(const_cast<void*>(pointer)));
     if (after == blocks.begin()) return nullptr;
@@ -111,7 +111,7 @@ struct FakeHip {
 };
 
 inline FakeHip& fake_hip_runtime() {
-  static auto* const made = new FakeHip;  // outlives what frees into it
+  static auto* const made = new FakeHip;  // never destroyed: others may free memory at exit
   return *made;
 }
 

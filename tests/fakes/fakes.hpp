@@ -1,4 +1,4 @@
-// tests/fakes/fakes.hpp: names of fake plugins into directories of plugins that live as long as one test
+// tests/fakes/fakes.hpp: temporary directories of fake plugins, for one test each
 #pragma once
 
 #include <fcntl.h>
@@ -32,14 +32,14 @@ inline std::string read_file(const fs::path& path) {
   return {std::istreambuf_iterator<char>(stream), {}};
 }
 
-// In place: the same inode, as cp does it.
+// Writes in place, so that the inode stays the same, as with cp.
 inline void overwrite_file(const fs::path& path, std::string_view bytes) {
   std::ofstream stream(path, std::ios::binary | std::ios::trunc);
   stream.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   if (!stream.flush()) throw std::runtime_error("cannot write " + path.string());
 }
 
-// A new directory that goes with all that is in it.
+// A new temporary directory, removed with everything in it by the destructor.
 class Directory {
  public:
   Directory() {
@@ -57,7 +57,7 @@ class Directory {
   const fs::path& path() const { return path_; }
   std::string text() const { return path_; }
 
-  // A copy of that fake, under its own or another file name.
+  // Copies the fake into the directory, under its own or another file name.
   fs::path add(std::string_view name, std::string as = {}) const {
     if (as.empty()) as = std::string(name) + ".so";
     fs::copy_file(fake(name), path_ / as, fs::copy_options::overwrite_existing);
@@ -72,7 +72,7 @@ class Directory {
   fs::path path_;
 };
 
-// The text with every occurrence of one string replaced: for paths that differ from run to run.
+// Replaces every occurrence of a string, for paths that differ from run to run.
 inline std::string replaced(std::string text, const std::string& from, const std::string& to) {
   for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size())
     text.replace(at, from.size(), to);

@@ -1,7 +1,8 @@
-// tests/fakes/hip.cpp: a HIP runtime of host memory: what is enqueued is done when its stream is synchronized
+// tests/fakes/hip.cpp: a fake HIP runtime in host memory
 //
-// It catches what a real device would: memory of another kind or device, streams that are none, work in a wrong order. The
-// functions and numbers are those of hip/hip_runtime_api.h.
+// Enqueued work is done when its stream is synchronized. It detects what would fail on a real
+// device: memory of the wrong kind or device, handles that are not streams, and work in the wrong
+// order. The functions and numbers are those of hip/hip_runtime_api.h.
 #include "hip.hpp"
 
 #include <cstdio>
@@ -24,7 +25,7 @@ int answer(int error) {
   return error;
 }
 
-// Calls that a capture allows, and those that it does not.
+// Whether a call is allowed while a stream is capturing.
 enum class Kind { anywhere, not_captured };
 
 template <class Call>
@@ -45,7 +46,7 @@ int allocate(FakeHip& hip, void** pointer, size_t bytes, bool pinned) {
   if (!pinned && alive + static_cast<int64_t>(bytes) > hip.memory_bytes) return kOutOfMemory;
   auto* data = static_cast<char*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
   if (data == nullptr) return kOutOfMemory;
-  std::memset(data, 0xFF, bytes);  // NaN: nothing may rely on fresh memory
+  std::memset(data, 0xFF, bytes);  // NaN, so that a read of fresh memory shows
   hip.blocks[data] = {bytes, pinned, current};
   ++(pinned ? hip.state.pinned_allocations : hip.state.allocations);
   ++(pinned ? hip.state.pinned : hip.state.allocated);
@@ -57,8 +58,8 @@ int release(FakeHip& hip, void* pointer, bool pinned) {
   if (pointer == nullptr) return kSuccess;
   const auto found = hip.blocks.find(static_cast<char*>(pointer));
   if (found == hip.blocks.end() || found->second.pinned != pinned)
-    std::abort();                // not ours, or freed twice
-  hip.finish(nullptr, 0, true);  // as the real ones do: freeing waits for the device
+    std::abort();                // not allocated here, or freed twice
+  hip.finish(nullptr, 0, true);  // as on a real device, freeing waits for all work
   if (!pinned && found->second.device != current) ++hip.state.wrong_device;
   std::free(pointer);
   hip.blocks.erase(found);
@@ -66,7 +67,8 @@ int release(FakeHip& hip, void* pointer, bool pinned) {
   return kSuccess;
 }
 
-// The stream behind a handle; false if there is none. It counts a use while another device is current.
+// Finds the stream of a handle; false if there is none. Counts a use while another device is
+// current.
 bool stream_of(FakeHip& hip, void* handle, Stream** stream) {
   *stream = nullptr;
   if (handle == nullptr) return true;
@@ -77,7 +79,7 @@ bool stream_of(FakeHip& hip, void* handle, Stream** stream) {
   return true;
 }
 
-// The event behind a handle, or null. It counts a use while another device is current.
+// Returns the event of a handle, or nullptr. Counts a use while another device is current.
 Event* event_of(FakeHip& hip, void* handle) {
   const auto found = hip.events.find(handle);
   if (found == hip.events.end()) return nullptr;
@@ -139,7 +141,8 @@ int hipDeviceGetAttribute(int* value, int attribute, int) {
   });
 }
 
-// Where name and gcnArchName stand: hipDeviceProp_t as it was in HIP 5, and hipDeviceProp_tR0600.
+// Writes name and gcnArchName, whose offsets differ between hipDeviceProp_t of HIP 5 and
+// hipDeviceProp_tR0600.
 static int properties(char* to, int device, size_t bytes, size_t arch_offset) {
   return with_hip("hipGetDeviceProperties", Kind::anywhere, [&](FakeHip& hip) {
     if (device < 0 || device >= hip.state.device_count) return kInvalidDevice;
@@ -348,7 +351,7 @@ int hipEventDestroy(void* handle) {
   return with_hip("hipEventDestroy", Kind::anywhere, [&](FakeHip& hip) {
     Event* event = event_of(hip, handle);
     if (event == nullptr) return kInvalidHandle;
-    hip.finish(nullptr, 0, true);  // what is queued refers to it
+    hip.finish(nullptr, 0, true);  // queued work refers to it
     hip.events.erase(handle);
     --hip.state.events;
     delete event;

@@ -1,12 +1,13 @@
-// tests/fakes/hip.hpp: the knobs and counters of the fake HIP runtime (hip.cpp), and the kernels that it can run
+// tests/fakes/hip.hpp: the settings, counters and kernels of the fake HIP runtime (hip.cpp)
 //
-// The environment sets what a process begins with:
-//   FAKE_HIP_DEVICES   architectures, one for each device: "gfx1100,gfx90a:sramecc+:xnack-". Empty: hipErrorNoDevice
-//   FAKE_HIP_MEMORY    bytes of each device; default 1 GiB
-//   FAKE_HIP_FAIL      "hipMalloc=2": that function fails with that error, always
-//   FAKE_HIP_KERNELS   a library that exports fake_hip_kernels: host code for kernels, by name
+// The environment sets how a process begins:
+//   FAKE_HIP_DEVICES   the architecture of each device: "gfx1100,gfx90a:sramecc+:xnack-". Empty:
+//                      hipErrorNoDevice
+//   FAKE_HIP_MEMORY    bytes of memory of each device; default 1 GiB
+//   FAKE_HIP_FAIL      "hipMalloc=2": that function always fails with that error
+//   FAKE_HIP_KERNELS   a library that exports fake_hip_kernels: host code of kernels, by name
 //
-// A kernel that has host code is run when its stream is synchronized; one that has none is only counted.
+// A kernel with host code runs when its stream is synchronized. One without is only counted.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,7 @@ struct fake_hip_kernel {
 };
 
 struct fake_hip_state {
-  int64_t allocations, allocated;      // hipMalloc: ever, and alive
+  int64_t allocations, allocated;      // hipMalloc: in total, and alive
   int64_t pinned_allocations, pinned;  // hipHostMalloc
   int64_t copies_to_device, copies_to_host, copies_on_device;
   int64_t streams_created, streams;
@@ -29,9 +30,9 @@ struct fake_hip_state {
   int64_t synchronizations;
   int64_t modules_loaded, functions_found;
   int64_t launches;      // enqueued
-  int64_t kernels_run;   // with host code, done
-  int64_t wrong_device;  // calls for a stream, module or memory of a device that was not current
-  int32_t capturing;     // set by a test: what allocates or waits then fails with 900
+  int64_t kernels_run;   // with host code, and done
+  int64_t wrong_device;  // calls for something of a device that was not current
+  int32_t capturing;     // set by a test: calls that allocate or wait then fail with 900
   int32_t device_count;
   char failing_function[64];  // as FAKE_HIP_FAIL
   int32_t failing_error;
@@ -42,7 +43,7 @@ struct fake_hip_state {
 };
 
 fake_hip_state* fake_hip(void);                     // exported by the runtime
-void fake_hip_use(const fake_hip_kernel* kernels);  // adds a list that lives as long as the process
+void fake_hip_use(const fake_hip_kernel* kernels);  // adds kernels; the list must stay valid
 int hipGetDevice(int* device);
 int hipSetDevice(int device);
 int hipGetLastError(void);

@@ -1,4 +1,4 @@
-// tests/fakes/no_hip.cpp: a dlopen to preload, which finds no HIP runtime, whatever this machine has installed
+// tests/fakes/no_hip.cpp: a dlopen to preload that finds no HIP runtime, even if one is installed
 #include <dlfcn.h>
 
 #include <string>
@@ -8,6 +8,6 @@ extern "C" __attribute__((visibility("default"))) void* dlopen(const char* name,
   const auto next = reinterpret_cast<void* (*)(const char*, int)>(dlsym(RTLD_NEXT, "dlopen"));
   std::string file = name != nullptr ? name : "";
   if (file.starts_with("libamdhip64.so"))
-    file += ".hidden";  // dlerror then has the loader's own words
+    file += ".hidden";  // so that dlerror still gives the loader's own message
   return next(name != nullptr ? file.c_str() : nullptr, flags);
 }

@@ -1,4 +1,4 @@
-// tests/fakes/throw.cpp: a call into a C++ exception, which no plugin may let out
+// tests/fakes/throw.cpp: throws the C++ exception that a fake lets cross the plugin boundary
 #include <stdexcept>
 
 extern "C" void fake_throw(const char* where);

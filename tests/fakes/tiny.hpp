@@ -1,4 +1,4 @@
-// tests/fakes/tiny.hpp: the smallest attention with an answer that can be seen: one key, so out is v
+// tests/fakes/tiny.hpp: the smallest attention whose result is obvious: one key, so out is v
 #pragma once
 
 #include <attnrt/plugin.h>
@@ -33,7 +33,7 @@ struct Tiny {
             {1, 1, 1, kHeadDim},
             {kHeadDim, kHeadDim, kHeadDim, 1}};
   }
-  // For a plugin's own run; the runtime brings its workspace itself.
+  // For a direct call of a plugin's run. The runtime uses its own workspace.
   void lend_workspace() {
     args.workspace = workspace.data();
     args.workspace_bytes = workspace.size();

@@ -369,9 +369,9 @@ TEST(Policy, PreferringGivesTheRule) {
   std::deque<Parts> storage;
   const Problem problem = problem_of("device=rocm head_dim=64");
   const CandidateView c = candidate("a 1.0.0 rocm", problem, storage);
-  ASSERT_NE(policy.preferring(c, problem), nullptr);
-  EXPECT_EQ(policy.preferring(c, problem)->name, "r");
-  EXPECT_EQ(policy.preferring(c, problem_of("device=rocm head_dim=32")), nullptr);
+  ASSERT_NE(policy.preferring_rule(c, problem), nullptr);
+  EXPECT_EQ(policy.preferring_rule(c, problem)->name, "r");
+  EXPECT_EQ(policy.preferring_rule(c, problem_of("device=rocm head_dim=32")), nullptr);
 }
 
 TEST(Policy, ThePredecessorsFlashLimits) {
