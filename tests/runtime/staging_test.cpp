@@ -6,6 +6,7 @@
 
 #include <cstring>
 
+#include "run.hpp"
 #include "support/tensors.hpp"
 #include "support/test_runtime.hpp"
 
