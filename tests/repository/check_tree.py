@@ -11,7 +11,7 @@ ROOT = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__)
 OUTSIDE = {".git", "build", "dist", ".venv", ".cache", "__pycache__"}
 CODE = {".c", ".cpp", ".cu", ".h", ".hip", ".hpp", ".inc", ".inl"}
 COMMENTED = CODE | {".cmake", ".py", ".sh"}  # and CMakeLists.txt: each starts by naming itself
-STEPS = ["config", "policy", "discover", "load", "select", "plan", "run", "runtime"]
+STEPS = ["config", "policy", "discover", "load", "candidates", "select", "plan", "run", "runtime"]
 
 # Which includes a folder's code may not have. A quoted or bracketed path is compared from its start.
 ARROWS = [
