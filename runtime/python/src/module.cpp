@@ -1,6 +1,7 @@
-// runtime/python/src/module.cpp: attnrt.h into the Python module attnrt._attnrt: tensors by DLPack, statuses as exceptions
+// runtime/python/src/module.cpp: the extension module attnrt._attnrt, which binds attnrt.h to Python
 //
-// The Python side (attnrt/__init__.py) names and documents what is here; this side owns pointers, lifetimes and the GIL.
+// Reads tensors of any library through DLPack, and raises the exceptions of attnrt/errors.py. The package around it
+// documents and checks arguments; this side owns pointers and lifetimes, and releases the GIL while the runtime works.
 #include <attnrt/attnrt.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -10,10 +11,12 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace nb = nanobind;
 
@@ -25,22 +28,23 @@ const char* status_name(attnrt_status status) {
   constexpr std::array names{
       "ok",          "unsupported", "out of memory", "invalid argument", "internal error",
       "device lost", "not found"};
-  const auto place = static_cast<size_t>(status);
-  return place < names.size() ? names.at(place) : "unknown status";
+  const auto index = static_cast<size_t>(status);
+  return index < names.size() ? names.at(index) : "unknown status";
 }
 
-// attnrt.Error or one of its subclasses. REQUIRES: the GIL.
+// Raises attnrt.Error or one of its subclasses. REQUIRES: the GIL is held.
 [[noreturn]] void raise(attnrt_status status, const std::string& message) {
   const auto size = static_cast<Py_ssize_t>(message.size());
   const auto text = nb::steal<nb::str>(PyUnicode_DecodeUTF8(message.data(), size, "replace"));
-  const nb::object error = nb::module_::import_("attnrt").attr("_error")(status_name(status), text);
+  const nb::object error =
+      nb::module_::import_("attnrt.errors").attr("error_of")(status_name(status), text);
   PyErr_SetObject(error.type().ptr(), error.ptr());
   throw nb::python_error();
 }
 
 [[noreturn]] void invalid(const std::string& message) { raise(ATTNRT_INVALID_ARGUMENT, message); }
 
-// Calls without the GIL; call(error) gives the status.
+// Calls without the GIL, and raises if the status that call(error) returns is not OK.
 template <class Function>
 void unlocked(Function&& call) {
   attnrt_error error = ATTNRT_ERROR_INIT;
@@ -56,39 +60,44 @@ void unlocked(Function&& call) {
 
 using Array = nb::ndarray<nb::ro>;
 
-struct Part {
+constexpr bool is_written(std::string_view name) { return name == "out" || name == "lse"; }
+constexpr bool is_required(std::string_view name) {
+  return name == "q" || name == "k" || name == "v";
+}
+
+struct TensorEntry {
   const char* name;
-  attnrt_tensor attnrt_args::*tensor;
-  bool written;
+  attnrt_tensor attnrt_args::*member;
+  bool written, required;
 };
-constexpr std::array<Part, 12> kParts{{{"q", &attnrt_args::q, false},
-                                       {"k", &attnrt_args::k, false},
-                                       {"v", &attnrt_args::v, false},
-                                       {"out", &attnrt_args::out, true},
-                                       {"lse", &attnrt_args::lse, true},
-                                       {"mask", &attnrt_args::mask, false},
-                                       {"alibi_slopes", &attnrt_args::alibi_slopes, false},
-                                       {"sinks", &attnrt_args::sinks, false},
-                                       {"kv_lengths", &attnrt_args::kv_lengths, false},
-                                       {"offsets_q", &attnrt_args::offsets_q, false},
-                                       {"offsets_kv", &attnrt_args::offsets_kv, false},
-                                       {"page_table", &attnrt_args::page_table, false}}};
+#define ATTNRT_ENTRY(name) \
+  TensorEntry{#name, &attnrt_args::name, is_written(#name), is_required(#name)},
+constexpr TensorEntry kTensors[] = {ATTNRT_TENSORS(ATTNRT_ENTRY)};
+#undef ATTNRT_ENTRY
+constexpr size_t kTensorCount = std::size(kTensors);
 
-struct Place {
+nb::tuple tensor_names() {
+  nb::list names;
+  for (const TensorEntry& entry : kTensors) names.append(entry.name);
+  return nb::tuple(names);
+}
+
+struct DeviceId {
   int32_t type, id;
-  bool operator==(const Place&) const = default;
+  bool operator==(const DeviceId&) const = default;
 };
 
-std::string text_of(Place place) {
-  switch (place.type) {
+std::string text_of(DeviceId device) {
+  switch (device.type) {
     case ATTNRT_DEVICE_CPU: return "cpu";
-    case ATTNRT_DEVICE_CUDA: return "cuda:" + std::to_string(place.id);
-    case ATTNRT_DEVICE_ROCM: return "rocm:" + std::to_string(place.id);
-    default: return "device type " + std::to_string(place.type) + " of DLPack";
+    case ATTNRT_DEVICE_CUDA: return "cuda:" + std::to_string(device.id);
+    case ATTNRT_DEVICE_ROCM: return "rocm:" + std::to_string(device.id);
+    default: return "device type " + std::to_string(device.type) + " of DLPack";
   }
 }
 
-Place place_of(const Array& array) {
+// The device as the runtime counts it: pinned host memory is the cpu's, managed memory the GPU's.
+DeviceId device_of(const Array& array) {
   constexpr int cuda_host = 3, rocm_host = 11, cuda_managed = 13;  // DLPack's numbers
   switch (array.device_type()) {
     case ATTNRT_DEVICE_CPU:
@@ -99,6 +108,7 @@ Place place_of(const Array& array) {
   }
 }
 
+// Takes a view of the object's memory. RETURNS false if it gives none, or is read-only and `written` asks for more.
 bool import(nb::handle object, bool written, Array& array) {
   if (!written) return nb::try_cast(object, array);
   nb::ndarray<> writable;
@@ -107,7 +117,8 @@ bool import(nb::handle object, bool written, Array& array) {
   return true;
 }
 
-// What a library has but does not hand out, as its bits: numpy no bfloat16 (ml_dtypes'), older torch no bool.
+// Returns the tensor viewed as integers of the same size, for the dtypes that a library has but does not export by DLPack:
+// numpy's bfloat16 (that of ml_dtypes), and bool in older torch. Sets dtype to the real one. Invalid for all others.
 nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
   if (!nb::hasattr(object, "view") || !nb::hasattr(object, "dtype")) return {};
   const nb::object given = object.attr("dtype");
@@ -123,15 +134,16 @@ nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
   return {};
 }
 
-[[noreturn]] void refuse(const Part& part, nb::handle object) {
+// Raises the reason why this object is no tensor for this entry.
+[[noreturn]] void refuse(const TensorEntry& entry, nb::handle object) {
   Array readable;
   const std::string type = nb::type_name(object.type()).c_str();
   if (!nb::hasattr(object, "__dlpack__")) {
-    invalid(std::string(part.name) + " is a " + type +
+    invalid(std::string(entry.name) + " is a " + type +
             "; expected a tensor with __dlpack__ (numpy, torch, ...)");
   }
-  if (part.written && import(object, false, readable)) {
-    invalid(std::string(part.name) + " is read-only; expected a tensor that can be written to");
+  if (entry.written && import(object, false, readable)) {
+    invalid(std::string(entry.name) + " is read-only; expected a tensor that can be written to");
   }
   std::string reason = "no memory to share";
   try {
@@ -139,48 +151,52 @@ nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
   } catch (nb::python_error& error) {
     reason = nb::str(error.value()).c_str();
   }
-  invalid(std::string(part.name) + " is a " + type +
+  invalid(std::string(entry.name) + " is a " + type +
           " that gives no view of its memory: " + reason);
 }
 
-// What one call was given: the views, and the Python objects behind them for as long as the call lasts.
+// The tensors of one call, as attnrt_args. Keeps the Python objects alive for as long as the call lasts.
 class Tensors {
  public:
-  Tensors(const nb::args& objects, uint64_t stream) {
-    if (objects.size() != kParts.size()) invalid("expected 12 tensors or None");
+  // objects: by name (tensor_names); one that is missing or None is absent.
+  Tensors(const nb::dict& objects, uint64_t stream) {
     args_.struct_size = sizeof args_;
     args_.stream = reinterpret_cast<void*>(stream);
-    for (size_t i = 0; i < kParts.size(); ++i) {
-      const nb::handle object = objects[i];
-      if (object.is_none() && i < 3)
-        invalid(std::string(kParts.at(i).name) + " is None; expected a tensor");
-      if (!object.is_none()) args_.*kParts.at(i).tensor = view(kParts.at(i), object, arrays_.at(i));
+    for (size_t i = 0; i < kTensorCount; ++i) {
+      const TensorEntry& entry = kTensors[i];
+      const nb::object object = objects.get(entry.name, nb::none());
+      if (!object.is_none()) {
+        args_.*entry.member = view(entry, object, arrays_.at(i));
+      } else if (entry.required) {
+        invalid(std::string(entry.name) + " is None; expected a tensor");
+      }
     }
-    place_ = place_of(arrays_.front());
-    expect(place_, "as q is");
+    device_ = device_of(arrays_.front());
+    expect(device_, "as q is");
   }
 
-  void expect(Place place, const char* why) const {
-    for (size_t i = 0; i < kParts.size(); ++i) {
-      if (!arrays_.at(i).is_valid() || place_of(arrays_.at(i)) == place) continue;
-      invalid(std::string(kParts.at(i).name) + " is on " + text_of(place_of(arrays_.at(i))) +
-              "; expected " + text_of(place) + ", " + why);
+  // Raises if a tensor is on another device.
+  void expect(DeviceId device, const char* why) const {
+    for (size_t i = 0; i < kTensorCount; ++i) {
+      if (!arrays_.at(i).is_valid() || device_of(arrays_.at(i)) == device) continue;
+      invalid(std::string(kTensors[i].name) + " is on " + text_of(device_of(arrays_.at(i))) +
+              "; expected " + text_of(device) + ", " + why);
     }
   }
 
   const attnrt_args* args() const { return &args_; }
-  Place place() const { return place_; }
+  DeviceId device() const { return device_; }
 
  private:
-  static attnrt_tensor view(const Part& part, nb::handle object, Array& array) {
+  static attnrt_tensor view(const TensorEntry& entry, nb::handle object, Array& array) {
     attnrt_tensor tensor{};
-    const bool plain = import(object, part.written, array);
+    const bool plain = import(object, entry.written, array);
     if (!plain) {
       const nb::object bits = bits_of(object, tensor.dtype);
-      if (!bits.is_valid() || !import(bits, part.written, array)) refuse(part, object);
+      if (!bits.is_valid() || !import(bits, entry.written, array)) refuse(entry, object);
     }
     if (array.ndim() < 1 || array.ndim() > 4) {
-      invalid(std::string(part.name) + " has " + std::to_string(array.ndim()) +
+      invalid(std::string(entry.name) + " has " + std::to_string(array.ndim()) +
               " dimensions; expected 1 to 4");
     }
     const nb::dlpack::dtype dtype = array.dtype();
@@ -195,7 +211,8 @@ class Tensors {
     return tensor;
   }
 
-  // A tensor without elements is given all the same, and then its address and strides mean nothing: any dense ones.
+  // A tensor without elements may have no address, but NULL would mean that it is absent. So it gets any address, and
+  // dense strides.
   static void give_an_address(attnrt_tensor& tensor) {
     alignas(64) static char nothing[64];
     tensor.data = nothing;
@@ -207,17 +224,18 @@ class Tensors {
   }
 
   attnrt_args args_{};
-  std::array<Array, kParts.size()> arrays_;
-  Place place_{};
+  std::array<Array, kTensorCount> arrays_;
+  DeviceId device_{};
 };
 
 // ---- Problems ----
 
-struct Question {
+// A problem parsed from words, and the architecture that they name, if they may.
+struct ParsedProblem {
   attnrt_problem problem = ATTNRT_PROBLEM_INIT;
   std::array<char, 128> arch{};
 
-  Question(const std::string& words, bool with_arch) {
+  ParsedProblem(const std::string& words, bool with_arch) {
     attnrt_error error = ATTNRT_ERROR_INIT;
     const auto status =
         attnrt_problem_parse(words.c_str(), &problem, with_arch ? arch.data() : nullptr,
@@ -240,12 +258,12 @@ using Handle = std::shared_ptr<attnrt_runtime>;
 
 class Plan {
  public:
-  Plan(Handle runtime, attnrt_plan* plan, Place place)
-      : runtime_(std::move(runtime)), plan_(plan), place_(place) {}
+  Plan(Handle runtime, attnrt_plan* plan, DeviceId device)
+      : runtime_(std::move(runtime)), plan_(plan), device_(device) {}
 
-  void run(uint64_t stream, const nb::args& objects) {
+  void run(uint64_t stream, const nb::dict& objects) {
     const Tensors tensors(objects, stream);
-    tensors.expect(place_, "where the plan is for");
+    tensors.expect(device_, "the plan's device");
     unlocked([&](attnrt_error* error) {
       const std::lock_guard one_at_a_time(running_);
       return attnrt_plan_run(plan_.get(), tensors.args(), error);
@@ -263,7 +281,7 @@ class Plan {
   };
   Handle runtime_;  // outlives the plan
   std::unique_ptr<attnrt_plan, Destroy> plan_;
-  Place place_;
+  DeviceId device_;
   std::mutex running_;
 };
 
@@ -286,33 +304,33 @@ class Runtime {
   }
 
   void attention(const std::string& words, const Text& backend, uint64_t stream,
-                 const nb::args& objects) {
+                 const nb::dict& objects) {
     const Tensors tensors(objects, stream);
-    Question question(words, false);
-    question.problem.device_type = tensors.place().type;
-    question.problem.device_id = tensors.place().id;
+    ParsedProblem parsed(words, false);
+    parsed.problem.device_type = tensors.device().type;
+    parsed.problem.device_id = tensors.device().id;
     const attnrt_call call = call_for(backend);
     unlocked([&](attnrt_error* error) {
-      return attnrt_attention(runtime_.get(), &question.problem, tensors.args(), &call, error);
+      return attnrt_attention(runtime_.get(), &parsed.problem, tensors.args(), &call, error);
     });
   }
 
   std::unique_ptr<Plan> plan(const std::string& words, int32_t device_id, const Text& backend) {
-    Question question(words, false);
-    question.problem.device_id = device_id;
+    ParsedProblem parsed(words, false);
+    parsed.problem.device_id = device_id;
     const attnrt_call call = call_for(backend);
     attnrt_plan* plan = nullptr;
     unlocked([&](attnrt_error* error) {
-      return attnrt_plan_create(runtime_.get(), &question.problem, &call, &plan, error);
+      return attnrt_plan_create(runtime_.get(), &parsed.problem, &call, &plan, error);
     });
-    return std::make_unique<Plan>(runtime_, plan, Place{question.problem.device_type, device_id});
+    return std::make_unique<Plan>(runtime_, plan, DeviceId{parsed.problem.device_type, device_id});
   }
 
   std::string explain(const std::string& words, const Text& backend, bool json) {
-    const Question question(words, true);
+    const ParsedProblem parsed(words, true);
     const attnrt_call call = call_for(backend);
     return text([&](char** text, attnrt_error* error) {
-      return attnrt_explain(runtime_.get(), &question.problem, question.arch.data(), &call,
+      return attnrt_explain(runtime_.get(), &parsed.problem, parsed.arch.data(), &call,
                             json ? ATTNRT_JSON : ATTNRT_TEXT, text, error);
     });
   }
@@ -346,6 +364,7 @@ class Runtime {
 NB_MODULE(_attnrt, module) {
   module.doc() = "attnrt.h as it is; use the package attnrt";
   module.def("version", &attnrt_version);
+  module.attr("tensor_names") = tensor_names();
   nb::class_<Plan>(module, "Plan")
       .def("run", &Plan::run, nb::arg("stream"), nb::arg("tensors"))
       .def_prop_ro("backend", &Plan::backend)

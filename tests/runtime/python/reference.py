@@ -1,10 +1,28 @@
 # tests/runtime/python/reference.py: attention in float64 numpy, straight from its definition
+from typing import Any
+
 import numpy
 
+Array = Any  # a numpy array, of any dtype that converts to float64
 
-def attention(q, k, v, *, mask=None, causal=False, align="bottom_right", window_left=None, window_right=None, scale=None,
-              softcap=None, alibi_slopes=None, sinks=None, kv_lengths=None):
-    """(out, lse) of [batch, seq, heads, head_dim] tensors; nothing in it is fast."""
+
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    mask: Array = None,
+    causal: bool = False,
+    align: str = "bottom_right",
+    window_left: int | None = None,
+    window_right: int | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    alibi_slopes: Array = None,
+    sinks: Array = None,
+    kv_lengths: Array = None,
+) -> tuple[Array, Array]:
+    """Returns (out, lse) of [batch, seq, heads, head_dim] tensors, row by row."""
     q, k, v = (numpy.asarray(tensor, numpy.float64) for tensor in (q, k, v))
     batch, seq_q, heads_q, head_dim = q.shape
     heads_of_one = heads_q // k.shape[2]
@@ -45,6 +63,6 @@ def attention(q, k, v, *, mask=None, causal=False, align="bottom_right", window_
     return out, lse
 
 
-def tolerance(dtype_epsilon, v):
-    """One rounding of the result, and sums kept in float32."""
+def tolerance(dtype_epsilon: float, v: Array) -> float:
+    """Allows for one rounding of the result, and for sums kept in float32."""
     return (dtype_epsilon + 64 * 2.0**-23) * float(numpy.abs(numpy.asarray(v, numpy.float64)).max())

@@ -1,9 +1,9 @@
-# tests/runtime/python/torch_test.py: torch tensors in and out; skipped where torch is not installed
+# tests/runtime/python/torch_test.py: torch tensors in and out; skipped if torch is missing
 import unittest
-
-import numpy
+from typing import Any
 
 import attnrt
+import numpy
 import reference
 
 try:
@@ -14,27 +14,33 @@ except ImportError:
 
 @unittest.skipIf(torch is None, "torch is not installed")
 class Torch(unittest.TestCase):
-    def tensors(self, dtype, device="cpu"):
+    def tensors(self, dtype: Any, device: str = "cpu") -> list[Any]:
         generator = torch.Generator().manual_seed(0)
-        shapes = ((2, 4, 9, 32), (2, 2, 13, 32), (2, 2, 13, 32))  # [batch, heads, seq, head_dim], as torch has it
-        return [torch.randn(shape, generator=generator).to(device, dtype).transpose(1, 2) for shape in shapes]
+        # [batch, heads, seq, head_dim], as torch has it
+        shapes = ((2, 4, 9, 32), (2, 2, 13, 32), (2, 2, 13, 32))
+        return [
+            torch.randn(shape, generator=generator).to(device, dtype).transpose(1, 2)
+            for shape in shapes
+        ]
 
-    def wide(self, tensors):
+    def wide(self, tensors: Any) -> list[Any]:
         return [tensor.double().cpu().numpy() for tensor in tensors]
 
-    def test_each_dtype_and_transposed_views(self):
+    def test_each_dtype_and_transposed_views(self) -> None:
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
             with self.subTest(dtype=dtype):
                 q, k, v = self.tensors(dtype)
                 out, lse = attnrt.attention(q, k, v, causal=True, return_lse=True)
-                self.assertEqual((type(out), out.dtype, out.device), (torch.Tensor, dtype, q.device))
+                self.assertEqual(
+                    (type(out), out.dtype, out.device), (torch.Tensor, dtype, q.device)
+                )
                 self.assertEqual((lse.dtype, tuple(lse.shape)), (torch.float32, (2, 4, 9)))
                 expected, expected_lse = reference.attention(*self.wide((q, k, v)), causal=True)
                 limit = reference.tolerance(torch.finfo(dtype).eps, v.double().numpy())
                 numpy.testing.assert_allclose(out.double().numpy(), expected, rtol=0, atol=limit)
                 numpy.testing.assert_allclose(lse.numpy(), expected_lse, rtol=1e-5, atol=1e-5)
 
-    def test_masks(self):
+    def test_masks(self) -> None:
         q, k, v = self.tensors(torch.float32)
         visible = torch.rand(9, 13) < 0.8
         for mask in (visible, torch.zeros(9, 13).masked_fill(~visible, float("-inf"))):
@@ -42,23 +48,25 @@ class Torch(unittest.TestCase):
             out = attnrt.attention(q, k, v, mask=mask)
             numpy.testing.assert_allclose(out.numpy(), expected, rtol=0, atol=1e-5)
 
-    def test_out_is_written_in_place(self):
+    def test_out_is_written_in_place(self) -> None:
         q, k, v = self.tensors(torch.float32)
         whole = torch.zeros(2, 4, 9, 32)
         out = whole.transpose(1, 2)
         self.assertIs(attnrt.attention(q, k, v, out=out), out)
         self.assertTrue(torch.equal(whole.transpose(1, 2), attnrt.attention(q, k, v)))
 
-    def test_as_torch_has_it(self):
+    def test_as_torch_has_it(self) -> None:
         if not hasattr(torch.nn.functional, "scaled_dot_product_attention"):
             self.skipTest("this torch has no scaled_dot_product_attention")
         q, k, v = self.tensors(torch.float32)
         repeated = [tensor.transpose(1, 2).repeat_interleave(2, 1) for tensor in (k, v)]
-        expected = torch.nn.functional.scaled_dot_product_attention(q.transpose(1, 2), *repeated, is_causal=True)
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            q.transpose(1, 2), *repeated, is_causal=True
+        )
         out = attnrt.attention(q, k, v, causal=True, align="top_left")
         torch.testing.assert_close(out.transpose(1, 2), expected)
 
-    def test_gradients(self):
+    def test_gradients(self) -> None:
         q, k, v = self.tensors(torch.float32)
         expected = attnrt.attention(q, k, v)
         k = k.clone().requires_grad_()
@@ -67,12 +75,14 @@ class Torch(unittest.TestCase):
         with torch.no_grad():
             self.assertTrue(torch.equal(attnrt.attention(q, k, v), expected))
 
-    def test_plan(self):
+    def test_plan(self) -> None:
         q, k, v = self.tensors(torch.bfloat16)
-        plan = attnrt.default_runtime().plan(dtype="bf16", batch=2, heads_q=4, heads_kv=2, seq_q=16, seq_kv=16, head_dim=32)
+        plan = attnrt.default_runtime().plan(
+            dtype="bf16", batch=2, heads_q=4, heads_kv=2, seq_q=16, seq_kv=16, head_dim=32
+        )
         self.assertTrue(torch.equal(plan.run(q, k, v), attnrt.attention(q, k, v)))
 
-    def test_devices(self):
+    def test_devices(self) -> None:
         if not torch.cuda.is_available():
             self.skipTest("torch sees no GPU")
         q, k, v = self.tensors(torch.float16, "cuda")

@@ -1,0 +1,263 @@
+# runtime/python/attnrt/runtime.py: the classes Runtime and Plan
+"""Runtime finds plugins and chooses among them; a Plan is prepared work for one problem."""
+
+from __future__ import annotations
+
+import json as _json
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import _attnrt
+from ._arguments import integer, problem_text, text_or_none, words_text
+from ._tensors import Tensor, add_results, is_torch, stream_pointer, tensors_of, without_gradients
+from .errors import InvalidArgumentError
+
+Path = str | os.PathLike[str]
+
+
+class Plan:
+    """Prepared work for one problem; Runtime.plan makes it.
+
+    It keeps its backend also after Runtime.reload().
+
+    THREADS: one run at a time; a second thread waits. On a device, runs follow each other only
+    within one stream. So use a plan from one stream, and keep it until its last run has completed,
+    and for as long as a graph that captured one of its runs.
+    """
+
+    def __init__(self, plan: _attnrt.Plan):
+        self._plan = plan
+        self._device: Any = None  # torch's device, once a run may be in flight there
+
+    @property
+    def backend(self) -> str:
+        """The plugin's name: "cpu"."""
+        return self._plan.backend
+
+    @property
+    def version(self) -> str:
+        """The plugin's version: "1.0.0"."""
+        return self._plan.version
+
+    @property
+    def kernel(self) -> str:
+        """What runs, in the plugin's words."""
+        return self._plan.kernel
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Memory that the plan holds for its runs, in bytes."""
+        return self._plan.workspace_bytes
+
+    def __repr__(self) -> str:
+        return f"<attnrt.Plan {self.backend} {self.version}: {self.kernel}>"
+
+    def run(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor = None,
+        *,
+        lse: Tensor = None,
+        mask: Tensor = None,
+        alibi_slopes: Tensor = None,
+        sinks: Tensor = None,
+        kv_lengths: Tensor = None,
+        offsets_q: Tensor = None,
+        offsets_kv: Tensor = None,
+        page_table: Tensor = None,
+        stream: Any = None,
+    ) -> Tensor:
+        """Runs on tensors as in attention() and returns out, which is allocated if it is None.
+
+        batch, seq_q and seq_kv are at most the plan's; everything else agrees with it. If the plan
+        has lse, it must be given: float32 [batch, heads_q, seq_q]. For device tensors the run is
+        enqueued on the stream, and this returns at once.
+
+        Raises InvalidArgumentError for tensors that do not fit the plan, and the backend's errors;
+        no other backend is tried.
+        """
+        tensors = tensors_of(locals())
+        add_results(tensors, with_lse=False)
+        pointer = stream_pointer(stream, q)
+        if is_torch(q) and q.is_cuda:
+            self._device = q.device
+        self._plan.run(pointer, without_gradients(tensors))
+        return tensors["out"]
+
+    def __del__(self) -> None:
+        # Work that was enqueued may still use the workspace.
+        torch = sys.modules.get("torch")
+        if getattr(self, "_device", None) is not None and torch is not None:
+            torch.cuda.synchronize(self._device)
+
+
+class Runtime:
+    """A policy and the plugins that it finds.
+
+    policy       the path of a YAML file
+    policy_text  the YAML itself; neither of the two: $ATTNRT_POLICY, else the built-in policy
+    plugins      directories (a path or a list of paths), in place of those of the policy and of
+                 $ATTNRT_PLUGIN_PATH
+    threads      the number of threads of its pool; 0: as many as the policy says
+
+    Raises InvalidArgumentError for a policy with an error (file:line:column). A plugin that cannot
+    be used is a row of plugins(), not an error.
+
+    THREADS: any call from any threads at once.
+    """
+
+    def __init__(
+        self,
+        policy: Path | None = None,
+        *,
+        policy_text: str | None = None,
+        plugins: Path | Sequence[Path] | None = None,
+        threads: int = 0,
+    ):
+        folders = [plugins] if isinstance(plugins, (str, os.PathLike)) else plugins
+        try:
+            path = None if policy is None else os.fsdecode(policy)
+            joined = None if folders is None else ":".join(os.fsdecode(each) for each in folders)
+        except TypeError as error:
+            raise InvalidArgumentError(f"policy and plugins are paths: {error}") from None
+        self._runtime = _attnrt.Runtime(
+            path, text_or_none("policy_text", policy_text), joined, integer("threads", threads)
+        )
+
+    def attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        mask: Tensor = None,
+        causal: bool = False,
+        align: str = "bottom_right",
+        window_left: int | None = None,
+        window_right: int | None = None,
+        scale: float | None = None,
+        softcap: float | None = None,
+        alibi_slopes: Tensor = None,
+        sinks: Tensor = None,
+        kv_lengths: Tensor = None,
+        offsets_q: Tensor = None,
+        offsets_kv: Tensor = None,
+        page_table: Tensor = None,
+        out: Tensor = None,
+        return_lse: bool = False,
+        backend: str | None = None,
+        deterministic: bool = False,
+        stream: Any = None,
+    ) -> Any:
+        """out = softmax(scale * q k^T + ...) v, on the backend that the policy chooses.
+
+        The arguments are those of the function attnrt.attention.
+        """
+        tensors = tensors_of(locals())
+        add_results(tensors, with_lse=return_lse)
+        words = words_text(
+            {
+                "causal": causal or None,
+                "align": None if align == "bottom_right" else align,
+                "window_left": window_left,
+                "window_right": window_right,
+                "scale": scale,
+                "softcap": softcap,
+                "deterministic": deterministic or None,
+            }
+        )
+        self._runtime.attention(
+            words,
+            text_or_none("backend", backend),
+            stream_pointer(stream, q),
+            without_gradients(tensors),
+        )
+        return (tensors["out"], tensors["lse"]) if return_lse else tensors["out"]
+
+    def plan(
+        self,
+        problem: str | Mapping[str, Any] | None = None,
+        *,
+        device_id: int = 0,
+        backend: str | None = None,
+        **words: Any,
+    ) -> Plan:
+        """Selects a backend and prepares the work, once for many runs:
+
+            plan(dtype="f16", batch=1, heads_q=32, heads_kv=8, seq_q=1, seq_kv=4096, head_dim=128,
+                 kv_lengths=True)
+
+        The problem is in words: a str, a dict or keywords. batch, seq_q and seq_kv are upper
+        bounds. alibi, sinks, kv_lengths, varlen and lse say that each run brings those tensors.
+        Each row starts at a multiple of alignment_bytes (16 if not given).
+
+        Raises UnsupportedError, NotFoundError (backend), InvalidArgumentError (a word),
+        OutOfMemoryError.
+        """
+        return Plan(
+            self._runtime.plan(
+                problem_text(problem, words),
+                integer("device_id", device_id),
+                text_or_none("backend", backend),
+            )
+        )
+
+    def explain(
+        self,
+        problem: str | Mapping[str, Any] | None = None,
+        *,
+        arch: str | None = None,
+        json: bool = False,
+        backend: str | None = None,
+        **words: Any,
+    ) -> Any:
+        """Says which backend would serve a problem, and why the others would not.
+
+        Nothing is planned or run. arch: decide as if a device of that architecture were here
+        ("gfx1100"). Returns text for people, or with json=True a dict of the schema "attnrt/1".
+        """
+        if arch is not None:
+            words["arch"] = arch
+        text = self._runtime.explain(
+            problem_text(problem, words), text_or_none("backend", backend), bool(json)
+        )
+        return _json.loads(text) if json else text
+
+    def plugins(self) -> list[dict[str, Any]]:
+        """Lists every plugin file that was found.
+
+        Each has path, name, version, devices, state and, if it cannot be used, the reason.
+        """
+        rows: list[dict[str, Any]] = _json.loads(self._runtime.plugins())["plugins"]
+        return rows
+
+    def policy(self) -> list[dict[str, str]]:
+        """Lists the values of the policy in effect, each as {"key", "value", "from"}."""
+        values: list[dict[str, str]] = _json.loads(self._runtime.policy())["values"]
+        return values
+
+    def reload(self) -> None:
+        """Reads policy, environment and plugin directories again.
+
+        If that fails, everything stays as it was.
+        """
+        self._runtime.reload()
+
+
+_default: Runtime | None = None
+_default_lock = threading.Lock()
+
+
+def default_runtime() -> Runtime:
+    """Returns the Runtime that attnrt.attention uses; the first call makes it."""
+    global _default
+    if _default is None:
+        with _default_lock:
+            if _default is None:
+                _default = Runtime()
+    return _default
