@@ -1,10 +1,13 @@
-// attnrt/attnrt.hpp: the C++20 face of attnrt.h; a header over it, nothing else to link. No exceptions are thrown.
+// attnrt/attnrt.hpp: the C++20 API of the attention runtime: values, owners, results
 //
 //   auto runtime = attnrt::Runtime::open().value();
 //   attnrt::Args args{.q = attnrt::tensor(q, {1, 128, 8, 64}), ...};
-//   if (auto done = runtime.attention({.causal = true}, args); !done) std::puts(done.error().message.c_str());
+//   if (auto done = runtime.attention({.causal = true}, args); !done)
+//     std::puts(done.error().message.c_str());
 //
-// Errors, ownership and threads are those of attnrt.h. A call's pointers are yours; objects here own what they name.
+// A header only: link libattnrt. Nothing here throws; each call that can fail returns a Result.
+// ERRORS and THREADS are those of attnrt.h. OWNERSHIP: a Runtime and a Plan close themselves;
+// tensors and their memory always stay yours.
 #pragma once
 
 #include <attnrt/attnrt.h>
@@ -31,12 +34,14 @@
 #endif
 
 namespace attnrt {
-// Objects built with and without std::expected may meet in one program: they get different names.
+// Objects built with and without std::expected may meet in one program, so they get different
+// names.
 inline namespace ATTNRT_EXPECTED_NAMESPACE {
 
+// Why a call failed.
 struct Error {
   attnrt_status code = ATTNRT_OK;
-  std::string message;
+  std::string message;  // one line: where, what was found, what was expected
 };
 
 template <class T>
@@ -72,7 +77,8 @@ constexpr attnrt_dtype dtype_of(DType dtype) {
 
 using Tensor = attnrt_tensor;
 
-// A view of dense memory of this shape (1 to 4 dimensions), the last dimension varying fastest.
+// Returns a view of dense memory of this shape (1 to 4 dimensions); the last dimension varies
+// fastest.
 inline Tensor tensor(const void* data, DType dtype, std::initializer_list<int64_t> shape) {
   Tensor view{};
   view.data = const_cast<void*>(data);  // inputs are never written to
@@ -94,7 +100,7 @@ inline Tensor tensor(const int32_t* data, std::initializer_list<int64_t> shape) 
   return tensor(data, DType::int32, shape);
 }
 
-// What is asked: the fields of attnrt_problem under the same names, with its defaults.
+// What is to be computed: the fields of attnrt_problem under the same names, with its defaults.
 struct Problem {
   Device device = Device::cpu;
   int32_t device_id = 0;
@@ -146,8 +152,8 @@ struct Problem {
   }
 };
 
-// One run's pointers: the fields of attnrt_args under the same names. A tensor that is not used stays as it is; out and
-// lse overlap no other tensor.
+// One run's pointers: the fields of attnrt_args under the same names. A tensor that is not used
+// stays as it is; out and lse overlap no other tensor.
 struct Args {
 #define ATTNRT_MEMBER(name) Tensor name{};
   ATTNRT_TENSORS(ATTNRT_MEMBER)  // Tensor q, k, v, out, mask, lse, ...: in plugin.h's order
@@ -169,6 +175,7 @@ struct Args {
   }
 };
 
+// What a runtime is opened with: the fields of attnrt_runtime_options under the same names.
 struct Options {
   std::string policy_path, policy_text, plugin_path;  // "": not given
   int32_t thread_count = 0;
@@ -192,9 +199,10 @@ inline std::string take(char* text) {
 }
 }  // namespace detail
 
-// THREADS: one run at a time.
+// Prepared work for one problem. THREADS: one run at a time.
 class Plan {
  public:
+  // Checks args against the problem, then runs; for device tensors, enqueues on args.stream.
   Result<void> run(const Args& args) {
     const attnrt_args c = args.c();
     attnrt_error error = ATTNRT_ERROR_INIT;
@@ -212,7 +220,8 @@ class Plan {
   std::unique_ptr<attnrt_plan, void (*)(attnrt_plan*)> plan_;
 };
 
-// THREADS: any call from any threads at once. Outlives its plans.
+// A policy and the plugins that it finds. THREADS: any call from any threads at once.
+// REQUIRES: it outlives its plans.
 class Runtime {
  public:
   static Result<Runtime> open(const Options& options = {}) {
@@ -231,6 +240,7 @@ class Runtime {
     return Runtime(runtime);
   }
 
+  // Reads the policy, the environment and the plugin directories again.
   Result<void> reload() {
     attnrt_error error = ATTNRT_ERROR_INIT;
     if (attnrt_runtime_reload(runtime_.get(), &error) != ATTNRT_OK)
@@ -238,7 +248,7 @@ class Runtime {
     return {};
   }
 
-  // backend: this one or an error; "": the policy decides.
+  // Selects a backend and prepares the work. backend: this one or an error; "": the policy decides.
   Result<Plan> plan(const Problem& problem, const std::string& backend = {}) {
     const attnrt_problem c = problem.c();
     const attnrt_call call = detail::call(backend);
@@ -249,7 +259,8 @@ class Runtime {
     return Plan(plan);
   }
 
-  // One shot: dtype, dimensions and features are read off the tensors, problem gives the rest (causal, scale, ...).
+  // Infers the problem, plans and runs in one call. problem gives what tensors cannot say
+  // (causal, scale, ...).
   Result<void> attention(const Problem& problem, const Args& args,
                          const std::string& backend = {}) {
     const attnrt_problem c = problem.c();
@@ -261,6 +272,8 @@ class Runtime {
     return {};
   }
 
+  // Gives the decision for a problem, with the reasons of each candidate. arch: decide as if a
+  // device of this architecture were here.
   Result<std::string> explain(const Problem& problem, const std::string& arch = {},
                               const std::string& backend = {}, Format format = Format::text) {
     const attnrt_problem c = problem.c();
@@ -273,9 +286,12 @@ class Runtime {
     return detail::take(text);
   }
 
+  // Lists each plugin file that was found.
   Result<std::string> plugins(Format format = Format::text) { return text(attnrt_plugins, format); }
+  // Lists the effective policy, and where each value comes from.
   Result<std::string> policy(Format format = Format::text) { return text(attnrt_policy, format); }
 
+  // The C handle, which this object keeps owning.
   attnrt_runtime* c() const { return runtime_.get(); }
 
  private:

@@ -1,21 +1,28 @@
-/* attnrt/plugin.h: what a backend is to the runtime; the plugin ABI, version 1. C11 and C++20.
+/* attnrt/plugin.h: the plugin ABI, version 1: how the runtime calls an attention backend
  *
- * A plugin is a shared library that exports exactly one symbol, and that symbol is data: a const attnrt_plugin named
- * attnrt_plugin_v1. The runtime reads the plugin's manifest (ELF section .attnrt_manifest) without running any of its
- * code, and loads it only when a problem asks for its kind of device.
+ * C11 and C++20.
+ *
+ * A plugin is a shared library that exports exactly one symbol, and that symbol is data: a const
+ * attnrt_plugin named attnrt_plugin_v1. The runtime reads the plugin's manifest (ELF section
+ * .attnrt_manifest) without running any of its code. It loads the plugin only when a problem asks
+ * for the plugin's kind of device.
  *
  * Three rules hold everywhere:
- *  1. SIZES. A struct whose first field is struct_size grows only at its end. The side that fills it sets struct_size to
- *     what it knows; the side that reads it touches a field only if ATTNRT_HAS(pointer, type, field). Structs without
- *     struct_size (attnrt_dtype, attnrt_tensor, attnrt_option) are frozen. No struct has implicit padding. Fields named
+ *  1. SIZES. A struct whose first field is struct_size grows only at its end. The side that fills
+ *     it sets struct_size to the bytes that it knows. The side that reads it touches a field only
+ *     if ATTNRT_HAS(pointer, type, field). Structs without struct_size (attnrt_dtype,
+ *     attnrt_tensor, attnrt_option) are frozen. No struct has implicit padding. Fields named
  *     reserved are zero.
- *  2. ERRORS. A call that can fail returns an attnrt_status and fills the caller's attnrt_error (attnrt_fail does both).
- *     No exception, signal or exit crosses the boundary; a plugin writes nothing to stdout or stderr (there is host->log).
- *  3. STRINGS are UTF-8, end with NUL, and are never NULL unless the field says so. Those that a plugin gives live as
- *     long as its library; those that the host gives live as long as the call.
+ *  2. ERRORS. A call that can fail returns an attnrt_status and fills the caller's attnrt_error;
+ *     attnrt_fail does both. No exception, signal or exit crosses the boundary. A plugin writes
+ *     nothing to stdout or stderr: it has host->log.
+ *  3. STRINGS are UTF-8, end with NUL, and are never NULL unless the field says so. Strings that a
+ *     plugin gives live as long as its library. Strings that the host gives live as long as the
+ *     call.
  *
- * VERSIONS. The major version is in the symbol's name. A minor version appends fields and extensions; an appended field
- * means "off" when zero, so the host can refuse a problem that uses it from a plugin that is too old to know it.
+ * VERSIONS. The major version is in the symbol's name. A minor version appends fields and
+ * extensions. An appended field means "off" when it is zero. So the host can refuse a problem that
+ * uses a new field, if the plugin is too old to know it.
  */
 #ifndef ATTNRT_PLUGIN_H
 #define ATTNRT_PLUGIN_H
@@ -32,37 +39,43 @@ extern "C" {
 #define ATTNRT_ABI_MAJOR 1
 #define ATTNRT_ABI_MINOR 0
 
-/* True if the struct that p points to reaches past the end of field (rule 1). */
+/* True if the struct that p points to is long enough to hold the whole field (rule 1). */
 #define ATTNRT_HAS(p, type, field) \
   ((p)->struct_size >= (int32_t)(offsetof(type, field) + sizeof(((type*)NULL)->field)))
 
-/* ---- Statuses: what the host does next depends on the class, so return the one that is true. ---- */
+/* ---- Statuses: the host acts on them, so return the one that is true. ---- */
 enum {
   ATTNRT_OK = 0,
-  ATTNRT_UNSUPPORTED =
-      1, /* this backend cannot do this problem; another may: the next candidate is asked */
-  ATTNRT_OUT_OF_MEMORY =
-      2, /* memory ran out; another backend may need less: the next candidate is asked */
-  ATTNRT_INVALID_ARGUMENT = 3, /* the caller's fault: never retried elsewhere */
-  ATTNRT_INTERNAL =
-      4, /* the backend's fault: the next candidate is asked, and the failure is logged */
-  ATTNRT_DEVICE_LOST = 5, /* the device is gone: nothing is retried */
-  ATTNRT_NOT_FOUND = 6    /* host only: a name that no plugin has */
+  /* This backend cannot do this problem, but another may: the host tries the next candidate. */
+  ATTNRT_UNSUPPORTED = 1,
+  /* Memory ran out, but another backend may need less: the host tries the next candidate. */
+  ATTNRT_OUT_OF_MEMORY = 2,
+  /* The caller's fault: the host tries nothing else. */
+  ATTNRT_INVALID_ARGUMENT = 3,
+  /* The backend's fault: the host logs the failure and tries the next candidate. */
+  ATTNRT_INTERNAL = 4,
+  /* The device no longer works: the host tries nothing else. */
+  ATTNRT_DEVICE_LOST = 5,
+  /* No plugin has the name that was asked for. Only the host returns it. */
+  ATTNRT_NOT_FOUND = 6
 };
 typedef int32_t attnrt_status;
 
-/* Caller-owned; the caller sets struct_size and may pass NULL where it does not want the text. */
+/* Why a call failed. OWNERSHIP: the caller's, who sets struct_size, or passes NULL instead of a
+ * struct if it does not want the text. */
 typedef struct attnrt_error {
   int32_t struct_size;
-  attnrt_status code;
-  char message[256]; /* one line: what was found, what was expected */
+  attnrt_status code; /* the status that the call returned */
+  char message[256];  /* one line with NUL: what was found, what was expected */
 } attnrt_error;
 
 /* clang-format off */
 #define ATTNRT_ERROR_INIT {(int32_t)sizeof(attnrt_error), ATTNRT_OK, {0}}
 /* clang-format on */
 
-/* Fills error (if there is one) and returns code: return attnrt_fail(error, ATTNRT_UNSUPPORTED, "head_dim %d ...", n). */
+/* Fills error, if there is one, and returns code:
+ *     return attnrt_fail(error, ATTNRT_UNSUPPORTED, "head_dim %d is above 256", n);
+ * format is printf's. A longer message is cut to fit. */
 #if defined(__GNUC__)
 static inline attnrt_status attnrt_fail(attnrt_error* error, attnrt_status code, const char* format,
                                         ...) __attribute__((format(printf, 3, 4)));
@@ -79,7 +92,7 @@ static inline attnrt_status attnrt_fail(attnrt_error* error, attnrt_status code,
   return code;
 }
 
-/* ---- Devices, element types, tensors: DLPack's numbers. ---- */
+/* ---- Devices, element types and tensors. All numbers are DLPack's. ---- */
 enum { ATTNRT_DEVICE_CPU = 1, ATTNRT_DEVICE_CUDA = 2, ATTNRT_DEVICE_ROCM = 10 };
 
 enum {
@@ -90,98 +103,111 @@ enum {
   ATTNRT_DTYPE_BOOL = 6
 };
 
-/* f32 is {FLOAT, 32, 1}, f16 {FLOAT, 16, 1}, bf16 {BFLOAT, 16, 1}, a boolean mask {BOOL, 8, 1}, int32 {INT, 32, 1}. */
+/* An element type: f32 is {FLOAT, 32, 1}, f16 {FLOAT, 16, 1}, bf16 {BFLOAT, 16, 1}, int32
+ * {INT, 32, 1}, and a boolean mask is {BOOL, 8, 1}. */
 typedef struct attnrt_dtype {
-  uint8_t code;
-  uint8_t bits;
+  uint8_t code;   /* ATTNRT_DTYPE_* */
+  uint8_t bits;   /* of one element */
   uint16_t lanes; /* always 1 */
 } attnrt_dtype;
 
-/* A view of memory that somebody else owns. Strides count elements; 0 broadcasts; never negative. */
+/* A view of memory. OWNERSHIP: the application's; inputs are never written to. */
 typedef struct attnrt_tensor {
-  void* data; /* NULL: the tensor is absent. Inputs are never written to. */
-  attnrt_dtype dtype;
-  int32_t ndim; /* 1 to 4: how many of shape and stride count */
-  int64_t shape[4];
-  int64_t stride[4]; /* always given */
+  void* data;         /* the first element; NULL: the tensor is absent */
+  attnrt_dtype dtype; /* of its elements */
+  int32_t ndim;       /* number of dimensions, 1 to 4 */
+  int64_t shape[4];   /* elements in each of the ndim dimensions; the rest of the array is unused */
+  int64_t stride[4];  /* elements from one index to the next; 0 broadcasts, never negative */
 } attnrt_tensor;
 
-/* ---- The problem: what is asked. ----
+/* ---- The problem: what is to be computed. ----
  *
- * Tensors are logical [batch, seq, heads, head_dim]; any strides, but head_dim's is 1:
- *   q [batch, seq_q, heads_q, head_dim]      k [batch, seq_kv, heads_kv, head_dim]
- *   v [batch, seq_kv, heads_kv, head_dim_v]  out [batch, seq_q, heads_q, head_dim_v]       all in dtype
- *   mask [batch, heads_q, seq_q, seq_kv], stride 0 where it is broadcast: boolean, one byte each, nonzero = visible; or
- *     additive, in dtype or f32
- *   lse [batch, heads_q, seq_q] f32; alibi_slopes [heads_q] f32; sinks [heads_q] f32
- * heads_q is a multiple of heads_kv; query head h reads key head h / (heads_q / heads_kv).
+ * TENSORS are logical [batch, seq, heads, head_dim]. Any strides will do, but head_dim's is 1:
+ *   q    [batch, seq_q, heads_q, head_dim]
+ *   k    [batch, seq_kv, heads_kv, head_dim]
+ *   v    [batch, seq_kv, heads_kv, head_dim_v]
+ *   out  [batch, seq_q, heads_q, head_dim_v]          all four in dtype
+ *   mask [batch, heads_q, seq_q, seq_kv], stride 0 in a broadcast dimension. It is boolean (one
+ *        byte each, nonzero means visible) or additive (in dtype or f32)
+ *   lse  [batch, heads_q, seq_q] f32;  alibi_slopes [heads_q] f32;  sinks [heads_q] f32
+ * heads_q is a multiple of heads_kv. Query head h reads key head h / (heads_q / heads_kv).
  *
- * batch, seq_q and seq_kv are upper bounds, at least 1: a plan serves every run whose tensors are within them (0
- * included: there is nothing to do) and agree in everything else. What counts at run is the tensors' own shape.
+ * BOUNDS. batch, seq_q and seq_kv are upper bounds, at least 1. A plan serves every run whose
+ * tensors are within them and agree in everything else. A size of 0 is within them: such a run has
+ * nothing to do. The sizes that count are those of the run's tensors.
  *
- *   s(i, j) = scale * dot(q[i], k[j]);  if softcap: s = softcap * tanh(s / softcap);  s += additive mask;
- *   if alibi: s -= alibi_slopes[head] * |diagonal(i) - j|
- *   j is visible to i if it exists, and the boolean mask is true (the additive mask is not -inf) there, and
- *     (not causal or j <= diagonal(i)), and diagonal(i) - window_left <= j <= diagonal(i) + window_right
+ * FORMULA, for query i and key j of one batch entry and head:
+ *   s(i, j) = scale * dot(q[i], k[j]);  if softcap: s = softcap * tanh(s / softcap);
+ *   s += additive mask;  if alibi: s -= alibi_slopes[head] * |diagonal(i) - j|
+ *   j is visible to i if it exists, and the boolean mask is true there (the additive mask is not
+ *     -inf), and (not causal or j <= diagonal(i)),
+ *     and diagonal(i) - window_left <= j <= diagonal(i) + window_right
  *   diagonal(i) = i (top_left) or i + seq_kv - seq_q (bottom_right), of that run and sequence
- *   out[i] = sum over visible j of softmax(s)(i, j) * v[j]; with sinks, exp(sinks[head]) joins the denominator
+ *   out[i] = sum over visible j of softmax(s)(i, j) * v[j]; with sinks, exp(sinks[head]) is added
+ *     to the softmax's denominator
  *   lse[i] = log of that denominator
  *
- * A row that sees nothing gives zeros, and lse -inf (or the sink alone). What does not exist (past kv_lengths, padding)
- * never reaches a result, whatever its bytes are. Of a key that exists and is masked, k never reaches a result; its v
- * must be finite. NaN in what is visible reaches the rows that see it. Scores and sums are kept in f32 or better.
+ * EDGE CASES. A row that sees nothing gives zeros, and its lse is -inf (or the sink alone). A key
+ * that does not exist (past kv_lengths, padding) never reaches a result, whatever its bytes are. Of
+ * a key that exists and is masked, k never reaches a result, but its v must be finite. NaN in what
+ * is visible reaches the rows that see it. Scores and sums are kept in f32 or better.
  *
- * kv_lengths: int32 [batch]; keys from there on do not exist, and diagonal() uses the length in place of seq_kv.
- * varlen: q, out [total_q, heads_q, .] and k, v [total_kv, heads_kv, .] are packed, with int32 offsets_q and offsets_kv
- *   [batch + 1]; seq_q and seq_kv bound one sequence; lse is [heads_q, total_q]; no mask; rows of out past the last
- *   offset are left untouched.
- * page_size > 0: k and v are [pages, page_size, heads_kv, .] with an int32 page_table [batch, max_pages] and kv_lengths;
- *   with varlen q is packed and there is no offsets_kv.
- * alibi_slopes, sinks and these index arrays are contiguous and live where the other tensors live. A cpu backend checks
- * index arrays (INVALID_ARGUMENT); a device backend clamps them, so that no value can make it read or write out of
- * bounds. */
+ * LAYOUTS:
+ *   kv_lengths     int32 [batch]. Keys from there on do not exist, and diagonal() uses the length
+ *                  in place of seq_kv.
+ *   varlen         q and out [total_q, heads_q, .], k and v [total_kv, heads_kv, .] are packed,
+ *                  with int32 offsets_q and offsets_kv [batch + 1]. seq_q and seq_kv bound one
+ *                  sequence. lse is [heads_q, total_q]. There is no mask. Rows of out past the last
+ *                  offset are left untouched.
+ *   page_size > 0  k and v are [pages, page_size, heads_kv, .], with an int32 page_table [batch,
+ *                  max_pages] and kv_lengths. With varlen, q is packed and there is no offsets_kv.
+ * alibi_slopes, sinks and these index arrays are contiguous, and live where the other tensors live.
+ * A cpu backend checks index arrays (INVALID_ARGUMENT). A device backend clamps them, so that no
+ * value can make it read or write out of bounds. */
 enum { ATTNRT_MASK_NONE = 0, ATTNRT_MASK_BOOLEAN = 1, ATTNRT_MASK_ADDITIVE = 2 };
 enum { ATTNRT_ALIGN_BOTTOM_RIGHT = 0, ATTNRT_ALIGN_TOP_LEFT = 1 };
 
 typedef struct attnrt_problem {
   int32_t struct_size;
-  int32_t device_type; /* where the tensors live */
-  int32_t device_id;
-  attnrt_dtype dtype;
-  int64_t batch;
-  int64_t heads_q;
-  int64_t heads_kv;
-  int64_t seq_q;
-  int64_t seq_kv;
-  int64_t head_dim;
-  int64_t head_dim_v;
-  float scale;  /* 0: 1 / sqrt(head_dim) */
-  int32_t mask; /* ATTNRT_MASK_* */
-  attnrt_dtype mask_dtype;
-  int32_t causal;       /* 0 or 1, as all flags below */
-  int32_t align;        /* ATTNRT_ALIGN_*: where the diagonal of causal, windows and alibi starts */
-  float softcap;        /* 0: none */
-  int64_t window_left;  /* -1: unbounded */
-  int64_t window_right; /* -1: unbounded */
-  int32_t alibi;
-  int32_t sinks;
-  int32_t kv_lengths;
-  int32_t varlen;
-  int32_t page_size; /* 0: not paged */
-  int32_t lse;       /* 1: lse is wanted */
-  int32_t
-      alignment_bytes; /* every row of q, k, v and out starts at a multiple of this; the host checks it at run */
-  int32_t deterministic; /* 1: the same inputs give the same bits */
+  int32_t device_type;     /* ATTNRT_DEVICE_*: where the tensors live */
+  int32_t device_id;       /* which device of that type; 0 on the cpu */
+  attnrt_dtype dtype;      /* of q, k, v and out: f32, f16 or bf16 */
+  int64_t batch;           /* sequences; an upper bound */
+  int64_t heads_q;         /* query heads */
+  int64_t heads_kv;        /* key and value heads; divides heads_q */
+  int64_t seq_q;           /* queries of a sequence; an upper bound */
+  int64_t seq_kv;          /* keys of a sequence; an upper bound */
+  int64_t head_dim;        /* elements of a row of q and k */
+  int64_t head_dim_v;      /* elements of a row of v and out; 0: head_dim (the host resolves it) */
+  float scale;             /* factor of the scores; 0: 1 / sqrt(head_dim) */
+  int32_t mask;            /* ATTNRT_MASK_* */
+  attnrt_dtype mask_dtype; /* of the mask tensor; without a mask it means nothing */
+  int32_t causal;          /* 1: a query sees keys up to its diagonal. All flags are 0 or 1 */
+  int32_t align;           /* ATTNRT_ALIGN_*: the diagonal of causal, windows and alibi */
+  float softcap;           /* bound of the scores; 0: none */
+  int64_t window_left;     /* keys before the diagonal that are visible; -1: unbounded */
+  int64_t window_right;    /* keys after the diagonal that are visible; -1: unbounded */
+  int32_t alibi;           /* 1: alibi_slopes is given */
+  int32_t sinks;           /* 1: sinks is given */
+  int32_t kv_lengths;      /* 1: kv_lengths is given */
+  int32_t varlen;          /* 1: sequences are packed, and offsets are given */
+  int32_t page_size;       /* keys of a page; 0: not paged */
+  int32_t lse;             /* 1: lse is wanted */
+  int32_t alignment_bytes; /* each row of q, k, v, out starts at a multiple; the host checks it */
+  int32_t deterministic;   /* 1: the same inputs give the same bits */
 } attnrt_problem;
 
-/* One f32 problem with nothing on; the seven dimensions are yours to set. */
+/* An f32 problem on the cpu with everything off. Set the seven dimensions yourself. */
 /* clang-format off */
-#define ATTNRT_PROBLEM_INIT                                                                                      \
-  {(int32_t)sizeof(attnrt_problem), ATTNRT_DEVICE_CPU, 0, {ATTNRT_DTYPE_FLOAT, 32, 1}, 1, 1, 1, 1, 1, 0, 0, 0.0F, \
-   ATTNRT_MASK_NONE, {ATTNRT_DTYPE_BOOL, 8, 1}, 0, ATTNRT_ALIGN_BOTTOM_RIGHT, 0.0F, -1, -1, 0, 0, 0, 0, 0, 0, 16, 0}
+#define ATTNRT_PROBLEM_INIT                                                                 \
+  {(int32_t)sizeof(attnrt_problem), ATTNRT_DEVICE_CPU, 0, {ATTNRT_DTYPE_FLOAT, 32, 1},      \
+   1, 1, 1, 1, 1, 0, 0, 0.0F, ATTNRT_MASK_NONE, {ATTNRT_DTYPE_BOOL, 8, 1},                  \
+   0, ATTNRT_ALIGN_BOTTOM_RIGHT, 0.0F, -1, -1, 0, 0, 0, 0, 0, 0, 16, 0}
 /* clang-format on */
 
-/* ---- The arguments: one run's pointers. A tensor that the problem does not use is absent (data NULL). ---- */
+/* ---- The arguments: one run's tensors. ----
+ * Shapes and meaning stand above, at the problem. A tensor that the problem does not use is absent
+ * (data NULL). */
 typedef struct attnrt_args {
   int32_t struct_size;
   int32_t reserved;
@@ -197,15 +223,17 @@ typedef struct attnrt_args {
   attnrt_tensor offsets_q;
   attnrt_tensor offsets_kv;
   attnrt_tensor page_table;
-  void*
-      workspace; /* at least what plan asked for, and aligned so; the host owns it. Not kept between runs. */
+  /* Scratch memory on the device, as large and as aligned as plan asked for. OWNERSHIP: the host's;
+   * its contents are not kept between runs. */
+  void* workspace;
   int64_t workspace_bytes;
-  void*
-      stream; /* the device's stream (hipStream_t, cudaStream_t); NULL: the default stream; unused on cpu */
+  /* The device's stream (hipStream_t, cudaStream_t); NULL: the default stream. Unused on a cpu. */
+  void* stream;
 } attnrt_args;
 
-/* The tensors of attnrt_args, in their order: ATTNRT_TENSORS(X) is X(q) X(k) ... Whoever treats them all alike (to copy,
- * check, name or translate them) goes through this list, so that a new tensor needs no change there. */
+/* The tensors of attnrt_args in their order: ATTNRT_TENSORS(X) is X(q) X(k) and so on. Code that
+ * treats all tensors alike (to copy, check, name or translate them) goes through this list, so that
+ * a new tensor needs no change there. */
 /* clang-format off */
 #define ATTNRT_TENSORS(X) \
   X(q) X(k) X(v) X(out) X(mask) X(lse) X(alibi_slopes) X(sinks) X(kv_lengths) X(offsets_q) \
@@ -213,35 +241,38 @@ typedef struct attnrt_args {
 /* clang-format on */
 
 /* ---- What plugins tell the host. ---- */
+
+/* One device that a backend can use. */
 typedef struct attnrt_device {
   int32_t struct_size;
-  int32_t device_type;
-  int32_t device_id;
+  int32_t device_type; /* ATTNRT_DEVICE_* */
+  int32_t device_id;   /* which device of that type */
   int32_t reserved;
   const char* arch;           /* "gfx1100", "sm_90"; "" for a cpu */
   const char* name;           /* for people */
   int64_t total_memory_bytes; /* 0: not known */
 } attnrt_device;
 
+/* What plan tells of the work that it prepared. */
 typedef struct attnrt_plan_info {
   int32_t struct_size;
   int32_t reserved;
-  int64_t workspace_bytes;     /* for every run of this plan, at its problem's bounds */
-  int64_t workspace_alignment; /* a power of two; 0: 64 */
+  int64_t workspace_bytes;     /* enough for every run of this plan, at its problem's bounds */
+  int64_t workspace_alignment; /* bytes, a power of two; 0: 64 */
   const char* kernel;          /* what will run, for people and traces */
 } attnrt_plan_info;
 
-/* Frozen. From the policy: backends.<name>.options. */
+/* One option of the policy (backends.NAME.options). Frozen. */
 typedef struct attnrt_option {
   const char* key;
   const char* value;
 } attnrt_option;
 
-/* The callee copies what it is given before it returns. */
+/* Callbacks through which a plugin answers. The host copies what it is given before it returns. */
 typedef void (*attnrt_add_device)(void* sink, const attnrt_device* device);
 typedef void (*attnrt_add_reason)(void* sink, const char* reason);
 
-/* ---- What the host gives: alive from open until close returns. ---- */
+/* ---- What the host gives to a plugin: it lives from open until close returns. ---- */
 enum {
   ATTNRT_LOG_DEBUG = 0,
   ATTNRT_LOG_INFO = 1,
@@ -250,63 +281,82 @@ enum {
   ATTNRT_LOG_OFF = 4
 };
 
+/* One piece of parallel work. worker: the number of the thread that does it, from 0. */
 typedef void (*attnrt_parallel_body)(void* arg, int64_t index, int32_t worker);
-/* Calls body(arg, index, worker) once for each index in [0, count) and returns when all have returned. Calls with one
- * worker number never overlap within one parallel_for, and worker < thread_count. The caller's thread takes part. */
+
+/* Calls body(arg, index, worker) once for each index in [0, count), and returns when all calls have
+ * returned. worker is below thread_count, and two calls with one worker number never overlap within
+ * one parallel_for. The calling thread takes part. */
 typedef void (*attnrt_parallel_for)(void* self, int64_t count, attnrt_parallel_body body,
                                     void* arg);
 
 typedef struct attnrt_host {
   int32_t struct_size;
-  int32_t abi_minor;
-  int32_t thread_count; /* at least 1 */
+  int32_t abi_minor;    /* the minor version that the host knows */
+  int32_t thread_count; /* threads of parallel_for, at least 1 */
   int32_t reserved;
   void* self; /* the first argument of the calls below */
-  void (*log)(void* self, int32_t severity, const char* text); /* from any thread */
-  attnrt_parallel_for
-      parallel_for; /* plugins own no threads; not from inside a body; from any other thread */
+
+  /* Writes one line to the host's log. severity: ATTNRT_LOG_*. THREADS: from any thread. */
+  void (*log)(void* self, int32_t severity, const char* text);
+
+  /* Runs work on the host's threads; plugins have none of their own. THREADS: from any thread, but
+   * not from inside a body. */
+  attnrt_parallel_for parallel_for;
 } attnrt_host;
 
 /* ---- The plugin: one const table, in the order in which the host calls it. ----
  *
- * May be NULL: open and close (no instance: the calls get NULL), devices (the cpu), supports (the manifest decides), plan
- * and plan_destroy (no state: run gets a NULL plan and no workspace), get_extension.
- * THREADS: supports and plan may be called from any threads at once, run at once on different plans. A plan has one run in
- * flight, and the caller completes it before plan_destroy. open, devices and close are called once, one after another. */
+ * These may be NULL: open and close (there is no instance, and calls get NULL), devices (the
+ * backend is for the cpu), supports (the manifest decides), plan and plan_destroy (there is no
+ * state: run gets a NULL plan and no workspace), get_extension.
+ * THREADS: open, devices and close are called once, one after another. supports and plan may be
+ * called from any threads at once, and so may run for different plans. A plan has one run in
+ * flight, and the caller completes it before plan_destroy. */
 typedef struct attnrt_plugin {
   int32_t struct_size;
   int32_t abi_minor;   /* ATTNRT_ABI_MINOR of the header that it was built with */
   const char* name;    /* [a-z][a-z0-9_]*, as in the manifest */
   const char* version; /* its own semantic version, as in the manifest */
 
-  /* Makes the instance. An option that the plugin does not know is INVALID_ARGUMENT, naming it. No device is needed yet:
-   * where none is, open still succeeds, and devices adds none. */
+  /* Makes the instance, which the other calls get. options: count of them. No device is needed yet:
+   * if there is none, open still succeeds, and devices adds none. ERRORS: INVALID_ARGUMENT that
+   * names an option which the plugin does not know. OWNERSHIP: close destroys the instance. */
   attnrt_status (*open)(const attnrt_host* host, const attnrt_option* options, int32_t count,
                         void** instance, attnrt_error* error);
 
-  /* Adds every device that it can use now. None is legal; an error's text says why there is none. */
+  /* Adds each device that the backend can use now. None is legal; error then says why. */
   attnrt_status (*devices)(void* instance, attnrt_add_device add, void* sink, attnrt_error* error);
 
-  /* OK or UNSUPPORTED with every reason added; only what the manifest cannot say. No device work, no clock: the same
-   * problem gets the same answer. If manifest and supports say yes, plan and run succeed (memory apart). */
+  /* Decides only what the manifest cannot say, without device work or a clock: the same problem
+   * gets the same answer. If manifest and supports say yes, plan and run succeed unless memory runs
+   * out.
+   * RETURNS OK, or UNSUPPORTED with each reason added. */
   attnrt_status (*supports)(void* instance, const attnrt_problem* problem, attnrt_add_reason add,
                             void* sink);
 
-  /* Prepares; may allocate. OWNERSHIP: the host destroys *plan with plan_destroy, and owns the workspace. */
+  /* Prepares the work for a problem; may allocate. OWNERSHIP: plan_destroy destroys *plan. The
+   * workspace that info asks for is the host's. */
   attnrt_status (*plan)(void* instance, const attnrt_problem* problem, attnrt_plan_info* info,
                         void** plan, attnrt_error* error);
 
-  /* Computes, or for a device enqueues on args->stream. The host has checked shapes, dtypes, strides and alignment
-   * against the problem, and that neither out nor lse overlaps another tensor. It allocates nothing; for device tensors it never synchronises, can be captured into a graph,
-   * and leaves the thread's current device as it was. Output is undefined until it succeeds, and inputs are const, so
-   * that a failed run can be repeated elsewhere. */
+  /* Computes; for a device, enqueues on args->stream and returns.
+   * The host has checked shapes, dtypes, strides and alignment against the problem, and that
+   * neither out nor lse overlaps another tensor. run allocates nothing. For device tensors it never
+   * synchronises, can be captured into a graph, and leaves the thread's current device as it was.
+   * Inputs are const, and output is undefined until run succeeds; so a failed run can be repeated
+   * elsewhere. */
   attnrt_status (*run)(void* instance, void* plan, const attnrt_problem* problem,
                        const attnrt_args* args, attnrt_error* error);
 
+  /* Destroys a plan after its last run has completed. */
   void (*plan_destroy)(void* instance, void* plan);
-  void (*close)(void* instance); /* after all its plans are destroyed */
 
-  /* An extension's struct for its id, or NULL. Ids are attnrt.NAME/REV; third parties: reverse.domain.NAME/REV. */
+  /* Destroys the instance after all its plans are destroyed. */
+  void (*close)(void* instance);
+
+  /* Returns an extension's struct for its id, or NULL. It lives as long as the library. Ids are
+   * attnrt.NAME/REV; those of third parties are reverse.domain.NAME/REV. */
   const void* (*get_extension)(void* instance, const char* id);
 } attnrt_plugin;
 
@@ -323,8 +373,9 @@ typedef struct attnrt_plugin {
 #define ATTNRT_PLUGIN_EXPORT ATTNRT_VISIBLE
 #endif
 
-/* ---- Extension attnrt.memory/1: every backend of a device other than cpu must offer it. ----
- * The host allocates workspaces and staging buffers with it. Any call may come from any thread. */
+/* ---- Extension attnrt.memory/1: memory, streams and copies of a device. ----
+ * A backend of a device other than the cpu must offer it. The host allocates workspaces and staging
+ * buffers with it. THREADS: any call may come from any thread. */
 #define ATTNRT_MEMORY "attnrt.memory/1"
 
 enum { ATTNRT_COPY_TO_DEVICE = 0, ATTNRT_COPY_TO_HOST = 1, ATTNRT_COPY_ON_DEVICE = 2 };
@@ -332,43 +383,64 @@ enum { ATTNRT_COPY_TO_DEVICE = 0, ATTNRT_COPY_TO_HOST = 1, ATTNRT_COPY_ON_DEVICE
 typedef struct attnrt_memory {
   int32_t struct_size;
   int32_t reserved;
+
+  /* Allocates device memory. OWNERSHIP: free frees it. */
   attnrt_status (*allocate)(void* instance, int32_t device_id, int64_t bytes, void** pointer,
                             attnrt_error* error);
-  /* Returns only when no work enqueued before can touch the memory any more (as hipFree and cudaFree do). NULL: nothing.
-   * free_pinned likewise. */
+
+  /* Frees device memory. Returns only when no work that was enqueued before can touch it any more,
+   * as hipFree and cudaFree do. NULL: does nothing. */
   void (*free)(void* instance, int32_t device_id, void* pointer);
+
+  /* Allocates host memory that the device can copy from and to. OWNERSHIP: free_pinned frees it. */
   attnrt_status (*allocate_pinned)(void* instance, int32_t device_id, int64_t bytes, void** pointer,
                                    attnrt_error* error);
+
+  /* Frees pinned memory, in the way of free. */
   void (*free_pinned)(void* instance, int32_t device_id, void* pointer);
-  /* Enqueues on stream; host memory is pinned. direction: ATTNRT_COPY_*. */
+
+  /* Enqueues a copy on stream. direction: ATTNRT_COPY_*. REQUIRES: host memory is pinned. */
   attnrt_status (*copy)(void* instance, int32_t device_id, void* to, const void* from,
                         int64_t bytes, int32_t direction, void* stream, attnrt_error* error);
+
+  /* Creates a stream. OWNERSHIP: stream_destroy destroys it. */
   attnrt_status (*stream_create)(void* instance, int32_t device_id, void** stream,
                                  attnrt_error* error);
   void (*stream_destroy)(void* instance, int32_t device_id, void* stream);
+
+  /* Waits until all work on stream has completed. */
   attnrt_status (*stream_synchronize)(void* instance, int32_t device_id, void* stream,
                                       attnrt_error* error);
-  /* *capturing = 1 while a graph is being captured on stream. */
+
+  /* Sets *capturing to 1 while a graph is being captured on stream. */
   attnrt_status (*is_capturing)(void* instance, int32_t device_id, void* stream, int32_t* capturing,
                                 attnrt_error* error);
 } attnrt_memory;
 
-/* ---- Extension attnrt.timing/1: what work costs on the device; a backend of a device other than cpu may offer it. ----
- * A timestamp is the device's clock when a stream has passed a place: record one, run, record another, and the two tell
- * how long the run took without the host's share. (On the cpu a run is over when it returns, and the host's clock tells.)
- * Any call may come from any thread; a timestamp is used by one at a time. */
+/* ---- Extension attnrt.timing/1: how long work takes on the device. ----
+ * A backend of a device other than the cpu may offer it. A timestamp holds the device's clock at a
+ * point of a stream: record one, run, record another, and the two tell how long the run took
+ * without the host's share. (On the cpu a run has completed when it returns, so the host's clock is
+ * enough.)
+ * THREADS: any call may come from any thread; a timestamp is used by one at a time. */
 #define ATTNRT_TIMING "attnrt.timing/1"
 
 typedef struct attnrt_timing {
   int32_t struct_size;
   int32_t reserved;
+
+  /* Creates a timestamp. OWNERSHIP: timestamp_destroy destroys it. */
   attnrt_status (*timestamp_create)(void* instance, int32_t device_id, void** timestamp,
                                     attnrt_error* error);
   void (*timestamp_destroy)(void* instance, int32_t device_id, void* timestamp);
-  /* Enqueues on stream, which is of the same device; never waits. Recorded again, it forgets what it was. */
+
+  /* Enqueues the timestamp on a stream of the same device; never waits. Recording it again replaces
+   * what it held. */
   attnrt_status (*record)(void* instance, int32_t device_id, void* timestamp, void* stream,
                           attnrt_error* error);
-  /* Waits until `to` has been passed. REQUIRES: both are recorded, `from` before `to`, on one stream. */
+
+  /* Waits until the stream has passed `to`, and gives the seconds between the two timestamps.
+   * REQUIRES: both are recorded on one stream, `from` before `to`. */
   attnrt_status (*elapsed)(void* instance, int32_t device_id, void* from, void* to, double* seconds,
                            attnrt_error* error);
 } attnrt_timing;
