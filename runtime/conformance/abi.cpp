@@ -7,6 +7,7 @@
 #include <cstring>
 #include <set>
 
+#include "base/file.hpp"
 #include "conformance/checks.hpp"
 #include "conformance/tensors.hpp"
 #include "formats/elf_file.hpp"

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <link.h>
 #include <sha256.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,6 +17,7 @@
 #include <filesystem>
 #include <set>
 
+#include "base/file.hpp"
 #include "formats/elf_file.hpp"
 
 namespace attnrt::core {
@@ -25,8 +25,6 @@ namespace {
 
 constexpr int64_t kLargestFile = int64_t{4} << 30;
 constexpr std::string_view kSuffix = ".so";
-
-std::string errno_text() { return std::strerror(errno); }
 
 // Where an open descriptor really points, links resolved; "" where /proc is not mounted.
 std::string real_path(const Descriptor& file) {
@@ -56,36 +54,6 @@ bool inside(const std::string& path, const std::vector<std::string>& real_direct
          real_directories.end();
 }
 
-// A copy of the file that nobody can change any more.
-Result<Descriptor> seal(const Descriptor& file, int64_t bytes, const std::string& name) {
-  Descriptor copy(memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (copy.number() < 0)
-    return fail(ATTNRT_INTERNAL, "no memory file can be made: {}", errno_text());
-  std::vector<char> buffer(1 << 16);
-  int64_t copied = 0;
-  for (;;) {
-    const ssize_t got = read(file.number(), buffer.data(), buffer.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return fail(ATTNRT_INTERNAL, "cannot be read: {}", errno_text());
-    if (got == 0) break;
-    copied += got;
-    if (copied > bytes) return fail(ATTNRT_INTERNAL, "grew while it was read");
-    for (ssize_t done = 0; done < got;) {
-      const ssize_t put =
-          write(copy.number(), buffer.data() + done, static_cast<size_t>(got - done));
-      if (put < 0 && errno == EINTR) continue;
-      if (put <= 0)
-        return fail(ATTNRT_OUT_OF_MEMORY, "no memory for a copy of it: {}", errno_text());
-      done += put;
-    }
-  }
-  if (fcntl(copy.number(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) !=
-      0) {
-    return fail(ATTNRT_INTERNAL, "its copy cannot be sealed: {}", errno_text());
-  }
-  return copy;
-}
-
 std::string sha256_hex(std::string_view bytes) {
   std::array<char, SHA256_DIGEST_STRING_LENGTH> text{};
   SHA256Data(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size(), text.data());
@@ -108,7 +76,7 @@ Result<Descriptor> open_plugin(const std::string& path,
   if (fstat(file.number(), &status) != 0)
     return fail(ATTNRT_INTERNAL, "cannot be read: {}", errno_text());
   if (S_ISDIR(status.st_mode)) return fail(ATTNRT_INTERNAL, "is a directory, not a shared library");
-  if (!S_ISREG(status.st_mode)) return fail(ATTNRT_INTERNAL, "is no regular file");
+  if (!S_ISREG(status.st_mode)) return fail(ATTNRT_INTERNAL, "is not a regular file");
   if (status.st_size > kLargestFile) return fail(ATTNRT_INTERNAL, "is larger than 4 GiB");
   std::string real = real_path(file);
   if (real.empty()) {
@@ -123,7 +91,7 @@ Result<Descriptor> open_plugin(const std::string& path,
   std::array<char, SELFMAG> magic{};
   if (status.st_size > 0 && (pread(file.number(), magic.data(), magic.size(), 0) != SELFMAG ||
                              std::memcmp(magic.data(), ELFMAG, SELFMAG) != 0)) {
-    return fail(ATTNRT_UNSUPPORTED, "is no ELF file; a plugin is a shared library");
+    return fail(ATTNRT_UNSUPPORTED, "is not an ELF file; a plugin is a shared library");
   }
   *bytes = status.st_size;
   *where = real;
@@ -134,7 +102,7 @@ Result<void> examine(FoundPlugin& plugin, const std::vector<std::string>& real_d
   int64_t bytes = 0;
   auto source = open_plugin(plugin.path, real_directories, &bytes, &plugin.real_path);
   if (!source) return tl::unexpected(source.error());
-  auto sealed = seal(*source, bytes, std::filesystem::path(plugin.path).filename());
+  auto sealed = sealed_copy(*source, bytes, std::filesystem::path(plugin.path).filename());
   if (!sealed) return tl::unexpected(sealed.error());
   auto map = MappedFile::map(sealed->number());
   if (!map) return tl::unexpected(map.error());
@@ -174,15 +142,6 @@ std::vector<std::string> plugin_names(const std::string& directory,
 }
 
 }  // namespace
-
-Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {
-  std::swap(number_, other.number_);
-  return *this;
-}
-
-Descriptor::~Descriptor() {
-  if (number_ >= 0) close(number_);
-}
 
 bool twins(const FoundPlugin& one, const FoundPlugin& other) {
   return one.manifest && other.manifest && one.manifest->name == other.manifest->name &&

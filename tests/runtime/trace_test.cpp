@@ -47,7 +47,7 @@ std::vector<Scene> scenes() {
 Decision decide(const Scene& scene) {
   auto broken = std::make_shared<FoundPlugin>();
   broken->path = "plugins/broken.so";
-  broken->fault = "is no ELF file; a plugin is a shared library";
+  broken->fault = "is not an ELF file; a plugin is a shared library";
   Candidates found;
   found.list = candidates({"flash 1.0.0 rocm gfx1100", "flash 1.1.0-rc.1 rocm gfx1100",
                            "unfused 1.0.0 rocm:1 gfx1100"});

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <filesystem>
 
-#include "discover.hpp"  // Descriptor
+#include "base/file.hpp"
 
 namespace attnrt::cli {
 namespace {

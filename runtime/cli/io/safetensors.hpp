@@ -12,8 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/file.hpp"
 #include "base/result.hpp"
-#include "discover.hpp"  // Descriptor
 
 namespace attnrt::cli {
 

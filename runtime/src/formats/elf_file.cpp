@@ -1,11 +1,9 @@
-// runtime/src/formats/elf_file.cpp: the bytes of a shared library into what the runtime wants to know of it; the only user of libelf
+// runtime/src/formats/elf_file.cpp: reads a plugin's ELF file without running it; the only user of libelf
 #include "formats/elf_file.hpp"
 
 #include <attnrt/plugin.h>
 #include <gelf.h>
 #include <libelf.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstring>
@@ -17,7 +15,7 @@
 namespace attnrt::core {
 namespace {
 
-constexpr size_t kLargestManifest = 256 << 10;
+constexpr size_t kLargestManifest = 256 << 10;  // bytes; a larger section is refused
 #if defined(__x86_64__)
 constexpr int kMachine = EM_X86_64;
 #elif defined(__aarch64__)
@@ -38,14 +36,14 @@ bool within(uint64_t offset, uint64_t size, uint64_t whole) {
 }
 
 tl::unexpected<Error> damaged(const char* what) {
-  return fail(ATTNRT_UNSUPPORTED, "is damaged: {} lies outside the file; copy it anew", what);
+  return fail(ATTNRT_UNSUPPORTED, "is damaged: {} lies outside the file; copy it again", what);
 }
 
-// The ELF header by itself, before libelf sees anything.
+// Checks the ELF header, and that both tables it names lie in the file, before libelf reads anything.
 Result<void> check_header(std::string_view bytes) {
   Elf64_Ehdr header{};
   if (bytes.size() < SELFMAG || std::memcmp(bytes.data(), ELFMAG, SELFMAG) != 0) {
-    return fail(ATTNRT_UNSUPPORTED, "is no ELF file; a plugin is a shared library");
+    return fail(ATTNRT_UNSUPPORTED, "is not an ELF file; a plugin is a shared library");
   }
   if (bytes.size() < sizeof header) return damaged("its header");
   std::memcpy(&header, bytes.data(), sizeof header);
@@ -56,7 +54,7 @@ Result<void> check_header(std::string_view bytes) {
                 header.e_ident[EI_CLASS], header.e_machine, kMachine);
   }
   if (header.e_type != ET_DYN)
-    return fail(ATTNRT_UNSUPPORTED, "is no shared library (ELF type {})", header.e_type);
+    return fail(ATTNRT_UNSUPPORTED, "is not a shared library (ELF type {})", header.e_type);
   if (header.e_phentsize != sizeof(Elf64_Phdr) || header.e_phnum == 0) {
     return fail(ATTNRT_UNSUPPORTED, "is damaged: it has no segments");
   }
@@ -80,14 +78,14 @@ std::vector<Elf64_Phdr> segments_of(std::string_view bytes) {
   return segments;
 }
 
-// What the loader follows before any code runs: the tables that the dynamic table names, with their sizes where it has them,
-// lie in what is loaded.
+// Checks the addresses that the loader follows before any code runs: each table that the dynamic table names must lie in
+// a loaded segment, and so must its last byte if the dynamic table gives its size.
 Result<void> check_dynamic(std::string_view bytes, const std::vector<Elf64_Phdr>& segments,
                            const Elf64_Phdr& dynamic) {
   struct Table {
-    Elf64_Sxword address, size;  // DT_NULL: of no size that is said
+    Elf64_Sxword address, size;  // the tags that give them; size is DT_NULL if no tag does
   };
-  constexpr Elf64_Sxword kRelrSize = 35, kRelr = 36;  // which older <elf.h> do not have
+  constexpr Elf64_Sxword kRelrSize = 35, kRelr = 36;  // older versions of <elf.h> lack these
   static constexpr Table kTables[] = {{DT_HASH, DT_NULL},
                                       {DT_GNU_HASH, DT_NULL},
                                       {DT_STRTAB, DT_STRSZ},
@@ -121,8 +119,9 @@ Result<void> check_dynamic(std::string_view bytes, const std::vector<Elf64_Phdr>
                  extent <= segment.p_memsz - offset;
         });
     if (!loaded)
-      return fail(ATTNRT_UNSUPPORTED,
-                  "is damaged: its dynamic table leads out of what is loaded; copy it anew");
+      return fail(
+          ATTNRT_UNSUPPORTED,
+          "is damaged: its dynamic table points outside the loaded segments; copy it again");
   }
   return {};
 }
@@ -139,7 +138,7 @@ Result<void> check_segments(std::string_view bytes) {
     if (segment.p_type == PT_LOAD && segment.p_filesz > segment.p_memsz)
       return damaged("a segment");
   }
-  if (!loads) return fail(ATTNRT_UNSUPPORTED, "is damaged: nothing of it would be loaded");
+  if (!loads) return fail(ATTNRT_UNSUPPORTED, "is damaged: it has nothing to load");
   for (const Elf64_Phdr& segment : segments) {
     if (segment.p_type != PT_DYNAMIC) continue;
     if (auto checked = check_dynamic(bytes, segments, segment); !checked) return checked;
@@ -147,7 +146,7 @@ Result<void> check_segments(std::string_view bytes) {
   return {};
 }
 
-// The names that it defines for others, from .dynsym.
+// Looks for the plugin symbol among the symbols that the library defines in .dynsym.
 void read_symbols(Elf* elf, Elf_Scn* section, const GElf_Shdr& header, PluginElf& plugin) {
   Elf_Data* data = elf_getdata(section, nullptr);
   if (data == nullptr || header.sh_entsize == 0) return;
@@ -166,22 +165,6 @@ void read_symbols(Elf* elf, Elf_Scn* section, const GElf_Shdr& header, PluginElf
 }
 
 }  // namespace
-
-Result<MappedFile> MappedFile::map(int descriptor) {
-  struct stat status {};
-  if (fstat(descriptor, &status) != 0)
-    return fail(ATTNRT_INTERNAL, "cannot be read: {}", std::strerror(errno));
-  if (status.st_size == 0) return fail(ATTNRT_UNSUPPORTED, "is empty");
-  const auto size = static_cast<size_t>(status.st_size);
-  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor, 0);
-  if (data == MAP_FAILED)
-    return fail(ATTNRT_OUT_OF_MEMORY, "cannot be mapped: {}", std::strerror(errno));
-  return MappedFile(data, size);
-}
-
-MappedFile::~MappedFile() {
-  if (data_ != nullptr) munmap(data_, size_);
-}
 
 Result<PluginElf> read_plugin_elf(std::string_view bytes) {
   if (auto checked = check_header(bytes); !checked) return tl::unexpected(checked.error());

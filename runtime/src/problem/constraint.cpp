@@ -94,7 +94,7 @@ Result<void> parse_range_key(const yaml::Node& key, const yaml::Node& node,
     return at(key, what, "found a range, expected a value or a list");
   if (key.text == "multiple_of") {
     if (word.kind != WordKind::integer)
-      return at(key, what, fmt::format("{} is no whole number", word.name));
+      return at(key, what, fmt::format("{} is not a whole number", word.name));
     auto of = yaml::integer(node, what);
     if (!of) return tl::unexpected(of.error());
     if (*of < 1) return yaml::wrong(node, what, "at least 1");
