@@ -1,30 +1,31 @@
-# runtime/cmake/AttnrtAddPlugin.cmake: a manifest and sources into an attention plugin; in this tree and in yours
+# runtime/cmake/AttnrtAddPlugin.cmake: the function attnrt_add_plugin builds a plugin
 #
 #   find_package(attnrt REQUIRED)
 #   attnrt_add_plugin(NAME plain VERSION 1.0.0 MANIFEST manifest.yaml SOURCES plugin.c)
 #
 # attnrt_add_plugin(
 #   NAME <name>         [a-z][a-z0-9_]*; the file is <name>.so, without lib
-#   [VERSION <semver>]  the plugin's own
-#   MANIFEST <file>     embedded as ELF section .attnrt_manifest; editing it links again
-#   SOURCES <file>...   C or C++ (a project of LANGUAGES C alone will do)
+#   [VERSION <semver>]  the plugin's own version
+#   MANIFEST <file>     embedded as ELF section .attnrt_manifest; a change of it links the plugin again
+#   SOURCES <file>...   C or C++; the project may have LANGUAGES C alone
 #   [DEVICES <kind>...] the kinds of device that this build serves: cpu, rocm, cuda
-#   [ARCHS <arch>...]   the device architectures that this build compiled
-#   [TARGET <target>]   the CMake target's name, where <name> is taken; default <name>
-#   [INSTALL])          into <libdir>/attnrt/plugins, where libattnrt looks by default
+#   [ARCHS <arch>...]   the device architectures that this build compiled code for
+#   [TARGET <target>]   the CMake target's name, if <name> is already taken; default <name>
+#   [INSTALL])          installs into <libdir>/attnrt/plugins, where libattnrt looks by default
 #
-# One source of truth: name, version, abi, devices and archs may stand in the manifest or in the call. What the manifest leaves out
-# is written at the end of the embedded copy, so that lines count as in your file; what stands in both must agree, or configuring fails. The sources get
-# ATTNRT_PLUGIN_NAME and ATTNRT_PLUGIN_VERSION as string literals for the first fields of attnrt_plugin.
+# Name, version, abi, devices and archs may be in the manifest or in the call. What is missing in
+# the manifest is added at the end of the embedded copy, so that line numbers stay those of your
+# file. What is in both must agree, or CMake stops. The sources get ATTNRT_PLUGIN_NAME and
+# ATTNRT_PLUGIN_VERSION as string literals, for the first fields of attnrt_plugin.
 #
 # What the function arranges, and why:
 #  - Hidden visibility and a version script: attnrt_plugin_v1 is the only dynamic symbol, so two versions of one plugin
 #    can be loaded side by side. -fno-gnu-unique (gcc's) for the same reason.
-#  - -z defs: a missing library is an error of your build and not of the application's dlopen.
-#  - libstdc++ and libgcc are linked statically: a plugin runs beside any application, whatever it was built with. Nothing
-#    of C++ crosses the ABI, so two copies never meet; do not link C++ libraries that throw. Sanitizers need the shared
-#    ones (they replace parts of them), and clang's also undefined symbols, so both are left out where -fsanitize is on.
-#  - The section carries the flag R (retain): --gc-sections and strip leave it alone.
+#  - -z defs: a missing library is an error of your build, not of the application's dlopen.
+#  - libstdc++ and libgcc are linked statically, so that a plugin runs in any application, whatever compiler built that.
+#    Nothing of C++ crosses the ABI, so two copies never meet. Do not link C++ libraries that throw. With -fsanitize,
+#    neither this nor -z defs is used: sanitizers replace parts of the shared libraries, and clang's leave symbols undefined.
+#  - The section has the flag R (retain), so --gc-sections and strip keep it.
 include_guard(GLOBAL)
 include(GNUInstallDirs)
 
@@ -73,7 +74,7 @@ function(attnrt_add_plugin)
   endif()
 endfunction()
 
-# Adds the file's bytes to the target as section .attnrt_manifest, unchecked.
+# Adds the file's bytes, without checking them, to the target as section .attnrt_manifest.
 function(attnrt_embed_manifest target manifest)
   get_filename_component(manifest ${manifest} ABSOLUTE)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${manifest})
@@ -96,7 +97,8 @@ __asm__(
   target_sources(${target} PRIVATE ${source})
 endfunction()
 
-# The manifest with the lines that the build knows; internal. Gives the file to embed, and the version.
+# Internal. Writes the manifest with the lines that the call adds. Sets the file to embed, and the
+# version.
 function(attnrt_complete_manifest out_file out_version target manifest name version devices archs)
   get_filename_component(manifest ${manifest} ABSOLUTE)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${manifest})
@@ -126,7 +128,7 @@ function(attnrt_complete_manifest out_file out_version target manifest name vers
     endif()
   endforeach()
   if(NOT version)
-    message(FATAL_ERROR "attnrt_add_plugin: ${manifest}: no version, neither there nor in the call")
+    message(FATAL_ERROR "attnrt_add_plugin: ${manifest}: found no version, neither in the manifest nor in the call")
   endif()
   if(NOT version MATCHES "^[0-9]+[.][0-9]+[.][0-9]+([-+].*)?$")
     message(FATAL_ERROR "attnrt_add_plugin: ${name}: version is ${version}, expected a semantic version such as 1.0.0")

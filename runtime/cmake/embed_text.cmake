@@ -1,9 +1,10 @@
-# runtime/cmake/embed_text.cmake: a text file into a .cpp that defines std::string_view attnrt::core::builtin_policy()
+# runtime/cmake/embed_text.cmake: writes a .cpp with a function that returns a text file's contents
 #
 #   cmake -D INPUT=config/default.yaml -D OUTPUT=build/builtin_policy.cpp [-D FUNCTION=builtin_policy] -P embed_text.cmake
 #
-# The .cpp includes nothing of this project. The text is ASCII, and cut into pieces because compilers may refuse string
-# literals over 16 KB; CMake counts bytes here.
+# The function is std::string_view attnrt::core::FUNCTION(). The .cpp includes nothing of this
+# project. The text must be
+# ASCII. It is cut into pieces, because compilers may refuse string literals over 16 KB.
 foreach(needed INPUT OUTPUT)
   if(NOT DEFINED ${needed})
     message(FATAL_ERROR "embed_text.cmake: -D ${needed}=... is missing")

@@ -31,7 +31,8 @@ attnrt_status missing(attnrt_error* error, const char* what) {
   return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "%s is NULL; expected a pointer", what);
 }
 
-// Runs one entry point. Memory that runs out ends as OUT_OF_MEMORY, any other exception as INTERNAL.
+// Runs one entry point. Memory that runs out ends as OUT_OF_MEMORY, any other exception as
+// INTERNAL.
 template <class Call>
 attnrt_status without_exceptions(attnrt_error* error, Call&& call) {
   return guarded(call, [error](const std::exception* exception) {
@@ -49,8 +50,9 @@ attnrt_status read(const Struct& given, Struct* ours, attnrt_error* error) {
   return done ? attnrt_status{ATTNRT_OK} : fill_error(error, done.error());
 }
 
-// Writes a problem back into the caller's struct. An older caller's struct may be too short for a field that is set:
-// INVALID_ARGUMENT, and the struct stays as it was. REQUIRES: *out was read without an error.
+// Writes a problem back into the caller's struct. An older caller's struct may be too short for a
+// field that is set: INVALID_ARGUMENT, and the struct stays as it was. REQUIRES: *out was read
+// without an error.
 attnrt_status write_problem(const Problem& problem, attnrt_problem* out, attnrt_error* error) {
   const auto size = static_cast<size_t>(out->struct_size);
   attnrt_problem copy = problem;

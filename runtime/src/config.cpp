@@ -1,4 +1,4 @@
-// runtime/src/config.cpp: YAML text and environment into a Config with every key checked and its origin known
+// runtime/src/config.cpp: the policy and the environment as one checked Config
 #include "config.hpp"
 
 #include <fnmatch.h>
@@ -15,7 +15,7 @@ namespace {
 using yaml::Kind;
 using yaml::Node;
 
-// `key: value` of a policy, under its full name ("backends.cpu.priority").
+// One `key: value` of a policy. what: its full name ("backends.cpu.priority").
 struct Item {
   const Node& node;
   std::string what;
@@ -35,7 +35,7 @@ Result<int64_t> read_integer(const Item& item, int64_t minimum, int64_t maximum)
   return value;
 }
 
-// The place of the node's word among the choices.
+// Returns the index of the node's word among the choices.
 Result<size_t> read_choice(const Item& item, std::initializer_list<std::string_view> choices) {
   const auto found = std::find(choices.begin(), choices.end(), item.node.text);
   if (item.node.kind == Kind::scalar && found != choices.end())
@@ -56,7 +56,7 @@ Result<std::string> read_name(const Item& item) {
   return yaml::wrong(item.node, item.what, "a backend's exact name (a-z, 0-9 and _)");
 }
 
-// setting = value, if it could be read.
+// Sets a setting, or notes the error if the value could not be read.
 template <class T, class U>
 void put(Setting<T>& setting, Result<U> value, const Node& node, Errors& errors) {
   if (value) {
@@ -141,7 +141,7 @@ void read_backends(const Item& backends, Config& config, Errors& errors) {
   for (size_t i = 0; i < map.keys.size(); ++i) {
     const auto name = read_name({map.keys[i], "backends"});
     if (!name) errors.push_back(name.error());
-    // The settings of what has no legal name are looked at too, and go nowhere.
+    // Settings under an illegal name are checked too, but not kept.
     BackendSettings nameless;
     const std::string where = "backends." + name.value_or(shown(map.keys[i].text));
     BackendSettings& backend = name ? config.backends[*name] : nameless;
@@ -171,7 +171,7 @@ Rule read_rule(const Node& node, size_t number, Errors& errors) {
   for (auto [key, list] : {std::pair{"prefer", &rule.prefer}, std::pair{"deny", &rule.deny}}) {
     if (const auto names = item(node, key, where)) *list = read_names(*names, errors);
   }
-  // A rule that has errors may well be about some backend.
+  // Only if the rule has no other error, which may be the reason why it names no backend.
   if (rule.prefer.empty() && rule.deny.empty() && errors.size() == errors_before) {
     errors.push_back(
         {ATTNRT_INVALID_ARGUMENT,
@@ -191,7 +191,7 @@ void read_rules(const Item& item, Config& config, Errors& errors) {
   config.rules = {std::move(rules), list.place()};
 }
 
-// "." of a bare name; "" of no file.
+// Returns the folder of a file; "." for a bare name, "" if there is no file.
 std::filesystem::path folder_of(const std::string& file) {
   const std::filesystem::path folder = std::filesystem::path(file).parent_path();
   return folder.empty() && !file.empty() ? "." : folder;
@@ -204,7 +204,7 @@ Result<std::string> read_directory(const Item& item, const std::filesystem::path
   if (directory.is_relative() && folder.empty()) {
     return yaml::wrong(
         item.node, item.what,
-        "an absolute path: a policy that is no file has no folder that it could be relative to");
+        "an absolute path: this policy is not in a file, so there is no folder to be relative to");
   }
   return (folder / directory).lexically_normal().string();
 }
@@ -240,7 +240,8 @@ void read_default(const Item& item, Config& config, Errors& errors) {
   }
 }
 
-// One policy over what config holds already. What has no error is taken even where something else has one.
+// Reads one policy over the values that config has. A value without an error is taken even if
+// another one has an error.
 void read_layer(std::string_view text, const std::string& file, const std::filesystem::path& folder,
                 Config& config, Errors& errors) {
   const auto document = yaml::parse(text, file);
@@ -275,7 +276,7 @@ const Constraint* impossible(const Constraints& constraints) {
   return found != constraints.end() ? &*found : nullptr;
 }
 
-// What is legal and has no effect.
+// Warns of settings that are legal but have no effect.
 void lint(Config& config) {
   const Rule* always = nullptr;  // the first rule whose prefer ends every search
   for (const Rule& rule : config.rules.value) {

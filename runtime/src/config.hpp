@@ -1,4 +1,4 @@
-// runtime/src/config.hpp: YAML text and environment into a Config with every key checked and its origin known
+// runtime/src/config.hpp: the policy and the environment as one checked Config
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,8 @@ namespace attnrt::core {
 
 enum class OnFallback { allow, warn, error };
 
-// A value and the layer that gave it: "policy.yaml:4:13", "ATTNRT_BACKEND", "built-in policy:3:1", "call".
+// A value and where it comes from: "policy.yaml:4:13", "ATTNRT_BACKEND", "built-in policy:3:1",
+// "call".
 template <class T>
 struct Setting {
   T value{};
@@ -31,13 +32,13 @@ struct BackendSettings {
   Setting<VersionRange> version;
   Setting<Constraints> only;
   std::vector<std::pair<std::string, std::string>>
-      options;  // in the order of the file, scalars as text
+      options;  // in the order of the file; each value as text
   std::string options_origin;
-  std::string origin;  // where it is named first
+  std::string origin;  // where it is first named
 };
 
 struct Rule {
-  std::string name;  // given, or "rule 3"
+  std::string name;  // from the policy, or "rule 3"
   Constraints when;
   std::vector<std::string> prefer, deny;
   std::string origin;
@@ -58,22 +59,24 @@ struct Config {
   Setting<std::vector<std::string>> disabled;  // globs on backend names
   Setting<int> log_level;                      // ATTNRT_LOG_*
   std::vector<std::string>
-      warnings;  // rules that can never match, and the like; each with its place
+      warnings;  // legal settings that have no effect; each with file:line:column
 };
 
-// The built-in policy, config/default.yaml.
+// Returns the built-in policy, which is the text of config/default.yaml.
 std::string_view builtin_policy();
 
-// A name that no version of which can ever serve: "disabled (policy.yaml:7:5)", "disabled by ATTNRT_DISABLE (hip_*)",
-// "not listed, and unlisted is deny (policy.yaml:9:11)"; "" if it may.
+// Returns why no version of a backend may serve: "disabled (policy.yaml:7:5)", "disabled by
+// ATTNRT_DISABLE (hip_*)", "not listed, and unlisted is deny (policy.yaml:9:11)"; "" if it may.
 std::string switched_off(const Config& config, std::string_view backend);
 
-// text: the policy's YAML ("": the built-in one alone). What it does not say keeps the built-in value: `backends`
-// merges by backend and key; lists, only and options replace. The environment comes last, and an empty variable is no
-// variable. file: the path of text's file, "" for text that is in none (messages call it "policy"). Relative directories
-// are relative to the file's folder; text in no file allows absolute ones only. Errors: INVALID_ARGUMENT, "file:line:column: what was found, what was expected" (an unknown key
-// names the nearest). The first one is what is returned; `errors` gets all that can be found independently of each other,
-// in the order in which keys are read. Of text that is no YAML there is one.
+// Reads the policy over the built-in one, then the environment over both. A key that a layer does
+// not name keeps its value: `backends` merges by backend and key, while lists, only and options
+// replace. An empty variable counts as not set. text: the policy's YAML; "": only the built-in
+// policy. file: its path, for messages and as the base of relative directories; "": the text is in
+// no file (messages call it "policy"), and directories must be absolute. Errors: INVALID_ARGUMENT,
+// "file:line:column: what was found, what was expected"; an unknown key comes with the nearest
+// known one. The first error is returned. `errors` gets all that can be found independently of each
+// other, in the order in which keys are read; text that is not YAML has one.
 Result<Config> read_config(std::string_view text, const std::string& file,
                            const Environment& environment, Errors* errors = nullptr);
 

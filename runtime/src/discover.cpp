@@ -1,4 +1,4 @@
-// runtime/src/discover.cpp: directories into the plugins found there: their bytes, hash and manifest; no plugin code runs
+// runtime/src/discover.cpp: finds plugin files, and reads them without running their code
 #include "discover.hpp"
 
 #include <dirent.h>
@@ -26,7 +26,7 @@ namespace {
 constexpr int64_t kLargestFile = int64_t{4} << 30;
 constexpr std::string_view kSuffix = ".so";
 
-// Where an open descriptor really points, links resolved; "" where /proc is not mounted.
+// Returns the path of an open file with all links resolved; "" if /proc is not mounted.
 std::string real_path(const Descriptor& file) {
   std::array<char, PATH_MAX> target{};
   const std::string link = fmt::format("/proc/self/fd/{}", file.number());
@@ -60,7 +60,8 @@ std::string sha256_hex(std::string_view bytes) {
   return text.data();
 }
 
-// Opens without following a trap: no FIFO blocks, no link leads out of the directories.
+// Opens a plugin file. A FIFO does not block it, and a link may not lead out of the directories.
+// Gives the size, and the path with all links resolved.
 Result<Descriptor> open_plugin(const std::string& path,
                                const std::vector<std::string>& real_directories, int64_t* bytes,
                                std::string* where) {
@@ -87,7 +88,7 @@ Result<Descriptor> open_plugin(const std::string& path,
     return fail(ATTNRT_INTERNAL,
                 "is a link to {}, outside the plugin directories; put the file itself there", real);
   }
-  // Before all of a file is copied that only has the name.
+  // Checked here, so that a large file which only has the name of a plugin is not copied.
   std::array<char, SELFMAG> magic{};
   if (status.st_size > 0 && (pread(file.number(), magic.data(), magic.size(), 0) != SELFMAG ||
                              std::memcmp(magic.data(), ELFMAG, SELFMAG) != 0)) {
@@ -156,11 +157,12 @@ std::string default_plugin_directory() {
   if (dladdr1(here_in, &info, reinterpret_cast<void**>(&object), RTLD_DL_LINKMAP) == 0 ||
       object == nullptr)
     return {};
-  // The program itself has no name here, and argv[0] may be anything.
+  // The loader gives the program itself no name, and argv[0] may be anything.
   const bool in_program = object->l_name == nullptr || object->l_name[0] == '\0';
   std::filesystem::path file = "/proc/self/exe";
   if (!in_program) {
-    // l_name may be relative to where the process stood when it loaded the library; the loader keeps its folder.
+    // l_name may be relative to the working directory at load time; the loader keeps the absolute
+    // folder.
     std::array<char, PATH_MAX> origin{};
     if (dlinfo(object, RTLD_DI_ORIGIN, origin.data()) != 0) return {};
     file = std::filesystem::path(origin.data()) / std::filesystem::path(object->l_name).filename();
@@ -170,7 +172,7 @@ std::string default_plugin_directory() {
   if (error) return {};
   const auto beside = here / "attnrt" / "plugins";
   if (std::filesystem::is_directory(beside, error)) return beside;
-  // The command stands in bin, beside the folder of libattnrt.so.
+  // The command is in bin; the folder of libattnrt.so is beside that.
   const auto library = std::filesystem::weakly_canonical(here / ATTNRT_LIBDIR_FROM_BINDIR, error);
   const auto below = library / "attnrt" / "plugins";
   return std::filesystem::is_directory(below, error) ? below : beside;

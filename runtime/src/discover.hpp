@@ -1,4 +1,4 @@
-// runtime/src/discover.hpp: directories into the plugins found there: their bytes, hash and manifest; no plugin code runs
+// runtime/src/discover.hpp: finds plugin files, and reads them without running their code
 #pragma once
 
 #include <memory>
@@ -12,18 +12,21 @@
 
 namespace attnrt::core {
 
-// One file named *.so in a plugin directory. Immutable. What was hashed and checked is what load maps: a sealed copy in
-// memory, so that nothing can change between check and use and the file can be overwritten in place.
+// One file named *.so in a plugin directory. It never changes. load maps the bytes that were hashed
+// and checked, which are a sealed copy in memory: nothing can change between check and use, and the
+// file may be overwritten in place.
 struct FoundPlugin {
-  std::string path;       // as found: directory/name.so
-  std::string real_path;  // where that led when it was read; "" where /proc is not mounted
-  std::string hash;       // SHA-256 of its bytes, hex; "" if not read, or no ELF file
-  std::optional<Manifest> manifest;  // absent: see fault
-  std::string fault;  // why it cannot be used, one line; "" if nothing is known against it
-  Descriptor file;    // the sealed memory file; none if fault
+  std::string path;  // as found: directory/name.so
+  std::string
+      real_path;     // path with all links resolved, when it was read; "" if /proc is not mounted
+  std::string hash;  // SHA-256 of its bytes in hex; "" if it was not read
+  std::optional<Manifest> manifest;  // absent if there is a fault
+  std::string fault;                 // why it cannot be used, one line; "": no reason is known
+  Descriptor file;                   // the sealed copy; none if there is a fault
 };
 
-// Two files of one plugin that neither version nor kinds of device tell apart.
+// Whether both are the same version of one plugin for the same kinds of device, so that no policy
+// tells them apart.
 bool twins(const FoundPlugin& one, const FoundPlugin& other);
 
 struct Discovery {
@@ -32,14 +35,15 @@ struct Discovery {
   std::vector<std::string> warnings;  // a directory that cannot be read, twins
 };
 
-// The directory that holds plugins where the policy names none: attnrt/plugins beside libattnrt.so.
+// Returns the directory of plugins if the policy names none: attnrt/plugins beside libattnrt.so.
 std::string default_plugin_directory();
 
-// Scans the directories, not below them. Never fails: what is wrong with a file is its fault text. A link is followed only
-// to a file inside one of the directories.
+// Scans the directories, but not their subdirectories. Never fails: the reason why a file cannot be
+// used is its fault. A link is followed only to a file inside one of the directories.
 Discovery discover(const std::vector<std::string>& directories);
 
-// Whether the path still leads to the file that was found, with the bytes that were checked: for loading by path.
+// Whether the path still leads to the file that was found, with the bytes that were checked: for
+// loading by path.
 Result<void> unchanged(const FoundPlugin& plugin);
 
 }  // namespace attnrt::core

@@ -1,4 +1,4 @@
-// runtime/src/environment.hpp: the variables ATTNRT_* into what they say of a Config
+// runtime/src/environment.hpp: reads the variables ATTNRT_* and applies them to a Config
 #pragma once
 
 #include <optional>
@@ -11,15 +11,15 @@ namespace attnrt::core {
 
 struct Config;
 
-// What the environment says; empty optionals where a variable is not set, or the process is privileged.
+// The variables. All are absent if the process is privileged (set-user-ID and the like).
 struct Environment {
   std::optional<std::string> policy, plugin_path, backend, disable, log;
-  std::vector<std::string>
-      warnings;  // an ATTNRT_ variable that does not exist, with the nearest that does
+  std::vector<std::string> warnings;  // one for each ATTNRT_ variable that does not exist
 };
 Environment read_environment();  // secure_getenv
 
-// Lays it over what config holds. The error names the variable.
+// Replaces the values of config that a variable sets. Errors: INVALID_ARGUMENT that names the
+// variable.
 Result<void> apply_environment(const Environment& environment, Config& config);
 
 }  // namespace attnrt::core

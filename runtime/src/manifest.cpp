@@ -1,4 +1,4 @@
-// runtime/src/manifest.cpp: the bytes of .attnrt_manifest into what a backend says it can do, and why it cannot
+// runtime/src/manifest.cpp: what a backend can do, as its manifest says
 #include "manifest.hpp"
 
 #include <algorithm>
@@ -24,8 +24,9 @@ bool has_feature(const Manifest::Entry& entry, std::string_view feature) {
   return std::find(entry.features.begin(), entry.features.end(), feature) != entry.features.end();
 }
 
-// How far the entry is from the problem: twice the number of reasons against it, and one more if dtype is among them,
-// for among equals the entry of the problem's own dtype tells more. 0: it fits. Builds no text.
+// Returns how far an entry is from fitting: twice the number of reasons against it, and one more if
+// dtype is among them, because of two equal entries the one with the problem's dtype explains more.
+// 0: it fits. Allocates nothing.
 size_t distance(const Manifest::Entry& entry, const Problem& problem, uint32_t used,
                 std::string_view arch) {
   size_t result = 0;
@@ -47,7 +48,8 @@ Result<void> check_bound(const Constraint& constraint, const Node& key) {
               key.text, constraint.text());
 }
 
-// Features that this runtime does not know: harmless, for no problem can use them, but a typing error looks the same.
+// Notes features that this runtime does not know. They do no harm, because no problem can use them,
+// but they may be typos.
 void note_features(const Node& list, std::vector<std::string>& notes) {
   for (const Node& feature :
        list.kind == yaml::Kind::list ? std::span(list.items) : std::span(&list, 1)) {
@@ -58,7 +60,8 @@ void note_features(const Node& list, std::vector<std::string>& notes) {
   }
 }
 
-// False: the entry holds something that this runtime does not know, and is dropped.
+// Parses one entry. RETURNS false if it has a key that this runtime does not know; the entry is
+// then dropped.
 Result<bool> parse_entry(const Node& node, Manifest& manifest) {
   Manifest::Entry entry;
   entry.line = node.line;

@@ -1,4 +1,4 @@
-// runtime/src/manifest.hpp: the bytes of .attnrt_manifest into what a backend says it can do, and why it cannot
+// runtime/src/manifest.hpp: what a backend can do, as its manifest says
 #pragma once
 
 #include <string>
@@ -23,24 +23,29 @@ struct Manifest {
   std::string summary;
   std::vector<std::string> devices;  // cpu cuda rocm
   std::vector<std::string> archs;    // empty: any
-  std::vector<Entry> entries;        // supports; a problem fits if one entry fits
-  std::vector<std::string>
-      notes;  // entries that were dropped because of a key that this runtime does not know, ...
+  std::vector<Entry> entries;        // `supports`: a problem fits if it fits one entry
+  std::vector<std::string> notes;  // parts that this runtime does not know, and what became of them
 
-  // Why the problem fits no entry, on a device of this arch ("": a device without one); empty: it fits. A miss of archs
-  // comes first. With several entries the reasons are those of the entry with the fewest (the nearest miss; the first
-  // of equals). Does not compare devices with problem.device_type: the candidate's device decides. Only an entry's own
-  // condition on `device` looks at it, so give the problem as it would be on the candidate's device.
+  // Returns the reasons why the problem fits no entry on a device of this arch ("": a device
+  // without one); none if it fits. An arch that is not listed comes first. Of several entries, the
+  // one with the fewest reasons counts (the first of equals). It does not compare devices with
+  // problem.device_type: only an entry's own condition on `device` reads it.
+  // REQUIRES: problem is as it would be on the candidate's device.
   std::vector<std::string> refusals(const Problem& problem, std::string_view arch) const;
 
-  // Why this runtime can use it for nothing at all: every entry was dropped, or no device is known; "": it can.
+  // Returns why this runtime can use it for no problem: every entry was dropped, or no device is
+  // known. "": it can.
   std::string serves_nothing() const;
 };
 
-// file: for messages. Unknown keys at the top are ignored with a note (a newer manifest); an unknown key in an entry
-// (or in a condition) drops that entry with a note; an unknown name (dtype: f8) matches nothing, with a note; an
-// unknown feature is harmless, and noted; a bound (batch, seq_q, seq_kv) with anything but a max is an error, as is everything
-// else that is wrong.
+// Parses a manifest, which may be written for a newer runtime. file: for messages. Each of these
+// gets a note:
+//   - an unknown key at the top is ignored
+//   - an unknown key in an entry, or in a condition, drops that entry
+//   - an unknown name (dtype: f8) matches nothing
+//   - an unknown feature is ignored
+// Errors: INVALID_ARGUMENT, "file:line:column: ...", for everything else that is wrong, and for a
+// bound (batch, seq_q, seq_kv) with anything but a max.
 Result<Manifest> parse_manifest(std::string_view text, const std::string& file);
 
 }  // namespace attnrt::core

@@ -1,4 +1,4 @@
-// tests/runtime/api_test.cpp: an application's calls, right and wrong, through the C API alone into statuses and texts
+// tests/runtime/api_test.cpp: right and wrong calls of the C API
 #include <attnrt/attnrt.h>
 #include <dlfcn.h>
 #include <gmock/gmock.h>
@@ -40,7 +40,8 @@ struct Newer {
   explicit Newer(const Struct& value) : known(value) { known.struct_size = sizeof *this; }
 };
 
-// Plugins stand beside the library that is mapped, wherever the process has gone since: the child exits 0 if so.
+// Plugins stand beside the library that is mapped, wherever the process has gone since: the child
+// exits 0 if so.
 TEST(DefaultDirectory, IsBesideTheLibraryAndNotInTheCurrentFolder) {
   Dl_info info{};
   ASSERT_NE(dladdr(reinterpret_cast<const void*>(&attnrt_version), &info), 0);
@@ -205,7 +206,8 @@ TEST_F(Api, FormatsThatDoNotExist) {
   EXPECT_THAT(error.message, HasSubstr("format is 7"));
 }
 
-// Every way in for a problem says the same of a struct that is too short, too long or from the future.
+// Every way in for a problem says the same of a struct that is too short, too long or from the
+// future.
 TEST_F(Api, ProblemsOfEverySize) {
   const auto each = [this](attnrt_problem* problem,
                            const std::function<void(attnrt_status, const char*)>& judge) {
@@ -329,7 +331,8 @@ TEST_F(Api, ArgsCallsAndOptionsOfEverySize) {
   EXPECT_THAT(error.message, HasSubstr("leave newer fields at zero"));
 }
 
-// Read past its end, a struct of an older header is somebody else's memory: the address sanitizer is the judge.
+// Read past its end, a struct of an older header is somebody else's memory: the address sanitizer
+// is the judge.
 TEST_F(Api, AnOlderArgsIsNotReadPastItsEnd) {
   constexpr size_t size = offsetof(attnrt_args, mask);
   void* const exact = std::malloc(size);

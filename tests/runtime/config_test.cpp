@@ -1,4 +1,4 @@
-// tests/runtime/config_test.cpp: policies and environments into settings with origins, warnings, or errors with places
+// tests/runtime/config_test.cpp: what policies and the environment set, warn of and get wrong
 #include "config.hpp"
 
 #include <gmock/gmock.h>

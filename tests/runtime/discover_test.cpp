@@ -1,4 +1,4 @@
-// tests/runtime/discover_test.cpp: directories full of good, odd and broken files into rows, each with its reason
+// tests/runtime/discover_test.cpp: folders of good, odd and broken plugin files
 #include "discover.hpp"
 
 #include <elf.h>
@@ -158,7 +158,8 @@ TEST(Discover, RandomDamageNeverEndsTheScan) {
   for (size_t file = 0; file < kFiles; ++file) {
     std::string bytes = whole;
     for (int flips = 1 + static_cast<int>(random() % 6); flips > 0; --flips) {
-      // A third of them in the ELF header and segments, a third in the section headers, a third anywhere.
+      // A third of them in the ELF header and segments, a third in the section headers, a third
+      // anywhere.
       const size_t where = file % 3 == 0   ? random() % 1024
                            : file % 3 == 1 ? table + random() % (bytes.size() - table)
                                            : random() % bytes.size();

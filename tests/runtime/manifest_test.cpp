@@ -1,4 +1,4 @@
-// tests/runtime/manifest_test.cpp: manifest texts into what a backend can do, what was dropped, and the nearest miss
+// tests/runtime/manifest_test.cpp: what a manifest allows, what it drops, and its errors
 #include "manifest.hpp"
 
 #include <gmock/gmock.h>

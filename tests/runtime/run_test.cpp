@@ -1,4 +1,4 @@
-// tests/runtime/run_test.cpp: a Plan and one run's tensors into a result, or the backend's words why there is none
+// tests/runtime/run_test.cpp: runs of a plan, and the messages of runs that fail
 #include "run.hpp"
 
 #include <gmock/gmock.h>

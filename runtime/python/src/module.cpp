@@ -1,7 +1,8 @@
-// runtime/python/src/module.cpp: the extension module attnrt._attnrt, which binds attnrt.h to Python
+// runtime/python/src/module.cpp: the extension module attnrt._attnrt, a binding of attnrt.h
 //
-// Reads tensors of any library through DLPack, and raises the exceptions of attnrt/errors.py. The package around it
-// documents and checks arguments; this side owns pointers and lifetimes, and releases the GIL while the runtime works.
+// Reads tensors of any library through DLPack, and raises the exceptions of attnrt/errors.py. The
+// package around it documents and checks arguments; this side owns pointers and lifetimes, and
+// releases the GIL while the runtime works.
 #include <attnrt/attnrt.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -108,7 +109,8 @@ DeviceId device_of(const Array& array) {
   }
 }
 
-// Takes a view of the object's memory. RETURNS false if it gives none, or is read-only and `written` asks for more.
+// Takes a view of the object's memory. RETURNS false if it gives none, or is read-only and
+// `written` asks for more.
 bool import(nb::handle object, bool written, Array& array) {
   if (!written) return nb::try_cast(object, array);
   nb::ndarray<> writable;
@@ -117,8 +119,9 @@ bool import(nb::handle object, bool written, Array& array) {
   return true;
 }
 
-// Returns the tensor viewed as integers of the same size, for the dtypes that a library has but does not export by DLPack:
-// numpy's bfloat16 (that of ml_dtypes), and bool in older torch. Sets dtype to the real one. Invalid for all others.
+// Returns the tensor viewed as integers of the same size, for the dtypes that a library has but
+// does not export by DLPack: numpy's bfloat16 (that of ml_dtypes), and bool in older torch. Sets
+// dtype to the real one. Invalid for all others.
 nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
   if (!nb::hasattr(object, "view") || !nb::hasattr(object, "dtype")) return {};
   const nb::object given = object.attr("dtype");
@@ -155,7 +158,8 @@ nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
           " that gives no view of its memory: " + reason);
 }
 
-// The tensors of one call, as attnrt_args. Keeps the Python objects alive for as long as the call lasts.
+// The tensors of one call, as attnrt_args. Keeps the Python objects alive for as long as the call
+// lasts.
 class Tensors {
  public:
   // objects: by name (tensor_names); one that is missing or None is absent.
@@ -211,8 +215,8 @@ class Tensors {
     return tensor;
   }
 
-  // A tensor without elements may have no address, but NULL would mean that it is absent. So it gets any address, and
-  // dense strides.
+  // A tensor without elements may have no address, but NULL would mean that it is absent. So it
+  // gets any address, and dense strides.
   static void give_an_address(attnrt_tensor& tensor) {
     alignas(64) static char nothing[64];
     tensor.data = nothing;

@@ -1,4 +1,4 @@
-// runtime/src/base/file.cpp: file descriptors that close themselves, sealed copies in memory, mapped files
+// runtime/src/base/file.cpp: file descriptors, sealed copies in memory, mapped files
 #include "base/file.hpp"
 
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-// runtime/src/base/file.hpp: file descriptors that close themselves, sealed copies in memory, mapped files
+// runtime/src/base/file.hpp: file descriptors, sealed copies in memory, mapped files
 #pragma once
 
 #include <cstdint>
@@ -24,8 +24,9 @@ class Descriptor {
   int number_;
 };
 
-// Copies a file from its current position into a memory file that nobody can change any more. bytes: the size that it is
-// expected to have. name: of the memory file, for people who look into /proc. Errors name no file: "cannot be read: ...".
+// Copies a file from its current position into a memory file that nobody can change any more.
+// bytes: the size that it is expected to have. name: of the memory file, for people who look into
+// /proc. Errors name no file: "cannot be read: ...".
 Result<Descriptor> sealed_copy(const Descriptor& file, int64_t bytes, const std::string& name);
 
 // Maps a file's bytes for reading, for as long as this lives.

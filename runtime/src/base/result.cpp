@@ -1,4 +1,4 @@
-// runtime/src/base/result.cpp: statuses and foreign text into what a message can hold
+// runtime/src/base/result.cpp: names of statuses, and text that is safe in a message
 #include "base/result.hpp"
 
 namespace attnrt::core {

@@ -1,4 +1,4 @@
-// runtime/src/base/result.hpp: what a step gives: a value, or an error with a status and one line of text
+// runtime/src/base/result.hpp: a value, or an error with a status and one line of text
 #pragma once
 
 #include <attnrt/plugin.h>
@@ -17,7 +17,7 @@ struct Error {
   std::string message;  // where, what was found, what was expected, what to do
 };
 
-using Errors = std::vector<Error>;  // found independently of each other
+using Errors = std::vector<Error>;  // each found independently of the others
 
 template <class T>
 using Result = tl::expected<T, Error>;
@@ -31,13 +31,16 @@ tl::unexpected<Error> fail(attnrt_status code, fmt::format_string<Arguments...> 
 // Fills a caller's error, if there is one, and returns the code.
 attnrt_status fill_error(attnrt_error* error, const Error& found);
 
-// ok, unsupported, out of memory, invalid argument, internal error, device lost, not found
+// Returns "ok", "unsupported", "out of memory", "invalid argument", "internal error", "device lost"
+// or "not found".
 const char* status_name(attnrt_status status);
 
-// Foreign text as it may stand in a one-line message: unprintable bytes escaped, cut after 60 characters, "" if empty.
+// Quotes foreign text in a one-line message: escapes unprintable bytes, cuts it after 60
+// characters, and shows an empty text as "".
 std::string shown(std::string_view text);
 
-// Text as one line that a terminal shows as it is: control characters and line ends become \n, \t or \xNN.
+// Makes text one line that is safe to print: control characters and line ends become \n, \t or
+// \xNN.
 std::string one_line(std::string_view text);
 
 }  // namespace attnrt::core

@@ -62,8 +62,8 @@ constexpr StructTable kOptions{"options", "start from ATTNRT_RUNTIME_OPTIONS_INI
                                offsetof(attnrt_runtime_options, policy_path), kOptionsFields};
 #undef ATTNRT_FIELD
 
-// Whether a table lists every field: each begins where the one before it ends (no public struct has padding), and the
-// last one ends with the struct.
+// Whether a table lists every field: each begins where the one before it ends (no public struct has
+// padding), and the last one ends with the struct.
 constexpr bool is_complete(const StructTable& table, size_t struct_bytes) {
   size_t end = table.least;
   for (const Field& field : table.fields) {

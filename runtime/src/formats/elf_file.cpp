@@ -1,4 +1,4 @@
-// runtime/src/formats/elf_file.cpp: reads a plugin's ELF file without running it; the only user of libelf
+// runtime/src/formats/elf_file.cpp: reads a plugin's ELF file; the only user of libelf
 #include "formats/elf_file.hpp"
 
 #include <attnrt/plugin.h>
@@ -39,7 +39,8 @@ tl::unexpected<Error> damaged(const char* what) {
   return fail(ATTNRT_UNSUPPORTED, "is damaged: {} lies outside the file; copy it again", what);
 }
 
-// Checks the ELF header, and that both tables it names lie in the file, before libelf reads anything.
+// Checks the ELF header, and that both tables it names lie in the file, before libelf reads
+// anything.
 Result<void> check_header(std::string_view bytes) {
   Elf64_Ehdr header{};
   if (bytes.size() < SELFMAG || std::memcmp(bytes.data(), ELFMAG, SELFMAG) != 0) {
@@ -78,8 +79,9 @@ std::vector<Elf64_Phdr> segments_of(std::string_view bytes) {
   return segments;
 }
 
-// Checks the addresses that the loader follows before any code runs: each table that the dynamic table names must lie in
-// a loaded segment, and so must its last byte if the dynamic table gives its size.
+// Checks the addresses that the loader follows before any code runs: each table that the dynamic
+// table names must lie in a loaded segment, and so must its last byte if the dynamic table gives
+// its size.
 Result<void> check_dynamic(std::string_view bytes, const std::vector<Elf64_Phdr>& segments,
                            const Elf64_Phdr& dynamic) {
   struct Table {

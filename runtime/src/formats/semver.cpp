@@ -38,7 +38,7 @@ bool parse_number(std::string_view text, int64_t& number) {
   return error == std::errc();
 }
 
-// "rc.1": identifiers that are not empty; those of digits have no leading zero where leading_zeros is false.
+// Whether text is identifiers joined by dots, such as "rc.1". Without leading_zeros, 01 is not one.
 bool valid_identifiers(std::string_view text, bool leading_zeros) {
   for (const std::string_view part : split(text, '.')) {
     if (part.empty() || !std::all_of(part.begin(), part.end(), is_identifier_character))
@@ -48,7 +48,8 @@ bool valid_identifiers(std::string_view text, bool leading_zeros) {
   return true;
 }
 
-// MAJOR[.MINOR[.PATCH[-pre]]][+build], with at least `least` of the three numbers.
+// Parses MAJOR[.MINOR[.PATCH[-pre]]][+build] with at least `least` of the three numbers. RETURNS
+// false if it is not one.
 bool parse_parts(std::string_view text, size_t least, Version& version) {
   const size_t plus = text.find('+');
   if (plus != std::string_view::npos && !valid_identifiers(text.substr(plus + 1), true))
@@ -120,7 +121,8 @@ bool VersionRange::contains(const Version& version) const {
                      [&](const auto& c) { return holds(version, c); });
 }
 
-// If it contains a version at all, it contains one of those that a bound names or that come right after one, or the least.
+// Tries the versions that decide: the least one, each bound, and the one right after each bound. If
+// a range contains any version, it contains one of these.
 bool VersionRange::is_empty() const {
   std::vector<Version> candidates = {{}};
   for (const Comparison& comparison : comparisons) {

@@ -1,4 +1,4 @@
-// runtime/src/formats/yaml.cpp: YAML text into a tree in which every node knows its place; the only user of yaml-cpp
+// runtime/src/formats/yaml.cpp: reads YAML into a tree of nodes; the only user of yaml-cpp
 #include "formats/yaml.hpp"
 
 #include <yaml-cpp/anchor.h>
@@ -22,10 +22,12 @@ namespace attnrt::core::yaml {
 
 namespace {
 
+// Limits that no real policy or manifest reaches. They bound the time and memory that a hostile
+// text, such as nested aliases, can cost.
 constexpr size_t maximum_text_bytes = size_t{1} << 20;
-constexpr size_t maximum_depth = 64;
+constexpr size_t maximum_depth = 64;  // of lists and maps in each other
 constexpr size_t maximum_nodes = 100000;
-constexpr size_t maximum_tree_bytes = size_t{4} << 20;
+constexpr size_t maximum_tree_bytes = size_t{4} << 20;  // of all scalars
 
 struct Size {
   size_t nodes = 0, bytes = 0, depth = 0;
@@ -44,8 +46,9 @@ Size size_of(const Node& node) {
   return size;
 }
 
-// yaml-cpp's events into nodes. Its own tree is not used: it keeps no place of some nodes and hides duplicate keys.
-// What is wrong is thrown as yaml-cpp's own exception, for it passes through yaml-cpp's parser; parse() catches it.
+// Builds nodes from the events of yaml-cpp's parser. yaml-cpp's own tree is not used, because it
+// forgets the line of some nodes and hides duplicate keys. An error is thrown as yaml-cpp's own
+// exception, because it passes through yaml-cpp's parser; parse() catches it.
 class Builder final : public YAML::EventHandler {
  public:
   explicit Builder(const std::string* file) : file_(file) {}
@@ -66,9 +69,8 @@ class Builder final : public YAML::EventHandler {
                 const std::string& value) override {
     Node node = make(mark, Kind::scalar);
     node.text = value;
-    node.quoted =
-        tag == "!" ||
-        tag == "tag:yaml.org,2002:str";  // yaml-cpp: "!" quoted, "?" plain, else as written
+    // yaml-cpp's tag is "!" for a quoted scalar, "?" for a plain one, else the tag as written.
+    node.quoted = tag == "!" || tag == "tag:yaml.org,2002:str";
     if (!node.quoted) check_tag(mark, tag);
     add(std::move(node), mark, anchor);
   }
@@ -92,6 +94,7 @@ class Builder final : public YAML::EventHandler {
   void OnMapEnd() override { end(); }
 
  private:
+  // A list or map that has not ended yet.
   struct Open {
     Node node;
     YAML::Mark mark;
@@ -103,7 +106,8 @@ class Builder final : public YAML::EventHandler {
     throw YAML::ParserException(mark, text);
   }
   [[noreturn]] static void refuse_depth(const YAML::Mark& mark) {
-    refuse(mark, fmt::format("found more than {} levels, expected at most those", maximum_depth));
+    refuse(mark,
+           fmt::format("found more than {} levels, expected at most that many", maximum_depth));
   }
 
   static void check_tag(const YAML::Mark& mark, const std::string& tag) {
@@ -114,12 +118,13 @@ class Builder final : public YAML::EventHandler {
   Node make(const YAML::Mark& mark, Kind kind) {
     Node node;
     node.kind = kind;
-    node.line = std::max(mark.line, 0) + 1;  // yaml-cpp counts from 0, and its null mark is -1
+    node.line = std::max(mark.line, 0) + 1;  // yaml-cpp counts from 0, and -1 is its null mark
     node.column = std::max(mark.column, 0) + 1;
     node.file = file_;
     return node;
   }
 
+  // Counts a node, with the copies that aliases make, against the limits.
   void charge(const YAML::Mark& mark, const Node& node) {
     const Size size = size_of(node);
     nodes_ += size.nodes;
@@ -194,7 +199,7 @@ class Builder final : public YAML::EventHandler {
   size_t nodes_ = 0, bytes_ = 0;
 };
 
-// The length of the UTF-8 character at the start of text, 0 if there is none.
+// Returns the bytes of the UTF-8 character at the start of text; 0 if there is none.
 size_t character_bytes(std::string_view text) {
   const auto byte = [&](size_t i) {
     return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
@@ -215,11 +220,11 @@ size_t character_bytes(std::string_view text) {
   return 0;
 }
 
-// yaml-cpp takes byte 4 for the end of the text, guesses UTF-16 and replaces what it cannot read: refused before it
-// sees it.
+// Refuses a text that is too long, or has bytes that yaml-cpp would misread: it takes byte 4 for
+// the end of the text, guesses UTF-16, and replaces bytes that it cannot read.
 Result<void> check_bytes(std::string_view text, const std::string& file) {
   if (text.size() > maximum_text_bytes) {
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: found more than {} bytes, expected at most those",
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: found more than {} bytes, expected at most that many",
                 file, maximum_text_bytes);
   }
   int line = 1, column = 1;

@@ -1,4 +1,4 @@
-// runtime/src/formats/yaml.hpp: YAML text into a tree in which every node knows its place; the only user of yaml-cpp
+// runtime/src/formats/yaml.hpp: reads YAML into a tree of nodes; the only user of yaml-cpp
 #pragma once
 
 #include <cstdint>
@@ -17,10 +17,10 @@ enum class Kind { null, scalar, list, map };
 
 struct Node {
   Kind kind = Kind::null;
-  std::string text;                   // of a scalar
+  std::string text;                   // the text of a scalar
   bool quoted = false;                // "1" is a string, 1 is a number
-  std::vector<Node> items;            // of a list; of a map: its values
-  std::vector<Node> keys;             // of a map: scalars, keys[i] names items[i]
+  std::vector<Node> items;            // the items of a list, or the values of a map
+  std::vector<Node> keys;             // the keys of a map, all scalars; keys[i] belongs to items[i]
   int line = 0, column = 0;           // 1-based
   const std::string* file = nullptr;  // owned by the Document
 
@@ -34,19 +34,23 @@ struct Document {
   Node root;
 };
 
-// Malformed text (also bytes that are no UTF-8, control characters, tags other than !!str), duplicate keys, keys that
-// are no scalars, several documents, nesting over 64 levels, texts over 1 MiB and documents over 100000 nodes or 4 MiB,
-// with what anchors and aliases repeat, are errors: "file:line:column: found, expected". An empty text is a null
-// document.
+// Parses a text; an empty one is a null document. Errors: INVALID_ARGUMENT, "file:line:column:
+// found ..., expected ...", for
+//   - malformed text: bytes that are not UTF-8, control characters, tags other than !!str
+//   - duplicate keys, keys that are not scalars, several documents
+//   - nesting over 64 levels, a text over 1 MiB
+//   - a document over 100000 nodes or 4 MiB, aliases included
 Result<Document> parse(std::string_view text, std::string file);
 
-// A file's text, as far as parse() takes it. The error says why it cannot be read, and does not name the file.
+// Reads a file, up to one byte more than parse() accepts. The error says why it cannot be read; the
+// caller names the file.
 Result<std::string> read_text(const std::filesystem::path& file);
 
-// "policy.yaml:3:5: threads: found many, expected a whole number"; the one wording of a wrong type or value.
+// Returns the error for a wrong type or value: "policy.yaml:3:5: threads: found many, expected a
+// whole number".
 tl::unexpected<Error> wrong(const Node& node, std::string_view what, std::string_view expected);
 
-// Typed reads; each error begins with the node's place and says what was found and what was expected.
+// Read a node as one type. Errors are those of wrong().
 Result<int64_t> integer(const Node& node,
                         std::string_view what);  // decimal only: 010 is an error, not 8
 Result<double> real(const Node& node, std::string_view what);
@@ -55,8 +59,9 @@ Result<std::string> word(const Node& node, std::string_view what);
 Result<std::vector<std::string>> words(const Node& node,
                                        std::string_view what);  // a list of scalars, or one scalar
 
-// The node is a map, or null (which is an empty map), and has no key but these; otherwise an error for each other key,
-// with its place and the nearest known one. where: the map's own name in messages, "" at the top.
+// Checks that a node is a map with known keys only; null counts as an empty map. Adds an error for
+// each other key, with its place and the nearest known key. where: the map's own name in messages,
+// "" at the top.
 void only_keys(const Node& map, std::initializer_list<std::string_view> known,
                std::string_view where, Errors& errors);
 

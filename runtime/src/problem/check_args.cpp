@@ -19,7 +19,8 @@ bool is_empty(const attnrt_tensor& tensor) {
   return std::find(tensor.shape, tensor.shape + ndim, 0) != tensor.shape + ndim;
 }
 
-// Checks one tensor at a time. The first thing that is wrong fills error; nothing is allocated before that.
+// Checks one tensor at a time. The first thing that is wrong fills error; nothing is allocated
+// before that.
 class Checker {
  public:
   explicit Checker(attnrt_error* error) : error_(error) {}
@@ -32,7 +33,8 @@ class Checker {
     return false;
   }
 
-  // The tensor is given if the problem uses it, and only then. One without elements needs no memory.
+  // The tensor is given if the problem uses it, and only then. One without elements needs no
+  // memory.
   bool presence(const char* name, const attnrt_tensor& tensor, bool is_used) {
     if ((tensor.data != nullptr) == is_used || (is_used && is_empty(tensor))) return true;
     return is_used ? fail("tensor {} is absent, but the problem uses it", name)
@@ -116,8 +118,9 @@ class Checker {
     return true;
   }
 
-  // No byte from the tensor's first element to its last, the gaps between its rows included, belongs to another tensor:
-  // nothing would say whether it is read or written first. REQUIRES: shape() was called for each tensor.
+  // No byte from the tensor's first element to its last, the gaps between its rows included,
+  // belongs to another tensor: nothing would say whether it is read or written first. REQUIRES:
+  // shape() was called for each tensor.
   bool overlaps_none(const attnrt_tensor& written) {
     const Range *const begin = ranges_, *const end = ranges_ + count_;
     const Range* const mine =
@@ -167,8 +170,8 @@ class Checker {
   size_t count_ = 0;
 };
 
-// Reads the sizes off the tensors before their shapes are checked. Where a product overflows, the extent is 0, and
-// check_row_shapes then reports the tensor.
+// Reads the sizes off the tensors before their shapes are checked. Where a product overflows, the
+// extent is 0, and check_row_shapes then reports the tensor.
 void read_extents(const Problem& problem, const attnrt_args& args, Extents& extents) {
   const bool paged = problem.page_size > 0;
   if (problem.varlen != 0) {
@@ -210,7 +213,8 @@ bool check_row_shapes(Checker& check, const Problem& p, const attnrt_args& a, co
 
 bool check_side_shapes(Checker& check, const Problem& p, const attnrt_args& a, const Extents& e) {
   const bool paged = p.page_size > 0;
-  // In a paged run seq_kv is a bound; the number of keys stands in kv_lengths, which may be in device memory.
+  // In a paged run seq_kv is a bound; the number of keys stands in kv_lengths, which may be in
+  // device memory.
   const int64_t mask_columns = paged ? kAny : e.seq_kv;
   if (p.mask != ATTNRT_MASK_NONE &&
       !(check.shape("mask", a.mask, p.mask_dtype, {e.batch, p.heads_q, e.seq_q, mask_columns}) &&
@@ -260,7 +264,8 @@ bool check_overlap(Checker& check, const attnrt_args& args) {
   });
 }
 
-// Gives the mask its four dimensions: one that it lacks, and one of size 1, is broadcast with stride 0.
+// Gives the mask its four dimensions: one that it lacks, and one of size 1, is broadcast with
+// stride 0.
 void broadcast_mask(attnrt_tensor& mask, int64_t batch, int64_t heads_q, int64_t seq_q,
                     int64_t seq_kv) {
   if (mask.ndim < 1 || mask.ndim > 4) return;

@@ -1,4 +1,4 @@
-// runtime/src/problem/check_problem.cpp: a caller's struct of any size into a legal Problem, or the reason why it is none
+// runtime/src/problem/check_problem.cpp: reads a caller's problem and checks that it is legal
 #include <algorithm>
 #include <cmath>
 
@@ -10,7 +10,7 @@ namespace attnrt::core {
 namespace {
 
 bool overflows(std::initializer_list<int64_t> factors) {
-  int64_t product = 16;  // bytes of the largest element, with room
+  int64_t product = 16;  // bytes; no element is larger
   return std::any_of(factors.begin(), factors.end(), [&](int64_t factor) {
     return __builtin_mul_overflow(product, factor, &product);
   });
@@ -22,7 +22,8 @@ tl::unexpected<Error> bad(fmt::format_string<Arguments...> format, Arguments&&..
               fmt::format(format, std::forward<Arguments>(arguments)...));
 }
 
-// Every word for itself: integers in their range, flags 0 or 1, names among their choices, reals finite.
+// Checks each word by itself: integers in their range, flags 0 or 1, names among their choices,
+// reals finite.
 Result<void> check_words(const Problem& problem) {
   for (const Word& word : vocabulary()) {
     const Value value = value_of(word, problem, "");
@@ -51,7 +52,7 @@ Result<void> check_words(const Problem& problem) {
   return {};
 }
 
-// What words say together.
+// Checks the words that depend on each other.
 Result<void> check_together(const Problem& p) {
   if (p.heads_q % p.heads_kv != 0)
     return bad("heads_q {} is not a multiple of heads_kv {}", p.heads_q, p.heads_kv);
@@ -93,7 +94,7 @@ Result<Problem> check_problem(const attnrt_problem* problem) {
   if (p.head_dim_v == 0) p.head_dim_v = p.head_dim;
   if (p.alignment_bytes == 0) p.alignment_bytes = 16;
   if (p.mask == ATTNRT_MASK_NONE) p.mask_dtype = {ATTNRT_DTYPE_BOOL, 8, 1};
-  p.scale += 0.0F;  // equal problems have equal bytes: no -0
+  p.scale += 0.0F;  // -0 becomes 0, so that equal problems have equal bytes
   p.softcap += 0.0F;
   if (auto checked = check_words(p); !checked) return tl::unexpected(checked.error());
   if (auto checked = check_together(p); !checked) return tl::unexpected(checked.error());

@@ -1,4 +1,4 @@
-// runtime/src/problem/constraint.cpp: the one grammar of conditions on a problem, for manifests and the policy's when and only
+// runtime/src/problem/constraint.cpp: conditions on a problem, as manifests and policies state them
 #include "problem/constraint.hpp"
 
 #include <algorithm>
@@ -23,10 +23,10 @@ double number(const Value& value) {
 
 bool is_multiple(const Value& value, int64_t of) {
   const int64_t whole = std::get<int64_t>(value);
-  return whole != INT64_MAX && whole % of == 0;  // unbounded is no multiple of anything
+  return whole != INT64_MAX && whole % of == 0;  // unbounded is not a multiple of anything
 }
 
-// Whole numbers without a fraction, reals in float's precision: as values are shown.
+// Writes a bound as values are written: whole numbers without a fraction, reals rounded to float.
 std::string bound_text(const Word& word, double bound) {
   if (word.kind == WordKind::real) return to_text(Value(bound));
   return bound >= 0x1p63 ? "unbounded" : to_text(Value(static_cast<int64_t>(bound)));
@@ -110,7 +110,7 @@ Result<void> parse_range_key(const yaml::Node& key, const yaml::Node& node,
   return {};
 }
 
-// The number after "sm_", without its suffix letter; -1 if there is none.
+// Returns the number after "sm_", without its suffix letter; -1 if there is none.
 int sm_number(std::string_view arch) {
   if (!arch.starts_with("sm_")) return -1;
   int number = -1;

@@ -1,4 +1,4 @@
-// runtime/src/problem/constraint.hpp: the one grammar of conditions on a problem, for manifests and the policy's when and only
+// runtime/src/problem/constraint.hpp: conditions on a problem, as manifests and policies state them
 #pragma once
 
 #include <optional>
@@ -12,41 +12,46 @@
 
 namespace attnrt::core {
 
-// One key's condition: a value; a list of values; {min, max, multiple_of}; {equals: other key}.
+// The condition on one word: a value, a list of values, {min, max, multiple_of}, or {equals: other
+// word}.
 struct Constraint {
   const Word* word = nullptr;
-  std::vector<Value> values;       // any of these; empty: the range below
-  std::optional<double> min, max;  // inclusive; whole words use whole numbers
+  std::vector<Value> values;       // one of these must match; empty: the range below counts
+  std::optional<double> min, max;  // inclusive; whole numbers for integers
   std::optional<int64_t> multiple_of;
   const Word* equals = nullptr;
 
-  bool met(const Problem& problem, std::string_view arch) const;  // builds no text
-  // Why the problem does not meet it: "head_dim 80 is not in {64, 128}", "head_dim 300 is above 256"; nullopt: it does.
+  bool met(const Problem& problem, std::string_view arch) const;  // allocates nothing
+  // Returns why the problem does not meet the condition: "head_dim 80 is not in {64, 128}",
+  // "head_dim 300 is above 256"; nullopt if it does.
   std::optional<std::string> refusal(const Problem& problem, std::string_view arch) const;
-  // No value of the word can meet it (min above max, no multiple between them, only values outside the choices, ...).
+  // Whether no value of the word can meet it: min is above max, no multiple lies between them, all
+  // values are outside the choices, ...
   bool can_never_match() const;
-  std::string text() const;  // "head_dim: {min: 32, max: 256}", as it would stand in YAML
+  std::string text() const;  // as in YAML: "head_dim: {min: 32, max: 256}"
 };
 
-// An absent key fits any value.
+// Conditions that must all hold. A word without a condition may have any value.
 using Constraints = std::vector<Constraint>;
 
-// The arch of a manifest matches the arch of a device: gfx1100 matches gfx1100 and gfx1100:xnack-; sm_80+ matches sm_80
-// and every newer sm_NN (sm_90a counts as sm_90).
+// Whether an arch of a manifest matches the arch of a device: gfx1100 matches gfx1100 and
+// gfx1100:xnack-; sm_80+ matches sm_80 and each newer sm_NN (sm_90a counts as sm_90).
 bool arch_matches(std::string_view pattern, std::string_view arch);
 
-// One entry `key: condition`. Errors carry the place and the nearest known key or what the condition should look like.
-// Flags take true and false, windows take `unbounded` too; text and numbers are as in parse_value. Where a list for
-// unknown_values is given, a name outside of the choices is no error: it is kept, matches nothing, and is noted there.
+// Parses one entry `key: condition`. Values are those of parse_value; flags are true or false, and
+// windows may be `unbounded`. If unknown_values is given, a name outside the choices is not an
+// error: it is kept, matches nothing, and gets a note there. Errors: INVALID_ARGUMENT with the
+// line, and the nearest known key or the expected form of the condition.
 Result<Constraint> parse_constraint(const yaml::Node& key, const yaml::Node& condition,
                                     std::vector<std::string>* unknown_values = nullptr);
-// What this runtime does not know of the entry: its key, a key of {min, ...}, the word of {equals: word}; "" if
-// nothing.
+// Returns the part of an entry that this runtime does not know: its key, a key of {min, ...}, or
+// the word of {equals: word}. "" if it knows all.
 std::string unknown_part(const yaml::Node& key, const yaml::Node& condition);
-// A map of them: those that could be read, and an error for each of the others.
+// Parses a map of conditions. Returns those without an error, and adds an error for each of the
+// others.
 Constraints parse_constraints(const yaml::Node& map, std::string_view where, Errors& errors);
 
-// Every refusal, in the order of the constraints.
+// Returns each reason why the problem does not meet the conditions, in their order.
 std::vector<std::string> refusals(const Constraints& constraints, const Problem& problem,
                                   std::string_view arch);
 

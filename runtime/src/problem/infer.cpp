@@ -11,8 +11,8 @@ namespace {
 
 constexpr int32_t kUsualAlignment = 16;  // bytes; measured_alignment gives no more
 
-// Returns the largest power of two, up to the usual alignment, such that each row of q, k, v and out starts at a multiple
-// of it. An output that is not given yet does not count.
+// Returns the largest power of two, up to the usual alignment, such that each row of q, k, v and
+// out starts at a multiple of it. An output that is not given yet does not count.
 int32_t measured_alignment(const attnrt_args& args) {
   uint64_t bits =
       kUsualAlignment;  // the lowest bit set in any address or distance of rows is the answer
@@ -34,7 +34,7 @@ attnrt_status wrong(attnrt_error* error, const char* name, int32_t ndim, const c
                      "run: tensor %s has %d dimensions; expected %s", name, ndim, expected);
 }
 
-// What two tensors say of the same thing.
+// Checks the sizes and dtypes that two tensors have in common.
 attnrt_status check_agreement(const attnrt_args& args, bool varlen, bool paged,
                               attnrt_error* error) {
   const int32_t q_last = args.q.ndim - 1;
@@ -112,7 +112,8 @@ attnrt_status infer_problem(const attnrt_args& args, Problem* problem, attnrt_er
   } else {
     p.seq_kv = k_ndim == 3 ? args.k.shape[0] : args.k.shape[1];
   }
-  p.batch = std::max<int64_t>(p.batch, 1);  // bounds are at least 1; a run of 0 rows is within them
+  p.batch = std::max<int64_t>(p.batch,
+                              1);  // bounds are at least 1, and a run without rows is within them
   p.seq_q = std::max<int64_t>(p.seq_q, 1);
   p.seq_kv = std::max<int64_t>(p.seq_kv, 1);
   p.mask = ATTNRT_MASK_NONE;

@@ -1,4 +1,4 @@
-// runtime/src/problem/problem.cpp: the vocabulary; words ("head_dim=64 causal=true") into a Problem and back
+// runtime/src/problem/problem.cpp: the vocabulary of problems, and their text form
 #include "problem/problem.hpp"
 
 #include <algorithm>
@@ -32,7 +32,7 @@ constexpr std::array<NamedDtype, 5> dtypes{{{"f32", {ATTNRT_DTYPE_FLOAT, 32, 1}}
                                             {"bool", {ATTNRT_DTYPE_BOOL, 8, 1}},
                                             {"int32", {ATTNRT_DTYPE_INT, 32, 1}}}};
 
-// Where a word's value is kept; arch is in no Problem.
+// The field of Problem that holds a word's value; monostate for arch, which no Problem holds.
 using Field = std::variant<std::monostate, int64_t Problem::*, int32_t Problem::*, float Problem::*,
                            attnrt_dtype Problem::*>;
 
@@ -73,7 +73,7 @@ constexpr std::array features{
     "gqa"sv,   "causal"sv,     "align_top_left"sv, "window"sv, "softcap"sv, "alibi"sv,
     "sinks"sv, "kv_lengths"sv, "varlen"sv,         "paged"sv,  "lse"sv,     "deterministic"sv};
 
-// In the order of words.
+// The field of each word, in the order of words.
 constexpr std::array<Field, words.size()> fields{
     {&Problem::device_type,     std::monostate{},       &Problem::dtype,     &Problem::batch,
      &Problem::heads_q,         &Problem::heads_kv,     &Problem::seq_q,     &Problem::seq_kv,
@@ -150,7 +150,7 @@ Result<Value> parse_name(const Word& word, std::string_view text) {
                                     did_you_mean(text, word.choices)));
 }
 
-// A value that parse_value gave.
+// Stores a value that parse_value returned.
 void set_value(const Word& word, const Value& value, Problem& problem, std::string& arch) {
   const Field& field = field_of(word);
   const auto* name = std::get_if<std::string>(&value);
@@ -363,7 +363,7 @@ std::string dtype_name(attnrt_dtype type) {
   for (const NamedDtype& known : dtypes) {
     if (same_dtype(known.dtype, type)) return std::string(known.name);
   }
-  // What no Problem can have, by the names that people know.
+  // Types that no Problem can have, by their usual names.
   constexpr std::array<std::string_view, 7> kinds{"int", "uint",    "f",   "opaque",
                                                   "bf",  "complex", "bool"};  // by DLPack's codes
   const std::string name = type.code < kinds.size()

@@ -1,4 +1,4 @@
-// runtime/src/problem/problem.hpp: the vocabulary; words ("head_dim=64 causal=true") into a Problem and back
+// runtime/src/problem/problem.hpp: the vocabulary of problems, and their text form
 #pragma once
 
 #include <attnrt/plugin.h>
@@ -18,70 +18,81 @@ namespace attnrt::core {
 
 using Problem = attnrt_problem;
 
-// What a word says of one problem, in the form that constraints compare: whole numbers (flags are 0 and 1, an unbounded
-// window is INT64_MAX), reals (scale, softcap), or words (device, arch, dtype, mask, mask_dtype, align).
+// The value of a word in one problem, in the form that constraints compare: a whole number (a flag
+// is 0 or 1, an unbounded window is INT64_MAX), a real (scale, softcap) or a name (device, arch,
+// dtype, mask, mask_dtype, align).
 using Value = std::variant<int64_t, double, std::string>;
 
 enum class WordKind { integer, real, flag, name };
 
-// One word of the vocabulary, in the order of the documentation: device arch dtype batch ... deterministic.
+// One word of the vocabulary. vocabulary() has them in the order of the documentation: device arch
+// dtype batch ...
 struct Word {
   std::string_view name;
   WordKind kind;
-  bool bound;                // batch, seq_q, seq_kv: an upper bound, manifests may give only a max
-  std::string_view feature;  // the feature that a value other than the default uses, or ""
+  bool bound;  // batch, seq_q, seq_kv: upper bounds, for which manifests may give only a max
+  std::string_view feature;  // the feature that any value but the default uses; "": none
   std::span<const std::string_view>
-      choices;          // of a name, where they are fixed: cpu cuda rocm; f32 f16 bf16; ...
-  int64_t minimum = 0;  // of an integer: the least and the largest legal value
+      choices;          // the legal names, if they are fixed: cpu cuda rocm; f32 f16 bf16; ...
+  int64_t minimum = 0;  // the least and the largest legal value of an integer
   int64_t maximum = INT64_MAX;
-  bool window = false;  // takes `unbounded`
+  bool window = false;  // the value may be `unbounded`
 };
 
 std::span<const Word> vocabulary();
-const Word* find_word(std::string_view name);  // nullptr: not a word
+const Word* find_word(std::string_view name);  // nullptr: there is no such word
 
-Problem
-default_problem();  // ATTNRT_PROBLEM_INIT with dimensions 1 (head_dim_v 0 means head_dim until validate)
+// Returns ATTNRT_PROBLEM_INIT with all dimensions 1; head_dim_v is 0, which means head_dim.
+Problem default_problem();
 
-// scale and head_dim_v, where they are 0, are what they default to.
+// Returns the value of a word in a problem. Where scale or head_dim_v is 0, it is the value that
+// this stands for.
 Value value_of(const Word& word, const Problem& problem, std::string_view arch);
 std::string to_text(const Value& value);
 std::string to_text(const Word& word, const Value& value);  // flags as true and false
 
-// One value of the word; the error says what was found and what was expected, not where. A name outside of the choices
-// is an error with the nearest choice. Reals are kept in float's precision, as in the Problem.
+// Parses one value of the word. Reals are rounded to float, as in the Problem. Errors:
+// INVALID_ARGUMENT with what was found, what was expected and the nearest choice; the caller says
+// where.
 Result<Value> parse_value(const Word& word, std::string_view text);
 
-// Sets one word from its text; the error names the word, what was found, what was expected. Real numbers are finite.
-// device takes a number too: rocm:1 is the rocm device with device_id 1.
+// Sets one word from its text. device may carry a number: rocm:1 is the rocm device with device_id
+// 1. Errors: INVALID_ARGUMENT that names the word, what was found and what was expected.
 Result<void> set_word(const Word& word, std::string_view text, Problem& problem, std::string& arch);
 
-// "dtype=f16 heads_q=9 ..."; an unknown word is an error that names the nearest known one, a repeated word an error.
-// Where mask is named and mask_dtype is not, mask_dtype is bool for a boolean mask and dtype for an additive one.
+// Sets the words that a text names: "dtype=f16 heads_q=9 ...". If it names mask but not mask_dtype,
+// mask_dtype becomes bool for a boolean mask and dtype for an additive one. Errors:
+// INVALID_ARGUMENT for an unknown word (with the nearest known one) and for a word that is named
+// twice; problem and arch then stay as they were.
 Result<void> parse_problem(std::string_view words, Problem& problem, std::string& arch);
 
-// The canonical words: device, dtype and the seven dimensions always, the rest where it is not the default. Parsed into
-// default_problem(), they give the problem again.
+// Writes a problem in words: always device, dtype and the seven dimensions, and each other word
+// whose value is not the default. parse_problem of this text, from default_problem(), gives the
+// problem again.
 std::string describe(const Problem& problem, std::string_view arch = "");
 
-// gqa causal align_top_left window softcap alibi sinks kv_lengths varlen paged lse deterministic: those that it uses
-// (align_top_left only where something uses the diagonal: causal, a window, alibi).
+// Returns the features that a problem uses, of gqa causal align_top_left window softcap alibi sinks
+// kv_lengths varlen paged lse deterministic. align_top_left counts only if something uses the
+// diagonal: causal, a window, alibi.
 std::vector<std::string_view> features_of(const Problem& problem);
 std::span<const std::string_view> all_features();
-uint32_t feature_bits(const Problem& problem);  // bit i: it uses all_features()[i]
+uint32_t feature_bits(const Problem& problem);  // bit i is set if it uses all_features()[i]
 
-// A caller's struct into ours: respects struct_size (fields that it does not hold are as in ATTNRT_PROBLEM_INIT; the
-// seven dimensions must be there), refuses nonzero bytes past what this runtime knows (a newer application's field),
-// sets head_dim_v = head_dim and alignment_bytes = 16 where they are 0 and mask_dtype = bool where there is no mask, so
-// that equal problems have equal bytes. Then validates: dimensions at least 1 and products that do not overflow int64,
-// heads_q a multiple of heads_kv, known enumerators, flags 0 or 1, windows >= -1, finite scale and softcap >= 0,
-// alignment_bytes a power of two (1..4096), varlen without a mask, page_size with kv_lengths, mask_dtype that fits
-// mask. A bound of 0 for batch, seq_q, seq_kv is an error here. Errors: INVALID_ARGUMENT.
+// Reads a caller's struct (see base/structs.hpp) and checks it. Fills in defaults, so that equal
+// problems have equal bytes: where they are 0, head_dim_v becomes head_dim and alignment_bytes 16;
+// without a mask, mask_dtype becomes bool. Then it checks that
+//   - each dimension is at least 1, and their products fit into int64
+//   - heads_q is a multiple of heads_kv
+//   - enumerators are known, flags are 0 or 1, and windows are at least -1
+//   - scale and softcap are finite, and softcap is at least 0
+//   - alignment_bytes is a power of two up to 4096
+//   - varlen comes without a mask, page_size with kv_lengths, and mask_dtype fits mask
+// Errors: INVALID_ARGUMENT.
 Result<Problem> check_problem(const attnrt_problem* problem);
 
-const char* device_name(int32_t device_type);  // cpu cuda rocm, or "device 7" for others
+const char* device_name(int32_t device_type);  // "cpu", "cuda", "rocm"; "device 7" for others
 std::optional<int32_t> find_device(
-    std::string_view name);                  // of cpu cuda rocm; nullopt: not a device
+    std::string_view name);                  // cpu, cuda or rocm; nullopt: none of them
 std::string dtype_name(attnrt_dtype dtype);  // f32 f16 bf16 bool int32 f64 ..., or "code 9 bits 4"
 bool same_dtype(attnrt_dtype a, attnrt_dtype b);
 int64_t dtype_bytes(attnrt_dtype dtype);

@@ -1,7 +1,8 @@
 // runtime/src/problem/tensors.hpp: the list of a run's tensors, and what the problem says of each
 //
-// Code that treats all tensors alike loops over kTensors. A tensor that is added to ATTNRT_TENSORS in plugin.h needs an
-// entry in namespace tensor_rules (without one this header does not compile), and nothing in such loops.
+// Code that treats all tensors alike loops over kTensors. A tensor that is added to ATTNRT_TENSORS
+// in plugin.h needs an entry in namespace tensor_rules (without one this header does not compile),
+// and nothing in such loops.
 #pragma once
 
 #include <string_view>
@@ -11,7 +12,7 @@
 namespace attnrt::core {
 
 enum class Strides {
-  rows,  // any, but head_dim is dense and each row starts at a multiple of the problem's alignment_bytes
+  rows,        // any, but head_dim is dense, and rows are aligned to alignment_bytes
   any,         // any, 0 included where nothing is written
   contiguous,  // dense: the last dimension varies fastest
 };

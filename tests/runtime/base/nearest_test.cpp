@@ -1,4 +1,4 @@
-// tests/runtime/base/nearest_test.cpp: which misspelled words get a suggestion, and how it reads
+// tests/runtime/base/nearest_test.cpp: which misspelled words get a suggestion
 #include "base/nearest.hpp"
 
 #include <gtest/gtest.h>

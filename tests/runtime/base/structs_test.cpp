@@ -1,4 +1,4 @@
-// tests/runtime/base/structs_test.cpp: public structs of older and newer callers, and of sizes that cannot be
+// tests/runtime/base/structs_test.cpp: structs of older and newer callers
 #include "base/structs.hpp"
 
 #include <gmock/gmock.h>
@@ -14,7 +14,8 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-// The bytes of a struct, each of them 1, and room for what a newer caller would append. No field of ours is 0 then.
+// The bytes of a struct, each of them 1, and room for what a newer caller would append. No field of
+// ours is 0 then.
 template <class Struct>
 class Caller {
  public:
@@ -29,7 +30,8 @@ class Caller {
   std::vector<unsigned char> bytes_;
 };
 
-// How many bytes of ours, which is all zero before, the caller's struct of this size sets. 0: refused.
+// How many bytes of ours, which is all zero before, the caller's struct of this size sets. 0:
+// refused.
 template <class Struct>
 size_t bytes_read(size_t size) {
   Caller<Struct> caller(size);

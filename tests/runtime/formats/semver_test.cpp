@@ -1,4 +1,4 @@
-// tests/runtime/formats/semver_test.cpp: versions and ranges into their order, their members and their refusals
+// tests/runtime/formats/semver_test.cpp: the order of versions, and what ranges contain
 #include "formats/semver.hpp"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// tests/runtime/formats/yaml_test.cpp: YAML texts, and bytes that are none, into trees with places or errors with places
+// tests/runtime/formats/yaml_test.cpp: trees of YAML texts, and errors with their line
 #include "formats/yaml.hpp"
 
 #include <gmock/gmock.h>
@@ -139,7 +139,7 @@ TEST(Yaml, LimitsDepthSizeAndAliases) {
     EXPECT_NE(error(repeat(opener, 100000)), "accepted") << opener;
   }
   EXPECT_THAT(error(std::string((1 << 20) + 1, ' ')),
-              HasSubstr("found more than 1048576 bytes, expected at most those"));
+              HasSubstr("found more than 1048576 bytes, expected at most that many"));
   EXPECT_THAT(error(repeat("- 1\n", 200000)), HasSubstr("found over 100000 nodes"));
 
   std::string bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n";

@@ -1,4 +1,4 @@
-// tests/runtime/problem/check_args_test.cpp: tensors that fit a problem, and the message for each way in which they do not
+// tests/runtime/problem/check_args_test.cpp: tensors that fit a problem, and that do not
 #include "problem/check_args.hpp"
 
 #include <gmock/gmock.h>
@@ -20,7 +20,8 @@ using ::testing::Not;
 constexpr int64_t kLargest = std::numeric_limits<int64_t>::max();
 constexpr attnrt_dtype kF16{ATTNRT_DTYPE_FLOAT, 16, 1};
 
-// One problem with every kind of tensor that its layout can have, and room in memory for what tests do to them.
+// One problem with every kind of tensor that its layout can have, and room in memory for what tests
+// do to them.
 struct Posed {
   enum Layout { dense, varlen, paged, varlen_paged };
 
@@ -223,7 +224,8 @@ TEST(CheckArgs, Dense) {
 }
 
 TEST(CheckArgs, WhatIsWrittenOverlapsNothing) {
-  // q, k and v begin where memory does, with 640, 576 and 288 elements; out has 320 from 2048 on, lse 40 from 3072 on.
+  // q, k and v begin where memory does, with 640, 576 and 288 elements; out has 320 from 2048 on,
+  // lse 40 from 3072 on.
   const auto to = [](attnrt_tensor& tensor, Posed& s, int64_t elements) {
     tensor.data = s.memory.data() + elements;
   };

@@ -1,4 +1,4 @@
-// tests/runtime/problem/constraint_test.cpp: conditions into what they let through and what they refuse
+// tests/runtime/problem/constraint_test.cpp: what conditions let through and refuse
 #include "problem/constraint.hpp"
 
 #include <gmock/gmock.h>

@@ -1,4 +1,4 @@
-// tests/runtime/problem/infer_test.cpp: one run's tensors into the problem that they are, or where they disagree
+// tests/runtime/problem/infer_test.cpp: the problem that a run's tensors pose
 #include "problem/infer.hpp"
 
 #include <gmock/gmock.h>

@@ -1,4 +1,4 @@
-// tests/runtime/problem/problem_test.cpp: words into problems and back, and problems that are none into refusals
+// tests/runtime/problem/problem_test.cpp: problems in words, and illegal problems
 #include "problem/problem.hpp"
 
 #include <gmock/gmock.h>

@@ -1,4 +1,4 @@
-// tests/runtime/problem/tensors_test.cpp: the list of tensors is complete, and says which ones a problem uses
+// tests/runtime/problem/tensors_test.cpp: the list of tensors, and which ones a problem uses
 #include "problem/tensors.hpp"
 
 #include <gmock/gmock.h>
@@ -14,7 +14,8 @@ namespace {
 
 using ::testing::ElementsAre;
 
-// Between its head and workspace, attnrt_args has tensors only, and the list has each of them, in order.
+// Between its head and workspace, attnrt_args has tensors only, and the list has each of them, in
+// order.
 TEST(Tensors, TheListIsThatOfTheStruct) {
   static_assert(offsetof(attnrt_args, q) + std::size(kTensors) * sizeof(attnrt_tensor) ==
                 offsetof(attnrt_args, workspace));
