@@ -1,7 +1,8 @@
-// kernels/reference/attention.cpp: an attention problem into its exact answer in float64, with no cleverness
+// kernels/reference/attention.cpp: the exact answer to an attention problem, in float64
 //
-// This file is the specification: it repeats the definition word for word, and where it and a kernel differ, the kernel
-// is wrong. It shares with the kernels only the vocabulary and where a row lies; visibility is spelled out again.
+// This file is the specification: it repeats the definition word for word. Where it and a kernel
+// differ, the kernel is wrong. It shares with the kernels only the vocabulary and where a row lies;
+// it has its own code for visibility.
 #include "kernels/reference/attention.hpp"
 
 #include <cmath>
@@ -33,16 +34,14 @@ struct Row {
 
   int64_t head_kv() const { return head / (problem.heads_q / problem.heads_kv); }
 
-  int64_t diagonal() const {
-    return problem.align == Align::top_left ? i : i + sequence.kv_length - sequence.q_length;
-  }
+  int64_t diagonal() const { return reference::diagonal(problem, sequence, i); }
 
   int64_t mask_offset(int64_t j) const {
     const Tensor& m = args.mask;
     return batch * m.stride[0] + head * m.stride[1] + i * m.stride[2] + j * m.stride[3];
   }
 
-  // Key j exists (the caller's loop says so); is it visible?
+  // REQUIRES: key j exists.
   bool visible(int64_t j) const {
     if (problem.mask == Mask::boolean &&
         !static_cast<const uint8_t*>(args.mask.data)[mask_offset(j)])
@@ -71,7 +70,7 @@ struct Row {
     return s;
   }
 
-  // Writes head_dim_v values and returns the log of the denominator.
+  // Writes head_dim_v values. RETURNS the log of the denominator.
   double attend(double* out) const {
     for (int64_t x = 0; x < problem.head_dim_v; ++x) out[x] = 0;
     std::vector<int64_t> keys;
@@ -101,19 +100,35 @@ struct Row {
 
 }  // namespace
 
+int64_t diagonal(const Problem& problem, const Sequence& sequence, int64_t i) {
+  return problem.align == Align::top_left ? i : i + sequence.kv_length - sequence.q_length;
+}
+
+bool visible(const Problem& problem, const Args& args, const Sequence& sequence, int64_t b,
+             int64_t i, int64_t head, int64_t j) {
+  return Row{problem, args, sequence, b, head, i}.visible(j);
+}
+
+int64_t out_index(const Problem& problem, const Args& args, const Sequence& sequence, int64_t b,
+                  int64_t i, int64_t head) {
+  const int64_t row = problem.varlen ? sequence.q_first + i : b * args.q.shape[1] + i;
+  return (row * problem.heads_q + head) * problem.head_dim_v;
+}
+
+int64_t lse_index(const Problem& problem, const Args& args, const Sequence& sequence, int64_t b,
+                  int64_t i, int64_t head) {
+  if (problem.varlen) return head * args.q.shape[0] + sequence.q_first + i;
+  return (b * problem.heads_q + head) * args.q.shape[1] + i;
+}
+
 void attention(const Problem& problem, const Args& args, double* out, double* lse) {
-  const int64_t rows = problem.varlen ? args.q.shape[0] : args.q.shape[1];  // of q's row dimension
   for (int64_t b = 0; b < real_batch(problem, args); ++b) {
     const Sequence s = sequence(problem, args, b);
     for (int64_t i = 0; i < s.q_length; ++i) {
       for (int64_t head = 0; head < problem.heads_q; ++head) {
-        const int64_t row = problem.varlen ? s.q_first + i : b * rows + i;
-        const double log_denominator = Row{problem, args, s, b, head, i}.attend(
-            out + (row * problem.heads_q + head) * problem.head_dim_v);
-        if (lse == nullptr) continue;
-        const int64_t lse_row =
-            problem.varlen ? head * rows + s.q_first + i : (b * problem.heads_q + head) * rows + i;
-        lse[lse_row] = log_denominator;
+        const double log_denominator =
+            Row{problem, args, s, b, head, i}.attend(out + out_index(problem, args, s, b, i, head));
+        if (lse != nullptr) lse[lse_index(problem, args, s, b, i, head)] = log_denominator;
       }
     }
   }

@@ -1,11 +1,11 @@
-// runtime/conformance/case.cpp: a manifest and a seed into one attention problem with a run's real extents
+// runtime/conformance/case.cpp: draws a random problem that a manifest allows, and a run of it
 #include "conformance/case.hpp"
 
-#include <algorithm>
-#include <cmath>
-#include <numeric>
+#include <fmt/format.h>
 
-namespace attnrt::cli::verify {
+#include <algorithm>
+
+namespace attnrt::conformance {
 namespace {
 
 using core::Constraint;
@@ -14,12 +14,16 @@ using core::Problem;
 constexpr attnrt_dtype kFloat32{ATTNRT_DTYPE_FLOAT, 32, 1};
 constexpr attnrt_dtype kDtypes[] = {
     kFloat32, {ATTNRT_DTYPE_FLOAT, 16, 1}, {ATTNRT_DTYPE_BFLOAT, 16, 1}};
-constexpr int64_t kMostWork =
-    3'000'000;  // multiplications of one case: the reference takes about 10 ms for them
+
+// Multiplications of one case at most. The reference takes about 10 ms for so many.
+constexpr int64_t kMostWork = 3'000'000;
+
+// Problems that are drawn until one fits the entry.
+constexpr int kAttempts = 400;
 
 template <class T>
-T any(Random& random, const std::vector<T>& of) {
-  return of[static_cast<size_t>(between(random, 0, static_cast<int64_t>(of.size()) - 1))];
+T any_of(Random& random, const std::vector<T>& values) {
+  return values[static_cast<size_t>(between(random, 0, static_cast<int64_t>(values.size()) - 1))];
 }
 
 const Constraint* constraint_of(const core::Manifest::Entry& entry, std::string_view word) {
@@ -29,24 +33,24 @@ const Constraint* constraint_of(const core::Manifest::Entry& entry, std::string_
   return nullptr;
 }
 
-// A number that the entry allows for the word, among the usual ones if it can be.
-int64_t number(Random& random, const core::Manifest::Entry& entry, std::string_view word,
-               std::vector<int64_t> usual) {
+// Draws a number that the entry allows for the word: a usual one if the entry allows any.
+int64_t draw_number(Random& random, const core::Manifest::Entry& entry, std::string_view word,
+                    std::vector<int64_t> usual) {
   const Constraint* c = constraint_of(entry, word);
-  if (c == nullptr || c->equals != nullptr) return any(random, usual);
+  if (c == nullptr || c->equals != nullptr) return any_of(random, usual);
   if (!c->values.empty()) {
     std::vector<int64_t> values;
     for (const core::Value& value : c->values) {
       if (const auto* whole = std::get_if<int64_t>(&value)) values.push_back(*whole);
     }
-    return values.empty() ? any(random, usual) : any(random, values);
+    return values.empty() ? any_of(random, usual) : any_of(random, values);
   }
   const int64_t step = c->multiple_of.value_or(1);
-  const auto low = static_cast<int64_t>(
-      std::clamp(c->min.value_or(1), 1.0, 1e15));  // what is larger is never tried
+  // A minimum beyond 1e15 is cut, so that it fits int64_t; no number drawn fits such an entry.
+  const auto low = static_cast<int64_t>(std::clamp(c->min.value_or(1), 1.0, 1e15));
   const auto high = static_cast<int64_t>(std::min(c->max.value_or(1e6), 1e6));
   std::erase_if(usual, [&](int64_t n) { return n < low || n > high || n % step != 0; });
-  if (!usual.empty() && !one_in(random, 4)) return any(random, usual);
+  if (!usual.empty() && !one_in(random, 4)) return any_of(random, usual);
   const int64_t first = (low - 1) / step + 1, last = std::min(high / step, first + 64);
   return step * between(random, first, std::max(first, last));
 }
@@ -55,8 +59,8 @@ bool has(const core::Manifest::Entry& entry, std::string_view feature) {
   return std::find(entry.features.begin(), entry.features.end(), feature) != entry.features.end();
 }
 
-// A flag or name that the entry's constraint fixes is taken from there, whatever the dice say.
-bool fixed_flag(const core::Manifest::Entry& entry, std::string_view word) {
+// Whether the entry's constraint allows a flag only to be set.
+bool must_be_set(const core::Manifest::Entry& entry, std::string_view word) {
   const Constraint* c = constraint_of(entry, word);
   return c != nullptr && c->values.size() == 1 && std::get_if<int64_t>(&c->values[0]) != nullptr &&
          std::get<int64_t>(c->values[0]) == 1;
@@ -66,55 +70,56 @@ void draw_dimensions(Random& random, const core::Manifest::Entry& entry, Problem
   const Constraint* dtype = constraint_of(entry, "dtype");
   p.dtype = kDtypes[between(random, 0, 2)];
   if (dtype != nullptr && !dtype->values.empty()) {
-    const auto name = std::get<std::string>(any(random, dtype->values));
+    const auto name = std::get<std::string>(any_of(random, dtype->values));
     for (const attnrt_dtype known : kDtypes) {
       if (core::dtype_name(known) == name) p.dtype = known;
     }
   }
-  p.head_dim =
-      number(random, entry, "head_dim", {32, 64, 128, 64, 80, 96, 40, 72, 7, 1, 33, 192, 256, 512});
+  p.head_dim = draw_number(random, entry, "head_dim",
+                           {32, 64, 128, 64, 80, 96, 40, 72, 7, 1, 33, 192, 256, 512});
   p.head_dim_v = one_in(random, 2)
                      ? p.head_dim
-                     : number(random, entry, "head_dim_v", {32, 64, 128, 80, 5, 1, 17, 256});
+                     : draw_number(random, entry, "head_dim_v", {32, 64, 128, 80, 5, 1, 17, 256});
   const Constraint* equal = constraint_of(entry, "head_dim_v");
   if (equal != nullptr && equal->equals != nullptr && equal->equals->name == "head_dim")
     p.head_dim_v = p.head_dim;
-  p.heads_kv = number(random, entry, "heads_kv", {1, 1, 2, 3});
-  p.heads_q = has(entry, "gqa") ? p.heads_kv * any<int64_t>(random, {1, 1, 2, 3, 4}) : p.heads_kv;
+  p.heads_kv = draw_number(random, entry, "heads_kv", {1, 1, 2, 3});
+  p.heads_q =
+      has(entry, "gqa") ? p.heads_kv * any_of<int64_t>(random, {1, 1, 2, 3, 4}) : p.heads_kv;
   if (constraint_of(entry, "heads_q") != nullptr)
-    p.heads_q = number(random, entry, "heads_q", {p.heads_q});
+    p.heads_q = draw_number(random, entry, "heads_q", {p.heads_q});
   p.alignment_bytes =
-      static_cast<int32_t>(number(random, entry, "alignment_bytes", {16, 16, 4, 1, 32, 64}));
+      static_cast<int32_t>(draw_number(random, entry, "alignment_bytes", {16, 16, 4, 1, 32, 64}));
   while ((p.alignment_bytes & (p.alignment_bytes - 1)) != 0) ++p.alignment_bytes;
 }
 
 void draw_features(Random& random, const core::Manifest::Entry& entry, Problem& p) {
   const auto flag = [&](const char* word, const char* feature, int64_t n) {
-    return has(entry, feature) && (fixed_flag(entry, word) || one_in(random, n)) ? 1 : 0;
+    return has(entry, feature) && (must_be_set(entry, word) || one_in(random, n)) ? 1 : 0;
   };
   p.varlen = flag("varlen", "varlen", 5);
   if (has(entry, "paged") && one_in(random, 5))
     p.page_size = static_cast<int32_t>(
-        number(random, entry, "page_size", {16, 16, 4, 1, 5, 32, 64, 128, 256}));
+        draw_number(random, entry, "page_size", {16, 16, 4, 1, 5, 32, 64, 128, 256}));
   p.kv_lengths = p.page_size > 0 || (!p.varlen && flag("kv_lengths", "kv_lengths", 4));
   p.causal = flag("causal", "causal", 2);
   if (has(entry, "window") && one_in(random, 4)) {
-    if (!one_in(random, 4)) p.window_left = any<int64_t>(random, {0, 1, 5, 31, 64, 1000});
-    if (!one_in(random, 3)) p.window_right = any<int64_t>(random, {0, 1, 5, 31, 64});
+    if (!one_in(random, 4)) p.window_left = any_of<int64_t>(random, {0, 1, 5, 31, 64, 1000});
+    if (!one_in(random, 3)) p.window_right = any_of<int64_t>(random, {0, 1, 5, 31, 64});
   }
   p.alibi = flag("alibi", "alibi", 4);
   p.sinks = flag("sinks", "sinks", 4);
   p.lse = flag("lse", "lse", 2);
   p.deterministic = flag("deterministic", "deterministic", 4);
   if (has(entry, "softcap") && one_in(random, 5))
-    p.softcap = any<float>(random, {1.0F, 5.0F, 30.0F});
+    p.softcap = any_of<float>(random, {1.0F, 5.0F, 30.0F});
   if (has(entry, "align_top_left") && one_in(random, 2)) p.align = ATTNRT_ALIGN_TOP_LEFT;
-  if (one_in(random, 4)) p.scale = any<float>(random, {1.0F, 0.05F, -0.125F});
+  if (one_in(random, 4)) p.scale = any_of<float>(random, {1.0F, 0.05F, -0.125F});
 
   const Constraint* mask = constraint_of(entry, "mask");
-  std::string name = any<std::string>(random, {"none", "none", "boolean", "additive"});
+  std::string name = any_of<std::string>(random, {"none", "none", "boolean", "additive"});
   if (mask != nullptr && !mask->values.empty())
-    name = std::get<std::string>(any(random, mask->values));
+    name = std::get<std::string>(any_of(random, mask->values));
   if (p.varlen) name = "none";
   p.mask = name == "boolean"    ? ATTNRT_MASK_BOOLEAN
            : name == "additive" ? ATTNRT_MASK_ADDITIVE
@@ -122,7 +127,7 @@ void draw_features(Random& random, const core::Manifest::Entry& entry, Problem& 
   if (p.mask == ATTNRT_MASK_ADDITIVE) p.mask_dtype = one_in(random, 3) ? kFloat32 : p.dtype;
 }
 
-// Tries a change that the case's style asks for; keeps it if the entry still fits.
+// Makes a change that the case's style asks for, and keeps it if the entry still fits.
 template <class Change>
 bool try_change(const core::Manifest::Entry& entry, const std::string& arch, Problem& problem,
                 Change&& change) {
@@ -133,7 +138,7 @@ bool try_change(const core::Manifest::Entry& entry, const std::string& arch, Pro
   return true;
 }
 
-// Gives the problem what the style needs; false where the entry has no place for it.
+// Gives the problem what the style needs. RETURNS false if the entry does not allow it.
 bool apply_style(Random& random, const core::Manifest::Entry& entry, const std::string& arch,
                  Style style, Problem& p) {
   const auto masked = [&](int32_t mask) {
@@ -174,15 +179,16 @@ void draw_extents(Random& random, const core::Manifest::Entry& entry, Case& draw
   const std::vector<int64_t> usual_q = {1, 1, 2, 3, 7, 16, 17, 31, 33, 64, 65, 100, 130};
   const std::vector<int64_t> usual_kv = {1, 2, 5, 16, 17, 31, 33, 64, 65, 100, 128, 192, 250};
   const int64_t batch = std::min(most("batch", 3), between(random, 1, 3));
-  int64_t seq_q = decode ? between(random, 1, 2) : any(random, usual_q);
-  int64_t seq_kv = decode ? between(random, 300, 1500) : any(random, usual_kv);
+  int64_t seq_q = decode ? between(random, 1, 2) : any_of(random, usual_q);
+  int64_t seq_kv = decode ? between(random, 300, 1500) : any_of(random, usual_kv);
   if (p.causal && one_in(random, 2)) seq_q = seq_kv;
   seq_q = std::min(seq_q, most_q);
   seq_kv = std::min(seq_kv, most_kv);
   const int64_t each = batch * p.heads_q * (p.head_dim + p.head_dim_v);
   while (each * seq_q * seq_kv > kMostWork && (seq_q > 1 || seq_kv > 1)) {
-    int64_t& longer = seq_q > 1 && (decode ? seq_kv < 64 : seq_q >= seq_kv / 2) ? seq_q : seq_kv;
-    longer = std::max<int64_t>(1, longer / 2);
+    const bool halve_q = seq_q > 1 && (decode ? seq_kv < 64 : seq_q >= seq_kv / 2);
+    int64_t& halved = halve_q ? seq_q : seq_kv;
+    halved = std::max<int64_t>(1, halved / 2);
   }
   std::vector<int64_t> q_lengths(static_cast<size_t>(batch), seq_q),
       kv_lengths(static_cast<size_t>(batch), seq_kv);
@@ -193,7 +199,7 @@ void draw_extents(Random& random, const core::Manifest::Entry& entry, Case& draw
   }
   set_extents(drawn, std::move(q_lengths), std::move(kv_lengths));
   drawn.seq_kv = p.varlen ? 0 : seq_kv;
-  // Half of the plans have bounds beyond what is run.
+  // Half of the plans have bounds that are larger than the run.
   if (one_in(random, 2)) {
     Problem larger = drawn.problem;
     larger.batch += between(random, 0, 2);
@@ -230,15 +236,15 @@ void set_extents(Case& drawn, std::vector<int64_t> q_lengths, std::vector<int64_
   drawn.kv_lengths = std::move(kv_lengths);
 }
 
-std::optional<Case> draw(const core::Manifest& manifest, const core::Device& device,
-                         uint64_t seed) {
+std::optional<Case> draw_case(const core::Manifest& manifest, const core::Device& device,
+                              uint64_t seed) {
   if (manifest.entries.empty()) return std::nullopt;
   Random random(seed * 0x9E3779B97F4A7C15u + 1);
   Case drawn;
   drawn.seed = seed;
   drawn.entry = static_cast<int>(seed / kStyles % manifest.entries.size());
   const core::Manifest::Entry& entry = manifest.entries[static_cast<size_t>(drawn.entry)];
-  for (int attempt = 0; attempt < 400; ++attempt) {
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
     drawn.style = static_cast<Style>(seed % kStyles);
     drawn.problem = core::default_problem();
     drawn.problem.device_type = device.type;
@@ -253,13 +259,17 @@ std::optional<Case> draw(const core::Manifest& manifest, const core::Device& dev
     if (drawn.problem.page_size > 0) {
       const int64_t page = drawn.problem.page_size;
       drawn.max_pages = (drawn.problem.seq_kv + page - 1) / page;
-      drawn.pages = 0;
+      drawn.pages = between(random, 1, 3);  // unused ones
       for (const int64_t length : drawn.kv_lengths) drawn.pages += (length + page - 1) / page;
-      drawn.pages += between(random, 1, 3);
     }
     if (fits(entry, drawn.problem, device.arch)) return drawn;
   }
   return std::nullopt;
 }
 
-}  // namespace attnrt::cli::verify
+std::string describe(const Case& drawn) {
+  return fmt::format("{}; run: q {} kv {}", core::describe(drawn.problem),
+                     fmt::join(drawn.q_lengths, ","), fmt::join(drawn.kv_lengths, ","));
+}
+
+}  // namespace attnrt::conformance

@@ -1,56 +1,75 @@
-// runtime/conformance/case.hpp: a manifest and a seed into one attention problem with a run's real extents
+// runtime/conformance/case.hpp: a random problem that a manifest allows, and the extents of a run
+//
+// A case is drawn from a seed, so that a failure can be repeated from its number:
+//     style = seed modulo kStyles
+//     entry = seed / kStyles modulo the number of the manifest's entries
+// so that consecutive seeds try every style of one entry, then those of the next.
+// First the problem is drawn: dtype, dimensions, features and mask, each as the entry's constraints
+// allow. Then the style asks for what it needs (a mask, causal, kv_lengths); where the entry allows
+// none, the case becomes a plain one. At last come the extents of the run: sequence lengths, spare
+// rows, pages. The problem's batch, seq_q and seq_kv are bounds; half of the cases have bounds that
+// are larger than the run. Every random number comes from one generator in a fixed order: a change
+// of that order changes all cases, and so which case a seed in somebody's notes means.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "load.hpp"
 #include "manifest.hpp"
 #include "problem/problem.hpp"
 
-namespace attnrt::cli::verify {
+namespace attnrt::conformance {
 
 using Random = std::mt19937_64;
-inline int64_t between(Random& random, int64_t low, int64_t high) {  // both included
+
+// Draws a number of [low, high]. Unlike std::uniform_int_distribution it is the same with every
+// standard library.
+inline int64_t between(Random& random, int64_t low, int64_t high) {
   return low + static_cast<int64_t>(random() % static_cast<uint64_t>(high - low + 1));
 }
 inline bool one_in(Random& random, int64_t n) { return between(random, 1, n) == 1; }
 
-// What is special in the numbers of a case; each is there to show one kind of mistake.
+// What is special about the numbers of a case. Each style is there to expose one kind of mistake.
 enum class Style {
   plain,
   long_rows,    // few queries, many keys
-  empty_rows,   // some rows see nothing
+  empty_rows,   // some rows see no key
   huge_logits,  // scores of thousands
-  lowest_mask,  // an additive mask of the least finite number
+  lowest_mask,  // an additive mask of the lowest finite number
   nan_outside,  // NaN in what does not exist: past kv_lengths, between rows, in unused pages
   nan_masked,   // NaN in k where no query may look
   nan_visible   // NaN in k that some rows see
 };
 constexpr int kStyles = 8;
 
-// problem has the bounds, the rest is one run within them.
 struct Case {
   uint64_t seed = 0;
   Style style = Style::plain;
-  int entry = 0;  // of the manifest
-  core::Problem problem{};
-  int64_t batch = 0, seq_q = 0, seq_kv = 0;    // of the tensors, where they are not packed
-  std::vector<int64_t> q_lengths, kv_lengths;  // of each sequence
+  int entry = 0;                               // of the manifest
+  core::Problem problem{};                     // its batch, seq_q and seq_kv bound the run below
+  int64_t batch = 0, seq_q = 0, seq_kv = 0;    // of the tensors that are not packed
+  std::vector<int64_t> q_lengths, kv_lengths;  // one for each sequence
   int64_t spare_rows = 0;                      // varlen: rows past the last offset
-  int64_t pages = 0, max_pages = 0;
+  int64_t pages = 0, max_pages = 0;            // page_size > 0: in k and v, in a row of page_table
 };
 
-// The case of this seed, by one entry of the manifest, for the device; nullopt where none could be drawn.
-std::optional<Case> draw(const core::Manifest& manifest, const core::Device& device, uint64_t seed);
+// Draws the case of this seed for a device. RETURNS nullopt if nothing that fits the entry was
+// drawn.
+std::optional<Case> draw_case(const core::Manifest& manifest, const core::Device& device,
+                              uint64_t seed);
 
-// The entry fits the problem: its constraints and its features.
+// Whether the problem fits the entry's constraints and features.
 bool fits(const core::Manifest::Entry& entry, const core::Problem& problem,
           const std::string& arch);
 
-// Gives the case these extents in place of its own, and bounds that fit them exactly or are larger.
+// Gives the case these extents, and its problem bounds that are just large enough for them.
 void set_extents(Case& drawn, std::vector<int64_t> q_lengths, std::vector<int64_t> kv_lengths);
 
-}  // namespace attnrt::cli::verify
+// The problem and the extents of the run in words.
+std::string describe(const Case& drawn);
+
+}  // namespace attnrt::conformance

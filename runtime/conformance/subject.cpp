@@ -1,4 +1,4 @@
-// runtime/conformance/subject.cpp: a plugin file into its raw table, instance and devices, without the runtime's safety net
+// runtime/conformance/subject.cpp: the plugin under test: its file, table, instance and devices
 #include "conformance/subject.hpp"
 
 #include <dlfcn.h>
@@ -10,12 +10,12 @@
 #include <cstring>
 #include <filesystem>
 
-#include "conformance/trial.hpp"
+#include "conformance/trials.hpp"
 
-namespace attnrt::cli::verify {
+namespace attnrt::conformance {
 namespace {
 
-std::shared_ptr<const core::FoundPlugin> find(const std::string& path) {
+std::shared_ptr<const core::FoundPlugin> find_plugin(const std::string& path) {
   namespace fs = std::filesystem;
   std::error_code error;
   const fs::path real = fs::canonical(path, error);  // so that a link to a plugin can be verified
@@ -26,11 +26,11 @@ std::shared_ptr<const core::FoundPlugin> find(const std::string& path) {
   return nullptr;
 }
 
-void take_device(void* sink, const attnrt_device* device) {
+void add_device(void* sink, const attnrt_device* device) {
   auto& devices = *static_cast<std::vector<core::Device>*>(sink);
   core::Device copy;
   if (device == nullptr || !ATTNRT_HAS(device, attnrt_device, name)) {
-    copy.type = 0;  // of no kind: ABI-8 says so
+    copy.type = 0;  // no kind of device has this number, so ABI-8 fails
   } else {
     copy.type = device->device_type;
     copy.id = device->device_id;
@@ -81,23 +81,24 @@ Subject::Subject(const std::string& path_, const Settings& settings_, Progress p
       settings(settings_),
       host(std::max(2, core::usable_cpus())),
       progress_(std::move(progress)),
-      file_(find(path_)) {}
+      file_(find_plugin(path_)) {}
 
-Subject::~Subject() { trials_.reset(); }
+Subject::~Subject() = default;
 
 std::string Subject::map() {
   if (mapped_) return map_error_;
   mapped_ = true;
-  if (file_ == nullptr || !file_->fault.empty()) return map_error_ = "it is no plugin file (ABI-1)";
+  if (file_ == nullptr || !file_->fault.empty())
+    return map_error_ = "the file is not a plugin (ABI-1)";
   const std::string name = fmt::format("/proc/self/fd/{}", file_->file.number());
   void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     const char* error = dlerror();
-    return map_error_ =
-               core::Error{ATTNRT_UNSUPPORTED, error != nullptr ? error : "dlopen failed"}.message;
+    return map_error_ = error != nullptr ? error : "dlopen failed";
   }
   const void* symbol = dlsym(library, ATTNRT_PLUGIN_SYMBOL);
-  if (symbol == nullptr) return map_error_ = fmt::format("it exports no {}", ATTNRT_PLUGIN_SYMBOL);
+  if (symbol == nullptr)
+    return map_error_ = fmt::format("it does not export {}", ATTNRT_PLUGIN_SYMBOL);
   table_ = static_cast<const attnrt_plugin*>(symbol);
   Dl_info info{};
   void* entry = nullptr;
@@ -133,13 +134,24 @@ void Subject::find_devices() {
     return;
   }
   attnrt_error error = ATTNRT_ERROR_INIT;
-  devices_status_ = table_->devices(value, take_device, &devices_, &error);
+  devices_status_ = table_->devices(value, add_device, &devices_, &error);
   devices_message_ = error.message;
 }
 
-const std::vector<core::Device>& Subject::devices() { return find_devices(), devices_; }
-const std::string& Subject::devices_message() { return find_devices(), devices_message_; }
-attnrt_status Subject::devices_status() { return find_devices(), devices_status_; }
+const std::vector<core::Device>& Subject::devices() {
+  find_devices();
+  return devices_;
+}
+
+const std::string& Subject::devices_message() {
+  find_devices();
+  return devices_message_;
+}
+
+attnrt_status Subject::devices_status() {
+  find_devices();
+  return devices_status_;
+}
 
 const void* Subject::extension(const char* id) {
   void* const value = instance();
@@ -157,4 +169,9 @@ attnrt_status Subject::supports(const attnrt_problem& problem, std::vector<std::
   return table_->supports(value, &problem, add, reasons);
 }
 
-}  // namespace attnrt::cli::verify
+Trials& Subject::trials() {
+  if (!trials_) trials_ = std::make_unique<Trials>(*this);
+  return *trials_;
+}
+
+}  // namespace attnrt::conformance

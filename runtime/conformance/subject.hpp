@@ -1,4 +1,7 @@
-// runtime/conformance/subject.hpp: a plugin file into its raw table, instance and devices, without the runtime's safety net
+// runtime/conformance/subject.hpp: the plugin under test: its file, table, instance and devices
+//
+// It calls the plugin directly, without the checks with which the runtime protects itself
+// (load.cpp): what such a check would hide is what the rules are about.
 #pragma once
 
 #include <attnrt/plugin.h>
@@ -9,15 +12,15 @@
 #include <vector>
 
 #include "base/threads.hpp"
-#include "conformance/rules.hpp"
+#include "conformance/check_rules.hpp"
 #include "discover.hpp"
 #include "load.hpp"
 
-namespace attnrt::cli::verify {
+namespace attnrt::conformance {
 
 struct Trials;
 
-// The host that plugins under test get: logs into a list.
+// The host that the plugin under test gets. It keeps what is logged in a list.
 class Host {
  public:
   explicit Host(int32_t threads);
@@ -31,12 +34,12 @@ class Host {
   attnrt_host host_{};
 };
 
-// An instance of the table, closed when it goes.
+// An instance that open returned. The destructor closes it.
 struct Instance {
   const attnrt_plugin* table = nullptr;
   void* value = nullptr;
-  bool open = false;
-  attnrt_status status = ATTNRT_OK;
+  bool open = false;                 // open succeeded, so close must be called
+  attnrt_status status = ATTNRT_OK;  // of open
   std::string message;
 
   Instance() = default;
@@ -54,19 +57,19 @@ class Subject {
   const Settings settings;
   Host host;
 
-  const core::FoundPlugin* file() const { return file_.get(); }  // nullptr: there is no such file
+  const core::FoundPlugin* file() const { return file_.get(); }  // null: there is no such file
   const core::Manifest& manifest() const { return *file_->manifest; }
 
-  // Each step is taken when it is first asked for; the text says why it cannot be. Rules ask only for what they need.
-  std::string map();  // "": mapped; else the loader's words
+  // Each step below is taken when it is first asked for. A rule asks only for what it needs.
+  std::string map();  // maps the library. RETURNS "" or the loader's message
   const attnrt_plugin* table() { return map().empty() ? table_ : nullptr; }
   int64_t symbol_bytes() const { return symbol_bytes_; }
   Instance open(const std::vector<attnrt_option>& options = {});
-  void* instance();  // opened without options, for all rules
+  void* instance();  // the one that all rules share, opened without options
   const std::vector<core::Device>& devices();
   const std::string& devices_message();
   attnrt_status devices_status();
-  const core::Device& device() { return devices().front(); }  // the one that problems run on
+  const core::Device& device() { return devices().front(); }  // the one that cases run on
   bool on_cpu() { return device().type == ATTNRT_DEVICE_CPU; }
   const void* extension(const char* id);
   const attnrt_memory* memory() {
@@ -75,11 +78,11 @@ class Subject {
 
   attnrt_status supports(const attnrt_problem& problem, std::vector<std::string>* reasons);
 
-  Trials& trials();  // verify_trial.hpp
+  Trials& trials();  // runs all random cases when it is first called
   void report_progress(int64_t done, int64_t all) const {
     if (progress_ && running) progress_(*running, done, all);
   }
-  const Rule* running = nullptr;
+  const Rule* running = nullptr;  // for report_progress
 
  private:
   void find_devices();
@@ -97,4 +100,4 @@ class Subject {
   std::unique_ptr<Trials> trials_;
 };
 
-}  // namespace attnrt::cli::verify
+}  // namespace attnrt::conformance

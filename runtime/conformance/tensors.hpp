@@ -1,87 +1,67 @@
-// runtime/conformance/tensors.hpp: a case into tensors with guarded edges, in host memory and on the device
+// runtime/conformance/tensors.hpp: a case's tensors, as images in host memory
 #pragma once
+
+#include <attnrt/plugin.h>
 
 #include <array>
 #include <cstddef>
-#include <memory>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "conformance/case.hpp"
-#include "conformance/subject.hpp"
 #include "kernels/common/problem.hpp"
+#include "kernels/reference/expectation.hpp"
 
-namespace attnrt::cli::verify {
+namespace attnrt::conformance {
 
-// The order of attnrt_args.
-enum TensorName {
-  q,
-  k,
-  v,
-  out,
-  mask,
-  lse,
-  alibi_slopes,
-  sinks,
-  kv_lengths,
-  offsets_q,
-  offsets_kv,
-  page_table
+// The tensors of attnrt_args, in its order.
+enum class TensorName : int {
+#define ATTNRT_ENUMERATOR(name) name,
+  ATTNRT_TENSORS(ATTNRT_ENUMERATOR)
+#undef ATTNRT_ENUMERATOR
 };
-constexpr int kTensors = 12;
-extern const std::array<const char*, kTensors> kTensorNames;
+#define ATTNRT_LISTED(name) TensorName::name,
+constexpr std::array kTensorNames{ATTNRT_TENSORS(ATTNRT_LISTED)};
+#undef ATTNRT_LISTED
 
-// One tensor's bytes as they shall lie in memory: a guard, the elements with the gaps between rows, a guard.
+std::string_view text_of(TensorName name);
+attnrt_tensor& tensor_of(attnrt_args& args, TensorName name);
+
+// One tensor's bytes as they will lie in memory: a guard, the elements with the gaps between rows,
+// a guard.
 struct Image {
-  attnrt_tensor view{};          // data is not set: that is for each place that the image is put at
+  static constexpr int64_t kGuard = 512;  // bytes
+
+  attnrt_tensor view{};          // its data is set in each memory that the image is written to
   std::vector<std::byte> bytes;  // empty: the tensor is absent
-  std::vector<bool> owned;       // out, lse: which bytes belong to elements
-  std::byte poison{0xFF};        // out, lse: every byte before a run
-  int64_t alignment =
-      16;  // the first element lies at a multiple of this, and of no larger power of two
+  std::vector<bool> must_write;  // out, lse: for each byte, whether a run must write it
+  std::byte poison{0xFF};        // out, lse: what every byte is before a run
+  int64_t alignment = 16;        // of the first element (guarded_memory.hpp)
+
+  bool absent() const { return bytes.empty(); }
   std::byte* first() { return bytes.data() + kGuard; }
   const std::byte* first() const { return bytes.data() + kGuard; }
-  static constexpr int64_t kGuard = 512;
 };
 
 struct Tensors {
-  std::array<Image, kTensors> images;
-  int64_t nan_keys =
-      0;  // keys with NaN that a sequence has: hidden ones in style nan_masked, visible in nan_visible
-  Image& operator[](int name) { return images[static_cast<size_t>(name)]; }
-  const Image& operator[](int name) const { return images[static_cast<size_t>(name)]; }
+  std::array<Image, kTensorNames.size()> images;
+  // The keys with NaN: hidden ones in style nan_masked, visible ones in nan_visible.
+  int64_t nan_keys = 0;
+  Image& operator[](TensorName name) { return images[static_cast<size_t>(name)]; }
+  const Image& operator[](TensorName name) const { return images[static_cast<size_t>(name)]; }
 };
 
-// Draws layouts and numbers by the case's seed and style. out and lse are poisoned, with NaN where no input has any.
+// Draws layouts and numbers by the case's seed and style.
 Tensors make_tensors(const Case& drawn);
 
-// For the reference: the same problem and tensors, in this process's memory.
-kernels::DType kernel_dtype(attnrt_dtype dtype);
-kernels::Problem kernel_problem(const core::Problem& problem);
-kernels::Args kernel_args(Tensors& tensors);
-
-// May query i of head h see key j of its sequence b? For the plain evaluation, and for NaN where nobody looks.
-bool visible(const Case& drawn, const Tensors& tensors, int64_t b, int64_t h, int64_t i, int64_t j);
-
-// Memory of the subject's device that holds one image or workspace, at an address that is aligned exactly so.
-class Place {
- public:
-  Place(Subject& subject, int64_t bytes, int64_t alignment, int64_t before);
-  Place(Place&& other) noexcept;
-  Place& operator=(Place&&) = delete;
-  ~Place();
-  std::byte* address() const { return start_; }  // `before` bytes further lies what is aligned
-  // Empty texts: done.
-  std::string write(const void* from, int64_t bytes, void* stream);
-  std::string read(void* to, int64_t bytes, void* stream);
-  const std::string& error() const { return error_; }
-
- private:
-  std::string copy(void* host, int64_t bytes, int32_t direction, void* stream);
-  Subject* subject_;
-  void* raw_ = nullptr;
-  std::byte* start_ = nullptr;
-  std::string error_;
+// The case and its tensors in the words of kernels/reference. args points into the images.
+struct ReferenceRun {
+  kernels::Problem problem;
+  kernels::Args args;
 };
+ReferenceRun reference_run(const Case& drawn, const Tensors& tensors);
 
-}  // namespace attnrt::cli::verify
+// The exact answer to the case, and what a right one may differ by.
+kernels::reference::Expectation expect(const Case& drawn, const Tensors& tensors);
+
+}  // namespace attnrt::conformance

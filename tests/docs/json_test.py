@@ -20,7 +20,7 @@ COMMANDS = {
 }
 ELSEWHERE = {"problem", "decision"}  # maps whose fields the section of another kind names
 # Documented, but only in documents that these commands do not give.
-NOT_HERE = {"detail", "failing", "reproduce", "kind"}
+NOT_HERE = {"detail", "effect", "reproduce", "kind"}
 
 
 def fields(document):

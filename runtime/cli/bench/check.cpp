@@ -1,33 +1,33 @@
 // runtime/cli/bench/check.cpp: an output into right or wrong, by the reference and by another backend's output
 //
-// How far a row may be off, relative to the root mean square of its values (or of all, where that is more): v is random,
-// so the errors of weights add up as the weights themselves do, and each weight's relative error is the row's.
-//   u is the dtype's unit roundoff, e = 2^-24 that of the f32 that scores and sums are kept in, n the number of keys
-//   q, a weight and the result may each be rounded to the dtype, with room for one more:         4 u
-//   a score: scale |q||k| rounded as a random walk, and a few numbers of its size S rounded:     d = e (scale |q||k| + 4 S)
-//   exp turns d into a relative error, in the numerator and in the denominator:                  2 d
-//   sums over n keys, exp, rescaling, the division:                                              e (sqrt(n) + 8)
-// S is at most scale |q||k| plus what a mask or ALiBi may take from a key that still counts: 32, for exp(-32) is below e.
-// A backend that leaves out a mask or a head is off by about 1. One that leaves out a few of many keys, or logits so huge that the
-// bound passes 1, it cannot tell apart from rounding: `attnrt verify` looks closer.
+// The distance of a row is the root mean square of its errors, relative to that of its exact values
+// (or of all exact values, if that is more). v is random, so that the errors of the weights add up
+// as the weights themselves do, and the relative error of a row is that of its weights. The bound is
+// kernels/reference/tolerance.hpp's relative error of a row of weights, for the largest norms of q
+// and k and for S = scale |q||k| + 32: a key from which a mask or ALiBi takes more does not count,
+// because exp(-32) is below 2^-24. To it come 4 u: q, a weight and the result may each be rounded to
+// the dtype, and there is room for one more rounding.
+// A backend that leaves out a mask or a head is off by about 1. This check cannot tell a backend
+// that leaves out a few of many keys from rounding. `attnrt verify` finds that.
 #include <algorithm>
 #include <cmath>
 
 #include "cli/bench/bench.hpp"
 #include "cli/io/inputs.hpp"
-#include "conformance/tensors.hpp"
 #include "kernels/reference/attention.hpp"
+#include "kernels/reference/tolerance.hpp"
+#include "plugins/common/translate.hpp"
 
 namespace attnrt::cli::bench {
 namespace {
 
-constexpr double kEpsilon = 0x1p-24;
-constexpr double kBudget = 2e8;  // of the reference: FLOP that take it about a second
+// The unit roundoff of f32, which scores and sums are kept in.
+constexpr double kEpsilon = kernels::reference::unit_roundoff(kernels::DType::f32);
 
-double unit_roundoff(attnrt_dtype dtype) {
-  if (dtype.bits == 32) return kEpsilon;
-  return dtype.code == ATTNRT_DTYPE_BFLOAT ? 0x1p-8 : 0x1p-11;
-}
+// What a mask or ALiBi may take from the score of a key that still counts.
+constexpr double kLargestPenalty = 32;
+
+constexpr double kBudget = 2e8;  // of the reference: FLOP that take it about a second
 
 double square(double x) { return x * x; }
 
@@ -40,16 +40,6 @@ double largest_norm(const Tensor& tensor) {
     largest = std::max(largest, sum);
   }
   return std::sqrt(largest);
-}
-
-kernels::Tensor kernel_tensor(const attnrt_tensor& from) {
-  kernels::Tensor t;
-  t.data = from.data;
-  t.dtype = verify::kernel_dtype(from.dtype);
-  t.ndim = from.ndim;
-  std::copy_n(from.shape, 4, t.shape);
-  std::copy_n(from.stride, 4, t.stride);
-  return t;
 }
 
 // The same tensor, from its index-th entry of a dimension on, `count` of them.
@@ -85,7 +75,9 @@ Checker::Checker(const core::Problem& problem, const Tensors& tensors) : problem
 void Checker::evaluate(const Tensors& tensors, int64_t b, int64_t rows) {
   const core::Problem& p = problem_;
   const int64_t first = p.align == ATTNRT_ALIGN_TOP_LEFT ? 0 : p.seq_q - rows;
-  kernels::Problem problem = verify::kernel_problem(p);
+  kernels::Problem problem;
+  attnrt_plugins::translate(p, p.device_type, &problem,
+                            nullptr);  // the grid has only valid problems
   problem.batch = 1, problem.seq_q = rows;
   attnrt_args given = tensors.args();
   kernels::Args args;
@@ -95,24 +87,24 @@ void Checker::evaluate(const Tensors& tensors, int64_t b, int64_t rows) {
     return kernels::Tensor{data, kernels::DType::i32, 1, {2}, {1}};
   };
   const bool packed = p.varlen != 0, paged = p.page_size > 0;
-  args.q = packed ? cut(kernel_tensor(given.q), 0, b * p.seq_q + first, rows)
-                  : cut(cut(kernel_tensor(given.q), 0, b, 1), 1, first, rows);
-  args.k = kernel_tensor(given.k), args.v = kernel_tensor(given.v);
+  args.q = packed ? cut(attnrt_plugins::translate(given.q), 0, b * p.seq_q + first, rows)
+                  : cut(cut(attnrt_plugins::translate(given.q), 0, b, 1), 1, first, rows);
+  args.k = attnrt_plugins::translate(given.k), args.v = attnrt_plugins::translate(given.v);
   for (kernels::Tensor* t : {&args.k, &args.v}) {
     if (packed && !paged) *t = cut(*t, 0, b * p.seq_kv, p.seq_kv);
     if (!packed && !paged) *t = cut(*t, 0, b, 1);
   }
   if (p.mask != ATTNRT_MASK_NONE) {
-    args.mask = cut(kernel_tensor(given.mask), 2, first, rows);
+    args.mask = cut(attnrt_plugins::translate(given.mask), 2, first, rows);
     args.mask.stride[0] = args.mask.stride[1] = 0;  // one for all
   }
-  if (p.alibi != 0) args.alibi_slopes = kernel_tensor(given.alibi_slopes);
-  if (p.sinks != 0) args.sinks = kernel_tensor(given.sinks);
+  if (p.alibi != 0) args.alibi_slopes = attnrt_plugins::translate(given.alibi_slopes);
+  if (p.sinks != 0) args.sinks = attnrt_plugins::translate(given.sinks);
   if (given.kv_lengths.data != nullptr)
-    args.kv_lengths = cut(kernel_tensor(given.kv_lengths), 0, b, 1);
+    args.kv_lengths = cut(attnrt_plugins::translate(given.kv_lengths), 0, b, 1);
   if (packed) args.offsets_q = offsets(offsets_q);
   if (packed && !paged) args.offsets_kv = offsets(offsets_kv);
-  if (paged) args.page_table = cut(kernel_tensor(given.page_table), 0, b, 1);
+  if (paged) args.page_table = cut(attnrt_plugins::translate(given.page_table), 0, b, 1);
 
   const auto width = static_cast<size_t>(p.head_dim_v);
   std::vector<double> exact(static_cast<size_t>(rows * p.heads_q) * width),
@@ -132,8 +124,10 @@ void Checker::evaluate(const Tensors& tensors, int64_t b, int64_t rows) {
 }
 
 double Checker::allowed(double keys) const {
-  const double score = kEpsilon * (norms_ + 4 * (norms_ + 32));
-  return 4 * unit_roundoff(problem_.dtype) + 2 * score + kEpsilon * (std::sqrt(keys) + 8);
+  const kernels::reference::RowSize largest{
+      .norms = norms_, .score = norms_ + kLargestPenalty, .keys = keys};
+  const double u = kernels::reference::unit_roundoff(attnrt_plugins::translate(problem_.dtype));
+  return 4 * u + kernels::reference::weights_error(largest);
 }
 
 std::string Checker::extent() const {

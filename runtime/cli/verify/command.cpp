@@ -1,107 +1,48 @@
-// runtime/cli/verify/command.cpp: attnrt verify: plugins into a table of numbered rules, each passed, failed or skipped
+// runtime/cli/verify/command.cpp: the command `attnrt verify`
 #include "cli/command.hpp"
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 
-#include "conformance/rules.hpp"
+#include "cli/verify/report.hpp"
+#include "conformance/children.hpp"
 #include "trace.hpp"
 
 namespace attnrt::cli {
 namespace {
 
-using verify::RuleResult;
-using verify::Settings;
-using verify::State;
+using conformance::RuleResult;
+using conformance::Settings;
 
 struct Request {
   std::string backend, plugin;
   Settings settings;
+  bool in_process = false;
 };
 
-// A command line that checks the failed rule on the failed case alone.
-std::string reproduction(const std::string& path, const RuleResult& result,
-                         const Settings& settings) {
-  std::string line = fmt::format("attnrt verify --plugin {} --rule {}", path, result.rule->id);
-  if (result.outcome.died)
-    return line + fmt::format(" --cases {} --seed {} --in-process", settings.cases, settings.seed);
-  if (result.outcome.seed) return line + fmt::format(" --cases 1 --seed {}", *result.outcome.seed);
-  return line;
-}
-
-int64_t count(const std::vector<RuleResult>& results, State state) {
-  return std::count_if(results.begin(), results.end(),
-                       [state](const auto& r) { return r.outcome.state == state; });
-}
-
-std::string to_text(const std::string& path, const std::vector<RuleResult>& results,
-                    const Settings& settings) {
-  std::string text = one_line(path) + "\n";
-  for (auto next = results.begin(); next != results.end();) {
-    // Rules that one cause skips are one line.
-    const auto last = std::find_if_not(next, results.end(), [next](const RuleResult& other) {
-      return other.outcome.state == State::skipped && other.outcome.detail == next->outcome.detail;
-    });
-    if (last - next > 2) {
-      text += fmt::format("  {} to {}: {}, {}\n", next->rule->id, (last - 1)->rule->id,
-                          verify::state_name(State::skipped), one_line(next->outcome.detail));
-      next = last;
-      continue;
-    }
-    const RuleResult& result = *next++;
-    const State state = result.outcome.state;
-    const std::string detail = one_line(result.outcome.detail);
-    text += fmt::format("  {:<7} {:<8} {}\n", result.rule->id, verify::state_name(state),
-                        state == State::skipped ? detail : result.rule->requirement);
-    if (state != State::failed) continue;
-    text += fmt::format("{:18}{}\n", "", detail);
-    text += fmt::format("{:18}so: {}\n", "", result.rule->failing);
-    text += fmt::format("{:18}again: {}\n", "", one_line(reproduction(path, result, settings)));
-  }
-  return text + fmt::format("  {} passed, {} failed, {} skipped\n", count(results, State::passed),
-                            count(results, State::failed), count(results, State::skipped));
-}
-
-nlohmann::json to_json(const std::string& path, const std::vector<RuleResult>& results,
-                       const Settings& settings) {
-  nlohmann::json list = nlohmann::json::array();
-  for (const RuleResult& result : results) {
-    nlohmann::json row = {{"id", result.rule->id},
-                          {"requirement", result.rule->requirement},
-                          {"state", verify::state_name(result.outcome.state)}};
-    if (result.outcome.state != State::passed) row["detail"] = result.outcome.detail;
-    if (result.outcome.state == State::failed) {
-      row["failing"] = result.rule->failing;
-      row["reproduce"] = reproduction(path, result, settings);
-    }
-    list.push_back(std::move(row));
-  }
-  return {{"path", path},
-          {"rules", std::move(list)},
-          {"passed", count(results, State::passed)},
-          {"failed", count(results, State::failed)},
-          {"skipped", count(results, State::skipped)}};
-}
-
-std::vector<RuleResult> check_one(const std::string& path, const Settings& settings,
-                                  bool with_bar) {
+std::vector<RuleResult> check_one(const std::string& path, const Request& request, bool with_bar) {
   const ProgressBar bar(with_bar);
-  const auto progress = [&bar](const verify::Rule& rule, int64_t done, int64_t all) {
+  const auto progress = [&bar](const conformance::Rule& rule, int64_t done, int64_t all) {
     bar.show(done, all, rule.id);
   };
-  if (!settings.in_process) return verify::check_rules_in_children(path, settings, progress);
+  if (!request.in_process) {
+    return conformance::check_rules_in_children(path, request.settings,
+                                                {"/proc/self/exe", "verify-child"}, progress);
+  }
   std::vector<RuleResult> results;
-  verify::check_rules(
-      path, settings, {},
-      {[](const verify::Rule&) {},
-       [&results](const RuleResult& result) { results.push_back(result); }, progress});
+  conformance::Listener listener;
+  listener.started = [](const conformance::Rule&) {};
+  listener.finished = [&results](const RuleResult& result) { results.push_back(result); };
+  listener.progress = progress;
+  conformance::check_rules(path, request.settings, {}, listener);
   return results;
 }
 
-// The files that were asked for: one, those of one name, or all that are found.
+// Returns the files that were asked for: one file, the found plugins of one name, or all that are
+// found.
 core::Result<std::vector<std::string>> paths_of(const Common& common, const Request& request) {
   if (!request.plugin.empty()) {
     std::error_code error;
@@ -110,9 +51,9 @@ core::Result<std::vector<std::string>> paths_of(const Common& common, const Requ
     };
     if (!std::filesystem::exists(request.plugin, error)) return refuse("there is no such file");
     if (!std::filesystem::is_regular_file(request.plugin, error))
-      return refuse("it is no file; --plugins takes directories");
+      return refuse("it is not a file; --plugins takes directories");
     if (!request.plugin.ends_with(".so"))
-      return refuse("its name does not end in .so, as a plugin's does");
+      return refuse("its name does not end in .so, as a plugin's must");
     return std::vector{request.plugin};
   }
   const auto runtime = open_runtime(common);
@@ -132,9 +73,9 @@ core::Result<std::vector<std::string>> paths_of(const Common& common, const Requ
 
 int run_verify(const Common& common, const Request& request) {
   for (const std::string& id : request.settings.only) {
-    if (verify::find_rule(id) != nullptr) continue;
+    if (conformance::find_rule(id) != nullptr) continue;
     std::vector<std::string_view> known;
-    for (const auto& rule : verify::rules()) known.push_back(rule.id);
+    for (const auto& rule : conformance::rules()) known.push_back(rule.id);
     return complain(common, exit_usage,
                     fmt::format("there is no rule {}, expected one of {}", core::shown(id),
                                 fmt::join(known, ", ")));
@@ -147,15 +88,15 @@ int run_verify(const Common& common, const Request& request) {
   for (const std::string& path : *paths) {
     std::vector<RuleResult> results;
     try {
-      results = check_one(path, request.settings, !common.json);
+      results = check_one(path, request, !common.json);
     } catch (const std::exception& error) {
       return complain(common, exit_failed, error.what());
     }
-    failures += count(results, State::failed);
+    failures += verify::count(results, conformance::State::failed);
     if (common.json) {
-      document["plugins"].push_back(to_json(path, results, request.settings));
+      document["plugins"].push_back(verify::to_json(path, results, request.settings));
     } else {
-      print(to_text(path, results, request.settings));
+      print(verify::to_text(path, results, request.settings));
     }
   }
   if (common.json) print_json(document);
@@ -165,8 +106,7 @@ int run_verify(const Common& common, const Request& request) {
 }  // namespace
 
 void add_verify(CLI::App& app, Common& common) {
-  CLI::App* command =
-      app.add_subcommand("verify", "Try plugins against the rules that a conforming one keeps");
+  CLI::App* command = app.add_subcommand("verify", "Check plugins against the conformance rules");
   const auto request = std::make_shared<Request>();
   Settings& settings = request->settings;
   CLI::Option* backend = command->add_option("--backend", request->backend,
@@ -175,22 +115,22 @@ void add_verify(CLI::App& app, Common& common) {
   command->add_option("--plugin", request->plugin, "This file")
       ->type_name("FILE")
       ->excludes(backend);
-  command->add_option("--cases", settings.cases, "How many random problems")
+  command->add_option("--cases", settings.cases, "Number of random problems")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
       ->capture_default_str();
   command
       ->add_option("--seed", settings.seed,
-                   "Of the first random problem; the next one has the next seed")
+                   "Seed of the first random problem; each further one has the next seed")
       ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 62))
       ->capture_default_str();
   command->add_option("--rule", settings.only, "Only these rules, and those that they need")
       ->type_name("ID...");
   command
       ->add_option("--deadline", settings.deadline_seconds,
-                   "Seconds before a plugin's process is ended")
+                   "Seconds after which a plugin's process is killed")
       ->check(CLI::Range(0.1, 1e6))
       ->capture_default_str();
-  command->add_flag("--in-process", settings.in_process, "No child process: for a debugger");
+  command->add_flag("--in-process", request->in_process, "No child process, for a debugger");
   add_runtime_options(*command, common);
   command->callback([&common, request] {
     common.command = "verify";
@@ -199,7 +139,7 @@ void add_verify(CLI::App& app, Common& common) {
 
   app.add_subcommand("verify-child", "")->group("")->callback([&common] {
     common.command = "verify-child";
-    common.exit = verify::serve_as_child();
+    common.exit = conformance::serve_as_child();
   });
 }
 

@@ -26,7 +26,7 @@ void expect_right_with(const Plan& plan, const char* arch, const Case& c, uint32
   SCOPED_TRACE(std::string(arch) + " " + plan.object + " " + plan.kernel);
   run_with(plan, arch, c, seed);
   EXPECT_TRUE(c.outside_untouched()) << "wrote outside the rows";
-  expect_accurate(c, expected_of(c));
+  expect_accurate(c, reference::expect(c.problem, c.args));
 }
 
 }  // namespace

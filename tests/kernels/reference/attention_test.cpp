@@ -316,7 +316,8 @@ TEST(Reference, LengthsEndWhatExists) {
   for (const double x : a.out) EXPECT_FALSE(std::isnan(x));
   for (size_t n = 16; n < 24; ++n) EXPECT_EQ(a.out[n], 0);
   EXPECT_EQ(a.lse[4], -kInfinity);
-  // The diagonal counts from the length: the last query of sequence 1 is opposite its key 4, and sees all five.
+  // The diagonal counts from the length: the last query of sequence 1 is opposite its key 4, and
+  // sees all five.
   Case five({.problem = {.head_dim = 4, .head_dim_v = 4}, .batch = 3, .seq_q = 2, .seq_kv = 8});
   five.args = c.args;
   five.args.q.data = static_cast<float*>(c.args.q.data) + c.args.q.stride[0];

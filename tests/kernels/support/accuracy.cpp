@@ -1,99 +1,80 @@
-// tests/kernels/support/accuracy.cpp: see accuracy.hpp
+// tests/kernels/support/accuracy.cpp: compares what a kernel wrote with the exact answer
+//
+// The bounds are those of kernels/reference/tolerance.hpp without any allowance: 2 times the plain
+// evaluation's largest error (of the run for out, of the row for lse) plus the row's floor for each
+// value, and 1.5 times its mean error plus a quarter of the mean floor for the mean.
 #include "tests/kernels/support/accuracy.hpp"
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cmath>
+#include <sstream>
+#include <string>
 
 #include "kernels/common/half.hpp"
-#include "kernels/reference/attention.hpp"
+#include "kernels/reference/tolerance.hpp"
 
 namespace kernels::test {
 namespace {
 
-// One quantity's errors, of the kernel and of the plain evaluation.
-struct Errors {
-  double plain_max = 0, plain_sum = 0, kernel_sum = 0, floor_sum = 0;
-  int64_t count = 0;
+constexpr int kMostReports = 3;  // values in one case that are reported one by one
 
-  void expect_mean(const char* what) const {
-    if (count == 0) return;
-    const double n = static_cast<double>(count);
-    EXPECT_LE(kernel_sum / n, 1.5 * plain_sum / n + 0.25 * floor_sum / n) << what << ": mean error";
+// The comparison of one tensor, out or lse.
+class Comparison {
+ public:
+  Comparison(const char* tensor, const reference::PlainErrors& plain)
+      : tensor_(tensor), plain_(plain) {}
+
+  // place: a function that gives the text for a report.
+  template <class Place>
+  void add(double found, double exact, double bound, const Place& place) {
+    const double error = found == exact ? 0 : std::abs(found - exact);  // infinities are equal, too
+    sum_ += error;
+    if (error <= bound || reports_++ >= kMostReports) return;
+    ADD_FAILURE() << tensor_ << place() << " is " << found << ", exactly " << exact << "; error "
+                  << error << ", at most " << bound << " is right; the plain evaluation's is up to "
+                  << plain_.largest;
   }
-};
 
-int64_t dense_lse(const Case& c, int64_t b, const Sequence& s, int64_t i, int64_t head) {
-  if (c.problem.varlen) return head * c.args.q.shape[0] + s.q_first + i;
-  return (b * c.problem.heads_q + head) * c.args.q.shape[1] + i;
-}
+  void expect_mean() const {
+    EXPECT_LE(sum_, reference::mean_bound(plain_.sum, plain_.floor_sum))
+        << tensor_ << ": the mean error times " << plain_.values;
+  }
+
+ private:
+  const char* tensor_;
+  const reference::PlainErrors& plain_;
+  double sum_ = 0;
+  int reports_ = 0;
+};
 
 }  // namespace
 
-Expected expected_of(const Case& c) {
-  const size_t rows = static_cast<size_t>(c.dense_rows());
-  Exact exact{std::vector<double>(rows * static_cast<size_t>(c.problem.head_dim_v)),
-              std::vector<double>(rows)};
-  reference::attention(c.problem, c.args, exact.out.data(), exact.lse.data());
-  return {std::move(exact), plain_attention(c)};
-}
-
-void expect_accurate(const Case& c, const Expected& expected) {
-  const Exact& exact = expected.exact;
-  const Plain& plain = expected.plain;
+void expect_accurate(const Case& c, const reference::Expectation& expected) {
   const Problem& p = c.problem;
-  Errors out, lse;
-  c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t row) {
-    for (int64_t n = row * p.head_dim_v; n < (row + 1) * p.head_dim_v; ++n) {
-      const size_t at = static_cast<size_t>(n);
-      out.plain_max = std::max(out.plain_max, std::abs(double{plain.out[at]} - exact.out[at]));
-    }
-    const double want = exact.lse[static_cast<size_t>(dense_lse(c, b, s, i, head))];
-    if (!std::isinf(want))
-      lse.plain_max =
-          std::max(lse.plain_max, std::abs(double{plain.lse[static_cast<size_t>(row)]} - want));
-  });
-
-  int64_t reported = 0;
-  c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t row) {
-    const size_t r = static_cast<size_t>(row);
-    const int64_t offset = query_row(p, c.args.out, s, b, i, head);
+  Comparison out("out", expected.out_errors), lse("lse", expected.lse_errors);
+  for (const reference::ExpectedRow& row : expected.rows) {
+    const auto place = [&row](int64_t x) {
+      std::ostringstream text;
+      text << "[b " << row.b << ", i " << row.i << ", head " << row.head;
+      if (x >= 0) text << ", " << x;
+      return text.str() + "]";
+    };
+    const Sequence s = sequence(p, c.args, row.b);
+    const int64_t offset = query_row(p, c.args.out, s, row.b, row.i, row.head);
     for (int64_t x = 0; x < p.head_dim_v; ++x) {
-      const size_t at = static_cast<size_t>(row * p.head_dim_v + x);
-      const double got = load_float(p.dtype, c.args.out.data, offset + x);
-      const double error = std::abs(got - exact.out[at]);
-      out.kernel_sum += error;
-      out.plain_sum += std::abs(double{plain.out[at]} - exact.out[at]);
-      out.floor_sum += plain.out_floor[r];
-      ++out.count;
-      if (!(error <= 2 * out.plain_max + plain.out_floor[r]) && reported++ < 3) {
-        ADD_FAILURE() << "out[b " << b << ", i " << i << ", head " << head << ", " << x
-                      << "]: " << got << ", exact " << exact.out[at] << ", error " << error
-                      << ", plain error " << out.plain_max << ", floor " << plain.out_floor[r];
-      }
+      const double found = load_float(p.dtype, c.args.out.data, offset + x);
+      out.add(found, expected.out[static_cast<size_t>(row.out_at + x)], expected.out_bound(row),
+              [&] { return place(x); });
     }
-    if (!p.lse) return;
-    const double want = exact.lse[static_cast<size_t>(dense_lse(c, b, s, i, head))];
-    const double got =
-        static_cast<const float*>(c.args.lse.data)[lse_element(p, c.args.lse, s, b, i, head)];
-    if (std::isinf(want)) {
-      if (got != want && reported++ < 3)
-        ADD_FAILURE() << "lse[b " << b << ", head " << head << ", i " << i << "]: " << got;
-      return;
-    }
-    lse.kernel_sum += std::abs(got - want);
-    lse.plain_sum += std::abs(double{plain.lse[r]} - want);
-    lse.floor_sum += plain.lse_floor[r];
-    ++lse.count;
-    if (!(std::abs(got - want) <= 2 * lse.plain_max + plain.lse_floor[r]) && reported++ < 3) {
-      ADD_FAILURE() << "lse[b " << b << ", head " << head << ", i " << i << "]: " << got
-                    << ", exact " << want << ", plain error " << lse.plain_max << ", floor "
-                    << plain.lse_floor[r];
-    }
-  });
-  out.expect_mean("out");
-  lse.expect_mean("lse");
+    if (!p.lse) continue;
+    const int64_t at = lse_element(p, c.args.lse, s, row.b, row.i, row.head);
+    lse.add(static_cast<const float*>(c.args.lse.data)[at],
+            expected.lse[static_cast<size_t>(row.lse_at)], expected.lse_bound(row),
+            [&] { return place(-1); });
+  }
+  out.expect_mean();
+  if (p.lse) lse.expect_mean();
 }
 
 }  // namespace kernels::test

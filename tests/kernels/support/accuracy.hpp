@@ -1,27 +1,14 @@
-// tests/kernels/support/accuracy.hpp: a case that a kernel has run into failures of the test, by the rule of tolerance.hpp
+// tests/kernels/support/accuracy.hpp: compares what a kernel wrote with the exact answer
 #pragma once
 
-#include <vector>
-
+#include "kernels/reference/expectation.hpp"
 #include "tests/kernels/support/case.hpp"
-#include "tests/kernels/support/plain.hpp"
 
 namespace kernels::test {
 
-struct Exact {
-  std::vector<double> out;
-  std::vector<double> lse;  // [batch, heads, seq] as the reference writes it
-};
-
-struct Expected {
-  Exact exact;
-  Plain plain;
-};
-
-// Once for a case, however often it is run.
-Expected expected_of(const Case& c);
-
-// Compares the case's out, and lse if it has one, row by row.
-void expect_accurate(const Case& c, const Expected& expected);
+// Compares the case's out, and its lse if it has one: each value with its row's bound, and the mean
+// error with the mean's. Fails the running test for what is beyond.
+// expected: reference::expect(c.problem, c.args), once for a case, however often it is run.
+void expect_accurate(const Case& c, const reference::Expectation& expected);
 
 }  // namespace kernels::test

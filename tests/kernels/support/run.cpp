@@ -55,7 +55,7 @@ void expect_right(const Recipe& recipe) {
 }
 
 void expect_right(Case& c) {
-  const Expected expected = expected_of(c);
+  const reference::Expectation expected = reference::expect(c.problem, c.args);
   for (const cpu::Target* target : targets()) {
     SCOPED_TRACE(cpu::target_name(*target));
     std::string bits;

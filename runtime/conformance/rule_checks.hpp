@@ -1,11 +1,11 @@
-// runtime/conformance/checks.hpp: one function for each rule of verify_rules.cpp
+// runtime/conformance/rule_checks.hpp: the function that checks each rule of rules.cpp
 #pragma once
 
-#include "conformance/subject.hpp"
+#include "conformance/rules.hpp"
 
-namespace attnrt::cli::verify {
+namespace attnrt::conformance {
 
-// verify_abi.cpp: the file, the table, the instance
+// abi_rules.cpp: the file, the table and the instance
 Outcome check_file(Subject& subject);
 Outcome check_exports(Subject& subject);
 Outcome check_loads(Subject& subject);
@@ -13,28 +13,32 @@ Outcome check_table(Subject& subject);
 Outcome check_identity(Subject& subject);
 Outcome check_calls(Subject& subject);
 Outcome check_open(Subject& subject);
+
+// device_rules.cpp: the devices, and the extensions that work on them
 Outcome check_devices(Subject& subject);
 Outcome check_memory(Subject& subject);
 Outcome check_unknown_extension(Subject& subject);
 Outcome check_timing(Subject& subject);
 
-// verify_robust.cpp: agreement of manifest and supports, and calls as hosts make them
+// agreement_rules.cpp: what manifest and supports promise, and the mean error over all cases
 Outcome check_reasons(Subject& subject);
 Outcome check_agreement(Subject& subject);
 Outcome check_entries(Subject& subject);
+Outcome check_mean_error(Subject& subject);
+
+// call_rules.cpp: calls that are repeated, made at the same time, or made with unusual arguments
 Outcome check_unknown_option(Subject& subject);
 Outcome check_same_answer(Subject& subject);
 Outcome check_many_plans(Subject& subject);
+Outcome check_null_error(Subject& subject);
+
+// rerun_rules.cpp: cases that are run again in another way
 Outcome check_runs_at_once(Subject& subject);
 Outcome check_smaller_runs(Subject& subject);
 Outcome check_zero_rows(Subject& subject);
 Outcome check_bad_indices(Subject& subject);
 Outcome check_newer_host(Subject& subject);
 Outcome check_dirty_workspace(Subject& subject);
-Outcome check_null_error(Subject& subject);
 Outcome check_deterministic(Subject& subject);
 
-// verify_agree.cpp
-Outcome check_mean_error(Subject& subject);
-
-}  // namespace attnrt::cli::verify
+}  // namespace attnrt::conformance

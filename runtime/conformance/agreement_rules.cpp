@@ -1,10 +1,12 @@
-// runtime/conformance/agree.cpp: the rules AGR-n, and the mean error: what the random cases say as a whole
+// runtime/conformance/agreement_rules.cpp: checks the rules AGR-n, and the mean error (ACC-2)
 #include <fmt/format.h>
 
-#include "conformance/checks.hpp"
-#include "conformance/trial.hpp"
+#include "conformance/rule_checks.hpp"
+#include "conformance/subject.hpp"
+#include "conformance/trials.hpp"
+#include "kernels/reference/tolerance.hpp"
 
-namespace attnrt::cli::verify {
+namespace attnrt::conformance {
 
 Outcome check_reasons(Subject& subject) {
   if (subject.table()->supports == nullptr)
@@ -12,22 +14,21 @@ Outcome check_reasons(Subject& subject) {
   int64_t asked = 0;
   for (int64_t n = 0; n < subject.settings.cases; ++n) {
     const uint64_t seed = subject.settings.seed + static_cast<uint64_t>(n);
-    const auto drawn = draw(subject.manifest(), subject.device(), seed);
+    const auto drawn = draw_case(subject.manifest(), subject.device(), seed);
     if (!drawn) continue;
     ++asked;
     std::vector<std::string> reasons;
     const attnrt_status status = subject.supports(drawn->problem, &reasons);
     if (status == ATTNRT_OK) continue;
     if (status != ATTNRT_UNSUPPORTED) {
-      return failed(
-          fmt::format("supports returns status {} ({})", status, core::describe(drawn->problem)),
-          seed);
+      return failed(fmt::format("supports returns status {}, expected OK or UNSUPPORTED ({})",
+                                status, core::describe(drawn->problem)),
+                    seed);
     }
-    const bool said = !reasons.empty() && !reasons.front().empty();
-    if (!said)
-      return failed(
-          fmt::format("supports says no without a reason ({})", core::describe(drawn->problem)),
-          seed);
+    if (reasons.empty() || reasons.front().empty())
+      return failed(fmt::format("supports gives no reason for UNSUPPORTED ({})",
+                                core::describe(drawn->problem)),
+                    seed);
   }
   return asked > 0 ? passed() : skipped("no problem can be drawn from the manifest's entries");
 }
@@ -45,7 +46,7 @@ Outcome check_entries(Subject& subject) {
   const Trials& trials = subject.trials();
   const auto& entries = subject.manifest().entries;
   if (entries.empty()) return skipped("its manifest has no entry that this runtime knows");
-  std::vector<int> not_drawn;  // too few cases to come to it, or nothing fits it
+  std::vector<int> not_drawn;  // lines of entries: too few cases, or no problem fits
   for (size_t n = 0; n < entries.size(); ++n) {
     const auto drawn = trials.drawn_of_entry.find(static_cast<int>(n));
     const auto ran = trials.ran_of_entry.find(static_cast<int>(n));
@@ -57,7 +58,7 @@ Outcome check_entries(Subject& subject) {
     }
   }
   if (not_drawn.empty()) return passed();
-  return skipped(fmt::format("in {} cases no problem was drawn from the entry at line {}",
+  return skipped(fmt::format("none of {} cases was drawn from the entry at line {}",
                              subject.settings.cases, fmt::join(not_drawn, ", ")));
 }
 
@@ -67,20 +68,19 @@ Outcome check_mean_error(Subject& subject) {
   if (trials.ran == 0) return skipped("no case ran");
   if (trials.sum_of_dtype.empty())
     return skipped(
-        fmt::format("none of the {} cases that ran has a result that is not zero", trials.ran));
+        fmt::format("none of the {} cases that ran has a result other than zero", trials.ran));
   for (const auto& [dtype, sum] : trials.sum_of_dtype) {
     if (sum.finite == 0)
       return failed(fmt::format("{}: none of {} values is finite", dtype, sum.values));
-    const double allowed = 1.5 * sum.plain + 0.25 * sum.floor;
+    const double allowed = kernels::reference::mean_bound(sum.plain, sum.floor);
     if (sum.error <= allowed) continue;
     const auto values = static_cast<double>(sum.values);
     return failed(
-        fmt::format("{}: the mean error, relative to the largest value, is {:.2e}; {:.2e} is "
-                    "allowed and a plain "
-                    "evaluation has {:.2e}",
+        fmt::format("{}: the mean error relative to the largest value is {:.2e}, at most {:.2e} "
+                    "is allowed; a plain evaluation has {:.2e}",
                     dtype, sum.error / values, allowed / values, sum.plain / values));
   }
   return passed();
 }
 
-}  // namespace attnrt::cli::verify
+}  // namespace attnrt::conformance

@@ -1,0 +1,47 @@
+// kernels/reference/expectation.hpp: the exact answer to a run, and how far off each row may be
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/common/problem.hpp"
+
+namespace kernels::reference {
+
+// One query of one head of one sequence.
+struct ExpectedRow {
+  int64_t b, i, head;
+  int64_t out_at;  // where its head_dim_v values begin in Expectation::out
+  int64_t lse_at;  // where its value lies in Expectation::lse
+  bool empty;      // it sees no key
+  double out_floor, lse_floor;
+  double lse_error;  // of the plain evaluation
+};
+
+// The plain evaluation's errors over all rows. What is not finite in the exact answer is left out.
+struct PlainErrors {
+  double largest = 0, sum = 0;
+  double floor_sum = 0;  // of the floors, one for each value
+  int64_t values = 0;
+
+  void add(double plain, double exact, double floor);
+};
+
+struct Expectation {
+  std::vector<double> out, lse;   // dense, as attention() writes them
+  std::vector<ExpectedRow> rows;  // of all sequences
+  PlainErrors out_errors, lse_errors;
+  double largest_out = 0;  // the largest finite |out|
+
+  // The largest error that a right result may have. Values of out are measured against the plain
+  // evaluation of the whole run, and must be exactly 0 if the row sees nothing. lse is measured
+  // against the row's own plain evaluation, because its size differs from row to row.
+  double out_bound(const ExpectedRow& row) const;
+  double lse_bound(const ExpectedRow& row) const;
+};
+
+// Evaluates the run exactly and plainly.
+// REQUIRES: as attention().
+Expectation expect(const Problem& problem, const Args& args);
+
+}  // namespace kernels::reference

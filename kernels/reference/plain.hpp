@@ -1,0 +1,30 @@
+// kernels/reference/plain.hpp: the plain evaluation of a row in the problem's dtype
+//
+// It shows what the dtype costs anybody, and takes no care to be better: scores and sums in f32,
+// every sum in the order of the keys, each weight rounded to the dtype before it meets v, and one
+// rounding to the dtype at the end:
+//     s_j = the score as attention.hpp defines it        m = max(s_j, sink)
+//     w_j = exp(s_j - m)                                 sum = exp(sink - m) + sum of w_j
+//     out = rounded(sum of rounded(w_j) v_j / sum)       lse = m + log(sum)
+#pragma once
+
+#include <vector>
+
+#include "kernels/common/sequence.hpp"
+#include "kernels/reference/tolerance.hpp"
+
+namespace kernels::reference {
+
+struct PlainRow {
+  std::vector<float> out;  // [head_dim_v], zeros if the row sees nothing
+  float lse;
+  RowSize size;  // what the row's floors are derived from
+  bool empty() const { return size.keys == 0; }
+};
+
+// Evaluates query i of one head of sequence b.
+// REQUIRES: as attention().
+PlainRow plain_row(const Problem& problem, const Args& args, const Sequence& sequence, int64_t b,
+                   int64_t i, int64_t head);
+
+}  // namespace kernels::reference

@@ -1,0 +1,49 @@
+// kernels/reference/tolerance.cpp: the formulas that tolerance.hpp derives
+#include "kernels/reference/tolerance.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace kernels::reference {
+namespace {
+
+// e in the derivation: the unit roundoff of what scores and sums are kept in.
+constexpr double kEpsilon = unit_roundoff(DType::f32);
+
+// Relative to the row's largest weight: smaller ones are below the last bit of the row's sum in f32.
+constexpr double kNegligibleWeight = 0x1p-23;
+
+// A larger |score| comes from a mask of the lowest finite number.
+constexpr double kLowestMask = 1e30;
+
+// Roundings of exp, of rescaling between blocks of keys, and of the division.
+constexpr double kRoundings = 8;
+
+}  // namespace
+
+void RowSize::add_key(double key_norms, double key_score, double weight) {
+  keys += 1;
+  if (weight < kNegligibleWeight) return;
+  norms = std::max(norms, key_norms);
+  if (std::abs(key_score) < kLowestMask) score = std::max(score, std::abs(key_score));
+}
+
+double score_error(const RowSize& row) { return kEpsilon * (row.norms + 4 * row.score); }
+
+double weights_error(const RowSize& row) {
+  return std::min(1.0, 2 * score_error(row) + kEpsilon * (std::sqrt(row.keys) + kRoundings));
+}
+
+double out_floor(DType dtype, const RowSize& row) {
+  const double subnormal = dtype == DType::f16 ? 0x1p-25 : 0;
+  return unit_roundoff(dtype) * row.out + subnormal + row.value * weights_error(row);
+}
+
+double lse_floor(const RowSize& row) {
+  return score_error(row) +
+         kEpsilon * (std::sqrt(row.keys) + kRoundings + row.score + std::log(1 + row.keys));
+}
+
+double rounded_sum_error(DType dtype) { return dtype == DType::f32 ? 0 : unit_roundoff(dtype); }
+
+}  // namespace kernels::reference

@@ -1,0 +1,84 @@
+// kernels/reference/tolerance.hpp: how far from the exact answer a right result may be
+//
+// This is the only derivation of tolerances in the tree. Three checks use it, each with the bound
+// that it can evaluate:
+//   the kernels' tests, tests/kernels/support/accuracy.cpp: each value of out and of lse, and the
+//       mean of each
+//   the conformance rules, runtime/conformance/judge.cpp, agreement_rules.cpp: each value of out,
+//       its mean over all cases of a dtype, and each value of lse, which may in addition be the log
+//       of a sum of rounded weights
+//   `attnrt bench`, runtime/cli/bench/check.cpp: whole rows of out and each value of lse, from the
+//       largest norms of q and k, because the rows themselves are not evaluated plainly
+//
+// The rule, where the exact answer is attention.hpp's and the plain evaluation is plain.hpp's:
+//     largest error <= 2   * largest error of the plain evaluation + floor of the row
+//     mean error    <= 1.5 * mean error of the plain evaluation    + 1/4 of the mean floor
+// For a value of out, the plain evaluation's largest error is that of the whole run. For lse, it is
+// that of the row. The plain evaluation tells how hard the problem is in its dtype. The factors
+// leave room for another order of summation and another exp. The floor is for problems where the
+// plain evaluation is right by chance: one row, one key, few columns.
+//
+// The floor of a row. Let u be the dtype's unit roundoff, e = 2^-24 that of the f32 in which scores
+// and sums are kept, n the number of keys that the row sees, and V the largest |v| of those keys.
+//   out is rounded once to the dtype, which costs u max|out|; where f16 is subnormal, half of its
+//       least subnormal number.
+//   A score is a sum of head_dim rounded products. Rounding errors are independent, so they add up
+//       as a random walk does: e scale |q||k| / sqrt(2). The scale, softcap, mask and ALiBi each
+//       round a number of at most S, the largest |score|. Together:  d = e (scale |q||k| + 4 S)
+//   A weight w is the exp of a score and so has the relative error d. The numerator and the
+//       denominator of out each carry it:                            2 d
+//   Sums over n keys are random walks, too:                          e sqrt(n)
+//   exp, the rescaling between blocks of keys and the division are a handful of roundings:  8 e
+//   The last three add up to the relative error of a row of weights, which is 1 at most. It moves
+//       out by up to V times itself.
+// Only keys that count enter S and scale |q||k|: those whose weight is not negligible beside the
+// row's largest weight. Scores beyond 1e30 do not enter S. They come from a mask of the lowest
+// finite number, which leaves the weights equal or zero, whatever the score was rounded from. A
+// sink is given, not computed, and does not enter S either.
+#pragma once
+
+#include "kernels/common/problem.hpp"
+
+namespace kernels::reference {
+
+// The sizes of one row's numbers that the floor is derived from.
+struct RowSize {
+  double norms = 0;  // the largest scale |q||k| of the keys that count
+  double score = 0;  // the largest |score| of the keys that count
+  double value = 0;  // the largest |v|
+  double out = 0;    // the largest |out|
+  double keys = 0;   // how many keys the row sees
+
+  // Enters one key. weight is relative to the row's largest weight.
+  void add_key(double key_norms, double key_score, double weight);
+};
+
+// The largest relative error of rounding to the dtype: 2^-24, 2^-11, 2^-8.
+constexpr double unit_roundoff(DType dtype) {
+  return dtype == DType::f32 ? 0x1p-24 : dtype == DType::f16 ? 0x1p-11 : 0x1p-8;
+}
+
+// d: the absolute error of a score.
+double score_error(const RowSize& row);
+
+// The relative error of a row of weights after their sum has been divided by.
+double weights_error(const RowSize& row);
+
+// The floor of each value of out, and of lse = max + log(sum): the score's error, the sum's
+// relative error, and the rounding of lse itself, where |lse| <= S + log(1 + n).
+double out_floor(DType dtype, const RowSize& row);
+double lse_floor(const RowSize& row);
+
+// What lse may be off by in addition where the denominator is the sum of weights that were rounded
+// to the dtype.
+double rounded_sum_error(DType dtype);
+
+// The two bounds of the rule above. mean_bound takes two means or two sums over the same values.
+constexpr double largest_bound(double plain_largest, double floor) {
+  return 2 * plain_largest + floor;
+}
+constexpr double mean_bound(double plain_mean, double floor_mean) {
+  return 1.5 * plain_mean + 0.25 * floor_mean;
+}
+
+}  // namespace kernels::reference

@@ -1,0 +1,44 @@
+// runtime/conformance/check_rules.hpp: checks the rules on one plugin file in this process
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "conformance/rules.hpp"
+
+namespace attnrt::conformance {
+
+struct Settings {
+  int64_t cases = 64;             // random cases
+  uint64_t seed = 1;              // of the first case; each further one has the next seed
+  double deadline_seconds = 120;  // of one child process
+  std::vector<std::string> only;  // ids of rules, checked with those that they need; empty: all
+};
+
+struct RuleResult {
+  const Rule* rule = nullptr;
+  Outcome outcome;
+};
+
+// Says how far a rule is: `done` of `all` cases.
+using Progress = std::function<void(const Rule& rule, int64_t done, int64_t all)>;
+
+struct Listener {
+  std::function<void(const Rule&)> started;         // before each rule
+  std::function<void(const RuleResult&)> finished;  // after each rule
+  Progress progress;                                // may be empty
+};
+
+// Checks the rules that settings ask for. A crash of the plugin is a crash of this process;
+// children.hpp avoids that.
+// before: results of earlier processes. These rules are not checked again, and rules that need them
+// build on them.
+void check_rules(const std::string& path, const Settings& settings,
+                 const std::vector<RuleResult>& before, const Listener& listener);
+
+// The detail of a rule that was skipped because only a parent process can check it.
+inline constexpr const char* kNeedsParent = "only a parent process can check it";
+
+}  // namespace attnrt::conformance

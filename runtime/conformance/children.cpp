@@ -1,0 +1,288 @@
+// runtime/conformance/children.cpp: checks the rules in child processes, which may crash
+#include "conformance/children.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+#include "base/file.hpp"
+
+extern char** environ;
+
+namespace attnrt::conformance {
+namespace {
+
+using core::Descriptor;
+using nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+constexpr int kRequest = 3, kAnswers = 4;  // the child's descriptors
+constexpr int kFirstFree = 10;             // the parent's own copies lie above those
+constexpr int kNotFound = 127;  // the exit code of a child whose program cannot be started
+constexpr int kBadRequest = 2;
+constexpr std::string_view kOutputRule = "ROB-12";
+
+// The child reports progress at most so often.
+constexpr std::chrono::milliseconds kProgressInterval{100};
+
+// How long the parent waits for an answer before it looks at the deadline again.
+constexpr int64_t kPollMilliseconds = 1000;
+
+json to_json(const RuleResult& result) {
+  json text = {{"rule", result.rule->id},
+               {"state", static_cast<int>(result.outcome.state)},
+               {"detail", result.outcome.detail},
+               {"died", result.outcome.died}};
+  if (result.outcome.seed) text["seed"] = *result.outcome.seed;
+  return text;
+}
+
+RuleResult from_json(const json& text) {
+  RuleResult result{find_rule(text.at("rule").get<std::string>()), {}};
+  result.outcome.state = static_cast<State>(text.at("state").get<int>());
+  result.outcome.detail = text.at("detail").get<std::string>();
+  result.outcome.died = text.at("died").get<bool>();
+  if (text.contains("seed")) result.outcome.seed = text.at("seed").get<uint64_t>();
+  return result;
+}
+
+std::string dump(const json& text) {
+  return text.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+bool write_all(int file, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t done = write(file, text.data(), text.size());
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0) return false;
+    text.remove_prefix(static_cast<size_t>(done));
+  }
+  return true;
+}
+
+[[noreturn]] void fail(const char* call) {
+  throw std::runtime_error(fmt::format("{}: {}", call, std::strerror(errno)));
+}
+
+Descriptor memory_file(const char* name) {
+  const int file = memfd_create(name, MFD_CLOEXEC);
+  if (file < 0) fail("memfd_create");
+  return Descriptor(file);
+}
+
+// Returns a copy of the descriptor that the child's own descriptors do not overwrite.
+Descriptor moved_away(const Descriptor& file) {
+  const int copy = fcntl(file.number(), F_DUPFD_CLOEXEC, kFirstFree);
+  if (copy < 0) fail("fcntl");
+  return Descriptor(copy);
+}
+
+// A child process that checks rules. The destructor kills it, if it still lives.
+class Child {
+ public:
+  Child(const std::vector<std::string>& command, const json& request)
+      : output_(memory_file("attnrt_output")) {
+    const Descriptor request_file = memory_file("attnrt_request");
+    if (!write_all(request_file.number(), dump(request)) ||
+        lseek(request_file.number(), 0, SEEK_SET) != 0) {
+      fail("write of the request");
+    }
+    std::array<int, 2> ends{-1, -1};
+    if (pipe2(ends.data(), O_CLOEXEC) != 0) fail("pipe");
+    answers_ = Descriptor(ends[0]);
+    const Descriptor answer_end(ends[1]);
+    start(command, moved_away(request_file), moved_away(answer_end), moved_away(output_));
+  }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  ~Child() { wait(true); }
+
+  // Returns the next answer. nullopt: the child has ended, or the deadline has passed (timed_out is
+  // then set).
+  std::optional<std::string> next_answer(Clock::time_point deadline) {
+    for (;;) {
+      if (const size_t end = buffer_.find('\n'); end != std::string::npos) {
+        std::string text = buffer_.substr(0, end);
+        buffer_.erase(0, end + 1);
+        return text;
+      }
+      const auto left =
+          std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+      if (left <= 0) {
+        timed_out = true;
+        return std::nullopt;
+      }
+      pollfd waiting{answers_.number(), POLLIN, 0};
+      if (poll(&waiting, 1, static_cast<int>(std::min<int64_t>(left, kPollMilliseconds))) <= 0)
+        continue;
+      std::array<char, 4096> bytes{};
+      const ssize_t got = read(answers_.number(), bytes.data(), bytes.size());
+      if (got < 0 && errno == EINTR) continue;
+      if (got <= 0) return std::nullopt;
+      buffer_.append(bytes.data(), static_cast<size_t>(got));
+    }
+  }
+
+  // Waits until the child has ended. RETURNS how it ended, "" if well.
+  std::string wait(bool kill_first) {
+    if (pid_ <= 0) return ending_;
+    if (kill_first) kill(pid_, SIGKILL);
+    int status = 0;
+    while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) continue;
+    pid_ = 0;
+    if (WIFSIGNALED(status)) {
+      ending_ =
+          fmt::format("ended by signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    }
+    if (WIFEXITED(status) && WEXITSTATUS(status) != 0)
+      ending_ = fmt::format("exited with {}", WEXITSTATUS(status));
+    return ending_;
+  }
+
+  // Returns the first line that the child printed, or "". Lines of "=" that sanitizers begin with
+  // are left out.
+  std::string printed() const {
+    std::array<char, 200> text{};
+    const ssize_t got = pread(output_.number(), text.data(), text.size() - 1, 0);
+    std::string first(text.data(), got > 0 ? static_cast<size_t>(got) : 0);
+    first.erase(0, std::min(first.size(), first.find_first_not_of("\n=")));
+    return first.substr(0, first.find('\n'));
+  }
+
+  bool timed_out = false;
+
+ private:
+  void start(const std::vector<std::string>& command, const Descriptor& request,
+             const Descriptor& answers, const Descriptor& output) {
+    std::vector<char*> arguments;
+    for (const std::string& argument : command)
+      arguments.push_back(const_cast<char*>(argument.c_str()));
+    arguments.push_back(nullptr);
+    pid_ = fork();
+    if (pid_ < 0) fail("fork");
+    if (pid_ > 0) return;
+    // In the child, only calls that are safe after fork.
+    dup2(output.number(), STDOUT_FILENO);
+    dup2(output.number(), STDERR_FILENO);
+    dup2(request.number(), kRequest);
+    dup2(answers.number(), kAnswers);
+    execve(arguments[0], arguments.data(), environ);
+    _exit(kNotFound);
+  }
+
+  Descriptor answers_, output_;
+  pid_t pid_ = 0;
+  std::string buffer_, ending_;
+};
+
+// Takes the child's answers until it has ended. RETURNS the rule that was running then, or null.
+const Rule* listen(Child& child, const Settings& settings, std::vector<RuleResult>& results,
+                   const Progress& progress) {
+  const auto deadline =
+      Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                         std::chrono::duration<double>(settings.deadline_seconds));
+  const Rule* running = nullptr;
+  while (const auto line = child.next_answer(deadline)) {
+    const json answer = json::parse(*line, nullptr, false);
+    if (answer.is_discarded()) continue;
+    if (answer.contains("start")) running = find_rule(answer["start"].get<std::string>());
+    if (answer.contains("done") && running != nullptr && progress)
+      progress(*running, answer["done"], answer["all"]);
+    if (answer.contains("rule")) {
+      results.push_back(from_json(answer));
+      running = nullptr;
+    }
+  }
+  return running;
+}
+
+// The rule on output, which the parent decides from what the children printed.
+void decide_output_rule(const std::string& printed, std::vector<RuleResult>& results) {
+  for (RuleResult& result : results) {
+    if (result.rule->id != kOutputRule) continue;
+    if (!printed.empty()) {
+      result.outcome = failed("it printed: " + printed);
+    } else if (result.outcome.detail == kNeedsParent) {
+      result.outcome = passed();
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<RuleResult> check_rules_in_children(const std::string& path, const Settings& settings,
+                                                const std::vector<std::string>& command,
+                                                const Progress& progress) {
+  std::vector<RuleResult> results;
+  for (;;) {  // each child that dies adds a result, so this ends
+    json request = {{"path", path},
+                    {"cases", settings.cases},
+                    {"seed", settings.seed},
+                    {"only", settings.only},
+                    {"before", json::array()}};
+    for (const RuleResult& result : results) request["before"].push_back(to_json(result));
+    Child child(command, request);
+    const Rule* running = listen(child, settings, results, progress);
+    const std::string ending = child.wait(child.timed_out), printed = child.printed();
+    if (running == nullptr) {
+      if (!ending.empty()) {
+        throw std::runtime_error(
+            fmt::format("the child process {} before it checked a rule: {}", ending, printed));
+      }
+      decide_output_rule(printed, results);
+      return results;
+    }
+    Outcome outcome =
+        child.timed_out
+            ? failed(fmt::format("it did not end within {} s", settings.deadline_seconds))
+            : failed(
+                  fmt::format("the process {}{}{}", ending, printed.empty() ? "" : ": ", printed));
+    outcome.seed = settings.seed;
+    outcome.died = true;
+    results.push_back({running, std::move(outcome)});
+  }
+}
+
+int serve_as_child() {
+  std::string text;
+  std::array<char, 4096> bytes{};
+  for (ssize_t got; (got = read(kRequest, bytes.data(), bytes.size())) > 0;)
+    text.append(bytes.data(), static_cast<size_t>(got));
+  close(kRequest);
+  fcntl(kAnswers, F_SETFD, FD_CLOEXEC);
+  const json request = json::parse(text, nullptr, false);
+  if (request.is_discarded()) return kBadRequest;
+  Settings settings;
+  settings.cases = request.at("cases");
+  settings.seed = request.at("seed");
+  settings.only = request.at("only").get<std::vector<std::string>>();
+  std::vector<RuleResult> before;
+  for (const json& result : request.at("before")) before.push_back(from_json(result));
+  const auto answer = [](const json& line) { write_all(kAnswers, dump(line)); };
+  Clock::time_point last;
+  Listener listener;
+  listener.started = [&](const Rule& rule) { answer(json{{"start", rule.id}}); };
+  listener.finished = [&](const RuleResult& result) { answer(to_json(result)); };
+  listener.progress = [&](const Rule&, int64_t done, int64_t all) {
+    if (Clock::now() - last < kProgressInterval) return;
+    last = Clock::now();
+    answer(json{{"done", done}, {"all", all}});
+  };
+  check_rules(request.at("path"), settings, before, listener);
+  std::fflush(nullptr);  // what the plugin printed counts, even if it is still in a buffer
+  _exit(0);              // destructors of libraries are not what is tested
+}
+
+}  // namespace attnrt::conformance

@@ -1,0 +1,47 @@
+// runtime/conformance/judge.hpp: compares what a run gave with what it should have given
+#pragma once
+
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "conformance/case.hpp"
+#include "conformance/run.hpp"
+#include "conformance/tensors.hpp"
+
+namespace attnrt::conformance {
+
+using kernels::reference::Expectation;
+using kernels::reference::ExpectedRow;
+
+// Reads values from images that a run of the case left.
+class OutputReader {
+ public:
+  OutputReader(const Case& drawn, const Tensors& tensors) : run_(reference_run(drawn, tensors)) {}
+  double out(const std::vector<std::byte>& image, const ExpectedRow& row, int64_t x) const;
+  double lse(const std::vector<std::byte>& image, const ExpectedRow& row) const;
+
+ private:
+  ReferenceRun run_;
+};
+
+// One mistake, and the id of the rule that it breaks.
+struct Finding {
+  std::string rule, text;
+};
+
+// Returns the first mistake against each rule.
+std::vector<Finding> judge(const Case& drawn, const Tensors& tensors,
+                           const Expectation& expectation, const RunResult& result);
+
+// Returns the rules that this run tells something about. A rule that no run tells anything about
+// was not checked.
+std::set<std::string_view> rules_tried(const Case& drawn, const Tensors& tensors,
+                                       const Expectation& expectation, const RunResult& result);
+
+// Returns the first difference between two runs of one case that rounding does not explain, or "".
+std::string difference(const Case& drawn, const Tensors& tensors, const Expectation& expectation,
+                       const RunResult& a, const RunResult& b);
+
+}  // namespace attnrt::conformance

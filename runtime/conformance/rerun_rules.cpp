@@ -1,0 +1,188 @@
+// runtime/conformance/rerun_rules.cpp: checks cases that are run again in another way
+#include <fmt/format.h>
+
+#include <climits>
+#include <cstring>
+
+#include "conformance/rule_checks.hpp"
+#include "conformance/samples.hpp"
+#include "conformance/subject.hpp"
+#include "conformance/trials.hpp"
+
+namespace attnrt::conformance {
+namespace {
+
+bool is_dense(const Case& drawn) { return !drawn.problem.varlen && drawn.problem.page_size == 0; }
+
+bool has_indices(const Case& drawn) {
+  const core::Problem& p = drawn.problem;
+  return p.varlen != 0 || p.kv_lengths != 0 || p.page_size > 0;
+}
+
+// Whether the plugin serves the problem by the sample's entry of the manifest.
+bool is_served(Subject& subject, const Sample& sample, const core::Problem& problem) {
+  std::vector<std::string> reasons;
+  const auto& entry = subject.manifest().entries[static_cast<size_t>(sample.drawn.entry)];
+  return fits(entry, problem, subject.device().arch) &&
+         subject.supports(problem, &reasons) == ATTNRT_OK;
+}
+
+enum class Empty { batch, queries, keys };
+
+const char* label_of(Empty what) {
+  return what == Empty::batch ? "batch 0" : what == Empty::queries ? "seq_q 0" : "seq_kv 0";
+}
+
+// The case with one extent that is 0, and the bounds that it had.
+Case without(const Case& drawn, Empty what) {
+  Case empty = drawn;
+  empty.style = Style::plain;
+  const size_t batch = what == Empty::batch ? 0 : drawn.q_lengths.size();
+  const int64_t seq_q = what == Empty::queries ? 0 : drawn.seq_q,
+                seq_kv = what == Empty::keys ? 0 : drawn.seq_kv;
+  set_extents(empty, std::vector<int64_t>(batch, seq_q), std::vector<int64_t>(batch, seq_kv));
+  empty.seq_q = seq_q, empty.seq_kv = seq_kv;
+  empty.problem = drawn.problem;
+  return empty;
+}
+
+// Runs the sample with a bad number in an index array. RETURNS failed if that is not noticed or
+// does harm.
+Outcome run_with_bad_index(Subject& subject, const Sample& sample, TensorName name, int32_t bad) {
+  Tensors tensors = sample.tensors;
+  // The second of the offsets and the first of the others are always used.
+  const bool offsets = name == TensorName::offsets_q || name == TensorName::offsets_kv;
+  std::memcpy(tensors[name].first() + (offsets ? sizeof bad : 0), &bad, sizeof bad);
+  const RunResult result = run_case(subject, sample.drawn, tensors);
+  const std::string what = fmt::format("{} with {}", text_of(name), bad);
+  if (subject.on_cpu() && result.status != ATTNRT_INVALID_ARGUMENT) {
+    return failed(fmt::format("{}: {}; expected invalid argument ({})", what,
+                              result.ok() ? "ok" : result.message, describe(sample.drawn)),
+                  sample.drawn.seed);
+  }
+  const auto& known = subject.trials().findings;  // harm that does not come from the bad index
+  std::string harm;
+  if (!known.contains("ROB-8")) harm = result.inputs;
+  if (!known.contains("ROB-9") && !result.outside.empty()) harm = result.outside;
+  if (harm.empty()) return passed();
+  return failed(fmt::format("{}: {}", what, harm), sample.drawn.seed);
+}
+
+}  // namespace
+
+Outcome check_runs_at_once(Subject& subject) {
+  auto samples = draw_samples(subject, 4, any_case);
+  if (samples.empty()) return no_sample();
+  std::vector<Outcome> outcomes(samples.size());
+  on_threads(static_cast<int>(samples.size()), [&](int n) {
+    const auto at = static_cast<size_t>(n);
+    for (int repeat = 0; repeat < 4 && outcomes[at].state == State::passed; ++repeat) {
+      outcomes[at] = run_again(subject, samples[at], {}, "at the same time as others");
+    }
+  });
+  for (Outcome& outcome : outcomes) {
+    if (outcome.state != State::passed) return std::move(outcome);
+  }
+  return passed();
+}
+
+Outcome check_smaller_runs(Subject& subject) {
+  auto samples = draw_samples(subject, 6, any_case);
+  if (samples.empty()) return no_sample();
+  int tried = 0;
+  for (Sample& sample : samples) {
+    core::Problem larger = sample.drawn.problem;
+    larger.batch += 2;
+    larger.seq_q = larger.seq_q * 3 + 5;
+    larger.seq_kv = larger.seq_kv * 3 + 17;
+    if (!is_served(subject, sample, larger)) continue;
+    ++tried;
+    Outcome outcome = run_again(subject, sample, {.problem = &larger}, "with larger bounds");
+    if (outcome.state != State::passed) return outcome;
+  }
+  return tried > 0 ? passed() : skipped("it serves none of the tried cases with larger bounds");
+}
+
+Outcome check_zero_rows(Subject& subject) {
+  const auto samples = draw_samples(subject, 3, is_dense);
+  if (samples.empty()) return no_sample();
+  for (const Sample& sample : samples) {
+    for (const Empty what : {Empty::batch, Empty::queries, Empty::keys}) {
+      const Case empty = without(sample.drawn, what);
+      const Tensors tensors = make_tensors(empty);
+      const RunResult result = run_case(subject, empty, tensors);
+      const auto fail = [&](const std::string& text) {
+        return failed(fmt::format("{}: {} ({})", label_of(what), text, describe(empty)),
+                      empty.seed);
+      };
+      if (!result.ok()) return fail(result.message);
+      for (const Finding& finding : judge(empty, tensors, expect(empty, tensors), result)) {
+        const bool known = subject.trials().findings.contains(finding.rule);
+        if (!known) return fail(finding.text);  // one that is known does not come from the zero
+      }
+    }
+  }
+  return passed();
+}
+
+Outcome check_bad_indices(Subject& subject) {
+  int64_t tried = 0;
+  for (const Sample& sample : draw_samples(subject, 6, has_indices)) {
+    for (const TensorName name : {TensorName::kv_lengths, TensorName::offsets_q,
+                                  TensorName::offsets_kv, TensorName::page_table}) {
+      if (sample.tensors[name].bytes.size() <= 2 * Image::kGuard) continue;  // absent or empty
+      if (name == TensorName::page_table && sample.drawn.kv_lengths[0] == 0)
+        continue;  // its first entry is not used
+      for (const int32_t bad : {-1, 1'000'000'000, INT32_MIN, INT32_MAX}) {
+        ++tried;
+        Outcome outcome = run_with_bad_index(subject, sample, name, bad);
+        if (outcome.state != State::passed) return outcome;
+      }
+    }
+  }
+  return tried > 0 ? passed() : skipped("no suitable case with index arrays ran");
+}
+
+Outcome check_newer_host(Subject& subject) {
+  auto samples = draw_samples(subject, 3, any_case);
+  if (samples.empty()) return no_sample();
+  for (Sample& sample : samples) {
+    Outcome outcome = run_again(subject, sample, {.growth = 64}, "from a host with larger structs");
+    if (outcome.state != State::passed) return outcome;
+  }
+  return passed();
+}
+
+Outcome check_dirty_workspace(Subject& subject) {
+  auto samples = draw_samples(subject, 4, any_case);
+  if (samples.empty()) return no_sample();
+  std::erase_if(samples, [](const Sample& sample) { return sample.alone.workspace_bytes == 0; });
+  if (samples.empty()) return skipped("no plan of the tried cases asks for a workspace");
+  for (Sample& sample : samples) {
+    for (const uint8_t fill : {0x00, 0xFF, 0x7F}) {
+      Outcome outcome = run_again(subject, sample, {.workspace_fill = std::byte{fill}},
+                                  "with other bytes in the workspace");
+      if (outcome.state != State::passed) return outcome;
+    }
+  }
+  return passed();
+}
+
+Outcome check_deterministic(Subject& subject) {
+  if (subject.trials().findings.contains("ACC-10")) return subject.trials().outcome("ACC-10");
+  const auto samples =
+      draw_samples(subject, 4, [](const Case& drawn) { return drawn.problem.deterministic != 0; });
+  if (samples.empty()) return skipped("no suitable case with deterministic ran");
+  for (const Sample& sample : samples) {
+    for (int repeat = 0; repeat < 4; ++repeat) {
+      const RunResult result = run_case(subject, sample.drawn, sample.tensors);
+      if (result.ok() && result.out == sample.alone.out && result.lse == sample.alone.lse) continue;
+      return failed(fmt::format("run {} gives other bits than the first ({})", repeat + 2,
+                                describe(sample.drawn)),
+                    sample.drawn.seed);
+    }
+  }
+  return passed();
+}
+
+}  // namespace attnrt::conformance

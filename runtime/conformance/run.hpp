@@ -1,0 +1,89 @@
+// runtime/conformance/run.hpp: runs one case on the plugin, and sees what it did to memory
+//
+// A run goes through these steps. Whichever fails first ends it:
+//     plan the problem -> check what it asks for -> write the tensors' images and a workspace
+//     -> run -> wait -> read everything back -> compare guards, inputs and gaps with the images
+// What the values should have been is another question: judge.hpp.
+#pragma once
+
+#include <attnrt/plugin.h>
+
+#include <array>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "conformance/guarded_memory.hpp"
+#include "conformance/subject.hpp"
+#include "conformance/tensors.hpp"
+
+namespace attnrt::conformance {
+
+// A plan of the plugin under test. The destructor destroys it.
+class PluginPlan {
+ public:
+  // growth: bytes by which the structs of a newer host would be larger.
+  PluginPlan(Subject& subject, const core::Problem& problem, int32_t growth = 0);
+  PluginPlan(const PluginPlan&) = delete;
+  PluginPlan& operator=(const PluginPlan&) = delete;
+  ~PluginPlan();
+
+  attnrt_status run(const attnrt_args& args, std::string* message);
+
+  attnrt_status status = ATTNRT_OK;  // of plan
+  std::string message;               // of plan, if it failed
+  attnrt_plan_info info{};
+
+ private:
+  Subject& subject_;
+  const attnrt_plugin* table_;
+  std::vector<std::byte> problem_;  // as large as growth says
+  int32_t growth_;
+  void* plan_ = nullptr;
+};
+
+// A case's tensors in memory of the device, and a stream that they were written on.
+class DeviceTensors {
+ public:
+  DeviceTensors(Subject& subject, const Tensors& tensors);
+  DeviceTensors(const DeviceTensors&) = delete;
+  DeviceTensors& operator=(const DeviceTensors&) = delete;
+  ~DeviceTensors();
+
+  const std::string& error() const { return error_; }  // of the plugin's memory, or ""
+  attnrt_args& args() { return args_; }
+  // Return "" or what failed.
+  std::string synchronize();
+  std::string read(TensorName name, std::vector<std::byte>* image);
+
+ private:
+  Subject& subject_;
+  const Tensors& tensors_;
+  std::array<std::optional<GuardedMemory>, kTensorNames.size()> memory_;
+  attnrt_args args_{};
+  std::string error_;
+};
+
+struct RunResult {
+  attnrt_status status = ATTNRT_OK;  // of plan, else of run
+  std::string message;               // "plan: unsupported: ...", "run: ..."; "": both succeeded
+  // What is wrong with each, or "".
+  std::string workspace;            // its size or alignment, or a write outside of it
+  std::string inputs;               // a write to an input
+  std::string outside;              // a write beside the elements of an output
+  std::string unwritten;            // elements of an output that were not written
+  std::vector<std::byte> out, lse;  // images after the run; empty: it was not run
+  int64_t workspace_bytes = 0;      // that plan asked for
+  bool ok() const { return message.empty(); }
+};
+
+struct RunOptions {
+  std::byte workspace_fill{0xA5};
+  int32_t growth = 0;                      // see PluginPlan
+  const core::Problem* problem = nullptr;  // planned instead of the case's: other bounds
+};
+
+RunResult run_case(Subject& subject, const Case& drawn, const Tensors& tensors,
+                   const RunOptions& options = {});
+
+}  // namespace attnrt::conformance

@@ -1,0 +1,77 @@
+// runtime/conformance/tensor_builder.hpp: draws the layouts and the numbers of a case's tensors
+//
+// First come the layouts (tensor_layouts.cpp): shape, strides, alignment and an image that is
+// filled with a byte. q, k, v and out are dense, packed or paged; heads lie inside or outside of
+// the sequence; rows and batches may have gaps; k and v may be one cache for the whole batch
+// (stride 0). Then come the numbers (tensor_numbers.cpp): normal ones for q, k and v, the mask,
+// slopes and sinks, and last what the style asks for. All draw from one generator, so their order
+// is fixed.
+#pragma once
+
+#include <initializer_list>
+#include <vector>
+
+#include "conformance/tensors.hpp"
+
+namespace attnrt::conformance {
+
+class TensorBuilder {
+ public:
+  explicit TensorBuilder(const Case& drawn)
+      : case_(drawn), problem_(drawn.problem), random_(drawn.seed * 0xD1342543DE82EF95u + 7) {}
+  Tensors build();
+
+ private:
+  // ---- tensor_layouts.cpp ----
+  void make_layouts();
+  void make_indices();
+  void make_page_table();
+  void make_rows(TensorName name, int64_t head_dim, int64_t heads, bool of_queries);
+  // A dense tensor of small numbers: lse, the mask, index arrays, slopes, sinks.
+  void make_dense(TensorName name, attnrt_dtype dtype, std::initializer_list<int64_t> shape);
+  // Makes room for the view's elements. Every byte is filled: with NaN in style nan_outside, else
+  // with a number.
+  void allocate(TensorName name, int64_t alignment);
+  void set_index(TensorName name, int64_t at, int64_t value);
+
+  // ---- tensor_numbers.cpp ----
+  void fill_numbers();
+  void fill_existing_keys();
+  void fill_floats(TensorName name, double low, double high);
+  void make_mask();
+  void draw_mask_patterns();
+  enum class MaskEntry { hidden, visible, lowest };
+  void set_mask(int64_t at, MaskEntry entry);
+  void hide_nan_in_masked_keys();
+  void put_nan_in_a_visible_key();
+  void poison_output(TensorName name, int packed_dimension);
+  void set(TensorName name, int64_t at, double value);
+  double uniform();  // of [0, 1)
+  double normal();
+
+  bool has_nan_in_keys() const {
+    return case_.style == Style::nan_masked || case_.style == Style::nan_visible;
+  }
+  bool packed_q() const { return problem_.varlen != 0; }
+  bool packed_kv() const { return problem_.varlen != 0 && problem_.page_size == 0; }
+  int64_t total(const std::vector<int64_t>& lengths) const;  // rows of a packed tensor
+
+  const Case& case_;
+  const core::Problem& problem_;
+  Random random_;
+  Tensors tensors_;
+};
+
+// Calls body(offset in elements) for every element.
+template <class Body>
+void for_each_element(const attnrt_tensor& t, Body&& body) {
+  int64_t at[4] = {}, shape[4] = {1, 1, 1, 1}, stride[4] = {};
+  for (int32_t d = 0; d < t.ndim; ++d) shape[d] = t.shape[d], stride[d] = t.stride[d];
+  for (at[0] = 0; at[0] < shape[0]; ++at[0])
+    for (at[1] = 0; at[1] < shape[1]; ++at[1])
+      for (at[2] = 0; at[2] < shape[2]; ++at[2])
+        for (at[3] = 0; at[3] < shape[3]; ++at[3])
+          body(at[0] * stride[0] + at[1] * stride[1] + at[2] * stride[2] + at[3] * stride[3]);
+}
+
+}  // namespace attnrt::conformance

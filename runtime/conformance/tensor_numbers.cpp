@@ -1,0 +1,228 @@
+// runtime/conformance/tensor_numbers.cpp: draws the numbers of a case's tensors
+#include <algorithm>
+#include <limits>
+#include <optional>
+
+#include "conformance/tensor_builder.hpp"
+#include "kernels/common/half.hpp"
+#include "kernels/common/sequence.hpp"
+#include "kernels/reference/attention.hpp"
+#include "plugins/common/translate.hpp"
+
+namespace attnrt::conformance {
+namespace {
+
+constexpr attnrt_dtype kFloat32{ATTNRT_DTYPE_FLOAT, 32, 1};
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+// The standard deviation of q and k in style huge_logits: scores reach thousands.
+constexpr double kHugeSpread = 60;
+
+// What every byte of an output is before a run. The first is a NaN in every dtype, so a plugin that
+// reads its output is seen. The second is for cases where a NaN may be the answer or the mistake: a
+// number larger than any result (6e4 in f16, 1e36 in the others).
+constexpr std::byte kNanPoison{0xFF}, kNumberPoison{0x7B};
+
+double lowest(attnrt_dtype dtype) {
+  if (dtype.bits == 32) return -std::numeric_limits<float>::max();
+  return dtype.code == ATTNRT_DTYPE_BFLOAT ? -double{kernels::bf16_to_f32(0x7F7F)} : -65504.0;
+}
+
+// Calls body(sequence, b, j, head_kv) for each key of each sequence.
+template <class Body>
+void for_each_key(const ReferenceRun& run, Body&& body) {
+  for (int64_t b = 0; b < kernels::real_batch(run.problem, run.args); ++b) {
+    const kernels::Sequence s = kernels::sequence(run.problem, run.args, b);
+    for (int64_t j = 0; j < s.kv_length; ++j) {
+      for (int64_t head = 0; head < run.problem.heads_kv; ++head) body(s, b, j, head);
+    }
+  }
+}
+
+bool any_query_sees(const ReferenceRun& run, const kernels::Sequence& s, int64_t b, int64_t j,
+                    int64_t head_kv) {
+  const int64_t group = run.problem.heads_q / run.problem.heads_kv;
+  for (int64_t head = head_kv * group; head < (head_kv + 1) * group; ++head) {
+    for (int64_t i = 0; i < s.q_length; ++i) {
+      if (kernels::reference::visible(run.problem, run.args, s, b, i, head, j)) return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+Tensors TensorBuilder::build() {
+  make_layouts();
+  fill_numbers();
+  if (problem_.mask != ATTNRT_MASK_NONE) make_mask();
+  if (case_.style == Style::nan_masked) hide_nan_in_masked_keys();
+  if (case_.style == Style::nan_visible) put_nan_in_a_visible_key();
+  poison_output(TensorName::out, 0);
+  poison_output(TensorName::lse, 1);
+  return std::move(tensors_);
+}
+
+// Fills an output with poison, and notes which bytes a run must write: those of elements, but not
+// of spare rows.
+void TensorBuilder::poison_output(TensorName name, int packed_dimension) {
+  Image& image = tensors_[name];
+  if (image.absent()) return;
+  const bool nan_is_possible = case_.style == Style::nan_outside || has_nan_in_keys();
+  image.poison = nan_is_possible ? kNumberPoison : kNanPoison;
+  std::fill(image.bytes.begin(), image.bytes.end(), image.poison);
+  image.must_write.assign(image.bytes.size(), false);
+  attnrt_tensor used = image.view;
+  if (packed_q()) used.shape[packed_dimension] -= case_.spare_rows;
+  const int64_t size = used.dtype.bits / 8;
+  for_each_element(used, [&](int64_t at) {
+    for (int64_t n = 0; n < size; ++n)
+      image.must_write[static_cast<size_t>(Image::kGuard + at * size + n)] = true;
+  });
+}
+
+double TensorBuilder::uniform() { return static_cast<double>(random_() >> 11) * 0x1p-53; }
+
+// A sum of 12 uniform numbers has deviation 1. Unlike std::normal_distribution it is the same with
+// every standard library, and never beyond 6.
+double TensorBuilder::normal() {
+  double sum = -6;
+  for (int n = 0; n < 12; ++n) sum += uniform();
+  return sum;
+}
+
+void TensorBuilder::set(TensorName name, int64_t at, double value) {
+  Image& image = tensors_[name];
+  kernels::store_float(attnrt_plugins::translate(image.view.dtype), image.first(), at,
+                       static_cast<float>(value));
+}
+
+// Fills q, k and v. In style nan_outside, the k and v that no sequence has are NaN.
+void TensorBuilder::fill_numbers() {
+  const bool nan_outside = case_.style == Style::nan_outside;
+  const double spread = case_.style == Style::huge_logits ? kHugeSpread : 1;
+  for (const TensorName name : {TensorName::q, TensorName::k, TensorName::v}) {
+    const bool nan = nan_outside && name != TensorName::q;
+    for_each_element(tensors_[name].view, [&](int64_t at) {
+      set(name, at, nan ? kNan : normal() * (name == TensorName::v ? 1 : spread));
+    });
+  }
+  if (nan_outside) fill_existing_keys();
+  if (problem_.alibi) fill_floats(TensorName::alibi_slopes, 0.02, 0.5);
+  if (problem_.sinks) {
+    fill_floats(TensorName::sinks, -2, 3);
+    if (one_in(random_, 6)) set(TensorName::sinks, 0, -kInfinity);
+  }
+}
+
+void TensorBuilder::fill_existing_keys() {
+  const ReferenceRun run = reference_run(case_, tensors_);
+  for (const TensorName name : {TensorName::k, TensorName::v}) {
+    const kernels::Tensor& t = name == TensorName::k ? run.args.k : run.args.v;
+    const int64_t width = name == TensorName::k ? problem_.head_dim : problem_.head_dim_v;
+    for_each_key(run, [&](const kernels::Sequence& s, int64_t b, int64_t j, int64_t head) {
+      const int64_t row = kernels::key_row(run.problem, run.args, t, s, b, j, head);
+      for (int64_t x = 0; x < width; ++x) set(name, row + x, normal());
+    });
+  }
+}
+
+void TensorBuilder::fill_floats(TensorName name, double low, double high) {
+  make_dense(name, kFloat32, {problem_.heads_q});
+  for (int64_t head = 0; head < problem_.heads_q; ++head)
+    set(name, head, low + (high - low) * uniform());
+}
+
+void TensorBuilder::make_mask() {
+  const attnrt_dtype dtype = problem_.mask == ATTNRT_MASK_BOOLEAN
+                                 ? core::default_problem().mask_dtype
+                                 : problem_.mask_dtype;
+  make_dense(TensorName::mask, dtype, {case_.batch, problem_.heads_q, case_.seq_q, case_.seq_kv});
+  attnrt_tensor& view = tensors_[TensorName::mask].view;
+  const int64_t gap = one_in(random_, 3) ? between(random_, 1, 9) : 0;
+  view.stride[2] = case_.seq_kv + gap;
+  const int64_t head_elements = view.stride[2] * std::max<int64_t>(1, case_.seq_q);
+  view.stride[1] = one_in(random_, 2) ? 0 : head_elements;
+  const int64_t sequence_elements = head_elements * (view.stride[1] == 0 ? 1 : problem_.heads_q);
+  view.stride[0] = one_in(random_, 3) ? 0 : sequence_elements;
+  if (case_.style != Style::empty_rows && one_in(random_, 5))
+    view.stride[2] = 0;  // one row for all queries
+  allocate(TensorName::mask, dtype.bits / 8);
+  const int64_t threshold = between(random_, 1, 3);  // a quarter to three quarters are visible
+  for_each_element(view, [&](int64_t at) {
+    set_mask(at, between(random_, 0, 3) >= threshold ? MaskEntry::hidden : MaskEntry::visible);
+  });
+  draw_mask_patterns();
+}
+
+void TensorBuilder::set_mask(int64_t at, MaskEntry entry) {
+  Image& image = tensors_[TensorName::mask];
+  if (problem_.mask == ATTNRT_MASK_BOOLEAN) {  // any byte but 0 is true
+    const int byte = entry == MaskEntry::hidden ? 0 : one_in(random_, 8) ? 2 : 1;
+    image.first()[at] = std::byte(byte);
+    return;
+  }
+  set(TensorName::mask, at,
+      entry == MaskEntry::hidden   ? -kInfinity
+      : entry == MaskEntry::lowest ? lowest(image.view.dtype)
+                                   : normal());
+}
+
+// Overwrites a third of the rows and some columns with what the style asks for.
+void TensorBuilder::draw_mask_patterns() {
+  const attnrt_tensor& t = tensors_[TensorName::mask].view;
+  const int64_t keys = t.shape[3];
+  const int64_t hidden_key = case_.seq_kv > 1 ? between(random_, 0, case_.seq_kv - 1) : -1;
+  // The entry that the style asks for at query i and key j, if any.
+  const auto pattern = [&](int64_t i, int64_t j) -> std::optional<MaskEntry> {
+    if (case_.style == Style::nan_masked && j == hidden_key) return MaskEntry::hidden;
+    if (case_.style == Style::lowest_mask)
+      return i % 3 == 0 || j % 2 == 0 ? MaskEntry::lowest : MaskEntry::visible;
+    if (case_.style != Style::empty_rows) return std::nullopt;
+    if (i % 3 == 0) return MaskEntry::hidden;  // a row that sees nothing
+    if (i % 3 == 1)                            // leading blocks of keys that are hidden
+      return j < keys / 2 ? MaskEntry::hidden : MaskEntry::visible;
+    return std::nullopt;
+  };
+  for (int64_t b = 0; b < t.shape[0]; ++b) {
+    for (int64_t head = 0; head < t.shape[1]; ++head) {
+      for (int64_t i = 0; i < t.shape[2]; ++i) {
+        for (int64_t j = 0; j < keys; ++j) {
+          const std::optional<MaskEntry> entry = pattern(i, j);
+          const int64_t at =
+              b * t.stride[0] + head * t.stride[1] + i * t.stride[2] + j * t.stride[3];
+          if (entry) set_mask(at, *entry);
+        }
+      }
+    }
+  }
+}
+
+// Puts NaN in k wherever no query looks.
+void TensorBuilder::hide_nan_in_masked_keys() {
+  const attnrt_tensor& t = tensors_[TensorName::k].view;
+  const bool shared = t.ndim == 4 && t.stride[0] == 0 && case_.batch > 1;
+  if (shared) return;  // another sequence may look
+  const ReferenceRun run = reference_run(case_, tensors_);
+  for_each_key(run, [&](const kernels::Sequence& s, int64_t b, int64_t j, int64_t head) {
+    if (any_query_sees(run, s, b, j, head)) return;
+    const int64_t row = kernels::key_row(run.problem, run.args, run.args.k, s, b, j, head);
+    for (int64_t x = 0; x < problem_.head_dim; ++x) set(TensorName::k, row + x, kNan);
+    ++tensors_.nan_keys;
+  });
+}
+
+// Puts one NaN in k where some query looks: in the first such key, or with probability 1/4 each in
+// a later one.
+void TensorBuilder::put_nan_in_a_visible_key() {
+  const ReferenceRun run = reference_run(case_, tensors_);
+  for_each_key(run, [&](const kernels::Sequence& s, int64_t b, int64_t j, int64_t head) {
+    if (tensors_.nan_keys > 0 || !any_query_sees(run, s, b, j, head)) return;
+    if (j > 0 && !one_in(random_, 4)) return;
+    set(TensorName::k, kernels::key_row(run.problem, run.args, run.args.k, s, b, j, head), kNan);
+    ++tensors_.nan_keys;
+  });
+}
+
+}  // namespace attnrt::conformance

@@ -1,0 +1,166 @@
+// tests/runtime/conformance/case_test.cpp: what is drawn for a case, and what its tensors look like
+#include "conformance/case.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <set>
+
+#include "conformance/tensors.hpp"
+
+namespace attnrt::conformance {
+namespace {
+
+constexpr std::string_view kEverything = R"(name: every
+version: 1.0.0
+abi: 1
+devices: [cpu]
+supports:
+  - features: [gqa, causal, align_top_left, window, softcap, alibi, sinks, kv_lengths, varlen,
+               paged, lse, deterministic]
+)";
+
+constexpr std::string_view kNarrow = R"(name: narrow
+version: 1.0.0
+abi: 1
+devices: [cpu]
+supports:
+  - dtype: f16
+    head_dim: [64, 128]
+    head_dim_v: {equals: head_dim}
+    mask: none
+    seq_kv: {max: 64}
+    alignment_bytes: {min: 16}
+    features: [causal]
+  - dtype: f32
+    head_dim: {min: 40, max: 80, multiple_of: 8}
+    mask: additive
+    features: [lse]
+)";
+
+core::Manifest manifest_of(std::string_view text) {
+  auto manifest = core::parse_manifest(text, "test.so");
+  EXPECT_TRUE(manifest) << manifest.error().message;
+  return *std::move(manifest);
+}
+
+const core::Device kCpu{ATTNRT_DEVICE_CPU, 0, "", "cpu", 0};
+
+TEST(Case, TheSameSeedDrawsTheSameCaseAndTensors) {
+  const core::Manifest manifest = manifest_of(kEverything);
+  for (uint64_t seed = 0; seed < 32; ++seed) {
+    const auto one = draw_case(manifest, kCpu, seed), two = draw_case(manifest, kCpu, seed);
+    ASSERT_TRUE(one && two);
+    EXPECT_EQ(describe(*one), describe(*two));
+    const Tensors a = make_tensors(*one), b = make_tensors(*two);
+    for (const TensorName name : kTensorNames) EXPECT_EQ(a[name].bytes, b[name].bytes);
+  }
+}
+
+TEST(Case, FitsTheEntryThatItsSeedMeans) {
+  const core::Manifest manifest = manifest_of(kNarrow);
+  std::set<int> entries;
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    const auto drawn = draw_case(manifest, kCpu, seed);
+    ASSERT_TRUE(drawn) << seed;
+    EXPECT_EQ(drawn->entry, static_cast<int>(seed / kStyles % 2));
+    entries.insert(drawn->entry);
+    const auto& entry = manifest.entries[static_cast<size_t>(drawn->entry)];
+    EXPECT_TRUE(fits(entry, drawn->problem, "")) << describe(*drawn);
+  }
+  EXPECT_EQ(entries.size(), 2u);
+}
+
+TEST(Case, ExtentsAreWithinTheBounds) {
+  const core::Manifest manifest = manifest_of(kEverything);
+  int larger = 0;
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    const auto drawn = draw_case(manifest, kCpu, seed);
+    ASSERT_TRUE(drawn);
+    const core::Problem& p = drawn->problem;
+    EXPECT_EQ(drawn->q_lengths.size(), static_cast<size_t>(drawn->batch));
+    EXPECT_EQ(drawn->kv_lengths.size(), static_cast<size_t>(drawn->batch));
+    EXPECT_LE(drawn->batch, p.batch);
+    for (const int64_t length : drawn->q_lengths) EXPECT_LE(length, p.seq_q);
+    for (const int64_t length : drawn->kv_lengths) EXPECT_LE(length, p.seq_kv);
+    larger += drawn->batch < p.batch;
+  }
+  EXPECT_GT(larger, 20) << "plans with larger bounds than the run";
+}
+
+TEST(Case, EveryStyleAndFeatureIsDrawn) {
+  const core::Manifest manifest = manifest_of(kEverything);
+  std::set<Style> styles;
+  std::set<std::string_view> features;
+  for (uint64_t seed = 0; seed < 400; ++seed) {
+    const auto drawn = draw_case(manifest, kCpu, seed);
+    ASSERT_TRUE(drawn);
+    styles.insert(drawn->style);
+    for (const std::string_view feature : core::features_of(drawn->problem))
+      features.insert(feature);
+  }
+  EXPECT_EQ(styles.size(), static_cast<size_t>(kStyles));
+  EXPECT_EQ(features.size(), manifest.entries[0].features.size());
+}
+
+TEST(Case, NothingIsDrawnWithoutAnEntry) {
+  core::Manifest manifest = manifest_of(kEverything);
+  manifest.entries.clear();
+  EXPECT_FALSE(draw_case(manifest, kCpu, 1));
+}
+
+TEST(Tensors, NamesAndMembersAreInTheOrderOfTheArgs) {
+  attnrt_args args{};
+  EXPECT_EQ(&tensor_of(args, TensorName::q), &args.q);
+  EXPECT_EQ(&tensor_of(args, TensorName::lse), &args.lse);
+  EXPECT_EQ(&tensor_of(args, TensorName::page_table), &args.page_table);
+  EXPECT_EQ(text_of(TensorName::alibi_slopes), "alibi_slopes");
+}
+
+TEST(Tensors, OutputsArePoisonedAndOnlyTheirElementsMustBeWritten) {
+  const core::Manifest manifest = manifest_of(kEverything);
+  for (uint64_t seed = 0; seed < 64; ++seed) {
+    const auto drawn = draw_case(manifest, kCpu, seed);
+    ASSERT_TRUE(drawn);
+    const Tensors tensors = make_tensors(*drawn);
+    const Image& out = tensors[TensorName::out];
+    EXPECT_TRUE(std::all_of(out.bytes.begin(), out.bytes.end(),
+                            [&](std::byte byte) { return byte == out.poison; }));
+    int64_t rows = 0;
+    for (const int64_t length : drawn->q_lengths) rows += length;
+    const core::Problem& p = drawn->problem;
+    EXPECT_EQ(std::count(out.must_write.begin(), out.must_write.end(), true),
+              rows * p.heads_q * p.head_dim_v * p.dtype.bits / 8)
+        << describe(*drawn);
+    const auto guard = out.must_write.begin() + Image::kGuard;
+    EXPECT_EQ(std::count(out.must_write.begin(), guard, true), 0);
+  }
+}
+
+TEST(Tensors, HiddenNanNeverReachesTheExactAnswer) {
+  const core::Manifest manifest = manifest_of(kEverything);
+  int64_t hidden = 0, visible = 0;
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    const auto drawn = draw_case(manifest, kCpu, seed);
+    ASSERT_TRUE(drawn);
+    const Tensors tensors = make_tensors(*drawn);
+    const auto expectation = expect(*drawn, tensors);
+    int64_t nan = 0;
+    for (const auto& row : expectation.rows)
+      nan += std::isnan(expectation.out[static_cast<size_t>(row.out_at)]);
+    if (drawn->style == Style::nan_visible) {
+      EXPECT_EQ(nan > 0, tensors.nan_keys > 0) << describe(*drawn);
+      visible += tensors.nan_keys;
+    } else {
+      EXPECT_EQ(nan, 0) << describe(*drawn);
+      if (drawn->style == Style::nan_masked) hidden += tensors.nan_keys;
+    }
+  }
+  EXPECT_GT(hidden, 0);
+  EXPECT_GT(visible, 0);
+}
+
+}  // namespace
+}  // namespace attnrt::conformance
