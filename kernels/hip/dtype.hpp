@@ -1,4 +1,4 @@
-// kernels/hip/dtype.hpp: the bits of f32, f16 and bf16 into float and back, on every platform
+// kernels/hip/dtype.hpp: converts f32, f16 and bf16 to float and back, on every platform
 #pragma once
 
 #include "kernels/common/half.hpp"
@@ -6,7 +6,7 @@
 
 namespace kernels::hip {
 
-// Each names its storage; kBytes is the size of an element.
+// Element types. Storage: how an element lies in memory; kBytes: its size.
 struct F32 {
   using Storage = float;
   static constexpr int kBytes = 4;
@@ -39,7 +39,7 @@ GPU_DEVICE float to_float(F16, uint16_t bits) {
 #endif
 }
 
-// Two floats into one word, the first in the low half, rounded to nearest even.
+// Rounds two floats to nearest even and packs them into a word, the first in its low half.
 GPU_DEVICE uint32_t pack2(BF16, float low, float high) {
 #if defined(GPU_NVIDIA)
   uint32_t word;
@@ -70,14 +70,14 @@ GPU_DEVICE float high_half(uint32_t word) {
   return to_float(T{}, static_cast<uint16_t>(word >> 16));
 }
 
-// A float rounded to T and back.
+// Rounds a float to T and back.
 GPU_DEVICE float rounded(F32, float value) { return value; }
 template <class T>
 GPU_DEVICE float rounded(T, float value) {
   return low_half<T>(pack2(T{}, value, 0));
 }
 
-// Stores four floats that stand side by side in T. REQUIRES: aligned to four elements.
+// Rounds four floats to T and stores them side by side. REQUIRES: `at` is aligned to four elements.
 GPU_DEVICE void store4(F32, void* at, float a, float b, float c, float d) {
   gpu::store128(at, {{__builtin_bit_cast(uint32_t, a), __builtin_bit_cast(uint32_t, b),
                       __builtin_bit_cast(uint32_t, c), __builtin_bit_cast(uint32_t, d)}});

@@ -1,183 +1,182 @@
-// kernels/hip/flash_attention.hpp: Q, K and V into out (and lse) in one pass over the keys: fused attention
+// kernels/hip/flash_attention.hpp: fused attention: out and lse of a block of queries in one pass
+// over the keys
 //
-// A workgroup takes kRows queries of one head and walks the keys in steps of kKeys: scores, weights and the product with V
-// stay in registers, with a running maximum and sum (FlashAttention, arXiv 2205.14135; 2307.08691 for the loop order). K and V of the
-// next step are fetched while this one is computed. Steps that no query of the workgroup sees are not walked; steps that all
-// see whole carry no mask arithmetic.
+// A workgroup takes kRows queries of one head and walks the keys in steps of kKeys. Scores and
+// weights stay in registers, and an online softmax keeps a reference and a sum for each query
+// (FlashAttention, arXiv 2205.14135; the order of the loops is FlashAttention-2's, 2307.08691). One
+// step:
+//
+//   start the copy of V             -> workgroup memory
+//   S = Q K^T                       K of this step is there already
+//   complete the copy of V, start the copy of the next K
+//   softcap, ALiBi, mask, window; online softmax: S -> weights P; O is scaled if a reference rose
+//   O += P V
+//   complete the copy of K
+//
+// so that each copy has a product to hide behind. Steps that no query of the workgroup sees are not
+// walked. Steps that a wave's queries all see whole run without the arithmetic of causal and
+// window.
 #pragma once
 
 #include "kernels/hip/online_softmax.hpp"
+#include "kernels/hip/step_mask.hpp"
 #include "kernels/hip/tile_shapes.hpp"
 
 namespace kernels::hip {
 
-// Which instantiation: generic takes masks and ALiBi (and causal); the others have no code for them.
+// Which of the three fused kernels. generic takes everything: masks, ALiBi, softcap, and causal
+// too. The other two have no code for masks, ALiBi and softcap, which makes their loop shorter;
+// causal starts with the longest blocks.
 enum class Kind { generic, causal, nocausal };
 
-// Where a block of queries stands.
-struct Place {
+// The queries of one workgroup.
+struct QueryBlock {
   int32_t batch, head, first_query;
+  int32_t rows;  // how many of the tile's kRows exist
 };
 
-// One head's out row and lse of each of a lane's queries, from O, maximum and sum.
-template <class Tile, class Output>
-GPU_DEVICE void finish(const AttentionParams& p, const Tile& tile, const Place& at, int rows,
-                       const Output& o, const float (&max)[Tile::kSlots],
-                       const float (&sum)[Tile::kSlots], const float (&exact)[Tile::kSlots]) {
-  typename Tile::Element::Storage* out =
-      static_cast<typename Tile::Element::Storage*>(p.out) + at.batch * p.out_stride.batch +
-      at.head * p.out_stride.head + at.first_query * p.out_stride.row;
-  GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-    const float total = tile.sum_of_row(sum[slot]);
-    const float shift = max[slot] == -gpu::kInfinity ? -gpu::kInfinity
-                                                     : max[slot] * p.exp_scale;  // in powers of two
-    float kept = 1, sink = 0, top = shift;
-    if (p.sinks !=
-        nullptr) {  // a key of value zero: joins the denominator, under the larger of the two maxima
-      const float power = p.sinks[at.head * p.sink_stride] * 1.4426950408889634F;
-      top = gpu::max(shift, power);
-      if (top != -gpu::kInfinity) kept = gpu::exp2(shift - top), sink = gpu::exp2(power - top);
+// One head's first element of a tensor.
+template <class Storage>
+GPU_DEVICE Storage* head_of(Storage* tensor, const Rows& stride, int32_t batch, int32_t head) {
+  return tensor + batch * stride.batch + head * stride.head;
+}
+
+// Scales scores and adds to them what only the generic kernel can. key: of the lane's first score.
+template <class Tile>
+GPU_DEVICE void modify_scores(const AttentionParams& p, const Tile& tile, const QueryBlock& block,
+                              const StepMask<Tile>& mask, typename Tile::Scores& s, int32_t key,
+                              bool all_exist) {
+  if (p.flags & kScaledScores) scale_and_cap<Tile>(p, s);
+  if (p.slopes != nullptr) {
+    int64_t diagonal[Tile::kSlots];
+    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+      diagonal[slot] = block.first_query + tile.row(slot) + p.diagonal;
     }
-    const float denominator = total * kept + sink;
+    add_alibi<Tile>(s, p.slopes[block.head * p.slope_stride], diagonal, key);
+  }
+  if (p.mask != nullptr) mask.apply(p, tile, s, key, all_exist);
+}
+
+// Stores each of a lane's rows of out, and their lse.
+template <class Tile>
+GPU_DEVICE void store_rows(const AttentionParams& p, const Tile& tile, const QueryBlock& block,
+                           const typename Tile::Output& o, const OnlineSoftmax<Tile>& softmax) {
+  using Storage = typename Tile::Element::Storage;
+  Storage* out = head_of(static_cast<Storage*>(p.out), p.out_stride, block.batch, block.head) +
+                 block.first_query * p.out_stride.row;
+  const float* sink = p.sinks != nullptr ? p.sinks + block.head * p.sink_stride : nullptr;
+  const bool wants_lse = p.lse != nullptr;
+  GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+    const auto result = softmax.result(tile, slot, p.exp_scale, sink, wants_lse);
     const int r = tile.row(slot);
-    const bool real = r < rows;
-    tile.store(p, o, slot, denominator > 0 || denominator != denominator ? kept / denominator : 0,
-               out + r * p.out_stride.row, real);
-    if (p.lse != nullptr) {
-      const float whole =
-          Tile::kSumIsOfRounded ? tile.sum_of_row(exact[slot]) * kept + sink : denominator;
-      // top is rounded from max * exp_scale, or beyond all numbers; so take max itself.
-      const float natural = top == shift && max[slot] != -gpu::kInfinity
-                                ? max[slot] * (p.exp_scale * 0.6931471805599453F)
-                                : top * 0.6931471805599453F;
-      const float lse = whole > 0 || whole != whole
-                            ? natural + gpu::log2(whole) * 0.6931471805599453F
-                            : -gpu::kInfinity;
-      if (real && tile.first_key() == 0) {
-        p.lse[at.batch * p.lse_batch + at.head * p.lse_head + (at.first_query + r) * p.lse_row] =
-            lse;
-      }
+    const bool exists = r < block.rows;
+    tile.store(p, o, slot, result.output_factor, out + r * p.out_stride.row, exists);
+    if (wants_lse && exists && tile.first_key() == 0) {
+      p.lse[block.batch * p.lse_batch + block.head * p.lse_head +
+            (block.first_query + r) * p.lse_row] = result.lse;
     }
   }
 }
 
+// The block of this workgroup. index: of its head, over all sequences.
 template <class Tile, Kind kKind>
-GPU_DEVICE void flash_attention(const AttentionParams& p) {
-  using T = typename Tile::Element;
-  const int32_t index = static_cast<int32_t>(gpu::block_y() + gpu::block_z() * kGridY);
-  if (index >= p.batch * p.heads_q) return;
-  Place at;
-  at.batch = index / p.heads_q;
-  at.head = index % p.heads_q;
-  // Causal: the last queries see most, so they come first.
+GPU_DEVICE QueryBlock query_block(const AttentionParams& p, int32_t index) {
+  // Causal: the last queries see most keys, so they come first.
   const int32_t blocks = (p.seq_q + Tile::kRows - 1) / Tile::kRows;
-  const int32_t block = static_cast<int32_t>(gpu::block_x());
-  at.first_query = (kKind == Kind::nocausal ? block : blocks - 1 - block) * Tile::kRows;
-  const int32_t rows =
-      p.seq_q - at.first_query < Tile::kRows ? p.seq_q - at.first_query : Tile::kRows;
+  const int32_t x = static_cast<int32_t>(gpu::block_x());
+  const int32_t first_query = (kKind == Kind::nocausal ? x : blocks - 1 - x) * Tile::kRows;
+  return {index / p.heads_q, index % p.heads_q, first_query, rows_of_block<Tile>(p, first_query)};
+}
 
+template <AttentionTile Tile, Kind kKind>
+requires ContiguousKeys<Tile> GPU_DEVICE void flash_attention(const AttentionParams& p) {
+  using Storage = typename Tile::Element::Storage;
+  const int32_t index = static_cast<int32_t>(gpu::block_y() + gpu::block_z() * kGridY);
+  if (index >= p.batch * p.heads_q) return;  // the grid is rounded up
+  const QueryBlock block = query_block<Tile, kKind>(p, index);
   const Tile tile;
-  const int32_t head_kv = at.head / p.heads_per_kv;
-  const typename T::Storage* q = static_cast<const typename T::Storage*>(p.q) +
-                                 at.batch * p.q_stride.batch + at.head * p.q_stride.head +
-                                 at.first_query * p.q_stride.row;
-  const typename T::Storage* k = static_cast<const typename T::Storage*>(p.k) +
-                                 at.batch * p.k_stride.batch + head_kv * p.k_stride.head;
-  const typename T::Storage* v = static_cast<const typename T::Storage*>(p.v) +
-                                 at.batch * p.v_stride.batch + head_kv * p.v_stride.head;
+  const int32_t head_kv = block.head / p.heads_per_kv;
+  const Storage* q =
+      head_of(static_cast<const Storage*>(p.q), p.q_stride, block.batch, block.head) +
+      block.first_query * p.q_stride.row;
+  const Storage* k = head_of(static_cast<const Storage*>(p.k), p.k_stride, block.batch, head_kv);
+  const Storage* v = head_of(static_cast<const Storage*>(p.v), p.v_stride, block.batch, head_kv);
 
-  // Ranges only move forward with the query: the first and last row bound the block's steps, and those it sees whole.
-  const Range first = visible_range(p, at.first_query),
-              last = visible_range(p, at.first_query + rows - 1);
-  const int32_t step_begin = first.begin / Tile::kKeys;
-  const int32_t step_end = (last.end + Tile::kKeys - 1) / Tile::kKeys;
-  const int32_t wave_row = at.first_query + tile.wave * Tile::kWaveRows;
+  const Range steps = steps_of_block<Tile>(p, block.first_query);
+  const int32_t wave_row = block.first_query + tile.wave * Tile::kWaveRows;
   const Range wave_first = visible_range(p, wave_row),
               wave_last = visible_range(p, wave_row + Tile::kWaveRows - 1);
   typename Tile::Output o;
-  float max[Tile::kSlots], sum[Tile::kSlots], exact[Tile::kSlots];
-  GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-    max[slot] = -gpu::kInfinity, sum[slot] = 0, exact[slot] = 0;
-    Tile::clear(o, slot);
-  }
-
-  typename Step<Tile>::Mask mask;
+  GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) Tile::clear(o, slot);
+  OnlineSoftmax<Tile> softmax;
+  StepMask<Tile> mask;
   if constexpr (kKind == Kind::generic) {
-    Step<Tile>::start(p, tile,
-                      at.batch * p.mask_batch + at.head * p.mask_head + at.first_query * p.mask_row,
-                      rows, mask);
+    mask.start(
+        p, tile,
+        block.batch * p.mask_batch + block.head * p.mask_head + block.first_query * p.mask_row,
+        block.rows);
   }
 
   typename Tile::Query query;
-  if (step_begin < step_end) {
-    const int32_t key = step_begin * Tile::kKeys;
+  if (steps.begin < steps.end) {
+    const int32_t key = steps.begin * Tile::kKeys;
     typename Tile::KeyCopy key_copy;
     key_copy.issue(Tile::kKeyAt, k + key * p.k_stride.row, p.k_stride.row, p.seq_kv - key,
                    p.head_dim);
-    tile.load_query(p, q, rows, query);
+    tile.load_query(p, q, block.rows, query);
     key_copy.commit(Tile::kKeyAt);
     gpu::barrier();
   }
-  for (int32_t step = step_begin; step < step_end; ++step) {
+  for (int32_t step = steps.begin; step < steps.end; ++step) {
     const int32_t key = step * Tile::kKeys, next = key + Tile::kKeys;
+    const int32_t lane_key = key + tile.first_key();
+    const bool all_exist = next <= p.seq_kv, last_step = step + 1 == steps.end;
+    // A wave whose queries see nothing of this step only helps to copy.
+    const bool sees = next > wave_first.begin && key < wave_last.end;
     typename Tile::KeyCopy key_copy;
     typename Tile::ValueCopy value_copy;
     typename Tile::Scores s;
     value_copy.issue(Tile::kValueAt, v + key * p.v_stride.row, p.v_stride.row, p.seq_kv - key,
                      p.head_dim);
-    // A wave whose queries see nothing of this step only helps to copy.
-    const bool sees = next > wave_first.begin && key < wave_last.end;
-    const int32_t mine = key + tile.first_key();
-    const bool whole = next <= p.seq_kv;
     if (kKind == Kind::generic && sees && p.mask != nullptr)
-      Step<Tile>::load(p, tile, mask, mine, whole);
+      mask.load(p, tile, lane_key, all_exist);
     if (sees) {
       tile.scores(query, s);
     } else {
-      Step<Tile>::forget(s);
+      Tile::leave_undefined(s);
     }
     if constexpr (Tile::kAliased) gpu::barrier();
     value_copy.commit(Tile::kValueAt);
     gpu::barrier();
-    if (step + 1 < step_end) {
+    if (!last_step) {
       key_copy.issue(Tile::kKeyAt, k + next * p.k_stride.row, p.k_stride.row, p.seq_kv - next,
                      p.head_dim);
     } else {
-      key_copy.forget();
+      key_copy.leave_undefined();
     }
     if (sees) {
-      if (p.flags & kScaledScores) Step<Tile>::cap(p, s);
-      if constexpr (kKind == Kind::generic) {
-        if (p.slopes != nullptr) {
-          int64_t diagonal[Tile::kSlots];
-          GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-            diagonal[slot] = at.first_query + tile.row(slot) + p.diagonal;
-          }
-          Step<Tile>::add_alibi(s, p.slopes[at.head * p.slope_stride], diagonal, mine);
-        }
-        if (p.mask != nullptr) Step<Tile>::apply(p, tile, mask, s, mine, whole);
-      }
+      if constexpr (kKind == Kind::generic)
+        modify_scores(p, tile, block, mask, s, lane_key, all_exist);
       if (key < wave_last.begin || next > wave_first.end)
-        Step<Tile>::hide(p, tile, s, at.first_query, mine);
-      Step<Tile>::weights(tile, p.exp_scale, s, max, sum, exact, o);
-      if (Tile::kSumIsOfRounded && p.lse != nullptr) {
+        hide_invisible(p, tile, s, block.first_query, lane_key);
+      float row_max[Tile::kSlots];
+      if (softmax.exceeds_threshold(tile, p.exp_scale, s, row_max)) {
         GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-          GPU_UNROLL for (int t = 0; t < Tile::kRunTiles; ++t) {
-            GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) exact[slot] += s[slot][t][e];
-          }
+          Tile::scale(o, slot, softmax.raise_reference(slot, p.exp_scale, row_max[slot]));
         }
       }
+      softmax.weigh(p.exp_scale, s);
       typename Tile::Weights weights;
-      Tile::pack(s, weights, sum);
+      softmax.pack(s, p.lse != nullptr, weights);
       tile.accumulate(weights, o);
     }
-    if (step + 1 < step_end) {
+    if (!last_step) {
       if constexpr (Tile::kAliased) gpu::barrier();
       key_copy.commit(Tile::kKeyAt);
       gpu::barrier();
     }
   }
-  finish(p, tile, at, rows, o, max, sum, exact);
+  store_rows(p, tile, block, o, softmax);
 }
 
 }  // namespace kernels::hip

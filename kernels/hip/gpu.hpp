@@ -1,12 +1,20 @@
-// kernels/hip/gpu.hpp: one set of names into three platforms: AMD (HIP), NVIDIA (CUDA), and a workgroup on the CPU
+// kernels/hip/gpu.hpp: one set of names for three platforms: AMD (HIP), NVIDIA (CUDA), and the host
 //
-// The only file that knows the platform. Device code here needs no vendor header and no device library: on AMD it is
-// clang's HIP language with compiler builtins alone, on NVIDIA nvcc with inline PTX. On the host (GPU_ON_HOST) the
-// threads of a workgroup are fibers (kernels/hip/host/host.hpp), so that the same kernels run, and are checked, where there
-// is no GPU.
+// This is the only file that knows how each platform names threads, memory and barriers. Device
+// code needs no vendor header and no device library: on AMD it is clang's HIP language with
+// compiler builtins, on NVIDIA it is nvcc with inline PTX. On the host (GPU_ON_HOST) the threads of
+// a workgroup are fibers (kernels/hip/host/host.hpp), so that the same kernels run, and are
+// checked, on machines without a GPU.
 //
-//   GPU_DEVICE                        a device function, inlined
-//   GPU_KERNEL(threads, per_unit)     an entry point; per_unit: what should fit: workgroups in a multiprocessor (NVIDIA), waves in a SIMD (AMD)
+//   GPU_DEVICE                      a device function, always inlined
+//   GPU_KERNEL(threads, per_unit)   a kernel's entry. threads: of a workgroup. per_unit: how many
+//                                   workgroups of a multiprocessor (NVIDIA) or waves of a SIMD
+//                                   (AMD) should fit at once; the compiler limits registers
+//                                   accordingly.
+//   GPU_UNROLL, GPU_UNROLL_BY(n)    unrolls the loop that follows, whole or n times
+//
+// Words: a wave is AMD's wave of 32 or 64 lanes, or NVIDIA's warp; workgroup memory is LDS, or
+// shared memory.
 #pragma once
 
 #include <stdint.h>
@@ -49,8 +57,10 @@
 namespace gpu {
 
 inline constexpr float kInfinity = __builtin_inff();
+inline constexpr float kLog2E = 1.4426950408889634F;  // log2(e): exp(x) = 2^(x * kLog2E)
+inline constexpr float kLn2 = 0.6931471805599453F;    // ln(2): ln(x) = log2(x) * kLn2
 
-// 16 bytes, the widest load.
+// The widest load and store of one lane.
 struct alignas(16) Bits128 {
   uint32_t word[4];
 };
@@ -70,7 +80,7 @@ struct Floats {
 };
 #endif
 
-// ---- Where a thread stands. ----
+// ---- The calling thread's number in its workgroup, and the workgroup's in the grid. ----
 #if defined(GPU_ON_HOST)
 inline uint32_t thread() { return host::current().thread; }
 inline uint32_t block_x() { return host::current().block[0]; }
@@ -88,7 +98,8 @@ GPU_DEVICE uint32_t thread() { return __builtin_amdgcn_workitem_id_x(); }
 GPU_DEVICE uint32_t block_x() { return __builtin_amdgcn_workgroup_id_x(); }
 GPU_DEVICE uint32_t block_y() { return __builtin_amdgcn_workgroup_id_y(); }
 GPU_DEVICE uint32_t block_z() { return __builtin_amdgcn_workgroup_id_z(); }
-// A value that all lanes of a wave have, told to the compiler: it goes to scalar registers.
+// Tells the compiler that all lanes of the wave have this value, so that it is kept in a scalar
+// register.
 GPU_DEVICE int uniform(int value) { return __builtin_amdgcn_readfirstlane(value); }
 #endif
 
@@ -119,7 +130,8 @@ GPU_DEVICE float divide(float a, float b) { return a * __builtin_amdgcn_rcpf(b);
 
 GPU_DEVICE float absolute(float x) { return __builtin_fabsf(x); }
 
-// tanh to about 1e-7, relative: an odd polynomial near 0, where 1 - 2 / (e^2x + 1) would cancel.
+// tanh to a relative error of about 1e-7. Near 0 it is an odd polynomial, because 1 - 2 / (e^2x +
+// 1) would cancel there.
 GPU_DEVICE float tanh(float x) {
   const float a = absolute(x), y = x * x;
   const float near =
@@ -137,12 +149,13 @@ GPU_DEVICE Bits128 load128(const void* at) {
   return *static_cast<const Bits128*>(at);
 #endif
 }
-// base: the same in all lanes of a wave. AMD: give it an offset that is recomputed() nearby, which then needs one
-// register.
+// Loads from base + offset_bytes. base: the same in all lanes of the wave. On AMD, pass an offset
+// that is recomputed() nearby: then the load needs one vector register for its address.
 GPU_DEVICE Bits128 load128(const void* base, uint32_t offset_bytes) {
 #if defined(GPU_AMD)
-  // An address of scalar registers and one vector register. The compiler, were it to know how base is made, would keep
-  // each lane's sum of the two in vector registers.
+  // Hides how base was computed, so that the address stays a pair of scalar registers and one
+  // vector register. A compiler that knows how would keep each lane's sum of the two in a pair of
+  // vector registers.
   typedef const __attribute__((address_space(1))) char* Global;
   Global scalar = (Global) static_cast<const char*>(base);
   asm volatile("" : "+s"(scalar));
@@ -157,7 +170,7 @@ GPU_DEVICE void store128(void* at, Bits128 value) { *static_cast<Bits128*>(at) =
 GPU_DEVICE void store64(void* at, Bits64 value) { *static_cast<Bits64*>(at) = value; }
 GPU_DEVICE void store32(void* at, uint32_t value) { *static_cast<uint32_t*>(at) = value; }
 
-// ---- Workgroup memory, by byte offset; the launch says how much there is. ----
+// ---- Workgroup memory, addressed by byte offset. The launch says how much there is. ----
 #if defined(GPU_ON_HOST)
 inline char* shared(uint32_t offset) { return host::current().shared(offset); }
 #else
@@ -180,23 +193,26 @@ GPU_DEVICE void shared_store(uint32_t offset, V value) {
 }
 
 // ---- Threads together. ----
-// All threads of the workgroup meet; what they stored to workgroup memory is seen by all.
+// Waits until all threads of the workgroup have come here. Then each sees what the others stored to
+// workgroup memory.
 #if defined(GPU_ON_HOST)
-inline void barrier() { host::current().meet_block(); }
+inline void barrier() { host::current().wait_for_block(); }
 #elif defined(GPU_NVIDIA)
 GPU_DEVICE void barrier() { __syncthreads(); }
 #else
 GPU_DEVICE void barrier() {
-  // "local": loads from global memory that are in flight stay so.
+  // "local" orders workgroup memory alone, so that loads from global memory stay in flight across
+  // the barrier.
   __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup", "local");
   __builtin_amdgcn_s_barrier();
   __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup", "local");
 }
 #endif
 
-// Orders one wave's own accesses to workgroup memory (lanes hand numbers to each other through it).
+// Orders the accesses of one wave to workgroup memory, through which its lanes pass values to each
+// other.
 #if defined(GPU_ON_HOST)
-inline void wave_barrier(int wave) { host::current().meet_wave(wave); }
+inline void wave_barrier(int wave) { host::current().wait_for_wave(wave); }
 #elif defined(GPU_NVIDIA)
 GPU_DEVICE void wave_barrier(int) { __syncwarp(); }
 #else
@@ -207,7 +223,8 @@ GPU_DEVICE void wave_barrier(int) {
 }
 #endif
 
-// The value of the lane whose number differs in `bit` (a power of two below kWave).
+// RETURNS the value of the lane whose number differs from this one's in `bit`, a power of two below
+// kWave.
 template <int kWave>
 GPU_DEVICE uint32_t exchange(uint32_t value, int bit) {
 #if defined(GPU_ON_HOST)
@@ -216,7 +233,7 @@ GPU_DEVICE uint32_t exchange(uint32_t value, int bit) {
   return __shfl_xor_sync(0xFFFFFFFFu, value, bit);
 #else
 #if defined(__GFX10__) || defined(__GFX11__) || defined(__GFX12__)
-  // One vector instruction; the general move goes through the crossbar of the workgroup memory.
+  // One vector instruction. The general case below goes through the crossbar of workgroup memory.
   if (bit == 16)
     return __builtin_amdgcn_permlanex16(value, value, 0x76543210, 0xFEDCBA98, true, false);
 #endif
@@ -233,15 +250,17 @@ GPU_DEVICE float exchange(float value, int bit) {
   return __builtin_bit_cast(float, exchange<kWave>(__builtin_bit_cast(uint32_t, value), bit));
 }
 
-// The compiler's scheduler moves nothing across: else it starts all of an unrolled loop's reads at once, and spills.
+// Keeps the compiler from moving instructions across this point. Without it, the scheduler starts
+// all reads of an unrolled loop at once, and the registers that they take spill.
 GPU_DEVICE void schedule_fence() {
 #if defined(GPU_AMD)
   __builtin_amdgcn_sched_barrier(0);
 #endif
 }
 
-// The same value, of whose making the compiler forgets all: what follows from it is computed where it is wanted,
-// instead of before a loop and kept in registers. scalar: one that all lanes have.
+// Hides how value was computed, so that the compiler recomputes what depends on it at each use,
+// instead of computing it once before a loop and holding it in registers. scalar() is the same for
+// a value that all lanes of the wave share.
 template <class V>
 GPU_DEVICE V recomputed(V value) {
 #if defined(GPU_AMD)
@@ -257,23 +276,24 @@ GPU_DEVICE V scalar(V value) {
   return value;
 }
 
-// The value may be anything from here on. Where one way round a loop sets a variable and another does not, this on the
-// other frees the registers in which AMD's compiler would carry what the last turn left in it.
+// Tells the compiler that value may be anything from here on. If one path of a loop sets a variable
+// and the other does not, AMD's compiler reserves registers to carry the previous iteration's value
+// along the other path; this call on that path frees them.
 template <int N>
-GPU_DEVICE void forget([[maybe_unused]] Floats<N>& value) {
+GPU_DEVICE void leave_undefined([[maybe_unused]] Floats<N>& value) {
 #if defined(GPU_AMD)
   asm volatile("" : "=v"(value));
 #endif
 }
-GPU_DEVICE void forget([[maybe_unused]] Bits128& value) {
+GPU_DEVICE void leave_undefined([[maybe_unused]] Bits128& value) {
 #if defined(GPU_AMD)
   Floats<4> any;
-  forget<4>(any);
+  leave_undefined<4>(any);
   value = __builtin_bit_cast(Bits128, any);
 #endif
 }
 
-// Whether any lane of the wave says so; the same answer in all lanes.
+// Whether the condition holds in any lane of the wave: the same answer in all lanes.
 template <int kWave>
 GPU_DEVICE bool any(bool condition) {
 #if defined(GPU_ON_HOST)

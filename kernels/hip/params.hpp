@@ -1,25 +1,34 @@
-// kernels/hip/params.hpp: one run, as the kernels take it: a struct by value; filled by launch.cpp
+// kernels/hip/params.hpp: the one argument of every kernel: one run's tensors and numbers
+//
+// launch/fill_params.cpp fills it on the host; a kernel takes it by value.
 #pragma once
 
 #include <stdint.h>
 
 namespace kernels::hip {
 
-// Heads of all sequences count along y, and beyond what a grid may have there, along z.
+// The most workgroups of a grid along y, on every platform. Heads of all sequences are numbered
+// along y, and those beyond this limit along z.
 inline constexpr uint32_t kGridY = 65535;
 
-// Strides in elements.
+// Strides of q, k, v or out, in elements.
 struct Rows {
   int64_t batch, row, head;
 };
 
+// Of AttentionParams::flags.
 enum Flags : uint32_t {
-  kNegate = 1,       // scale is negative: q's sign is turned, and score_scale is its magnitude
-  kBooleanMask = 2,  // one byte for each key
-  kMaskF32 = 4,      // an additive mask of float32; without it and kBooleanMask: of q's dtype
-  kMaskVector =
-      8,  // every row of the mask starts at a multiple of 16 bytes, and its keys stand side by side
-  kScaledScores = 16,  // scores are scaled before anything is added: softcap, ALiBi
+  // The scale is negative: kernels turn the sign of q, and score_scale and exp_scale are
+  // magnitudes.
+  kNegativeScale = 1,
+  // The mask has one byte for each key; 0 hides it. Otherwise a mask is additive.
+  kBooleanMask = 2,
+  // An additive mask is float32; otherwise it is of q's dtype.
+  kMaskF32 = 4,
+  // Every row of the mask starts at a multiple of 16 bytes, and its keys stand side by side.
+  kMaskVector = 8,
+  // Scores are scaled first: ALiBi or a softcap follows. Otherwise exp_scale or mask_scale does it.
+  kScaledScores = 16,
 };
 
 struct AttentionParams {
@@ -27,26 +36,25 @@ struct AttentionParams {
   const void* k;
   const void* v;
   void* out;
-  const void* mask;     // null: none
+  const void* mask;     // null: no mask
   float* lse;           // null: not wanted
   const float* slopes;  // null: no ALiBi
-  const float* sinks;   // null: none
-  float* scores;        // unfused: [batch, heads_q, seq_q, scores_row] in the workspace
+  const float* sinks;   // null: no sinks
+  float* scores;        // unfused: [batch, heads_q, seq_q, scores_row], in the workspace
   Rows q_stride, k_stride, v_stride, out_stride;
-  int64_t mask_batch, mask_head, mask_row, mask_key;
-  int64_t lse_batch, lse_head, lse_row;
-  int64_t scores_row;    // unfused: seq_kv rounded up to a whole tile
-  int64_t diagonal;      // of query 0
-  int64_t window_left;   // key >= diagonal - window_left; beyond any key where there is none
-  int64_t window_right;  // key <= diagonal + window_right; 0 at most where causal
-  int64_t slope_stride, sink_stride;
+  int64_t mask_batch, mask_head, mask_row, mask_key;  // strides in elements
+  int64_t lse_batch, lse_head, lse_row;               // strides in elements
+  int64_t scores_row;    // unfused: floats of a row of scores: seq_kv rounded up to whole steps
+  int64_t diagonal;      // the key opposite query 0; that of query i is i further
+  int64_t window_left;   // visible: key >= diagonal - window_left; past every key: no window
+  int64_t window_right;  // visible: key <= diagonal + window_right; 0 if causal
+  int64_t slope_stride, sink_stride;  // in elements
   int32_t batch, heads_q, heads_per_kv;
   int32_t seq_q, seq_kv, head_dim;
-  float
-      score_scale;  // scores become q.k * score_scale where kScaledScores (divided by softcap, if there is one)
-  float mask_scale;  // an additive mask makes score * mask_scale + mask of a score
-  float softcap;     // 0: none
-  float exp_scale;   // weight = 2^((score - max) * exp_scale)
+  float score_scale;  // with kScaledScores: score = q.k * score_scale, divided by a softcap
+  float mask_scale;   // with an additive mask: score = score * mask_scale + mask
+  float softcap;      // 0: none
+  float exp_scale;    // weight = 2^((score - reference) * exp_scale)
   uint32_t flags;
 };
 

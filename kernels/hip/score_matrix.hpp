@@ -1,41 +1,38 @@
-// kernels/hip/score_matrix.hpp: the score matrix of the unfused kernels into what each workgroup takes of it
+// kernels/hip/score_matrix.hpp: how the unfused kernels divide the score matrix among workgroups
 //
-// Rows of the matrix are [batch, heads_q, seq_q]; all kernels agree through columns_of_block on which of a row's columns
-// exist: what lies outside is never written, and never read.
+// The matrix has a row of scores_row floats for each query of [batch, heads_q, seq_q]. Of a row,
+// only the columns exist that some query of the same block of kRows queries sees, rounded to whole
+// steps:
+//
+//                 keys ->
+//   block 0   |xxxxxx                  |    x: exists, and every kernel reads and writes it
+//   block 1   |xxxxxxxxxxxx            |    blank: never written, and never read
+//   block 2   |xxxxxxxxxxxxxxxxxx      |    (a causal problem)
+//
+// INVARIANT: all five kernels ask columns_of_row or steps_of_block, so they agree on what exists.
+// The launches on the host use the functions of this file for the sizes of their grids.
 #pragma once
 
-#include "kernels/hip/online_softmax.hpp"
-#include "kernels/hip/params.hpp"
+#include "kernels/hip/score_modifiers.hpp"
 
 namespace kernels::hip {
 
-inline constexpr int kScoreThreads = 256;  // of the kernels between the two products
-inline constexpr int kRowLanes = 32;       // that share a row in softmax, where they can hold it
-inline constexpr int kHeld = 8;            // 16-byte pieces of a row that a lane of softmax holds
-inline constexpr int kChunkSteps =
-    8;  // steps of keys that one workgroup of the first product takes
-inline constexpr uint32_t kMostGroups = 4096;  // along x: beyond it a workgroup takes several turns
+inline constexpr int kScoreThreads =
+    256;                               // threads of a workgroup of the kernels between the products
+inline constexpr int kRowLanes = 32;   // lanes that share a row in softmax, if they can hold it
+inline constexpr int kHeld = 8;        // 16-byte words of a row that a lane of softmax holds
+inline constexpr int kChunkSteps = 8;  // steps of keys that a workgroup of the first product takes
+// Workgroups along x at most; beyond that, a workgroup takes several pieces or rows in turn.
+inline constexpr uint32_t kMostGroups = 4096;
 
-// Whole steps of keys that any of a block's queries sees.
-struct Steps {
-  int32_t begin, end;
-};
-template <class Tile>
-GPU_DEVICE Steps steps_of_block(const AttentionParams& p, int32_t first_query) {
-  const int32_t rows = p.seq_q - first_query < Tile::kRows ? p.seq_q - first_query : Tile::kRows;
-  const Range first = visible_range(p, first_query),
-              last = visible_range(p, first_query + rows - 1);
-  return {first.begin / Tile::kKeys, (last.end + Tile::kKeys - 1) / Tile::kKeys};
-}
-
-// The columns that are kept of a query's row: those of its block.
+// The columns of a query's row that exist: those of its block's steps.
 template <class Tile>
 GPU_DEVICE Range columns_of_row(const AttentionParams& p, int32_t query) {
-  const Steps steps = steps_of_block<Tile>(p, query / Tile::kRows * Tile::kRows);
+  const Range steps = steps_of_block<Tile>(p, query / Tile::kRows * Tile::kRows);
   return {steps.begin * Tile::kKeys, steps.end * Tile::kKeys};
 }
 
-// Which head of which sequence a workgroup serves.
+// The head of a sequence that a workgroup serves.
 struct ScoreHead {
   int32_t index, batch, head;
   GPU_DEVICE explicit ScoreHead(const AttentionParams& p) {
@@ -49,11 +46,12 @@ struct ScoreHead {
   }
 };
 
-// One head's scores into pieces for workgroups of kScoreThreads threads, each 4 columns: `rows` rows of `lanes` threads.
+// How one head's scores are cut into pieces. A workgroup of kScoreThreads threads takes one piece:
+// `rows` rows of `lanes` threads side by side, each with 4 columns.
 struct Pieces {
   int lanes, rows;
-  uint32_t chunks;  // pieces side by side
-  uint32_t count;
+  uint32_t chunks;  // pieces that make up a row
+  uint32_t count;   // pieces of the head
 };
 GPU_DEVICE Pieces pieces_of_head(const AttentionParams& p) {
   const int64_t quads = p.scores_row / 4;
@@ -66,7 +64,8 @@ GPU_DEVICE Pieces pieces_of_head(const AttentionParams& p) {
   return pieces;
 }
 
-// Softmax: rows that a workgroup takes in one turn. A row that kRowLanes lanes cannot hold has a workgroup of its own.
+// Rows that a workgroup of softmax takes at once. If kRowLanes lanes cannot hold a row, a whole
+// workgroup takes it.
 GPU_DEVICE int rows_in_turn(const AttentionParams& p) {
   return p.scores_row <= kRowLanes * kHeld * 4 ? kScoreThreads / kRowLanes : 1;
 }
@@ -75,23 +74,25 @@ GPU_DEVICE uint32_t turns_of_head(const AttentionParams& p) {
   return (static_cast<uint32_t>(p.seq_q) + rows - 1) / rows;
 }
 
-// Workgroups along x that share so many turns.
+// Workgroups along x for so many pieces or rows.
 GPU_DEVICE uint32_t groups_for(uint32_t turns) { return turns < kMostGroups ? turns : kMostGroups; }
 
+// Workgroups of the first product for one block of queries. keys: of one step.
 GPU_DEVICE uint32_t chunks_of_head(const AttentionParams& p, int keys) {
   return static_cast<uint32_t>((p.scores_row / keys + kChunkSteps - 1) / kChunkSteps);
 }
 
-// Where each wave of the first product turns the runs of its lanes into whole rows, one slot at a time: in V's place where
-// nothing lies behind that.
+// Workgroup memory in which each wave of the first product turns its lanes' runs of keys into whole
+// rows, one slot at a time. It takes V's place, which that product does not use, unless Q lies
+// behind it.
 template <class Tile>
 struct ScoreStage {
   static constexpr int kSlotRows = Tile::kWaveRows / Tile::kSlots;
   static constexpr uint32_t kRowBytes = Tile::kKeys * 4 + 16, kWaveBytes = kSlotRows * kRowBytes;
   static constexpr bool kInPlaceOfV = Tile::kQueryAt == Tile::kSharedBytes && !Tile::kAliased;
   static constexpr uint32_t kAt = kInPlaceOfV ? Tile::kValueAt : Tile::kSharedBytes;
-  static constexpr uint32_t kEnd =
-      kAt + Tile::kWaves * kWaveBytes;  // workgroup memory of the first product
+  // Bytes of workgroup memory that the first product needs.
+  static constexpr uint32_t kEnd = kAt + Tile::kWaves * kWaveBytes;
 };
 
 }  // namespace kernels::hip

@@ -1,16 +1,30 @@
-// kernels/hip/tile_shapes.hpp: a GPU's family, a dtype and a head_dim into the shape of the tiles that its kernels work in
+// kernels/hip/tile_shapes.hpp: which tile, in which shape, serves a family of GPUs, a dtype and a
+// head_dim
+//
+// Registers and workgroup memory decide the shapes: a lane holds Q and O of its queries and the
+// scores of a step, and AMD has 64 KiB of workgroup memory. docs/kernels.md has the registers,
+// spills and waves of each tile on AMD. Some reasons:
+//
+//   gfx11, 128   8 waves of 16 queries: 7 waves fit a SIMD's registers, with masks too, and nothing
+//                spills
+//   gfx11, 256   a lane would hold Q in 128 registers beside 128 of O, so Q stays in workgroup
+//                memory, and K and V share one place there
+//   sm_80        Q stays in workgroup memory, which leaves almost nothing to spill at 255 registers
 #pragma once
 
-#include "kernels/hip/tile/mma_sm80.hpp"
+#include "kernels/hip/tile/quad.hpp"
 #include "kernels/hip/tile/transposed.hpp"
 #include "kernels/hip/tile/valu.hpp"
 
 namespace kernels::hip {
 
-// What multiplies. valu32 and valu64: waves of 32 and 64 lanes with 64 KiB of workgroup memory; valu_large: NVIDIA's more.
+// GPUs that one tile serves, named by what multiplies. valu32 and valu64: plain multiply-adds in
+// waves of 32 and 64 lanes, with 64 KiB of workgroup memory. valu_large: with NVIDIA's larger one.
 enum class Family { wmma_gfx11, wmma_gfx12, mfma, mma_sm80, valu32, valu64, valu_large };
 
-// kWaves waves of kTiles tiles of 16 queries each (valu: kTiles queries a lane), steps of kKeys keys.
+// A workgroup has kWaves waves of kTiles x 16 queries each (valu: kTiles queries a lane) and walks
+// the keys in steps of kKeys. kDim: head_dim, padded. kQueryShared: Q stays in workgroup memory,
+// not in registers. kAliased: K and V take turns in one place of workgroup memory.
 template <int kWaveSize, int kWaveCount, int kTileCount, int kKeyCount, int kDimension,
           bool kQueryInShared = false, bool kKeysAliasValues = false>
 struct Shape {
@@ -19,7 +33,7 @@ struct Shape {
   static constexpr bool kQueryShared = kQueryInShared, kAliased = kKeysAliasValues;
 };
 
-// Head dimensions are padded to one of these.
+// head_dim is padded to one of these.
 inline constexpr int kDims[] = {64, 128, 256};
 constexpr int padded_dim(int64_t head_dim) {
   return head_dim <= 64 ? 64 : head_dim <= 128 ? 128 : 256;
@@ -28,8 +42,6 @@ constexpr int padded_dim(int64_t head_dim) {
 template <Family kFamily, class T, int kDim>
 struct TileOf;
 
-// gfx11 at 256: a lane would hold Q in 128 registers beside 128 of O, so Q is read from workgroup memory, and K and V share
-// their place in its 64 KiB.
 template <class T>
 struct TileOf<Family::wmma_gfx11, T, 64> {
   using Type = TransposedTile<WmmaGfx11, T, Shape<32, 4, 2, 32, 64>>;
@@ -93,7 +105,8 @@ struct TileOf<Family::valu_large, T, kDim> {
                                  kDim, false, kDim == 256>>;
 };
 
-// f32 has no matrix instruction of its own precision on most of these, so it is computed by plain multiply-adds.
+// f32 is computed by plain multiply-adds, because most of these GPUs have no matrix instruction of
+// its precision.
 constexpr Family family_for(Family family, DType dtype) {
   if (dtype != DType::f32) return family;
   if (family == Family::mfma || family == Family::valu64) return Family::valu64;
@@ -103,6 +116,26 @@ constexpr Family family_for(Family family, DType dtype) {
 
 template <Family kFamily, class T, int kDim>
 using Tile = typename TileOf<family_for(kFamily, T::kDType), T, kDim>::Type;
+
+// Every tile satisfies the concepts; a tile that does not is named by the error.
+template <AttentionTile... Tiles>
+requires(ContiguousKeys<Tiles>&&...) constexpr bool satisfy_concepts() { return true; }
+template <Family kFamily, class T>
+constexpr bool tiles_satisfy_concepts() {
+  return satisfy_concepts<Tile<kFamily, T, 64>, Tile<kFamily, T, 128>, Tile<kFamily, T, 256>>();
+}
+template <Family kFamily>
+constexpr bool tiles_satisfy_concepts() {
+  return tiles_satisfy_concepts<kFamily, F32>() && tiles_satisfy_concepts<kFamily, F16>() &&
+         tiles_satisfy_concepts<kFamily, BF16>();
+}
+static_assert(tiles_satisfy_concepts<Family::wmma_gfx11>());
+static_assert(tiles_satisfy_concepts<Family::wmma_gfx12>());
+static_assert(tiles_satisfy_concepts<Family::mfma>());
+static_assert(tiles_satisfy_concepts<Family::mma_sm80>());
+static_assert(tiles_satisfy_concepts<Family::valu32>());
+static_assert(tiles_satisfy_concepts<Family::valu64>());
+static_assert(tiles_satisfy_concepts<Family::valu_large>());
 
 // The family of the GPU that device code is compiled for.
 #if defined(GPU_NVIDIA)

@@ -1,9 +1,10 @@
-// kernels/hip/unfused_attention.hpp: attention as five operations over a score matrix in memory
+// kernels/hip/unfused_attention.hpp: attention as five kernels over a score matrix in memory
 //
 //   q, k -> qk -> scale -> mask -> softmax -> pv <- v
 //
-// What attention costs without fusion, each operation at its best: the products use the fused kernel's tiles, and the three
-// between them are bound by memory alone. Scores, and after softmax the weights, are float32.
+// It shows what attention costs without fusion, with each kernel at its best: the products use the
+// fused kernel's tiles, and the three kernels between them are bound by memory alone. Scores, and
+// after softmax the weights, are float32.
 #pragma once
 
 #include "kernels/hip/score_matrix.hpp"
@@ -11,7 +12,8 @@
 
 namespace kernels::hip {
 
-// The kernels' own reads of what they also write.
+// Reads and writes 4 neighbouring scores. Not by load128: on NVIDIA it is for memory that no
+// running kernel writes, and these kernels write what they read.
 GPU_DEVICE gpu::Floats<4> read_scores(const float* at) {
   const gpu::Bits128 bits = *reinterpret_cast<const gpu::Bits128*>(at);
   gpu::Floats<4> s;
@@ -22,11 +24,13 @@ GPU_DEVICE void write_scores(float* at, const gpu::Floats<4>& s) {
   store4(F32{}, at, s[0], s[1], s[2], s[3]);
 }
 
-// One wave's scores of a step into their rows, 16 bytes a lane, neighbouring lanes side by side. at: the block's first row,
-// at the step's first column; rows: how many of the block's rows exist.
-template <class Tile>
-GPU_DEVICE void store_scores(const AttentionParams& p, const Tile& tile,
-                             const typename Tile::Scores& s, float* at, int rows) {
+// Stores one wave's scores of a step, 16 bytes a lane, neighbouring lanes side by side. at: the
+// block's first row, at the step's first column; rows: how many of the block's rows exist.
+template <AttentionTile Tile>
+requires ContiguousKeys<Tile> GPU_DEVICE void store_scores(const AttentionParams& p,
+                                                           const Tile& tile,
+                                                           const typename Tile::Scores& s,
+                                                           float* at, int rows) {
   using Stage = ScoreStage<Tile>;
   constexpr int kPiece = Tile::kRun % 4 == 0 ? 4 : 2, kRowPieces = Tile::kKeys / 4;
   const uint32_t stage = Stage::kAt + tile.wave * Stage::kWaveBytes;
@@ -38,7 +42,7 @@ GPU_DEVICE void store_scores(const AttentionParams& p, const Tile& tile,
       uint32_t word[4];
       GPU_UNROLL for (int j = 0; j < kPiece; ++j) {
         word[j] = __builtin_bit_cast(
-            uint32_t, float{s[slot][(i + j) / Tile::kElements][(i + j) % Tile::kElements]});
+            uint32_t, Tile::at(s, slot, (i + j) / Tile::kElements, (i + j) % Tile::kElements));
       }
       if constexpr (kPiece == 4) {
         gpu::shared_store(to + i * 4, gpu::Bits128{{word[0], word[1], word[2], word[3]}});
@@ -57,9 +61,9 @@ GPU_DEVICE void store_scores(const AttentionParams& p, const Tile& tile,
   }
 }
 
-// Scores q.k of a block of queries and kChunkSteps steps of keys.
-template <class Tile>
-GPU_DEVICE void qk(const AttentionParams& p) {
+// Computes q.k for a block of queries and kChunkSteps steps of keys.
+template <AttentionTile Tile>
+requires ContiguousKeys<Tile> GPU_DEVICE void qk(const AttentionParams& p) {
   using T = typename Tile::Element;
   const ScoreHead at(p);
   if (!at.exists(p)) return;
@@ -67,8 +71,8 @@ GPU_DEVICE void qk(const AttentionParams& p) {
   if (chunks == 0) return;
   const int32_t first_query = static_cast<int32_t>(gpu::block_x() / chunks) * Tile::kRows;
   const int32_t first_step = static_cast<int32_t>(gpu::block_x() % chunks) * kChunkSteps;
-  const int32_t rows = p.seq_q - first_query < Tile::kRows ? p.seq_q - first_query : Tile::kRows;
-  const Steps seen = steps_of_block<Tile>(p, first_query);
+  const int32_t rows = rows_of_block<Tile>(p, first_query);
+  const Range seen = steps_of_block<Tile>(p, first_query);
   const int32_t begin = first_step > seen.begin ? first_step : seen.begin;
   const int32_t end = first_step + kChunkSteps < seen.end ? first_step + kChunkSteps : seen.end;
   if (begin >= end) return;
@@ -108,7 +112,7 @@ GPU_DEVICE void qk(const AttentionParams& p) {
   }
 }
 
-// Calls f(at, query, column) for every 4 columns of the head's rows.
+// Calls f(at, query, column) for every 4 columns that exist of the head's rows.
 template <class Tile, class F>
 GPU_DEVICE void for_each_quad(const AttentionParams& p, const ScoreHead& head, const F& f) {
   const Pieces pieces = pieces_of_head(p);
@@ -125,7 +129,7 @@ GPU_DEVICE void for_each_quad(const AttentionParams& p, const ScoreHead& head, c
   }
 }
 
-// Scores times scale, capped.
+// Scales scores, and applies the softcap.
 template <class Tile>
 GPU_DEVICE void scale(const AttentionParams& p) {
   const ScoreHead head(p);
@@ -140,7 +144,7 @@ GPU_DEVICE void scale(const AttentionParams& p) {
   });
 }
 
-// An additive mask's numbers for 4 keys; keys beyond the last are not read. row: the mask's row.
+// Reads an additive mask's values for 4 keys; keys past the last are not read. row: the mask's row.
 template <class M>
 GPU_DEVICE gpu::Floats<4> read_bias(const AttentionParams& p, const typename M::Storage* row,
                                     int32_t key) {
@@ -163,7 +167,7 @@ GPU_DEVICE gpu::Floats<4> read_bias(const AttentionParams& p, const typename M::
   return bias;
 }
 
-// A boolean mask as the bias that does the same.
+// Reads a boolean mask as the additive one that does the same.
 GPU_DEVICE gpu::Floats<4> read_boolean(const AttentionParams& p, const uint8_t* row, int32_t key) {
   gpu::Floats<4> bias;
   if ((p.flags & kMaskVector) && key + 4 <= p.seq_kv) {
@@ -189,8 +193,8 @@ GPU_DEVICE gpu::Floats<4> read_mask(const AttentionParams& p, int64_t row, int32
   return read_bias<F32>(p, static_cast<const float*>(p.mask) + row, key);
 }
 
-// ALiBi, mask, causal and window: a hidden key's score becomes -inf, whatever it was. Where there is neither mask nor ALiBi,
-// only scores at the edges are touched.
+// Applies ALiBi, the mask, causal and the window. A hidden key's score becomes -inf, whatever it
+// was. Without a mask and ALiBi, only scores at the edges of the visible range are touched.
 template <class Tile>
 GPU_DEVICE void mask(const AttentionParams& p) {
   const ScoreHead head(p);
@@ -226,17 +230,16 @@ GPU_DEVICE void mask(const AttentionParams& p) {
   });
 }
 
-inline constexpr float kLog2E = 1.4426950408889634F, kLn2 = 0.6931471805599453F;
-
-// 2^((s - max) log2 e): differences are taken first, so that huge scores stay apart. A max of -inf: everything is hidden.
+// exp(s - max). The difference comes first, so that large scores keep what separates them. A max of
+// -inf means that everything is hidden.
 GPU_DEVICE float weight_of(float s, float max) {
-  return gpu::exp2((s - (max == -gpu::kInfinity ? 0 : max)) * kLog2E);
+  return gpu::exp2((s - (max == -gpu::kInfinity ? 0 : max)) * gpu::kLog2E);
 }
 
-// A sum of weights relative to the largest score.
+// The largest score so far, and the sum of weights relative to it.
 struct Total {
   float max = -gpu::kInfinity, sum = 0;
-  GPU_DEVICE void join(float other_max, float other_sum) {
+  GPU_DEVICE void merge(float other_max, float other_sum) {
     const float top = gpu::max(max, other_max);
     sum = sum * (max == top ? 1 : weight_of(max, top)) +
           other_sum * (other_max == top ? 1 : weight_of(other_max, top));
@@ -244,7 +247,8 @@ struct Total {
   }
 };
 
-// Scores into weights, in place, rounded to the dtype, and lse. `team` threads share a row: kRowLanes, or the workgroup.
+// Turns scores into weights, in place, rounded to the dtype, and stores lse. `team` threads share a
+// row: kRowLanes of them, or the workgroup.
 template <class Tile>
 GPU_DEVICE void softmax(const AttentionParams& p) {
   const ScoreHead head(p);
@@ -279,12 +283,12 @@ GPU_DEVICE void softmax(const AttentionParams& p) {
       GPU_UNROLL for (int h = 0; h < kHeld; ++h) {
         GPU_UNROLL for (int i = 0; i < 4; ++i) sum += weight_of(s[h][i], max);
       }
-      total.join(max, sum);
+      total.merge(max, sum);
     }
     GPU_UNROLL for (int bit = 1; bit < kRowLanes; bit *= 2) {
       const float max = gpu::exchange<Tile::kWave>(total.max, bit),
                   sum = gpu::exchange<Tile::kWave>(total.sum, bit);
-      total.join(max, sum);
+      total.merge(max, sum);
     }
     if (rows == 1) {
       constexpr int kTeams = kScoreThreads / kRowLanes;
@@ -295,20 +299,20 @@ GPU_DEVICE void softmax(const AttentionParams& p) {
       gpu::barrier();
       total = Total{};
       GPU_UNROLL for (int t = 0; t < kTeams; ++t) {
-        total.join(gpu::shared_load<float>(t * 8), gpu::shared_load<float>(t * 8 + 4));
+        total.merge(gpu::shared_load<float>(t * 8), gpu::shared_load<float>(t * 8 + 4));
       }
       gpu::barrier();
     }
 
     Total whole = total;
     if (p.sinks != nullptr)
-      whole.join(p.sinks[head.head * p.sink_stride], 1);  // a key of value zero
+      whole.merge(p.sinks[head.head * p.sink_stride], 1);  // a key of value zero
     const bool nothing = whole.max == -gpu::kInfinity && !(whole.sum != whole.sum);
     const float kept = total.max == whole.max ? 1 : weight_of(total.max, whole.max);
     const float factor = nothing ? 0 : kept / whole.sum;
     if (p.lse != nullptr && real && lane == 0) {
       p.lse[head.batch * p.lse_batch + head.head * p.lse_head + query * p.lse_row] =
-          nothing ? -gpu::kInfinity : whole.max + gpu::log2(whole.sum) * kLn2;
+          nothing ? -gpu::kInfinity : whole.max + gpu::log2(whole.sum) * gpu::kLn2;
     }
     for (int64_t from = columns.begin; from < columns.end; from += span) {
       if (columns.end - columns.begin > span) read(from);
@@ -325,10 +329,12 @@ GPU_DEVICE void softmax(const AttentionParams& p) {
   }
 }
 
-// A lane's weights of a step. at: the block's first row, at the lane's first key; rows: how many of the block's rows exist.
-template <class Tile>
-GPU_DEVICE void load_weights(const AttentionParams& p, const Tile& tile, const float* at, int rows,
-                             typename Tile::Scores& s) {
+// Loads a lane's weights of a step. at: the block's first row, at the lane's first key; rows: how
+// many of the block's rows exist.
+template <AttentionTile Tile>
+requires ContiguousKeys<Tile> GPU_DEVICE void load_weights(const AttentionParams& p,
+                                                           const Tile& tile, const float* at,
+                                                           int rows, typename Tile::Scores& s) {
   GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
     const int r = tile.row(slot);
     const float* from = at + r * p.scores_row;
@@ -345,22 +351,22 @@ GPU_DEVICE void load_weights(const AttentionParams& p, const Tile& tile, const f
         }
       }
       GPU_UNROLL for (int j = 0; j < kPiece; ++j) {
-        s[slot][(i + j) / Tile::kElements][(i + j) % Tile::kElements] =
-            __builtin_bit_cast(float, word[j]);
+        Tile::set(s, slot, (i + j) / Tile::kElements, (i + j) % Tile::kElements,
+                  __builtin_bit_cast(float, word[j]));
       }
     }
   }
 }
 
-// Weights times V into out: a block of queries over all steps it sees.
-template <class Tile>
-GPU_DEVICE void pv(const AttentionParams& p) {
+// Multiplies weights and V for a block of queries, over all steps that it sees, and stores out.
+template <AttentionTile Tile>
+requires ContiguousKeys<Tile> GPU_DEVICE void pv(const AttentionParams& p) {
   using T = typename Tile::Element;
   const ScoreHead at(p);
   if (!at.exists(p)) return;
   const int32_t first_query = static_cast<int32_t>(gpu::block_x()) * Tile::kRows;
-  const int32_t rows = p.seq_q - first_query < Tile::kRows ? p.seq_q - first_query : Tile::kRows;
-  const Steps steps = steps_of_block<Tile>(p, first_query);
+  const int32_t rows = rows_of_block<Tile>(p, first_query);
+  const Range steps = steps_of_block<Tile>(p, first_query);
 
   const Tile tile;
   const typename T::Storage* v = static_cast<const typename T::Storage*>(p.v) +

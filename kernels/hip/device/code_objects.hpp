@@ -1,10 +1,11 @@
-// kernels/hip/device/code_objects.hpp: the code objects that this build compiled, one for each architecture and kernel file
+// kernels/hip/device/code_objects.hpp: the code objects that this build compiled
 #pragma once
 
 #include <cstdint>
 
 namespace kernels::hip {
 
+// One kernel file, compiled for one architecture, dtype and padded head_dim.
 struct CodeObject {
   const char* name;  // "flash_attention_f16_128"
   const char* arch;  // "gfx1100", "sm_90"

@@ -1,6 +1,7 @@
-# kernels/hip/device/device.cmake: the device interface into attnrt_kernels_device_hip and attnrt_kernels_device_cuda
+# kernels/hip/device/device.cmake: the libraries attnrt_kernels_device_hip and _cuda
 #
-# The first needs nothing of HIP to build. The second exists only where CUDA's headers and static runtime are.
+# The first needs nothing of HIP to build. The second exists only if CUDA's headers and static
+# runtime were found.
 include_guard(GLOBAL)
 find_package(Threads REQUIRED)
 
@@ -15,7 +16,7 @@ endfunction()
 
 attnrt_device_library(attnrt_kernels_device_hip device_hip.cpp hip_runtime.cpp)
 
-# Not enable_language(CUDA): only the code objects need nvcc, and theirs is a compiler call of its own.
+# Not by enable_language(CUDA): only the code objects need nvcc, and they call it themselves.
 find_package(CUDAToolkit 12.8 QUIET)
 if(TARGET CUDA::cudart_static)
   attnrt_device_library(attnrt_kernels_device_cuda device_cuda.cpp)

@@ -1,6 +1,7 @@
 // kernels/hip/device/device_cuda.cpp: the device interface on NVIDIA's CUDA runtime
 //
-// With the static runtime nothing needs the driver's library until the first call, so the plugin loads where no driver is.
+// The static runtime opens the driver's library at the first call, so a plugin loads on machines
+// without a driver.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -14,48 +15,49 @@
 namespace kernels::hip {
 namespace {
 
-// CUDA keeps a thread's last error for cudaGetLastError; the application shall not find ours there.
+// Turns an error into a Status and a message. CUDA keeps each thread's last error for
+// cudaGetLastError; clears it, so that the application does not find ours there.
 Status failed(cudaError_t error, const char* call, Message* message) {
   (void)cudaGetLastError();
   return fail(message, status_of(static_cast<int32_t>(error)), "%s: %s (%s)", call,
               cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
-// The thread's current device is another one for as long as this lives.
-class Current {
+// Makes device_id the thread's current device for its lifetime, and then restores the one before.
+class CurrentDevice {
  public:
-  Current(int32_t device_id, Message* message) {
-    cudaError_t error = cudaGetDevice(&before_);
-    if (error == cudaSuccess && before_ != device_id) {
+  CurrentDevice(int32_t device_id, Message* message) {
+    cudaError_t error = cudaGetDevice(&previous_);
+    if (error == cudaSuccess && previous_ != device_id) {
       error = cudaSetDevice(device_id);
       changed_ = error == cudaSuccess;
     }
     status_ = error == cudaSuccess ? Status::ok : failed(error, "cudaSetDevice", message);
   }
-  Current(const Current&) = delete;
-  Current& operator=(const Current&) = delete;
-  ~Current() {
-    if (changed_) (void)cudaSetDevice(before_);
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+  ~CurrentDevice() {
+    if (changed_) (void)cudaSetDevice(previous_);
   }
 
   Status status() const { return status_; }
 
  private:
-  int before_ = 0;
+  int previous_ = 0;
   bool changed_ = false;
   Status status_ = Status::internal;
 };
 
-// Runs call() with that device current.
+// Runs call() with device_id current. name: of the call, for the message.
 template <class Call>
 Status on_device(int32_t device_id, const char* name, Message* message, Call&& call) {
-  const Current current(device_id, message);
+  const CurrentDevice current(device_id, message);
   if (current.status() != Status::ok) return current.status();
   const cudaError_t error = call();
   return error == cudaSuccess ? Status::ok : failed(error, name, message);
 }
 
-Status facts_of(int device_id, Device* device, Message* message) {
+Status describe(int device_id, Device* device, Message* message) {
   cudaDeviceProp properties;
   if (const cudaError_t error = cudaGetDeviceProperties(&properties, device_id);
       error != cudaSuccess) {
@@ -84,8 +86,8 @@ Status devices(std::vector<Device>* devices, Message* message) try {
   devices->clear();
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error ==
-      cudaErrorInsufficientDriver) {  // what the static runtime says where there is none at all, too
+  // The static runtime says so too if there is no driver at all.
+  if (error == cudaErrorInsufficientDriver) {
     (void)cudaGetLastError();
     fail(message, Status::ok, "no NVIDIA driver, or one that is too old for CUDA %d.%d: %s",
          CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, cudaGetErrorString(error));
@@ -98,12 +100,12 @@ Status devices(std::vector<Device>* devices, Message* message) try {
   if (count == 0) fail(message, Status::ok, "cudaGetDeviceCount: 0 devices");
   for (int n = 0; n < count; ++n) {
     Device device;
-    if (const Status status = facts_of(n, &device, message); status != Status::ok) return status;
+    if (const Status status = describe(n, &device, message); status != Status::ok) return status;
     devices->push_back(device);
   }
   return Status::ok;
 } catch (const std::bad_alloc&) {
-  return fail(message, Status::out_of_memory, "no host memory for a list of devices");
+  return fail(message, Status::out_of_memory, "out of host memory while listing devices");
 }
 
 Status find_kernel(int32_t device_id, const void* code_object, const char* name,
@@ -121,7 +123,8 @@ Status find_kernel(int32_t device_id, const void* code_object, const char* name,
     return on_device(device_id, name, message, [&] {
       cudaKernel_t found = nullptr;
       cudaError_t error = cudaLibraryGetKernel(&found, static_cast<cudaLibrary_t>(module), name);
-      // A kernel reaches the device when it is first used; that shall not be in a launch, which may be captured.
+      // CUDA loads a kernel to the device at its first use. That must not happen in a launch, which
+      // may be captured.
       cudaFuncAttributes attributes;
       if (error == cudaSuccess)
         error = cudaFuncGetAttributes(&attributes, static_cast<const void*>(found));
@@ -129,7 +132,7 @@ Status find_kernel(int32_t device_id, const void* code_object, const char* name,
       return error;
     });
   };
-  const auto allow = [&](void* function) {  // beyond 48 KiB only who asks gets it
+  const auto allow = [&](void* function) {  // more than 48 KiB must be asked for
     return on_device(device_id, name, message, [&] {
       return cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(shared_bytes));
@@ -141,7 +144,7 @@ Status find_kernel(int32_t device_id, const void* code_object, const char* name,
 
 Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threads,
               uint32_t shared_bytes, const void* params, void* stream, Message* message) {
-  const Current current(kernel.device_id, message);
+  const CurrentDevice current(kernel.device_id, message);
   if (current.status() != Status::ok) return current.status();
   void* arguments[] = {const_cast<void*>(params)};
   const cudaError_t error =
@@ -149,12 +152,14 @@ Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threa
                        arguments, shared_bytes, static_cast<cudaStream_t>(stream));
   if (error == cudaSuccess) return Status::ok;
   const Status status = failed(error, "cudaLaunchKernel", message);
-  // A launch that CUDA calls invalid is ours, not the caller's.
+  // If CUDA calls a launch invalid, the fault is ours and not the caller's.
   return error == cudaErrorInvalidValue ? Status::internal : status;
 }
 
 Status allocate(int32_t device_id, int64_t bytes, void** pointer, Message* message) {
-  if (bytes < 0) return fail(message, Status::invalid, "%lld bytes", static_cast<long long>(bytes));
+  if (bytes < 0)
+    return fail(message, Status::invalid, "bytes: found %lld, expected 0 or more",
+                static_cast<long long>(bytes));
   return on_device(device_id, "cudaMalloc", message, [&] {
     return cudaMalloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
   });
@@ -166,7 +171,9 @@ void free(int32_t device_id, void* pointer) {
 }
 
 Status allocate_pinned(int32_t device_id, int64_t bytes, void** pointer, Message* message) {
-  if (bytes < 0) return fail(message, Status::invalid, "%lld bytes", static_cast<long long>(bytes));
+  if (bytes < 0)
+    return fail(message, Status::invalid, "bytes: found %lld, expected 0 or more",
+                static_cast<long long>(bytes));
   return on_device(device_id, "cudaHostAlloc", message, [&] {
     return cudaHostAlloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1)),
                          cudaHostAllocPortable);
@@ -180,7 +187,9 @@ void free_pinned(int32_t device_id, void* pointer) {
 
 Status copy(int32_t device_id, void* to, const void* from, int64_t bytes, Direction direction,
             void* stream, Message* message) {
-  if (bytes < 0) return fail(message, Status::invalid, "%lld bytes", static_cast<long long>(bytes));
+  if (bytes < 0)
+    return fail(message, Status::invalid, "bytes: found %lld, expected 0 or more",
+                static_cast<long long>(bytes));
   if (bytes == 0) return Status::ok;
   const cudaMemcpyKind kind = direction == Direction::to_device ? cudaMemcpyHostToDevice
                               : direction == Direction::to_host ? cudaMemcpyDeviceToHost
@@ -215,7 +224,8 @@ Status is_capturing(int32_t device_id, void* stream, bool* capturing, Message* m
   return on_device(device_id, "cudaStreamIsCapturing", message, [&] {
     cudaStreamCaptureStatus state = cudaStreamCaptureStatusNone;
     cudaError_t error = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &state);
-    // So says the default stream while another stream that waits for it is captured: it must be left alone as well.
+    // The default stream reports this while another stream, which waits for it, is captured. Then
+    // nothing may allocate or synchronise either.
     if (error == cudaErrorStreamCaptureImplicit) {
       (void)cudaGetLastError();
       error = cudaSuccess;

@@ -14,31 +14,32 @@ namespace {
 using runtime::Error;
 using runtime::Functions;
 
-// HIP keeps a thread's last error for hipGetLastError; the application shall not find ours there.
+// Turns an error into a Status and a message. HIP keeps each thread's last error for
+// hipGetLastError; clears it, so that the application does not find ours there.
 Status failed(const Functions& f, Error error, const char* call, Message* message) {
   (void)f.GetLastError();
   const char* const name = f.GetErrorName(error);
-  const char* const text = f.GetErrorString(error);  // before HIP 6 the name again
+  const char* const text = f.GetErrorString(error);  // before HIP 6, the same as name
   if (std::strcmp(name, text) == 0) return fail(message, status_of(error), "%s: %s", call, name);
   return fail(message, status_of(error), "%s: %s (%s)", call, text, name);
 }
 
-// The thread's current device is another one for as long as this lives.
-class Current {
+// Makes device_id the thread's current device for its lifetime, and then restores the one before.
+class CurrentDevice {
  public:
-  Current(int32_t device_id, Message* message) : f_(runtime::functions(message)) {
+  CurrentDevice(int32_t device_id, Message* message) : f_(runtime::functions(message)) {
     if (f_ == nullptr) return;
-    Error error = f_->GetDevice(&before_);
-    if (error == runtime::kSuccess && before_ != device_id) {
+    Error error = f_->GetDevice(&previous_);
+    if (error == runtime::kSuccess && previous_ != device_id) {
       error = f_->SetDevice(device_id);
       changed_ = error == runtime::kSuccess;
     }
     status_ = error == runtime::kSuccess ? Status::ok : failed(*f_, error, "hipSetDevice", message);
   }
-  Current(const Current&) = delete;
-  Current& operator=(const Current&) = delete;
-  ~Current() {
-    if (changed_) (void)f_->SetDevice(before_);
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+  ~CurrentDevice() {
+    if (changed_) (void)f_->SetDevice(previous_);
   }
 
   Status status() const { return status_; }
@@ -46,22 +47,23 @@ class Current {
 
  private:
   const Functions* f_;
-  int before_ = 0;
+  int previous_ = 0;
   bool changed_ = false;
   Status status_ = Status::internal;
 };
 
-// Runs call(functions) with that device current.
+// Runs call(functions) with device_id current. name: of the call, for the message.
 template <class Call>
 Status on_device(int32_t device_id, const char* name, Message* message, Call&& call) {
-  const Current current(device_id, message);
+  const CurrentDevice current(device_id, message);
   if (current.status() != Status::ok) return current.status();
   const Error error = call(current.f());
   return error == runtime::kSuccess ? Status::ok : failed(current.f(), error, name, message);
 }
 
-// hipDeviceProp_t changed its layout in 6.0. Both are far smaller than this buffer, begin with name[256] and hold the
-// architecture as the only text that starts with "gfx" after it.
+// Reads a device's architecture. hipDeviceProp_t changed its layout in HIP 6.0. Both layouts are
+// far smaller than this buffer, begin with name[256], and hold the architecture as the only text
+// after it that starts with "gfx".
 Status arch_of(const Functions& f, int device_id, char* arch, size_t arch_bytes, Message* message) {
   constexpr size_t kBytes = 16384, kNameBytes = 256;
   alignas(16) char properties[kBytes] = {};
@@ -75,7 +77,7 @@ Status arch_of(const Functions& f, int device_id, char* arch, size_t arch_bytes,
       std::search(static_cast<const char*>(properties) + kNameBytes, end, kPrefix, kPrefix + 3);
   if (found == end) {
     return fail(message, Status::internal,
-                "hipGetDeviceProperties: no architecture (gfx...) in what it says");
+                "hipGetDeviceProperties: found no architecture (gfx...) in what it returned");
   }
   const size_t length = strnlen(found, std::min(arch_bytes - 1, static_cast<size_t>(end - found)));
   std::memcpy(arch, found, length);
@@ -83,7 +85,7 @@ Status arch_of(const Functions& f, int device_id, char* arch, size_t arch_bytes,
   return Status::ok;
 }
 
-Status facts_of(const Functions& f, int device_id, Device* device, Message* message) {
+Status describe(const Functions& f, int device_id, Device* device, Message* message) {
   device->id = device_id;
   if (const Status status = arch_of(f, device_id, device->arch, sizeof device->arch, message);
       status != Status::ok) {
@@ -99,7 +101,7 @@ Status facts_of(const Functions& f, int device_id, Device* device, Message* mess
   if (error != runtime::kSuccess) return failed(f, error, "hipDeviceGetAttribute", message);
   device->total_memory_bytes = static_cast<int64_t>(bytes);
   device->multiprocessor_count = count;
-  device->shared_bytes = 64 << 10;  // of every GPU that HIP serves
+  device->shared_bytes = 64 << 10;  // the same on every GPU that HIP serves
   return Status::ok;
 }
 
@@ -125,13 +127,13 @@ Status devices(std::vector<Device>* devices, Message* message) try {
   if (count == 0) fail(message, Status::ok, "hipGetDeviceCount: 0 devices");
   for (int n = 0; n < count; ++n) {
     Device device;
-    if (const Status status = facts_of(*f, n, &device, message); status != Status::ok)
+    if (const Status status = describe(*f, n, &device, message); status != Status::ok)
       return status;
     devices->push_back(device);
   }
   return Status::ok;
 } catch (const std::bad_alloc&) {
-  return fail(message, Status::out_of_memory, "no host memory for a list of devices");
+  return fail(message, Status::out_of_memory, "out of host memory while listing devices");
 }
 
 Status find_kernel(int32_t device_id, const void* code_object, const char* name,
@@ -152,7 +154,7 @@ Status find_kernel(int32_t device_id, const void* code_object, const char* name,
 
 Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threads,
               uint32_t shared_bytes, const void* params, void* stream, Message* message) {
-  const Current current(kernel.device_id, message);
+  const CurrentDevice current(kernel.device_id, message);
   if (current.status() != Status::ok) return current.status();
   void* arguments[] = {const_cast<void*>(params)};
   const Error error =
@@ -160,12 +162,14 @@ Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threa
                                      1, shared_bytes, stream, arguments, nullptr);
   if (error == runtime::kSuccess) return Status::ok;
   const Status status = failed(current.f(), error, "hipModuleLaunchKernel", message);
-  // A launch that HIP calls invalid is ours, not the caller's.
+  // If HIP calls a launch invalid, the fault is ours and not the caller's.
   return error == runtime::kErrorInvalidValue ? Status::internal : status;
 }
 
 Status allocate(int32_t device_id, int64_t bytes, void** pointer, Message* message) {
-  if (bytes < 0) return fail(message, Status::invalid, "%lld bytes", static_cast<long long>(bytes));
+  if (bytes < 0)
+    return fail(message, Status::invalid, "bytes: found %lld, expected 0 or more",
+                static_cast<long long>(bytes));
   return on_device(device_id, "hipMalloc", message, [&](const Functions& f) {
     return f.Malloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
   });
@@ -178,7 +182,9 @@ void free(int32_t device_id, void* pointer) {
 }
 
 Status allocate_pinned(int32_t device_id, int64_t bytes, void** pointer, Message* message) {
-  if (bytes < 0) return fail(message, Status::invalid, "%lld bytes", static_cast<long long>(bytes));
+  if (bytes < 0)
+    return fail(message, Status::invalid, "bytes: found %lld, expected 0 or more",
+                static_cast<long long>(bytes));
   return on_device(device_id, "hipHostMalloc", message, [&](const Functions& f) {
     return f.HostMalloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1)),
                         runtime::kHostMallocPortable);
@@ -193,7 +199,9 @@ void free_pinned(int32_t device_id, void* pointer) {
 
 Status copy(int32_t device_id, void* to, const void* from, int64_t bytes, Direction direction,
             void* stream, Message* message) {
-  if (bytes < 0) return fail(message, Status::invalid, "%lld bytes", static_cast<long long>(bytes));
+  if (bytes < 0)
+    return fail(message, Status::invalid, "bytes: found %lld, expected 0 or more",
+                static_cast<long long>(bytes));
   if (bytes == 0) return Status::ok;
   const int kind = direction == Direction::to_device ? runtime::kMemcpyHostToDevice
                    : direction == Direction::to_host ? runtime::kMemcpyDeviceToHost
@@ -224,7 +232,8 @@ Status is_capturing(int32_t device_id, void* stream, bool* capturing, Message* m
   return on_device(device_id, "hipStreamIsCapturing", message, [&](const Functions& f) {
     int state = runtime::kCaptureStatusNone;
     Error error = f.StreamIsCapturing(stream, &state);
-    // So says the default stream while another stream that waits for it is captured: it must be left alone as well.
+    // The default stream reports this while another stream, which waits for it, is captured. Then
+    // nothing may allocate or synchronise either.
     if (error == runtime::kErrorStreamCaptureImplicit) {
       (void)f.GetLastError();
       error = runtime::kSuccess;

@@ -1,4 +1,4 @@
-// kernels/hip/device/hip_runtime.cpp: libamdhip64.so into the table of its functions
+// kernels/hip/device/hip_runtime.cpp: opens libamdhip64.so and looks its functions up
 #include "kernels/hip/device/hip_runtime.hpp"
 
 #include <dlfcn.h>
@@ -14,23 +14,23 @@ namespace {
 
 constexpr const char* kNames[] = {"libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5"};
 
-// Two HIP runtimes in one process would each take the devices for itself, so the application's own comes first. Frameworks
-// ship theirs without a version in its name.
+// Opens the HIP runtime. The application's own comes first, because two HIP runtimes in one process
+// would each claim the devices. Frameworks ship theirs without a version in its name.
 void* open_library(Message* message) {
   for (const char* name : {kNames[0], kNames[1], kNames[2], "libamdhip64.so"}) {
     if (void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD); library != nullptr)
       return library;
   }
-  Message broken;
+  Message load_error;  // of a library that is there and cannot be loaded
   for (const char* name : kNames) {
     if (void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL); library != nullptr) return library;
     const char* text = dlerror();
     const bool absent = text == nullptr || (std::strncmp(text, name, std::strlen(name)) == 0 &&
                                             std::strstr(text, "No such file") != nullptr);
-    if (!absent && broken.text[0] == '\0') fail(&broken, Status::internal, "%s", text);
+    if (!absent && load_error.text[0] == '\0') fail(&load_error, Status::internal, "%s", text);
   }
-  if (broken.text[0] != '\0') {
-    fail(message, Status::internal, "no HIP runtime could be loaded: %s", broken.text);
+  if (load_error.text[0] != '\0') {
+    fail(message, Status::internal, "no HIP runtime could be loaded: %s", load_error.text);
   } else {
     fail(message, Status::internal, "libamdhip64.so.7, .6, .5: not found");
   }
@@ -49,7 +49,8 @@ bool resolve_all(void* library, Functions* f, Message* message) {
   const auto found = [&](const char* name, auto* function) {
     return resolve(library, name, function, message);
   };
-  // Since 6.0 hipGetDeviceProperties is kept for programs built before, and the new layout has a name of its own.
+  // Since 6.0 the new layout has a function of its own, and hipGetDeviceProperties gives the old
+  // one.
   const bool properties =
       resolve(library, "hipGetDevicePropertiesR0600", &f->GetDeviceProperties, nullptr) ||
       found("hipGetDeviceProperties", &f->GetDeviceProperties);
@@ -87,7 +88,7 @@ const Functions* functions(Message* message) {
   const std::lock_guard lock(opening);
   if (const Functions* known = opened.load(std::memory_order_relaxed); known != nullptr)
     return known;
-  void* library = open_library(message);  // never closed: unloading HIP is known to crash
+  void* library = open_library(message);  // never closed, because unloading HIP is known to crash
   if (library == nullptr) return nullptr;
   static Functions table;
   if (!resolve_all(library, &table, message)) return nullptr;

@@ -1,7 +1,8 @@
-// kernels/hip/device/hip_runtime.hpp: the HIP runtime's functions, found by name in a library opened when they are first wanted
+// kernels/hip/device/hip_runtime.hpp: the HIP runtime's functions, found by name at run time
 //
-// Prototypes and numbers are those of hip/hip_runtime_api.h, the same in HIP 5.0 to 7: that header is not needed to
-// build, and nothing is linked, so one binary loads where no HIP is installed and serves every ROCm.
+// Prototypes and numbers are those of hip/hip_runtime_api.h, the same in HIP 5.0 to 7. So that
+// header is not needed to build and nothing is linked: one binary loads on machines without HIP,
+// and serves every ROCm.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +25,8 @@ constexpr int kMemcpyHostToDevice = 1, kMemcpyDeviceToHost = 2,
               kMemcpyDeviceToDevice = 3;  // hipMemcpyKind
 constexpr int kCaptureStatusNone = 0;     // hipStreamCaptureStatusNone
 
-// hipDevice_t is int; hipModule_t, hipFunction_t, hipStream_t and hipEvent_t are pointers.
+// Named without "hip". hipDevice_t is int; hipModule_t, hipFunction_t, hipStream_t and hipEvent_t
+// are pointers.
 struct Functions {
   Error (*GetDeviceCount)(int* count);
   Error (*GetDevice)(int* device);
@@ -32,8 +34,8 @@ struct Functions {
   Error (*DeviceGetName)(char* name, int bytes, int device);
   Error (*DeviceTotalMem)(size_t* bytes, int device);
   Error (*DeviceGetAttribute)(int* value, int attribute, int device);
-  Error (*GetDeviceProperties)(void* properties,
-                               int device);  // of either layout: see arch_of in device_hip.cpp
+  // properties: of either layout, see arch_of in device_hip.cpp
+  Error (*GetDeviceProperties)(void* properties, int device);
   const char* (*GetErrorName)(Error error);
   const char* (*GetErrorString)(Error error);
   Error (*GetLastError)();
@@ -58,8 +60,9 @@ struct Functions {
   Error (*EventElapsedTime)(float* milliseconds, void* from, void* to);
 };
 
-// The functions of the HIP that is in the process already, else of the newest that the loader finds; null, and why, where
-// there is none. A failure is not remembered: HIP may come later.
+// RETURNS the functions of the HIP that the process has loaded already, else of the newest one that
+// the loader finds; null and a message if there is none. A failure is not remembered, because HIP
+// may be there later.
 const Functions* functions(Message* message);
 
 }  // namespace kernels::hip::runtime

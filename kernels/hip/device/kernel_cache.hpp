@@ -1,4 +1,4 @@
-// kernels/hip/device/kernel_cache.hpp: (device, code object, kernel's name) into a loaded kernel, each loaded once
+// kernels/hip/device/kernel_cache.hpp: the kernels that are loaded, by device, code object and name
 #pragma once
 
 #include <algorithm>
@@ -15,8 +15,9 @@ namespace kernels::hip {
 
 class KernelCache {
  public:
-  // load(void** module) and resolve(void* module, void** function) run under the lock, once for each key that succeeds;
-  // allow(void* function) whenever a kernel is to use more dynamic shared memory than before. What fails is not kept.
+  // Finds a kernel, and loads it if it is the first to ask. Calls, under the lock: load(void**
+  // module) and resolve(void* module, void** function) once for each key, until they succeed;
+  // allow(void* function) whenever a kernel is to use more dynamic shared memory than before.
   template <class Load, class Resolve, class Allow>
   Status find(int32_t device_id, const void* code_object, const char* name, uint32_t shared_bytes,
               Kernel* kernel, Message* message, Load&& load, Resolve&& resolve, Allow&& allow) try {
@@ -25,7 +26,7 @@ class KernelCache {
     if (module.handle == nullptr) {
       if (const Status status = load(&module.handle); status != Status::ok) return status;
     }
-    auto found = module.functions.find(name);  // no copy of the name where it is known
+    auto found = module.functions.find(name);  // by const char*: copies no name
     if (found == module.functions.end()) {
       Function function;
       if (const Status status = resolve(module.handle, &function.handle); status != Status::ok)
@@ -41,7 +42,8 @@ class KernelCache {
     *kernel = {device_id, function.handle};
     return Status::ok;
   } catch (const std::bad_alloc&) {
-    return fail(message, Status::out_of_memory, "%s: no host memory to remember it by", name);
+    return fail(message, Status::out_of_memory, "%s: out of host memory while caching the kernel",
+                name);
   }
 
  private:

@@ -1,4 +1,4 @@
-// kernels/hip/device/status.hpp: error numbers of HIP and CUDA into a Status and one line of text
+// kernels/hip/device/status.hpp: makes a Status and a message of the error numbers of HIP and CUDA
 #pragma once
 
 #include <cstdarg>
@@ -9,6 +9,7 @@
 
 namespace kernels::hip {
 
+// Formats the message, unless it is null. RETURNS status.
 #if defined(__GNUC__)
 __attribute__((format(printf, 3, 4)))
 #endif
@@ -23,8 +24,8 @@ fail(Message* message, Status status, const char* format, ...) {
   return status;
 }
 
-// hipError_t took cudaError_t's numbers (hip/hip_runtime_api.h, enum hipError_t; driver_types.h, enum cudaError), so one
-// table serves both; those from 1000 on are HIP's own.
+// hipError_t has cudaError_t's numbers (hip/hip_runtime_api.h, enum hipError_t; driver_types.h,
+// enum cudaError), so one table serves both. Numbers from 1000 on are HIP's own.
 inline Status status_of(int32_t error) {
   switch (error) {
     case 0: return Status::ok;
@@ -35,13 +36,13 @@ inline Status status_of(int32_t error) {
     case 17:   // InvalidDevicePointer
     case 21:   // InvalidMemcpyDirection
     case 101:  // InvalidDevice
-    case 400:  // InvalidHandle: a stream that is none
+    case 400:  // InvalidHandle: not a stream
       return Status::invalid;
     case 46:   // DevicesUnavailable
     case 100:  // NoDevice
     case 214:  // ECCNotCorrectable
     case 220:  // NvlinkUncorrectable
-    case 700:  // IllegalAddress; this and the next stay for the life of the process
+    case 700:  // IllegalAddress; this and those below stay until the process ends
     case 702:  // LaunchTimeOut
     case 709:  // ContextIsDestroyed
     case 710:  // Assert

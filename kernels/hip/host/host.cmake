@@ -1,4 +1,5 @@
-# kernels/hip/host/host.cmake: the kernels' host build and their launches into attnrt_kernels_hip_host, which tests link
+# kernels/hip/host/host.cmake: attnrt_kernels_hip_host, the kernels' host build and launches, for
+# tests
 find_package(Boost 1.74 REQUIRED COMPONENTS context)
 
 add_library(attnrt_kernels_hip_host STATIC host/host.cpp

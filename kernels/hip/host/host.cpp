@@ -1,4 +1,5 @@
-// kernels/hip/host/host.cpp: workgroups into fibers that take turns (Boost.Context)
+// kernels/hip/host/host.cpp: runs the threads of a workgroup as fibers that take turns
+// (Boost.Context)
 #include "kernels/hip/host/host.hpp"
 
 #include <algorithm>
@@ -19,11 +20,11 @@ constexpr size_t kStackBytes = 256 << 10;
 thread_local Thread* running = nullptr;
 }  // namespace
 
-// A meeting point: the number of its members that have come, and how often all have.
-struct Meeting {
+// A barrier: how many of its members have come, and how often all of them have.
+struct Barrier {
   uint32_t members = 0;
-  uint32_t come = 0;
-  uint64_t held = 0;
+  uint32_t arrived = 0;
+  uint64_t passes = 0;
 };
 
 class Block {
@@ -40,8 +41,8 @@ class Block {
 
   void run(uint32_t x, uint32_t y, uint32_t z) {
     std::fill(shared_.begin(), shared_.end(), static_cast<char>(0xFF));
-    everyone_ = {launch_.block, 0, 0};
-    waves_.assign(launch_.block, Meeting{});
+    block_barrier_ = {launch_.block, 0, 0};
+    wave_barriers_.assign(launch_.block, Barrier{});
     words_.clear();
     std::mt19937 random(launch_.seed + x * 7919u + y);
     for (uint32_t i = 0; i < launch_.block; ++i) {
@@ -60,23 +61,24 @@ class Block {
     return shared_.data() + offset;
   }
 
-  void meet(Meeting& meeting) {
-    const uint64_t mine = meeting.held;
-    if (++meeting.come == meeting.members) {
-      meeting.come = 0;
-      ++meeting.held;
+  void wait(Barrier& barrier) {
+    const uint64_t mine = barrier.passes;
+    if (++barrier.arrived == barrier.members) {
+      barrier.arrived = 0;
+      ++barrier.passes;
       return;
     }
-    while (meeting.held == mine) yield();
+    while (barrier.passes == mine) yield();
   }
-  Meeting& everyone() { return everyone_; }
-  Meeting& wave_of(uint32_t thread, int wave) {
-    Meeting& meeting = waves_[thread / static_cast<uint32_t>(wave)];
-    meeting.members = std::min<uint32_t>(static_cast<uint32_t>(wave), launch_.block);
-    return meeting;
+  Barrier& barrier_of_block() { return block_barrier_; }
+  Barrier& barrier_of_wave(uint32_t thread, int wave) {
+    Barrier& barrier = wave_barriers_[thread / static_cast<uint32_t>(wave)];
+    barrier.members = std::min<uint32_t>(static_cast<uint32_t>(wave), launch_.block);
+    return barrier;
   }
 
-  // Two sets of words in turn: a lane cannot be two meetings ahead of another.
+  // Where a wave exchanges words. Two sets alternate, because a lane can be one exchange ahead of
+  // another, and not two.
   uint32_t* words(uint32_t first_thread, int wave, int count, uint64_t turn) {
     const size_t per_wave = 64 * 64;
     const size_t need = (launch_.block / static_cast<size_t>(wave) + 1) * 2 * per_wave;
@@ -99,7 +101,7 @@ class Block {
     });
   }
 
-  // Keeps each fiber's stack from one workgroup to the next.
+  // The stack of each fiber, kept from one workgroup to the next.
   struct Memory {
     std::unique_ptr<char[]> bytes;
   };
@@ -137,18 +139,18 @@ class Block {
     back_ = std::move(back);
   }
 
-  // What AddressSanitizer has to be told of each switch.
+  // Tells AddressSanitizer of each switch between stacks.
   void entered([[maybe_unused]] uint32_t i) {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(threads_fake_.size() > i ? threads_fake_[i] : nullptr,
                                     &main_stack_, &main_bytes_);
 #endif
   }
-  void leaving([[maybe_unused]] uint32_t i, [[maybe_unused]] bool for_ever) {
+  void leaving([[maybe_unused]] uint32_t i, [[maybe_unused]] bool finished) {
 #if defined(__SANITIZE_ADDRESS__)
     threads_fake_.resize(launch_.block);
     threads_fake_[i] = nullptr;  // the next workgroup's fiber starts without
-    __sanitizer_start_switch_fiber(for_ever ? nullptr : &threads_fake_[i], main_stack_,
+    __sanitizer_start_switch_fiber(finished ? nullptr : &threads_fake_[i], main_stack_,
                                    main_bytes_);
 #endif
   }
@@ -162,8 +164,8 @@ class Block {
   std::vector<uint32_t> order_;
   context::fiber back_;
   uint32_t finished_ = 0;
-  Meeting everyone_;
-  std::vector<Meeting> waves_;
+  Barrier block_barrier_;
+  std::vector<Barrier> wave_barriers_;
   std::vector<uint32_t> words_;
 #if defined(__SANITIZE_ADDRESS__)
   std::vector<void*> threads_fake_;
@@ -173,15 +175,15 @@ class Block {
 };
 
 char* Thread::shared(uint32_t offset) const { return owner->shared(offset); }
-void Thread::meet_block() { owner->meet(owner->everyone()); }
-void Thread::meet_wave(int wave) { owner->meet(owner->wave_of(thread, wave)); }
+void Thread::wait_for_block() { owner->wait(owner->barrier_of_block()); }
+void Thread::wait_for_wave(int wave) { owner->wait(owner->barrier_of_wave(thread, wave)); }
 
 const uint32_t* Thread::gather(const uint32_t* given, int count, int wave) {
-  Meeting& meeting = owner->wave_of(thread, wave);
+  Barrier& barrier = owner->barrier_of_wave(thread, wave);
   const uint32_t lane = thread % static_cast<uint32_t>(wave);
-  uint32_t* all = owner->words(thread - lane, wave, count, meeting.held);
+  uint32_t* all = owner->words(thread - lane, wave, count, barrier.passes);
   std::copy(given, given + count, all + lane * static_cast<uint32_t>(count));
-  owner->meet(meeting);
+  owner->wait(barrier);
   return all;
 }
 

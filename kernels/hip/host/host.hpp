@@ -1,8 +1,9 @@
-// kernels/hip/host/host.hpp: a kernel and a grid into a run on the CPU: a workgroup's threads are fibers
+// kernels/hip/host/host.hpp: runs a kernel over a grid on the CPU, with fibers as the threads of a
+// workgroup
 //
-// Correct, not fast: it is how the kernels are tested where there is no GPU. A workgroup runs on one thread of the CPU; its
-// fibers switch where threads wait for each other, so an access that races on a GPU is seen here only if the order of the
-// fibers brings it out. `run` therefore takes the order of the lanes from a seed.
+// It is made to be correct, not fast: the kernels are tested with it on machines without a GPU. A
+// workgroup runs on one thread of the CPU, and its fibers switch where threads wait for each other.
+// So a race shows here only if the order of the fibers brings it out; that order comes from a seed.
 #pragma once
 
 #include <cstddef>
@@ -21,27 +22,29 @@ struct Thread {
   uint32_t block[3];
   uint32_t grid[3];
 
+  // What gpu.hpp names: see there.
   char* shared(uint32_t offset) const;
-  void meet_block();
-  void meet_wave(int wave);  // the threads of this one's wave; wave: its size
-  // What every lane of the wave gave, in lane order; valid until this thread's next call.
+  void wait_for_block();
+  void wait_for_wave(int wave);  // of this thread's wave; wave: its size in lanes
+  // RETURNS the words that every lane of the wave gave, in lane order; valid until this thread's
+  // next call.
   const uint32_t* gather(const uint32_t* words, int count, int wave);
   uint32_t exchange(uint32_t value, int wave, int bit);
   bool any(bool condition, int wave);
 };
 
-// The thread that is running. REQUIRES: inside run.
+// RETURNS the thread that is running. REQUIRES: called inside run.
 Thread& current();
 
 struct Launch {
   uint32_t grid[3];
   uint32_t block;
   uint32_t shared_bytes;
-  uint32_t seed = 0;  // of the order in which fibers run
+  uint32_t seed = 0;  // of the order in which fibers run; 0: by their number
 };
 
-// Runs kernel() once as every thread of the grid. Workgroup memory is filled with NaN first, for every workgroup.
-// THREADS: any; calls on different threads are independent.
+// Runs kernel() once as every thread of the grid. Workgroup memory is filled with NaN before each
+// workgroup. THREADS: any; calls on different threads are independent.
 void run(const Launch& launch, const std::function<void()>& kernel);
 
 }  // namespace gpu::host

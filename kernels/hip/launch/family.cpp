@@ -1,4 +1,4 @@
-// kernels/hip/launch/family.cpp: see family.hpp
+// kernels/hip/launch/family.cpp: which tile serves an architecture and a problem
 #include "kernels/hip/launch/family.hpp"
 
 #include <climits>
@@ -58,18 +58,21 @@ TileFacts tile_facts(Family family, DType dtype, int dim) {
 }
 
 bool supported(const Problem& p, std::string* reason) {
-  if (p.head_dim != p.head_dim_v) return fail(reason, "head_dim_v is not head_dim");
+  if (p.head_dim != p.head_dim_v)
+    return fail(reason, "head_dim_v " + std::to_string(p.head_dim_v) + " is not head_dim " +
+                            std::to_string(p.head_dim));
   if (p.head_dim < 32 || p.head_dim > 256 || p.head_dim % 8 != 0) {
     return fail(reason, "head_dim " + std::to_string(p.head_dim) +
                             " is not a multiple of 8 from 32 to 256");
   }
   if (p.kv_lengths || p.varlen || p.page_size > 0)
-    return fail(reason, "kv_lengths, varlen and paged are not supported");
-  constexpr int64_t kMost = INT32_MAX - 1024;  // rows are counted in 32 bits, rounded up to a tile
-  if (p.seq_q > kMost || p.seq_kv > kMost)
-    return fail(reason, "seq_q or seq_kv is above " + std::to_string(kMost));
-  if (p.batch > kMost || p.heads_q > kMost || p.batch > kMost / p.heads_q) {
-    return fail(reason, "batch * heads_q is above " + std::to_string(kMost));
+    return fail(reason, "kv_lengths, varlen and page_size are not supported");
+  constexpr int64_t kLargest =
+      INT32_MAX - 1024;  // rows are counted in 32 bits, rounded up to a tile
+  if (p.seq_q > kLargest || p.seq_kv > kLargest)
+    return fail(reason, "seq_q or seq_kv is above " + std::to_string(kLargest));
+  if (p.batch > kLargest || p.heads_q > kLargest || p.batch > kLargest / p.heads_q) {
+    return fail(reason, "batch * heads_q is above " + std::to_string(kLargest));
   }
   return true;
 }

@@ -1,4 +1,4 @@
-// kernels/hip/launch/family.hpp: an architecture's name and a problem into the tile that serves it, on the host
+// kernels/hip/launch/family.hpp: which tile serves an architecture and a problem
 #pragma once
 
 #include <cstdint>
@@ -9,19 +9,20 @@
 
 namespace kernels::hip {
 
-// What a launch needs to know of a tile.
+// A tile's sizes, as a launch needs them.
 struct TileFacts {
   uint32_t threads, rows, keys, shared_bytes;
-  uint32_t qk_shared_bytes;  // of the unfused first product
+  uint32_t qk_shared_bytes;  // workgroup memory of the unfused first product
 };
 
-// "gfx1100" -> wmma_gfx11, "sm_86" -> mma_sm80; what has no matrix instruction here -> valu32 or valu64.
+// The family of an architecture: "gfx1100" is of wmma_gfx11, "sm_86" of mma_sm80. Without matrix
+// instructions that a tile uses: valu32 or valu64.
 Family family_of(const char* arch);
 
-// dim: one of kDims.
+// dim: head_dim, padded to one of kDims.
 TileFacts tile_facts(Family family, DType dtype, int dim);
 
-// Whether the kernels can do the problem; both plugins' are alike in that.
+// Whether the fused and the unfused kernels can solve the problem; if not, says why in reason.
 bool supported(const Problem& problem, std::string* reason);
 
 }  // namespace kernels::hip

@@ -1,4 +1,4 @@
-// kernels/hip/launch/fill_params.cpp: a problem and one run's tensors into the struct that the kernels take
+// kernels/hip/launch/fill_params.cpp: fills the kernels' argument from a problem and a run's tensors
 #include "kernels/hip/launch/fill_params.hpp"
 
 #include <algorithm>
@@ -6,14 +6,14 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/hip/gpu.hpp"
+
 namespace kernels::hip {
 namespace {
 
-constexpr float kLog2E = 1.4426950408889634F;
-
 Rows rows(const Tensor& t) { return {t.stride[0], t.stride[1], t.stride[2]}; }
 
-// Whether 16 keys of a mask row can be read at once, at every row.
+// Whether the keys of every mask row can be read in words of 16 bytes.
 bool reads_wide(const Tensor& mask) {
   const int64_t bytes = element_bytes(mask.dtype);
   bool wide = mask.stride[3] == 1 && reinterpret_cast<uintptr_t>(mask.data) % 16 == 0;
@@ -25,7 +25,7 @@ bool reads_wide(const Tensor& mask) {
 }  // namespace
 
 bool strides_fit(const Args& args) {
-  return args.k.stride[1] <= kMostRowStride && args.v.stride[1] <= kMostRowStride;
+  return args.k.stride[1] <= kLargestRowStride && args.v.stride[1] <= kLargestRowStride;
 }
 
 AttentionParams fill_params(const Problem& problem, const Args& args) {
@@ -40,7 +40,7 @@ AttentionParams fill_params(const Problem& problem, const Args& args) {
   p.seq_kv = static_cast<int32_t>(args.k.shape[1]);
   p.head_dim = static_cast<int32_t>(problem.head_dim);
   p.diagonal = problem.align == Align::top_left ? 0 : int64_t{p.seq_kv} - p.seq_q;
-  // Beyond 2^32 a window reaches past every key there can be.
+  // A window of 2^32 reaches past every key that there can be.
   const int64_t unbounded = int64_t{1} << 32;
   p.window_left = problem.window_left < 0 ? unbounded : std::min(problem.window_left, unbounded);
   p.window_right = problem.window_right < 0 ? unbounded : std::min(problem.window_right, unbounded);
@@ -68,13 +68,13 @@ AttentionParams fill_params(const Problem& problem, const Args& args) {
   }
   const float scale =
       problem.scale != 0 ? problem.scale : 1 / std::sqrt(static_cast<float>(problem.head_dim));
-  if (scale < 0) p.flags |= kNegate;
+  if (scale < 0) p.flags |= kNegativeScale;
   p.softcap = problem.softcap;
   p.score_scale = std::abs(scale) / (problem.softcap != 0 ? problem.softcap : 1);
-  p.exp_scale = std::abs(scale) * kLog2E;
+  p.exp_scale = std::abs(scale) * gpu::kLog2E;
   const bool scaled = problem.softcap != 0 || problem.alibi;
   if (scaled) p.flags |= kScaledScores;
-  if (scaled || problem.mask == Mask::additive) p.exp_scale = kLog2E;
+  if (scaled || problem.mask == Mask::additive) p.exp_scale = gpu::kLog2E;
   p.mask_scale = scaled ? 1 : p.score_scale;
   return p;
 }

@@ -1,4 +1,4 @@
-// kernels/hip/launch/fill_params.hpp: a problem and one run's tensors into the struct that the kernels take
+// kernels/hip/launch/fill_params.hpp: fills the kernels' argument from a problem and a run's tensors
 #pragma once
 
 #include "kernels/common/problem.hpp"
@@ -6,11 +6,12 @@
 
 namespace kernels::hip {
 
-// A lane's offset within a step of keys is counted in 32 bits: rows of k and v farther apart than this are refused.
-inline constexpr int64_t kMostRowStride = (int64_t{1} << 25) - 1;
+// The largest stride between rows of k and v, in elements: kernels count a lane's offset within a
+// step of keys in 32 bits.
+inline constexpr int64_t kLargestRowStride = (int64_t{1} << 25) - 1;
 bool strides_fit(const Args& args);
 
-// REQUIRES: args agree with problem. The workspace fields stay null.
+// REQUIRES: args agree with problem. The fields of the workspace stay null.
 AttentionParams fill_params(const Problem& problem, const Args& args);
 
 }  // namespace kernels::hip

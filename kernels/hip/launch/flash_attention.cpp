@@ -1,7 +1,6 @@
-// kernels/hip/launch/flash_attention.cpp: a problem into one of the fused kernels, and a run into its launch
+// kernels/hip/launch/flash_attention.cpp: plans and launches of the fused kernels
 #include <algorithm>
 #include <cstring>
-#include <string_view>
 
 #include "kernels/hip/launch/family.hpp"
 #include "kernels/hip/launch/fill_params.hpp"
@@ -9,10 +8,16 @@
 
 namespace kernels::hip {
 
-const char* flash_kernel(const Problem& problem) {
-  if (problem.mask != Mask::none || problem.alibi) return "flash_attention_kernel";
+namespace {
+
+// Which kernel of the code object: see Kind in flash_attention.hpp.
+const char* kernel_of(const Problem& problem) {
+  const bool generic = problem.mask != Mask::none || problem.alibi || problem.softcap != 0;
+  if (generic) return "flash_attention_kernel";
   return problem.causal ? "flash_attention_causal_kernel" : "flash_attention_nocausal_kernel";
 }
+
+}  // namespace
 
 bool flash_supported(const Problem& problem, const char*, std::string* reason) {
   return supported(problem, reason);
@@ -25,7 +30,7 @@ FlashPlan plan_flash(const Problem& problem, const char* arch) {
       {"flash_attention_bf16_64", "flash_attention_bf16_128", "flash_attention_bf16_256"}};
   const TileFacts tile = tile_facts(family_of(arch), problem.dtype, padded_dim(problem.head_dim));
   FlashPlan plan;
-  plan.kernel = flash_kernel(problem);
+  plan.kernel = kernel_of(problem);
   plan.object = kObjects[static_cast<int>(problem.dtype)][padded_dim(problem.head_dim) / 128];
   plan.block = tile.threads, plan.shared_bytes = tile.shared_bytes, plan.rows = tile.rows;
   return plan;

@@ -1,4 +1,4 @@
-// kernels/hip/launch/launch.hpp: a problem into the kernels that serve it, and one run's tensors into their launches; pure functions
+// kernels/hip/launch/launch.hpp: plans of the GPU kernels, and the launches of one run
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace kernels::hip {
 
-// One kernel of a code object, over a grid of workgroups; params is its one argument, by value.
+// One kernel over a grid of workgroups. params holds its one argument, params_bytes of it.
 struct Launch {
   const char* object;
   const char* kernel;
@@ -20,28 +20,30 @@ struct Launch {
 };
 
 struct FlashPlan {
-  const char* kernel = nullptr;  // which of the three instantiations
+  const char* kernel = nullptr;  // name of one of the three fused kernels
   int64_t workspace_bytes = 0;
   const char* object = nullptr;
   uint32_t block = 0, shared_bytes = 0, rows = 0;
 };
 struct UnfusedPlan {
-  const char* kernel = nullptr;  // for people
+  const char* kernel = nullptr;  // names of all five, for display
   int64_t workspace_bytes = 0;
   const char* object = nullptr;
   uint32_t block = 0, shared_bytes = 0, qk_shared_bytes = 0, rows = 0, keys = 0;
 };
 
-// arch: of the code objects ("gfx1100", "sm_90"). What they cannot do is worded in reason.
+// Whether the kernels can solve the problem; if not, reason says why. arch: of the code objects:
+// "gfx1100", "sm_90".
 bool flash_supported(const Problem& problem, const char* arch, std::string* reason);
 bool unfused_supported(const Problem& problem, const char* arch, std::string* reason);
 
-// REQUIRES: supported.
+// REQUIRES: the problem is supported.
 FlashPlan plan_flash(const Problem& problem, const char* arch);
 UnfusedPlan plan_unfused(const Problem& problem, const char* arch);
 
-// The launches of one run, in order; 0 where there is nothing to do, -1 where rows of k or v are farther apart than the kernels
-// index (2^25 elements). out has room for 8.
+// Writes the launches of one run, in order, to out, which has room for 8. RETURNS how many: 0 if
+// there is nothing to do, -1 if rows of k or v are 2^25 elements apart or more, which the kernels
+// cannot index.
 int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void* workspace,
                  Launch* out);
 int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace,

@@ -1,4 +1,4 @@
-// kernels/hip/launch/unfused_attention.cpp: a problem into the five unfused kernels, and a run into their launches
+// kernels/hip/launch/unfused_attention.cpp: plans and launches of the five unfused kernels
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -11,9 +11,9 @@
 namespace kernels::hip {
 namespace {
 
-// More than any GPU has. Within it, pieces of the matrix and threads of a grid are counted in 32 bits.
-constexpr int64_t kMostWorkspace = int64_t{1} << 38;
-constexpr float kLog2E = 1.4426950408889634F;
+// The largest score matrix, in bytes: more than any GPU has. Up to it, pieces of the matrix and
+// threads of a grid fit 32 bits.
+constexpr int64_t kLargestWorkspace = int64_t{1} << 38;
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -21,12 +21,12 @@ TileFacts tile_of(const Problem& problem, const char* arch) {
   return tile_facts(family_of(arch), problem.dtype, padded_dim(problem.head_dim));
 }
 
-// Bytes of the score matrix at the problem's bounds; the largest int64 where they are above kMostWorkspace.
-// REQUIRES: supported(problem).
+// RETURNS the bytes of the score matrix at the problem's bounds, or the largest int64 if they are
+// above kLargestWorkspace. REQUIRES: supported(problem).
 int64_t score_bytes(const Problem& problem, const TileFacts& tile) {
   int64_t bytes = 4 * round_up(problem.seq_kv, tile.keys);
   for (const int64_t extent : {problem.seq_q, problem.heads_q, problem.batch}) {
-    if (bytes > kMostWorkspace / extent) return std::numeric_limits<int64_t>::max();
+    if (bytes > kLargestWorkspace / extent) return std::numeric_limits<int64_t>::max();
     bytes *= extent;
   }
   return bytes;
@@ -36,12 +36,12 @@ int64_t score_bytes(const Problem& problem, const TileFacts& tile) {
 
 bool unfused_supported(const Problem& problem, const char* arch, std::string* reason) {
   if (!supported(problem, reason)) return false;
-  if (score_bytes(problem, tile_of(problem, arch)) <= kMostWorkspace) return true;
+  if (score_bytes(problem, tile_of(problem, arch)) <= kLargestWorkspace) return true;
   if (reason != nullptr) {
     *reason = "the score matrix of batch " + std::to_string(problem.batch) + ", heads_q " +
               std::to_string(problem.heads_q) + ", seq_q " + std::to_string(problem.seq_q) +
               ", seq_kv " + std::to_string(problem.seq_kv) + " is above " +
-              std::to_string(kMostWorkspace >> 30) + " GiB";
+              std::to_string(kLargestWorkspace >> 30) + " GiB";
   }
   return false;
 }
@@ -69,9 +69,9 @@ int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& ar
   if (heads == 0 || p.seq_q == 0) return 0;
   p.scores = static_cast<float*>(workspace);
   p.scores_row = round_up(p.seq_kv, plan.keys);
-  // Scaling is an operation of its own here, so softmax takes scores as they are.
+  // A kernel of its own scales the scores, so softmax takes them as they are.
   p.flags |= kScaledScores;
-  p.exp_scale = kLog2E;
+  p.exp_scale = gpu::kLog2E;
 
   const uint32_t blocks = (static_cast<uint32_t>(p.seq_q) + plan.rows - 1) / plan.rows;
   const uint32_t pieces = groups_for(pieces_of_head(p).count);
@@ -79,19 +79,19 @@ int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& ar
   const struct {
     const char* kernel;
     uint32_t groups, block, shared_bytes;
-  } operations[] = {{"qk_kernel", blocks * chunks_of_head(p, static_cast<int>(plan.keys)),
-                     plan.block, plan.qk_shared_bytes},
-                    {"scale_kernel", pieces, kScoreThreads, 0},
-                    {"mask_kernel", pieces, kScoreThreads, 0},
-                    {"softmax_kernel", groups_for(turns_of_head(p)), kScoreThreads, softmax_bytes},
-                    {"pv_kernel", blocks, plan.block, plan.shared_bytes}};
+  } kernels[] = {{"qk_kernel", blocks * chunks_of_head(p, static_cast<int>(plan.keys)), plan.block,
+                  plan.qk_shared_bytes},
+                 {"scale_kernel", pieces, kScoreThreads, 0},
+                 {"mask_kernel", pieces, kScoreThreads, 0},
+                 {"softmax_kernel", groups_for(turns_of_head(p)), kScoreThreads, softmax_bytes},
+                 {"pv_kernel", blocks, plan.block, plan.shared_bytes}};
   int32_t count = 0;
-  for (const auto& operation : operations) {
-    if (operation.groups == 0) continue;  // no keys: no scores
+  for (const auto& kernel : kernels) {
+    if (kernel.groups == 0) continue;  // no keys: no scores
     Launch& launch = out[count++];
-    launch.object = plan.object, launch.kernel = operation.kernel;
-    launch.block = operation.block, launch.shared_bytes = operation.shared_bytes;
-    launch.grid[0] = operation.groups;
+    launch.object = plan.object, launch.kernel = kernel.kernel;
+    launch.block = kernel.block, launch.shared_bytes = kernel.shared_bytes;
+    launch.grid[0] = kernel.groups;
     launch.grid[1] = static_cast<uint32_t>(std::min<int64_t>(heads, kGridY));
     launch.grid[2] = static_cast<uint32_t>((heads + kGridY - 1) / kGridY);
     launch.params_bytes = sizeof p;

@@ -1,20 +1,29 @@
-// kernels/hip/tile/copy.hpp: a step's rows of K or V into workgroup memory, by way of registers
+// kernels/hip/tile/copy.hpp: copies one step's rows of K or V to workgroup memory by way of
+// registers (StepCopy)
 //
-// issue() starts the loads, commit() stores what they brought: the kernel computes between the two. (A tile whose GPU copies
-// without registers stores in issue and waits in commit; so both are told where to.) What lies past the last
-// key or past head_dim becomes zero, whatever bytes are there, and is not read.
+// issue() starts the loads and commit() stores what they brought; the kernel computes between the
+// two. Rows past the last key and columns past head_dim become zero whatever bytes are there, and
+// are not read.
+//
+//   RowCopy           [kKeys][kDim]   K, and V of the valu tile
+//   TransposingCopy   [kDim][kKeys]   V of the transposed tile: A takes a column's keys
+//                                     side by side
+//
+// Each thread loads 16 bytes at a time. The base address is the same for the whole wave and the
+// offset is 32 bits wide (see load128), which spares AMD a pair of registers for each load.
 #pragma once
 
 #include "kernels/hip/dtype.hpp"
 
 namespace kernels::hip {
 
+// Key `row` is in row `row` of workgroup memory.
 struct InOrder {
   GPU_DEVICE static int of(int row) { return row; }
 };
 
-// Rows as they are: [kKeys][kDim], kRowBytes apart; Place says which row of workgroup memory a key's is.
-template <class T, int kThreads, int kKeys, int kDim, uint32_t kRowBytes, class Place = InOrder>
+// kRowBytes: between rows in workgroup memory. Order::of(key): the row that the key is copied to.
+template <class T, int kThreads, int kKeys, int kDim, uint32_t kRowBytes, class Order = InOrder>
 struct RowCopy {
   static constexpr int kWide = 16 / T::kBytes;  // elements in 16 bytes
   static constexpr int kChunks = kDim / kWide;
@@ -24,7 +33,6 @@ struct RowCopy {
 
   gpu::Bits128 bits[kPasses];
 
-  // at: the step's first row; keys: how many of its rows exist.
   GPU_DEVICE void issue(uint32_t, const typename T::Storage* at, int64_t stride, int keys,
                         int head_dim) {
     const int r = static_cast<int>(gpu::thread()) / kChunks,
@@ -43,21 +51,22 @@ struct RowCopy {
     }
   }
 
-  GPU_DEVICE void forget() {
-    GPU_UNROLL for (int i = 0; i < kPasses; ++i) gpu::forget(bits[i]);
-  }  // nothing was issued
+  GPU_DEVICE void leave_undefined() {
+    GPU_UNROLL for (int i = 0; i < kPasses; ++i) gpu::leave_undefined(bits[i]);
+  }
 
   GPU_DEVICE void commit(uint32_t to) const {
     const int r = static_cast<int>(gpu::thread()) / kChunks,
               c = static_cast<int>(gpu::thread()) % kChunks;
     GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
-      gpu::shared_store(to + Place::of(r + i * kPassRows) * kRowBytes + c * 16, bits[i]);
+      gpu::shared_store(to + Order::of(r + i * kPassRows) * kRowBytes + c * 16, bits[i]);
     }
   }
 };
 
-// Rows turned into columns: [kDim][kKeys], kRowBytes apart, of 16-bit elements. A thread takes a block of kBlock keys by 8
-// columns; neighbouring lanes take neighbouring keys, so that their stores fill the banks.
+// Of 16-bit elements. kRowBytes: between columns of V in workgroup memory. A thread takes blocks of
+// kBlock keys by 8 columns and stores kBlock keys of a column at once. Neighbouring lanes take
+// neighbouring keys, so that their stores spread over the banks.
 template <class T, int kThreads, int kKeys, int kDim, uint32_t kRowBytes>
 struct TransposingCopy {
   static constexpr int kChunks = kDim / 8;
@@ -108,7 +117,7 @@ struct TransposingCopy {
     }
   }
 
-  // Element j of two rows, the first in the low half.
+  // Joins element j of two rows into a word, the first row's in the low half.
   GPU_DEVICE static uint32_t pair(const gpu::Bits128& first, const gpu::Bits128& second, int j) {
     const uint32_t a = first.word[j / 2], b = second.word[j / 2];
 #if defined(GPU_AMD)

@@ -1,10 +1,16 @@
-// kernels/hip/tile/matrix.hpp: fragments in the lanes of a wave into a matrix product, by their documented layout
+// kernels/hip/tile/matrix.hpp: a matrix instruction on the CPU, from its documented fragment layout
+// (host build only)
 //
-// The host build's matrix instruction. A layout gives, for D = A B + C with A [M, K], B [K, N], C and D [M, N]:
-//   kWave, kM, kN, kK, kA, kB (words of A and B in a lane; a word holds two elements, low half first), kC (floats of C)
-//   a_lane(row, k), a_element(row, k), b_lane(k, col), b_element(k, col): where an element stands
-//   c_row(lane, e), c_col(lane, e): what element e of C and D is
-//   kReplicated: lanes 16-31 of A and B must repeat lanes 0-15
+// D = A B + C with A [M, K], B [K, N], C and D [M, N], all in the registers of one wave. A layout
+// says:
+//
+//   kWave, kM, kN, kK                      lanes of a wave; sizes of the product
+//   kA, kB                                 words of A and B in a lane, two elements each, low first
+//   kC                                     floats of C in a lane
+//   a_lane(row, k), a_element(row, k)      which lane holds an element of A, as which of its own
+//   b_lane(k, col), b_element(k, col)      the same for B
+//   c_row(lane, e), c_col(lane, e)         which element of C the lane's float e is
+//   kReplicated                            lanes 16-31 of A and B must repeat lanes 0-15
 #pragma once
 
 #include "kernels/hip/dtype.hpp"
@@ -15,7 +21,8 @@
 
 namespace kernels::hip {
 
-// Each lane hands over its elements as floats: they are then converted once.
+// Multiplies for the calling lane; every lane of the wave calls it. Each lane hands its elements to
+// the others as floats, so that each element is converted once.
 template <class Layout, class T>
 void matrix_multiply(const uint32_t* a, const uint32_t* b, float* c) {
   constexpr int kFromB = 2 * Layout::kA, kCount = kFromB + 2 * Layout::kB;

@@ -1,8 +1,17 @@
 // kernels/hip/tile/mfma.hpp: MFMA of CDNA2 and CDNA3 (gfx90a, gfx942), 16 x 16 x 16, wave64
 //
-//   A  lane l holds row l % 16, k from 4 (l / 16) on (4 of them, 2 words)
-//   B  lane l holds column l % 16, k from 4 (l / 16) on (2 words)
-//   C  lane l, element e of 4: row 4 (l / 16) + e, column l % 16
+// Which lane l holds which element; l / 16 is its group, 0 to 3:
+//
+//   A  row l % 16, k 4 (l / 16) and the next three (2 words)
+//   B  column l % 16, k 4 (l / 16) and the next three (2 words)
+//   C  element e of 4: row 4 (l / 16) + e, column l % 16
+//
+//                column 0  column 1  ...  column 15
+//   C  rows 0-3    lane 0    lane 1         lane 15
+//      rows 4-7    lane 16   lane 17        lane 31
+//      ...
+//
+// A lane's rows of C are the k that it holds of B, so weights become operand B as they are.
 #pragma once
 
 #include "kernels/hip/tile/matrix.hpp"
@@ -19,6 +28,7 @@ struct Mfma {
   static constexpr int c_row(int lane, int e) { return lane / 16 * 4 + e; }
   static constexpr int c_col(int lane, int) { return lane % 16; }
 
+  // Group and element of the lane that holds a row of C.
   GPU_DEVICE static int group_of_row(int row) { return row / 4; }
   GPU_DEVICE static int element_of_row(int row) { return row % 4; }
 
@@ -42,6 +52,7 @@ struct Mfma {
 #endif
   }
 
+  // Turns packed elements of a lane's C into its B.
   GPU_DEVICE static void operand_of(const uint32_t (&own)[2], int, uint32_t (&b)[kB]) {
     GPU_UNROLL for (int i = 0; i < 2; ++i) b[i] = own[i];
   }

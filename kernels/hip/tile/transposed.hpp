@@ -1,48 +1,70 @@
-// kernels/hip/tile/transposed.hpp: K, V and Q into transposed scores and outputs, on AMD's matrix instructions
+// kernels/hip/tile/transposed.hpp: the tile for AMD's matrix instructions (WMMA, MFMA), f16 and
+// bf16
 //
-// S^T = K Q^T and O^T = V^T P^T, both with the keys (or the columns of V) as rows of A: then a lane's column of C is one
-// query, its softmax is the lane's own arithmetic plus one exchange between the groups of 16 lanes, and the weights become
-// the operand of the second product without a trip through workgroup memory (FlashAttention's recurrence, transposed).
+// Both products are computed transposed, with the keys, or the columns of V, as rows of A:
 //
-// Which key stands in which row of A is free, since softmax and P V do not care. Here group g of a wave's G owns keys
-// [g * kRun, (g + 1) * kRun) of a step's kKeys, and of each 16 columns of V the columns [g * 16 / G, (g + 1) * 16 / G): so a
-// mask is read, and out is written, in whole runs.
+//   S^T = K Q^T        O^T = V^T P^T        (16 x 16 x 16 each)
+//
+// so that a lane's column of C is one query. Its softmax is the lane's own arithmetic and one
+// exchange between the groups of 16 lanes, and the weights become the operand B of the second
+// product without a trip through workgroup memory. Scores of one wave and 16 queries (kGroups is 2
+// for waves of 32 lanes, 4 for waves of 64):
+//
+//                  query 0   query 1  ...  query 15
+//   keys of group 0   lane 0    lane 1       lane 15
+//   keys of group 1   lane 16   lane 17      lane 31
+//   ...
+//
+// Group g holds keys [g * kRun, (g + 1) * kRun) of the step: element e of C's tile t is key
+// g * kRun + t * kElements + e.
+//
+// INVARIANT: which key stands in which row of A is free, because softmax and P V do not depend on
+// their order; but K and V must agree. Rows of A are therefore permuted, by group_of_row and
+// element_of_row, so that each lane's keys stand side by side and a mask is read in 16-byte words.
+// In the same way group g holds columns [g * 16 / kGroups, (g + 1) * 16 / kGroups) of each 16
+// columns of O, so that out is stored in 16-byte words.
+//
+// Registers decide the shape: see tile_shapes.hpp, and docs/kernels.md for what the compiler makes
+// of it.
 #pragma once
 
-#include "kernels/hip/params.hpp"
-#include "kernels/hip/tile/copy.hpp"
 #include "kernels/hip/tile/mfma.hpp"
+#include "kernels/hip/tile/tile.hpp"
 #include "kernels/hip/tile/weights.hpp"
 #include "kernels/hip/tile/wmma_gfx11.hpp"
 #include "kernels/hip/tile/wmma_gfx12.hpp"
 
 namespace kernels::hip {
 
-// Shape: see config.hpp. kWaves waves of kTiles x 16 queries; steps of kKeys keys; head dimensions padded to kDim.
+// Mma: WmmaGfx11, WmmaGfx12 or Mfma. Shape: see tile_shapes.hpp.
 template <class Mma, class T, class Shape>
-struct TransposedTile {
+struct TransposedTile : ContiguousScores<Shape::kTiles, Shape::kKeys / 16, Mma::kC> {
   static constexpr int kWave = Mma::kWave, kWaves = Shape::kWaves, kThreads = kWave * kWaves;
   static constexpr int kDim = Shape::kDim, kKeys = Shape::kKeys, kTiles = Shape::kTiles;
   static constexpr int kWaveRows = 16 * kTiles, kRows = kWaveRows * kWaves;
   static constexpr int kGroups = kWave / 16;
   static constexpr int kElements = Mma::kC;  // of one tile in a lane
   static constexpr int kSlots = kTiles;      // queries of a lane
-  static constexpr int kRunTiles =
-      kKeys / 16;  // a lane's keys: kRunTiles x kElements, side by side
+  static constexpr int kScoreTiles =
+      kKeys / 16;  // a lane's keys: kScoreTiles x kElements, side by side
   static constexpr int kRun = kKeys / kGroups;
-  static constexpr int kChunk = kGroups == 4 ? 2 : 1;  // steps of 16 that one 16-byte read feeds
+  static constexpr int kChunk =
+      kGroups == 4 ? 2 : 1;  // steps of 16 k that one 16-byte read of A feeds
   static constexpr int kDimSteps = kDim / 16;
   static constexpr int kResident = kWave == 32 && kDim == 128 ? 7 : 1;  // see GPU_KERNEL
-  static constexpr bool kHoldMask = false;  // a mask is read when it is used
+  static constexpr bool kHoldMask = false;  // no registers are left for it
 
   using Element = T;
-  using Scores = gpu::Floats<kElements>[kSlots][kRunTiles];
+  using Scores = typename ContiguousScores<kSlots, kScoreTiles, kElements>::Scores;
   using Output = gpu::Floats<kElements>[kSlots][kDimSteps];
-  // Q's operand: in registers, or (gfx11 at wide heads, where a lane would hold all of it) in workgroup memory.
+  // Q as operand B: in registers, or in workgroup memory if the shape says so.
   static constexpr bool kQueryShared = Shape::kQueryShared;
   using Query = uint32_t[kSlots][kQueryShared ? 1 : kDimSteps][Mma::kB];
 
-  // Workgroup memory. Rows are padded by 16 bytes, so that 8 lanes reading 16 bytes of 8 rows touch every bank once.
+  // Workgroup memory: rows of K, columns of V (TransposingCopy), and Q if it stays there. Each is
+  // padded by 16 bytes, so that 8 lanes that read 16 bytes of 8 neighbouring rows touch every bank
+  // once. The permuted rows of A are not neighbours: by a model of the banks their reads take twice
+  // the passes on gfx1100 and gfx942, and no more than needed on gfx1201.
   static constexpr uint32_t kKeyRow = kDim * 2 + 16, kValueRow = kKeys * 2 + 16;
   static constexpr uint32_t kKeyBytes = kKeys * kKeyRow, kValueBytes = kDim * kValueRow;
   static constexpr bool kAliased = Shape::kAliased;  // K and V take turns in one place
@@ -67,7 +89,7 @@ struct TransposedTile {
   GPU_DEVICE int row(int slot) const { return wave * kWaveRows + slot * 16 + column; }
   GPU_DEVICE int first_key() const { return group * kRun; }
 
-  // Lanes that share a query.
+  // The lanes that share a query are 16 apart.
   GPU_DEVICE float max_of_row(float x) const {
     GPU_UNROLL for (int bit = 16; bit < kWave; bit *= 2) x =
         gpu::max(x, gpu::exchange<kWave>(x, bit));
@@ -78,7 +100,8 @@ struct TransposedTile {
     return x;
   }
 
-  // One step of 16 of Q's operand for a query's row; at(d): 16 bytes of it from element d on.
+  // Reads B of one step of 16 columns of Q. at(d): reads 16 bytes of the query's row, from column d
+  // on.
   template <class At>
   GPU_DEVICE void query_step(int step, const At& at, uint32_t (&b)[Mma::kB]) const {
     if constexpr (kGroups == 4) {  // a read feeds two steps
@@ -93,10 +116,9 @@ struct TransposedTile {
     }
   }
 
-  // q: the block's first row. rows: how many of the block's rows exist.
   GPU_DEVICE void load_query(const AttentionParams& p, const typename T::Storage* q, int rows,
                              Query& query) const {
-    const uint32_t sign = p.flags & kNegate ? 0x80008000u : 0;
+    const uint32_t sign = p.flags & kNegativeScale ? 0x80008000u : 0;
     if constexpr (kQueryShared) {
       constexpr int kChunks = kDim / 8;
       for (int i = static_cast<int>(gpu::thread()); i < kRows * kChunks; i += kThreads) {
@@ -122,19 +144,20 @@ struct TransposedTile {
     }
   }
 
-  // S^T = K Q^T of this wave's queries and the step's keys in workgroup memory.
+  // S^T = K Q^T.
   GPU_DEVICE void scores(const Query& query, Scores& s) const {
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
-      GPU_UNROLL for (int t = 0; t < kRunTiles; ++t) {
+      GPU_UNROLL for (int t = 0; t < kScoreTiles; ++t) {
         GPU_UNROLL for (int e = 0; e < kElements; ++e) s[slot][t][e] = 0;
       }
     }
-    // The key in this lane's row of A: tile t's row is element element_of_row of group group_of_row.
+    // The key in this lane's row of A, for tile 0; tile t's is t * kElements further.
     const int key = Mma::group_of_row(column) * kRun + Mma::element_of_row(column);
     const uint32_t base = kKeyAt + key * kKeyRow + (kGroups == 4 || Mma::kA == 4 ? group * 16 : 0);
     GPU_UNROLL for (int step = 0; step < kDimSteps; step += kChunk) {
-      gpu::
-          schedule_fence();  // here, and after every two tiles: their operands, not all, are in registers at once
+      // Here and before every two tiles: without the fences the compiler starts all reads of the
+      // loop at once, and spills.
+      gpu::schedule_fence();
       uint32_t q_shared[kSlots][kChunk][Mma::kB];
       if constexpr (kQueryShared) {
         GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
@@ -143,7 +166,7 @@ struct TransposedTile {
           GPU_UNROLL for (int c = 0; c < kChunk; ++c) query_step(step + c, at, q_shared[slot][c]);
         }
       }
-      GPU_UNROLL for (int t = 0; t < kRunTiles; ++t) {
+      GPU_UNROLL for (int t = 0; t < kScoreTiles; ++t) {
         if (t % 2 == 0) gpu::schedule_fence();
         uint32_t a[kChunk][Mma::kA];
         read_operand(base + t * kElements * kKeyRow + step * 32, 16, a);
@@ -160,12 +183,13 @@ struct TransposedTile {
     }
   }
 
-  // O^T += V^T P^T. weights: this lane's, packed; consumed.
-  using Weights = uint32_t[kSlots][kRunTiles][kElements / 2];
+  // O^T += V^T P^T.
+  using Weights = uint32_t[kSlots][kScoreTiles][kElements / 2];
   GPU_DEVICE void accumulate(const Weights& weights, Output& o) const {
-    // The column of V in this lane's row of A, of each 16 (of each 32 where a read feeds two steps: see out_dim).
+    // This lane's row of A is a column of V: element e of group g, in each 16 columns, or in each
+    // 32 where one read feeds two steps.
     const int g = Mma::group_of_row(column), e = Mma::element_of_row(column);
-    GPU_UNROLL for (int t = 0; t < kRunTiles; t += kChunk) {
+    GPU_UNROLL for (int t = 0; t < kScoreTiles; t += kChunk) {
       gpu::schedule_fence();
       uint32_t b[kSlots][kChunk][Mma::kB];
       GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
@@ -177,7 +201,7 @@ struct TransposedTile {
         const int d = kChunk == 2 ? u / 2 * 32 + g * 8 + u % 2 * 4 + e : u * 16 + g * kElements + e;
         uint32_t a[kChunk][Mma::kA];
         const uint32_t at = kValueAt + d * kValueRow + t * kElements * 2;
-        // Lanes that hold all k read both groups' keys; the others read their own group's.
+        // A lane that holds all 16 k reads both groups' keys; any other lane reads its own group's.
         if constexpr (Mma::kA == 8) {
           read_operand(at, kRun * 2, a);
         } else {
@@ -191,7 +215,8 @@ struct TransposedTile {
     }
   }
 
-  // A's words for kChunk steps: one 16-byte read, or two, `apart` bytes apart, where a lane holds all 16 k.
+  // Reads A for kChunk steps: one 16-byte read, or two, `apart` bytes apart, where a lane holds all
+  // 16 k.
   GPU_DEVICE static void read_operand(uint32_t at, uint32_t apart, uint32_t (&a)[kChunk][Mma::kA]) {
     const gpu::Bits128 low = gpu::shared_load<gpu::Bits128>(at);
     if constexpr (Mma::kA == 8) {
@@ -202,10 +227,10 @@ struct TransposedTile {
     }
   }
 
-  // Weights as the second product takes them; gives each slot's sum of what they were rounded to.
+  // Truncates weights (see pack_weights) and sums what is left of them.
   GPU_DEVICE static void pack(const Scores& p, Weights& weights, float (&sum)[kSlots]) {
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
-      GPU_UNROLL for (int t = 0; t < kRunTiles; ++t) {
+      GPU_UNROLL for (int t = 0; t < kScoreTiles; ++t) {
         GPU_UNROLL for (int i = 0; i < kElements / 2; ++i) {
           weights[slot][t][i] = pack_weights<T>(p[slot][t][2 * i], p[slot][t][2 * i + 1]);
           sum[slot] = add_weights<T>(weights[slot][t][i], sum[slot]);
@@ -213,8 +238,7 @@ struct TransposedTile {
       }
     }
   }
-  static constexpr bool kSumIsOfRounded =
-      true;  // pack's sum is that of rounded weights: not what lse is made of
+  static constexpr bool kSumIsOfRounded = true;
 
   GPU_DEVICE static void clear(Output& o, int slot) {
     GPU_UNROLL for (int u = 0; u < kDimSteps; ++u) {
@@ -227,13 +251,12 @@ struct TransposedTile {
     }
   }
 
-  // One query's outputs times factor into its row.
   GPU_DEVICE void store(const AttentionParams& p, const Output& o, int slot, float factor,
-                        typename T::Storage* out, bool real) const {
+                        typename T::Storage* out, bool exists) const {
     constexpr int kWide = kElements * kChunk;  // 8 columns side by side
     GPU_UNROLL for (int u = 0; u < kDimSteps; u += kChunk) {
       const int d = u * 16 + group * kWide;
-      if (!real || d >= p.head_dim) continue;
+      if (!exists || d >= p.head_dim) continue;
       gpu::Bits128 bits;
       GPU_UNROLL for (int i = 0; i < 4; ++i) {
         const int at = u + 2 * i / kElements, e = 2 * i % kElements;

@@ -1,29 +1,40 @@
-// kernels/hip/tile/valu.hpp: K, V and Q into scores and outputs by plain multiply-adds: f32 everywhere, and every dtype on
+// kernels/hip/tile/valu.hpp: the tile for plain multiply-adds: f32 everywhere, and every dtype on
 // GPUs without matrix instructions
 //
-// A wave is a grid of lanes, 8 wide: the lane in column x of row y computes queries y + kLanesY * slot against keys
-// [x * kRun, + kRun) and columns x * 4 + 32 u. Sums stay in f32 in one order; weights go through workgroup memory.
+//   S = Q K^T        O = P V        by fma in f32; Q, K and V are read from workgroup memory
+//
+// A wave is a grid of lanes, 8 wide (x) and kLanesY high (y):
+//
+//                keys 0..kRun-1   kRun..2 kRun-1  ...  7 kRun..8 kRun-1
+//   query 0         x 0, y 0         x 1, y 0             x 7, y 0
+//   query 1         x 0, y 1         x 1, y 1             x 7, y 1
+//   ...
+//
+// Slot s of a lane is query y + kLanesY * s, and the lane holds columns [4 x + 32 u, + 4) of O for
+// every u. A lane's keys and columns differ, so weights go through workgroup memory, in f32.
+//
+// INVARIANT: each sum is accumulated in the order of its index. Only lanes with the same y exchange
+// weights, and they belong to one wave, so a barrier of the wave is enough.
 #pragma once
 
-#include "kernels/hip/params.hpp"
-#include "kernels/hip/tile/copy.hpp"
+#include "kernels/hip/tile/tile.hpp"
 
 namespace kernels::hip {
 
 template <class T, class Shape>
-struct ValuTile {
+struct ValuTile : ContiguousScores<Shape::kTiles, 1, Shape::kKeys / 8> {
   static constexpr int kWave = Shape::kWave, kWaves = Shape::kWaves, kThreads = kWave * kWaves;
   static constexpr int kLanesX = 8, kLanesY = kWave / kLanesX;
   static constexpr int kDim = Shape::kDim, kKeys = Shape::kKeys, kSlots = Shape::kTiles;
   static constexpr int kWaveRows = kLanesY * kSlots, kRows = kWaveRows * kWaves;
-  static constexpr int kElements = kKeys / kLanesX, kRunTiles = 1, kRun = kElements;
+  static constexpr int kElements = kKeys / kLanesX, kScoreTiles = 1, kRun = kElements;
   static constexpr int kWide = 16 / T::kBytes;
   static constexpr int kResident =
       kWave == 32 && kWaves == 4 && kDim == 64 ? 2 : 1;  // see GPU_KERNEL
   static constexpr bool kHoldMask = false;
 
   using Element = T;
-  using Scores = gpu::Floats<kElements>[kSlots][1];
+  using Scores = typename ContiguousScores<kSlots, kScoreTiles, kElements>::Scores;
   using Output = gpu::Floats<4>[kSlots][kDim / 32];
   struct Query {};
 
@@ -34,11 +45,12 @@ struct ValuTile {
   static constexpr uint32_t kWeightsAt = kQueryAt + kRows * kRowBytes;
   static constexpr uint32_t kSharedBytes = kWeightsAt + kRows * kWeightRow;
 
-  // Key x * kRun + e stands in row e * 8 + x, so that the lanes of a row read from different banks.
-  struct KeyPlace {
+  // Key x * kRun + e is in row e * 8 + x of workgroup memory, so that lanes side by side read rows
+  // side by side, which lie in different banks.
+  struct KeyOrder {
     GPU_DEVICE static int of(int key) { return key % kRun * kLanesX + key / kRun; }
   };
-  using KeyCopy = RowCopy<T, kThreads, kKeys, kDim, kRowBytes, KeyPlace>;
+  using KeyCopy = RowCopy<T, kThreads, kKeys, kDim, kRowBytes, KeyOrder>;
   using ValueCopy = RowCopy<T, kThreads, kKeys, kDim, kRowBytes>;
 
   int wave, x, y;
@@ -66,7 +78,8 @@ struct ValuTile {
   GPU_DEVICE void load_query(const AttentionParams& p, const typename T::Storage* q, int rows,
                              Query&) const {
     constexpr int kChunks = kDim / kWide;
-    const uint32_t sign = p.flags & kNegate ? (T::kBytes == 4 ? 0x80000000u : 0x80008000u) : 0;
+    const uint32_t sign =
+        p.flags & kNegativeScale ? (T::kBytes == 4 ? 0x80000000u : 0x80008000u) : 0;
     for (int i = static_cast<int>(gpu::thread()); i < kRows * kChunks; i += kThreads) {
       const int r = i / kChunks, d = i % kChunks * kWide;
       gpu::Bits128 bits{};
@@ -76,7 +89,7 @@ struct ValuTile {
     }
   }
 
-  // Four elements of a row in workgroup memory.
+  // Reads four elements of a row in workgroup memory.
   GPU_DEVICE static gpu::Floats<4> read4(uint32_t at) {
     gpu::Floats<4> value;
     if constexpr (T::kBytes == 4) {
@@ -163,10 +176,10 @@ struct ValuTile {
   }
 
   GPU_DEVICE void store(const AttentionParams& p, const Output& o, int slot, float factor,
-                        typename T::Storage* out, bool real) const {
+                        typename T::Storage* out, bool exists) const {
     GPU_UNROLL for (int u = 0; u < kDim / 32; ++u) {
       const int d = u * 32 + x * 4;
-      if (!real || d >= p.head_dim) continue;
+      if (!exists || d >= p.head_dim) continue;
       const gpu::Floats<4>& f = o[slot][u];
       store4(T{}, out + d, f[0] * factor, f[1] * factor, f[2] * factor, f[3] * factor);
     }

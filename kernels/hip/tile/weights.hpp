@@ -1,13 +1,19 @@
-// kernels/hip/tile/weights.hpp: pairs of softmax weights into a word of f16 or bf16, and the sum of what was kept
+// kernels/hip/tile/weights.hpp: packs softmax weights in pairs of f16 or bf16 by truncation, and
+// sums what is left of them
 //
-// On AMD the second product's operand is truncated (one instruction for two weights), and the denominator sums the
-// truncated weights: the two agree, so truncation biases nothing, and one weight alone gives exactly its value row.
+// AMD's matrix instructions take the weights as f16 or bf16. Truncation packs two weights in one
+// instruction; rounding a pair to bf16 takes several on gfx11 and gfx12.
+//
+// INVARIANT: the denominator of softmax is the sum of the truncated weights, so it agrees with the
+// product: truncation does not bias the result, and if only one key is visible the result is
+// exactly its row of V.
 #pragma once
 
 #include "kernels/hip/dtype.hpp"
 
 namespace kernels::hip {
 
+// Truncates two weights, which are not negative, to T.
 template <class T>
 GPU_DEVICE uint32_t pack_weights(float low, float high) {
 #if defined(GPU_AMD)
@@ -19,7 +25,7 @@ GPU_DEVICE uint32_t pack_weights(float low, float high) {
   }
 #else
   if constexpr (__is_same(T, F16)) {
-    // Towards zero: the nearest one, less one step where that is above.
+    // The nearest number of T, or the one below it if the nearest is above.
     const auto truncated = [](float x) {
       const uint16_t nearest = f32_to_f16(x);
       return static_cast<uint16_t>(f16_to_f32(nearest) > x ? nearest - 1 : nearest);
@@ -32,6 +38,7 @@ GPU_DEVICE uint32_t pack_weights(float low, float high) {
 #endif
 }
 
+// RETURNS sum plus both weights of a word.
 template <class T>
 GPU_DEVICE float add_weights(uint32_t weights, float sum) {
 #if defined(GPU_AMD)

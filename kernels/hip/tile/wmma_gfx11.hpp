@@ -1,8 +1,17 @@
 // kernels/hip/tile/wmma_gfx11.hpp: WMMA of RDNA3 (gfx1100, gfx1101, gfx1102), 16 x 16 x 16, wave32
 //
-//   A  lane l holds row l % 16, all 16 k in order (8 words); lanes 16-31 repeat lanes 0-15
-//   B  lane l holds column l % 16, all 16 k in order (8 words); lanes 16-31 repeat lanes 0-15
-//   C  lane l, element e of 8: row 2 e + l / 16, column l % 16
+// Which lane l holds which element; l / 16 is its group, 0 or 1:
+//
+//   A  row l % 16, all 16 k in order (8 words); lanes 16-31 must repeat lanes 0-15
+//   B  column l % 16, all 16 k in order (8 words); lanes 16-31 must repeat lanes 0-15
+//   C  element e of 8: row 2 e + l / 16, column l % 16
+//
+//                      column 0  column 1  ...  column 15
+//   C  even rows         lane 0    lane 1         lane 15
+//      odd rows          lane 16   lane 17        lane 31
+//
+// A lane holds half of the rows of C and needs all k of B, so the two groups exchange their
+// weights.
 #pragma once
 
 #include "kernels/hip/tile/matrix.hpp"
@@ -19,7 +28,7 @@ struct WmmaGfx11 {
   static constexpr int c_row(int lane, int e) { return 2 * e + lane / 16; }
   static constexpr int c_col(int lane, int) { return lane % 16; }
 
-  // Group and element of the lane that holds row `row` of C.
+  // Group and element of the lane that holds a row of C.
   GPU_DEVICE static int group_of_row(int row) { return row % 2; }
   GPU_DEVICE static int element_of_row(int row) { return row / 2; }
 
@@ -44,8 +53,8 @@ struct WmmaGfx11 {
 #endif
   }
 
-  // C's rows in pairs (rows 2 e and 2 e + 1 hold what this lane's group and the other one own) into B's k: the own words
-  // stand first in group 0, last in group 1.
+  // Turns packed elements of a lane's C into its B: k 0-7 are group 0's and k 8-15 group 1's. (A's
+  // columns are permuted alike: see TransposedTile.)
   GPU_DEVICE static void operand_of(const uint32_t (&own)[4], int group, uint32_t (&b)[kB]) {
     GPU_UNROLL for (int i = 0; i < 4; ++i) {
       const uint32_t other = gpu::exchange<kWave>(own[i], 16);

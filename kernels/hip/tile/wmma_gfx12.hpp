@@ -1,8 +1,16 @@
 // kernels/hip/tile/wmma_gfx12.hpp: WMMA of RDNA4 (gfx1200, gfx1201), 16 x 16 x 16, wave32
 //
-//   A  lane l holds row l % 16, k from 8 (l / 16) on (8 of them, 4 words)
-//   B  lane l holds column l % 16, k from 8 (l / 16) on (4 words)
-//   C  lane l, element e of 8: row 8 (l / 16) + e, column l % 16
+// Which lane l holds which element; l / 16 is its group, 0 or 1:
+//
+//   A  row l % 16, k 8 (l / 16) and the next seven (4 words)
+//   B  column l % 16, k 8 (l / 16) and the next seven (4 words)
+//   C  element e of 8: row 8 (l / 16) + e, column l % 16
+//
+//                 column 0  column 1  ...  column 15
+//   C  rows 0-7     lane 0    lane 1         lane 15
+//      rows 8-15    lane 16   lane 17        lane 31
+//
+// A lane's rows of C are the k that it holds of B, so weights become operand B as they are.
 #pragma once
 
 #include "kernels/hip/tile/matrix.hpp"
@@ -19,6 +27,7 @@ struct WmmaGfx12 {
   static constexpr int c_row(int lane, int e) { return lane / 16 * 8 + e; }
   static constexpr int c_col(int lane, int) { return lane % 16; }
 
+  // Group and element of the lane that holds a row of C.
   GPU_DEVICE static int group_of_row(int row) { return row / 8; }
   GPU_DEVICE static int element_of_row(int row) { return row % 8; }
 
@@ -42,7 +51,7 @@ struct WmmaGfx12 {
 #endif
   }
 
-  // The rows of C that a lane holds are the k of B that it holds.
+  // Turns packed elements of a lane's C into its B.
   GPU_DEVICE static void operand_of(const uint32_t (&own)[4], int, uint32_t (&b)[kB]) {
     GPU_UNROLL for (int i = 0; i < 4; ++i) b[i] = own[i];
   }

@@ -179,17 +179,22 @@ TEST(FlashGrid, RefusesRowsTooFarApart) {
   EXPECT_EQ(hip::launches(plan, p, args, nullptr, &launch), -1);
 }
 
-TEST(FlashChoice, IsATable) {
+// Masks, ALiBi and softcap: the generic kernel, causal or not. The two others have no code for them.
+TEST(FlashKernel, DependsOnTheProblemAlone) {
   for (const Mask mask : {Mask::none, Mask::boolean, Mask::additive}) {
     for (const bool alibi : {false, true}) {
-      for (const bool causal : {false, true}) {
-        Problem p;
-        p.head_dim = p.head_dim_v = 64, p.mask = mask, p.alibi = alibi, p.causal = causal;
-        const char* want = mask != Mask::none || alibi ? "flash_attention_kernel"
-                           : causal                    ? "flash_attention_causal_kernel"
-                                                       : "flash_attention_nocausal_kernel";
-        EXPECT_STREQ(hip::plan_flash(p, "gfx1100").kernel, want);
-        EXPECT_STREQ(hip::plan_flash(p, "sm_90").kernel, want);
+      for (const float softcap : {0.0F, 20.0F}) {
+        for (const bool causal : {false, true}) {
+          Problem p;
+          p.head_dim = p.head_dim_v = 64, p.mask = mask, p.alibi = alibi;
+          p.softcap = softcap, p.causal = causal;
+          const bool generic = mask != Mask::none || alibi || softcap != 0;
+          const char* want = generic  ? "flash_attention_kernel"
+                             : causal ? "flash_attention_causal_kernel"
+                                      : "flash_attention_nocausal_kernel";
+          EXPECT_STREQ(hip::plan_flash(p, "gfx1100").kernel, want);
+          EXPECT_STREQ(hip::plan_flash(p, "sm_90").kernel, want);
+        }
       }
     }
   }
