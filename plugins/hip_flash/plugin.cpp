@@ -1,4 +1,4 @@
-// plugins/hip_flash/plugin.cpp: the fused kernels into the plugin hip_flash; it has no options
+// plugins/hip_flash/plugin.cpp: the plugin hip_flash: the fused kernels; it has no options
 #include "plugins/common/gpu/plugin.hpp"
 
 namespace {
@@ -16,9 +16,9 @@ attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_
                        "options: found %s, expected none: this backend has no options",
                        options[0].key);
   }
-  return attnrt_hip::open(host, instance, error);
+  return attnrt_gpu::open(host, instance, error);
 }
 
 }  // namespace
 
-ATTNRT_PLUGIN_EXPORT const attnrt_plugin attnrt_plugin_v1 = attnrt_hip::Calls<Flash>::table(open);
+ATTNRT_PLUGIN_EXPORT const attnrt_plugin attnrt_plugin_v1 = attnrt_gpu::Calls<Flash>::table(open);

@@ -1,4 +1,4 @@
-// plugins/hip_unfused/plugin.cpp: the five operations into the plugin hip_unfused, and its option
+// plugins/hip_unfused/plugin.cpp: the plugin hip_unfused: the five unfused kernels, and its option
 #include "plugins/common/gpu/plugin.hpp"
 
 #include <charconv>
@@ -12,7 +12,8 @@ struct Unfused {
   static constexpr auto plan = kernels::hip::plan_unfused;
 };
 
-// The one option: max_workspace_bytes, above which supports says no. Scores grow with the square of the sequence.
+// Reads the one option, max_workspace_bytes: supports refuses a problem that needs more. The score
+// matrix grows with the square of the sequence.
 attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_t count,
                    void** instance, attnrt_error* error) {
   int64_t max_workspace_bytes = 0;
@@ -25,16 +26,16 @@ attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_
     const auto [stop, failed] = std::from_chars(options[n].value, end, max_workspace_bytes);
     if (failed != std::errc() || stop != end || max_workspace_bytes <= 0) {
       return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
-                         "max_workspace_bytes: found %s, expected a number from 1 on",
+                         "max_workspace_bytes: found %s, expected a number of bytes, 1 or more",
                          options[n].value);
     }
   }
-  const attnrt_status status = attnrt_hip::open(host, instance, error);
+  const attnrt_status status = attnrt_gpu::open(host, instance, error);
   if (status == ATTNRT_OK)
-    static_cast<attnrt_hip::Instance*>(*instance)->max_workspace_bytes = max_workspace_bytes;
+    static_cast<attnrt_gpu::Instance*>(*instance)->max_workspace_bytes = max_workspace_bytes;
   return status;
 }
 
 }  // namespace
 
-ATTNRT_PLUGIN_EXPORT const attnrt_plugin attnrt_plugin_v1 = attnrt_hip::Calls<Unfused>::table(open);
+ATTNRT_PLUGIN_EXPORT const attnrt_plugin attnrt_plugin_v1 = attnrt_gpu::Calls<Unfused>::table(open);

@@ -1,4 +1,4 @@
-// plugins/common/gpu/arch.cpp: a device's architecture into that of the code objects which run on it
+// plugins/common/gpu/arch.cpp: which code objects run on a device of a given architecture
 #include <cstdlib>
 #include <cstring>
 #include <string_view>
@@ -6,11 +6,12 @@
 #include "kernels/hip/device/code_objects.hpp"
 #include "plugins/common/gpu/backend.hpp"
 
-namespace attnrt_hip {
+namespace attnrt_gpu {
 namespace {
 
-// "gfx90a:xnack-" runs on "gfx90a:sramecc+:xnack-": the same processor, and every feature that the code names as it names
-// it. 0: no; else the more features it names, the better.
+// RETURNS how well AMD code fits a device; 0: it does not run there. Code for "gfx90a:xnack-" runs
+// on "gfx90a:sramecc+:xnack-": the processor is the same, and the device has every feature as the
+// code names it. The more features the code names, the better it fits.
 int amd_fit(std::string_view code, std::string_view device) {
   if (code.substr(0, code.find(':')) != device.substr(0, device.find(':'))) return 0;
   int fit = 1;
@@ -27,8 +28,9 @@ int amd_fit(std::string_view code, std::string_view device) {
   return fit;
 }
 
-// Code for sm_80 runs on sm_80, sm_86 and sm_89: the same major number, and a minor one that is not less. Code for sm_90a
-// runs on sm_90 alone, and is what was made for it.
+// RETURNS how well NVIDIA code fits a device; 0: it does not run there. Code for sm_80 runs on
+// sm_80, sm_86 and sm_89: devices of the same major number and the same or a later minor number.
+// Code for sm_90a runs on sm_90 alone, and fits it best.
 int nvidia_fit(const char* code, const char* device) {
   constexpr size_t kPrefix = 3;  // "sm_"
   if (std::strncmp(code, "sm_", kPrefix) != 0 || std::strncmp(device, "sm_", kPrefix) != 0)
@@ -59,4 +61,4 @@ const char* code_arch_for(const char* device_arch) {
   return best;
 }
 
-}  // namespace attnrt_hip
+}  // namespace attnrt_gpu

@@ -1,4 +1,4 @@
-// plugins/common/gpu/devices.cpp: the platform's devices into those that this build has code for, or the reason why there is none
+// plugins/common/gpu/devices.cpp: lists the devices that this build has code objects for
 #include <cstring>
 #include <mutex>
 #include <new>
@@ -10,27 +10,29 @@
 #include "plugins/common/gpu/backend.hpp"
 #include "plugins/common/translate.hpp"
 
-namespace attnrt_hip {
+namespace attnrt_gpu {
 namespace {
 
-namespace gpu = kernels::hip;
+namespace hip = kernels::hip;
 
-// The same text, for as long as the library lives: that is how long the host may read what it was given.
-const char* kept(std::string_view text) {
+// RETURNS a copy of the text that lives as long as the library: that is how long the host may read
+// it.
+const char* interned(std::string_view text) {
   static std::mutex mutex;
   static auto* const texts = new std::set<std::string, std::less<>>;
   const std::lock_guard lock(mutex);
   return texts->emplace(text).first->c_str();
 }
 
+// The architectures of this build's code objects: "gfx1100, gfx942".
 std::string built_archs() {
   std::string list;
   const char* last = "";
-  for (uint32_t n = 0; n < gpu::code_object_count; ++n) {
-    const char* arch = gpu::code_objects[n].arch;
+  for (uint32_t n = 0; n < hip::code_object_count; ++n) {
+    const char* arch = hip::code_objects[n].arch;
     bool known = false;
     for (uint32_t m = 0; m < n && !known; ++m)
-      known = std::strcmp(gpu::code_objects[m].arch, arch) == 0;
+      known = std::strcmp(hip::code_objects[m].arch, arch) == 0;
     if (known) continue;
     list += (*last != '\0' ? ", " : "") + std::string(arch);
     last = arch;
@@ -38,6 +40,7 @@ std::string built_archs() {
   return list;
 }
 
+// Logs to the host, if it takes logs.
 void log(const Instance& instance, const std::string& text) {
   const attnrt_host* host = instance.host;
   if (host == nullptr || !ATTNRT_HAS(host, attnrt_host, log) || host->log == nullptr) return;
@@ -49,57 +52,56 @@ void log(const Instance& instance, const std::string& text) {
 attnrt_status devices(void* instance, attnrt_add_device add, void* sink, attnrt_error* error) try {
   auto& self = *static_cast<Instance*>(instance);
   self.devices.clear();
-  std::vector<gpu::Device> found;
-  gpu::Message message;
-  const gpu::Status status = gpu::devices(&found, &message);
-  if (status != gpu::Status::ok) return attnrt_fail(error, status_of(status), "%s", message.text);
+  std::vector<hip::Device> found;
+  hip::Message message;
+  const hip::Status status = hip::devices(&found, &message);
+  if (status != hip::Status::ok) return attnrt_fail(error, status_of(status), "%s", message.text);
   if (found.empty()) attnrt_fail(error, ATTNRT_OK, "%s", message.text);
-  std::string left_out;
-  for (const gpu::Device& device : found) {
+  std::string unserved;
+  for (const hip::Device& device : found) {
     const std::string_view arch(device.arch);
-    Served served{device.id,
-                  kept(arch.substr(0, arch.find(':'))),
-                  code_arch_for(device.arch),
-                  kept(device.name),
-                  device.total_memory_bytes,
-                  device.shared_bytes};
+    ServedDevice served{device.id,
+                        interned(arch.substr(0, arch.find(':'))),
+                        code_arch_for(device.arch),
+                        interned(device.name),
+                        device.total_memory_bytes,
+                        device.shared_bytes};
     if (served.code_arch == nullptr) {
       const std::string what =
           "device " + std::to_string(device.id) + " is a " + device.arch + " (" + device.name + ")";
-      left_out += (left_out.empty() ? "" : ", ") + what;
+      unserved += (unserved.empty() ? "" : ", ") + what;
       continue;
     }
     self.devices.push_back(served);
   }
-  if (!left_out.empty()) {
-    left_out += ", and this build has code for " + built_archs();
-    if (self.devices.empty()) attnrt_fail(error, ATTNRT_OK, "%s", left_out.c_str());
-    log(self, left_out);
+  if (!unserved.empty()) {
+    unserved += ", and this build has code for " + built_archs();
+    if (self.devices.empty()) attnrt_fail(error, ATTNRT_OK, "%s", unserved.c_str());
+    log(self, unserved);
   }
-  for (const Served& served : self.devices) {
-    const attnrt_device device = {
-        sizeof(attnrt_device),    device_type(), served.id, 0, served.arch, served.name,
-        served.total_memory_bytes};
+  for (const ServedDevice& served : self.devices) {
+    const attnrt_device device = {sizeof(attnrt_device), device_type(), served.device_id,         0,
+                                  served.arch,           served.name,   served.total_memory_bytes};
     add(sink, &device);
   }
   return ATTNRT_OK;
 } catch (const std::bad_alloc&) {
-  return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "devices: no memory for their list");
+  return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "devices: out of host memory");
 }
 
-attnrt_status understand(const Instance& instance, const attnrt_problem& problem, Asked* asked,
-                         attnrt_error* error) {
+attnrt_status translate_for_device(const Instance& instance, const attnrt_problem& problem,
+                                   DeviceProblem* asked, attnrt_error* error) {
   const attnrt_status status =
       attnrt_plugins::translate(problem, device_type(), &asked->problem, error);
   if (status != ATTNRT_OK) return status;
-  for (const Served& served : instance.devices) {
-    if (served.id != problem.device_id) continue;
+  for (const ServedDevice& served : instance.devices) {
+    if (served.device_id != problem.device_id) continue;
     asked->device = &served;
     return ATTNRT_OK;
   }
   return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
-                     "device_id: found %d, which is none of this backend's devices",
+                     "device_id: found %d, expected the id of one of this backend's devices",
                      problem.device_id);
 }
 
-}  // namespace attnrt_hip
+}  // namespace attnrt_gpu

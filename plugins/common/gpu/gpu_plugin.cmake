@@ -1,15 +1,17 @@
-# plugins/common/gpu/gpu_plugin.cmake: a GPU plugin's plugin.cpp and compiled kernels into <name>.so (rocm) or <name>_cuda.so
+# plugins/common/gpu/gpu_plugin.cmake: builds a GPU plugin: <name>.so (rocm) or
+# <name>_cuda.so (cuda)
 #
 # attnrt_add_gpu_plugin(
 #   NAME <name> VERSION <semver>
-#   PLATFORM rocm|cuda      which device interface is linked, and what the manifest's devices say
-#   KERNELS <target>        a static library: kernels/hip/launch/launch.hpp and code_objects.hpp; its property ATTNRT_ARCHS lists
-#                           what its code objects were compiled for. Where it is no target, the plugin is left out.
-#   [DIRECTORY <folder>]    of plugin.cpp and manifest.yaml; default: this one
-#   [TARGET <target>]       default: the file's name
+#   PLATFORM rocm|cuda      the device interface to link, and the manifest's devices
+#   KERNELS <target>        a static library with what launch.hpp and code_objects.hpp of kernels/hip
+#                           declare. Its property ATTNRT_ARCHS lists the architectures of its code
+#                           objects. If there is no such target, the plugin is not built.
+#   [DIRECTORY <folder>]    of plugin.cpp and manifest.yaml; default: the current one
+#   [TARGET <target>]       default: the name of the file
 #   [INSTALL])
 #
-# The two builds are two files of one plugin: one name, one version, told apart by their manifest's devices.
+# The two files are one plugin with one name and version; their manifests differ in devices.
 include_guard(GLOBAL)
 set(attnrt_gpu_plugin_shared ${CMAKE_CURRENT_LIST_DIR})
 
@@ -52,8 +54,9 @@ function(attnrt_add_gpu_plugin)
   target_link_libraries(${arg_TARGET} PRIVATE ${arg_KERNELS} ${device})
 endfunction()
 
-# Every architecture that code for these serves, as the manifest lists them: code for sm_80 runs on sm_86 and sm_89, too,
-# unless its name ends with a letter. AMD's run on what they were compiled for.
+# Lists every architecture that code for the given ones serves, for the manifest. Code for sm_80
+# also runs on sm_86 and sm_89. Code whose name ends with a letter, and AMD's, runs only on what it
+# was compiled for.
 function(attnrt_archs_served out)
   set(known 80 86 87 89 90 100 103 110 120 121)
   set(served "")

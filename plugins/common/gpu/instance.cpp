@@ -1,15 +1,15 @@
-// plugins/common/gpu/instance.cpp: open and close of the GPU plugins, and what their statuses mean to the host
+// plugins/common/gpu/instance.cpp: open, close and extensions of the GPU plugins, and their
+// statuses
 #include <cstring>
 #include <new>
 
 #include "plugins/common/gpu/backend.hpp"
 
-namespace attnrt_hip {
+namespace attnrt_gpu {
 
 attnrt_status open(const attnrt_host* host, void** instance, attnrt_error* error) {
   Instance* made = new (std::nothrow) Instance;
-  if (made == nullptr)
-    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "open: no memory for the instance");
+  if (made == nullptr) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "open: out of host memory");
   made->host = host;
   *instance = made;
   return ATTNRT_OK;
@@ -39,10 +39,10 @@ attnrt_status status_of(kernels::hip::Status status) {
   return ATTNRT_INTERNAL;
 }
 
-attnrt_status answer(kernels::hip::Status status, const kernels::hip::Message& message,
+attnrt_status report(kernels::hip::Status status, const kernels::hip::Message& message,
                      attnrt_error* error) {
   if (status == kernels::hip::Status::ok) return ATTNRT_OK;
   return attnrt_fail(error, status_of(status), "%s", message.text);
 }
 
-}  // namespace attnrt_hip
+}  // namespace attnrt_gpu

@@ -1,50 +1,51 @@
-// plugins/common/gpu/launch.cpp: the kernels' launches into loaded kernels at plan, and onto a stream at run
+// plugins/common/gpu/launch.cpp: loads a plan's kernels, and enqueues the launches of a run
 #include <cstring>
 
 #include "kernels/hip/device/code_objects.hpp"
 #include "plugins/common/gpu/backend.hpp"
 
-namespace attnrt_hip {
+namespace attnrt_gpu {
 namespace {
 
-namespace gpu = kernels::hip;
+namespace hip = kernels::hip;
 
-attnrt_status find(int32_t device_id, const char* code_arch, const gpu::Launch& launch,
-                   gpu::Kernel* kernel, attnrt_error* error) {
-  for (uint32_t n = 0; n < gpu::code_object_count; ++n) {
-    const gpu::CodeObject& object = gpu::code_objects[n];
+// Finds a launch's kernel among this build's code objects, and loads it if it is not loaded yet.
+attnrt_status find(int32_t device_id, const char* code_arch, const hip::Launch& launch,
+                   hip::Kernel* kernel, attnrt_error* error) {
+  for (uint32_t n = 0; n < hip::code_object_count; ++n) {
+    const hip::CodeObject& object = hip::code_objects[n];
     if (std::strcmp(object.name, launch.object) != 0 || std::strcmp(object.arch, code_arch) != 0)
       continue;
-    gpu::Message message;
-    const gpu::Status status = gpu::find_kernel(device_id, object.data, launch.kernel,
+    hip::Message message;
+    const hip::Status status = hip::find_kernel(device_id, object.data, launch.kernel,
                                                 launch.shared_bytes, kernel, &message);
-    if (status == gpu::Status::ok) return ATTNRT_OK;
-    // Code that the platform refuses is this build's fault, and never the caller's.
-    const attnrt_status ours = status == gpu::Status::invalid ? ATTNRT_INTERNAL : status_of(status);
-    return attnrt_fail(error, ours, "%s for %s: %s", launch.object, code_arch, message.text);
+    if (status == hip::Status::ok) return ATTNRT_OK;
+    // If the platform refuses the code, that is a fault of this build and never the caller's.
+    const attnrt_status code = status == hip::Status::invalid ? ATTNRT_INTERNAL : status_of(status);
+    return attnrt_fail(error, code, "%s for %s: %s", launch.object, code_arch, message.text);
   }
   return attnrt_fail(error, ATTNRT_INTERNAL, "this build has no code object %s for %s",
                      launch.object, code_arch);
 }
 
-const Kernels::Loaded* find_loaded(const Kernels& kernels, const gpu::Launch& launch) {
-  for (int32_t n = 0; n < kernels.count; ++n) {
-    const Kernels::Loaded& loaded = kernels.loaded[n];
-    const bool same = std::strcmp(loaded.name, launch.kernel) == 0 &&
-                      std::strcmp(loaded.object, launch.object) == 0;
-    if (same && launch.shared_bytes <= loaded.shared_bytes) return &loaded;
+const LoadedKernels::Kernel* find_loaded(const LoadedKernels& loaded, const hip::Launch& launch) {
+  for (int32_t n = 0; n < loaded.count; ++n) {
+    const LoadedKernels::Kernel& kernel = loaded.kernels[n];
+    const bool same = std::strcmp(kernel.name, launch.kernel) == 0 &&
+                      std::strcmp(kernel.object, launch.object) == 0;
+    if (same && launch.shared_bytes <= kernel.shared_bytes) return &kernel;
   }
   return nullptr;
 }
 
 }  // namespace
 
-void* somewhere() { return reinterpret_cast<void*>(uintptr_t{1} << 32); }
+void* placeholder_pointer() { return reinterpret_cast<void*>(uintptr_t{1} << 32); }
 
-kernels::Args bounds_of(const kernels::Problem& p) {
+kernels::Args args_at_bounds(const kernels::Problem& p) {
   const auto dense = [](kernels::DType dtype, int32_t ndim, int64_t a, int64_t b = 0, int64_t c = 0,
                         int64_t d = 0) {
-    kernels::Tensor tensor{somewhere(), dtype, ndim, {a, b, c, d}, {}};
+    kernels::Tensor tensor{placeholder_pointer(), dtype, ndim, {a, b, c, d}, {}};
     int64_t stride = 1;
     for (int32_t n = ndim - 1; n >= 0; --n) {
       tensor.stride[n] = stride;
@@ -69,7 +70,8 @@ kernels::Args bounds_of(const kernels::Problem& p) {
   return args;
 }
 
-bool fits(const Served& device, const gpu::Launch* launches, int32_t count, std::string* reason) {
+bool fits(const ServedDevice& device, const hip::Launch* launches, int32_t count,
+          std::string* reason) {
   for (int32_t n = 0; n < count; ++n) {
     if (launches[n].shared_bytes <= device.shared_bytes) continue;
     *reason = std::string(launches[n].object) + " needs " +
@@ -80,45 +82,45 @@ bool fits(const Served& device, const gpu::Launch* launches, int32_t count, std:
   return true;
 }
 
-attnrt_status load(const Served& device, const gpu::Launch* launches, int32_t count,
-                   Kernels* kernels, attnrt_error* error) {
-  kernels->device_id = device.id;
-  kernels->code_arch = device.code_arch;
+attnrt_status load(const ServedDevice& device, const hip::Launch* launches, int32_t count,
+                   LoadedKernels* loaded, attnrt_error* error) {
+  loaded->device_id = device.device_id;
+  loaded->code_arch = device.code_arch;
   for (int32_t n = 0; n < count; ++n) {
-    if (find_loaded(*kernels, launches[n]) != nullptr) continue;
-    Kernels::Loaded& loaded = kernels->loaded[kernels->count];
+    if (find_loaded(*loaded, launches[n]) != nullptr) continue;
+    LoadedKernels::Kernel& kernel = loaded->kernels[loaded->count];
     const attnrt_status status =
-        find(device.id, device.code_arch, launches[n], &loaded.kernel, error);
+        find(device.device_id, device.code_arch, launches[n], &kernel.handle, error);
     if (status != ATTNRT_OK) return status;
-    loaded.object = launches[n].object;
-    loaded.name = launches[n].kernel;
-    loaded.shared_bytes = launches[n].shared_bytes;
-    ++kernels->count;
+    kernel.object = launches[n].object;
+    kernel.name = launches[n].kernel;
+    kernel.shared_bytes = launches[n].shared_bytes;
+    ++loaded->count;
   }
   return ATTNRT_OK;
 }
 
-attnrt_status enqueue(const Kernels& kernels, const gpu::Launch* launches, int32_t count,
+attnrt_status enqueue(const LoadedKernels& loaded, const hip::Launch* launches, int32_t count,
                       void* stream, attnrt_error* error) {
   if (count < 0) {
     return attnrt_fail(error, ATTNRT_UNSUPPORTED,
                        "k or v: found rows 2^25 elements apart or more, expected less");
   }
   for (int32_t n = 0; n < count; ++n) {
-    const gpu::Launch& launch = launches[n];
-    const Kernels::Loaded* loaded = find_loaded(kernels, launch);
-    gpu::Kernel kernel;
-    if (loaded != nullptr) {
-      kernel = loaded->kernel;
+    const hip::Launch& launch = launches[n];
+    const LoadedKernels::Kernel* known = find_loaded(loaded, launch);
+    hip::Kernel handle;
+    if (known != nullptr) {
+      handle = known->handle;
     } else if (const attnrt_status status =
-                   find(kernels.device_id, kernels.code_arch, launch, &kernel, error);
+                   find(loaded.device_id, loaded.code_arch, launch, &handle, error);
                status != ATTNRT_OK) {
       return status;
     }
-    gpu::Message message;
-    const gpu::Status status = gpu::launch(kernel, launch.grid, launch.block, launch.shared_bytes,
+    hip::Message message;
+    const hip::Status status = hip::launch(handle, launch.grid, launch.block, launch.shared_bytes,
                                            launch.params, stream, &message);
-    if (status != gpu::Status::ok)
+    if (status != hip::Status::ok)
       return attnrt_fail(error, status_of(status), "%s: %s", launch.kernel, message.text);
   }
   return ATTNRT_OK;
@@ -127,9 +129,9 @@ attnrt_status enqueue(const Kernels& kernels, const gpu::Launch* launches, int32
 attnrt_status check_workspace(const attnrt_args& args, int64_t bytes, attnrt_error* error) {
   if (bytes == 0 || (args.workspace != nullptr && args.workspace_bytes >= bytes)) return ATTNRT_OK;
   return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
-                     "workspace_bytes: found %lld, and the plan asked for %lld",
+                     "workspace_bytes: found %lld, expected at least %lld, as the plan asked for",
                      static_cast<long long>(args.workspace != nullptr ? args.workspace_bytes : 0),
                      static_cast<long long>(bytes));
 }
 
-}  // namespace attnrt_hip
+}  // namespace attnrt_gpu

@@ -16,7 +16,7 @@ const uint32_t code_object_count = 10;
 
 }  // namespace kernels::hip
 
-namespace attnrt_hip {
+namespace attnrt_gpu {
 
 static int32_t asked_type = ATTNRT_DEVICE_ROCM;
 int32_t device_type() { return asked_type; }
@@ -54,4 +54,4 @@ TEST(Arch, NvidiaTakesTheNewestOfItsMajorNumber) {
 }
 
 }  // namespace
-}  // namespace attnrt_hip
+}  // namespace attnrt_gpu

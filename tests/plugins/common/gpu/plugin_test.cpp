@@ -320,7 +320,7 @@ TEST_P(HipUnfused, ScoresThatTheDeviceCannotHoldAreRefusedByPlan) {
   EXPECT_EQ(made.error().code, ATTNRT_OUT_OF_MEMORY);
   EXPECT_THAT(
       made.error().message,
-      HasSubstr("its workspace needs 2147483712 bytes, and Fake Radeon 0 has 67108864 in all"));
+      HasSubstr("workspace: needs 2147483712 bytes, and Fake Radeon 0 has 67108864 in all"));
 }
 
 TEST_P(HipUnfused, TheRoadFallsToTheCpuWhereScoresAreTooLarge) {
@@ -338,11 +338,11 @@ TEST_P(HipUnfused, AnOptionLimitsItsWorkspace) {
   const auto decision = limited->decide(checked(on_device(a.problem, 0)), Call{GetParam()});
   EXPECT_EQ(decision->status, ATTNRT_UNSUPPORTED);
   EXPECT_THAT(decision->message,
-              HasSubstr("its workspace needs 1184 bytes, and max_workspace_bytes is 1000"));
+              HasSubstr("workspace: needs 1184 bytes, and max_workspace_bytes is 1000"));
   const auto wrong =
       open("staging: allow\nbackends: {hip_unfused: {options: {max_workspace_bytes: much}}}\n");
   EXPECT_THAT(wrong->decide(checked(on_device(a.problem, 0)), Call{GetParam()})->message,
-              HasSubstr("max_workspace_bytes: found much, expected a number from 1 on"));
+              HasSubstr("max_workspace_bytes: found much, expected a number of bytes, 1 or more"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Only, HipUnfused, ::testing::Values("hip_unfused"),
