@@ -1,8 +1,9 @@
-// tests/kernels/emulator/attention_test.cpp: the shapes and values where attention kernels go wrong, into the code
-// objects of a GPU
+// tests/kernels/emulator/attention_test.cpp: the code objects of a GPU, on the shapes and values
+// where attention kernels go wrong
 //
-// What is tried is what the compiler made of the kernels: every kernel of every code object runs, and each path that a
-// kernel chooses at run time. The host build (../hip) tries the same sources on many more shapes.
+// These tests run what the compiler made of the kernels: every kernel of every code object, and
+// each path that a kernel chooses at run time. The tests of the host build (../hip) run the same
+// sources on many more shapes.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -53,7 +54,7 @@ constexpr Object kObjects[] = {{DType::f32, 64},  {DType::f32, 128},  {DType::f3
 INSTANTIATE_TEST_SUITE_P(, Emulated, testing::ValuesIn(kObjects),
                          [](const auto& test) { return name_of(test.param); });
 
-// Whole steps without and with what stands past head_dim, past the last query and past the last key.
+// Whole steps, and steps that reach past head_dim, past the last query and past the last key.
 TEST_P(Emulated, NoCausal) {
   expect(recipe(tile.rows, 2 * tile.keys));
   Recipe r = recipe(1, tile.keys - 1, dim - 8);
@@ -90,7 +91,8 @@ TEST_P(Emulated, Windows) {
 }
 
 TEST_P(Emulated, BooleanMasks) {
-  // Rows that are read in 16-byte words, and rows that cannot be; one mask for all heads and queries.
+  // Rows that can be read in 16-byte words, rows that cannot, and one mask for all heads and
+  // queries.
   Recipe wide = recipe(20, 2 * tile.keys);
   wide.problem.mask = Mask::boolean, wide.layout = Layout::bshd;
   expect(wide);
@@ -134,8 +136,8 @@ TEST_P(Emulated, Features) {
   expect(alibi);
 }
 
-// Logits far apart, so that the running maximum rises and what was summed is scaled down; and logits beyond what exp2's
-// argument may be rounded to.
+// Scores far apart, so that the softmax reference rises and O is scaled; and scores so large that
+// the exponent must not be rounded.
 TEST_P(Emulated, LargeLogits) {
   for (const float magnitude : {6.0F, 300.0F}) {
     Recipe r = recipe(17, 2 * tile.keys + 5);

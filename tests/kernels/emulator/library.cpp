@@ -1,4 +1,4 @@
-// tests/kernels/emulator/library.cpp: the tests of this folder, and single problems, into a library whose launches its
+// tests/kernels/emulator/library.cpp: the tests of this folder as a library whose launches its
 // caller runs (run_tests.py, tabulate.py)
 #include "tests/kernels/emulator/library.hpp"
 
@@ -13,7 +13,7 @@
 namespace kernels::test {
 namespace {
 
-// Runs a kernel to its end. Returns 0, or puts a line into message.
+// Runs a kernel to its end. RETURNS 0; on failure not 0, with one line in message.
 using RunKernel = int (*)(const char* object, const char* kernel, const uint32_t* grid,
                           uint32_t block, uint32_t shared_bytes, const void* params,
                           uint32_t params_bytes, char* message, uint32_t message_bytes);
@@ -35,7 +35,7 @@ void run_launch(const char*, const hip::Launch& launch, uint32_t) {
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
-// arguments: gtest's options. Returns gtest's exit status.
+// Runs the tests. arguments: gtest's options. RETURNS gtest's exit status.
 EXPORTED int run_tests(const char* arch, int count, char** arguments,
                        kernels::test::RunKernel run_kernel) {
   kernels::test::emulated_arch = arch;
@@ -44,8 +44,8 @@ EXPORTED int run_tests(const char* arch, int count, char** arguments,
   return RUN_ALL_TESTS();
 }
 
-// Launches the fused kernel for one workgroup's queries and seq_kv keys. mask: a boolean one, whose rows are read in
-// words.
+// Launches the fused kernel for one workgroup's queries and seq_kv keys. mask: whether there is a
+// boolean mask, whose rows are read in 16-byte words.
 EXPORTED void run_workgroup(const char* arch, const char* dtype, int head_dim, int mask, int causal,
                             int seq_kv, kernels::test::RunKernel run_kernel) {
   using namespace kernels;

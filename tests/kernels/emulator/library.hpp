@@ -1,4 +1,4 @@
-// tests/kernels/emulator/library.hpp: which GPU's code objects the tests of this library run on
+// tests/kernels/emulator/library.hpp: the architecture whose code objects this library's tests run
 #pragma once
 
 namespace kernels::test {

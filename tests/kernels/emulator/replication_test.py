@@ -1,12 +1,15 @@
-"""tests/kernels/emulator/replication_test.py: gfx1100 code, run whole and run with a fault, into whether a WMMA's
-operands repeat
+"""tests/kernels/emulator/replication_test.py: tests the check that a WMMA's operands repeat, on
+gfx1100
 
     TINYGRAD_DIR=... python3 replication_test.py LIBRARY CODE_OBJECTS
 
-Silicon wants lanes 16-31 of a WMMA's operands to repeat lanes 0-15; the emulator reads lanes 0-15 alone, so a kernel
-that forgot would be right on it and wrong on a GPU. Every run therefore checks operands (emulator.ReplicationCheck).
-Here: the real code passes that check, and does not when one bit of one upper lane of one load from workgroup memory is
-turned. """
+The hardware requires that lanes 16-31 of a WMMA's operands repeat lanes 0-15. The emulator reads
+lanes 0-15 alone, so a kernel that got this wrong would still be right on it, and wrong on a GPU.
+Every run therefore checks operands (emulator.ReplicationCheck). This test shows that the real code
+passes that check, and fails it if one bit of one upper lane of one load from workgroup memory is
+flipped.
+"""
+
 import ctypes
 import os
 import sys
@@ -17,7 +20,7 @@ from run_tests import RUN_KERNEL, SKIPPED, WHY_SKIPPED
 
 
 class FaultyEmulator(Emulator):
-    """The nth 16-byte load from workgroup memory turns a bit of its first register in lane 17."""
+    """Flips a bit in lane 17 of the nth 16-byte load from workgroup memory."""
 
     def __init__(self, directory: str, nth: int):
         super().__init__(directory)
@@ -26,24 +29,33 @@ class FaultyEmulator(Emulator):
     def _decode_once(self, pc: int, instruction_set: str):
         (program, runtime), instruction = super()._decode_once(pc, instruction_set)
         if "DS_LOAD_B128" in self.module._op_name(instruction):
-            runtime = FaultyLoad(self, runtime.fxn, program.arg.globals.index(1), instruction.vdst.offset - 256)
+            runtime = FaultyLoad(
+                self, runtime.fxn, program.arg.globals.index(1), instruction.vdst.offset - 256
+            )
         return (program, runtime), instruction
 
 
 class FaultyLoad:
     def __init__(self, emulator: FaultyEmulator, function, registers: int, register: int):
-        self.emulator, self.function, self.registers, self.register = emulator, function, registers, register
+        self.emulator, self.function, self.registers, self.register = (
+            emulator,
+            function,
+            registers,
+            register,
+        )
 
     def fxn(self, *args):
         result = self.function(*args)
         self.emulator.left -= 1
         if self.emulator.left == 0:
-            ctypes.c_uint32.from_address(args[self.registers].value + (self.register * 32 + 17) * 4).value ^= 1
+            ctypes.c_uint32.from_address(
+                args[self.registers].value + (self.register * 32 + 17) * 4
+            ).value ^= 1
         return result
 
 
 def outcome(emulator: Emulator, library, folder: Path, dtype: str, dim: int) -> Exception | None:
-    """What stopped a run of one workgroup and 64 keys."""
+    """Runs one workgroup with 64 keys. Returns the error that stopped it, or None."""
     stopped = []
 
     def run_kernel(name, kernel, grid, block, shared_bytes, params, params_bytes, *_):
@@ -69,15 +81,23 @@ def main() -> int:
     # hd128 takes K and V from workgroup memory, hd256 Q too.
     for dtype, dim, nth in (("f16", 128, 1), ("f16", 128, 200), ("bf16", 256, 60)):
         whole = Emulator(directory)
-        if (stopped := outcome(whole, library, folder, dtype, dim)) is not None or whole.products_checked == 0:
+        if (
+            stopped := outcome(whole, library, folder, dtype, dim)
+        ) is not None or whole.products_checked == 0:
             print(f"{dtype} {dim}: {stopped}; {whole.products_checked} products checked")
             failed += 1
         stopped = outcome(FaultyEmulator(directory, nth), library, folder, dtype, dim)
         if not (isinstance(stopped, EmulatorError) and "does not repeat" in str(stopped)):
-            print(f"{dtype} {dim}: load {nth} was made to differ in lane 17, and the check saw nothing: {stopped}")
+            print(
+                f"{dtype} {dim}: load {nth} was changed in lane 17, "
+                f"and the check did not fail: {stopped}"
+            )
             failed += 1
         else:
-            print(f"{dtype} {dim}: {whole.products_checked} products repeat; with load {nth} made to differ: {stopped}")
+            print(
+                f"{dtype} {dim}: {whole.products_checked} products repeat; "
+                f"with load {nth} changed: {stopped}"
+            )
     return 1 if failed else 0
 
 

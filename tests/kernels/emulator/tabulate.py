@@ -1,15 +1,18 @@
-"""tests/kernels/emulator/tabulate.py: the fused kernels' code objects into a table of what they take and what they
-execute
+"""tests/kernels/emulator/tabulate.py: makes a table of the resources and instructions of the fused
+kernels
 
     TINYGRAD_DIR=... python3 tabulate.py BUILD [--into FILE] [ARCH...]
 
-BUILD: a build tree that has kernels_emulator_test. Without --into, the table is printed; with it, it replaces what
-stands in FILE between the lines <!-- kernels --> and <!-- /kernels -->.
+BUILD: a build tree with kernels_emulator_test. Without --into, the table is printed. With it, the
+table replaces the text in FILE between the lines <!-- kernels --> and <!-- /kernels -->.
 
-Counts are of the main loop alone: one wave's, of 512 keys less those of 256, so that what comes before and after it
-cancels. matrix_share, gfx11 only, is the WMMAs' part of the cycles in which a SIMD issues vector instructions, at 32
-cycles a WMMA, 4 a transcendental and 1 another vector instruction: an upper bound of the share of WMMA peak that the
-loop can reach where they do not overlap. """
+Counts are one wave's, of the main loop alone: those of 512 keys less those of 256, so that what
+comes before and after the loop cancels. matrix_share, for gfx11 only, is the WMMAs' share of the
+cycles in which a SIMD issues vector instructions, at 32 cycles a WMMA, 4 a transcendental
+instruction and 1 any other vector instruction. It is an upper bound of the share of WMMA peak that
+the loop can reach if vector instructions do not overlap WMMAs.
+"""
+
 import argparse
 import ctypes
 import os
@@ -21,9 +24,16 @@ from pathlib import Path
 from emulator import CodeObject, Emulator, EmulatorError, run
 from run_tests import RUN_KERNEL
 
-CASES = (("no mask", "nocausal", 0, 0), ("causal", "causal", 0, 1), ("boolean mask", "generic", 1, 0))
-HEADER = ("| kernel | VGPRs | spills | scratch B | LDS B | waves (LDS too) | matrix | vector | transc. | LDS | memory "
-          "| scalar | LDS / matrix | matrix_share |\n|" + "---|" * 14)
+CASES = (
+    ("no mask", "nocausal", 0, 0),
+    ("causal", "causal", 0, 1),
+    ("boolean mask", "generic", 1, 0),
+)
+HEADER = (
+    "| kernel | VGPRs | spills | scratch B | LDS B | waves (LDS too) | matrix | vector "
+    "| transc. | LDS | memory "
+    "| scalar | LDS / matrix | matrix_share |\n|" + "---|" * 14
+)
 TRANSCENDENTAL = ("V_EXP", "V_LOG", "V_RCP", "V_RSQ", "V_SQRT", "V_SIN", "V_COS")
 
 
@@ -40,24 +50,31 @@ def class_of(name: str) -> str:
 
 
 def waves(arch: str, registers: int, shared_bytes: int, waves_of_group: int) -> tuple[int, float]:
-    """Waves that a SIMD holds, by registers alone; and by the workgroup memory of its unit too (gfx11, gfx12: 4 SIMDs
-    of a workgroup processor share 128 KiB; gfx942: 4 of a compute unit share 64 KiB)."""
-    total, granule, most, memory = (512, 8, 8, 64 << 10) if arch.startswith("gfx9") else (1536, 24, 16, 128 << 10)
+    """Returns the waves of a SIMD, limited by registers alone, and by workgroup memory too.
+
+    gfx11, gfx12: 4 SIMDs of a workgroup processor share 128 KiB. gfx942: 4 of a compute unit share
+    64 KiB.
+    """
+    total, granule, most, memory = (
+        (512, 8, 8, 64 << 10) if arch.startswith("gfx9") else (1536, 24, 16, 128 << 10)
+    )
     by_registers = min(most, total // (-(-registers // granule) * granule))
     groups = min(by_registers * 4 // waves_of_group, memory // shared_bytes)
     return by_registers, groups * waves_of_group / 4
 
 
-class Counter512:
-    """Runs workgroups of one architecture's kernels and counts."""
+class LoopCounter:
+    """Runs workgroups of one architecture's kernels and counts their instructions."""
 
     def __init__(self, build: Path, emulator: Emulator, arch: str):
         self.folder, self.emulator, self.arch = build / "kernels" / arch, emulator, arch
-        self.library = ctypes.CDLL(str(build / "tests/kernels/emulator/libkernels_emulator_test.so"))
+        self.library = ctypes.CDLL(
+            str(build / "tests/kernels/emulator/libkernels_emulator_test.so")
+        )
         self.objects: dict[str, CodeObject] = {}
 
     def run(self, dtype: str, dim: int, mask: int, causal: int, seq_kv: int):
-        """Returns (code object, kernel, its launch's threads and bytes of workgroup memory, counts of one wave)."""
+        """Returns (code object, kernel, threads, bytes of workgroup memory, counts of one wave)."""
         seen, failed = [], []
 
         def run_kernel(name, kernel, grid, block, shared_bytes, params, params_bytes, *_):
@@ -67,7 +84,9 @@ class Counter512:
                     self.objects[name] = CodeObject(self.folder / f"{name}.elf")
                 self.emulator.counts.clear()
                 arguments = ctypes.string_at(params, params_bytes)
-                self.objects[name].launch(self.emulator, kernel, grid[:3], block, shared_bytes, arguments)
+                self.objects[name].launch(
+                    self.emulator, kernel, grid[:3], block, shared_bytes, arguments
+                )
                 wave = 64 if self.arch.startswith("gfx9") else 32
                 counts = Counter()
                 for instruction, n in self.emulator.counts.items():
@@ -78,7 +97,9 @@ class Counter512:
             return 0
 
         callback = RUN_KERNEL(run_kernel)
-        self.library.run_workgroup(self.arch.encode(), dtype.encode(), dim, mask, causal, seq_kv, callback)
+        self.library.run_workgroup(
+            self.arch.encode(), dtype.encode(), dim, mask, causal, seq_kv, callback
+        )
         if failed:
             raise failed[0]
         return seen[0]
@@ -86,7 +107,10 @@ class Counter512:
     def row(self, dtype: str, dim: int, case: str, kind: str, mask: int, causal: int) -> str:
         *_, short = self.run(dtype, dim, mask, causal, 256)
         code, kernel, block, shared_bytes, long = self.run(dtype, dim, mask, causal, 512)
-        n = {c: round(long[c] - short[c]) for c in ("matrix", "vector", "transcendental", "LDS", "memory", "scalar")}
+        n = {
+            c: round(long[c] - short[c])
+            for c in ("matrix", "vector", "transcendental", "LDS", "memory", "scalar")
+        }
         facts = code.kernels[kernel]
         registers = int(facts["vgpr_count"])
         in_group = block // (64 if self.arch.startswith("gfx9") else 32)
@@ -95,14 +119,26 @@ class Counter512:
         if n["matrix"]:
             per = f"{n['LDS'] / n['matrix']:.2f}"
             if self.arch.startswith("gfx11"):
-                share = f"{32 * n['matrix'] / (32 * n['matrix'] + n['vector'] + 4 * n['transcendental']):.3f}"
-        columns = [f"{dtype} {dim} {case}", registers, facts["vgpr_spill_count"], facts["private_segment_fixed_size"],
-                   shared_bytes, f"{by_registers} ({by_both:g})", *n.values(), per, share]
+                matrix = 32 * n["matrix"]
+                share = f"{matrix / (matrix + n['vector'] + 4 * n['transcendental']):.3f}"
+        columns = [
+            f"{dtype} {dim} {case}",
+            registers,
+            facts["vgpr_spill_count"],
+            facts["private_segment_fixed_size"],
+            shared_bytes,
+            f"{by_registers} ({by_both:g})",
+            *n.values(),
+            per,
+            share,
+        ]
         return "| " + " | ".join(map(str, columns)) + " |"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("build", type=Path)
     parser.add_argument("--into", type=Path)
     parser.add_argument("--dtypes", default="f16,bf16,f32")
@@ -110,12 +146,12 @@ def main() -> int:
     parser.add_argument("archs", nargs="*")
     options = parser.parse_args()
     if "TINYGRAD_DIR" not in os.environ:
-        raise EmulatorError("TINYGRAD_DIR is not set; it must name a tinygrad source tree")
+        raise EmulatorError("TINYGRAD_DIR is not set; set it to a tinygrad source tree")
     emulator = Emulator(os.environ["TINYGRAD_DIR"], counts=True)
     text = ""
     for arch in options.archs or ("gfx1100", "gfx1201", "gfx942"):
         text += f"\n{arch}:\n\n{HEADER}\n"
-        counter = Counter512(options.build.resolve(), emulator, arch)
+        counter = LoopCounter(options.build.resolve(), emulator, arch)
         for dtype in options.dtypes.split(","):
             for dim in map(int, options.dims.split(",")):
                 for case in CASES:
@@ -125,9 +161,13 @@ def main() -> int:
         print(text)
         return 0
     page = options.into.read_text()
-    page, found = re.subn(r"(?s)(<!-- kernels -->\n).*?(<!-- /kernels -->)", lambda m: m[1] + text + "\n" + m[2], page)
+    page, found = re.subn(
+        r"(?s)(<!-- kernels -->\n).*?(<!-- /kernels -->)", lambda m: m[1] + text + "\n" + m[2], page
+    )
     if found != 1:
-        raise EmulatorError(f"{options.into}: no pair of lines <!-- kernels --> and <!-- /kernels -->")
+        raise EmulatorError(
+            f"{options.into}: no pair of lines <!-- kernels --> and <!-- /kernels -->"
+        )
     options.into.write_text(page)
     return 0
 

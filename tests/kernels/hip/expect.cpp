@@ -1,4 +1,4 @@
-// tests/kernels/hip/expect.cpp: see expect.hpp
+// tests/kernels/hip/expect.cpp: runs a problem on the GPU kernels and checks it against float64
 #include "tests/kernels/hip/expect.hpp"
 
 #include <gtest/gtest.h>
@@ -13,7 +13,8 @@ namespace {
 
 template <class Plan>
 void run_with(const Plan& plan, const char* arch, const Case& c, uint32_t seed) {
-  // NaN wherever nothing has been written yet; on the heap, so that a sanitizer sees an access past it.
+  // Filled with NaN, so that a read before a write shows. On the heap, so that a sanitizer sees an
+  // access past its end.
   std::vector<char> workspace(static_cast<size_t>(plan.workspace_bytes), '\xFF');
   hip::Launch launches[8];
   const int32_t count = hip::launches(plan, c.problem, c.args, workspace.data(), launches);

@@ -1,4 +1,4 @@
-// tests/kernels/hip/expect.hpp: a recipe into a run of the GPU kernels that serve it, checked against float64
+// tests/kernels/hip/expect.hpp: runs a problem on the GPU kernels and checks it against float64
 #pragma once
 
 #include <cstdint>
@@ -8,16 +8,17 @@
 
 namespace kernels::test {
 
-// Plans, launches and runs as a plugin would for that architecture; expects the accuracy of tolerance.hpp and not a
-// byte written outside the rows of out and lse. seed: of the order of a workgroup's threads.
+// Plans, launches and runs a problem as a plugin would on that architecture. Expects the accuracy
+// that support/ derives, and that nothing was written outside the rows of out and lse. seed: of the
+// order in which a workgroup's threads run.
 void expect_right_on(const char* arch, const Recipe& recipe, uint32_t seed = 0);  // fused
 void expect_unfused_right_on(const char* arch, const Recipe& recipe, uint32_t seed = 0);
 
-// Runs alone.
+// Runs a problem and checks nothing.
 void run_unfused_on(const char* arch, const Case& c);
 
-// What runs a launch: the host build (host_kernels.cpp), or an emulator of the GPU (../emulator/library.cpp). seed: of
-// the order of a workgroup's threads, where that can be chosen.
+// Runs a launch: on the host build (host/kernels.cpp) or on an emulator of the GPU
+// (../emulator/library.cpp). seed: as above; the emulator ignores it.
 void run_launch(const char* arch, const hip::Launch& launch, uint32_t seed);
 
 }  // namespace kernels::test

@@ -1,4 +1,5 @@
-// tests/kernels/hip/flash_attention_test.cpp: the shapes and values where attention kernels go wrong, into the fused GPU kernels
+// tests/kernels/hip/flash_attention_test.cpp: the fused kernels, on the shapes and values where
+// attention kernels go wrong
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -28,7 +29,7 @@ class Flash : public testing::TestWithParam<Target> {
     r.gap = 8;
     return r;
   }
-  // Each with another order of the workgroup's threads.
+  // Every check runs the workgroup's threads in another order.
   void expect(const Recipe& recipe) { expect_right_on(arch, recipe, ++seed); }
 };
 INSTANTIATE_TEST_SUITE_P(, Flash, testing::ValuesIn(kTargets),
@@ -86,8 +87,8 @@ TEST_P(Flash, Masks) {
     for (const Mask mask : {Mask::boolean, Mask::additive}) {
       if (hidden == Hidden::lowest && mask == Mask::boolean) continue;
       for (const DType mask_dtype : {DType::f32, dtype}) {
-        for (const int64_t seq_kv :
-             {192, 201}) {  // rows that can be read in 16-byte words, and rows that cannot
+        // Rows that can be read in 16-byte words, and rows that cannot.
+        for (const int64_t seq_kv : {192, 201}) {
           Recipe r = recipe(21, seq_kv, 64, 2);
           r.problem.mask = mask, r.problem.mask_dtype = mask_dtype, r.hidden = hidden;
           r.problem.causal = hidden == Hidden::middle;
@@ -136,7 +137,7 @@ TEST_P(Flash, Features) {
   });
 }
 
-// Logits around 1e9: what separates weights is far below their size.
+// Scores around 1e9: the differences that make weights are far smaller than the scores.
 TEST_P(Flash, HugeLogits) {
   for (const float magnitude : {300.0F, 10000.0F}) {
     if (dtype == DType::f16 && magnitude > 1000) continue;
@@ -150,7 +151,7 @@ TEST_P(Flash, HugeLogits) {
   }
 }
 
-// More heads than a grid's y: the rest stands in z.
+// More heads than a grid may have along y: the rest goes along z.
 TEST(FlashGrid, ManyHeads) {
   Problem p;
   p.head_dim = p.head_dim_v = 32, p.batch = 22000, p.heads_q = p.heads_kv = 3, p.seq_q = 700;
@@ -179,7 +180,8 @@ TEST(FlashGrid, RefusesRowsTooFarApart) {
   EXPECT_EQ(hip::launches(plan, p, args, nullptr, &launch), -1);
 }
 
-// Masks, ALiBi and softcap: the generic kernel, causal or not. The two others have no code for them.
+// Masks, ALiBi and softcap take the generic kernel, causal or not: the other two have no code for
+// them.
 TEST(FlashKernel, DependsOnTheProblemAlone) {
   for (const Mask mask : {Mask::none, Mask::boolean, Mask::additive}) {
     for (const bool alibi : {false, true}) {

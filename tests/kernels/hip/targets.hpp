@@ -8,7 +8,7 @@
 
 namespace kernels::test {
 
-// Every tile that a GPU can run: f32 is computed by the same tile on several of them.
+// Together they run every tile that serves a GPU. f32 has the same tile on several architectures.
 struct Target {
   const char* arch;
   DType dtype;

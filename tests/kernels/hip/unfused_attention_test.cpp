@@ -1,5 +1,5 @@
-// tests/kernels/hip/unfused_attention_test.cpp: the shapes and values where attention kernels go wrong, into the unfused GPU
-// kernels
+// tests/kernels/hip/unfused_attention_test.cpp: the unfused kernels, on the shapes and values where
+// attention kernels go wrong
 #include <gtest/gtest.h>
 
 #include <climits>
@@ -108,7 +108,8 @@ TEST_P(Unfused, HugeLogitsStayFinite) {
   }
 }
 
-// Whole steps that nobody of a block sees are never written; what follows must not read them.
+// Steps that no query of a block sees are never written, so the kernels that follow must not read
+// them.
 TEST_P(Unfused, CausalAndWindows) {
   for (const Align align : {Align::top_left, Align::bottom_right}) {
     for (const int64_t seq_kv : {40, 150, 300}) {  // fewer, as many, more than queries
@@ -144,8 +145,9 @@ TEST_P(Unfused, SoftcapAlibiSinks) {
   }
 }
 
-// NaN in a visible key or value reaches the rows that see it, and no other row; in a key that the mask hides, no row.
-TEST_P(Unfused, NanReachesOnlyWhoSeesIt) {
+// NaN in a key or value reaches the rows that see it and no others. NaN in a key that the mask
+// hides reaches no row.
+TEST_P(Unfused, NanReachesOnlyRowsThatSeeIt) {
   constexpr int64_t kKey = 50;
   for (const Mask mask : {Mask::none, Mask::boolean, Mask::additive}) {
     for (const bool in_value : {false, true}) {
@@ -169,7 +171,8 @@ TEST_P(Unfused, NanReachesOnlyWhoSeesIt) {
   }
 }
 
-// Two keys of equal score: out is the mean of two numbers of the dtype, so only the last rounding is left.
+// Two keys of equal score: out is the mean of two numbers of the dtype, so only the last rounding
+// matters.
 TEST_P(Unfused, OutIsRoundedToNearestEven) {
   Recipe r = recipe(1, 2, 40);
   r.batch = 5;
@@ -196,7 +199,7 @@ TEST_P(Unfused, OutIsRoundedToNearestEven) {
   });
 }
 
-// Rows that a few lanes of softmax hold, that a workgroup holds, and that nobody does.
+// Rows that a few lanes of softmax hold, that a workgroup holds, and that are too long to be held.
 TEST_P(Unfused, LongRows) {
   for (const int64_t seq_kv : {1024, 1100, 8192, 8300}) {
     Recipe r = recipe(3, seq_kv);
@@ -205,7 +208,7 @@ TEST_P(Unfused, LongRows) {
   }
 }
 
-// More pieces than workgroups along x: each takes several turns.
+// More pieces than workgroups along x: each workgroup takes several.
 TEST(UnfusedTurns, AreAllTaken) {
   Recipe r = small(DType::f16, 4200, 1088);
   r.problem.window_left = 5;
@@ -226,7 +229,7 @@ TEST(UnfusedPlans, HaveRoomForTheScores) {
   EXPECT_STREQ(plan.object, "unfused_attention_f16_64");
 }
 
-TEST(UnfusedPlans, RefuseWhatNoMemoryHolds) {
+TEST(UnfusedPlans, RefuseAScoreMatrixLargerThanAnyMemory) {
   Problem p;
   p.dtype = DType::f16;
   p.batch = 1 << 20, p.heads_q = p.heads_kv = 1 << 10;

@@ -1,4 +1,5 @@
-// tests/kernels/hip/tile/matrix_test.cpp: each family's fragment layout, by itself: complete, and a plain product comes out
+// tests/kernels/hip/tile/matrix_test.cpp: each matrix instruction's fragment layout is complete,
+// and gives the plain product
 #include "kernels/hip/tile/matrix.hpp"
 
 #include <gtest/gtest.h>
@@ -27,7 +28,8 @@ void put(uint32_t* words, int index, float value) {
   words[index / 2] |= static_cast<uint32_t>(f32_to_f16(value)) << (index % 2 * 16);
 }
 
-// The wave's operands as the layout says, with what `spoil` adds in one lane.
+// RETURNS the product of operands laid out as the layout says. spoil: a lane whose A gets a wrong
+// bit; -1: none.
 template <class Layout>
 std::vector<float> product(int spoil) {
   std::vector<float> d(static_cast<size_t>(Layout::kM * Layout::kN), NAN);
@@ -82,7 +84,7 @@ TYPED_TEST(Fragments, GiveThePlainProduct) {
   }
 }
 
-// Silicon reads A and B of lanes 16 to 31, too.
+// The GPU reads A and B of lanes 16 to 31 too, so they must agree.
 TEST(WmmaGfx11DeathTest, OperandsMustRepeatInTheUpperLanes) {
   EXPECT_DEATH(product<WmmaGfx11>(20), "operands must repeat in lanes 16-31");
 }

@@ -1,4 +1,4 @@
-// tests/kernels/hip/tile/tile_test.cpp: every tile's lanes hold each score once, and share rows as they say
+// tests/kernels/hip/tile/tile_test.cpp: a tile's lanes hold each score once, and reduce over rows
 #include "kernels/hip/tile/tile.hpp"
 
 #include <gtest/gtest.h>

@@ -1,19 +1,19 @@
-// tests/kernels/hip/host_family.hpp: one family's kernels by the names that a launch gives, compiled for the host
+// tests/kernels/hip/host/family.hpp: finds the host build of one family's kernel by its names
 #pragma once
 
 #include <string>
 
 #include "kernels/hip/flash_attention.hpp"
 #include "kernels/hip/unfused_attention.hpp"
-#include "tests/kernels/hip/host_kernels.hpp"
+#include "tests/kernels/hip/host/kernels.hpp"
 
 namespace kernels::test {
 
-// One source for each family: they are slow to compile.
+// Each family is instantiated in a source of its own, because they are slow to compile.
 template <hip::Family kFamily>
 HostKernel kernel_of_family(const char* object, const char* name);
 
-namespace family {
+namespace find {
 
 template <class Tile>
 HostKernel unfused(const std::string& name) {
@@ -45,15 +45,15 @@ HostKernel of_dtype(const std::string& object, const std::string& name) {
   return object.ends_with("_256") ? of_tile<hip::Tile<kFamily, T, 256>>(object, name) : nullptr;
 }
 
-}  // namespace family
+}  // namespace find
 
 template <hip::Family kFamily>
 HostKernel kernel_of_family(const char* object, const char* name) {
   const std::string text =
       object;  // flash_attention_<dtype>_<dim>, unfused_attention_<dtype>_<dim>
-  if (text.find("_f32_") != text.npos) return family::of_dtype<kFamily, hip::F32>(text, name);
-  if (text.find("_f16_") != text.npos) return family::of_dtype<kFamily, hip::F16>(text, name);
-  return text.find("_bf16_") != text.npos ? family::of_dtype<kFamily, hip::BF16>(text, name)
+  if (text.find("_f32_") != text.npos) return find::of_dtype<kFamily, hip::F32>(text, name);
+  if (text.find("_f16_") != text.npos) return find::of_dtype<kFamily, hip::F16>(text, name);
+  return text.find("_bf16_") != text.npos ? find::of_dtype<kFamily, hip::BF16>(text, name)
                                           : nullptr;
 }
 

@@ -1,4 +1,4 @@
-// tests/kernels/hip/host_kernels.hpp: an architecture and a launch's names into the host build of that kernel
+// tests/kernels/hip/host/kernels.hpp: finds the host build of a kernel by its family and names
 #pragma once
 
 #include "kernels/hip/launch/family.hpp"
@@ -8,7 +8,7 @@ namespace kernels::test {
 
 using HostKernel = void (*)(const hip::AttentionParams&);
 
-// What the code object of a GPU of this family has under that name; null where there is nothing.
+// RETURNS the kernel that a code object of this family has by that name; null if it has none.
 HostKernel host_kernel(hip::Family family, const char* object, const char* name);
 
 }  // namespace kernels::test

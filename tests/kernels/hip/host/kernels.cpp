@@ -1,5 +1,5 @@
-// tests/kernels/hip/host_kernels.cpp: see host_kernels.hpp
-#include "tests/kernels/hip/host_kernels.hpp"
+// tests/kernels/hip/host/kernels.cpp: finds the host build of a kernel, and runs launches on it
+#include "tests/kernels/hip/host/kernels.hpp"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 
 #include "kernels/hip/host/host.hpp"
 #include "tests/kernels/hip/expect.hpp"
-#include "tests/kernels/hip/host_family.hpp"
+#include "tests/kernels/hip/host/family.hpp"
 
 namespace kernels::test {
 
@@ -23,7 +23,7 @@ HostKernel host_kernel(Family family, const char* object, const char* name) {
     case Family::valu64: return kernel_of_family<Family::valu64>(object, name);
     case Family::valu_large: break;
   }
-  return nullptr;  // no GPU is of it: mma_sm80 turns to it for f32
+  return nullptr;  // serves no GPU by itself: mma_sm80 uses it for f32
 }
 
 void run_launch(const char* arch, const hip::Launch& launch, uint32_t seed) {
