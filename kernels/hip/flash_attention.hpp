@@ -37,7 +37,7 @@ struct QueryBlock {
 
 // One head's first element of a tensor.
 template <class Storage>
-GPU_DEVICE Storage* head_of(Storage* tensor, const Rows& stride, int32_t batch, int32_t head) {
+GPU_DEVICE Storage* head_of(Storage* tensor, const Strides& stride, int32_t batch, int32_t head) {
   return tensor + batch * stride.batch + head * stride.head;
 }
 

@@ -12,7 +12,7 @@ namespace kernels::hip {
 inline constexpr uint32_t kGridY = 65535;
 
 // Strides of q, k, v or out, in elements.
-struct Rows {
+struct Strides {
   int64_t batch, row, head;
 };
 
@@ -41,7 +41,7 @@ struct AttentionParams {
   const float* slopes;  // null: no ALiBi
   const float* sinks;   // null: no sinks
   float* scores;        // unfused: [batch, heads_q, seq_q, scores_row], in the workspace
-  Rows q_stride, k_stride, v_stride, out_stride;
+  Strides q_stride, k_stride, v_stride, out_stride;
   int64_t mask_batch, mask_head, mask_row, mask_key;  // strides in elements
   int64_t lse_batch, lse_head, lse_row;               // strides in elements
   int64_t scores_row;    // unfused: floats of a row of scores: seq_kv rounded up to whole steps

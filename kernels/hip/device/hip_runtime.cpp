@@ -32,7 +32,8 @@ void* open_library(Message* message) {
   if (load_error.text[0] != '\0') {
     fail(message, Status::internal, "no HIP runtime could be loaded: %s", load_error.text);
   } else {
-    fail(message, Status::internal, "libamdhip64.so.7, .6, .5: not found");
+    fail(message, Status::internal,
+         "no HIP runtime was found (libamdhip64.so.7, .6 or .5); install ROCm's");
   }
   return nullptr;
 }

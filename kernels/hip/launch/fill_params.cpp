@@ -1,4 +1,4 @@
-// kernels/hip/launch/fill_params.cpp: fills the kernels' argument from a problem and a run's tensors
+// kernels/hip/launch/fill_params.cpp: fills the kernels' argument for one run
 #include "kernels/hip/launch/fill_params.hpp"
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 namespace kernels::hip {
 namespace {
 
-Rows rows(const Tensor& t) { return {t.stride[0], t.stride[1], t.stride[2]}; }
+Strides strides_of(const Tensor& t) { return {t.stride[0], t.stride[1], t.stride[2]}; }
 
 // Whether the keys of every mask row can be read in words of 16 bytes.
 bool reads_wide(const Tensor& mask) {
@@ -31,8 +31,8 @@ bool strides_fit(const Args& args) {
 AttentionParams fill_params(const Problem& problem, const Args& args) {
   AttentionParams p{};
   p.q = args.q.data, p.k = args.k.data, p.v = args.v.data, p.out = args.out.data;
-  p.q_stride = rows(args.q), p.k_stride = rows(args.k), p.v_stride = rows(args.v),
-  p.out_stride = rows(args.out);
+  p.q_stride = strides_of(args.q), p.k_stride = strides_of(args.k), p.v_stride = strides_of(args.v),
+  p.out_stride = strides_of(args.out);
   p.batch = static_cast<int32_t>(args.q.shape[0]);
   p.heads_q = static_cast<int32_t>(args.q.shape[2]);
   p.heads_per_kv = static_cast<int32_t>(args.q.shape[2] / std::max<int64_t>(1, args.k.shape[2]));

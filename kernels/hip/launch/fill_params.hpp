@@ -1,4 +1,4 @@
-// kernels/hip/launch/fill_params.hpp: fills the kernels' argument from a problem and a run's tensors
+// kernels/hip/launch/fill_params.hpp: fills the kernels' argument for one run
 #pragma once
 
 #include "kernels/common/problem.hpp"

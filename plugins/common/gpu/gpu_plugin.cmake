@@ -4,9 +4,9 @@
 # attnrt_add_gpu_plugin(
 #   NAME <name> VERSION <semver>
 #   PLATFORM rocm|cuda      the device interface to link, and the manifest's devices
-#   KERNELS <target>        a static library with what launch.hpp and code_objects.hpp of kernels/hip
-#                           declare. Its property ATTNRT_ARCHS lists the architectures of its code
-#                           objects. If there is no such target, the plugin is not built.
+#   KERNELS <target>        a static library with what kernels/hip declares in launch.hpp and
+#                           code_objects.hpp. Its property ATTNRT_ARCHS lists the architectures of its
+#                           code objects. If there is no such target, the plugin is not built.
 #   [DIRECTORY <folder>]    of plugin.cpp and manifest.yaml; default: the current one
 #   [TARGET <target>]       default: the name of the file
 #   [INSTALL])

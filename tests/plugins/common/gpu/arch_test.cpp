@@ -1,4 +1,4 @@
-// tests/plugins/common/gpu/arch_test.cpp: devices of AMD and NVIDIA into the code objects that serve them
+// tests/plugins/common/gpu/arch_test.cpp: which code objects serve a device of AMD or NVIDIA
 #include <gtest/gtest.h>
 
 #include "kernels/hip/device/code_objects.hpp"

@@ -1,4 +1,4 @@
-// tests/plugins/common/gpu/device_test.cpp: the device interface over HIP: facts, memory, launches, errors, the current device
+// tests/plugins/common/gpu/device_test.cpp: the device interface on a fake HIP runtime
 #include "kernels/hip/device/device.hpp"
 
 #include <gmock/gmock.h>
@@ -25,13 +25,13 @@ void add(const void* params, const uint32_t grid[3], uint32_t, uint32_t) {
   const auto& p = *static_cast<const AddParams*>(params);
   *p.to += p.value * static_cast<int32_t>(grid[0]);
 }
-void rest(const void* params, const uint32_t*, uint32_t, uint32_t) {
+void sleep_for(const void* params, const uint32_t*, uint32_t, uint32_t) {
   std::this_thread::sleep_for(std::chrono::milliseconds(*static_cast<const int*>(params)));
 }
 constexpr fake_hip_kernel kKernels[] = {
-    {"add", sizeof(AddParams), add}, {"rest", sizeof(int), rest}, {nullptr, 0, nullptr}};
+    {"add", sizeof(AddParams), add}, {"sleep", sizeof(int), sleep_for}, {nullptr, 0, nullptr}};
 
-// Two devices; the environment is read when the process first calls the runtime.
+// Two devices. The fake runtime reads the environment when the process first calls it.
 class DeviceTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
@@ -60,7 +60,7 @@ class DeviceTest : public ::testing::Test {
   Message message;
 };
 
-TEST_F(DeviceTest, Facts) {
+TEST_F(DeviceTest, DescribesEachDevice) {
   std::vector<Device> found;
   ASSERT_EQ(devices(&found, &message), Status::ok) << message.text;
   ASSERT_EQ(found.size(), 2U);
@@ -73,7 +73,7 @@ TEST_F(DeviceTest, Facts) {
   EXPECT_EQ(platform(), Platform::rocm);
 }
 
-TEST_F(DeviceTest, NoDeviceIsNoErrorAndSaysWhy) {
+TEST_F(DeviceTest, WithoutADeviceTheListIsEmptyAndTheMessageSaysWhy) {
   fail("hipGetDeviceCount", 100);
   std::vector<Device> found(1);
   EXPECT_EQ(devices(&found, &message), Status::ok);
@@ -100,7 +100,7 @@ TEST_F(DeviceTest, CopiesAndLaunchesInStreamOrderOnAnotherDevice) {
   }
   ASSERT_EQ(copy(1, here, there, sizeof value, Direction::to_host, stream, &message), Status::ok)
       << message.text;
-  EXPECT_EQ(value, 7) << "nothing runs before the stream passes";
+  EXPECT_EQ(value, 7) << "nothing runs before the stream is synchronised";
   ASSERT_EQ(stream_synchronize(1, stream, &message), Status::ok) << message.text;
   EXPECT_EQ(value, 37);
   EXPECT_EQ(fake_hip()->last_device, 1);
@@ -112,7 +112,7 @@ TEST_F(DeviceTest, CopiesAndLaunchesInStreamOrderOnAnotherDevice) {
   stream_destroy(1, stream);
 }
 
-TEST_F(DeviceTest, TheCurrentDeviceOfTheCallerStays) {
+TEST_F(DeviceTest, TheCallersCurrentDeviceIsKept) {
   ASSERT_EQ(hipSetDevice(1), 0);
   void* pointer = nullptr;
   ASSERT_EQ(allocate(0, 16, &pointer, &message), Status::ok);
@@ -125,7 +125,7 @@ TEST_F(DeviceTest, TheCurrentDeviceOfTheCallerStays) {
   ASSERT_EQ(hipSetDevice(0), 0);
 }
 
-TEST_F(DeviceTest, ErrorsHaveTheirClassAndHipsText) {
+TEST_F(DeviceTest, ErrorsHaveAStatusAndHipsText) {
   void* pointer = nullptr;
   EXPECT_EQ(allocate(0, 1 << 30, &pointer, &message), Status::out_of_memory);
   EXPECT_STREQ(message.text, "hipMalloc: out of memory (hipErrorOutOfMemory)");
@@ -191,7 +191,7 @@ TEST_F(DeviceTest, WhatFailedToLoadIsTriedAgain) {
   EXPECT_EQ(find_kernel(0, kCode, "add", 0, &kernel, &message), Status::ok);
 }
 
-TEST_F(DeviceTest, CapturingStreamsAreKnown) {
+TEST_F(DeviceTest, TellsWhetherAStreamIsBeingCaptured) {
   bool capturing = true;
   ASSERT_EQ(is_capturing(1, nullptr, &capturing, &message), Status::ok) << message.text;
   EXPECT_FALSE(capturing);
@@ -205,13 +205,13 @@ TEST_F(DeviceTest, CapturingStreamsAreKnown) {
   EXPECT_TRUE(capturing);
 }
 
-TEST_F(DeviceTest, TimestampsTellWhatTheStreamDidBetweenThem) {
+TEST_F(DeviceTest, TimestampsMeasureWhatTheStreamDidBetweenThem) {
   void *stream = nullptr, *from = nullptr, *to = nullptr;
   ASSERT_EQ(stream_create(1, &stream, &message), Status::ok) << message.text;
   ASSERT_EQ(timestamp_create(1, &from, &message), Status::ok) << message.text;
   ASSERT_EQ(timestamp_create(1, &to, &message), Status::ok) << message.text;
   Kernel kernel;
-  ASSERT_EQ(find_kernel(1, "code", "rest", 0, &kernel, &message), Status::ok) << message.text;
+  ASSERT_EQ(find_kernel(1, "code", "sleep", 0, &kernel, &message), Status::ok) << message.text;
   const uint32_t grid[3] = {1, 1, 1};
   const int milliseconds = 20;
   const int64_t synchronizations = fake_hip()->synchronizations;
@@ -245,7 +245,7 @@ TEST_F(DeviceTest, TimestampsTellWhatTheStreamDidBetweenThem) {
   EXPECT_EQ(fake_hip()->events, 0);
 }
 
-TEST_F(DeviceTest, NothingIsFreedCopiedOrAllocatedForNothing) {
+TEST_F(DeviceTest, NullPointersAndZeroBytesAreAccepted) {
   free(0, nullptr);
   free_pinned(0, nullptr);
   stream_destroy(0, nullptr);

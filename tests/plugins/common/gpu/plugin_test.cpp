@@ -1,5 +1,4 @@
-// tests/plugins/common/gpu/plugin_test.cpp: both GPU plugins through the runtime, on two fake devices: host tensors staged, device
-// tensors enqueued, and every failure in its class
+// tests/plugins/common/gpu/plugin_test.cpp: both GPU plugins in a runtime with two fake devices
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -18,7 +17,7 @@ namespace {
 using namespace support;
 using ::testing::HasSubstr;
 
-// The plugins of this test's build and the cpu's in a directory, and a runtime over it.
+// A runtime over a directory with both GPU plugins, on stand-in kernels, and the cpu plugin.
 class HipPlugin : public ::testing::TestWithParam<std::string> {
  protected:
   static void SetUpTestSuite() {
@@ -68,7 +67,7 @@ class HipPlugin : public ::testing::TestWithParam<std::string> {
                         function);
     fake_hip()->failing_error = error;
   }
-  // The same problem with tensors that are on a device.
+  // RETURNS the problem with tensors on a device.
   static Problem on_device(Problem problem, int32_t id) {
     problem.device_type = ATTNRT_DEVICE_ROCM;
     problem.device_id = id;
@@ -81,7 +80,7 @@ class HipPlugin : public ::testing::TestWithParam<std::string> {
   Attention a{{.batch = 2, .seq_q = 5, .seq_kv = 7, .heads_q = 4, .heads_kv = 2, .head_dim = 32}};
 };
 
-// Memory of a device through the backend's own extension, gone with the test.
+// Tensors and a stream on a device, made through the memory extension and freed with this.
 class OnDevice {
  public:
   OnDevice(const Plan& plan, int32_t id, const attnrt_args& host)
@@ -123,7 +122,7 @@ class OnDevice {
   attnrt_args args;
 };
 
-TEST_P(HipPlugin, DevicesWithoutCodeForThemAreLeftOut) {
+TEST_P(HipPlugin, DevicesWithoutCodeForThemAreNotListed) {
   const auto decision = runtime->decide(checked(on_device(a.problem, 1)), Call{GetParam()});
   ASSERT_NE(decision->winner(), nullptr) << decision->message;
   const auto& devices = decision->winner()->candidate.backend->devices();
@@ -160,7 +159,7 @@ TEST_P(HipPlugin, RunNeitherAllocatesNorWaitsAndCanBeCaptured) {
     ASSERT_TRUE(made) << made.error().message;
     OnDevice device(**made, id, a.args);
     const fake_hip_state before = *fake_hip();
-    fake_hip()->capturing = 1;  // what allocates, loads or waits fails from here on
+    fake_hip()->capturing = 1;  // from here on, calls that allocate, load or wait fail
     attnrt_error error = ATTNRT_ERROR_INIT;
     ASSERT_EQ(run(**made, device.args, &error), ATTNRT_OK) << error.message;
     fake_hip()->capturing = 0;
@@ -168,7 +167,7 @@ TEST_P(HipPlugin, RunNeitherAllocatesNorWaitsAndCanBeCaptured) {
     EXPECT_EQ(fake_hip()->modules_loaded, before.modules_loaded);
     EXPECT_EQ(fake_hip()->functions_found, before.functions_found);
     EXPECT_EQ(fake_hip()->launches - before.launches, GetParam() == "hip_flash" ? 1 : 5);
-    EXPECT_EQ(fake_hip()->kernels_run, before.kernels_run) << "before the stream passes";
+    EXPECT_EQ(fake_hip()->kernels_run, before.kernels_run) << "before the stream is synchronised";
     EXPECT_EQ(fake_hip()->last_device, id);
     EXPECT_EQ(fake_hip()->last_stream, device.args.stream);
     device.wait();
@@ -199,7 +198,7 @@ TEST_P(HipPlugin, TimestampsAreAnExtension) {
   ASSERT_EQ(timing->elapsed(instance, 1, stamps[0], stamps[1], &seconds, &error), ATTNRT_OK)
       << error.message;
   EXPECT_GT(seconds, 0);
-  EXPECT_LT(largest_error(problem, device.args), kTolerance) << "the run has been waited for";
+  EXPECT_LT(largest_error(problem, device.args), kTolerance) << "elapsed waited for the run";
   fail("hipEventRecord", 719);
   EXPECT_EQ(timing->record(instance, 1, stamps[0], device.args.stream, &error), ATTNRT_DEVICE_LOST);
   EXPECT_THAT(error.message, HasSubstr("hipEventRecord"));
@@ -237,7 +236,7 @@ TEST_P(HipPlugin, NothingToDoLaunchesNothing) {
   EXPECT_EQ(fake_hip()->launches, before);
 }
 
-TEST_P(HipPlugin, ErrorsOfHipHaveTheirClassAndItsText) {
+TEST_P(HipPlugin, ErrorsOfHipHaveAStatusAndItsText) {
   const Problem problem = on_device(a.problem, 0);
   const auto made = plan(problem);
   ASSERT_TRUE(made) << made.error().message;
@@ -257,7 +256,7 @@ TEST_P(HipPlugin, ErrorsOfHipHaveTheirClassAndItsText) {
     attnrt_error error = ATTNRT_ERROR_INIT;
     EXPECT_EQ(run(**made, device.args, &error), status) << code;
     EXPECT_THAT(error.message, HasSubstr(text));
-    EXPECT_THAT(error.message, HasSubstr("stand_in_")) << "which kernel it was";
+    EXPECT_THAT(error.message, HasSubstr("stand_in_")) << "the message names the kernel";
   }
 }
 
@@ -279,7 +278,7 @@ TEST_P(HipPlugin, ReasonsOfTheKernelsReachTheDecision) {
   EXPECT_THAT(decision->message, HasSubstr("softcap 31 is what the stand-in refuses"));
 }
 
-TEST_P(HipPlugin, WhatNeedsMoreWorkgroupMemoryThanThereIsIsRefused) {
+TEST_P(HipPlugin, AProblemThatNeedsTooMuchWorkgroupMemoryIsRefused) {
   Attention wide{
       {.batch = 1, .seq_q = 5, .seq_kv = 7, .heads_q = 1, .heads_kv = 1, .head_dim = 248}};
   const auto refused = plan(on_device(wide.problem, 0));
@@ -323,7 +322,7 @@ TEST_P(HipUnfused, ScoresThatTheDeviceCannotHoldAreRefusedByPlan) {
       HasSubstr("workspace: needs 2147483712 bytes, and Fake Radeon 0 has 67108864 in all"));
 }
 
-TEST_P(HipUnfused, TheRoadFallsToTheCpuWhereScoresAreTooLarge) {
+TEST_P(HipUnfused, TheRuntimeFallsBackToTheCpuIfScoresAreTooLarge) {
   Attention large(
       {.batch = 1, .seq_q = 2048, .seq_kv = 2048, .heads_q = 8, .heads_kv = 8, .head_dim = 32});
   const auto other = open("staging: allow\nrules:\n- {prefer: [hip_unfused, cpu]}\n");

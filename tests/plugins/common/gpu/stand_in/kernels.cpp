@@ -1,4 +1,5 @@
-// tests/plugins/common/gpu/stand_in/kernels.cpp: the stand-in kernels' host code, for the fake HIP runtime to run
+// tests/plugins/common/gpu/stand_in/kernels.cpp: stand-in kernels in host code, which the fake HIP
+// runtime runs
 #include <cmath>
 #include <cstdlib>
 #include <vector>
@@ -65,7 +66,8 @@ void attend(const StandInParams& p) {
   }
 }
 
-// Each of several steps leaves its number in the workspace and finds those of the steps before it.
+// Runs one of the steps that make up an attention. Each step but the last writes its number to the
+// workspace, and checks that the steps before it have done so.
 void run(const void* bytes, const uint32_t*, uint32_t, uint32_t) {
   const auto& p = *static_cast<const StandInParams*>(bytes);
   for (int32_t n = 0; n < p.step; ++n) {

@@ -1,4 +1,4 @@
-// tests/plugins/common/gpu/stand_in/launch.cpp: a problem into launches of stand-in kernels
+// tests/plugins/common/gpu/stand_in/launch.cpp: plans and launches of the stand-in kernels
 #include "kernels/hip/launch/launch.hpp"
 
 #include <cstring>
@@ -47,7 +47,7 @@ int32_t fill(const Problem& p, const Args& a, void* workspace, const char* objec
     launch.grid[2] = static_cast<uint32_t>(params.batch);
     launch.block = 256;
     launch.shared_bytes =
-        p.head_dim == 248 ? 128 << 10 : 1024;  // at 248 more than a device of HIP has
+        p.head_dim == 248 ? 128 << 10 : 1024;  // at 248, more than HIP devices have
     launch.params_bytes = sizeof params;
     std::memcpy(launch.params, &params, sizeof params);
   }

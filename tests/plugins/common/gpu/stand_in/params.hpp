@@ -1,4 +1,4 @@
-// tests/plugins/common/gpu/stand_in/params.hpp: one run's tensors into the struct that a stand-in kernel gets by value
+// tests/plugins/common/gpu/stand_in/params.hpp: the argument of a stand-in kernel
 #pragma once
 
 #include "kernels/common/problem.hpp"

@@ -1,4 +1,5 @@
-// tests/plugins/common/gpu/stand_in/kernels/hip/device/code_objects.hpp: the list of code objects, as kernels/hip declares it
+// tests/plugins/common/gpu/stand_in/kernels/hip/device/code_objects.hpp: the list of code objects,
+// as kernels/hip declares it
 #pragma once
 
 #include <cstdint>

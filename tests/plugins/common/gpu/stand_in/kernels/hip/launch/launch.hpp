@@ -1,6 +1,7 @@
-// tests/plugins/common/gpu/stand_in/kernels/hip/launch/launch.hpp: the interface of kernels/hip, for kernels that are host code
+// tests/plugins/common/gpu/stand_in/kernels/hip/launch/launch.hpp: the launches' interface, as
+// kernels/hip declares it, for stand-in kernels
 //
-// So the plugins' host side is tested where no compiler for GPUs is, and whatever the real kernels become.
+// With it the plugins are tested without a compiler for GPUs, whatever the real kernels do.
 #pragma once
 
 #include <cstdint>
