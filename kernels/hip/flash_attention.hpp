@@ -89,7 +89,7 @@ GPU_DEVICE QueryBlock query_block(const AttentionParams& p, int32_t index) {
 }
 
 template <AttentionTile Tile, Kind kKind>
-requires ContiguousKeys<Tile> GPU_DEVICE void flash_attention(const AttentionParams& p) {
+GPU_DEVICE void flash_attention(const AttentionParams& p) {
   using Storage = typename Tile::Element::Storage;
   const int32_t index = static_cast<int32_t>(gpu::block_y() + gpu::block_z() * kGridY);
   if (index >= p.batch * p.heads_q) return;  // the grid is rounded up

@@ -17,8 +17,8 @@
 
 namespace kernels::hip {
 
-inline constexpr int kScoreThreads =
-    256;                               // threads of a workgroup of the kernels between the products
+// Threads of a workgroup of scale, mask and softmax.
+inline constexpr int kScoreThreads = 256;
 inline constexpr int kRowLanes = 32;   // lanes that share a row in softmax, if they can hold it
 inline constexpr int kHeld = 8;        // 16-byte words of a row that a lane of softmax holds
 inline constexpr int kChunkSteps = 8;  // steps of keys that a workgroup of the first product takes

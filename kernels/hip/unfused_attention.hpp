@@ -27,10 +27,8 @@ GPU_DEVICE void write_scores(float* at, const gpu::Floats<4>& s) {
 // Stores one wave's scores of a step, 16 bytes a lane, neighbouring lanes side by side. at: the
 // block's first row, at the step's first column; rows: how many of the block's rows exist.
 template <AttentionTile Tile>
-requires ContiguousKeys<Tile> GPU_DEVICE void store_scores(const AttentionParams& p,
-                                                           const Tile& tile,
-                                                           const typename Tile::Scores& s,
-                                                           float* at, int rows) {
+GPU_DEVICE void store_scores(const AttentionParams& p, const Tile& tile,
+                             const typename Tile::Scores& s, float* at, int rows) {
   using Stage = ScoreStage<Tile>;
   constexpr int kPiece = Tile::kRun % 4 == 0 ? 4 : 2, kRowPieces = Tile::kKeys / 4;
   const uint32_t stage = Stage::kAt + tile.wave * Stage::kWaveBytes;
@@ -63,7 +61,7 @@ requires ContiguousKeys<Tile> GPU_DEVICE void store_scores(const AttentionParams
 
 // Computes q.k for a block of queries and kChunkSteps steps of keys.
 template <AttentionTile Tile>
-requires ContiguousKeys<Tile> GPU_DEVICE void qk(const AttentionParams& p) {
+GPU_DEVICE void qk(const AttentionParams& p) {
   using T = typename Tile::Element;
   const ScoreHead at(p);
   if (!at.exists(p)) return;
@@ -332,9 +330,8 @@ GPU_DEVICE void softmax(const AttentionParams& p) {
 // Loads a lane's weights of a step. at: the block's first row, at the lane's first key; rows: how
 // many of the block's rows exist.
 template <AttentionTile Tile>
-requires ContiguousKeys<Tile> GPU_DEVICE void load_weights(const AttentionParams& p,
-                                                           const Tile& tile, const float* at,
-                                                           int rows, typename Tile::Scores& s) {
+GPU_DEVICE void load_weights(const AttentionParams& p, const Tile& tile, const float* at, int rows,
+                             typename Tile::Scores& s) {
   GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
     const int r = tile.row(slot);
     const float* from = at + r * p.scores_row;
@@ -360,7 +357,7 @@ requires ContiguousKeys<Tile> GPU_DEVICE void load_weights(const AttentionParams
 
 // Multiplies weights and V for a block of queries, over all steps that it sees, and stores out.
 template <AttentionTile Tile>
-requires ContiguousKeys<Tile> GPU_DEVICE void pv(const AttentionParams& p) {
+GPU_DEVICE void pv(const AttentionParams& p) {
   using T = typename Tile::Element;
   const ScoreHead at(p);
   if (!at.exists(p)) return;

@@ -2,9 +2,9 @@
 //
 // One interface over HIP (device_hip.cpp) and CUDA (device_cuda.cpp); a library links one of them.
 //
-// THREADS   Every call may come from any thread. Each leaves the thread's current device as it was.
-// ERRORS    A call that fails returns a Status, and the platform's own text in *message (may be
-// null). LIFETIME  The platform's runtime and the code objects stay loaded until the process ends.
+// THREADS: every call may come from any thread, and leaves the thread's current device as it was.
+// ERRORS: a call that fails returns a Status, and the platform's text in *message (may be null).
+// LIFETIME: the platform's runtime and the code objects stay loaded until the process ends.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +12,14 @@
 
 namespace kernels::hip {
 
-// What went wrong, by what the caller can do: out_of_memory: free memory or ask for less; invalid:
-// correct the arguments; device_lost: stop using the device; internal: report a bug.
-enum class Status : int32_t { ok, out_of_memory, invalid, device_lost, internal };
+// The outcome of a call, by what the caller can do about it.
+enum class Status : int32_t {
+  ok,
+  out_of_memory,  // free memory, or ask for less
+  invalid,        // correct the arguments
+  device_lost,    // stop using the device
+  internal,       // report a bug
+};
 
 struct Message {
   char text[256] = {};

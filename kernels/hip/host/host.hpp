@@ -44,7 +44,8 @@ struct Launch {
 };
 
 // Runs kernel() once as every thread of the grid. Workgroup memory is filled with NaN before each
-// workgroup. THREADS: any; calls on different threads are independent.
+// workgroup.
+// THREADS: any; calls on different threads are independent.
 void run(const Launch& launch, const std::function<void()>& kernel);
 
 }  // namespace gpu::host

@@ -17,8 +17,9 @@
 //
 // ScoreLayout says which lane holds which score; online softmax, masks, ALiBi and windows need
 // nothing else. A main loop that copies and multiplies in its own way reuses them through it.
-// AttentionTile adds what the loops of flash_attention and unfused_attention call. ContiguousKeys
-// is for code that reads or writes a lane's scores in 16-byte words.
+// ContiguousKeys is a ScoreLayout whose lanes hold keys side by side, so that masks and scores are
+// read and written in 16-byte words. AttentionTile adds to it what the main loops of
+// flash_attention and unfused_attention call.
 #pragma once
 
 #include "kernels/hip/params.hpp"
@@ -104,7 +105,7 @@ concept StepCopy = requires(Copy copy, uint32_t to, const typename Element::Stor
 // What flash_attention and unfused_attention call. All offsets and sizes of workgroup memory are in
 // bytes.
 template <class T>
-concept AttentionTile = ScoreLayout<T> && StepCopy<typename T::KeyCopy, typename T::Element> &&
+concept AttentionTile = ContiguousKeys<T> && StepCopy<typename T::KeyCopy, typename T::Element> &&
     StepCopy<typename T::ValueCopy, typename T::Element> &&
     requires(const T tile, const AttentionParams& p, typename T::Query& query,
              const typename T::Query& const_query, typename T::Scores& scores,
