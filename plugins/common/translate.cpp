@@ -1,4 +1,4 @@
-// plugins/common/translate.cpp: attnrt_problem, attnrt_tensor and attnrt_args into kernels::Problem, Tensor and Args
+// plugins/common/translate.cpp: the ABI's structs in the kernels' words
 #include "plugins/common/translate.hpp"
 
 namespace attnrt_plugins {
