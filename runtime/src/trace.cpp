@@ -2,7 +2,6 @@
 #include "trace.hpp"
 
 #include <algorithm>
-#include <array>
 #include <limits>
 #include <nlohmann/json.hpp>
 
