@@ -25,7 +25,7 @@ double Expectation::out_bound(const ExpectedRow& row) const {
 }
 
 double Expectation::lse_bound(const ExpectedRow& row) const {
-  return largest_bound(row.lse_error, row.lse_floor);
+  return largest_bound(std::min(lse_errors.largest, row.lse_floor), row.lse_floor);
 }
 
 Expectation expect(const Problem& problem, const Args& args) {
@@ -39,15 +39,14 @@ Expectation expect(const Problem& problem, const Args& args) {
     for (int64_t i = 0; i < s.q_length; ++i) {
       for (int64_t head = 0; head < problem.heads_q; ++head) {
         const PlainRow plain = plain_row(problem, args, s, b, i, head);
-        ExpectedRow row{b,
-                        i,
-                        head,
-                        out_index(problem, args, s, b, i, head),
-                        lse_index(problem, args, s, b, i, head),
-                        plain.empty(),
-                        plain.empty() ? 0 : out_floor(problem.dtype, plain.size),
-                        lse_floor(plain.size),
-                        0};
+        const ExpectedRow row{b,
+                              i,
+                              head,
+                              out_index(problem, args, s, b, i, head),
+                              lse_index(problem, args, s, b, i, head),
+                              plain.empty(),
+                              plain.empty() ? 0 : out_floor(problem.dtype, plain.size),
+                              lse_floor(plain.size)};
         for (size_t x = 0; x < plain.out.size(); ++x) {
           const double exact = expected.out[static_cast<size_t>(row.out_at) + x];
           expected.out_errors.add(double{plain.out[x]}, exact, row.out_floor);
@@ -56,7 +55,6 @@ Expectation expect(const Problem& problem, const Args& args) {
         }
         const double exact = expected.lse[static_cast<size_t>(row.lse_at)];
         if (!std::isinf(exact)) expected.lse_errors.add(double{plain.lse}, exact, row.lse_floor);
-        if (std::isfinite(exact)) row.lse_error = std::abs(double{plain.lse} - exact);
         expected.rows.push_back(row);
       }
     }

@@ -15,7 +15,6 @@ struct ExpectedRow {
   int64_t lse_at;  // where its value lies in Expectation::lse
   bool empty;      // it sees no key
   double out_floor, lse_floor;
-  double lse_error;  // of the plain evaluation
 };
 
 // The plain evaluation's errors over all rows. What is not finite in the exact answer is left out.
@@ -33,9 +32,9 @@ struct Expectation {
   PlainErrors out_errors, lse_errors;
   double largest_out = 0;  // the largest finite |out|
 
-  // The largest error that a right result may have. Values of out are measured against the plain
-  // evaluation of the whole run, and must be exactly 0 if the row sees nothing. lse is measured
-  // against the row's own plain evaluation, because its size differs from row to row.
+  // The largest error that a right result may have. A value of out must be exactly 0 if its row sees
+  // nothing. lse differs in size from row to row, so that of the plain evaluation's largest error no
+  // more counts than the row's floor.
   double out_bound(const ExpectedRow& row) const;
   double lse_bound(const ExpectedRow& row) const;
 };

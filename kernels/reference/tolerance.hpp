@@ -13,10 +13,11 @@
 // The rule, where the exact answer is attention.hpp's and the plain evaluation is plain.hpp's:
 //     largest error <= 2   * largest error of the plain evaluation + floor of the row
 //     mean error    <= 1.5 * mean error of the plain evaluation    + 1/4 of the mean floor
-// For a value of out, the plain evaluation's largest error is that of the whole run. For lse, it is
-// that of the row. The plain evaluation tells how hard the problem is in its dtype. The factors
-// leave room for another order of summation and another exp. The floor is for problems where the
-// plain evaluation is right by chance: one row, one key, few columns.
+// The plain evaluation's largest error is that of the whole run. For lse, which differs in size
+// from row to row, no more of it counts than the row's floor. The plain evaluation tells how hard
+// the problem is in its dtype. The factors leave room for another order of summation and another
+// exp. The floor is for problems where the plain evaluation is right by chance: one row, one key,
+// few columns.
 //
 // The floor of a row. Let u be the dtype's unit roundoff, e = 2^-24 that of the f32 in which scores
 // and sums are kept, n the number of keys that the row sees, and V the largest |v| of those keys.

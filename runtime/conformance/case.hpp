@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-#include "load.hpp"
+#include "backend.hpp"
 #include "manifest.hpp"
 #include "problem/problem.hpp"
 

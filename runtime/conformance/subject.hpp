@@ -11,10 +11,10 @@
 #include <string>
 #include <vector>
 
+#include "backend.hpp"
 #include "base/threads.hpp"
 #include "conformance/check_rules.hpp"
 #include "discover.hpp"
-#include "load.hpp"
 
 namespace attnrt::conformance {
 
