@@ -309,7 +309,7 @@ class Refusals(unittest.TestCase):
         )
 
     def test_pinned_host_memory_is_the_cpu(self) -> None:
-        q, k, v = tensors()
+        q, _, v = tensors()
         with self.assertRaisesRegex(attnrt.InvalidArgumentError, r"\bk\b.*\b16\b"):
             attnrt.attention(q, Elsewhere((2, 13, 2, 16), (3, 1)), v)
 
