@@ -198,9 +198,8 @@ TEST(Config, TextInNoFileHasNoFolder) {
   const auto read = read_config("plugins: {directories: [p]}", "", {});
   ASSERT_FALSE(read);
   EXPECT_EQ(read.error().message,
-            "policy:1:25: plugins.directories: found p, expected an absolute path: a policy that "
-            "is no file has no folder "
-            "that it could be relative to");
+            "policy:1:25: plugins.directories: found p, expected an absolute path: this policy is "
+            "not in a file, so there is no folder to be relative to");
 }
 
 // What is right is read, and what one mistake leads to is no second one.
