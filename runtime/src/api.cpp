@@ -31,7 +31,7 @@ attnrt_status missing(attnrt_error* error, const char* what) {
   return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "%s is NULL; expected a pointer", what);
 }
 
-// Runs one entry point. Memory that runs out ends as OUT_OF_MEMORY, any other exception as
+// Runs the body of one entry point. std::bad_alloc becomes OUT_OF_MEMORY, any other exception
 // INTERNAL.
 template <class Call>
 attnrt_status without_exceptions(attnrt_error* error, Call&& call) {
@@ -43,7 +43,7 @@ attnrt_status without_exceptions(attnrt_error* error, Call&& call) {
   });
 }
 
-// read_struct, for those who report through attnrt_error.
+// Calls read_struct, and reports its error through attnrt_error.
 template <class Struct>
 attnrt_status read(const Struct& given, Struct* ours, attnrt_error* error) {
   const auto done = read_struct(given, ours);
@@ -78,7 +78,8 @@ attnrt_status read_call(const attnrt_call* given, Call* call, attnrt_error* erro
   return status;
 }
 
-// Text that plugins and file names gave may hold any bytes.
+// Writes JSON. Text from plugins and file names may hold any bytes; those that are not UTF-8 are
+// replaced.
 std::string json_text(const nlohmann::json& document) {
   return document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
 }

@@ -1,9 +1,9 @@
 // runtime/src/attention.cpp: one-shot calls: finds or makes a plan for the tensors and runs it
 //
-// A one-shot call reads its problem off the tensors, so a decode loop would ask for a slightly
+// A one-shot call derives its problem from the tensors, so a decode loop would ask for a slightly
 // larger problem each time. batch, seq_q and seq_kv are therefore rounded up to powers of two. A
-// plan serves every problem within its bounds, and so such a loop makes one plan for each doubling
-// and finds it again in between. Cached plans run without an allocation.
+// plan serves every run within its bounds, so such a loop makes one plan for each doubling and
+// reuses it in between. Cached plans run without an allocation.
 #include <algorithm>
 #include <bit>
 

@@ -5,9 +5,9 @@
 //           check_problem gives equal problems equal bytes, so it is hashed and compared as bytes.
 //   bound   a fixed number of entries; the least recently used one goes first. Entries are in a
 //           list, most recently used first, so that a hit moves a list node and allocates nothing.
-//   reload  restart() drops everything. A call that began before it finishes on its own snapshot,
-//           and what it brings back afterwards is not kept: nobody would find it, and it would keep
-//           the old snapshot's backends open.
+//   reload  restart() drops everything. A call that began earlier finishes on its own snapshot, and
+//           what it brings back afterwards is not kept: no later call could use it, and it would
+//           keep the old snapshot's backends open.
 // What restart, put_back and drop_idle drop is destroyed after the lock is released: destroying the
 // last decision of a snapshot may close a backend, and destroying a plan gives device memory back,
 // which waits for the device.

@@ -42,9 +42,8 @@ bool may_serve(const Device& device, const Question& question) {
   return question.staging() && question.on_host() && fits_arch(device, question.arch);
 }
 
-// Whether this machine has the problem's device. If it has, a backend that reports no such device
-// is not judged by its manifest instead, because then the device's absence from that backend is a
-// fact.
+// Whether this machine has the problem's device. If it has, a backend that does not report the
+// device cannot use it, and so is not judged by its manifest instead.
 bool has_problem_device(const Question& question) {
   if (question.on_host()) return true;
   const Snapshot& snapshot = question.snapshot;
@@ -91,7 +90,7 @@ void add_plugin(const Question& question, Snapshot::Entry& entry, bool suppose_d
   const bool may_stage = question.staging() && question.on_host() && !manifest.devices.empty();
   if (!named && !may_stage) return exclude(wrong_device_reason(manifest, question));
 
-  // A stand-in for the device, where no backend is loaded that could report it.
+  // A stand-in for the device, for when no backend is loaded that could report it.
   const int32_t type = named ? problem.device_type
                              : find_device(manifest.devices.front()).value_or(ATTNRT_DEVICE_CPU);
   const Device supposed{type, problem.device_id, question.arch, "", 0};

@@ -15,8 +15,7 @@ class Snapshot;  // snapshot.hpp
 // One version of a backend on one device.
 struct Candidate {
   std::shared_ptr<const FoundPlugin> plugin;
-  std::shared_ptr<const Backend>
-      backend;  // absent: not loaded, so that its manifest alone is judged
+  std::shared_ptr<const Backend> backend;  // absent: not loaded, so its manifest alone is judged
   Device device;
 };
 
@@ -39,9 +38,9 @@ struct Candidates {
 // loaded, so that selection can say why it is out.
 //
 // arch: only devices of this architecture; empty: of any.
-// suppose_device: if no backend has the problem's device, supposes that it is there, with that
-// arch: each plugin whose manifest names this kind of device becomes a candidate without a backend.
-// For explain, which may ask about another machine.
+// suppose_device: if no backend has the problem's device, acts as if this machine had it, with that
+// arch. Each plugin whose manifest names this kind of device then becomes a candidate without a
+// backend. For explain, which may ask about another machine.
 Candidates find_candidates(const Snapshot& snapshot, const Problem& problem,
                            const std::string& arch, bool suppose_device);
 

@@ -240,8 +240,8 @@ void read_default(const Item& item, Config& config, Errors& errors) {
   }
 }
 
-// Reads one policy over the values that config has. A value without an error is taken even if
-// another one has an error.
+// Reads one policy over the values that config has. An error in one value does not keep the other
+// values from being taken.
 void read_layer(std::string_view text, const std::string& file, const std::filesystem::path& folder,
                 Config& config, Errors& errors) {
   const auto document = yaml::parse(text, file);

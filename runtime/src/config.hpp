@@ -31,8 +31,8 @@ struct BackendSettings {
   Setting<bool> enabled{true, "default"};
   Setting<VersionRange> version;
   Setting<Constraints> only;
-  std::vector<std::pair<std::string, std::string>>
-      options;  // in the order of the file; each value as text
+  // In the order of the file; each value as text.
+  std::vector<std::pair<std::string, std::string>> options;
   std::string options_origin;
   std::string origin;  // where it is first named
 };
@@ -58,8 +58,8 @@ struct Config {
   Setting<std::optional<std::string>> forced_backend;
   Setting<std::vector<std::string>> disabled;  // globs on backend names
   Setting<int> log_level;                      // ATTNRT_LOG_*
-  std::vector<std::string>
-      warnings;  // legal settings that have no effect; each with file:line:column
+  // About legal settings that have no effect, with file:line:column, and about unknown variables.
+  std::vector<std::string> warnings;
 };
 
 // Returns the built-in policy, which is the text of config/default.yaml.
@@ -75,8 +75,8 @@ std::string switched_off(const Config& config, std::string_view backend);
 // policy. file: its path, for messages and as the base of relative directories; "": the text is in
 // no file (messages call it "policy"), and directories must be absolute. Errors: INVALID_ARGUMENT,
 // "file:line:column: what was found, what was expected"; an unknown key comes with the nearest
-// known one. The first error is returned. `errors` gets all that can be found independently of each
-// other, in the order in which keys are read; text that is not YAML has one.
+// known one. Returns the first error. `errors` gets all that can be found independently of each
+// other, in the order in which keys are read; text that is not YAML gives only one.
 Result<Config> read_config(std::string_view text, const std::string& file,
                            const Environment& environment, Errors* errors = nullptr);
 

@@ -60,8 +60,8 @@ std::string sha256_hex(std::string_view bytes) {
   return text.data();
 }
 
-// Opens a plugin file. A FIFO does not block it, and a link may not lead out of the directories.
-// Gives the size, and the path with all links resolved.
+// Opens a plugin file. Does not wait on a FIFO, and refuses a link that leads out of the
+// directories. Gives the size, and the path with all links resolved.
 Result<Descriptor> open_plugin(const std::string& path,
                                const std::vector<std::string>& real_directories, int64_t* bytes,
                                std::string* where) {
@@ -138,7 +138,7 @@ std::vector<std::string> plugin_names(const std::string& directory,
     if (name.size() > kSuffix.size() && name.ends_with(kSuffix)) names.emplace_back(name);
   }
   closedir(stream);
-  std::sort(names.begin(), names.end());  // the order of a directory is random
+  std::sort(names.begin(), names.end());  // readdir lists them in no particular order
   return names;
 }
 
@@ -161,8 +161,8 @@ std::string default_plugin_directory() {
   const bool in_program = object->l_name == nullptr || object->l_name[0] == '\0';
   std::filesystem::path file = "/proc/self/exe";
   if (!in_program) {
-    // l_name may be relative to the working directory at load time; the loader keeps the absolute
-    // folder.
+    // l_name may be relative to what was the working directory at load time. RTLD_DI_ORIGIN is the
+    // absolute folder.
     std::array<char, PATH_MAX> origin{};
     if (dlinfo(object, RTLD_DI_ORIGIN, origin.data()) != 0) return {};
     file = std::filesystem::path(origin.data()) / std::filesystem::path(object->l_name).filename();

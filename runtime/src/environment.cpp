@@ -1,4 +1,4 @@
-// runtime/src/environment.cpp: see environment.hpp
+// runtime/src/environment.cpp: reads the variables ATTNRT_* and applies them to a Config
 #include "environment.hpp"
 
 #include <fmt/ranges.h>

@@ -11,12 +11,13 @@ namespace attnrt::core {
 
 struct Config;
 
-// The variables. All are absent if the process is privileged (set-user-ID and the like).
+// The values of ATTNRT_POLICY, ATTNRT_PLUGIN_PATH and so on. All are absent if the process is
+// privileged (set-user-ID and the like).
 struct Environment {
   std::optional<std::string> policy, plugin_path, backend, disable, log;
-  std::vector<std::string> warnings;  // one for each ATTNRT_ variable that does not exist
+  std::vector<std::string> warnings;  // one for each variable ATTNRT_* of another name
 };
-Environment read_environment();  // secure_getenv
+Environment read_environment();
 
 // Replaces the values of config that a variable sets. Errors: INVALID_ARGUMENT that names the
 // variable.

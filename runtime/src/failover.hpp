@@ -34,7 +34,8 @@ struct PlannedCandidate {
 // THREADS: any call from any threads at once.
 class Failover {
  public:
-  // idle_plans: dropped when a plan runs out of memory, before another candidate is tried.
+  // idle_plans: if planning runs out of memory, they are dropped and the same candidate is planned
+  // once more, before another one is tried.
   explicit Failover(PlanCache& idle_plans) : idle_plans_(idle_plans) {}
 
   // Plans the first candidate, from index `first` on, whose plan succeeds. Otherwise returns the

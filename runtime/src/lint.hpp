@@ -9,8 +9,8 @@
 
 namespace attnrt::core {
 
-// Returns warnings about names of backends that have no effect because no plugin of that name was
-// found:
+// Returns a warning for each name of a backend that has no effect, because no plugin of that name
+// was found:
 //   - a glob of ATTNRT_DISABLE that excludes no backend;
 //   - a name in backends, prefer or deny that differs from the name of a found backend by what
 //     looks like a typing error.

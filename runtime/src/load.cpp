@@ -1,4 +1,4 @@
-// runtime/src/load.cpp: the load step: makes an open Backend of a found plugin
+// runtime/src/load.cpp: the load step: opens a found plugin as a Backend
 #include "load.hpp"
 
 #include <unistd.h>

@@ -1,4 +1,4 @@
-// runtime/src/load.hpp: the load step: makes an open Backend of a found plugin
+// runtime/src/load.hpp: the load step: opens a found plugin as a Backend
 #pragma once
 
 #include <memory>
@@ -11,8 +11,8 @@ namespace attnrt::core {
 // say what is wrong with the plugin.
 //
 // by_path: maps the file itself, so that debuggers show its path, instead of the sealed copy that
-// discover checked. Where /proc is not mounted this is the only way; it is then done with a
-// warning.
+// discover checked. If /proc is not mounted, the copy cannot be mapped: then the file itself is
+// mapped in any case, with a warning.
 Result<std::shared_ptr<Backend>> load(std::shared_ptr<const FoundPlugin> plugin,
                                       const Options& options, std::shared_ptr<Services> services,
                                       bool by_path);

@@ -24,9 +24,9 @@ bool has_feature(const Manifest::Entry& entry, std::string_view feature) {
   return std::find(entry.features.begin(), entry.features.end(), feature) != entry.features.end();
 }
 
-// Returns how far an entry is from fitting: twice the number of reasons against it, and one more if
-// dtype is among them, because of two equal entries the one with the problem's dtype explains more.
-// 0: it fits. Allocates nothing.
+// Returns how far an entry is from fitting; 0: it fits. Each reason against it counts 2. A dtype
+// that does not match counts 3: of two entries with equally many reasons, the one for the problem's
+// dtype explains more. Allocates nothing.
 size_t distance(const Manifest::Entry& entry, const Problem& problem, uint32_t used,
                 std::string_view arch) {
   size_t result = 0;

@@ -27,9 +27,10 @@ struct Manifest {
   std::vector<std::string> notes;  // parts that this runtime does not know, and what became of them
 
   // Returns the reasons why the problem fits no entry on a device of this arch ("": a device
-  // without one); none if it fits. An arch that is not listed comes first. Of several entries, the
-  // one with the fewest reasons counts (the first of equals). It does not compare devices with
-  // problem.device_type: only an entry's own condition on `device` reads it.
+  // without one); none if it fits. An arch that is not listed is the first reason. The others are
+  // those of the entry that comes closest: the one with the fewest reasons, then one for the
+  // problem's dtype, then the first. Only an entry's own condition on `device` looks at
+  // problem.device_type; the manifest's devices are not compared with it.
   // REQUIRES: problem is as it would be on the candidate's device.
   std::vector<std::string> refusals(const Problem& problem, std::string_view arch) const;
 

@@ -16,13 +16,13 @@ bool contains(const std::vector<std::string>& list, std::string_view name) {
   return std::find(list.begin(), list.end(), name) != list.end();
 }
 
-// The policy's settings for the backend, or nullptr if it does not list it.
+// Returns the policy's settings for the backend, or nullptr if the policy does not list it.
 const BackendSettings* settings_of(const Config& config, std::string_view name) {
   const auto found = config.backends.find(name);
   return found != config.backends.end() ? &found->second : nullptr;
 }
 
-// Why the version is excluded, or "" if it is not. A version range decides; without one,
+// Returns why the version is excluded, or "" if it is not. A version range decides; without one,
 // pre-releases are excluded.
 std::string version_refusal(const BackendSettings* settings, const CandidateView& candidate) {
   if (candidate.version == nullptr) return "";

@@ -19,8 +19,8 @@ struct Call {
   bool operator==(const Call&) const = default;
 };
 
-// What the policy looks at in a candidate, which is a backend's version on one device. The views
-// must stay valid while the policy uses them.
+// What the policy looks at in a candidate: one version of a backend on one device. The strings must
+// stay valid while the policy uses them.
 struct CandidateView {
   std::string_view name;
   const Version* version = nullptr;
@@ -47,7 +47,8 @@ class Policy {
  public:
   Policy(std::shared_ptr<const Config> config, Call call);
 
-  // The backend that is asked for by name, by (in this order) the call, ATTNRT_BACKEND, or default.
+  // The backend that is asked for by name: by the call, or else by ATTNRT_BACKEND, or else by the
+  // policy's default.
   struct Forced {
     std::string name;
     std::string by;  // who asked: "the call", ATTNRT_BACKEND, "default (policy.yaml:2:10)"
@@ -63,9 +64,9 @@ class Policy {
   //   - it would be staged, and staging is never.
   // Each reason names its origin: "disabled (policy.yaml:7:5)". Empty: the candidate is allowed.
   //
-  // The conditions of rules see the problem as it was asked: their device is where the tensors are.
-  // The conditions of `only` see it as it would be on the candidate's device. Both see the
-  // candidate's arch.
+  // The conditions of rules look at the problem as it was asked: device is where the tensors are.
+  // The conditions of `only` look at the problem as it would be on the candidate's device. In both,
+  // arch is the candidate's.
   std::vector<std::string> exclusions(const CandidateView& candidate, const Problem& problem) const;
 
   // Returns the first matching rule that has a prefer list, or nullptr.

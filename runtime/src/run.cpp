@@ -1,4 +1,4 @@
-// runtime/src/run.cpp: runs a Plan on one run's tensors
+// runtime/src/run.cpp: the run step: calls a Plan's backend on one run's tensors
 #include "run.hpp"
 
 #include "base/structs.hpp"

@@ -1,4 +1,4 @@
-// runtime/src/run.hpp: runs a Plan on one run's tensors
+// runtime/src/run.hpp: the run step: calls a Plan's backend on one run's tensors
 #pragma once
 
 #include "plan.hpp"

@@ -52,7 +52,7 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
   runtime->options_ = std::move(options);
   std::error_code error;
   runtime->folder_ = std::filesystem::current_path(error);
-  // The current directory was deleted: relative paths lead nowhere, since nothing exists below a
+  // The current directory was deleted: relative paths must lead nowhere, and nothing exists below a
   // file.
   if (error) runtime->folder_ = "/dev/null";
   auto snapshot = take_snapshot(runtime->options_, runtime->folder_, nullptr);
@@ -69,8 +69,8 @@ Result<void> Runtime::reload() {
   return {};
 }
 
-// Makes the snapshot the current one. A call that still works on the last one finishes there, and
-// its decision and plan are not kept.
+// Makes the snapshot the current one. A call that still works on the previous one finishes there,
+// and its decision and plan are not kept.
 void Runtime::adopt(std::shared_ptr<const Snapshot> next) {
   next->services->log_level = next->config->log_level.value;
   decisions_.restart(next.get());

@@ -30,8 +30,8 @@ class Runtime {
   // Reads the policy and looks for plugins again. If that fails, everything stays as it was.
   Result<void> reload();
 
-  // Loads what is not loaded yet, and returns a row for each plugin. With log_failures, what cannot
-  // be loaded is also logged as a warning.
+  // Loads the plugins that are not loaded yet, and returns a row for each. If log_failures is set,
+  // also logs a warning for each that cannot be loaded.
   std::vector<PluginRow> plugins(bool log_failures = true) const;
 
   // Decides which backend serves the problem. Always returns a decision: "no backend supports the
@@ -44,8 +44,8 @@ class Runtime {
 
   Result<std::unique_ptr<Plan>> plan(const Problem& problem, const Call& call);
 
-  // Runs attention on the tensors. The problem's dimensions are read off them; attributes says the
-  // rest.
+  // Runs attention on the tensors. Derives the problem's dimensions from them; attributes gives
+  // what tensors cannot say.
   attnrt_status attention(const Problem& attributes, const attnrt_args& args, const Call& call,
                           attnrt_error* error);
 

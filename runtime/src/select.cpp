@@ -84,8 +84,8 @@ void sort_verdicts(const Policy& policy, std::vector<Verdict>& verdicts) {
   });
 }
 
-// "cpu 1.0.0: head_dim 80 is not in {64, 128}; hip_flash 1.0.0: ...". With a name, only that
-// backend's.
+// Returns "cpu 1.0.0: head_dim 80 is not in {64, 128}; hip_flash 1.0.0: ...". With a name, only
+// that backend's reasons.
 std::string every_reason(const Decision& decision, const std::string& name = {}) {
   std::vector<std::string> parts;
   const auto add = [&](const FoundPlugin& plugin, const std::string& reason) {

@@ -22,8 +22,8 @@ struct Verdict {
 
 struct Decision {
   Problem problem{};
-  std::string arch;                      // of explain for another machine
-  std::vector<Verdict> verdicts;         // best first: by rank those that answer yes, then the rest
+  std::string arch;                      // the one that explain supposes; "" otherwise
+  std::vector<Verdict> verdicts;         // those that answer yes, then the rest; each best first
   std::vector<ExcludedPlugin> excluded;  // plugins without a candidate
   attnrt_status status = ATTNRT_UNSUPPORTED;  // OK: verdicts[0] wins
   std::string message;                        // if the status is not OK: one line with every reason
@@ -41,8 +41,8 @@ struct Decision {
 Decision select(const Policy& policy, const Candidates& candidates, const Problem& problem,
                 const std::string& arch);
 
-// The problem as a backend on this device would get it. If the tensors are elsewhere, they are
-// dense copies.
+// Returns the problem as a backend on this device would get it. If the tensors are elsewhere, the
+// backend would get dense copies.
 Problem problem_on(const Device& device, const Problem& problem);
 
 }  // namespace attnrt::core

@@ -14,8 +14,8 @@
 
 namespace attnrt::core {
 
-// OWNERSHIP: shared by snapshots and backends, so that it lives as long as the last backend that
-// uses it.
+// OWNERSHIP: shared by snapshots and backends, so it lives as long as the last backend that uses
+// it.
 struct Services {
   std::unique_ptr<Threads> threads;
   std::function<void(int32_t severity, const std::string& text)> log;

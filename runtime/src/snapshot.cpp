@@ -12,8 +12,8 @@ struct PolicySource {
   std::string file, text;
 };
 
-// The application's policy, or else ATTNRT_POLICY's, or else no text, which stands for the built-in
-// policy alone.
+// Returns the application's policy, or else ATTNRT_POLICY's, or else no text, which stands for the
+// built-in policy alone.
 Result<PolicySource> read_policy(const RuntimeOptions& options, const Environment& environment,
                                  const std::filesystem::path& folder) {
   if (options.policy_text) return PolicySource{"", *options.policy_text};
@@ -43,7 +43,7 @@ void set_directories(const RuntimeOptions& options, const std::filesystem::path&
   }
 }
 
-// "cpu 1.0.0, sha256 0123456789ab": enough of the hash to tell files apart.
+// Returns "cpu 1.0.0, sha256 0123456789ab": enough of the hash to tell files apart.
 std::string identity(const FoundPlugin& plugin) {
   return fmt::format("{} {}, sha256 {}", plugin.manifest->name, plugin.manifest->version_text,
                      plugin.hash.substr(0, 12));
@@ -72,8 +72,8 @@ void log_loaded(const Snapshot& snapshot, const Backend& backend) {
                          fmt::format("load: {}: {}; {}", plugin.path, identity(plugin), found));
 }
 
-// The previous snapshot's entry for the same file with the same bytes and options, or nullptr. One
-// that could not be loaded is not kept: what prevented it may be gone by now.
+// Returns the previous snapshot's entry for the same file with the same bytes and options, or
+// nullptr. One that could not be loaded is not kept: what prevented it may be gone by now.
 std::shared_ptr<Snapshot::Entry> entry_to_keep(const Snapshot& previous, const FoundPlugin& plugin,
                                                const Options& options) {
   if (plugin.hash.empty() || !plugin.fault.empty()) return nullptr;
@@ -84,7 +84,7 @@ std::shared_ptr<Snapshot::Entry> entry_to_keep(const Snapshot& previous, const F
   return nullptr;
 }
 
-// previous: nullptr if its backends cannot be kept.
+// Adds an entry for each plugin. previous: nullptr if its backends cannot be kept.
 void add_entries(const Discovery& found, const Snapshot* previous, Snapshot& snapshot) {
   for (const auto& plugin : found.plugins) {
     Options options;

@@ -33,13 +33,12 @@ class Snapshot {
   std::shared_ptr<const Config> config;
   std::string policy_file;  // empty: the built-in policy
   std::vector<std::string> directories;
-  std::string
-      directories_origin;  // what named them: "call", ATTNRT_PLUGIN_PATH, "policy.yaml:2:16"
+  std::string directories_origin;  // who named them: "call", ATTNRT_PLUGIN_PATH, "policy.yaml:2:16"
   std::vector<std::shared_ptr<Entry>> entries;
   std::shared_ptr<Services> services;
 
-  // Loads the entry's backend, the first time only. With log_failure, why it could not be loaded is
-  // logged as a warning.
+  // Loads the entry's backend, the first time only. If that fails and log_failure is set, logs why
+  // as a warning.
   // THREADS: from any thread.
   void load(Entry& entry, bool log_failure = true) const;
 };

@@ -1,4 +1,4 @@
-// runtime/src/staging.cpp: runs a device backend on host tensors, by way of copies
+// runtime/src/staging.cpp: runs a device's backend on copies of host tensors
 //
 // There are two buffers of equal size, one in pinned host memory and one on the device, because
 // asynchronous copies need pinned memory. Each tensor has the same slot in both:
@@ -27,15 +27,14 @@
 namespace attnrt::core {
 namespace {
 
-constexpr int64_t kSlotAlignment =
-    256;  // bytes; at least the largest alignment that problem_on gives, 16
+constexpr int64_t kSlotAlignment = 256;  // bytes; at least 16, the most that problem_on promises
 
 int64_t aligned(int64_t bytes) {
   return (bytes + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
 }
 
-// Returns the tensor's layout without gaps, and how many elements are stored. What is broadcast
-// stays so.
+// Returns the tensor's layout without gaps, and how many elements it stores. Broadcast dimensions
+// stay broadcast.
 attnrt_tensor dense(const attnrt_tensor& tensor, int64_t* elements) {
   attnrt_tensor copy = tensor;
   *elements = 1;

@@ -1,4 +1,4 @@
-// runtime/src/staging.hpp: runs a device backend on host tensors, by way of copies
+// runtime/src/staging.hpp: runs a device's backend on copies of host tensors
 #pragma once
 
 #include <memory>

@@ -36,8 +36,8 @@ std::string table(Rows rows) {
   return text;
 }
 
-// "flash 1.0.0", followed by the file if another plugin of the decision has the same name, version
-// and kinds of device.
+// Returns "flash 1.0.0", followed by the file if another plugin of the decision has the same name,
+// version and kinds of device.
 std::string unique_label(const FoundPlugin& plugin, const Decision& decision) {
   const auto is_duplicate = [&plugin](const FoundPlugin& other) {
     return &other != &plugin && twins(plugin, other);
@@ -194,7 +194,7 @@ std::string decision_text(const Decision& decision) {
         decision.supposed ? "; judged by its manifest, this machine has no such device" : "");
   } else {
     text += fmt::format("decision  none: {}\n", status_name(decision.status));
-    // If nobody supports the problem, the table says the same as the message.
+    // If no backend supports the problem, the table says the same as the message.
     const bool table_says_it = decision.status == ATTNRT_UNSUPPORTED && decision.fallback.empty();
     if (!table_says_it) text += fmt::format("          {}\n", one_line(decision.message));
   }

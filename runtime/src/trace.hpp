@@ -12,18 +12,18 @@ namespace attnrt::core {
 // Starts a JSON document: {"schema": "attnrt/1", "kind": kind}. The kinds are in docs/json.md.
 nlohmann::json document(const char* kind);
 
-// Every word of the problem except arch. An unbounded window is null.
+// Returns every word of the problem except arch. An unbounded window is null.
 nlohmann::json problem_json(const Problem& problem);
 
-// What `attnrt explain` prints.
+// Each returns what `attnrt explain` prints.
 std::string decision_text(const Decision& decision);
 nlohmann::json decision_json(const Decision& decision);
 
-// What `attnrt list` prints.
+// Each returns what `attnrt list` prints.
 std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>& rows);
 nlohmann::json plugins_json(const Snapshot& snapshot, const std::vector<PluginRow>& rows);
 
-// What `attnrt policy` prints: every value that holds, and where it comes from.
+// Each returns what `attnrt policy` prints: every value in effect, and where it comes from.
 std::string policy_text(const Snapshot& snapshot);
 nlohmann::json policy_json(const Snapshot& snapshot);
 

@@ -55,8 +55,8 @@ typedef struct attnrt_runtime_options {
    * this runtime. */
   void (*log)(void* self, int32_t severity, const char* text);
   void* log_self; /* the first argument of log */
-  /* The application's own threads, in place of the pool; its contract stands in plugin.h. NULL: the
-   * pool. REQUIRES: thread_count is given. */
+  /* Runs work on the application's own threads, in place of the pool; plugin.h has its contract.
+   * NULL: the pool. REQUIRES: thread_count is given. */
   attnrt_parallel_for parallel_for;
   void* parallel_self; /* the first argument of parallel_for */
 } attnrt_runtime_options;
@@ -67,7 +67,7 @@ typedef struct attnrt_runtime_options {
 /* clang-format on */
 
 /* Reads the policy and the environment, and scans the plugin directories. No plugin code runs yet.
- * A broken plugin is a row of attnrt_plugins, not an error. options: NULL means all defaults.
+ * A broken plugin is no error here; attnrt_plugins lists it. options: NULL means all defaults.
  * ERRORS: INVALID_ARGUMENT for a policy with an error, with file:line:column.
  * OWNERSHIP: attnrt_runtime_close closes *runtime, after its plans are destroyed. */
 ATTNRT_API attnrt_status attnrt_runtime_open(const attnrt_runtime_options* options,
@@ -101,8 +101,8 @@ ATTNRT_API attnrt_status attnrt_problem_infer(attnrt_problem* problem, const att
 
 /* Sets a problem from words: "dtype=f16 heads_q=9 seq_q=128 causal=true device=rocm arch=gfx1100".
  * A word that is not named keeps its value. (In ATTNRT_PROBLEM_INIT the dimensions are 1, but
- * head_dim is 0 and must be named.) arch gets the value of the word arch with its NUL, at most
- * capacity bytes; "" if it is not named. arch NULL: the word is not allowed.
+ * head_dim is 0 and must be named.) arch, a buffer of capacity bytes, gets the value of the word
+ * arch with its NUL; "" if it is not named. arch NULL: the word is not allowed.
  * ERRORS: INVALID_ARGUMENT that names the word and the nearest known one. */
 ATTNRT_API attnrt_status attnrt_problem_parse(const char* words, attnrt_problem* problem,
                                               char* arch, int32_t capacity, attnrt_error* error);
@@ -111,9 +111,9 @@ ATTNRT_API attnrt_status attnrt_problem_parse(const char* words, attnrt_problem*
 enum { ATTNRT_TEXT = 0, ATTNRT_JSON = 1 };
 
 /* Gives the decision for a problem, with the reasons of each candidate. Nothing is planned or run.
- * OK also if nothing supports the problem: the text says so. arch: decide as if a device of this
- * architecture were here, by manifests alone; NULL or "": decide for this machine. format:
- * ATTNRT_TEXT or ATTNRT_JSON, here and below.
+ * If nothing supports the problem, the text says so, and the status is still OK. arch: decide as if
+ * a device of this architecture were here; if there is none, manifests alone decide. NULL or "":
+ * decide for this machine. format: ATTNRT_TEXT or ATTNRT_JSON, here and below.
  * OWNERSHIP: attnrt_text_free frees *text, here and below. */
 ATTNRT_API attnrt_status attnrt_explain(attnrt_runtime* runtime, const attnrt_problem* problem,
                                         const char* arch, const attnrt_call* call, int32_t format,
@@ -124,8 +124,8 @@ ATTNRT_API attnrt_status attnrt_explain(attnrt_runtime* runtime, const attnrt_pr
 ATTNRT_API attnrt_status attnrt_plugins(attnrt_runtime* runtime, int32_t format, char** text,
                                         attnrt_error* error);
 
-/* Lists the effective policy, and where each value comes from (file, environment, built-in, call).
- * */
+/* Lists the effective policy, and where each value comes from: file, environment, built-in or
+ * call. */
 ATTNRT_API attnrt_status attnrt_policy(attnrt_runtime* runtime, int32_t format, char** text,
                                        attnrt_error* error);
 ATTNRT_API void attnrt_text_free(char* text);
@@ -133,13 +133,13 @@ ATTNRT_API void attnrt_text_free(char* text);
 /* ---- Plans ---- */
 
 /* Selects a backend and prepares the work. If the winner's plan fails with UNSUPPORTED,
- * OUT_OF_MEMORY or INTERNAL, the next candidate is taken, unless a name was forced.
+ * OUT_OF_MEMORY or INTERNAL, the next candidate is taken, unless a backend was asked for by name.
  * ERRORS: UNSUPPORTED (every candidate's reason, in one line), NOT_FOUND (no plugin has that name).
  * OWNERSHIP: attnrt_plan_destroy destroys *plan, after its last run has completed. */
 ATTNRT_API attnrt_status attnrt_plan_create(attnrt_runtime* runtime, const attnrt_problem* problem,
                                             const attnrt_call* call, attnrt_plan** plan,
                                             attnrt_error* error);
-/* Checks args against the plan's problem, then runs. Without args->workspace, the plan's own is
+/* Checks args against the plan's problem, then runs. If args->workspace is NULL, the plan's own is
  * used. For device tensors it enqueues on args->stream and returns. It allocates nothing.
  * REQUIRES: out and lse overlap no other tensor, from their first byte to their last.
  * ERRORS: INVALID_ARGUMENT for args that do not fit, or the backend's error; no other backend is
@@ -158,9 +158,9 @@ ATTNRT_API int64_t attnrt_plan_workspace_bytes(const attnrt_plan* plan); /* held
 
 /* Infers the problem (attnrt_problem_infer), plans and runs in one call. problem gives the
  * attributes that tensors cannot say, and is not changed; NULL: all defaults. Plans are kept in a
- * bounded cache, with batch, seq_q and seq_kv rounded up to powers of two; so a growing decode loop
- * plans once for each doubling. Each new plan is one line of the log at level
- * INFO (`plan: cpu 1.0.0 on cpu: kernel ...; for dtype=...`).
+ * bounded cache. batch, seq_q and seq_kv are rounded up to powers of two, so a growing decode loop
+ * plans once for each doubling. Each new plan writes one line to the log at level INFO
+ * (`plan: cpu 1.0.0 on cpu: kernel ...; for device=...`).
  * If a run fails, it is repeated on the next candidate, except while args->stream captures a graph.
  * REQUIRES and ERRORS are those of attnrt_plan_create and attnrt_plan_run. */
 ATTNRT_API attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* problem,

@@ -1,11 +1,12 @@
-// attnrt/attnrt.hpp: the C++20 API of the attention runtime: values, owners, results
+// attnrt/attnrt.hpp: the C++20 API of the attention runtime: plain structs, owners, results
 //
 //   auto runtime = attnrt::Runtime::open().value();
 //   attnrt::Args args{.q = attnrt::tensor(q, {1, 128, 8, 64}), ...};
 //   if (auto done = runtime.attention({.causal = true}, args); !done)
 //     std::puts(done.error().message.c_str());
 //
-// A header only: link libattnrt. Nothing here throws; each call that can fail returns a Result.
+// Header only, on top of attnrt.h: link libattnrt. No call reports a failure by throwing: each that
+// can fail returns a Result.
 // ERRORS and THREADS are those of attnrt.h. OWNERSHIP: a Runtime and a Plan close themselves;
 // tensors and their memory always stay yours.
 #pragma once
@@ -34,8 +35,8 @@
 #endif
 
 namespace attnrt {
-// Objects built with and without std::expected may meet in one program, so they get different
-// names.
+// One program may link object files that were built with std::expected and without it. Different
+// namespaces keep their symbols apart.
 inline namespace ATTNRT_EXPECTED_NAMESPACE {
 
 // Why a call failed.
@@ -100,7 +101,8 @@ inline Tensor tensor(const int32_t* data, std::initializer_list<int64_t> shape) 
   return tensor(data, DType::int32, shape);
 }
 
-// What is to be computed: the fields of attnrt_problem under the same names, with its defaults.
+// What is to be computed: the fields of attnrt_problem under the same names. The defaults are those
+// of ATTNRT_PROBLEM_INIT, except that head_dim is 1.
 struct Problem {
   Device device = Device::cpu;
   int32_t device_id = 0;
@@ -152,8 +154,8 @@ struct Problem {
   }
 };
 
-// One run's pointers: the fields of attnrt_args under the same names. A tensor that is not used
-// stays as it is; out and lse overlap no other tensor.
+// One run's tensors: the fields of attnrt_args under the same names. Leave a tensor that the
+// problem does not use as it is. out and lse overlap no other tensor.
 struct Args {
 #define ATTNRT_MEMBER(name) Tensor name{};
   ATTNRT_TENSORS(ATTNRT_MEMBER)  // Tensor q, k, v, out, mask, lse, ...: in plugin.h's order

@@ -21,8 +21,8 @@
  *     call.
  *
  * VERSIONS. The major version is in the symbol's name. A minor version appends fields and
- * extensions. An appended field means "off" when it is zero. So the host can refuse a problem that
- * uses a new field, if the plugin is too old to know it.
+ * extensions. An appended field means "off" when it is zero. If a plugin is too old to know a
+ * field, the host refuses it for problems in which that field is not zero.
  */
 #ifndef ATTNRT_PLUGIN_H
 #define ATTNRT_PLUGIN_H
@@ -61,12 +61,12 @@ enum {
 };
 typedef int32_t attnrt_status;
 
-/* Why a call failed. OWNERSHIP: the caller's, who sets struct_size, or passes NULL instead of a
- * struct if it does not want the text. */
+/* Why a call failed. OWNERSHIP: the caller owns it and sets struct_size. A caller that does not
+ * want the text passes NULL. */
 typedef struct attnrt_error {
   int32_t struct_size;
   attnrt_status code; /* the status that the call returned */
-  char message[256];  /* one line with NUL: what was found, what was expected */
+  char message[256];  /* one line, NUL included: what was found, what was expected */
 } attnrt_error;
 
 /* clang-format off */
@@ -122,11 +122,12 @@ typedef struct attnrt_tensor {
 
 /* ---- The problem: what is to be computed. ----
  *
- * TENSORS are logical [batch, seq, heads, head_dim]. Any strides will do, but head_dim's is 1:
+ * TENSORS are logical [batch, seq, heads, head_dim]. The stride of head_dim is 1; all other strides
+ * are free. q, k, v and out have the problem's dtype.
  *   q    [batch, seq_q, heads_q, head_dim]
  *   k    [batch, seq_kv, heads_kv, head_dim]
  *   v    [batch, seq_kv, heads_kv, head_dim_v]
- *   out  [batch, seq_q, heads_q, head_dim_v]          all four in dtype
+ *   out  [batch, seq_q, heads_q, head_dim_v]
  *   mask [batch, heads_q, seq_q, seq_kv], stride 0 in a broadcast dimension. It is boolean (one
  *        byte each, nonzero means visible) or additive (in dtype or f32)
  *   lse  [batch, heads_q, seq_q] f32;  alibi_slopes [heads_q] f32;  sinks [heads_q] f32
@@ -148,13 +149,13 @@ typedef struct attnrt_tensor {
  *   lse[i] = log of that denominator
  *
  * EDGE CASES. A row that sees nothing gives zeros, and its lse is -inf (or the sink alone). A key
- * that does not exist (past kv_lengths, padding) never reaches a result, whatever its bytes are. Of
- * a key that exists and is masked, k never reaches a result, but its v must be finite. NaN in what
- * is visible reaches the rows that see it. Scores and sums are kept in f32 or better.
+ * that does not exist (past kv_lengths, padding) never reaches a result, whatever its bytes are. If
+ * a key exists but is masked, its k never reaches a result, but its v must be finite. A NaN in a
+ * visible key or value reaches the rows that see it. Scores and sums are kept in f32 or better.
  *
  * LAYOUTS:
- *   kv_lengths     int32 [batch]. Keys from there on do not exist, and diagonal() uses the length
- *                  in place of seq_kv.
+ *   kv_lengths     int32 [batch]. Keys at or past a sequence's length do not exist, and diagonal()
+ *                  uses the length in place of seq_kv.
  *   varlen         q and out [total_q, heads_q, .], k and v [total_kv, heads_kv, .] are packed,
  *                  with int32 offsets_q and offsets_kv [batch + 1]. seq_q and seq_kv bound one
  *                  sequence. lse is [heads_q, total_q]. There is no mask. Rows of out past the last
@@ -178,8 +179,8 @@ typedef struct attnrt_problem {
   int64_t seq_q;           /* queries of a sequence; an upper bound */
   int64_t seq_kv;          /* keys of a sequence; an upper bound */
   int64_t head_dim;        /* elements of a row of q and k */
-  int64_t head_dim_v;      /* elements of a row of v and out; 0: head_dim (the host resolves it) */
-  float scale;             /* factor of the scores; 0: 1 / sqrt(head_dim) */
+  int64_t head_dim_v;      /* elements of a row of v and out; 0: head_dim (the host fills it in) */
+  float scale;             /* multiplies the scores; 0: 1 / sqrt(head_dim) */
   int32_t mask;            /* ATTNRT_MASK_* */
   attnrt_dtype mask_dtype; /* of the mask tensor; without a mask it means nothing */
   int32_t causal;          /* 1: a query sees keys up to its diagonal. All flags are 0 or 1 */
@@ -193,7 +194,7 @@ typedef struct attnrt_problem {
   int32_t varlen;          /* 1: sequences are packed, and offsets are given */
   int32_t page_size;       /* keys of a page; 0: not paged */
   int32_t lse;             /* 1: lse is wanted */
-  int32_t alignment_bytes; /* each row of q, k, v, out starts at a multiple; the host checks it */
+  int32_t alignment_bytes; /* rows of q, k, v, out start at multiples of it (the host checks) */
   int32_t deterministic;   /* 1: the same inputs give the same bits */
 } attnrt_problem;
 
@@ -206,8 +207,8 @@ typedef struct attnrt_problem {
 /* clang-format on */
 
 /* ---- The arguments: one run's tensors. ----
- * Shapes and meaning stand above, at the problem. A tensor that the problem does not use is absent
- * (data NULL). */
+ * Their shapes and meanings are given above, with the problem. A tensor that the problem does not
+ * use is absent (data NULL). */
 typedef struct attnrt_args {
   int32_t struct_size;
   int32_t reserved;
@@ -253,7 +254,7 @@ typedef struct attnrt_device {
   int64_t total_memory_bytes; /* 0: not known */
 } attnrt_device;
 
-/* What plan tells of the work that it prepared. */
+/* What plan says about the work that it prepared. */
 typedef struct attnrt_plan_info {
   int32_t struct_size;
   int32_t reserved;
@@ -285,8 +286,8 @@ enum {
 typedef void (*attnrt_parallel_body)(void* arg, int64_t index, int32_t worker);
 
 /* Calls body(arg, index, worker) once for each index in [0, count), and returns when all calls have
- * returned. worker is below thread_count, and two calls with one worker number never overlap within
- * one parallel_for. The calling thread takes part. */
+ * returned. worker is below thread_count. Within one parallel_for, two calls with the same worker
+ * number never overlap. The calling thread takes part. */
 typedef void (*attnrt_parallel_for)(void* self, int64_t count, attnrt_parallel_body body,
                                     void* arg);
 
@@ -300,12 +301,12 @@ typedef struct attnrt_host {
   /* Writes one line to the host's log. severity: ATTNRT_LOG_*. THREADS: from any thread. */
   void (*log)(void* self, int32_t severity, const char* text);
 
-  /* Runs work on the host's threads; plugins have none of their own. THREADS: from any thread, but
+  /* Runs work on the host's threads; plugins start none of their own. THREADS: from any thread, but
    * not from inside a body. */
   attnrt_parallel_for parallel_for;
 } attnrt_host;
 
-/* ---- The plugin: one const table, in the order in which the host calls it. ----
+/* ---- The plugin: one const table, its functions in the order in which the host calls them. ----
  *
  * These may be NULL: open and close (there is no instance, and calls get NULL), devices (the
  * backend is for the cpu), supports (the manifest decides), plan and plan_destroy (there is no
@@ -319,13 +320,14 @@ typedef struct attnrt_plugin {
   const char* name;    /* [a-z][a-z0-9_]*, as in the manifest */
   const char* version; /* its own semantic version, as in the manifest */
 
-  /* Makes the instance, which the other calls get. options: count of them. No device is needed yet:
-   * if there is none, open still succeeds, and devices adds none. ERRORS: INVALID_ARGUMENT that
-   * names an option which the plugin does not know. OWNERSHIP: close destroys the instance. */
+  /* Makes the instance, which the other calls get. options: an array of count options. No device is
+   * needed yet: if there is none, open still succeeds, and devices adds none. ERRORS:
+   * INVALID_ARGUMENT that names an option which the plugin does not know. OWNERSHIP: close destroys
+   * the instance. */
   attnrt_status (*open)(const attnrt_host* host, const attnrt_option* options, int32_t count,
                         void** instance, attnrt_error* error);
 
-  /* Adds each device that the backend can use now. None is legal; error then says why. */
+  /* Adds each device that the backend can use now. Adding none is legal; error then says why. */
   attnrt_status (*devices)(void* instance, attnrt_add_device add, void* sink, attnrt_error* error);
 
   /* Decides only what the manifest cannot say, without device work or a clock: the same problem
@@ -396,7 +398,7 @@ typedef struct attnrt_memory {
   attnrt_status (*allocate_pinned)(void* instance, int32_t device_id, int64_t bytes, void** pointer,
                                    attnrt_error* error);
 
-  /* Frees pinned memory, in the way of free. */
+  /* Frees pinned memory, under the same conditions as free. */
   void (*free_pinned)(void* instance, int32_t device_id, void* pointer);
 
   /* Enqueues a copy on stream. direction: ATTNRT_COPY_*. REQUIRES: host memory is pinned. */
@@ -419,10 +421,10 @@ typedef struct attnrt_memory {
 
 /* ---- Extension attnrt.timing/1: how long work takes on the device. ----
  * A backend of a device other than the cpu may offer it. A timestamp holds the device's clock at a
- * point of a stream: record one, run, record another, and the two tell how long the run took
- * without the host's share. (On the cpu a run has completed when it returns, so the host's clock is
- * enough.)
- * THREADS: any call may come from any thread; a timestamp is used by one at a time. */
+ * point of a stream. Record one, run, record another: the two tell how long the run took on the
+ * device, without the time spent on the host. (On the cpu a run has completed when it returns, so
+ * the host's clock is enough.)
+ * THREADS: any call may come from any thread; a timestamp is used by one thread at a time. */
 #define ATTNRT_TIMING "attnrt.timing/1"
 
 typedef struct attnrt_timing {

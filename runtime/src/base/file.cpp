@@ -26,7 +26,7 @@ Descriptor::~Descriptor() {
 Result<Descriptor> sealed_copy(const Descriptor& file, int64_t bytes, const std::string& name) {
   Descriptor copy(memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (copy.number() < 0)
-    return fail(ATTNRT_INTERNAL, "no memory file can be made: {}", errno_text());
+    return fail(ATTNRT_INTERNAL, "cannot be copied into memory: {}", errno_text());
   std::vector<char> buffer(1 << 16);
   int64_t copied = 0;
   for (;;) {
@@ -41,7 +41,7 @@ Result<Descriptor> sealed_copy(const Descriptor& file, int64_t bytes, const std:
           write(copy.number(), buffer.data() + done, static_cast<size_t>(got - done));
       if (put < 0 && errno == EINTR) continue;
       if (put <= 0)
-        return fail(ATTNRT_OUT_OF_MEMORY, "no memory for a copy of it: {}", errno_text());
+        return fail(ATTNRT_OUT_OF_MEMORY, "cannot be copied into memory: {}", errno_text());
       done += put;
     }
   }

@@ -18,9 +18,9 @@ bool same_letter(char a, char b) {
   return folded(a) == folded(b);
 }
 
-// The least number of insertions, removals, replacements and swaps of neighbours that make a of b
-// (the Damerau- Levenshtein distance with non-overlapping swaps). row[j] is the distance of a's
-// first i letters from b's first j.
+// Returns the least number of insertions, removals, replacements and swaps of neighbours that turn
+// a into b: the Damerau-Levenshtein distance with non-overlapping swaps. row[j] is the distance of
+// a's first i letters from b's first j.
 // REQUIRES: neither is longer than kLongestWord.
 size_t edit_distance(std::string_view a, std::string_view b) {
   size_t rows[3][kLongestWord + 1];  // the row of i, of i - 1 and of i - 2

@@ -35,8 +35,8 @@ attnrt_status fill_error(attnrt_error* error, const Error& found);
 // or "not found".
 const char* status_name(attnrt_status status);
 
-// Quotes foreign text in a one-line message: escapes unprintable bytes, cuts it after 60
-// characters, and shows an empty text as "".
+// Prepares foreign text for a one-line message: escapes unprintable bytes, cuts it after about 60
+// bytes, and shows an empty text as "".
 std::string shown(std::string_view text);
 
 // Makes text one line that is safe to print: control characters and line ends become \n, \t or

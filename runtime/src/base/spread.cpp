@@ -1,7 +1,7 @@
 // runtime/src/base/spread.cpp: parallel_for on the threads of a oneTBB arena
 //
 // In a file of its own because it is never compiled with ThreadSanitizer (runtime/CMakeLists.txt):
-// oneTBB is not built with it, so that what its headers do would look like data races.
+// oneTBB is not built with it either, so what its headers do would look like data races.
 #include "base/spread.hpp"
 
 #include <tbb/blocked_range.h>

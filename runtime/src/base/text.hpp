@@ -7,10 +7,11 @@
 
 namespace attnrt::core {
 
-// The parts of a list such as "a:b:c", without the spaces around them. Empty parts are left out.
+// Returns the parts of a list such as "a:b:c", without the spaces around them. Leaves out empty
+// ones.
 std::vector<std::string> split(std::string_view text, char separator);
 
-// The parts in one line, with the separator between them.
+// Returns the parts in one line, with the separator between them.
 std::string joined(const std::vector<std::string>& parts, std::string_view separator = "; ");
 
 }  // namespace attnrt::core

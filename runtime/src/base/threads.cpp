@@ -129,8 +129,8 @@ double cpus_of_cpu_max(const char* text) {
 }
 
 int32_t usable_cpus() {
-  // Asked each time, since the mask may change; oneTBB reads it once. Fails only if there are more
-  // than 1024 CPUs.
+  // Asked each time, since the mask may change; oneTBB reads it only once. The call fails only if
+  // the system has more than 1024 CPUs, the size of cpu_set_t.
   cpu_set_t mask;
   const bool known = sched_getaffinity(0, sizeof mask, &mask) == 0;
   const int32_t cpus = std::max(1, known ? CPU_COUNT(&mask) : tbb::info::default_concurrency());

@@ -23,7 +23,7 @@ constexpr int kMachine = EM_AARCH64;
 #elif defined(__riscv)
 constexpr int kMachine = EM_RISCV;
 #else
-#error "say here which ELF machine this is"
+#error "set kMachine to this machine's ELF number, EM_*"
 #endif
 
 struct ElfEnd {
@@ -198,8 +198,7 @@ Result<PluginElf> read_plugin_elf(std::string_view bytes) {
   if (!has_manifest)
     return fail(ATTNRT_UNSUPPORTED,
                 "has no section .attnrt_manifest; is it an attnrt plugin? attnrt_add_plugin embeds "
-                "the section, as "
-                "does objcopy (see docs/manifest.md)");
+                "the section, as does objcopy (see docs/manifest.md)");
   return plugin;
 }
 

@@ -14,9 +14,9 @@ struct PluginElf {
   std::string other_plugin_symbol;  // attnrt_plugin_v2 and the like, if it defines one
 };
 
-// Reads the manifest and looks for the plugin symbol. Every header, segment and section must lie
-// inside the bytes: dlopen of a file whose segments do not would end the process. Errors:
-// UNSUPPORTED, with what the file is or lacks.
+// Reads the manifest and looks for the plugin symbol. Checks that every header, segment and section
+// lies inside the bytes: otherwise dlopen could end the process. Errors: UNSUPPORTED, with what the
+// file is or lacks.
 Result<PluginElf> read_plugin_elf(std::string_view bytes);
 
 }  // namespace attnrt::core

@@ -49,7 +49,7 @@ bool valid_identifiers(std::string_view text, bool leading_zeros) {
 }
 
 // Parses MAJOR[.MINOR[.PATCH[-pre]]][+build] with at least `least` of the three numbers. RETURNS
-// false if it is not one.
+// false if text has another form.
 bool parse_parts(std::string_view text, size_t least, Version& version) {
   const size_t plus = text.find('+');
   if (plus != std::string_view::npos && !valid_identifiers(text.substr(plus + 1), true))

@@ -176,8 +176,9 @@ class Builder final : public YAML::EventHandler {
     if (!expects_key(parent.node)) {
       if (node.kind == Kind::null && parent.node.kind == Kind::map &&
           node.line != parent.node.keys.back().line) {
-        node.line = parent.node.keys.back()
-                        .line;  // of one that is not written, yaml-cpp names what comes next
+        // For a value that is not written, yaml-cpp gives the place of whatever comes next. The
+        // place of its key is the better one.
+        node.line = parent.node.keys.back().line;
         node.column = parent.node.keys.back().column;
       }
       parent.node.items.push_back(std::move(node));

@@ -50,14 +50,13 @@ Result<std::string> read_text(const std::filesystem::path& file);
 // whole number".
 tl::unexpected<Error> wrong(const Node& node, std::string_view what, std::string_view expected);
 
-// Read a node as one type. Errors are those of wrong().
-Result<int64_t> integer(const Node& node,
-                        std::string_view what);  // decimal only: 010 is an error, not 8
+// Each reads a node as one type. Errors are those of wrong(). integer is decimal only: 010 is an
+// error, not 8. words takes a list of scalars, or one scalar.
+Result<int64_t> integer(const Node& node, std::string_view what);
 Result<double> real(const Node& node, std::string_view what);
 Result<bool> boolean(const Node& node, std::string_view what);  // true, false
 Result<std::string> word(const Node& node, std::string_view what);
-Result<std::vector<std::string>> words(const Node& node,
-                                       std::string_view what);  // a list of scalars, or one scalar
+Result<std::vector<std::string>> words(const Node& node, std::string_view what);
 
 // Checks that a node is a map with known keys only; null counts as an empty map. Adds an error for
 // each other key, with its place and the nearest known key. where: the map's own name in messages,

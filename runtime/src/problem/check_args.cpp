@@ -146,7 +146,7 @@ class Checker {
     uintptr_t first, end;
   };
 
-  // Notes the addresses between which the tensor lies; they fit into 64 bits.
+  // Notes the addresses between which the tensor lies, after checking that they fit into 64 bits.
   bool range(const char* name, const attnrt_tensor& tensor) {
     if (is_empty(tensor)) return true;
     int64_t bytes = dtype_bytes(tensor.dtype);
@@ -165,8 +165,7 @@ class Checker {
 
   attnrt_error* error_;
   attnrt_status status_ = ATTNRT_OK;
-  Range ranges_[std::size(
-      kTensors)];  // of the tensors that have elements, in the order of shape()'s calls
+  Range ranges_[std::size(kTensors)];  // of the tensors with elements, in the order of shape calls
   size_t count_ = 0;
 };
 
@@ -213,8 +212,8 @@ bool check_row_shapes(Checker& check, const Problem& p, const attnrt_args& a, co
 
 bool check_side_shapes(Checker& check, const Problem& p, const attnrt_args& a, const Extents& e) {
   const bool paged = p.page_size > 0;
-  // In a paged run seq_kv is a bound; the number of keys stands in kv_lengths, which may be in
-  // device memory.
+  // In a paged run seq_kv is only a bound. The number of keys is in kv_lengths, which may be in
+  // device memory and is not read here.
   const int64_t mask_columns = paged ? kAny : e.seq_kv;
   if (p.mask != ATTNRT_MASK_NONE &&
       !(check.shape("mask", a.mask, p.mask_dtype, {e.batch, p.heads_q, e.seq_q, mask_columns}) &&
@@ -242,7 +241,7 @@ bool check_presence(Checker& check, const Problem& problem, const attnrt_args& a
   });
 }
 
-// REQUIRES: the shapes are right.
+// Checks strides and alignment. REQUIRES: the shapes are right.
 bool check_strides(Checker& check, const Problem& problem, const attnrt_args& args) {
   for (const auto& [name, member, rule] : kTensors) {
     const attnrt_tensor& tensor = args.*member;

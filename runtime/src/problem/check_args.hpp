@@ -9,15 +9,16 @@ namespace attnrt::core {
 // bounds.
 struct Extents {
   int64_t batch = 0;
-  int64_t seq_q = 0,
-          seq_kv = 0;  // of one sequence; a bound where offsets or pages decide, which are not read
+  // Of one sequence. With offsets or pages, which are not read here, they are only bounds.
+  int64_t seq_q = 0, seq_kv = 0;
   int64_t total_q = 0, total_kv = 0;  // rows of q and of k, over all sequences
 };
 
-// Checks that exactly the tensors which the problem uses are given, and that they fit it: ndim,
-// shape, dtype, strides and alignment. Also that no written tensor overlaps another one. Broadcasts
-// the mask to its four dimensions (stride 0 for one that is missing or 1). Errors: INVALID_ARGUMENT
-// that names the tensor, what was found and what was expected. Allocates nothing unless it fails.
+// Checks that exactly the tensors which the problem uses are given, that they fit it (ndim, shape,
+// dtype, strides and alignment), and that no written tensor overlaps another one. Broadcasts the
+// mask to four dimensions: one that is missing, or has size 1, gets stride 0. Errors:
+// INVALID_ARGUMENT that names the tensor, what was found and what was expected. Allocates nothing
+// unless it fails.
 attnrt_status check_args(const Problem& problem, attnrt_args& args, Extents* extents,
                          attnrt_error* error);
 

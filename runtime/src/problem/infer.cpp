@@ -1,4 +1,4 @@
-// runtime/src/problem/infer.cpp: reads off one run's tensors the problem that they pose
+// runtime/src/problem/infer.cpp: derives a problem from one run's tensors
 #include "problem/infer.hpp"
 
 #include <algorithm>
@@ -14,8 +14,8 @@ constexpr int32_t kUsualAlignment = 16;  // bytes; measured_alignment gives no m
 // Returns the largest power of two, up to the usual alignment, such that each row of q, k, v and
 // out starts at a multiple of it. An output that is not given yet does not count.
 int32_t measured_alignment(const attnrt_args& args) {
-  uint64_t bits =
-      kUsualAlignment;  // the lowest bit set in any address or distance of rows is the answer
+  // The lowest bit that is set in any row's address or in any distance between rows is the answer.
+  uint64_t bits = kUsualAlignment;
   for (const auto& [name, member, rule] : kTensors) {
     const attnrt_tensor& tensor = args.*member;
     if (rule.strides != Strides::rows || (rule.written && tensor.data == nullptr)) continue;
@@ -112,8 +112,8 @@ attnrt_status infer_problem(const attnrt_args& args, Problem* problem, attnrt_er
   } else {
     p.seq_kv = k_ndim == 3 ? args.k.shape[0] : args.k.shape[1];
   }
-  p.batch = std::max<int64_t>(p.batch,
-                              1);  // bounds are at least 1, and a run without rows is within them
+  // Bounds are at least 1, and a run without rows is within them.
+  p.batch = std::max<int64_t>(p.batch, 1);
   p.seq_q = std::max<int64_t>(p.seq_q, 1);
   p.seq_kv = std::max<int64_t>(p.seq_kv, 1);
   p.mask = ATTNRT_MASK_NONE;

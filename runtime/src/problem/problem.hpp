@@ -25,15 +25,15 @@ using Value = std::variant<int64_t, double, std::string>;
 
 enum class WordKind { integer, real, flag, name };
 
-// One word of the vocabulary. vocabulary() has them in the order of the documentation: device arch
-// dtype batch ...
+// One word of the vocabulary. vocabulary() lists the words in the order of the documentation:
+// device arch dtype batch ...
 struct Word {
   std::string_view name;
   WordKind kind;
   bool bound;  // batch, seq_q, seq_kv: upper bounds, for which manifests may give only a max
   std::string_view feature;  // the feature that any value but the default uses; "": none
-  std::span<const std::string_view>
-      choices;          // the legal names, if they are fixed: cpu cuda rocm; f32 f16 bf16; ...
+  // The legal names, if they are fixed: cpu cuda rocm; f32 f16 bf16; ...
+  std::span<const std::string_view> choices;
   int64_t minimum = 0;  // the least and the largest legal value of an integer
   int64_t maximum = INT64_MAX;
   bool window = false;  // the value may be `unbounded`
@@ -90,9 +90,11 @@ uint32_t feature_bits(const Problem& problem);  // bit i is set if it uses all_f
 // Errors: INVALID_ARGUMENT.
 Result<Problem> check_problem(const attnrt_problem* problem);
 
-const char* device_name(int32_t device_type);  // "cpu", "cuda", "rocm"; "device 7" for others
-std::optional<int32_t> find_device(
-    std::string_view name);                  // cpu, cuda or rocm; nullopt: none of them
+// Returns "cpu", "cuda" or "rocm"; "device 7" for DLPack's other types, "unknown device" for no
+// type of DLPack.
+const char* device_name(int32_t device_type);
+// Returns the type that is named cpu, cuda or rocm; nullopt for any other name.
+std::optional<int32_t> find_device(std::string_view name);
 std::string dtype_name(attnrt_dtype dtype);  // f32 f16 bf16 bool int32 f64 ..., or "code 9 bits 4"
 bool same_dtype(attnrt_dtype a, attnrt_dtype b);
 int64_t dtype_bytes(attnrt_dtype dtype);

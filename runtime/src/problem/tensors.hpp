@@ -20,8 +20,8 @@ enum class Strides {
 struct TensorRule {
   Strides strides;
   bool written;  // an output: shares no memory with another tensor
-  bool (*is_used)(
-      const Problem&);  // whether a run of this problem needs the tensor; if not, it is absent
+  // Whether a run of this problem needs the tensor. If not, the tensor is absent.
+  bool (*is_used)(const Problem&);
 };
 
 namespace tensor_rules {
