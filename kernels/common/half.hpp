@@ -45,8 +45,8 @@ KERNELS_HD inline uint16_t f32_to_f16(float value) {
   if (magnitude >= 0x477FF000u)
     return static_cast<uint16_t>(sign | 0x7C00u);  // from 65520 on: infinity
   if (magnitude < 0x38800000u) {
-    // Below the least normal f16 the float adder rounds: 0.5 has an ulp of 2^-24, the distance of
-    // f16's subnormal numbers.
+    // Below the smallest normal f16, adding 0.5 rounds: its ulp is 2^-24, the spacing of f16's
+    // subnormal numbers.
     const uint32_t rounded = bits_of_float(float_of_bits(magnitude) + 0.5f) - bits_of_float(0.5f);
     return static_cast<uint16_t>(sign | rounded);
   }

@@ -1,6 +1,6 @@
 // kernels/common/online_softmax.hpp: the state of a softmax that sees its scores piece by piece
 //
-// A state stands for the scores seen so far: sum = sum of exp(s - max). Nothing seen is {-inf, 0}.
+// A state stands for the scores seen so far: sum = sum of exp(s - max). It begins as {-inf, 0}.
 #pragma once
 
 #include <cmath>

@@ -1,7 +1,7 @@
 // kernels/common/problem.hpp: one attention problem and its tensors, as plain structs
 //
-// Words and meaning are those of attnrt/plugin.h, but kernels know mathematics only: no attnrt
-// header is needed here.
+// Names and meanings are those of attnrt/plugin.h. But kernels know only the mathematics, so no
+// attnrt header is included here.
 #pragma once
 
 #include <cstdint>
@@ -64,8 +64,8 @@ struct Problem {
 };
 
 // One run's tensors. Logical shapes:
-//   q, out        [batch, seq_q, heads_q, D]     D: head_dim, in out head_dim_v
-//   k, v          [batch, seq_kv, heads_kv, D]   D: head_dim, in v head_dim_v
+//   q, out        [batch, seq_q, heads_q, D]     D: head_dim in q, head_dim_v in out
+//   k, v          [batch, seq_kv, heads_kv, D]   D: head_dim in k, head_dim_v in v
 //   mask          [batch, heads_q, seq_q, seq_kv]
 //   lse           [batch, heads_q, seq_q]
 //   alibi_slopes  [heads_q]

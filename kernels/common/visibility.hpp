@@ -18,7 +18,7 @@ KERNELS_HD constexpr int64_t diagonal(Align align, int64_t i, int64_t q_length, 
 }
 
 // The keys that exist and that neither causal nor the window hides from query i. Without a mask
-// tensor these are the visible keys. Both ends never decrease with i.
+// tensor these are the visible keys. Neither end decreases as i grows.
 KERNELS_HD constexpr KeyRange visible_keys(const Problem& problem, int64_t i, int64_t q_length,
                                            int64_t kv_length) {
   const int64_t d = diagonal(problem.align, i, q_length, kv_length);

@@ -22,9 +22,9 @@
 namespace kernels::cpu {
 namespace {
 
-// Prefill tasks per thread, if the problem can be cut so fine: more than one, so that early
-// finishers take over work. Fewer if every block packs K and V for itself, since each more block
-// then packs them once more.
+// Prefill tasks per thread, if the problem can be cut that finely: more than one, so that early
+// finishers take over work. Fewer if every block packs K and V for itself, since each additional
+// block packs them again.
 constexpr int64_t kTasksPerThread = 8;
 constexpr int64_t kTasksPerThreadIfPacking = 4;
 
@@ -52,7 +52,8 @@ int64_t choose_block_rows(const Tiling& tiling, int64_t rows, int64_t pairs, int
 }
 
 // Chooses the keys of a split of a decode step, a multiple of kDecodeTileKeys, so that there are
-// about kDecodeSplits in all. The number of threads plays no part: bits depend on splits.
+// about kDecodeSplits in all. The number of threads plays no part, because the bits of the result
+// depend on the splits.
 int64_t choose_split_keys(int64_t pairs, int64_t longest) {
   const int64_t even = static_cast<int64_t>(static_cast<double>(pairs) *
                                             static_cast<double>(longest) / kDecodeSplits);
@@ -82,7 +83,7 @@ void decode_task(const void* arg, int64_t index, int32_t worker) {
   if (done == run.splits_per_pair) run.target->merge_partials(run, pair, worker);
 }
 
-// Sets how scores become powers of 2.
+// Sets the factors that turn scores into exponents of 2.
 void set_scale(Run* run) {
   const Problem& p = *run->problem;
   const double scale =
@@ -91,7 +92,7 @@ void set_scale(Run* run) {
   run->negate_q = scale < 0;
   run->score_scale = static_cast<float>(std::abs(scale));
   run->plain_scores = p.mask != Mask::additive && p.softcap == 0 && !p.alibi && !p.sinks;
-  // Finite, since infinity times the maximum's distance of 0 would be NaN.
+  // Kept finite: the maximum's own exponent is this times 0, and infinity times 0 is NaN.
   constexpr double kLargest = std::numeric_limits<float>::max();
   run->exponent_scale =
       static_cast<float>(run->plain_scores ? std::min(std::abs(scale) * kLog2e, kLargest) : kLog2e);

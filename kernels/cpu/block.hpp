@@ -35,7 +35,7 @@ struct Run {
   // Scores are plain if the Problem has no additive mask, softcap, ALiBi or sinks. Plain scores are
   // bare products of q and k, which are never multiplied by the scale: exponent_scale contains it.
   bool plain_scores;
-  bool negate_q;         // the scale is negative, so q's sign is turned
+  bool negate_q;         // the scale is negative, so q is negated
   float score_scale;     // |scale|
   float exponent_scale;  // a weight is 2^(exponent_scale * (score - max))
 

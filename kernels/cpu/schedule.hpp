@@ -81,8 +81,8 @@ void run_stages(const Workers& workers, const Stage (&stages)[kStageCount], cons
   workers.parallel_for(workers.self, std::min(shares, tasks), body, &call);
 }
 
-// Waits until the counter has at least that value. What was written before it got there is visible
-// then.
+// Waits until the counter has reached `value`. Whatever was written before the increments is
+// visible then.
 inline void wait_for(const std::atomic<int64_t>& counter, int64_t value) {
   constexpr int kSpins = 100;  // polls before the thread yields: most waits are shorter
   for (int n = 0; counter.load(std::memory_order_acquire) < value; ++n) {

@@ -2,7 +2,7 @@
 // those that run here
 //
 // Highway compiles this file once for each of its targets: foreach_target.h includes it again and
-// again, each time with another HWY_NAMESPACE and other compiler options. Everything before
+// again, each time with a different HWY_NAMESPACE and compiler options. Everything before
 // HWY_BEFORE_NAMESPACE is common to all of them; the .inl files repeat the same skeleton. The part
 // in HWY_ONCE is compiled last, when all targets are known.
 #include "kernels/cpu/targets.hpp"
@@ -75,8 +75,8 @@ const Target* amx_target() {
 #endif
 }
 
-// For tests: the kernels for AMX tiles on any machine, with the tiles in plain C++. They exist for
-// the instruction sets that are the best of some machine, which makes for a quicker build than all.
+// For tests: the kernels for AMX tiles on any machine, with the tiles in plain C++. They exist
+// only for instruction sets that are the best of some machine, so that the build stays quick.
 #ifdef KERNELS_CPU_PLAIN_TILES
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
 void prefill_plain_tiles(const Run& run, int64_t index, int32_t worker) {

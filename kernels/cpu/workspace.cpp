@@ -14,7 +14,7 @@ namespace {
 // overflow.
 constexpr int64_t kSaturatedBytes = int64_t{1} << 60;
 
-// a * b, or `bound` if that is less. REQUIRES: none is negative.
+// a * b, or `bound` if that is less. REQUIRES: no argument is negative.
 int64_t saturating_product(int64_t a, int64_t b, int64_t bound) {
   return a != 0 && b > bound / a ? bound : std::min(bound, a * b);
 }
@@ -40,7 +40,8 @@ int64_t packed_tiles_bytes(const Problem& p, const Tiling& tiling) {
                             kMaxPackedBytes);
 }
 
-// Splits never outnumber kDecodeSplits plus one for each pair: see split_keys in attention.cpp.
+// Splits never outnumber kDecodeSplits plus one for each pair: see choose_split_keys,
+// attention.cpp.
 int64_t partials_bytes(const Problem& p) {
   const int64_t pairs = bounded_pairs(p);
   const int64_t splits =

@@ -28,17 +28,17 @@ inline constexpr int64_t kStages = 3;
 // Most rows (queries times query heads of one KV head) of a sequence that counts as a decode step.
 // Packing pays only if more rows than these use what was packed.
 inline constexpr int64_t kDecodeRows = 16;
-// Keys of a decode tile: its V is prefetched while its scores are computed, and has to stay in the
-// second cache till then.
+// Keys of a decode tile. Its V is prefetched while its scores are computed, and must stay in the L2
+// cache until it is used.
 inline constexpr int64_t kDecodeTileKeys = 128;
 // Fewest keys of a split of a decode step: less work is not worth a task.
 inline constexpr int64_t kMinSplitKeys = 256;
-// Splits of a whole decode step, approximately: several for each of many threads.
+// Splits of a whole decode step, approximately: enough for several per thread on large machines.
 inline constexpr int64_t kDecodeSplits = 256;
 // Keys that one task packs: fewer than a tile's, so that more threads share the packing.
 inline constexpr int64_t kPackKeys = 64;
-// Rows are padded to a multiple of so many floats, the lanes of the widest vector, so that kernels
-// need no tails.
+// Rows are padded to a multiple of this many floats, the lanes of the widest vector, so that
+// kernels need no loops for a row's tail.
 inline constexpr int64_t kPadFloats = 16;
 // Lanes of a row's sum of weights: they are added up once, at the end.
 inline constexpr int64_t kSumLanes = kPadFloats;
@@ -61,7 +61,7 @@ struct Scratch {
   uint16_t* tile_parts;      // AMX, f16: [2][elements of a packed tile]
   float* k_rows;             // [16][q_stride]: rows of K that are converted before they are packed
   float* zeros;              // [q_stride or v_stride]: read in place of rows that do not exist
-  float* mask_bias;          // [kPadFloats]: a mask's values that do not lie side by side
+  float* mask_bias;          // [kPadFloats]: a mask's values that are loaded one by one
   float* max;                // [block rows]: the softmax reference of the weights
   float* sum;                // [block rows][kSumLanes]
   float* sum_before_chunk;   // AMX: [group_rows][kSumLanes]
@@ -76,7 +76,7 @@ struct Scratch {
   int64_t bytes;  // of all arrays
 };
 
-// Where the arrays of one worker lie from `memory` on; `memory` may be null if only the sizes
+// Lays out the arrays of one worker from `memory` on. `memory` may be null if only the sizes
 // matter.
 Scratch lay_out_scratch(const Problem& problem, const Tiling& tiling, void* memory);
 

@@ -13,8 +13,8 @@
 //   O += P V
 //   complete the copy of K
 //
-// so that each copy has a product to hide behind. Steps that no query of the workgroup sees are not
-// walked. Steps that a wave's queries all see whole run without the arithmetic of causal and
+// so that each copy overlaps with a product. Steps that no query of the workgroup sees are skipped.
+// Where all queries of a wave see every key of a step, the wave skips the arithmetic of causal and
 // window.
 #pragma once
 

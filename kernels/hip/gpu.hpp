@@ -192,7 +192,7 @@ GPU_DEVICE void shared_store(uint32_t offset, V value) {
   *reinterpret_cast<V*>(shared(offset)) = value;
 }
 
-// ---- Threads together. ----
+// ---- Barriers, and exchange between threads. ----
 // Waits until all threads of the workgroup have come here. Then each sees what the others stored to
 // workgroup memory.
 #if defined(GPU_ON_HOST)

@@ -9,10 +9,10 @@
 //   out = O / l                           lse = m * exp_scale * ln(2) + ln(l)
 //
 // If m rises from m0 to m1, what was summed before is too large: O and l are multiplied by 2^((m0 -
-// m1) * exp_scale), which is at most 1. INVARIANT: O and l are relative to the same m, so that out
-// does not depend on when m rises. m therefore rises only if a weight would exceed
-// 2^kRescaleThreshold (FlashAttention-4's rule), and O is almost never multiplied. Until a query
-// has seen a key, m is -inf, and O and l are 0.
+// m1) * exp_scale), which is at most 1. INVARIANT: O and l are relative to the same m, so out does
+// not depend on when m rises. To multiply O as rarely as possible, m rises only if a weight would
+// exceed 2^kRescaleThreshold (FlashAttention-4's rule). Until a query has seen a key, m is -inf,
+// and O and l are 0.
 #pragma once
 
 #include "kernels/hip/tile/tile.hpp"
@@ -105,8 +105,8 @@ class OnlineSoftmax {
   // will be asked for lse.
   //
   // This is the only place that knows of two sums. A tile that truncates its weights sums the
-  // truncated ones, so that O and its denominator agree. lse is of the weights before that, so they
-  // are summed beside, where lse is wanted.
+  // truncated ones, so that O and its denominator agree. lse needs the sum of the weights before
+  // that, so where lse is wanted, they are summed as well.
   GPU_DEVICE void pack(const Scores& weights, bool wants_lse, typename Tile::Weights& packed) {
     if (Tile::kSumIsOfRounded && wants_lse) {
       GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {

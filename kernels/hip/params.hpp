@@ -18,8 +18,7 @@ struct Strides {
 
 // Of AttentionParams::flags.
 enum Flags : uint32_t {
-  // The scale is negative: kernels turn the sign of q, and score_scale and exp_scale are
-  // magnitudes.
+  // The scale is negative: kernels negate q, and score_scale and exp_scale are magnitudes.
   kNegativeScale = 1,
   // The mask has one byte for each key; 0 hides it. Otherwise a mask is additive.
   kBooleanMask = 2,

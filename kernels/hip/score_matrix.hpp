@@ -74,7 +74,7 @@ GPU_DEVICE uint32_t turns_of_head(const AttentionParams& p) {
   return (static_cast<uint32_t>(p.seq_q) + rows - 1) / rows;
 }
 
-// Workgroups along x for so many pieces or rows.
+// Workgroups along x for that many pieces or rows.
 GPU_DEVICE uint32_t groups_for(uint32_t turns) { return turns < kMostGroups ? turns : kMostGroups; }
 
 // Workgroups of the first product for one block of queries. keys: of one step.

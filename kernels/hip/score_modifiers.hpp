@@ -1,7 +1,8 @@
 // kernels/hip/score_modifiers.hpp: scale, softcap, ALiBi, mask, causal and window, applied to one
 // step's scores
 //
-// In the order in which the fused kernel applies them, and kernels/reference too:
+// In the order in which the GPU kernels apply them. (kernels/reference adds the mask before ALiBi,
+// which makes a difference only in rounding.)
 //
 //   s = q.k * scale                            (left to the softmax where it can be)
 //   s = softcap * tanh(s / softcap)
@@ -40,8 +41,8 @@ GPU_DEVICE int32_t rows_of_block(const AttentionParams& p, int32_t first_query) 
   return p.seq_q - first_query < Tile::kRows ? p.seq_q - first_query : Tile::kRows;
 }
 
-// The steps of keys, [begin, end), that some query of a block sees. Its first and last query bound
-// it, since a visible range only moves forward with the query.
+// The steps of keys, [begin, end), that some query of a block sees. The block's first and last
+// query give the two ends, since a visible range only moves forward from query to query.
 template <class Tile>
 GPU_DEVICE Range steps_of_block(const AttentionParams& p, int32_t first_query) {
   const int32_t rows = rows_of_block<Tile>(p, first_query);

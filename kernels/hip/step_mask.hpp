@@ -6,11 +6,11 @@
 // in 16-byte words; else key by key.
 //
 //   load()    starts the reads of 16-byte words, if the tile has registers for them (kHoldMask), so
-//             that they pass while scores are computed
+//             that they overlap with the computation of scores
 //   apply()   hides scores, or adds to them; reads what load() did not
 //
-// Many branches here are shaped by AMD's compiler, which keeps what it should not in registers;
-// each says so.
+// Many branches here have their shape because AMD's compiler would otherwise keep too much in
+// registers; each says so.
 #pragma once
 
 #include "kernels/hip/score_modifiers.hpp"
@@ -94,7 +94,7 @@ class StepMask {
           read_word<kBytes>(from, i);
     }
   }
-  // The i-th 16 bytes of a lane's keys in one row of the mask, or all there are if these are fewer.
+  // The i-th 16 bytes of a lane's keys in one row of the mask, or all of them if there are fewer.
   template <int kBytes>
   GPU_DEVICE static gpu::Bits128 read_word(const char* from, int i) {
     constexpr int kAll = kRun * kBytes;

@@ -1,4 +1,4 @@
-// kernels/cpu/amx/pack.inl: packs rows of q, K and V of 16 bits into the operand tiles of tiles.hpp
+// kernels/cpu/amx/pack.inl: packs rows of 16-bit q, K and V into the operand tiles of tiles.hpp
 //
 //   q         [parts][block rows][q_stride] bf16, rows zero-padded to whole tiles of depth
 //   packed K  [panels of 16 keys][tiles of 32 elements][16 pairs of elements][16 keys][2]
@@ -45,12 +45,12 @@ namespace kernels::cpu::HWY_NAMESPACE::amx {
 
 // Rows of a row group: one pair of tiles.
 constexpr int64_t kAmxGroupRows = kTilePairRows;
-// Keys of a tile of K and V; it holds many tiles of AMX. Its K and V stay in the second cache while
-// the block's rows use them.
+// Keys of a tile of K and V, which spans many AMX tiles. Its K and V stay in the L2 cache while the
+// block's rows use them.
 constexpr int64_t kAmxTileKeys = 256;
 // Most rows of a block; a multiple of kAmxGroupRows. Many rows amortize reading a tile of K and V.
 constexpr int64_t kAmxMaxBlockRows = 512;
-// Keys of a chunk: the scores of a row group and one chunk stay in the first cache.
+// Keys of a chunk: the scores of a row group and one chunk stay in the L1 cache.
 constexpr int64_t kChunkKeys = 2 * kTileColumns;
 static_assert(kChunkKeys == kTileDepth);
 
@@ -60,7 +60,7 @@ Tiling bf16_tiling(const Problem& problem) {
   Tiling tiling{};
   tiling.group_rows = kAmxGroupRows;
   tiling.max_block_rows = kAmxMaxBlockRows;
-  tiling.min_block_rows = kAmxMaxBlockRows / (is_f16 ? 4 : 8);  // each block splits f16 once more
+  tiling.min_block_rows = kAmxMaxBlockRows / (is_f16 ? 4 : 8);  // each extra block splits f16 again
   tiling.tile_keys = kAmxTileKeys;
   tiling.packed_element_bytes = sizeof(uint16_t);
   tiling.head_dim_multiple = kTileDepth;

@@ -5,16 +5,16 @@
 //       scores  = q k       qk_chunk       [32][32] floats; the next chunk overwrites them
 //       adjust              adjust_chunk   softcap, mask, ALiBi, interval of keys
 //       weights = softmax   softmax_chunk  bf16, kept until the tile is done
-//     out += p v            pv_chunks      the tile's chunks; at once if a reference rises
+//     out += p v            pv_chunks      all of the tile's chunks; sooner if a reference rises
 //
-// Scores are overwritten so soon in order that they stay in the first cache.
+// Each chunk's scores overwrite the previous chunk's, so that they stay in the L1 cache.
 //
 // f16 is two bf16 parts, high and low (bf16.inl). q k adds all four products of parts and is exact:
 // without the fourth, large logits were too far off. Weights times v adds three; the product of
 // both low parts is below 2^-14 of a weight and left out.
 //
 // Invariant: weights and out refer to the same softmax references when pv_chunks adds them. Before
-// a reference rises, the weights of earlier chunks are added; afterwards raise_reference scales
+// a reference rises, the products of earlier chunks are added to out; then raise_reference scales
 // out.
 //
 // Packed tiles of K and V are not prefetched, since the processor fetches them without help.
@@ -162,8 +162,8 @@ void prefill(const Run& run, int64_t index, int32_t worker) {
       const int64_t rows = std::min(kAmxGroupRows, block.rows - row);
       const GroupKeys keys = group_keys(block, scratch, row, rows, first, count);
       if (keys.begin >= keys.end) continue;
-      // From the last row's first key to the first row's last key: both ends never decrease from
-      // row to row.
+      // From the last row's first key to the first row's last key: neither end decreases from row
+      // to row.
       const KeyRange inside{scratch.visible[row + rows - 1].begin - first,
                             scratch.visible[row].end - first};
       prefill_group<Tiles, Rounder>(block, scratch, {row, rows, first, keys, inside}, operands);

@@ -1,5 +1,5 @@
-// kernels/cpu/amx/softmax.inl: online softmax of one chunk of scores, 32 rows by 32 keys, into
-// weights of bf16
+// kernels/cpu/amx/softmax.inl: turns one chunk of scores, 32 rows by 32 keys, into bf16 weights by
+// online softmax
 //
 //   weight(score) = 2^((score - score_offset) * exponent_scale - exponent_offset)           per row
 //
@@ -11,10 +11,10 @@
 //   2^10 or more             max            kSlack                          exact for max itself
 //
 // Either way the weight of max is 2^-kSlack, or within 2^-14 of it. If a later score is higher by
-// less than kSlack in the exponent, the reference stays, and neither out nor sum is rescaled: its
-// weight is below 1, so that sums of weights times values overflow no earlier than without the
-// slack. A score above rescale_threshold = max + kSlack / exponent_scale raises the reference:
-// raise_reference scales sum and out down.
+// less than kSlack in the exponent, the reference stays, and neither out nor sum is rescaled. The
+// weight of that score is still below 1, so that sums of weights times values overflow no earlier
+// than without the slack. A score above rescale_threshold = max + kSlack / exponent_scale raises
+// the reference: raise_reference scales sum and out down.
 //
 //   scores   [32 rows][32 keys] floats: written by q k, read once
 //   weights  [parts][2 tiles of rows][chunks][16 rows][32 keys] bf16: operand a of p v (tiles.hpp)

@@ -12,13 +12,13 @@
 //   b     [16 pairs of rows][16 columns][2], contiguous      tiles of a and b, and keeps the sums
 //   sums  16 rows x 16 floats, sums_stride apart             in tiles 0 to 3
 //
-// AMX multiplies pairs of bf16 and adds them to floats: that is why b holds two rows' elements of a
-// column in one 32-bit word. A step loads two tiles of a and two of b for four products, 64 cycles.
-// A tile takes 8 cycles from the first cache and 21 to 32 from the second, so operands that stay in
-// the first cache decide. A term's a_low reuses the tile of b that is loaded already.
+// AMX multiplies pairs of bf16 and adds the products to floats. That is why b holds two rows'
+// elements of a column in one 32-bit word. A step loads two tiles of a and two of b for four
+// products, which take 64 cycles. To load a tile takes 8 cycles from the L1 cache and 21 to 32 from
+// L2, so operands should stay in L1. A term's a_low reuses the tile of b that is loaded already.
 //
-// PlainTiles serves tests: the same layout and terms on any machine, with another order of float
-// additions.
+// PlainTiles serves tests: the same layout and terms on any machine, with float additions in a
+// different order.
 #pragma once
 
 #include <cstdint>

@@ -7,8 +7,8 @@
 //
 //   keys of a pair   | split 0          | split 1          | ...       one task each
 //   a split          | tile | tile |                                   kDecodeTileKeys keys
-//   a tile           four keys at a time: scores of 4 keys = sums across the lanes of 4 vectors;
-//                    softmax; then v, one key at a time, weighted, into out
+//   a tile           scores of four keys at a time, each the sum of one vector's lanes; softmax;
+//                    then out += weight * v, one key at a time
 //
 // A split's result is a partial: max, sum and out not yet divided. merge_partials adds them up:
 //
@@ -16,7 +16,7 @@
 //   out      = sum over splits s of factor_s out_s  /  sum over splits s of factor_s sum_s
 //
 // Invariant: partials are merged in the order of splits, and splits follow from the tensors alone,
-// so that the bits depend neither on the number of threads nor on who was first.
+// so that the bits depend neither on the number of threads nor on which split finished first.
 #if defined(KERNELS_CPU_SIMD_DECODE_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef KERNELS_CPU_SIMD_DECODE_INL
 #undef KERNELS_CPU_SIMD_DECODE_INL
@@ -125,7 +125,7 @@ inline void decode_qk(const float* HWY_RESTRICT q, int64_t q_stride, const void*
   for (int r = 0; r < kRows; ++r) store_sums(sum[r], scores + r * kDecodeTileKeys);
 }
 
-// Adds kRows rows of weights times kCount vectors of columns of V to out * rescale.
+// Computes out = out * rescale + weights times V, for kRows rows and kCount vectors of columns.
 template <DType kDType, int kRows, int kCount>
 inline void decode_pv(const float* HWY_RESTRICT weights, const char* const* values, int64_t column,
                       int64_t begin, int64_t end, const float* HWY_RESTRICT rescale,

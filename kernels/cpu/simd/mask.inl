@@ -45,11 +45,11 @@
 HWY_BEFORE_NAMESPACE();
 namespace kernels::cpu::HWY_NAMESPACE {
 
-// What a mask does to a range of scores: it changes none, some, or hides all.
+// What a mask does to a range of scores: changes none, changes some, or hides all.
 enum class MaskEffect { none, some, hides_all };
 
-// The scores of `rows` rows from `row` of the block on, and of keys [first, first + count);
-// `stride` floats between rows.
+// The scores of the block's rows [row, row + rows) and of keys [first, first + count). Rows of
+// `data` are `stride` floats apart.
 struct Scores {
   int64_t row;
   int64_t rows;

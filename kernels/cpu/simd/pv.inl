@@ -60,7 +60,7 @@ inline void pv_panel(const float* HWY_RESTRICT weights, const float* HWY_RESTRIC
   }
 }
 
-// pv_panel for a number of rows that is known at run time only, 1 to kGroupRows.
+// pv_panel for a number of rows that is known only at run time, 1 to kGroupRows.
 template <int kCount>
 inline void pv_rows(int64_t rows, const float* weights, const float* values, int64_t v_stride,
                     int64_t begin, int64_t end, const float* rescale, float* out,

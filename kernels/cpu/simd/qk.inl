@@ -58,7 +58,7 @@ inline void qk_panel(const float* HWY_RESTRICT q, int64_t q_stride, const float*
   }
 }
 
-// qk_panel for a number of rows that is known at run time only, 1 to kGroupRows.
+// qk_panel for a number of rows that is known only at run time, 1 to kGroupRows.
 inline void qk_rows(int64_t rows, const float* q, int64_t q_stride, const float* keys,
                     int64_t head_dim, float* scores) {
   switch (rows) {

@@ -1,16 +1,16 @@
-// kernels/cpu/simd/softmax.inl: online softmax: turns a row's scores of one tile into weights, and
-// updates its maximum and sum
+// kernels/cpu/simd/softmax.inl: online softmax, which turns a row's scores of one tile into weights
+// and updates the row's maximum and sum
 //
 //   new_max = max(max, scores of the tile)
 //   weight  = 2^((score - new_max) * exponent_scale)
-//   factor  = 2^((max - new_max) * exponent_scale)      what the row has accumulated shrinks by it
+//   factor  = 2^((max - new_max) * exponent_scale)      scales what the row has accumulated
 //   sum     = sum * factor + sum of weights
 //
 // Plain scores are bare products of q and k. If new_max * exponent_scale is small, one multiply-add
 // computes the exponent: score * exponent_scale - new_max * exponent_scale, which exceeds 0 by no
-// more than the rounding of that product. If the product is large, its rounding would be large too;
-// and for adjusted scores the lowest finite score must not overflow. Then the maximum is subtracted
-// first, which is exact for the maximum itself.
+// more than the rounding of that product. In two cases the maximum is subtracted first instead,
+// which is exact for the maximum itself: if the product is large, because its rounding would be
+// large too, and for adjusted scores, because the lowest finite score must not overflow.
 //
 // Invariant: weights of hidden keys (-inf) are 0, the weight of the maximum is 1 or nearly so, NaN
 // stays NaN. A row whose keys are all hidden so far has max = -inf: any finite number serves then,
@@ -46,7 +46,7 @@ inline Vector polynomial(const float (&c)[kDegree], Vector f) {
   return hn::MulAdd(p, f, hn::Set(d, 1.0f));
 }
 
-// Coefficients of polynomials that approximate 2^f with the least largest relative error: for f
+// Coefficients of polynomials that approximate 2^f with the smallest maximum relative error: for f
 // from 0 to 1, and for f from -1/2 to 1/2.
 struct Exp2 {  // relative error below 1.1e-7
   static constexpr float k0To1[] = {0x1.e974fcp-10f, 0x1.277854p-7f, 0x1.c91ce6p-5f, 0x1.ebdb56p-3f,
@@ -63,7 +63,7 @@ struct Exp2For16Bits {
 
 // Returns 2^y for y < 127; for larger y the result is unspecified. The relative error of normal
 // results is below 2e-7 (Exp2For16Bits: 3.1e-6): the polynomial's and that of float rounding.
-// Exactly 1 at 0; 0 below 2^-126 or soon after it.
+// Exactly 1 at 0. Results below 2^-126.5 are 0, and those from there to 2^-126 may be.
 template <class Polynomial = Exp2>
 inline Vector exp2(Vector y) {
 #if KERNELS_CPU_AVX512

@@ -5,7 +5,7 @@
 //     weights = softmax(scores)      for each group, in place
 //     out     = out * rescale + p v  for each panel of columns, for each group
 //
-// Groups are the inner loop, so that a panel of K or of V stays in the first cache.
+// Groups are the inner loop, so that a panel of K or of V stays in the L1 cache.
 //
 //                   keys of the tile, by panels
 //                 |  0  |  1  |  2  |  ...
@@ -40,7 +40,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace kernels::cpu::HWY_NAMESPACE {
 
-// Row groups whose scores are kept between the two products: as many as stay in a near cache.
+// Row groups whose scores are kept between the two products: 96 KiB, which stay in the L2 cache.
 constexpr int64_t kGroupsAtOnce = 16;
 
 Tiling float_tiling(const Problem& problem) {

@@ -2,8 +2,8 @@
 // tiles that follow from it
 //
 // Highway compiles targets.cpp, and with it every .inl, once for each instruction set, each time in
-// another HWY_NAMESPACE. The guard below is Highway's own: it lets a file in once per target, not
-// once per source. Each .inl includes what it uses.
+// a different HWY_NAMESPACE. The guard below is Highway's own: it lets a file in once per target,
+// not once per source. Each .inl includes what it uses.
 //
 // Register block of q k (and of weights times v): kGroupRows rows by kVectors vectors of
 // accumulators. Each step of its inner loop loads kVectors vectors and broadcasts kGroupRows
@@ -46,7 +46,7 @@ constexpr int64_t kPanel = kVectors * kLanes;
 constexpr int64_t kGroupRows = 6;
 // Most rows of a block; a multiple of kGroupRows. Many rows amortize reading a tile of K and V.
 constexpr int64_t kMaxBlockRows = 384;
-// Keys of a tile: its K and V stay in the second cache while the block's rows use them.
+// Keys of a tile: its K and V stay in the L2 cache while the block's rows use them.
 constexpr int64_t kTileKeys = 256;
 static_assert(kMaxBlockRows % kGroupRows == 0 && kTileKeys % kPackKeys == 0 &&
               kPackKeys % kPanel == 0 && kPadFloats % kLanes == 0 && kPanel % 4 == 0);

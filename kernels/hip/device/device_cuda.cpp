@@ -23,7 +23,8 @@ Status failed(cudaError_t error, const char* call, Message* message) {
               cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
-// Makes device_id the thread's current device for its lifetime, and then restores the one before.
+// Makes device_id the thread's current device as long as this object lives, then restores the one
+// before.
 class CurrentDevice {
  public:
   CurrentDevice(int32_t device_id, Message* message) {

@@ -24,7 +24,8 @@ Status failed(const Functions& f, Error error, const char* call, Message* messag
   return fail(message, status_of(error), "%s: %s (%s)", call, text, name);
 }
 
-// Makes device_id the thread's current device for its lifetime, and then restores the one before.
+// Makes device_id the thread's current device as long as this object lives, then restores the one
+// before.
 class CurrentDevice {
  public:
   CurrentDevice(int32_t device_id, Message* message) : f_(runtime::functions(message)) {

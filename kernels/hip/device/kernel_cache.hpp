@@ -15,9 +15,9 @@ namespace kernels::hip {
 
 class KernelCache {
  public:
-  // Finds a kernel, and loads it if it is the first to ask. Calls, under the lock: load(void**
-  // module) and resolve(void* module, void** function) once for each key, until they succeed;
-  // allow(void* function) whenever a kernel is to use more dynamic shared memory than before.
+  // Finds a kernel, and loads it at its first use. Calls, under the lock: load(void** module) and
+  // resolve(void* module, void** function) once for each key, until they succeed; allow(void*
+  // function) whenever a kernel is to use more dynamic shared memory than before.
   template <class Load, class Resolve, class Allow>
   Status find(int32_t device_id, const void* code_object, const char* name, uint32_t shared_bytes,
               Kernel* kernel, Message* message, Load&& load, Resolve&& resolve, Allow&& allow) try {

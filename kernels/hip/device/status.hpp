@@ -1,4 +1,4 @@
-// kernels/hip/device/status.hpp: makes a Status and a message of the error numbers of HIP and CUDA
+// kernels/hip/device/status.hpp: turns HIP and CUDA error numbers into a Status and a message
 #pragma once
 
 #include <cstdarg>

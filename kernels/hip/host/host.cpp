@@ -20,7 +20,7 @@ constexpr size_t kStackBytes = 256 << 10;
 thread_local Thread* running = nullptr;
 }  // namespace
 
-// A barrier: how many of its members have come, and how often all of them have.
+// A barrier: how many of its members have arrived, and how often all of them had.
 struct Barrier {
   uint32_t members = 0;
   uint32_t arrived = 0;
@@ -78,7 +78,7 @@ class Block {
   }
 
   // Where a wave exchanges words. Two sets alternate, because a lane can be one exchange ahead of
-  // another, and not two.
+  // another, but not two.
   uint32_t* words(uint32_t first_thread, int wave, int count, uint64_t turn) {
     const size_t per_wave = 64 * 64;
     const size_t need = (launch_.block / static_cast<size_t>(wave) + 1) * 2 * per_wave;

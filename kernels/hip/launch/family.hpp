@@ -15,8 +15,8 @@ struct TileFacts {
   uint32_t qk_shared_bytes;  // workgroup memory of the unfused first product
 };
 
-// The family of an architecture: "gfx1100" is of wmma_gfx11, "sm_86" of mma_sm80. Without matrix
-// instructions that a tile uses: valu32 or valu64.
+// The family of an architecture: "gfx1100" is of wmma_gfx11, "sm_86" of mma_sm80. One without
+// matrix instructions that a tile uses is of valu32 or valu64.
 Family family_of(const char* arch);
 
 // dim: head_dim, padded to one of kDims.

@@ -64,9 +64,9 @@ struct RowCopy {
   }
 };
 
-// Of 16-bit elements. kRowBytes: between columns of V in workgroup memory. A thread takes blocks of
-// kBlock keys by 8 columns and stores kBlock keys of a column at once. Neighbouring lanes take
-// neighbouring keys, so that their stores spread over the banks.
+// Copies 16-bit elements. kRowBytes: between columns of V in workgroup memory. A thread takes
+// blocks of kBlock keys by 8 columns and stores kBlock keys of a column at once. Neighbouring lanes
+// take neighbouring keys, so that their stores spread over the banks.
 template <class T, int kThreads, int kKeys, int kDim, uint32_t kRowBytes>
 struct TransposingCopy {
   static constexpr int kChunks = kDim / 8;

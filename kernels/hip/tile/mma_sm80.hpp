@@ -84,8 +84,8 @@ struct MmaSm80 {
 #endif
   }
 
-  // Starts a copy of 16 bytes to workgroup memory that passes through no register; stores zeros
-  // unless exists.
+  // Starts a copy of 16 bytes to workgroup memory that needs no registers. If not `exists`, it
+  // stores zeros and does not read `from`.
   GPU_DEVICE static void copy_async(uint32_t to, const void* from, bool exists) {
 #if defined(GPU_NVIDIA)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(gpu::shared_address(to)),

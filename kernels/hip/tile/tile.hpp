@@ -144,8 +144,8 @@ concept AttentionTile = ContiguousKeys<T> && StepCopy<typename T::KeyCopy, typen
   // Number of the lane's wave, which owns rows [wave * kWaveRows, + kWaveRows).
   requires(kSameType<decltype(T::wave), int>);
   // Loads the workgroup's queries. q: the first of them; rows: how many of the kRows exist, the
-  // others become zero. If the scale is negative (kNegativeScale), Q is loaded with its sign
-  // turned. Visible after a barrier.
+  // others become zero. If the scale is negative (kNegativeScale), Q is negated. Visible
+  // after a barrier.
   tile.load_query(p, q, rows, query);
   // S = Q K^T of this wave's queries and the step's keys, unscaled. REQUIRES: K is visible at
   // kKeyAt. One wave may leave it out.

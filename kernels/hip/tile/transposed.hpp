@@ -227,7 +227,7 @@ struct TransposedTile : ContiguousScores<Shape::kTiles, Shape::kKeys / 16, Mma::
     }
   }
 
-  // Truncates weights (see pack_weights) and sums what is left of them.
+  // Truncates weights (see pack_weights) and sums the truncated ones.
   GPU_DEVICE static void pack(const Scores& p, Weights& weights, float (&sum)[kSlots]) {
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
       GPU_UNROLL for (int t = 0; t < kScoreTiles; ++t) {

@@ -1,5 +1,5 @@
 // kernels/hip/tile/weights.hpp: packs softmax weights in pairs of f16 or bf16 by truncation, and
-// sums what is left of them
+// sums the truncated weights
 //
 // AMD's matrix instructions take the weights as f16 or bf16. Truncation packs two weights in one
 // instruction; rounding a pair to bf16 takes several on gfx11 and gfx12.

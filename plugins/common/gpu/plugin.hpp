@@ -70,8 +70,8 @@ struct Calls {
       return attnrt_fail(error, ATTNRT_UNSUPPORTED, "%s", reason.c_str());
     }
     const typename Kernels::Plan planned = Kernels::plan(translated.problem, arch);
-    // Otherwise the allocation would fail, but only after the caches of others had been freed for
-    // it.
+    // Without this check the allocation would fail too, but only after memory that is cached for
+    // others had been freed for it.
     const int64_t total = translated.device->total_memory_bytes;
     if (total > 0 && planned.workspace_bytes > total) {
       return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY,

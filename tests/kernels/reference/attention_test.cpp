@@ -1,4 +1,5 @@
-// tests/kernels/reference/attention_test.cpp: hand-computed cases and properties into the reference
+// tests/kernels/reference/attention_test.cpp: the reference, on cases computed by hand and on
+// properties of attention
 #include "kernels/reference/attention.hpp"
 
 #include <gtest/gtest.h>

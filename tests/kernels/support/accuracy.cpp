@@ -1,8 +1,8 @@
 // tests/kernels/support/accuracy.cpp: compares what a kernel wrote with the exact answer
 //
 // The bounds are those of kernels/reference/tolerance.hpp without any allowance: 2 times the plain
-// evaluation's largest error plus the row's floor for each
-// value, and 1.5 times its mean error plus a quarter of the mean floor for the mean.
+// evaluation's largest error plus the row's floor for each value, and 1.5 times its mean error plus
+// a quarter of the mean floor for the mean.
 #include "tests/kernels/support/accuracy.hpp"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
-// tests/plugins/common/gpu/absent_test.cpp: without HIP, a driver or a device that has code, the
-// plugins say why they cannot serve, and the cpu does
+// tests/plugins/common/gpu/absent_test.cpp: without HIP, a driver, or a device that the build has
+// code for, the plugins say why they cannot serve, and the CPU backend serves instead
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
