@@ -1,10 +1,10 @@
 // kernels/hip/flash_attention.hpp: fused attention: out and lse of a block of queries in one pass
 // over the keys
 //
-// A workgroup takes kRows queries of one head and walks the keys in steps of kKeys. Scores and
-// weights stay in registers, and an online softmax keeps a reference and a sum for each query
-// (FlashAttention, arXiv 2205.14135; the order of the loops is FlashAttention-2's, 2307.08691). One
-// step:
+// A workgroup takes kRows queries of one head and walks the keys in steps of kKeys. Scores stay in
+// registers, and so do weights (but see valu.hpp). An online softmax keeps a reference and a sum for
+// each query (FlashAttention, arXiv 2205.14135; the order of the loops is FlashAttention-2's,
+// 2307.08691). One step:
 //
 //   start the copy of V             -> workgroup memory
 //   S = Q K^T                       K of this step is there already
