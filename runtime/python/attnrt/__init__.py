@@ -4,8 +4,9 @@
     out = attnrt.attention(q, k, v, causal=True)
 
 Tensors are [batch, seq, heads, head_dim], from numpy, torch or any other library with DLPack. They
-are read where they lie, without copies. Any strides will do if head_dim's is 1, so torch's usual
-[batch, heads, seq, head_dim] is q.transpose(1, 2). Inference only: no gradients, no dropout.
+are read in place, without copies. The stride of head_dim is 1; all other strides are free. So if a
+torch tensor is [batch, heads, seq, head_dim], pass q.transpose(1, 2). Inference only: no gradients,
+no dropout.
 
 Every failure is an attnrt.Error with one line of text. A Runtime may be used from any threads at
 once, and the GIL is released while it works; a Plan runs once at a time.
@@ -70,8 +71,8 @@ def attention(
     """out = softmax(scale * q k^T + ...) v, on the backend that the policy chooses.
 
     q [batch, seq_q, heads_q, head_dim]; k [batch, seq_kv, heads_kv, head_dim];
-    v [batch, seq_kv, heads_kv, head_dim_v]; all float32, float16 or bfloat16 (for numpy, that of
-    ml_dtypes). heads_q is a multiple of heads_kv.
+    v [batch, seq_kv, heads_kv, head_dim_v]; all of one dtype: float32, float16 or bfloat16 (for
+    numpy, ml_dtypes has a bfloat16). heads_q is a multiple of heads_kv.
 
     mask           up to [batch, heads_q, seq_q, seq_kv], broadcast; bool (True: visible), or
                    additive in q's dtype or float32
@@ -84,29 +85,29 @@ def attention(
     softcap        s = softcap * tanh(s / softcap); None or 0: none
     alibi_slopes   float32 [heads_q]: s -= slope * |diagonal(i) - j|
     sinks          float32 [heads_q]: exp(sink) joins the denominator
-    kv_lengths     int32 [batch]: keys from there on do not exist
+    kv_lengths     int32 [batch]: keys at or past a sequence's length do not exist
     offsets_q, offsets_kv
                    int32 [batch + 1]: q, out [total_q, heads_q, .] and k, v [total_kv, heads_kv, .]
                    are packed
     page_table     int32 [batch, max_pages]: k and v are [pages, page_size, heads_kv, .]; needs
                    kv_lengths
     out            [batch, seq_q, heads_q, head_dim_v] in q's dtype; it is written to and shares no
-                   memory with an input. None: allocated as q is (numpy, torch)
+                   memory with an input. None: allocated with q's library (numpy or torch)
     return_lse     also return the log of each softmax denominator, float32
                    [batch, heads_q, seq_q] (packed: [heads_q, total_q])
     backend        this backend or an error; None: the policy decides
     deterministic  the same inputs give the same bits
-    stream         of device tensors: a pointer as an int, or torch's stream. None: torch's current
-                   stream, else the default one. The work is enqueued there and not waited for. On
-                   a stream other than torch's current one, tell torch's allocator (record_stream),
-                   as for any other work there
+    stream         of device tensors: a torch stream, or a pointer as an int. None: torch's current
+                   stream for torch tensors, else the default one. The work is enqueued there and
+                   not waited for. If the stream is not torch's current one, tell torch's allocator
+                   (record_stream), as for any other work there
     runtime        None: default_runtime()
 
     A row that sees nothing gives zeros. All tensors live on q's device. Returns out, or (out, lse).
 
     Raises InvalidArgumentError (tensors or values that do not fit), UnsupportedError (no backend
-    can), NotFoundError (backend), OutOfMemoryError, Error (a backend failed, and so did those after
-    it).
+    supports the problem), NotFoundError (no plugin is named backend), OutOfMemoryError, Error (a
+    backend failed, and so did those that were tried after it).
     """
     return (default_runtime() if runtime is None else runtime).attention(
         q,

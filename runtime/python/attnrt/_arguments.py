@@ -27,7 +27,7 @@ def text_or_none(name: str, value: Any) -> str | None:
 
 
 def words_text(words: Mapping[str, Any]) -> str:
-    """Writes words as the C library reads them: "dtype=f16 causal=true". None is left out."""
+    """Writes words as the C library reads them: "dtype=f16 causal=true". Omits None."""
     texts = ((name, str(value)) for name, value in words.items() if value is not None)
     return " ".join(
         f"{name}={text.lower() if text in ('True', 'False') else text}" for name, text in texts

@@ -1,8 +1,9 @@
-# runtime/python/attnrt/_tensors.py: streams, gradients and results of numpy and torch
-"""Works with numpy arrays and torch tensors without importing either.
+# runtime/python/attnrt/_tensors.py: what DLPack does not say of numpy arrays and torch tensors
+"""Works with numpy arrays and torch tensors without importing either library.
 
-The extension module reads tensors of any library through DLPack. Here is the rest: which stream a
-torch tensor is used on, whether it records gradients, and memory of the same kind for results.
+The extension module reads tensors of any library through DLPack. This module adds what DLPack does
+not say: which stream a torch tensor is used on, whether it records gradients, and how to allocate
+memory of the same kind for results.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Tensors = dict[str, Tensor]
 
 
 def tensors_of(arguments: Mapping[str, Any]) -> Tensors:
-    """Picks the tensors out of a call's arguments (its locals()), in the C library's order."""
+    """Picks the tensors from a call's arguments (its locals()), in the C library's order."""
     return {name: arguments.get(name) for name in _attnrt.tensor_names}
 
 
@@ -44,7 +45,7 @@ def stream_pointer(stream: Any, q: Tensor) -> int:
 
 
 def without_gradients(tensors: Tensors) -> Tensors:
-    """Returns the tensors detached. Refuses one that needs gradients while torch records them."""
+    """Returns the tensors detached. Raises if one needs gradients while torch records them."""
     torch = sys.modules.get("torch")
     tracked = [name for name, each in tensors.items() if is_torch(each) and each.requires_grad]
     if torch is None or not tracked:
@@ -78,7 +79,7 @@ def _allocated(like: Tensor, shape: tuple[int, ...], packed: bool, float32: bool
 def add_results(tensors: Tensors, with_lse: bool) -> None:
     """Allocates out if it is None, and lse if it is wanted.
 
-    Leaves both as they are if q and v have no such shapes: the C library's message is better.
+    Allocates neither if q and v do not have such shapes: the C library's message says more.
     """
     q, v = tensors["q"], tensors["v"]
     packed = tensors["offsets_q"] is not None

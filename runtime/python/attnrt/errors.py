@@ -15,7 +15,7 @@ class Error(Exception):
 
 
 class UnsupportedError(Error):
-    """No backend that the policy allows can do this problem; the text has each one's reasons."""
+    """No backend that the policy allows supports this problem; the text has each one's reasons."""
 
     status = "unsupported"
 

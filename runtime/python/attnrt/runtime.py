@@ -21,11 +21,11 @@ Path = str | os.PathLike[str]
 class Plan:
     """Prepared work for one problem; Runtime.plan makes it.
 
-    It keeps its backend also after Runtime.reload().
+    It keeps its backend, even after Runtime.reload().
 
-    THREADS: one run at a time; a second thread waits. On a device, runs follow each other only
-    within one stream. So use a plan from one stream, and keep it until its last run has completed,
-    and for as long as a graph that captured one of its runs.
+    THREADS: one run at a time; a second thread waits. On a device, only runs on the same stream
+    wait for each other. So use a plan on one stream only. Keep it until its last run has completed,
+    and for as long as you keep a graph that captured one of its runs.
     """
 
     def __init__(self, plan: _attnrt.Plan):
@@ -74,9 +74,10 @@ class Plan:
     ) -> Tensor:
         """Runs on tensors as in attention() and returns out, which is allocated if it is None.
 
-        batch, seq_q and seq_kv are at most the plan's; everything else agrees with it. If the plan
-        has lse, it must be given: float32 [batch, heads_q, seq_q]. For device tensors the run is
-        enqueued on the stream, and this returns at once.
+        batch, seq_q and seq_kv are at most the plan's; everything else agrees with the plan. If the
+        plan was made with lse, lse must be given: float32 [batch, heads_q, seq_q] (packed:
+        [heads_q, total_q]). For device tensors the run is enqueued on the stream, and this returns
+        at once.
 
         Raises InvalidArgumentError for tensors that do not fit the plan, and the backend's errors;
         no other backend is tried.
@@ -100,13 +101,13 @@ class Runtime:
     """A policy and the plugins that it finds.
 
     policy       the path of a YAML file
-    policy_text  the YAML itself; neither of the two: $ATTNRT_POLICY, else the built-in policy
+    policy_text  the YAML itself. If neither is given: $ATTNRT_POLICY, else the built-in policy
     plugins      directories (a path or a list of paths), in place of those of the policy and of
                  $ATTNRT_PLUGIN_PATH
     threads      the number of threads of its pool; 0: as many as the policy says
 
     Raises InvalidArgumentError for a policy with an error (file:line:column). A plugin that cannot
-    be used is a row of plugins(), not an error.
+    be used is no error here; plugins() lists it with the reason.
 
     THREADS: any call from any threads at once.
     """
@@ -196,8 +197,8 @@ class Runtime:
         bounds. alibi, sinks, kv_lengths, varlen and lse say that each run brings those tensors.
         Each row starts at a multiple of alignment_bytes (16 if not given).
 
-        Raises UnsupportedError, NotFoundError (backend), InvalidArgumentError (a word),
-        OutOfMemoryError.
+        Raises UnsupportedError, NotFoundError (no plugin is named backend), InvalidArgumentError (a
+        word or its value is wrong), OutOfMemoryError.
         """
         return Plan(
             self._runtime.plan(
@@ -218,8 +219,8 @@ class Runtime:
     ) -> Any:
         """Says which backend would serve a problem, and why the others would not.
 
-        Nothing is planned or run. arch: decide as if a device of that architecture were here
-        ("gfx1100"). Returns text for people, or with json=True a dict of the schema "attnrt/1".
+        Nothing is planned or run. arch: decide as if a device of that architecture ("gfx1100") were
+        here. Returns text for people or, with json=True, a dict of the schema "attnrt/1".
         """
         if arch is not None:
             words["arch"] = arch

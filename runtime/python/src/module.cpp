@@ -1,7 +1,7 @@
 // runtime/python/src/module.cpp: the extension module attnrt._attnrt, a binding of attnrt.h
 //
 // Reads tensors of any library through DLPack, and raises the exceptions of attnrt/errors.py. The
-// package around it documents and checks arguments; this side owns pointers and lifetimes, and
+// package around it documents and checks arguments. This module owns pointers and lifetimes, and
 // releases the GIL while the runtime works.
 #include <attnrt/attnrt.h>
 #include <nanobind/nanobind.h>
@@ -109,8 +109,8 @@ DeviceId device_of(const Array& array) {
   }
 }
 
-// Takes a view of the object's memory. RETURNS false if it gives none, or is read-only and
-// `written` asks for more.
+// Takes a view of the object's memory. RETURNS false if the object gives none, or if `written` is
+// set and the memory is read-only.
 bool import(nb::handle object, bool written, Array& array) {
   if (!written) return nb::try_cast(object, array);
   nb::ndarray<> writable;
@@ -119,9 +119,9 @@ bool import(nb::handle object, bool written, Array& array) {
   return true;
 }
 
-// Returns the tensor viewed as integers of the same size, for the dtypes that a library has but
-// does not export by DLPack: numpy's bfloat16 (that of ml_dtypes), and bool in older torch. Sets
-// dtype to the real one. Invalid for all others.
+// For the dtypes that a library has but does not export by DLPack (bfloat16 of ml_dtypes in numpy,
+// bool in older versions of torch): returns the tensor viewed as integers of the same size, and
+// sets dtype to the real one. For all others, returns an invalid object.
 nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
   if (!nb::hasattr(object, "view") || !nb::hasattr(object, "dtype")) return {};
   const nb::object given = object.attr("dtype");
@@ -137,7 +137,7 @@ nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
   return {};
 }
 
-// Raises the reason why this object is no tensor for this entry.
+// Raises InvalidArgumentError, which says why this object cannot be this tensor.
 [[noreturn]] void refuse(const TensorEntry& entry, nb::handle object) {
   Array readable;
   const std::string type = nb::type_name(object.type()).c_str();
@@ -216,7 +216,7 @@ class Tensors {
   }
 
   // A tensor without elements may have no address, but NULL would mean that it is absent. So it
-  // gets any address, and dense strides.
+  // gets the address of some bytes that nobody reads, and dense strides.
   static void give_an_address(attnrt_tensor& tensor) {
     alignas(64) static char nothing[64];
     tensor.data = nothing;
@@ -234,7 +234,7 @@ class Tensors {
 
 // ---- Problems ----
 
-// A problem parsed from words, and the architecture that they name, if they may.
+// A problem parsed from words and, if with_arch is set, the architecture that they name.
 struct ParsedProblem {
   attnrt_problem problem = ATTNRT_PROBLEM_INIT;
   std::array<char, 128> arch{};
