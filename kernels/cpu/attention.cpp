@@ -159,7 +159,8 @@ Status run(const Problem& problem, const Args& args, const Target& target, const
   const Workspace layout = lay_out_workspace(problem, tiling, thread_count);
   if (bytes < layout.bytes || workspace == nullptr ||
       reinterpret_cast<uintptr_t>(workspace) % kWorkspaceAlignment != 0) {
-    return fail(error, "workspace: found %jd bytes at %p, expected %jd bytes, aligned to %jd",
+    return fail(error,
+                "workspace: found %jd bytes at %p, expected at least %jd bytes, aligned to %jd",
                 bytes, workspace, layout.bytes, kWorkspaceAlignment);
   }
 

@@ -2,7 +2,7 @@
 // over the keys
 //
 // A workgroup takes kRows queries of one head and walks the keys in steps of kKeys. Scores stay in
-// registers, and so do weights (but see valu.hpp). An online softmax keeps a reference and a sum for
+// registers, and so do weights (but see valu.hpp). Online softmax keeps a reference and a sum for
 // each query (FlashAttention, arXiv 2205.14135; the order of the loops is FlashAttention-2's,
 // 2307.08691). One step:
 //
