@@ -12,7 +12,7 @@
 namespace attnrt::conformance {
 namespace {
 
-// Lists the names that the file exports, sorted. discover has checked that all headers lie inside
+// Returns the names that the file exports, sorted. discover has checked that all headers lie inside
 // the bytes.
 std::vector<std::string> exported_names(std::string_view bytes) {
   std::vector<std::string> names;

@@ -15,10 +15,10 @@ constexpr attnrt_dtype kFloat32{ATTNRT_DTYPE_FLOAT, 32, 1};
 constexpr attnrt_dtype kDtypes[] = {
     kFloat32, {ATTNRT_DTYPE_FLOAT, 16, 1}, {ATTNRT_DTYPE_BFLOAT, 16, 1}};
 
-// Multiplications of one case at most. The reference takes about 10 ms for so many.
+// Multiplications that one case may take. The reference takes about 10 ms for this many.
 constexpr int64_t kMostWork = 3'000'000;
 
-// Problems that are drawn until one fits the entry.
+// Problems that are drawn before an entry is given up because none fits it.
 constexpr int kAttempts = 400;
 
 template <class T>
@@ -33,7 +33,8 @@ const Constraint* constraint_of(const core::Manifest::Entry& entry, std::string_
   return nullptr;
 }
 
-// Draws a number that the entry allows for the word: a usual one if the entry allows any.
+// Draws a number that the entry allows for the word. If the entry allows some of the usual ones, it
+// is mostly one of those.
 int64_t draw_number(Random& random, const core::Manifest::Entry& entry, std::string_view word,
                     std::vector<int64_t> usual) {
   const Constraint* c = constraint_of(entry, word);
@@ -46,7 +47,7 @@ int64_t draw_number(Random& random, const core::Manifest::Entry& entry, std::str
     return values.empty() ? any_of(random, usual) : any_of(random, values);
   }
   const int64_t step = c->multiple_of.value_or(1);
-  // A minimum beyond 1e15 is cut, so that it fits int64_t; no number drawn fits such an entry.
+  // A minimum beyond 1e15 is cut to fit into int64_t. No number that is drawn fits such an entry.
   const auto low = static_cast<int64_t>(std::clamp(c->min.value_or(1), 1.0, 1e15));
   const auto high = static_cast<int64_t>(std::min(c->max.value_or(1e6), 1e6));
   std::erase_if(usual, [&](int64_t n) { return n < low || n > high || n % step != 0; });
@@ -59,7 +60,7 @@ bool has(const core::Manifest::Entry& entry, std::string_view feature) {
   return std::find(entry.features.begin(), entry.features.end(), feature) != entry.features.end();
 }
 
-// Whether the entry's constraint allows a flag only to be set.
+// Whether the entry's constraint requires the flag to be set.
 bool must_be_set(const core::Manifest::Entry& entry, std::string_view word) {
   const Constraint* c = constraint_of(entry, word);
   return c != nullptr && c->values.size() == 1 && std::get_if<int64_t>(&c->values[0]) != nullptr &&

@@ -3,13 +3,16 @@
 // A case is drawn from a seed, so that a failure can be repeated from its number:
 //     style = seed modulo kStyles
 //     entry = seed / kStyles modulo the number of the manifest's entries
-// so that consecutive seeds try every style of one entry, then those of the next.
+// So consecutive seeds try every style of one entry, then those of the next.
+//
 // First the problem is drawn: dtype, dimensions, features and mask, each as the entry's constraints
-// allow. Then the style asks for what it needs (a mask, causal, kv_lengths); where the entry allows
-// none, the case becomes a plain one. At last come the extents of the run: sequence lengths, spare
-// rows, pages. The problem's batch, seq_q and seq_kv are bounds; half of the cases have bounds that
-// are larger than the run. Every random number comes from one generator in a fixed order: a change
-// of that order changes all cases, and so which case a seed in somebody's notes means.
+// allow. Then the style asks for what it needs (a mask, causal, kv_lengths). If the entry does not
+// allow that, the case becomes a plain one. Last come the extents of the run: sequence lengths,
+// spare rows, pages. The problem's batch, seq_q and seq_kv are bounds. In half of the cases they
+// are larger than the run.
+//
+// Every random number here comes from one generator in a fixed order. If that order changes,
+// every seed means another case, including the seeds in old reports.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +29,8 @@ namespace attnrt::conformance {
 
 using Random = std::mt19937_64;
 
-// Draws a number of [low, high]. Unlike std::uniform_int_distribution it is the same with every
-// standard library.
+// Draws a whole number from low to high, both included. Unlike std::uniform_int_distribution, this
+// gives the same numbers with every standard library.
 inline int64_t between(Random& random, int64_t low, int64_t high) {
   return low + static_cast<int64_t>(random() % static_cast<uint64_t>(high - low + 1));
 }
@@ -39,7 +42,7 @@ enum class Style {
   long_rows,    // few queries, many keys
   empty_rows,   // some rows see no key
   huge_logits,  // scores of thousands
-  lowest_mask,  // an additive mask of the lowest finite number
+  lowest_mask,  // an additive mask that holds the lowest finite number
   nan_outside,  // NaN in what does not exist: past kv_lengths, between rows, in unused pages
   nan_masked,   // NaN in k where no query may look
   nan_visible   // NaN in k that some rows see
@@ -51,14 +54,14 @@ struct Case {
   Style style = Style::plain;
   int entry = 0;                               // of the manifest
   core::Problem problem{};                     // its batch, seq_q and seq_kv bound the run below
-  int64_t batch = 0, seq_q = 0, seq_kv = 0;    // of the tensors that are not packed
+  int64_t batch = 0, seq_q = 0, seq_kv = 0;    // sizes of the tensors that are not packed
   std::vector<int64_t> q_lengths, kv_lengths;  // one for each sequence
   int64_t spare_rows = 0;                      // varlen: rows past the last offset
   int64_t pages = 0, max_pages = 0;            // page_size > 0: in k and v, in a row of page_table
 };
 
-// Draws the case of this seed for a device. RETURNS nullopt if nothing that fits the entry was
-// drawn.
+// Draws the case of this seed for a device. RETURNS nullopt if no problem that was drawn fits the
+// entry.
 std::optional<Case> draw_case(const core::Manifest& manifest, const core::Device& device,
                               uint64_t seed);
 
@@ -69,7 +72,7 @@ bool fits(const core::Manifest::Entry& entry, const core::Problem& problem,
 // Gives the case these extents, and its problem bounds that are just large enough for them.
 void set_extents(Case& drawn, std::vector<int64_t> q_lengths, std::vector<int64_t> kv_lengths);
 
-// The problem and the extents of the run in words.
+// Returns the problem and the lengths of the run in words.
 std::string describe(const Case& drawn);
 
 }  // namespace attnrt::conformance

@@ -24,9 +24,9 @@ const Rule* needed_by(const Rule& rule) {
   return rule.needs.empty() ? nullptr : find_rule(rule.needs);
 }
 
-// Returns why the rule cannot be checked, or "". It cannot if a rule that it needs killed the
-// process, or if a rule of the ABI that it needs failed. A plugin that fails some runs is still
-// tried on the others.
+// Returns why the rule cannot be checked, or "". It cannot be checked if the process died during a
+// rule that it needs, or if it needs a rule ABI-n that failed. The failure of another rule is no
+// obstacle: a plugin that fails some runs is still tried on the others.
 std::string obstacle(const Rule& rule, const std::vector<RuleResult>& results) {
   for (const Rule* needed = needed_by(rule); needed != nullptr; needed = needed_by(*needed)) {
     const Outcome* outcome = find_outcome(results, needed->id);

@@ -22,7 +22,7 @@ struct RuleResult {
   Outcome outcome;
 };
 
-// Says how far a rule is: `done` of `all` cases.
+// Reports how far the check of a rule is: `done` of `all` cases.
 using Progress = std::function<void(const Rule& rule, int64_t done, int64_t all)>;
 
 struct Listener {
@@ -31,10 +31,10 @@ struct Listener {
   Progress progress;                                // may be empty
 };
 
-// Checks the rules that settings ask for. A crash of the plugin is a crash of this process;
-// children.hpp avoids that.
-// before: results of earlier processes. These rules are not checked again, and rules that need them
-// build on them.
+// Checks the rules that settings ask for. If the plugin crashes, so does this process; children.hpp
+// avoids that.
+// before: results of earlier processes. Their rules are not checked again, and count for the rules
+// that need them.
 void check_rules(const std::string& path, const Settings& settings,
                  const std::vector<RuleResult>& before, const Listener& listener);
 

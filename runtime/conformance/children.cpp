@@ -29,12 +29,12 @@ using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kRequest = 3, kAnswers = 4;  // the child's descriptors
-constexpr int kFirstFree = 10;             // the parent's own copies lie above those
+constexpr int kFirstFree = 10;             // the parent's copies have numbers from here on
 constexpr int kNotFound = 127;  // the exit code of a child whose program cannot be started
 constexpr int kBadRequest = 2;
 constexpr std::string_view kOutputRule = "ROB-12";
 
-// The child reports progress at most so often.
+// The least time between two reports of progress by the child.
 constexpr std::chrono::milliseconds kProgressInterval{100};
 
 // How long the parent waits for an answer before it looks at the deadline again.
@@ -82,7 +82,7 @@ Descriptor memory_file(const char* name) {
   return Descriptor(file);
 }
 
-// Returns a copy of the descriptor that the child's own descriptors do not overwrite.
+// Returns a copy of the descriptor, with a number that is none of the child's own descriptors.
 Descriptor moved_away(const Descriptor& file) {
   const int copy = fcntl(file.number(), F_DUPFD_CLOEXEC, kFirstFree);
   if (copy < 0) fail("fcntl");
@@ -135,7 +135,7 @@ class Child {
     }
   }
 
-  // Waits until the child has ended. RETURNS how it ended, "" if well.
+  // Waits until the child has ended. RETURNS how it ended; "" if with exit code 0.
   std::string wait(bool kill_first) {
     if (pid_ <= 0) return ending_;
     if (kill_first) kill(pid_, SIGKILL);
@@ -208,7 +208,7 @@ const Rule* listen(Child& child, const Settings& settings, std::vector<RuleResul
   return running;
 }
 
-// The rule on output, which the parent decides from what the children printed.
+// Decides the rule on output from what the last child printed.
 void decide_output_rule(const std::string& printed, std::vector<RuleResult>& results) {
   for (RuleResult& result : results) {
     if (result.rule->id != kOutputRule) continue;

@@ -5,9 +5,9 @@
 //     results and progress: lines of JSON          <-----   descriptor 4
 //     what the plugin printed (rule ROB-12)        <-----   stdout and stderr, a memory file
 //
-// When the child ends before it has finished, the rule that was running fails, and a new child goes
-// on after it: it gets the results so far. When a child takes longer than the deadline, it is
-// killed, with the same consequence.
+// If the child ends before it has finished, the rule that was running fails. A new child then gets
+// the results so far, and goes on with the next rule. If a child takes longer than the deadline, it
+// is killed, with the same consequence.
 #pragma once
 
 #include <string>
@@ -24,8 +24,8 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
                                                 const std::vector<std::string>& command,
                                                 const Progress& progress);
 
-// The child's part. Does not return after a valid request, so that no destructor of a library runs.
-// RETURNS the exit code otherwise.
+// Does the child's part. After a valid request it ends the process itself, so that no destructor of
+// a library runs. Otherwise RETURNS the exit code.
 int serve_as_child();
 
 }  // namespace attnrt::conformance

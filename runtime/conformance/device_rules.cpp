@@ -13,7 +13,7 @@
 namespace attnrt::conformance {
 namespace {
 
-// What the host's and the device's clock may disagree by, in seconds.
+// Seconds by which the device's clock may show more than the host's.
 constexpr double kClockError = 1e-3;
 
 bool matches_any(const std::vector<std::string>& archs, const std::string& arch) {
@@ -22,7 +22,7 @@ bool matches_any(const std::vector<std::string>& archs, const std::string& arch)
          });
 }
 
-// Calls of a device's extensions, one after another until one fails.
+// Makes calls of a device's extensions one after another, until one fails.
 class Calls {
  public:
   Calls(Subject& subject, const core::Device& device)
@@ -102,8 +102,8 @@ std::string round_trip(Subject& subject, const core::Device& device) {
   return calls.trouble;
 }
 
-// Copies between two timestamps, twice with the same ones. RETURNS what went wrong, or "": the time
-// was negative, or longer than the host saw.
+// Records two timestamps around a copy, twice with the same timestamps. RETURNS what went wrong, or
+// "". It is wrong if a time is negative, or longer than the host measured.
 std::string time_copies(Subject& subject, const attnrt_timing& timing, const core::Device& device) {
   constexpr int64_t kBytes = 1 << 20;
   Calls calls(subject, device);

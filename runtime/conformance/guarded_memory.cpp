@@ -12,7 +12,7 @@ namespace attnrt::conformance {
 GuardedMemory::GuardedMemory(Subject& subject, int64_t image_bytes, int64_t alignment,
                              int64_t guard_bytes)
     : subject_(subject), image_bytes_(image_bytes), guard_bytes_(guard_bytes) {
-  const int64_t allocated = image_bytes + 2 * alignment;  // the content moves by less
+  const int64_t allocated = image_bytes + 2 * alignment;  // aligning moves the content by less
   if (subject.on_cpu()) {
     allocation_ = std::malloc(static_cast<size_t>(allocated));
     if (allocation_ == nullptr) throw std::bad_alloc();

@@ -4,11 +4,11 @@
 //             ^ the address that the plugin gets
 //
 // The guards are bytes that the plugin must leave alone. Whoever made the image compares them after
-// the run: this works in memory of any device, where no page can be protected against access. The
-// content is aligned exactly: at a multiple of the alignment, and at no multiple of twice the
-// alignment. So a plugin that assumes more than it asked for, or was promised, does not succeed by
-// luck. On the cpu the memory is malloc's. On other devices it is the plugin's attnrt.memory/1, and
-// copies go through its pinned memory on the run's stream.
+// the run. Unlike pages that are protected against access, this works in memory of any device. The
+// content is aligned exactly: at a multiple of the alignment, but at no multiple of twice the
+// alignment. So a plugin that assumes a larger alignment than it asked for or was promised does not
+// succeed by luck. On the cpu, malloc allocates the memory. On other devices the plugin's
+// attnrt.memory/1 does, and copies go through its pinned memory on the run's stream.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +21,7 @@ namespace attnrt::conformance {
 
 class GuardedMemory {
  public:
-  // image_bytes: with both guards. If error() is not empty afterwards, there is no memory.
+  // image_bytes: includes both guards. If error() is not empty afterwards, there is no memory.
   GuardedMemory(Subject& subject, int64_t image_bytes, int64_t alignment, int64_t guard_bytes);
   GuardedMemory(const GuardedMemory&) = delete;
   GuardedMemory& operator=(const GuardedMemory&) = delete;
@@ -30,7 +30,7 @@ class GuardedMemory {
   std::byte* content() const { return image_ + guard_bytes_; }
   const std::string& error() const { return error_; }
 
-  // Copy the whole image. RETURN "" or what failed.
+  // Both copy the whole image. RETURN "" or what failed.
   std::string write(const void* image, void* stream);
   std::string read(void* image, void* stream);
 

@@ -19,7 +19,7 @@
 namespace attnrt::conformance {
 namespace {
 
-// The rule that a wrong value breaks: the one that its case was made for.
+// Returns the rule that a wrong value breaks: the one that its case was made for.
 // numbers: the value and the exact one are finite, and the value was written.
 std::string_view rule_of_value(const Case& drawn, const ExpectedRow& row, bool numbers) {
   if (!numbers && drawn.style == Style::nan_outside) return "ACC-7";
@@ -46,7 +46,8 @@ std::string expected_text(double exact, double bound) {
                               : fmt::format("expected {}", exact);
 }
 
-// A sum of rounded weights is a legitimate denominator.
+// Returns the bound on lse. The denominator may be the sum of rounded weights, so the bound allows
+// for their rounding.
 double lse_bound(const Case& drawn, const Expectation& expectation, const ExpectedRow& row) {
   const double bound = expectation.lse_bound(row);
   if (row.empty) return bound;

@@ -15,7 +15,7 @@ namespace attnrt::conformance {
 using kernels::reference::Expectation;
 using kernels::reference::ExpectedRow;
 
-// Reads values from images that a run of the case left.
+// Reads values of out and lse from their images after a run of the case.
 class OutputReader {
  public:
   OutputReader(const Case& drawn, const Tensors& tensors) : run_(reference_run(drawn, tensors)) {}
@@ -35,8 +35,7 @@ struct Finding {
 std::vector<Finding> judge(const Case& drawn, const Tensors& tensors,
                            const Expectation& expectation, const RunResult& result);
 
-// Returns the rules that this run tells something about. A rule that no run tells anything about
-// was not checked.
+// Returns the rules that this run tests. A rule that no run tests was not checked.
 std::set<std::string_view> rules_tried(const Case& drawn, const Tensors& tensors,
                                        const Expectation& expectation, const RunResult& result);
 

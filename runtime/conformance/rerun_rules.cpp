@@ -33,7 +33,7 @@ const char* label_of(Empty what) {
   return what == Empty::batch ? "batch 0" : what == Empty::queries ? "seq_q 0" : "seq_kv 0";
 }
 
-// The case with one extent that is 0, and the bounds that it had.
+// Returns the case with one extent set to 0 and its bounds unchanged.
 Case without(const Case& drawn, Empty what) {
   Case empty = drawn;
   empty.style = Style::plain;
@@ -46,11 +46,11 @@ Case without(const Case& drawn, Empty what) {
   return empty;
 }
 
-// Runs the sample with a bad number in an index array. RETURNS failed if that is not noticed or
-// does harm.
+// Runs the sample with a bad number in an index array. RETURNS failed if the plugin does not notice
+// it (on the cpu), or writes where it must not.
 Outcome run_with_bad_index(Subject& subject, const Sample& sample, TensorName name, int32_t bad) {
   Tensors tensors = sample.tensors;
-  // The second of the offsets and the first of the others are always used.
+  // Overwrites an index that is always used: the second of the offsets, or the first of the others.
   const bool offsets = name == TensorName::offsets_q || name == TensorName::offsets_kv;
   std::memcpy(tensors[name].first() + (offsets ? sizeof bad : 0), &bad, sizeof bad);
   const RunResult result = run_case(subject, sample.drawn, tensors);
@@ -60,7 +60,7 @@ Outcome run_with_bad_index(Subject& subject, const Sample& sample, TensorName na
                               result.ok() ? "ok" : result.message, describe(sample.drawn)),
                   sample.drawn.seed);
   }
-  const auto& known = subject.trials().findings;  // harm that does not come from the bad index
+  const auto& known = subject.trials().findings;  // harm that good indices do as well
   std::string harm;
   if (!known.contains("ROB-8")) harm = result.inputs;
   if (!known.contains("ROB-9") && !result.outside.empty()) harm = result.outside;
@@ -118,7 +118,7 @@ Outcome check_zero_rows(Subject& subject) {
       if (!result.ok()) return fail(result.message);
       for (const Finding& finding : judge(empty, tensors, expect(empty, tensors), result)) {
         const bool known = subject.trials().findings.contains(finding.rule);
-        if (!known) return fail(finding.text);  // one that is known does not come from the zero
+        if (!known) return fail(finding.text);  // a known one does not come from the extent of 0
       }
     }
   }

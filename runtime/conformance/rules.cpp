@@ -18,7 +18,7 @@ struct Id {
   consteval Id(const char (&literal)[kLength]) { std::copy_n(literal, kLength, text); }
 };
 
-// Checks a rule that all random cases together answer.
+// Gives the outcome of a rule that is checked on all random cases.
 template <Id kRule>
 Outcome from_cases(Subject& subject) {
   return subject.trials().outcome(kRule.text);

@@ -10,16 +10,15 @@
 namespace attnrt::conformance {
 
 // passed: at least one thing that the rule is about was tried, and nothing was wrong.
-// skipped: nothing that the rule is about was tried, and the outcome's detail says what was
-// missing.
+// skipped: nothing that the rule is about was tried; the outcome's detail says what was missing.
 enum class State { passed, failed, skipped };
 const char* state_name(State state);
 
 struct Outcome {
   State state = State::passed;
   std::string detail;            // why it failed or was skipped
-  std::optional<uint64_t> seed;  // of the case that failed: one case with this seed draws it again
-  bool died = false;             // the process ended in this rule, or did not end in time
+  std::optional<uint64_t> seed;  // of the case that failed; draws the same case again
+  bool died = false;             // the process ended in this rule, or was killed at its deadline
 };
 inline Outcome passed() { return {}; }
 inline Outcome failed(std::string detail, std::optional<uint64_t> seed = {}) {

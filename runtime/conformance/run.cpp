@@ -1,4 +1,4 @@
-// runtime/conformance/run.cpp: runs one case on the plugin, and sees what it did to memory
+// runtime/conformance/run.cpp: runs one case on the plugin, and checks what it did to memory
 #include "conformance/run.hpp"
 
 #include <fmt/format.h>
@@ -10,12 +10,12 @@ namespace attnrt::conformance {
 namespace {
 
 constexpr int64_t kWorkspaceGuard = 4096;    // bytes
-constexpr int64_t kLargestAlignment = 4096;  // that plan may ask for (attnrt/plugin.h)
-constexpr int64_t kDefaultAlignment = 64;    // where plan asks for none
+constexpr int64_t kLargestAlignment = 4096;  // bytes; the most that plan may ask for
+constexpr int64_t kDefaultAlignment = 64;    // bytes; used if plan asks for none (attnrt/plugin.h)
 constexpr std::byte kGuardByte{0xC3};
 
-// The struct's bytes and `growth` zeros after them, with a struct_size that includes both: what a
-// newer host would pass.
+// Returns the struct's bytes and `growth` zeros after them, with a struct_size that includes both:
+// what a newer host would pass.
 template <class Struct>
 std::vector<std::byte> grown(const Struct& value, int32_t growth) {
   std::vector<std::byte> bytes(sizeof value + static_cast<size_t>(growth));
@@ -78,8 +78,8 @@ class Workspace {
   std::string error_;
 };
 
-// Compares an image with what it was before the run, and notes the first promise about memory that
-// was broken.
+// Compares an image with what it was before the run. Notes the first byte that changed although it
+// must not, and how many elements of an output were not written.
 void compare_image(TensorName name, const Image& image, const std::vector<std::byte>& after,
                    RunResult& result) {
   const bool output = name == TensorName::out || name == TensorName::lse;

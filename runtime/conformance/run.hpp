@@ -1,9 +1,9 @@
-// runtime/conformance/run.hpp: runs one case on the plugin, and sees what it did to memory
+// runtime/conformance/run.hpp: runs one case on the plugin, and checks what it did to memory
 //
-// A run goes through these steps. Whichever fails first ends it:
+// A run goes through these steps, and ends at the first one that fails:
 //     plan the problem -> check what it asks for -> write the tensors' images and a workspace
 //     -> run -> wait -> read everything back -> compare guards, inputs and gaps with the images
-// What the values should have been is another question: judge.hpp.
+// Whether the values are right is decided elsewhere: judge.hpp.
 #pragma once
 
 #include <attnrt/plugin.h>
@@ -22,7 +22,7 @@ namespace attnrt::conformance {
 // A plan of the plugin under test. The destructor destroys it.
 class PluginPlan {
  public:
-  // growth: bytes by which the structs of a newer host would be larger.
+  // growth: bytes that are added to each struct, as if a newer host had larger ones.
   PluginPlan(Subject& subject, const core::Problem& problem, int32_t growth = 0);
   PluginPlan(const PluginPlan&) = delete;
   PluginPlan& operator=(const PluginPlan&) = delete;
@@ -50,9 +50,9 @@ class DeviceTensors {
   DeviceTensors& operator=(const DeviceTensors&) = delete;
   ~DeviceTensors();
 
-  const std::string& error() const { return error_; }  // of the plugin's memory, or ""
+  const std::string& error() const { return error_; }  // why attnrt.memory/1 failed, or ""
   attnrt_args& args() { return args_; }
-  // Return "" or what failed.
+  // Both return "" or what failed.
   std::string synchronize();
   std::string read(TensorName name, std::vector<std::byte>* image);
 
@@ -67,13 +67,13 @@ class DeviceTensors {
 struct RunResult {
   attnrt_status status = ATTNRT_OK;  // of plan, else of run
   std::string message;               // "plan: unsupported: ...", "run: ..."; "": both succeeded
-  // What is wrong with each, or "".
+  // The rest of the texts say what is wrong, or are "".
   std::string workspace;            // its size or alignment, or a write outside of it
   std::string inputs;               // a write to an input
   std::string outside;              // a write beside the elements of an output
   std::string unwritten;            // elements of an output that were not written
-  std::vector<std::byte> out, lse;  // images after the run; empty: it was not run
-  int64_t workspace_bytes = 0;      // that plan asked for
+  std::vector<std::byte> out, lse;  // images after the run; empty: there was no run
+  int64_t workspace_bytes = 0;      // as many as plan asked for
   bool ok() const { return message.empty(); }
 };
 

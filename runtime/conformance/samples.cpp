@@ -9,7 +9,7 @@ namespace attnrt::conformance {
 namespace {
 
 constexpr uint64_t kMostSeeds = 400;  // seeds that are looked at for samples
-constexpr int kMostFailures = 8;      // runs that fail before no more are tried: AGR-2 reports them
+constexpr int kMostFailures = 8;  // failed runs after which no more are tried; AGR-2 reports them
 
 }  // namespace
 

@@ -20,9 +20,8 @@ struct Sample {
   RunResult alone;  // of the first run
 };
 
-// Draws up to `count` cases that `wanted` accepts and that the plugin runs and writes the whole
-// result of. A result with unwritten values would compare equal to another that has the same poison
-// there.
+// Draws up to `count` cases that `wanted` accepts, and whose result the plugin writes completely.
+// Two results that lack the same values would compare equal there, since both hold the same poison.
 std::vector<Sample> draw_samples(Subject& subject, size_t count,
                                  const std::function<bool(const Case&)>& wanted);
 inline bool any_case(const Case&) { return true; }

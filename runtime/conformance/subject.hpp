@@ -1,7 +1,7 @@
 // runtime/conformance/subject.hpp: the plugin under test: its file, table, instance and devices
 //
-// It calls the plugin directly, without the checks with which the runtime protects itself
-// (load.cpp): what such a check would hide is what the rules are about.
+// Calls the plugin directly, without the checks by which the runtime protects itself (load.cpp):
+// such checks would hide the very mistakes that the rules look for.
 #pragma once
 
 #include <attnrt/plugin.h>
@@ -60,7 +60,7 @@ class Subject {
   const core::FoundPlugin* file() const { return file_.get(); }  // null: there is no such file
   const core::Manifest& manifest() const { return *file_->manifest; }
 
-  // Each step below is taken when it is first asked for. A rule asks only for what it needs.
+  // Each of these is done when it is first asked for, and kept. A rule asks only for what it needs.
   std::string map();  // maps the library. RETURNS "" or the loader's message
   const attnrt_plugin* table() { return map().empty() ? table_ : nullptr; }
   int64_t symbol_bytes() const { return symbol_bytes_; }

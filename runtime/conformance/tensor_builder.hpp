@@ -1,11 +1,11 @@
 // runtime/conformance/tensor_builder.hpp: draws the layouts and the numbers of a case's tensors
 //
 // First come the layouts (tensor_layouts.cpp): shape, strides, alignment and an image that is
-// filled with a byte. q, k, v and out are dense, packed or paged; heads lie inside or outside of
-// the sequence; rows and batches may have gaps; k and v may be one cache for the whole batch
-// (stride 0). Then come the numbers (tensor_numbers.cpp): normal ones for q, k and v, the mask,
-// slopes and sinks, and last what the style asks for. All draw from one generator, so their order
-// is fixed.
+// filled with a byte. q, k, v and out are dense, packed or paged; the heads' stride is smaller or
+// larger than that of the sequence; rows and batches may have gaps; k and v may be one cache for
+// the whole batch (stride 0). Then come the numbers (tensor_numbers.cpp): normally distributed ones
+// for q, k and v, then slopes, sinks and the mask, and last what the style asks for. All of them
+// draw from one generator, so their order is fixed.
 #pragma once
 
 #include <initializer_list>
@@ -27,7 +27,7 @@ class TensorBuilder {
   void make_indices();
   void make_page_table();
   void make_rows(TensorName name, int64_t head_dim, int64_t heads, bool of_queries);
-  // A dense tensor of small numbers: lse, the mask, index arrays, slopes, sinks.
+  // Makes a dense tensor: lse, the mask, index arrays, slopes, sinks.
   void make_dense(TensorName name, attnrt_dtype dtype, std::initializer_list<int64_t> shape);
   // Makes room for the view's elements. Every byte is filled: with NaN in style nan_outside, else
   // with a number.
@@ -46,7 +46,7 @@ class TensorBuilder {
   void put_nan_in_a_visible_key();
   void poison_output(TensorName name, int packed_dimension);
   void set(TensorName name, int64_t at, double value);
-  double uniform();  // of [0, 1)
+  double uniform();  // from 0 to 1, without 1
   double normal();
 
   bool has_nan_in_keys() const {

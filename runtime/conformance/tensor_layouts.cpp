@@ -102,8 +102,8 @@ void TensorBuilder::make_page_table() {
   }
 }
 
-// q, k, v, out: [batch, seq, heads, head_dim]; packed: [rows, heads, head_dim]; paged: [pages,
-// page_size, heads, head_dim].
+// Makes q, k, v or out: [batch, seq, heads, head_dim]; packed: [rows, heads, head_dim]; paged:
+// [pages, page_size, heads, head_dim].
 void TensorBuilder::make_rows(TensorName name, int64_t head_dim, int64_t heads, bool of_queries) {
   attnrt_tensor& t = tensors_[name].view;
   t.dtype = problem_.dtype;

@@ -19,9 +19,10 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 // The standard deviation of q and k in style huge_logits: scores reach thousands.
 constexpr double kHugeSpread = 60;
 
-// What every byte of an output is before a run. The first is a NaN in every dtype, so a plugin that
-// reads its output is seen. The second is for cases where a NaN may be the answer or the mistake: a
-// number larger than any result (6e4 in f16, 1e36 in the others).
+// What every byte of an output is before a run. The first is a NaN in every dtype, so that a plugin
+// which reads its output is noticed. The second is for cases in which a NaN may be the right answer
+// or the mistake that is looked for: it is a number larger than any result (6e4 in f16, 1e36 in the
+// others).
 constexpr std::byte kNanPoison{0xFF}, kNumberPoison{0x7B};
 
 double lowest(attnrt_dtype dtype) {
@@ -84,8 +85,9 @@ void TensorBuilder::poison_output(TensorName name, int packed_dimension) {
 
 double TensorBuilder::uniform() { return static_cast<double>(random_() >> 11) * 0x1p-53; }
 
-// A sum of 12 uniform numbers has deviation 1. Unlike std::normal_distribution it is the same with
-// every standard library, and never beyond 6.
+// Draws a roughly normal number: the sum of 12 uniform ones has standard deviation 1. Unlike
+// std::normal_distribution, this gives the same numbers with every standard library, and none
+// beyond 6.
 double TensorBuilder::normal() {
   double sum = -6;
   for (int n = 0; n < 12; ++n) sum += uniform();
@@ -98,7 +100,8 @@ void TensorBuilder::set(TensorName name, int64_t at, double value) {
                        static_cast<float>(value));
 }
 
-// Fills q, k and v. In style nan_outside, the k and v that no sequence has are NaN.
+// Fills q, k, v, slopes and sinks. In style nan_outside, the k and v that belong to no sequence are
+// NaN.
 void TensorBuilder::fill_numbers() {
   const bool nan_outside = case_.style == Style::nan_outside;
   const double spread = case_.style == Style::huge_logits ? kHugeSpread : 1;
@@ -199,11 +202,11 @@ void TensorBuilder::draw_mask_patterns() {
   }
 }
 
-// Puts NaN in k wherever no query looks.
+// Puts NaN into k at each key that no query sees.
 void TensorBuilder::hide_nan_in_masked_keys() {
   const attnrt_tensor& t = tensors_[TensorName::k].view;
   const bool shared = t.ndim == 4 && t.stride[0] == 0 && case_.batch > 1;
-  if (shared) return;  // another sequence may look
+  if (shared) return;  // a query of another sequence may see the key
   const ReferenceRun run = reference_run(case_, tensors_);
   for_each_key(run, [&](const kernels::Sequence& s, int64_t b, int64_t j, int64_t head) {
     if (any_query_sees(run, s, b, j, head)) return;
@@ -213,8 +216,8 @@ void TensorBuilder::hide_nan_in_masked_keys() {
   });
 }
 
-// Puts one NaN in k where some query looks: in the first such key, or with probability 1/4 each in
-// a later one.
+// Puts one NaN into k at a key that some query sees. Looks at the visible keys in turn: key 0 of a
+// sequence gets the NaN at once, any other with probability 1/4. So there may be none.
 void TensorBuilder::put_nan_in_a_visible_key() {
   const ReferenceRun run = reference_run(case_, tensors_);
   for_each_key(run, [&](const kernels::Sequence& s, int64_t b, int64_t j, int64_t head) {

@@ -1,4 +1,4 @@
-// runtime/conformance/tensors.cpp: a case's tensors, by name and in the words of kernels/reference
+// runtime/conformance/tensors.cpp: a case's tensors, by name and as structs of kernels/reference
 #include "conformance/tensors.hpp"
 
 #include <stdexcept>

@@ -32,7 +32,7 @@ attnrt_tensor& tensor_of(attnrt_args& args, TensorName name);
 struct Image {
   static constexpr int64_t kGuard = 512;  // bytes
 
-  attnrt_tensor view{};          // its data is set in each memory that the image is written to
+  attnrt_tensor view{};          // without data: the address depends on where the image is written
   std::vector<std::byte> bytes;  // empty: the tensor is absent
   std::vector<bool> must_write;  // out, lse: for each byte, whether a run must write it
   std::byte poison{0xFF};        // out, lse: what every byte is before a run
@@ -51,17 +51,17 @@ struct Tensors {
   const Image& operator[](TensorName name) const { return images[static_cast<size_t>(name)]; }
 };
 
-// Draws layouts and numbers by the case's seed and style.
+// Draws layouts and numbers from the case's seed, as its style asks for.
 Tensors make_tensors(const Case& drawn);
 
-// The case and its tensors in the words of kernels/reference. args points into the images.
+// The case and its tensors in the structs of kernels/reference. args points into the images.
 struct ReferenceRun {
   kernels::Problem problem;
   kernels::Args args;
 };
 ReferenceRun reference_run(const Case& drawn, const Tensors& tensors);
 
-// The exact answer to the case, and what a right one may differ by.
+// Returns the exact results of the case, and how much a right result may differ from them.
 kernels::reference::Expectation expect(const Case& drawn, const Tensors& tensors);
 
 }  // namespace attnrt::conformance

@@ -9,7 +9,7 @@
 namespace attnrt::conformance {
 namespace {
 
-// What a case must have, so that it tells something about the rule.
+// What a case must have for the rule to be tried on it.
 struct Need {
   std::string_view rule, text;
 };

@@ -2,12 +2,12 @@
 //
 // For each case: draw it -> supports -> make its tensors -> run it -> judge the result. What is
 // found is kept by rule:
-//     findings  the first failure of each rule, with the seed that repeats it
-//     counts    how many cases had one
-//     checked   how many cases each rule was tried on
-//     sums      errors of all cases of a dtype, for the rule on the mean error
-// A rule without findings that no case was tried on is skipped.
-// A case that supports refuses is no failure, and neither is one for which memory is short.
+//     findings      the first failure of each rule, with the seed that repeats it
+//     counts        how many cases failed each rule
+//     checked       how many cases each rule was tried on
+//     sum_of_dtype  errors of all cases of a dtype, for the rule on the mean error
+// A rule is skipped if it has no finding and was tried on no case.
+// It is no failure if supports refuses a case, or if memory runs out for it.
 #pragma once
 
 #include <map>
@@ -31,8 +31,8 @@ struct Trials {
 
   explicit Trials(Subject& subject);
 
-  // Returns failed if there is a finding, and skipped, with what was missing, if no case was about
-  // the rule.
+  // Returns failed if there is a finding. If the rule was tried on no case, returns skipped, with
+  // what was missing.
   Outcome outcome(std::string_view rule) const;
 
   int64_t drawn = 0, ran = 0, refused = 0;
