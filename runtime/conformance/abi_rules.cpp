@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/file.hpp"
 #include "conformance/rule_checks.hpp"
 #include "conformance/subject.hpp"
-#include "base/file.hpp"
 
 namespace attnrt::conformance {
 namespace {

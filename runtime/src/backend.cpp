@@ -113,8 +113,8 @@ void Backend::drop_devices_outside_manifest() {
     const auto& named = manifest().devices;
     if (std::find(named.begin(), named.end(), name) != named.end()) return false;
     log(ATTNRT_LOG_WARNING,
-        fmt::format("its device {} is not in its manifest and is left out", name));
-    no_device_reason_ = fmt::format("its only device is a {}, which is not in its manifest", name);
+        fmt::format("its device {} is left out: its manifest does not name this kind", name));
+    no_device_reason_ = fmt::format("its manifest does not name {}, the kind of its device", name);
     return true;
   });
 }
