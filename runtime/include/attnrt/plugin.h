@@ -134,16 +134,18 @@ typedef struct attnrt_tensor {
  * heads_q is a multiple of heads_kv. Query head h reads key head h / (heads_q / heads_kv).
  *
  * BOUNDS. batch, seq_q and seq_kv are upper bounds, at least 1. A plan serves every run whose
- * tensors are within them and agree in everything else. A size of 0 is within them: such a run has
- * nothing to do. The sizes that count are those of the run's tensors.
+ * tensors are within them and agree in everything else. Sizes of 0 are within them: a run without
+ * batch or queries has nothing to do, and in a run without keys every row sees nothing. Results
+ * depend on the sizes of the run's tensors, not on the bounds.
  *
  * FORMULA, for query i and key j of one batch entry and head:
  *   s(i, j) = scale * dot(q[i], k[j]);  if softcap: s = softcap * tanh(s / softcap);
  *   s += additive mask;  if alibi: s -= alibi_slopes[head] * |diagonal(i) - j|
- *   j is visible to i if it exists, and the boolean mask is true there (the additive mask is not
- *     -inf), and (not causal or j <= diagonal(i)),
- *     and diagonal(i) - window_left <= j <= diagonal(i) + window_right
- *   diagonal(i) = i (top_left) or i + seq_kv - seq_q (bottom_right), of that run and sequence
+ *   j is visible to i if all of these hold:
+ *     j exists; the boolean mask is true there (the additive mask is not -inf);
+ *     if causal: j <= diagonal(i);
+ *     diagonal(i) - window_left <= j <= diagonal(i) + window_right, without a side that is -1
+ *   diagonal(i) = i (top_left) or i + seq_kv - seq_q (bottom_right), with that sequence's lengths
  *   out[i] = sum over visible j of softmax(s)(i, j) * v[j]; with sinks, exp(sinks[head]) is added
  *     to the softmax's denominator
  *   lse[i] = log of that denominator
