@@ -1,4 +1,4 @@
-// runtime/cli/check.cpp: attnrt check: policy files into their errors and warnings, each as one line file:line:column
+// runtime/cli/check.cpp: attnrt check: shows the errors and warnings of policy files, one a line
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -15,13 +15,14 @@ namespace {
 
 struct Finding {
   std::string file;
-  int64_t line = 0, column = 0;  // 0: of the whole file
-  std::string severity;          // error, warning
+  int64_t line = 0, column = 0;  // 0: the finding is about the whole file
+  std::string severity;          // "error" or "warning"
   std::string message;
 };
 
-// "policy.yaml:3:5: what" into its parts; what does not begin so belongs to the whole file.
-Finding finding(const std::string& file, const std::string& severity, const std::string& text) {
+// Splits "policy.yaml:3:5: message". A text that begins otherwise is about the whole file.
+Finding parse_finding(const std::string& file, const std::string& severity,
+                      const std::string& text) {
   Finding finding{.file = file, .severity = severity, .message = text};
   if (!text.starts_with(file + ":")) return finding;
   int length = 0;
@@ -54,15 +55,16 @@ nlohmann::json to_json(const Finding& finding) {
   return json;
 }
 
-// What the file alone says: the environment of whoever checks it is no part of it.
+// Checks one policy. The environment is not read, because it is not part of the file.
 std::vector<Finding> check_policy(const std::string& file, const std::string& text) {
   core::Errors errors;
   const auto config = core::read_config(text, file, core::Environment{}, &errors);
   std::vector<Finding> findings;
-  for (const core::Error& error : errors) findings.push_back(finding(file, "error", error.message));
+  for (const core::Error& error : errors)
+    findings.push_back(parse_finding(file, "error", error.message));
   if (config) {
     for (const std::string& warning : config->warnings)
-      findings.push_back(finding(file, "warning", warning));
+      findings.push_back(parse_finding(file, "warning", warning));
   }
   std::stable_sort(findings.begin(), findings.end(), [](const Finding& a, const Finding& b) {
     return std::pair(a.line, a.column) < std::pair(b.line, b.column);
@@ -72,9 +74,9 @@ std::vector<Finding> check_policy(const std::string& file, const std::string& te
 
 int check(const Common& common, const std::vector<std::string>& files) {
   if (common.policy || common.plugins) {
-    return complain(common, exit_usage,
-                    "it takes neither --policy nor --plugins: it looks at the files alone, each as "
-                    "an argument");
+    return report_error(common, exit_usage,
+                        "--policy and --plugins have no effect here; give the policy files as "
+                        "arguments");
   }
   std::vector<Finding> findings;
   std::string text;
@@ -82,8 +84,9 @@ int check(const Common& common, const std::vector<std::string>& files) {
   for (const std::string& file : files) {
     const auto content = core::yaml::read_text(file);
     if (!content)
-      return complain(common, exit_usage,
-                      one_line(file) + ": " + content.error().message + "; expected a policy file");
+      return report_error(
+          common, exit_usage,
+          one_line(file) + ": " + content.error().message + "; expected a policy file");
     const std::vector<Finding> found = check_policy(file, *content);
     for (const Finding& one : found) {
       text += to_text(one);
@@ -108,11 +111,11 @@ int check(const Common& common, const std::vector<std::string>& files) {
 }  // namespace
 
 void add_check(CLI::App& app, Common& common) {
-  CLI::App* command = app.add_subcommand(
-      "check", "Show all errors of policy files, or their warnings, one line each");
+  CLI::App* command =
+      app.add_subcommand("check", "Show the errors and warnings of policy files, one a line");
   const auto files = std::make_shared<std::vector<std::string>>();
-  command->add_option("policy", *files, "Policy files")->required()->type_name("FILE");
-  command->footer("Exit code 1: a file has errors. Warnings alone are fine.");
+  command->add_option("policy", *files, "The policy files")->required()->type_name("FILE");
+  command->footer("Exit code 1: a file has errors. Warnings do not change the exit code.");
   add_json_option(*command, common);
   command->callback([&common, files] {
     common.command = "check";

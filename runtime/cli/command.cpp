@@ -1,13 +1,13 @@
-// runtime/cli/command.cpp: what every command needs: an open runtime, output, and complaints of one line
+// runtime/cli/command.cpp: what the commands share: a runtime, output and one-line errors
 #include "cli/command.hpp"
 
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -17,8 +17,12 @@ namespace attnrt::cli {
 
 namespace {
 
-bool names_a_directory(const std::string& path) {
-  std::istringstream directories(path);
+constexpr size_t kBarWidth = 30;            // characters between the brackets of the progress bar
+constexpr size_t kUsualTerminalWidth = 80;  // columns, for a terminal that does not say its width
+
+// Whether at least one part of a list "DIR:DIR" is a directory.
+bool names_a_directory(const std::string& list) {
+  std::istringstream directories(list);
   std::error_code error;
   for (std::string directory; std::getline(directories, directory, ':');) {
     if (std::filesystem::is_directory(directory, error)) return true;
@@ -35,18 +39,19 @@ void add_runtime_options(CLI::App& command, Common& common) {
       ->type_name("FILE");
   command
       .add_option("--plugins", common.plugins,
-                  "Where plugins are, instead of the policy's and the environment's directories")
+                  "Directories of plugins, instead of those of the policy or the environment")
       ->type_name("DIR[:DIR...]");
   add_json_option(command, common);
 }
 
 void add_json_option(CLI::App& command, Common& common) {
-  command.add_flag("--json", common.json, "JSON of schema attnrt/1 (docs/json.md) instead of text");
+  command.add_flag("--json", common.json,
+                   "Print JSON of schema attnrt/1 (see docs/json.md) instead of text");
 }
 
 core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common, int32_t threads) {
   if (common.plugins && !names_a_directory(*common.plugins))
-    return core::fail(ATTNRT_INVALID_ARGUMENT, "--plugins {}: there is no directory of that name",
+    return core::fail(ATTNRT_INVALID_ARGUMENT, "--plugins {}: no such directory",
                       core::one_line(*common.plugins));
   core::RuntimeOptions options;
   options.policy_path = common.policy;
@@ -58,7 +63,8 @@ core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common, 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 void print_json(const nlohmann::json& document) {
-  // Names and reasons come from plugins: bytes that are not UTF-8 must not make the document unreadable.
+  // Names and reasons come from plugins. Bytes that are not UTF-8 are replaced, because they would
+  // make the document invalid.
   print(document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n');
 }
 
@@ -66,7 +72,7 @@ void warn(const std::string& message) {
   fmt::print(stderr, "attnrt: warning: {}\n", one_line(message));
 }
 
-int complain(const Common& common, ExitCode code, const std::string& message) {
+int report_error(const Common& common, ExitCode code, const std::string& message) {
   const std::string line = one_line(message);
   const std::string space = common.command.empty() ? "" : " ";
   fmt::print(stderr, "attnrt{}{}: {}\n", space, common.command, line);
@@ -80,8 +86,8 @@ int complain(const Common& common, ExitCode code, const std::string& message) {
   return code;
 }
 
-int complain(const Common& common, const core::Error& error) {
-  return complain(common, exit_code(error.code), error.message);
+int report_error(const Common& common, const core::Error& error) {
+  return report_error(common, exit_code(error.code), error.message);
 }
 
 ExitCode exit_code(attnrt_status status) {
@@ -94,24 +100,28 @@ ExitCode exit_code(attnrt_status status) {
   }
 }
 
-ProgressBar::ProgressBar(bool wanted) : on_(wanted && isatty(STDERR_FILENO) != 0) {}
-
-ProgressBar::~ProgressBar() {
-  if (on_) fmt::print(stderr, "\r\x1b[K");
+std::string time_text(double seconds) {
+  if (seconds < 1e-3) return fmt::format("{:.1f} us", seconds * 1e6);
+  if (seconds < 1) return fmt::format("{:.2f} ms", seconds * 1e3);
+  return fmt::format("{:.2f} s", seconds);
 }
 
-void ProgressBar::show(int64_t done, int64_t all, std::string_view what) const {
-  if (!on_ || all <= 0) return;
-  constexpr int64_t kWidth = 30;
+ProgressBar::ProgressBar(bool wanted) : enabled_(wanted && isatty(STDERR_FILENO) != 0) {}
+
+ProgressBar::~ProgressBar() {
+  if (enabled_) fmt::print(stderr, "\r\x1b[K");
+}
+
+void ProgressBar::show(int64_t done, int64_t total, std::string_view what) const {
+  if (!enabled_ || total <= 0) return;
   winsize size{};
-  const size_t columns =
-      ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-  const auto filled = static_cast<size_t>(kWidth * done / all);
-  const std::string line =
-      fmt::format("[{}{}] {}/{}  {}", std::string(filled, '#'),
-                  std::string(static_cast<size_t>(kWidth) - filled, '.'), done, all, what);
-  fmt::print(stderr, "\r\x1b[K{}",
-             line.substr(0, columns - 1));  // a longer one would leave its first row behind
+  const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  const size_t columns = known ? size.ws_col : kUsualTerminalWidth;
+  const size_t filled = kBarWidth * static_cast<size_t>(done) / static_cast<size_t>(total);
+  std::string line = fmt::format("[{}{}] {}/{}  {}", std::string(filled, '#'),
+                                 std::string(kBarWidth - filled, '.'), done, total, what);
+  line.resize(std::min(line.size(), columns - 1));  // a wrapped line could not be removed again
+  fmt::print(stderr, "\r\x1b[K{}", line);
   std::fflush(stderr);
 }
 

@@ -1,4 +1,4 @@
-// runtime/cli/command.hpp: what the commands of `attnrt` share, and the function that adds each to the command line
+// runtime/cli/command.hpp: what the commands of `attnrt` share
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -13,31 +13,32 @@
 
 namespace attnrt::cli {
 
-// What scripts may rely on; printed by --help.
+// The exit codes. Scripts may rely on them, and --help prints them.
 enum ExitCode : int {
-  exit_ok = 0,
-  exit_no =
-      1,  // the answer is no: nothing supports the problem, a rule failed, the policy has errors
-  exit_usage = 2,  // bad usage or bad input: nothing was run or written
-  exit_failed =
-      3,  // a backend failed or was wrong, memory ran out, the output could not be written
+  exit_ok = 0,  // done, and the answer is yes
+  exit_no = 1,  // the answer is no: the problem is unsupported, a rule failed, a policy has errors
+  exit_usage = 2,   // bad usage or bad input: nothing was run or written
+  exit_failed = 3,  // a backend failed or was wrong, memory ran out, output could not be written
 };
 
-// Options of several commands, before or after a command's name; and what a command leaves behind.
+// The options that several commands take, and the state that a command leaves behind for main.
 struct Common {
   std::optional<std::string> policy;   // --policy FILE
   std::optional<std::string> plugins;  // --plugins DIR[:DIR...]
   bool json = false;                   // --json
-  std::string command;                 // "run": begins every message
-  int exit = exit_ok;                  // what main returns
+  std::string command;                 // the command's name; every message on stderr begins with it
+  int exit = exit_ok;                  // the exit code that main returns
 };
 
-// Each adds one subcommand. Its callback runs after everything is parsed: it sets common.command first and common.exit
-// last, and throws nothing.
+// Each of these adds one subcommand. CLI11 calls the subcommand's callback once everything is
+// parsed. The callback sets common.command first and common.exit last, and does not throw.
 //
 //   void add_list(CLI::App& app, Common& common) {
 //     CLI::App* command = app.add_subcommand("list", "...");
-//     command->callback([&common] { common.command = "list"; common.exit = list(common); });
+//     command->callback([&common] {
+//       common.command = "list";
+//       common.exit = list(common);
+//     });
 //   }
 void add_list(CLI::App& app, Common& common);
 void add_explain(CLI::App& app, Common& common);
@@ -47,40 +48,46 @@ void add_policy(CLI::App& app, Common& common);
 void add_verify(CLI::App& app, Common& common);
 void add_bench(CLI::App& app, Common& common);
 
-// The options of common that the command takes, for its --help: those of what opens a runtime, and --json.
+// Adds --policy, --plugins and --json, for a command that opens a runtime.
 void add_runtime_options(CLI::App& command, Common& common);
 void add_json_option(CLI::App& command, Common& common);
 
-// The runtime that --policy, --plugins and the environment ask for. Its warnings go to stderr, one line each.
-// threads 0: the policy's.
+// Opens the runtime that --policy, --plugins and the environment ask for. The runtime prints its
+// warnings on stderr, one a line. `threads`: the number of threads; 0 leaves it to the policy.
 core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common,
                                                           int32_t threads = 0);
 
-// Text, or a document as indented JSON, to stdout (main checks that it got there).
+// Print text, or a document as indented JSON, on stdout. main checks that it could be written.
 void print(const std::string& text);
 void print_json(const nlohmann::json& document);
 
-// "attnrt run: message" on stderr as exactly one line; with --json also a document of kind "error" on stdout. Returns code.
-void warn(
-    const std::string& message);  // "attnrt: warning: message" on stderr, as the runtime's own
-int complain(const Common& common, ExitCode code, const std::string& message);
-int complain(const Common& common,
-             const core::Error& error);  // the exit code that its status means
+// Prints "attnrt: warning: message" on stderr, as the runtime does.
+void warn(const std::string& message);
+
+// Prints "attnrt run: message" on stderr, as exactly one line. With --json it also prints a
+// document of kind "error" on stdout. RETURNS the exit code: `code`, or the one of the error's
+// status.
+int report_error(const Common& common, ExitCode code, const std::string& message);
+int report_error(const Common& common, const core::Error& error);
 ExitCode exit_code(attnrt_status status);
 
 using core::one_line;
 
-// A line on stderr that shows how far a long command is, where stderr is a terminal; gone with the object.
+// Returns a duration as people read it: "3.2 us", "41.05 ms", "2.50 s".
+std::string time_text(double seconds);
+
+// A line on stderr that shows the progress of a long command. It is shown only if stderr is a
+// terminal, and the destructor removes it.
 class ProgressBar {
  public:
   explicit ProgressBar(bool wanted);
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
   ~ProgressBar();
-  void show(int64_t done, int64_t all, std::string_view what) const;
+  void show(int64_t done, int64_t total, std::string_view what) const;
 
  private:
-  bool on_;
+  bool enabled_;
 };
 
 }  // namespace attnrt::cli

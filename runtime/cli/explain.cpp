@@ -1,4 +1,4 @@
-// runtime/cli/explain.cpp: attnrt explain: a problem in words into the decision, with the reasons of every candidate
+// runtime/cli/explain.cpp: attnrt explain: shows which backend a problem would get, and why
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -16,7 +16,7 @@ struct Options {
   std::string backend;
 };
 
-// Of the dimensions, those that no word names: they are 1.
+// Returns the dimensions that no word names, which are 1: " batch=1 seq_q=1".
 std::string assumed(const std::vector<std::string>& words) {
   std::string text;
   const std::string given = fmt::format(" {}", fmt::join(words, " "));
@@ -32,17 +32,17 @@ int explain(const Common& common, const Options& options) {
   std::string arch;
   const auto parsed =
       core::parse_problem(fmt::format("{}", fmt::join(options.words, " ")), words, arch);
-  if (!parsed) return complain(common, parsed.error());
+  if (!parsed) return report_error(common, parsed.error());
   if (!arch.empty() && words.device_type == ATTNRT_DEVICE_CPU) {
-    return complain(
+    return report_error(
         common, exit_usage,
-        fmt::format("arch: found {} for device=cpu, which has none; add device=rocm or device=cuda",
+        fmt::format("arch: found {}, but device=cpu has no arch; add device=rocm or device=cuda",
                     arch));
   }
   const auto problem = core::check_problem(&words);
-  if (!problem) return complain(common, problem.error());
+  if (!problem) return report_error(common, problem.error());
   const auto runtime = open_runtime(common);
-  if (!runtime) return complain(common, runtime.error());
+  if (!runtime) return report_error(common, runtime.error());
 
   const core::Decision decision = (*runtime)->explain(*problem, arch, {.backend = options.backend});
   if (common.json) {
@@ -55,32 +55,31 @@ int explain(const Common& common, const Options& options) {
   return exit_code(decision.status);
 }
 
+constexpr const char* kFooter =
+    R"(Words: device arch dtype batch heads_q heads_kv seq_q seq_kv head_dim head_dim_v scale
+mask mask_dtype causal align window_left window_right softcap alibi sinks kv_lengths varlen
+page_size lse alignment_bytes deterministic.
+
+A dimension that is not given is 1 (head_dim_v: head_dim), and the output says so. arch needs
+device=rocm or device=cuda. If this machine has no such device, the manifests alone decide. Exit
+code 1: nothing supports the problem.)";
+
 }  // namespace
 
 void add_explain(CLI::App& app, Common& common) {
   CLI::App* command = app.add_subcommand(
-      "explain", "Say which backend a problem would get, and why each other one would not run it");
+      "explain", "Show which backend a problem would get, and why the others would not get it");
   const auto options = std::make_shared<Options>();
   command
       ->add_option("problem", options->words,
-                   "Its words: dtype=f16 heads_q=9 head_dim=64 causal=true device=rocm ...")
+                   "The problem: dtype=f16 heads_q=9 head_dim=64 causal=true device=rocm ...")
       ->required()
       ->type_name("WORD=VALUE");
   command
       ->add_option("--backend", options->backend,
-                   "Ask for this backend instead of leaving it to the policy")
+                   "Ask for this backend; without it the policy decides")
       ->type_name("NAME");
-  command->footer(
-      "Words: device arch dtype batch heads_q heads_kv seq_q seq_kv head_dim head_dim_v scale mask "
-      "mask_dtype causal "
-      "align\n"
-      "window_left window_right softcap alibi sinks kv_lengths varlen page_size lse "
-      "alignment_bytes deterministic.\n"
-      "A dimension that is left out is 1 (head_dim_v: head_dim), and the text says so. arch needs "
-      "device=rocm or "
-      "cuda.\n"
-      "A device or arch that is not here is judged by the manifests alone. Exit code 1: nothing "
-      "supports the problem.");
+  command->footer(kFooter);
   add_runtime_options(*command, common);
   command->callback([&common, options] {
     common.command = "explain";

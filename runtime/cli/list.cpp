@@ -1,4 +1,4 @@
-// runtime/cli/list.cpp: attnrt list: the plugin directories into every plugin found there, its state and the reason
+// runtime/cli/list.cpp: attnrt list: shows every plugin that is found, and its state
 #include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
@@ -9,8 +9,9 @@ namespace {
 
 int list(const Common& common) {
   const auto runtime = open_runtime(common);
-  if (!runtime) return complain(common, runtime.error());
-  const std::vector<core::PluginRow> rows = (*runtime)->plugins(false);  // the rows say it
+  if (!runtime) return report_error(common, runtime.error());
+  const std::vector<core::PluginRow> rows =
+      (*runtime)->plugins(false);  // no warnings: the rows say it
   const auto snapshot = (*runtime)->snapshot();
   if (common.json) {
     print_json(core::plugins_json(*snapshot, rows));
@@ -23,8 +24,8 @@ int list(const Common& common) {
 }  // namespace
 
 void add_list(CLI::App& app, Common& common) {
-  CLI::App* command = app.add_subcommand(
-      "list", "Show every plugin that was found: version, devices, state and the reason");
+  CLI::App* command =
+      app.add_subcommand("list", "Show every plugin that is found: its version, devices and state");
   add_runtime_options(*command, common);
   command->callback([&common] {
     common.command = "list";

@@ -1,4 +1,4 @@
-// runtime/cli/policy.cpp: attnrt policy: policy file, environment and built-in values into what holds, and who said it
+// runtime/cli/policy.cpp: attnrt policy: shows the effective policy and the source of each value
 #include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
@@ -9,7 +9,7 @@ namespace {
 
 int policy(const Common& common) {
   const auto runtime = open_runtime(common);
-  if (!runtime) return complain(common, runtime.error());
+  if (!runtime) return report_error(common, runtime.error());
   const auto snapshot = (*runtime)->snapshot();
   if (common.json) {
     print_json(core::policy_json(*snapshot));

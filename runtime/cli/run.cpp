@@ -1,4 +1,4 @@
-// runtime/cli/run.cpp: attnrt run: a file with q, k and v into a file with out, and what was decided, run and measured
+// runtime/cli/run.cpp: attnrt run: runs attention on the tensors of a file, and times it
 #include "run.hpp"
 
 #include <fmt/format.h>
@@ -17,6 +17,8 @@
 namespace attnrt::cli {
 namespace {
 
+constexpr int kMaxRepeat = 1'000'000;  // more is probably a typing error
+
 struct Options {
   std::string input;
   std::optional<std::string> output;
@@ -27,12 +29,12 @@ struct Options {
   bool explain = false;
 };
 
-// One run that went well.
+// A run that succeeded.
 struct Report {
   std::shared_ptr<const core::Decision> decision;
   std::unique_ptr<core::Plan> plan;
   std::vector<double> microseconds;  // sorted
-  std::optional<Accuracy> out, lse;  // against what the file expects
+  std::optional<Accuracy> out, lse;  // the errors against the file's expected tensors, if any
 };
 
 Attributes attributes_of(const Options& options) {
@@ -54,7 +56,8 @@ Attributes attributes_of(const Options& options) {
   return attributes;
 }
 
-// The winner's plan may have failed: then another candidate's plan runs, and the decision's reason is not its own.
+// Returns why this backend ran. If the winner's plan failed, another candidate's plan ran, and the
+// decision's reason is not the reason for that candidate.
 std::string reason(const Report& report) {
   const core::Verdict* winner = report.decision->winner();
   const auto& manifest = report.plan->backend().manifest();
@@ -64,14 +67,16 @@ std::string reason(const Report& report) {
   return same ? report.decision->why : "the plan of a better candidate failed";
 }
 
-std::string time_text(double microseconds) {
-  if (microseconds < 1e3) return fmt::format("{:.1f} us", microseconds);
-  if (microseconds < 1e6) return fmt::format("{:.2f} ms", microseconds / 1e3);
-  return fmt::format("{:.2f} s", microseconds / 1e6);
-}
-
-// Of an even count the lower middle: a time that was measured.
+// Returns the median. Of an even count it is the lower of the two in the middle, so that it is a
+// time that was measured.
 double median(const std::vector<double>& sorted) { return sorted[(sorted.size() - 1) / 2]; }
+
+std::string median_text(const std::vector<double>& microseconds) {
+  const std::string text = time_text(median(microseconds) * 1e-6);
+  if (microseconds.size() == 1) return text;
+  return fmt::format("{} (median of {}, fastest {})", text, microseconds.size(),
+                     time_text(microseconds.front() * 1e-6));
+}
 
 std::string accuracy_text(const char* name, const Accuracy& accuracy) {
   return fmt::format("{} max {:.2e} mean {:.2e}", name, accuracy.max, accuracy.mean);
@@ -85,26 +90,21 @@ void print_text(const Options& options, const Inputs& inputs, const Report& repo
   row("problem", core::describe(inputs.problem));
   row("backend", fmt::format("{} {} on {}", report.plan->backend_name(), report.plan->version(),
                              core::device_text(report.plan->device())));
-  row("because", reason(report));
+  row("reason", reason(report));
   if (!report.decision->fallback.empty())
-    row("fallback", "passed over: " + report.decision->fallback);
+    row("fallback", "instead of " + report.decision->fallback);
   row("kernel", report.plan->kernel());
-  const auto& times = report.microseconds;
-  row("time", times.size() == 1
-                  ? time_text(times[0])
-                  : fmt::format("{} (median of {}, fastest {})", time_text(median(times)),
-                                times.size(), time_text(times.front())));
+  row("time", median_text(report.microseconds));
   if (report.out) {
-    row("error", accuracy_text("out", *report.out) +
-                     (report.lse ? ", " + accuracy_text("lse", *report.lse) : "") +
-                     " against the file's float64");
+    const std::string lse = report.lse ? ", " + accuracy_text("lse", *report.lse) : "";
+    row("error", accuracy_text("out", *report.out) + lse + ", against the file's expected values");
   }
-  if (options.output) row("written", *options.output);
+  if (options.output) row("output", *options.output);
   print(text);
   if (options.explain) print("\n" + core::decision_text(*report.decision));
 }
 
-// JSON has no infinity: null is an error that is not a number.
+// Infinite errors become null, because JSON has no infinity.
 nlohmann::json accuracy_json(const std::optional<Accuracy>& accuracy) {
   if (!accuracy) return nullptr;
   const auto number = [](double value) {
@@ -134,10 +134,12 @@ void print_document(const Options& options, const Report& report) {
   print_json(document);
 }
 
+// Runs the plan and returns the microseconds of each run, ascending.
 core::Result<std::vector<double>> run_plan(const core::Plan& plan, const Inputs& inputs,
                                            int repeat) {
   std::vector<double> microseconds;
-  const int warm_up = repeat > 1 ? 1 : 0;  // the first run also touches memory and wakes threads
+  // Among several runs, the first does not count: it also touches memory and wakes threads.
+  const int warm_up = repeat > 1 ? 1 : 0;
   for (int i = 0; i < repeat + warm_up; ++i) {
     attnrt_error error = ATTNRT_ERROR_INIT;
     const auto start = std::chrono::steady_clock::now();
@@ -145,7 +147,7 @@ core::Result<std::vector<double>> run_plan(const core::Plan& plan, const Inputs&
     const std::chrono::duration<double, std::micro> elapsed =
         std::chrono::steady_clock::now() - start;
     if (status != ATTNRT_OK) {
-      const std::string message = error.message;  // names the backend itself
+      const std::string message = error.message;  // begins with the backend's name after "run: "
       return core::fail(status, "{}", message.substr(message.starts_with("run: ") ? 5 : 0));
     }
     if (i >= warm_up) microseconds.push_back(elapsed.count());
@@ -166,24 +168,36 @@ core::Result<void> write_outputs(const std::string& path, const Inputs& inputs,
                             {"made_by", "attnrt " ATTNRT_VERSION}});
 }
 
+// Fails before anything is run if the output could not be written, or would replace the input.
+core::Result<void> check_output_path(const Options& options) {
+  if (!options.output) return {};
+  const auto writable = check_output(*options.output);
+  if (!writable) return writable;
+  std::error_code ignored;  // a file that does not exist is not replaced
+  if (!std::filesystem::equivalent(options.input, *options.output, ignored)) return {};
+  return core::fail(
+      ATTNRT_INVALID_ARGUMENT,
+      "--output {} is the file of --input {}, which it would replace; give another name",
+      *options.output, options.input);
+}
+
+// Compares the results with the file's expected tensors, if it has them.
+void compare_with_expected(const Inputs& inputs, Report& report) {
+  const auto& tensors = inputs.tensors;
+  if (const auto expected = tensors.find("expected"); expected != tensors.end())
+    report.out = compare(inputs.out, expected->second);
+  if (const auto expected = tensors.find("expected_lse"); inputs.lse && expected != tensors.end())
+    report.lse = compare(*inputs.lse, expected->second);
+}
+
 int run(const Common& common, const Options& options) {
-  if (options.output) {
-    const auto writable = check_output(*options.output);
-    if (!writable) return complain(common, writable.error());
-    std::error_code error;  // of one that does not exist yet, which then is another
-    if (std::filesystem::equivalent(options.input, *options.output, error)) {
-      return complain(
-          common, exit_usage,
-          fmt::format(
-              "--output {} is the file of --input {}, which it would replace; give another name",
-              *options.output, options.input));
-    }
-  }
+  if (const auto checked = check_output_path(options); !checked)
+    return report_error(common, checked.error());
   const auto inputs = read_inputs(options.input, attributes_of(options));
-  if (!inputs) return complain(common, inputs.error());
+  if (!inputs) return report_error(common, inputs.error());
   for (const std::string& warning : inputs->warnings) warn(warning);
   const auto runtime = open_runtime(common);
-  if (!runtime) return complain(common, runtime.error());
+  if (!runtime) return report_error(common, runtime.error());
 
   const core::Call call{.backend = options.backend};
   Report report;
@@ -191,26 +205,22 @@ int run(const Common& common, const Options& options) {
   auto plan = (*runtime)->plan(inputs->problem, call);
   if (!plan) {
     if (options.explain && !common.json) print(core::decision_text(*report.decision));
-    return complain(common, plan.error());
+    return report_error(common, plan.error());
   }
   report.plan = std::move(*plan);
   auto microseconds = run_plan(*report.plan, *inputs, options.repeat);
   if (!microseconds) {
-    const bool input = microseconds.error().code ==
-                       ATTNRT_INVALID_ARGUMENT;  // what only a backend looks at: index arrays
-    const std::string place = input ? options.input + ": " : "";
-    return complain(common, {microseconds.error().code, place + microseconds.error().message});
+    // The backend itself finds errors in index arrays, which are errors of the file.
+    const core::Error& error = microseconds.error();
+    const bool bad_input = error.code == ATTNRT_INVALID_ARGUMENT;
+    return report_error(common,
+                        {error.code, (bad_input ? options.input + ": " : "") + error.message});
   }
   report.microseconds = std::move(*microseconds);
-
-  const auto& tensors = inputs->tensors;
-  if (const auto expected = tensors.find("expected"); expected != tensors.end())
-    report.out = compare(inputs->out, expected->second);
-  if (const auto expected = tensors.find("expected_lse"); inputs->lse && expected != tensors.end())
-    report.lse = compare(*inputs->lse, expected->second);
+  compare_with_expected(*inputs, report);
   if (options.output) {
     const auto written = write_outputs(*options.output, *inputs, *report.plan);
-    if (!written) return complain(common, written.error());
+    if (!written) return report_error(common, written.error());
   }
   if (common.json) {
     print_document(options, report);
@@ -220,6 +230,51 @@ int run(const Common& common, const Options& options) {
   return exit_ok;
 }
 
+// Adds the options of the words that the tensors do not determine.
+void add_attribute_options(CLI::App& command, const std::shared_ptr<Options>& options) {
+  // A flag has three states: not given, --causal and --no-causal. The metadata counts only if it is
+  // not given.
+  const auto add_flag = [&](const char* names, std::optional<bool> Options::*field,
+                            const char* description) {
+    const auto set = [options, field](int64_t sum) { (*options).*field = sum > 0; };
+    command.add_flag_function(names, set, description);
+  };
+  add_flag("--causal,!--no-causal", &Options::causal, "Query i sees the keys up to its diagonal");
+  command
+      .add_option("--align", options->align,
+                  "Corner where the diagonal lies: bottom_right (the default) or top_left")
+      ->type_name("CORNER");
+  command
+      .add_option("--window-left", options->window_left,
+                  "Number of keys before the diagonal that a query sees, or unbounded")
+      ->type_name("N");
+  command
+      .add_option("--window-right", options->window_right,
+                  "Number of keys after the diagonal that a query sees, or unbounded")
+      ->type_name("N");
+  command
+      .add_option("--scale", options->scale, "Factor of the scores (default: 1 / sqrt(head_dim))")
+      ->type_name("X");
+  command
+      .add_option("--softcap", options->softcap,
+                  "Limit that the scores approach by tanh (default: none)")
+      ->type_name("X");
+  add_flag("--lse,!--no-lse", &Options::lse,
+           "Also compute lse, the logarithm of each row's softmax denominator");
+  add_flag("--deterministic,!--no-deterministic", &Options::deterministic,
+           "Require that the same inputs give the same bits");
+}
+
+constexpr const char* kFooter =
+    R"(The file may hold the problem's other tensors, too: mask, alibi_slopes, sinks,
+kv_lengths, offsets_q, offsets_kv and page_table. If it holds expected or expected_lse (F64), the
+errors against them are shown. Its __metadata__ may give scale, causal, align, window_left,
+window_right, softcap, lse and deterministic; options take precedence. Dtypes: F32, F16, BF16,
+BOOL, I32.
+
+The command makes one plan and times it. If a backend cannot make its plan, the next backend gets
+the problem. If a run fails, the command fails; attnrt_attention would try the next backend then.)";
+
 }  // namespace
 
 void add_run(CLI::App& app, Common& common) {
@@ -228,62 +283,25 @@ void add_run(CLI::App& app, Common& common) {
   const auto options = std::make_shared<Options>();
   command
       ->add_option("--input", options->input,
-                   "Tensors q, k, v [batch, seq, heads, head_dim] and what else the problem has")
+                   "File with the tensors q, k and v [batch, seq, heads, head_dim]")
       ->required()
       ->type_name("FILE");
   command
       ->add_option("--output", options->output,
-                   "Where out (and lse) go; without it nothing is written")
+                   "File to write out and lse to; without it nothing is written")
       ->type_name("FILE");
-  // Not given, given or refused: the file's metadata speaks only in the first case.
-  const auto add_switch = [&](const char* names, std::optional<bool> Options::*field,
-                              const char* description) {
-    const auto set = [options, field](int64_t sum) { (*options).*field = sum > 0; };
-    command->add_flag_function(names, set, description);
-  };
-  add_switch("--causal,!--no-causal", &Options::causal, "Query i sees keys up to its diagonal");
-  command
-      ->add_option("--align", options->align, "Where the diagonal starts: bottom_right or top_left")
-      ->type_name("CORNER");
-  command
-      ->add_option("--window-left", options->window_left,
-                   "Keys before the diagonal that are seen, or unbounded")
-      ->type_name("N");
-  command
-      ->add_option("--window-right", options->window_right,
-                   "Keys after the diagonal that are seen, or unbounded")
-      ->type_name("N");
-  command->add_option("--scale", options->scale, "Of the scores (default: 1 / sqrt(head_dim))")
-      ->type_name("X");
-  command->add_option("--softcap", options->softcap, "Bound of the scores (default: none)")
-      ->type_name("X");
-  add_switch("--lse,!--no-lse", &Options::lse,
-             "Also compute lse, the logarithm of each row's denominator");
-  add_switch("--deterministic,!--no-deterministic", &Options::deterministic,
-             "The same inputs must give the same bits");
+  add_attribute_options(*command, options);
   command
       ->add_option("--backend", options->backend,
-                   "This backend or an error, instead of leaving it to the policy")
+                   "Use this backend, or fail; without it the policy decides")
       ->type_name("NAME");
   command
       ->add_option("--repeat", options->repeat,
-                   "Runs to time, after one that does not count (default: 1 run, as it is)")
-      ->check(CLI::Range(1, 1000000))
+                   "Number of timed runs, after one warm-up run (default: 1 run, no warm-up)")
+      ->check(CLI::Range(1, kMaxRepeat))
       ->type_name("N");
-  command->add_flag("--explain", options->explain, "Also show every candidate's reasons");
-  command->footer(
-      "The file may also hold mask, alibi_slopes, sinks, kv_lengths, offsets_q, offsets_kv, "
-      "page_table (the problem's "
-      "other\n"
-      "tensors), expected and expected_lse (F64: the error against them is shown). Its "
-      "__metadata__ may give scale, "
-      "causal,\n"
-      "align, window_left, window_right, softcap, lse and deterministic; flags win. Dtypes: F32 "
-      "F16 BF16, BOOL, I32.\n"
-      "It makes one plan and times it: a backend whose plan fails passes the problem on to the "
-      "next one, but a run "
-      "that fails\n"
-      "is an error (a one-shot call, attnrt_attention, would go on to the next one there, too).");
+  command->add_flag("--explain", options->explain, "Also show the reasons of every candidate");
+  command->footer(kFooter);
   add_runtime_options(*command, common);
   command->callback([&common, options] {
     common.command = "run";

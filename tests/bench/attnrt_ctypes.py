@@ -1,8 +1,25 @@
-# tests/bench/attnrt_ctypes.py: torch tensors into attnrt plans through the C API, without a compiled module
+"""tests/bench/attnrt_ctypes.py: runs attnrt plans on torch tensors through the C API.
+
+It needs no compiled Python module. The structures are those of attnrt/plugin.h and attnrt/attnrt.h.
+"""
+
 import ctypes as c
+
 import torch
 
-I32, I64, F32, PTR = c.c_int32, c.c_int64, c.c_float, c.c_void_p
+I32, I64, F32, POINTER = c.c_int32, c.c_int64, c.c_float, c.c_void_p
+MAX_DIMENSIONS = 4
+DEVICE_CPU, DEVICE_CUDA = 1, 2  # the device types of DLPack
+MIN_ALIGNMENT = 16  # bytes at which every row starts, unless the tensors say more
+
+# The type code and the bits of each dtype, as in DLPack.
+DTYPE_CODES = {
+    torch.float32: (2, 32),
+    torch.float16: (2, 16),
+    torch.bfloat16: (4, 16),
+    torch.bool: (6, 8),
+    torch.int32: (0, 32),
+}
 
 
 class DType(c.Structure):
@@ -10,23 +27,63 @@ class DType(c.Structure):
 
 
 class Tensor(c.Structure):
-    _fields_ = [("data", PTR), ("dtype", DType), ("ndim", I32), ("shape", I64 * 4), ("stride", I64 * 4)]
+    _fields_ = [
+        ("data", POINTER),
+        ("dtype", DType),
+        ("ndim", I32),
+        ("shape", I64 * MAX_DIMENSIONS),
+        ("stride", I64 * MAX_DIMENSIONS),
+    ]
 
 
 class Problem(c.Structure):
-    _fields_ = [("struct_size", I32), ("device_type", I32), ("device_id", I32), ("dtype", DType),
-                *[(n, I64) for n in "batch heads_q heads_kv seq_q seq_kv head_dim head_dim_v".split()],
-                ("scale", F32), ("mask", I32), ("mask_dtype", DType), ("causal", I32), ("align", I32), ("softcap", F32),
-                ("window_left", I64), ("window_right", I64),
-                *[(n, I32) for n in "alibi sinks kv_lengths varlen page_size lse alignment_bytes deterministic".split()]]
+    _fields_ = [
+        ("struct_size", I32),
+        ("device_type", I32),
+        ("device_id", I32),
+        ("dtype", DType),
+        ("batch", I64),
+        ("heads_q", I64),
+        ("heads_kv", I64),
+        ("seq_q", I64),
+        ("seq_kv", I64),
+        ("head_dim", I64),
+        ("head_dim_v", I64),
+        ("scale", F32),
+        ("mask", I32),
+        ("mask_dtype", DType),
+        ("causal", I32),
+        ("align", I32),
+        ("softcap", F32),
+        ("window_left", I64),
+        ("window_right", I64),
+        ("alibi", I32),
+        ("sinks", I32),
+        ("kv_lengths", I32),
+        ("varlen", I32),
+        ("page_size", I32),
+        ("lse", I32),
+        ("alignment_bytes", I32),
+        ("deterministic", I32),
+    ]
 
 
-TENSORS = "q k v out mask lse alibi_slopes sinks kv_lengths offsets_q offsets_kv page_table".split()
+# The tensors of attnrt_args, in the order of ATTNRT_TENSORS.
+TENSORS = [
+    "q", "k", "v", "out", "mask", "lse", "alibi_slopes", "sinks", "kv_lengths", "offsets_q",
+    "offsets_kv", "page_table",
+]  # fmt: skip
 
 
 class Args(c.Structure):
-    _fields_ = [("struct_size", I32), ("reserved", I32), *[(n, Tensor) for n in TENSORS],
-                ("workspace", PTR), ("workspace_bytes", I64), ("stream", PTR)]
+    _fields_ = [
+        ("struct_size", I32),
+        ("reserved", I32),
+        *[(name, Tensor) for name in TENSORS],
+        ("workspace", POINTER),
+        ("workspace_bytes", I64),
+        ("stream", POINTER),
+    ]
 
 
 class Error(c.Structure):
@@ -34,68 +91,100 @@ class Error(c.Structure):
 
 
 class Options(c.Structure):
-    _fields_ = [("struct_size", I32), ("thread_count", I32), ("policy_path", c.c_char_p), ("policy_text", c.c_char_p),
-                ("plugin_path", c.c_char_p), ("log", PTR), ("log_self", PTR), ("parallel_for", PTR), ("parallel_self", PTR)]
+    _fields_ = [
+        ("struct_size", I32),
+        ("thread_count", I32),
+        ("policy_path", c.c_char_p),
+        ("policy_text", c.c_char_p),
+        ("plugin_path", c.c_char_p),
+        ("log", POINTER),
+        ("log_self", POINTER),
+        ("parallel_for", POINTER),
+        ("parallel_self", POINTER),
+    ]
 
 
 class Call(c.Structure):
     _fields_ = [("struct_size", I32), ("reserved", I32), ("backend", c.c_char_p)]
 
 
-CODES = {torch.float32: (2, 32), torch.float16: (2, 16), torch.bfloat16: (4, 16), torch.bool: (6, 8), torch.int32: (0, 32)}
-
-
 def view(tensor):
+    """Returns a torch tensor as an attnrt_tensor; None is an absent tensor."""
     if tensor is None:
         return Tensor()
-    code, bits = CODES[tensor.dtype]
-    pad = [0] * (4 - tensor.dim())
-    return Tensor(tensor.data_ptr(), DType(code, bits, 1), tensor.dim(), (I64 * 4)(*tensor.shape, *pad),
-                  (I64 * 4)(*tensor.stride(), *pad))
+    code, bits = DTYPE_CODES[tensor.dtype]
+    padding = [0] * (MAX_DIMENSIONS - tensor.dim())
+    return Tensor(
+        tensor.data_ptr(),
+        DType(code, bits, 1),
+        tensor.dim(),
+        (I64 * MAX_DIMENSIONS)(*tensor.shape, *padding),
+        (I64 * MAX_DIMENSIONS)(*tensor.stride(), *padding),
+    )
 
 
 class Runtime:
+    """An open runtime. thread_count 0 leaves the number of threads to the policy."""
+
     def __init__(self, library, plugins, thread_count=0, policy_text=None):
         self.lib = c.CDLL(library)
         self.lib.attnrt_plan_kernel.restype = c.c_char_p
         self.lib.attnrt_plan_backend.restype = c.c_char_p
-        self.handle = PTR()
-        self.check(self.lib.attnrt_runtime_open, c.byref(Options(
-            c.sizeof(Options), thread_count, None, policy_text.encode() if policy_text else None, plugins.encode())), c.byref(self.handle))
+        self.handle = POINTER()
+        text = policy_text.encode() if policy_text else None
+        options = Options(c.sizeof(Options), thread_count, None, text, plugins.encode())
+        self.check(self.lib.attnrt_runtime_open, c.byref(options), c.byref(self.handle))
 
-    def check(self, call, *args):
+    def check(self, function, *args):
+        """Calls a function of the C API, and raises its error as a RuntimeError."""
         error = Error(c.sizeof(Error))
-        if call(*args, c.byref(error)) != 0:
+        if function(*args, c.byref(error)) != 0:
             raise RuntimeError(error.message.decode())
 
     def plugins(self):
+        """Returns the plugins that were found, as text."""
         text = c.c_char_p()
         self.check(self.lib.attnrt_plugins, self.handle, 0, c.byref(text))
         return text.value.decode()
 
-    # q, k, v: [batch, seq, heads, head_dim] views; gives the plan, and `run` fills out (and lse).
-    def plan(self, q, k, v, out, backend=None, mask=None, lse=None, alibi_slopes=None, sinks=None, **attributes):
-        problem = Problem(c.sizeof(Problem), 2 if q.is_cuda else 1, q.device.index or 0, window_left=-1, window_right=-1,
-                          alignment_bytes=16)
+    def plan(self, q, k, v, out, backend=None, mask=None, lse=None, alibi_slopes=None, sinks=None,
+             **attributes):  # fmt: skip
+        """Returns a plan whose run() fills out, and lse if it is given.
+
+        q, k, v and out are [batch, seq, heads, head_dim] with any strides. Attributes are words of
+        the vocabulary, as in causal=1.
+        """
+        problem = Problem(
+            c.sizeof(Problem),
+            DEVICE_CUDA if q.is_cuda else DEVICE_CPU,
+            q.device.index or 0,
+            window_left=-1,
+            window_right=-1,
+            alignment_bytes=MIN_ALIGNMENT,
+        )
         for name, value in attributes.items():
             setattr(problem, name, value)
         args = Args(c.sizeof(Args))
-        for name, tensor in dict(q=q, k=k, v=v, out=out, mask=mask, lse=lse, alibi_slopes=alibi_slopes, sinks=sinks).items():
-            setattr(args, name, view(tensor))
+        args.q, args.k, args.v, args.out = view(q), view(k), view(v), view(out)
+        args.mask, args.lse = view(mask), view(lse)
+        args.alibi_slopes, args.sinks = view(alibi_slopes), view(sinks)
         self.check(self.lib.attnrt_problem_infer, c.byref(problem), c.byref(args))
         return Plan(self, problem, args, backend)
 
 
 class Plan:
     def __init__(self, runtime, problem, args, backend):
-        self.runtime, self.args, self.handle = runtime, args, PTR()
+        self.runtime, self.args, self.handle = runtime, args, POINTER()
         call = Call(c.sizeof(Call), 0, backend.encode() if backend else None)
-        runtime.check(runtime.lib.attnrt_plan_create, runtime.handle, c.byref(problem), c.byref(call), c.byref(self.handle))
+        create = runtime.lib.attnrt_plan_create
+        runtime.check(create, runtime.handle, c.byref(problem), c.byref(call), c.byref(self.handle))
         self.kernel = runtime.lib.attnrt_plan_kernel(self.handle).decode()
         self.backend = runtime.lib.attnrt_plan_backend(self.handle).decode()
 
     def run(self):
-        self.args.stream = torch.cuda.current_stream().cuda_stream if torch.cuda.is_available() else None
+        """Runs the plan, on a GPU by enqueuing it on torch's current stream."""
+        if torch.cuda.is_available():
+            self.args.stream = torch.cuda.current_stream().cuda_stream
         self.runtime.check(self.runtime.lib.attnrt_plan_run, self.handle, c.byref(self.args))
 
     def __del__(self):

@@ -1,7 +1,8 @@
-// tests/bench/cpu_attention_bench.cpp: the CPU kernel and a plain loop into GFLOP/s, side by side, on one thread
+// tests/bench/cpu_attention_bench.cpp: times the cpu kernels and a plain loop, on one thread
 //
-// The plain loop is what one writes first: three nested loops over float rows, compiled with -O3 -march=native.
-// FLOP are counted as 2 * seq_q * seq_kv * (head_dim + head_dim_v) for each head, half of it if causal.
+// The plain loop is what one would write first: three nested loops over rows of float, compiled
+// with -O3 -march=native. FLOP are 2 seq_q seq_kv (head_dim + head_dim_v) for each head, half of it
+// if causal.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -43,6 +44,7 @@ struct Data {
   std::vector<float> q, k, v, out;  // [heads, seq, head_dim]
 };
 
+// Computes attention as one would write it first. scores: room for seq_kv numbers.
 void plain_attention(const Shape& s, const float* q, const float* k, const float* v, float* out,
                      float* scores) {
   const int64_t d = s.head_dim;
@@ -76,12 +78,12 @@ void plain_attention(const Shape& s, const float* q, const float* k, const float
   }
 }
 
-// ATTNRT_BENCH_TARGET forces one; the best otherwise.
+// Returns the instruction set that ATTNRT_BENCH_TARGET names, or else the best one of this machine.
 const kernels::cpu::Target& target() {
   static const kernels::cpu::Target* const found =
       kernels::cpu::find_target(std::getenv("ATTNRT_BENCH_TARGET"));
   if (found == nullptr) {
-    std::fprintf(stderr, "ATTNRT_BENCH_TARGET: unknown, or not attainable here\n");
+    std::fprintf(stderr, "ATTNRT_BENCH_TARGET: this machine has no such target\n");
     std::exit(1);
   }
   return *found;
@@ -104,11 +106,13 @@ void plain(benchmark::State& state, const Shape& s) {
   report(state, s);
 }
 
+// Returns a view of [heads, seq, head_dim] in memory. If dtype is not f32, fills `halves` with
+// numbers of that dtype and views them instead of the floats.
 kernels::Tensor tensor(std::vector<uint16_t>& halves, std::vector<float>& floats,
                        kernels::DType dtype, int64_t heads, int64_t seq, int64_t d) {
   kernels::Tensor t{floats.data(), dtype, 4, {1, seq, heads, d}, {heads * seq * d, d, seq * d, 1}};
   if (dtype != kernels::DType::f32) {
-    // The upper half of a float is a bf16; as f16 it is another number, but a finite one of moderate size.
+    // 0x3F00 to 0x3F7F is 0.5 to 1 in bf16, and 0x3800 to 0x3BFF is 0.5 to 1 in f16.
     halves.resize(floats.size());
     for (size_t n = 0; n < floats.size(); ++n)
       halves[n] = dtype == kernels::DType::bf16 ? static_cast<uint16_t>(0x3F00 + n % 128)

@@ -1,18 +1,20 @@
-// runtime/cli/bench/check.cpp: an output into right or wrong, by the reference and by another backend's output
+// runtime/cli/bench/check.cpp: compares an output with the reference and with another output
 //
 // The distance of a row is the root mean square of its errors, relative to that of its exact values
 // (or of all exact values, if that is more). v is random, so that the errors of the weights add up
-// as the weights themselves do, and the relative error of a row is that of its weights. The bound is
-// kernels/reference/tolerance.hpp's relative error of a row of weights, for the largest norms of q
-// and k and for S = scale |q||k| + 32: a key from which a mask or ALiBi takes more does not count,
-// because exp(-32) is below 2^-24. To it come 4 u: q, a weight and the result may each be rounded to
-// the dtype, and there is room for one more rounding.
+// as the weights themselves do, and the relative error of a row is that of its weights. The bound
+// is kernels/reference/tolerance.hpp's relative error of a row of weights, for the largest norms of
+// q and k and for S = scale |q||k| + 32: a key from which a mask or ALiBi takes more does not
+// count, because exp(-32) is below 2^-24. To it come 4 u: q, a weight and the result may each be
+// rounded to the dtype, and there is room for one more rounding.
+//
 // A backend that leaves out a mask or a head is off by about 1. This check cannot tell a backend
 // that leaves out a few of many keys from rounding. `attnrt verify` finds that.
+#include "cli/bench/check.hpp"
+
 #include <algorithm>
 #include <cmath>
 
-#include "cli/bench/bench.hpp"
 #include "cli/io/inputs.hpp"
 #include "kernels/reference/attention.hpp"
 #include "kernels/reference/tolerance.hpp"
@@ -27,7 +29,7 @@ constexpr double kEpsilon = kernels::reference::unit_roundoff(kernels::DType::f3
 // What a mask or ALiBi may take from the score of a key that still counts.
 constexpr double kLargestPenalty = 32;
 
-constexpr double kBudget = 2e8;  // of the reference: FLOP that take it about a second
+constexpr double kReferenceFlop = 2e8;  // what the reference computes in about a second
 
 double square(double x) { return x * x; }
 
@@ -42,24 +44,53 @@ double largest_norm(const Tensor& tensor) {
   return std::sqrt(largest);
 }
 
-// The same tensor, from its index-th entry of a dimension on, `count` of them.
-kernels::Tensor cut(kernels::Tensor t, int dimension, int64_t index, int64_t count) {
-  t.data =
-      static_cast<char*>(t.data) + index * t.stride[dimension] * kernels::element_bytes(t.dtype);
+// Returns a view of the entries [first, first + count) of one dimension.
+kernels::Tensor slice(kernels::Tensor t, int dimension, int64_t first, int64_t count) {
+  const int64_t offset = first * t.stride[dimension] * kernels::element_bytes(t.dtype);
+  t.data = static_cast<char*>(t.data) + offset;
   t.shape[dimension] = count;
   return t;
 }
 
+kernels::Tensor vector_of(int32_t (&values)[2]) {
+  return {values, kernels::DType::i32, 1, {2}, {1}};
+}
+
+// Returns the arguments that hold the queries [first, first + rows) of sequence b and all its keys,
+// as a problem of one sequence. offsets_q and offsets_kv serve as its offsets if it is packed.
+kernels::Args slice_sequence(const core::Problem& p, kernels::Args all, int64_t b, int64_t first,
+                             int64_t rows, int32_t (&offsets_q)[2], int32_t (&offsets_kv)[2]) {
+  const bool packed = p.varlen != 0, paged = p.page_size > 0;
+  kernels::Args args = all;
+  args.out = {}, args.lse = {};
+  args.q = packed ? slice(all.q, 0, b * p.seq_q + first, rows)
+                  : slice(slice(all.q, 0, b, 1), 1, first, rows);
+  for (kernels::Tensor* t : {&args.k, &args.v}) {
+    if (paged) continue;  // the page table says which pages are the sequence's
+    *t = packed ? slice(*t, 0, b * p.seq_kv, p.seq_kv) : slice(*t, 0, b, 1);
+  }
+  if (p.mask != ATTNRT_MASK_NONE) {
+    args.mask = slice(all.mask, 2, first, rows);
+    args.mask.stride[0] = args.mask.stride[1] = 0;  // one mask for all sequences and heads
+  }
+  if (all.kv_lengths.data != nullptr) args.kv_lengths = slice(all.kv_lengths, 0, b, 1);
+  if (packed) args.offsets_q = vector_of(offsets_q);
+  if (packed && !paged) args.offsets_kv = vector_of(offsets_kv);
+  if (paged) args.page_table = slice(all.page_table, 0, b, 1);
+  return args;
+}
+
 }  // namespace
 
-Checker::Checker(const core::Problem& problem, const Tensors& tensors) : problem_(problem) {
+ReferenceCheck::ReferenceCheck(const core::Problem& problem, const Tensors& tensors)
+    : problem_(problem) {
   const double scale = problem.scale != 0 ? std::abs(static_cast<double>(problem.scale))
                                           : 1 / std::sqrt(static_cast<double>(problem.head_dim));
-  norms_ = scale * largest_norm(*tensors.all[0]) * largest_norm(*tensors.all[1]);
+  norms_ = scale * largest_norm(*tensors.q) * largest_norm(*tensors.k);
   const double row_flop = 2 * static_cast<double>(problem.heads_q) *
                           static_cast<double>(problem.seq_kv) *
                           static_cast<double>(problem.head_dim + problem.head_dim_v);
-  const auto affordable = static_cast<int64_t>(std::max(1.0, kBudget / row_flop));
+  const auto affordable = static_cast<int64_t>(std::max(1.0, kReferenceFlop / row_flop));
   const int64_t sequences = std::min(problem.batch, affordable);
   const int64_t rows = std::clamp<int64_t>(affordable / sequences, 1, problem.seq_q);
   for (int64_t n = 0; n < sequences; ++n) evaluate(tensors, n * problem.batch / sequences, rows);
@@ -71,40 +102,22 @@ Checker::Checker(const core::Problem& problem, const Tensors& tensors) : problem
   rms_ = std::sqrt(sum / std::max(1.0, count));
 }
 
-// Rows of one sequence through views: the last ones keep their diagonal at the bottom right, the first ones at the top left.
-void Checker::evaluate(const Tensors& tensors, int64_t b, int64_t rows) {
+// Evaluates some rows of one sequence. The last rows keep their diagonal if it ends at the bottom
+// right, and the first rows keep it if it starts at the top left.
+void ReferenceCheck::evaluate(const Tensors& tensors, int64_t b, int64_t rows) {
   const core::Problem& p = problem_;
+  const bool packed = p.varlen != 0;
   const int64_t first = p.align == ATTNRT_ALIGN_TOP_LEFT ? 0 : p.seq_q - rows;
   kernels::Problem problem;
-  attnrt_plugins::translate(p, p.device_type, &problem,
-                            nullptr);  // the grid has only valid problems
+  kernels::Args all;
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  // The problem and the tensors are checked ones, so that there is a word for everything in them.
+  (void)attnrt_plugins::translate(p, p.device_type, &problem, &error);
+  (void)attnrt_plugins::translate(tensors.args(), &all, &error);
   problem.batch = 1, problem.seq_q = rows;
-  attnrt_args given = tensors.args();
-  kernels::Args args;
-  int32_t offsets_q[] = {0, static_cast<int32_t>(rows)},
-          offsets_kv[] = {0, static_cast<int32_t>(p.seq_kv)};
-  const auto offsets = [](int32_t* data) {
-    return kernels::Tensor{data, kernels::DType::i32, 1, {2}, {1}};
-  };
-  const bool packed = p.varlen != 0, paged = p.page_size > 0;
-  args.q = packed ? cut(attnrt_plugins::translate(given.q), 0, b * p.seq_q + first, rows)
-                  : cut(cut(attnrt_plugins::translate(given.q), 0, b, 1), 1, first, rows);
-  args.k = attnrt_plugins::translate(given.k), args.v = attnrt_plugins::translate(given.v);
-  for (kernels::Tensor* t : {&args.k, &args.v}) {
-    if (packed && !paged) *t = cut(*t, 0, b * p.seq_kv, p.seq_kv);
-    if (!packed && !paged) *t = cut(*t, 0, b, 1);
-  }
-  if (p.mask != ATTNRT_MASK_NONE) {
-    args.mask = cut(attnrt_plugins::translate(given.mask), 2, first, rows);
-    args.mask.stride[0] = args.mask.stride[1] = 0;  // one for all
-  }
-  if (p.alibi != 0) args.alibi_slopes = attnrt_plugins::translate(given.alibi_slopes);
-  if (p.sinks != 0) args.sinks = attnrt_plugins::translate(given.sinks);
-  if (given.kv_lengths.data != nullptr)
-    args.kv_lengths = cut(attnrt_plugins::translate(given.kv_lengths), 0, b, 1);
-  if (packed) args.offsets_q = offsets(offsets_q);
-  if (packed && !paged) args.offsets_kv = offsets(offsets_kv);
-  if (paged) args.page_table = cut(attnrt_plugins::translate(given.page_table), 0, b, 1);
+  int32_t offsets_q[] = {0, static_cast<int32_t>(rows)};
+  int32_t offsets_kv[] = {0, static_cast<int32_t>(p.seq_kv)};
+  const kernels::Args args = slice_sequence(p, all, b, first, rows, offsets_q, offsets_kv);
 
   const auto width = static_cast<size_t>(p.head_dim_v);
   std::vector<double> exact(static_cast<size_t>(rows * p.heads_q) * width),
@@ -123,59 +136,65 @@ void Checker::evaluate(const Tensors& tensors, int64_t b, int64_t rows) {
   }
 }
 
-double Checker::allowed(double keys) const {
+double ReferenceCheck::allowed(double keys) const {
   const kernels::reference::RowSize largest{
       .norms = norms_, .score = norms_ + kLargestPenalty, .keys = keys};
   const double u = kernels::reference::unit_roundoff(attnrt_plugins::translate(problem_.dtype));
   return 4 * u + kernels::reference::weights_error(largest);
 }
 
-std::string Checker::extent() const {
+std::string ReferenceCheck::extent() const {
   const int64_t all = problem_.batch * problem_.seq_q,
                 checked = static_cast<int64_t>(rows_.size()) / problem_.heads_q;
   return checked == all ? fmt::format("all {} rows", all)
                         : fmt::format("{} of {} rows", checked, all);
 }
 
-std::string Checker::check(const Tensor& out, const Tensor* lse, const Tensor* other,
-                           std::string_view other_name) const {
+std::string ReferenceCheck::row_name(int64_t row) const {
+  return fmt::format("row {} of head {}", row / problem_.heads_q, row % problem_.heads_q);
+}
+
+// Returns the distance of one row of out from expected(0), expected(1), ...
+template <class Expected>
+double ReferenceCheck::distance(const Tensor& out, int64_t row, const Expected& expected) const {
+  const int64_t width = problem_.head_dim_v;
+  double error = 0, size = 0;
+  for (int64_t x = 0; x < width; ++x) {
+    const double exact = expected(x);
+    error += square(element(out, row * width + x) - exact);
+    size += square(exact);
+  }
+  const double rms = std::max(std::sqrt(size / static_cast<double>(width)), rms_);
+  return rms > 0 ? std::sqrt(error / static_cast<double>(width)) / rms : error;
+}
+
+std::string ReferenceCheck::check(const Tensor& out, const Tensor* lse, const Tensor* other,
+                                  std::string_view other_name) const {
   const int64_t width = problem_.head_dim_v;
   const double bound = allowed(static_cast<double>(problem_.seq_kv));
-  const auto place = [&](int64_t row) {
-    return fmt::format("row {} of head {}", row / problem_.heads_q, row % problem_.heads_q);
-  };
-  // Of one row: the root mean square of its distance, relative to its own or to all values'.
-  const auto distance = [&](int64_t row, const auto& expected) {
-    double error = 0, size = 0;
-    for (int64_t x = 0; x < width; ++x) {
-      const double exact = expected(x);
-      error += square(element(out, row * width + x) - exact);
-      size += square(exact);
-    }
-    const double rms = std::max(std::sqrt(size / static_cast<double>(width)), rms_);
-    return rms > 0 ? std::sqrt(error / static_cast<double>(width)) / rms : error;
-  };
   for (int64_t i = 0; i < out.elements(); ++i) {
     if (!std::isfinite(element(out, i)))
-      return fmt::format("out holds {} in {}", element(out, i), place(i / width));
+      return fmt::format("{} has an element {}, expected finite numbers", row_name(i / width),
+                         element(out, i));
   }
   for (const Row& row : rows_) {
-    const double error =
-        distance(row.index, [&](int64_t x) { return row.exact[static_cast<size_t>(x)]; });
+    const auto exact = [&](int64_t x) { return row.exact[static_cast<size_t>(x)]; };
+    const double error = distance(out, row.index, exact);
     if (!(error <= bound))
-      return fmt::format("{} is off by {:.1e} of its size, at most {:.1e} is right",
-                         place(row.index), error, bound);
+      return fmt::format("{} has a relative error of {:.1e}, expected at most {:.1e}",
+                         row_name(row.index), error, bound);
     if (lse == nullptr) continue;
     const double found = element(*lse, row.lse_index);
     const double lse_bound = bound + kEpsilon * 4 * std::abs(row.lse);
     if (found != row.lse && !(std::abs(found - row.lse) <= lse_bound))
-      return fmt::format("lse of {} is {}, expected {:.7g}", place(row.index), found, row.lse);
+      return fmt::format("lse of {} is {}, expected {:.7g}", row_name(row.index), found, row.lse);
   }
   for (int64_t row = 0; other != nullptr && row < out.elements() / width; ++row) {
-    const double error = distance(row, [&](int64_t x) { return element(*other, row * width + x); });
+    const auto expected = [&](int64_t x) { return element(*other, row * width + x); };
+    const double error = distance(out, row, expected);
     if (!(error <= 2 * bound))
-      return fmt::format("{} is {:.1e} of its size away from {}'s, at most {:.1e} is right",
-                         place(row), error, other_name, 2 * bound);
+      return fmt::format("{} differs from the output of {} by {:.1e}, expected at most {:.1e}",
+                         row_name(row), other_name, error, 2 * bound);
   }
   return {};
 }

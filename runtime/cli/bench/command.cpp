@@ -1,4 +1,6 @@
-// runtime/cli/bench/command.cpp: attnrt bench: a grid of problems into the speed of every backend on each, as table, JSON and page
+// runtime/cli/bench/command.cpp: attnrt bench: measures every backend on a grid of problems
+#include "cli/command.hpp"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -8,43 +10,52 @@
 
 #include "base/text.hpp"
 #include "base/threads.hpp"
-#include "cli/bench/bench.hpp"
+#include "cli/bench/grid.hpp"
+#include "cli/bench/json.hpp"
+#include "cli/bench/measure.hpp"
+#include "cli/bench/page.hpp"
+#include "cli/bench/table.hpp"
 #include "cli/io/output_file.hpp"
 #include "formats/yaml.hpp"
 
 namespace attnrt::core {
-std::string_view builtin_grid();  // config/bench.yaml
+std::string_view builtin_grid();  // the text of config/bench.yaml
 }
 
 namespace attnrt::cli {
 namespace {
 
+constexpr int64_t kMaxThreads = 1024;     // the policy's limit, too
+constexpr int64_t kMaxSamples = 100'000;  // more is probably a typing error
+
 struct Options {
-  std::map<std::string, std::string, std::less<>> axes;  // of the words that flags gave
+  std::map<std::string, std::string, std::less<>> axes;  // the values of each word with an option
   std::optional<std::string> grid, html;
   std::string backends;
   std::optional<std::string> threads;
   bench::Settings settings;
 };
 
-// seq_q's is --seq-q.
-std::string flag_of(std::string_view word) {
+// Returns the option of a word: --seq-q for seq_q.
+std::string option_of(std::string_view word) {
   std::string flag = "--" + std::string(word);
   std::replace(flag.begin(), flag.end(), '_', '-');
   return flag;
 }
 
-// For --help: what the word takes, where that is not just a number.
+// Describes the values of a word for --help.
 std::string values_text(std::string_view name) {
   const core::Word* word = core::find_word(name);
-  if (word == nullptr) return fmt::format("{0}_q and {0}_kv", name);
+  if (word == nullptr) return fmt::format("Both {0}_q and {0}_kv", name);
   if (word->kind == core::WordKind::flag) return "true, false or both";
-  return word->window ? "A number or unbounded" : fmt::format("{}", fmt::join(word->choices, ", "));
+  if (word->window) return "A number, or unbounded";
+  return fmt::format("{}", fmt::join(word->choices, ", "));
 }
 
-// "1,2,4". Each must be what the cpu then has: more would be capped without a word, and two of those look like no scaling.
+// Reads "1,2,4". A pool of threads never has more threads than there are CPUs here. A larger count
+// is an error, because two such counts would give the same pool and look like no scaling.
 core::Result<std::vector<int32_t>> read_threads(std::string_view list) {
-  constexpr core::Word kCount{"threads", core::WordKind::integer, false, "", {}, 1, 1024};
+  constexpr core::Word kCount{"threads", core::WordKind::integer, false, "", {}, 1, kMaxThreads};
   std::vector<int32_t> counts;
   for (size_t at = 0; at <= list.size();) {
     const std::string_view text = list.substr(at, list.find(',', at) - at);
@@ -60,15 +71,36 @@ core::Result<std::vector<int32_t>> read_threads(std::string_view list) {
     const int32_t most = core::Threads::pool(count)->count();
     if (count > most)
       return core::fail(ATTNRT_INVALID_ARGUMENT,
-                        "--threads: found {}, expected at most {}, the CPUs here", count, most);
+                        "--threads: found {}, expected at most {}, the number of CPUs here", count,
+                        most);
   }
   return counts;
 }
 
+// Parses the words' options, in the vocabulary's order, because the table's columns are easiest to
+// read in that order. seq stands where seq_q does, and heads where heads_q does.
+core::Result<std::vector<bench::Axis>> read_axes(const Options& options) {
+  std::vector<bench::Axis> axes;
+  for (const core::Word& word : core::vocabulary()) {
+    for (const std::string_view name : bench::grid_words()) {
+      const bool here = name == word.name || (word.name == "seq_q" && name == "seq") ||
+                        (word.name == "heads_q" && name == "heads");
+      const auto given = options.axes.find(name);
+      if (!here || given == options.axes.end()) continue;
+      auto axis = bench::parse_axis(name, given->second);
+      if (!axis)
+        return core::fail(axis.error().code, "{}: {}", option_of(name), axis.error().message);
+      axes.push_back(std::move(*axis));
+    }
+  }
+  return axes;
+}
+
+// Reads the problems from --grid, or from the words' options, or else from the built-in grid.
 core::Result<std::vector<core::Problem>> read_problems(const Options& options) {
   if (options.grid && !options.axes.empty())
     return core::fail(ATTNRT_INVALID_ARGUMENT, "found both --grid and {}, expected one of them",
-                      flag_of(options.axes.begin()->first));
+                      option_of(options.axes.begin()->first));
   if (options.grid) {
     const auto text = core::yaml::read_text(*options.grid);
     if (!text)
@@ -77,122 +109,126 @@ core::Result<std::vector<core::Problem>> read_problems(const Options& options) {
     return bench::read_grid(*text, *options.grid);
   }
   if (options.axes.empty()) return bench::read_grid(core::builtin_grid(), "config/bench.yaml");
-  std::vector<bench::Axis> axes;
-  for (const core::Word& word :
-       core::vocabulary()) {  // a table reads best in the vocabulary's order
-    for (const std::string_view name : bench::grid_words()) {
-      const bool here = name == word.name || (word.name == "seq_q" && name == "seq") ||
-                        (word.name == "heads_q" && name == "heads");
-      const auto given = options.axes.find(name);
-      if (!here || given == options.axes.end()) continue;
-      auto axis = bench::parse_axis(name, given->second);
-      if (!axis)
-        return core::fail(axis.error().code, "{}: {}", flag_of(name), axis.error().message);
-      axes.push_back(std::move(*axis));
-    }
+  const auto axes = read_axes(options);
+  if (!axes) return tl::unexpected(axes.error());
+  return bench::problems_of(*axes);
+}
+
+// Fails before anything is measured if the page could not be written, or would replace an input.
+core::Result<void> check_page_path(const Common& common, const Options& options) {
+  if (!options.html) return {};
+  const auto writable = check_output(*options.html);
+  if (!writable) return writable;
+  for (const auto& input : {options.grid, common.policy}) {
+    std::error_code ignored;  // a file that does not exist is not replaced
+    if (!input || !std::filesystem::equivalent(*input, *options.html, ignored)) continue;
+    return core::fail(ATTNRT_INVALID_ARGUMENT,
+                      "--html {} is the file of {}, which it would replace; give another name",
+                      *options.html, input == options.grid ? "--grid" : "--policy");
   }
-  return bench::problems_of(axes);
+  return {};
+}
+
+core::Result<bench::Settings> read_settings(const Options& options) {
+  bench::Settings settings = options.settings;
+  settings.backends = core::split(options.backends, ',');
+  if (!options.threads) return settings;
+  auto threads = read_threads(*options.threads);
+  if (!threads) return tl::unexpected(threads.error());
+  settings.threads = std::move(*threads);
+  return settings;
 }
 
 int run_bench(const Common& common, const Options& options) {
-  if (options.html) {
-    const auto writable = check_output(*options.html);
-    if (!writable) return complain(common, writable.error());
-    for (const auto& input : {options.grid, common.policy}) {
-      std::error_code none;  // what is not there is not overwritten
-      if (!input || !std::filesystem::equivalent(*input, *options.html, none)) continue;
-      return complain(
-          common, exit_usage,
-          fmt::format("--html {} is the file of {}, which it would replace; give another name",
-                      *options.html, input == options.grid ? "--grid" : "--policy"));
-    }
-  }
+  if (const auto checked = check_page_path(common, options); !checked)
+    return report_error(common, checked.error());
   const auto problems = read_problems(options);
-  if (!problems) return complain(common, problems.error());
-  bench::Settings settings = options.settings;
-  settings.backends = core::split(options.backends, ',');
-  if (options.threads) {
-    auto threads = read_threads(*options.threads);
-    if (!threads) return complain(common, threads.error());
-    settings.threads = std::move(*threads);
-  }
+  if (!problems) return report_error(common, problems.error());
+  const auto settings = read_settings(options);
+  if (!settings) return report_error(common, settings.error());
+  const auto open = [&](int32_t threads) { return open_runtime(common, threads); };
   const auto report = [&] {
-    const ProgressBar bar(!common.json);
-    return bench::measure([&](int32_t threads) { return open_runtime(common, threads); }, *problems,
-                          settings, bar);
+    const ProgressBar bar(!common.json);  // removed before the table is printed
+    return bench::measure(open, *problems, *settings, bar);
   }();
-  if (!report) return complain(common, report.error());
+  if (!report) return report_error(common, report.error());
   if (options.html) {
     const auto written = write_file(*options.html, {bench::to_page(*report)});
-    if (!written) return complain(common, written.error());
+    if (!written) return report_error(common, written.error());
   }
   if (common.json) {
     print_json(bench::to_json(*report));
   } else {
     print(bench::to_text(*report));
-    if (options.html) print(fmt::format("\nwritten {}\n", one_line(*options.html)));
+    if (options.html) print(fmt::format("\nwrote {}\n", one_line(*options.html)));
   }
-  const int64_t failed = report->count(bench::State::failed),
-                wrong = report->count(bench::State::wrong);
+  const int64_t failed = report->count(bench::State::failed);
+  const int64_t wrong = report->count(bench::State::wrong);
   if (failed + wrong > 0) {
+    const size_t backends = report->comparisons.front().measurements.size();
     fmt::print(stderr, "attnrt bench: {} of {} measurements failed, {} gave wrong results\n",
-               failed, report->comparisons.size() * report->comparisons.front().measurements.size(),
-               wrong);
+               failed, report->comparisons.size() * backends, wrong);
     return exit_failed;
   }
   return report->has_unserved() ? exit_no : exit_ok;
 }
 
-}  // namespace
-
-void add_bench(CLI::App& app, Common& common) {
-  CLI::App* command =
-      app.add_subcommand("bench", "Measure backends side by side on a grid of problems");
-  const auto options = std::make_shared<Options>();
-  command
-      ->add_option("--grid", options->grid,
-                   "Problems as YAML, as config/bench.yaml has them (default: that one)")
-      ->type_name("FILE");
-  command
-      ->add_option("--backend", options->backends,
-                   "Only these, the first one to compare with (default: all)")
-      ->type_name("NAME[,NAME...]");
-  command
-      ->add_option("--threads", options->threads,
-                   "Of the cpu; several: each in turn (default: the policy's)")
-      ->type_name("N[,N...]");
-  command
-      ->add_option("--samples", options->settings.samples, "Of each backend and problem, in turn")
-      ->check(CLI::Range(int64_t{1}, int64_t{100'000}))
-      ->capture_default_str()
-      ->type_name("N");
-  command->add_flag(
-      "--cold", options->settings.cold,
-      "Each run on other q, k and v, which no cache holds: as a server's decode finds them");
-  command
-      ->add_option("--html", options->html,
-                   "Also write a page with plots, which needs nothing but itself")
-      ->type_name("FILE");
+// Adds one option for each word that a grid may name.
+void add_word_options(CLI::App& command, const std::shared_ptr<Options>& options) {
   for (const std::string_view word : bench::grid_words()) {
     const auto set = [options, name = std::string(word)](const std::string& values) {
       options->axes[name] = values;
     };
-    command->add_option_function<std::string>(flag_of(word), set, values_text(word))
+    command.add_option_function<std::string>(option_of(word), set, values_text(word))
         ->type_name("V[,V...]")
-        ->group("Problems: every combination of these");
+        ->group("Problems (every combination of these values)");
   }
-  command->footer(
-      "Times are medians of samples in turn; FLOP count what causal and windows leave visible, B "
-      "each tensor once. "
-      "The\n"
-      "peaks are measured in the same run: f32 multiply-adds (bf16, f16: AMX, where the processor "
-      "has it) and memory.\n"
-      "Every output is checked against the reference and the first backend: one that is wrong gets "
-      "no number, and "
-      "exit\n"
-      "code 3. Exit code 1: no backend supports a problem, or memory does not hold it.\n\n"
-      "  attnrt bench --seq 512,2048 --head-dim 64,128 --dtype f32,bf16 --causal both --html "
-      "bench.html");
+}
+
+constexpr const char* kFooter =
+    R"(Times are medians; the backends take turns, one sample each. FLOP count the scores that
+causal and windows leave visible, B count each tensor once. The peaks are measured in the same
+run: f32 multiply-adds (for bf16 and f16: AMX, if the processor has it) and memory bandwidth.
+
+Every output is compared with an exact reference and with the first backend's output. A wrong one
+gets no time, and the exit code is 3. Exit code 1: no backend supports one of the problems, or
+memory does not hold it.
+
+Example:
+  attnrt bench --seq 512,2048 --head-dim 64,128 --dtype f32,bf16 --causal both --html bench.html)";
+
+}  // namespace
+
+void add_bench(CLI::App& app, Common& common) {
+  CLI::App* command =
+      app.add_subcommand("bench", "Measure the speed of all backends on a grid of problems");
+  const auto options = std::make_shared<Options>();
+  command
+      ->add_option("--grid", options->grid,
+                   "A YAML file of problems (default: those of config/bench.yaml)")
+      ->type_name("FILE");
+  command
+      ->add_option("--backend", options->backends,
+                   "Only these backends; speeds are relative to the first (default: all)")
+      ->type_name("NAME[,NAME...]");
+  command
+      ->add_option("--threads", options->threads,
+                   "The number of cpu threads; several: measure with each (default: the policy's)")
+      ->type_name("N[,N...]");
+  command
+      ->add_option("--samples", options->settings.samples,
+                   "Samples of each backend on each problem")
+      ->check(CLI::Range(int64_t{1}, kMaxSamples))
+      ->capture_default_str()
+      ->type_name("N");
+  command->add_flag("--cold", options->settings.cold,
+                    "Give each run q, k and v that are in no cache, as in a server's decode step");
+  command
+      ->add_option("--html", options->html,
+                   "Also write a page with plots; it is one file that needs no others")
+      ->type_name("FILE");
+  add_word_options(*command, options);
+  command->footer(kFooter);
   add_runtime_options(*command, common);
   command->callback([&common, options] {
     common.command = "bench";

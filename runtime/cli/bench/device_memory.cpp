@@ -1,6 +1,7 @@
-// runtime/cli/bench/device_memory.cpp: a backend's device into tensors there, a stream, and seconds by the device's own clock
+// runtime/cli/bench/device_memory.cpp: copies tensors to a device and back, and times its work
 #include "cli/bench/device_memory.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 
@@ -10,7 +11,15 @@ namespace {
 using core::DeviceMemory;
 using core::Result;
 
-// A call of the plugin: its status, with the text that it left.
+// Bytes. The problem promises the alignment of the host's tensors, and the copies have to keep it.
+constexpr int64_t kTensorAlignment = 256;
+constexpr int64_t kPinnedAlignment = 64;  // bytes: one cache line
+// Bytes of one copy between host and device. Devices copy from pinned memory, which is scarce, so
+// that a tensor passes through one buffer of this size, piece by piece.
+constexpr int64_t kPinnedBytes = int64_t{16} << 20;
+
+// Turns the status of a plugin's call into a Result. The error has the plugin's text, if it left
+// one.
 Result<void> checked(const char* call, attnrt_status status, const attnrt_error& error) {
   if (status == ATTNRT_OK) return {};
   return core::fail(status, "{}: {}", call,
@@ -19,122 +28,145 @@ Result<void> checked(const char* call, attnrt_status status, const attnrt_error&
 
 }  // namespace
 
-Result<std::unique_ptr<Place>> Place::make(std::shared_ptr<const core::Backend> backend,
-                                           const core::Device& device) {
-  std::unique_ptr<Place> place(new Place(std::move(backend), device));
-  if (const auto opened = place->open(); !opened) return tl::unexpected(opened.error());
-  return place;
+Result<std::unique_ptr<BenchMemory>> BenchMemory::open(std::shared_ptr<const core::Backend> backend,
+                                                       const core::Device& device) {
+  std::unique_ptr<BenchMemory> memory(new BenchMemory(std::move(backend), device));
+  if (const auto made = memory->make_stream_and_clock(); !made) return tl::unexpected(made.error());
+  return memory;
 }
 
-Result<void> Place::open() {
+Result<void> BenchMemory::make_stream_and_clock() {
   if (on_cpu()) return {};
   attnrt_error error = ATTNRT_ERROR_INIT;
-  auto opened = checked("stream_create",
-                        memory().stream_create(instance(), device_.id, &stream_, &error), error);
+  auto made = checked("stream_create",
+                      memory().stream_create(instance(), device_.id, &stream_, &error), error);
   const auto* timing = static_cast<const attnrt_timing*>(backend_->extension(ATTNRT_TIMING));
-  if (timing == nullptr || !ATTNRT_HAS(timing, attnrt_timing, elapsed)) return opened;
+  if (timing == nullptr || !ATTNRT_HAS(timing, attnrt_timing, elapsed)) return made;
   timing_ = timing;
-  for (void*& stamp : stamps_)
-    if (opened)
-      opened = checked("timestamp_create",
-                       timing->timestamp_create(instance(), device_.id, &stamp, &error), error);
-  return opened;
+  for (void** timestamp : {&start_, &end_})
+    if (made)
+      made = checked("timestamp_create",
+                     timing->timestamp_create(instance(), device_.id, timestamp, &error), error);
+  return made;
 }
 
-Place::~Place() {
+BenchMemory::~BenchMemory() {
   if (on_cpu()) return;
-  for (void* stamp : stamps_)
-    if (stamp != nullptr) timing_->timestamp_destroy(instance(), device_.id, stamp);
+  for (void* timestamp : {start_, end_})
+    if (timestamp != nullptr) timing_->timestamp_destroy(instance(), device_.id, timestamp);
   buffers_.clear();
   if (stream_ != nullptr) memory().stream_destroy(instance(), device_.id, stream_);
 }
 
-Result<attnrt_args> Place::bring(const Tensors& tensors) {
+Result<attnrt_args> BenchMemory::place(const Tensors& tensors) {
   attnrt_args args = tensors.args();
   args.stream = stream_;
-  for (int n = 0; n < Tensors::kCount && !on_cpu(); ++n)
-    if (const auto copied = copy_here(tensors, n, args); !copied)
-      return tl::unexpected(copied.error());
+  if (on_cpu()) return args;
+  Result<void> copied;
+  for_each_tensor(tensors, args, [&](const Tensor& tensor, attnrt_tensor& view) {
+    if (copied) copied = copy_tensor(tensor, view);
+  });
+  if (!copied) return tl::unexpected(copied.error());
   return args;
 }
 
-Result<attnrt_args> Place::bring_inputs_again(const Tensors& tensors, attnrt_args args) {
-  for (int n = 0; n < 3; ++n)
-    if (const auto copied = copy_here(tensors, n, args); !copied)
-      return tl::unexpected(copied.error());
+Result<attnrt_args> BenchMemory::copy_inputs(const Tensors& tensors, attnrt_args args) {
+  auto copied = copy_tensor(*tensors.q, args.q);
+  if (copied) copied = copy_tensor(*tensors.k, args.k);
+  if (copied) copied = copy_tensor(*tensors.v, args.v);
+  if (!copied) return tl::unexpected(copied.error());
   return args;
 }
 
-Result<void> Place::copy_here(const Tensors& tensors, int n, attnrt_args& args) {
-  const auto& tensor = tensors.all[static_cast<size_t>(n)];
-  if (!tensor || tensor->bytes() == 0) return {};
+// Points view at a new copy of the tensor in this memory.
+Result<void> BenchMemory::copy_tensor(const Tensor& tensor, attnrt_tensor& view) {
+  if (tensor.bytes() == 0) return {};
   const auto kind = on_cpu() ? DeviceMemory::Kind::host : DeviceMemory::Kind::device;
-  auto here = DeviceMemory::allocate(backend_, device_, kind, tensor->bytes(), 256);
-  if (!here) return tl::unexpected(here.error());
-  tensor_of(args, n).data = here->data();
-  auto moved = move(tensor->data(), here->data(), tensor->bytes(), true);
-  buffers_.push_back(std::move(*here));
-  return moved;
+  auto buffer = DeviceMemory::allocate(backend_, device_, kind, tensor.bytes(), kTensorAlignment);
+  if (!buffer) return tl::unexpected(buffer.error());
+  view.data = buffer->data();
+  auto copied = copy_to_device(buffer->data(), tensor.data(), tensor.bytes());
+  buffers_.push_back(std::move(*buffer));
+  return copied;
 }
 
-Result<void> Place::move(void* host, void* here, int64_t bytes, bool to_here) {
+Result<void> BenchMemory::copy_to_device(void* device, const void* host, int64_t bytes) {
   if (on_cpu()) {
-    if (host != here)
-      std::memcpy(to_here ? here : host, to_here ? host : here, static_cast<size_t>(bytes));
+    if (host != device) std::memcpy(device, host, static_cast<size_t>(bytes));
     return {};
   }
-  constexpr int64_t kPiece =
-      int64_t{16} << 20;  // of pinned memory, which is the only one that devices copy from
-  auto pinned = DeviceMemory::allocate(backend_, device_, DeviceMemory::Kind::pinned,
-                                       std::min(bytes, kPiece), 64);
+  const auto pinned = make_pinned(bytes);
   if (!pinned) return tl::unexpected(pinned.error());
-  for (int64_t at = 0; at < bytes; at += kPiece) {
-    const int64_t piece = std::min(bytes - at, kPiece);
-    char *const there = static_cast<char*>(here) + at, *const ours = static_cast<char*>(host) + at;
-    if (to_here) std::memcpy(pinned->data(), ours, static_cast<size_t>(piece));
-    auto copied = to_here ? copy(there, pinned->data(), piece, ATTNRT_COPY_TO_DEVICE)
-                          : copy(pinned->data(), there, piece, ATTNRT_COPY_TO_HOST);
+  for (int64_t at = 0; at < bytes; at += kPinnedBytes) {
+    const int64_t piece = std::min(bytes - at, kPinnedBytes);
+    std::memcpy(pinned->data(), static_cast<const char*>(host) + at, static_cast<size_t>(piece));
+    auto copied =
+        enqueue_copy(static_cast<char*>(device) + at, pinned->data(), piece, ATTNRT_COPY_TO_DEVICE);
     if (copied) copied = wait();
     if (!copied) return copied;
-    if (!to_here) std::memcpy(ours, pinned->data(), static_cast<size_t>(piece));
   }
   return {};
 }
 
-Result<double> Place::time(const std::function<Result<void>()>& body) {
-  const auto start = std::chrono::steady_clock::now();
-  auto done = stamp(0);
-  if (done) done = body();
-  if (done) done = stamp(1);
-  if (done) done = wait();
-  std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  if (done && timing_ != nullptr) {
-    attnrt_error error = ATTNRT_ERROR_INIT;
-    double elapsed = 0;
-    done = checked(
-        "elapsed",
-        timing_->elapsed(instance(), device_.id, stamps_[0], stamps_[1], &elapsed, &error), error);
-    seconds = std::chrono::duration<double>(elapsed);
+Result<void> BenchMemory::copy_to_host(void* host, const void* device, int64_t bytes) {
+  if (on_cpu()) {
+    if (host != device) std::memcpy(host, device, static_cast<size_t>(bytes));
+    return {};
   }
-  if (!done) return tl::unexpected(done.error());
-  return seconds.count();
+  const auto pinned = make_pinned(bytes);
+  if (!pinned) return tl::unexpected(pinned.error());
+  for (int64_t at = 0; at < bytes; at += kPinnedBytes) {
+    const int64_t piece = std::min(bytes - at, kPinnedBytes);
+    auto copied = enqueue_copy(pinned->data(), static_cast<const char*>(device) + at, piece,
+                               ATTNRT_COPY_TO_HOST);
+    if (copied) copied = wait();
+    if (!copied) return copied;
+    std::memcpy(static_cast<char*>(host) + at, pinned->data(), static_cast<size_t>(piece));
+  }
+  return {};
 }
 
-Result<void> Place::stamp(int n) {
+// Makes the buffer through which `bytes` bytes pass, piece by piece.
+Result<DeviceMemory> BenchMemory::make_pinned(int64_t bytes) const {
+  return DeviceMemory::allocate(backend_, device_, DeviceMemory::Kind::pinned,
+                                std::min(bytes, kPinnedBytes), kPinnedAlignment);
+}
+
+Result<double> BenchMemory::time(const std::function<Result<void>()>& body) {
+  const auto start = std::chrono::steady_clock::now();
+  auto done = record(start_);
+  if (done) done = body();
+  if (done) done = record(end_);
+  if (done) done = wait();
+  const std::chrono::duration<double> host_seconds = std::chrono::steady_clock::now() - start;
+  if (!done) return tl::unexpected(done.error());
+  if (timing_ == nullptr) return host_seconds.count();
+
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  double device_seconds = 0;
+  const attnrt_status status =
+      timing_->elapsed(instance(), device_.id, start_, end_, &device_seconds, &error);
+  if (done = checked("elapsed", status, error); !done) return tl::unexpected(done.error());
+  return device_seconds;
+}
+
+// Enqueues a timestamp, if the device has a clock.
+Result<void> BenchMemory::record(void* timestamp) {
   if (timing_ == nullptr) return {};
   attnrt_error error = ATTNRT_ERROR_INIT;
-  return checked("record", timing_->record(instance(), device_.id, stamps_[n], stream_, &error),
+  return checked("record", timing_->record(instance(), device_.id, timestamp, stream_, &error),
                  error);
 }
 
-Result<void> Place::copy(void* to, const void* from, int64_t bytes, int32_t direction) {
+Result<void> BenchMemory::enqueue_copy(void* to, const void* from, int64_t bytes,
+                                       int32_t direction) {
   attnrt_error error = ATTNRT_ERROR_INIT;
-  return checked("copy",
-                 memory().copy(instance(), device_.id, to, from, bytes, direction, stream_, &error),
-                 error);
+  const attnrt_status status =
+      memory().copy(instance(), device_.id, to, from, bytes, direction, stream_, &error);
+  return checked("copy", status, error);
 }
 
-Result<void> Place::wait() {
+Result<void> BenchMemory::wait() {
   if (on_cpu()) return {};
   attnrt_error error = ATTNRT_ERROR_INIT;
   return checked("stream_synchronize",

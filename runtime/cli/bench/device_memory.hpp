@@ -1,55 +1,64 @@
-// runtime/cli/bench/device_memory.hpp: a backend's device into tensors there, a stream, and seconds by the device's own clock
+// runtime/cli/bench/device_memory.hpp: tensors in a backend's memory, and a clock for its work
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <vector>
 
-#include "cli/bench/bench.hpp"
+#include "cli/bench/tensors.hpp"
 #include "plan.hpp"
 
 namespace attnrt::cli::bench {
 
-// On the cpu memory and clock are the host's own. OWNERSHIP: what it brought is gone with it. THREADS: one at a time.
-class Place {
+// The memory of one backend's device, with a stream and a clock. On the cpu these are the host's
+// own memory and clock, and there is no stream.
+// OWNERSHIP: the destructor frees every buffer that the object made.
+// THREADS: one at a time.
+class BenchMemory {
  public:
-  static core::Result<std::unique_ptr<Place>> make(std::shared_ptr<const core::Backend> backend,
-                                                   const core::Device& device);
-  Place(const Place&) = delete;
-  Place& operator=(const Place&) = delete;
-  ~Place();
+  static core::Result<std::unique_ptr<BenchMemory>> open(
+      std::shared_ptr<const core::Backend> backend, const core::Device& device);
+  BenchMemory(const BenchMemory&) = delete;
+  BenchMemory& operator=(const BenchMemory&) = delete;
+  ~BenchMemory();
 
-  bool has_clock() const { return timing_ != nullptr; }  // attnrt.timing/1
+  // Whether time() reads the device's own clock, by the extension attnrt.timing/1.
+  bool has_device_clock() const { return timing_ != nullptr; }
 
-  // The tensors as a run here takes them: the host's own, or copies where they cannot be.
-  core::Result<attnrt_args> bring(const Tensors& tensors);
-  // The same run on other copies of q, k and v.
-  core::Result<attnrt_args> bring_inputs_again(const Tensors& tensors, attnrt_args args);
-  // Between the host's memory and this one's; waits.
-  core::Result<void> move(void* host, void* here, int64_t bytes, bool to_here);
-  // Within this memory; enqueues.
-  core::Result<void> copy(void* to, const void* from, int64_t bytes) {
-    return copy(to, from, bytes, ATTNRT_COPY_ON_DEVICE);
+  // Returns the arguments of a run on these tensors: on the cpu the tensors themselves, on another
+  // device copies that this call makes.
+  core::Result<attnrt_args> place(const Tensors& tensors);
+  // Returns the same arguments with further copies of q, k and v, also on the cpu.
+  core::Result<attnrt_args> copy_inputs(const Tensors& tensors, attnrt_args args);
+
+  // Copy between host memory and this memory, and wait for the copy.
+  core::Result<void> copy_to_device(void* device, const void* host, int64_t bytes);
+  core::Result<void> copy_to_host(void* host, const void* device, int64_t bytes);
+  // Enqueues a copy within this memory.
+  core::Result<void> copy_on_device(void* to, const void* from, int64_t bytes) {
+    return enqueue_copy(to, from, bytes, ATTNRT_COPY_ON_DEVICE);
   }
-  // Seconds of what body enqueues, which has been done when this returns.
+
+  // Calls body, waits until the device has done what body enqueued, and returns its seconds.
   core::Result<double> time(const std::function<core::Result<void>()>& body);
 
  private:
-  Place(std::shared_ptr<const core::Backend> backend, core::Device device)
+  BenchMemory(std::shared_ptr<const core::Backend> backend, core::Device device)
       : backend_(std::move(backend)), device_(std::move(device)) {}
   bool on_cpu() const { return device_.type == ATTNRT_DEVICE_CPU; }
   const attnrt_memory& memory() const { return *backend_->memory(); }
   void* instance() const { return backend_->instance(); }
-  core::Result<void> open();
-  core::Result<void> copy_here(const Tensors& tensors, int n, attnrt_args& args);
-  core::Result<void> copy(void* to, const void* from, int64_t bytes, int32_t direction);
-  core::Result<void> stamp(int n);
+  core::Result<void> make_stream_and_clock();
+  core::Result<void> copy_tensor(const Tensor& tensor, attnrt_tensor& view);
+  core::Result<core::DeviceMemory> make_pinned(int64_t bytes) const;
+  core::Result<void> enqueue_copy(void* to, const void* from, int64_t bytes, int32_t direction);
+  core::Result<void> record(void* timestamp);
   core::Result<void> wait();
 
   std::shared_ptr<const core::Backend> backend_;
   core::Device device_;
-  const attnrt_timing* timing_ = nullptr;
-  void *stream_ = nullptr, *stamps_[2] = {};
+  const attnrt_timing* timing_ = nullptr;  // nullptr: the backend has no clock of its own
+  void *stream_ = nullptr, *start_ = nullptr, *end_ = nullptr;  // start_, end_: timestamps
   std::vector<core::DeviceMemory> buffers_;
 };
 

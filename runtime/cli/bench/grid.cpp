@@ -1,9 +1,24 @@
-// runtime/cli/bench/grid.cpp: flags or a YAML file into the problems of a benchmark
+// runtime/cli/bench/grid.cpp: builds the problems of a benchmark from words and their values
+//
+// An axis is a word with its values. The axes
+//
+//     causal: false, true        head_dim: 64        seq: 512, 2048
+//
+// give 2 x 1 x 2 problems, in this order: the last axis changes fastest. Words that no axis names
+// have these values:
+//
+//     heads_kv, seq_kv           those of heads_q and seq_q, and the other way round
+//     seq, heads, head_dim       2048, 8 and 64; a size of 1, the vocabulary's default, measures
+//                                nothing of interest
+//     every other word           the vocabulary's default
+#include "cli/bench/grid.hpp"
+
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 
 #include "base/nearest.hpp"
-#include "cli/bench/bench.hpp"
 #include "formats/yaml.hpp"
 
 namespace attnrt::cli::bench {
@@ -13,12 +28,14 @@ using core::fail;
 using core::Result;
 using core::yaml::Node;
 
+// Problems in one grid at most. A larger grid would run for days, and is probably a typing error.
 constexpr size_t kMaxProblems = 10000;
+constexpr const char* kUsualHeadDim = "64";  // of a grid that does not name head_dim
 
-// A word that stands for two.
+// A word that names both sides at once.
 struct Pair {
   std::string_view both, query, key;
-  std::string_view usual;
+  std::string_view usual;  // the value of both sides in a grid that names neither
 };
 constexpr std::array kPairs = {Pair{"seq", "seq_q", "seq_kv", "2048"},
                                Pair{"heads", "heads_q", "heads_kv", "8"}};
@@ -29,19 +46,21 @@ const Pair* find_pair(std::string_view word) {
   return found != kPairs.end() ? &*found : nullptr;
 }
 
-// The word that says what a value may be; a pair's sides take the same. REQUIRES: word is of grid_words().
-const core::Word& meaning_of(std::string_view word) {
+// Returns the word of the vocabulary that says which values are legal. Both sides of a pair take
+// the same values. REQUIRES: word is one of grid_words().
+const core::Word& vocabulary_word(std::string_view word) {
   const Pair* pair = find_pair(word);
   return *core::find_word(pair != nullptr ? pair->query : word);
 }
 
+// Whether one of the axes is that word.
 bool names(const std::vector<Axis>& axes, std::string_view word) {
   return std::any_of(axes.begin(), axes.end(), [&](const Axis& axis) { return axis.word == word; });
 }
 
-// What the axes leave open and the vocabulary would make 1.
+// Adds seq, heads and head_dim with their usual values, where the axes do not name them.
 std::vector<Axis> completed(std::vector<Axis> axes) {
-  if (!names(axes, "head_dim")) axes.insert(axes.begin(), Axis{"head_dim", {"64"}});
+  if (!names(axes, "head_dim")) axes.insert(axes.begin(), Axis{"head_dim", {kUsualHeadDim}});
   for (const Pair& pair : kPairs) {
     if (names(axes, pair.both) || names(axes, pair.query) || names(axes, pair.key)) continue;
     axes.insert(axes.begin(), Axis{std::string(pair.both), {std::string(pair.usual)}});
@@ -49,24 +68,24 @@ std::vector<Axis> completed(std::vector<Axis> axes) {
   return axes;
 }
 
-// "seq=512" is "seq_q=512 seq_kv=512"; a side that nobody names is as the other one.
+// Returns the words that one value of an axis stands for: "seq=512" is "seq_q=512 seq_kv=512", and
+// so is "seq_q=512" where no axis names seq_kv.
 std::string words_of(const std::vector<Axis>& axes, const std::string& word,
                      const std::string& value) {
   for (const Pair& pair : kPairs) {
-    const bool other = (word == pair.query && !names(axes, pair.key)) ||
-                       (word == pair.key && !names(axes, pair.query));
-    if (word == pair.both || (other && !names(axes, pair.both)))
+    const bool only_query = word == pair.query && !names(axes, pair.key);
+    const bool only_key = word == pair.key && !names(axes, pair.query);
+    if (word == pair.both || only_query || only_key)
       return fmt::format("{}={} {}={} ", pair.query, value, pair.key, value);
   }
   return fmt::format("{}={} ", word, value);
 }
 
-// The values of one key: a scalar or a list of them, each checked where it stands.
+// Reads the values of one key: a scalar, or a list of scalars. An error names the value's place.
 Result<Axis> read_axis(const Node& key, const Node& value) {
   Axis axis{key.text, {}};
-  const std::vector<Node> one =
-      value.kind == core::yaml::Kind::list ? std::vector<Node>() : std::vector{value};
-  const std::vector<Node>& nodes = one.empty() ? value.items : one;
+  const bool is_list = value.kind == core::yaml::Kind::list;
+  const std::vector<Node> nodes = is_list ? value.items : std::vector{value};
   if (nodes.empty()) return core::yaml::wrong(value, key.text, "a value or a list of values");
   for (const Node& node : nodes) {
     if (node.kind != core::yaml::Kind::scalar)
@@ -80,6 +99,7 @@ Result<Axis> read_axis(const Node& key, const Node& value) {
   return axis;
 }
 
+// Reads one map of words and values, and appends its problems.
 Result<void> read_entry(const Node& entry, std::vector<core::Problem>& problems) {
   if (entry.kind != core::yaml::Kind::map)
     return core::yaml::wrong(entry, "problems", "a map of words and values");
@@ -99,9 +119,31 @@ Result<void> read_entry(const Node& entry, std::vector<core::Problem>& problems)
   if (!made) return fail(made.error().code, "{}: {}", entry.place(), made.error().message);
   problems.insert(problems.end(), made->begin(), made->end());
   if (problems.size() > kMaxProblems)
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: found more than {} problems, expected fewer",
-                entry.place(), kMaxProblems);
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: found more than {} problems, expected at most {}",
+                entry.place(), kMaxProblems, kMaxProblems);
   return {};
+}
+
+// Fails if a word that names both sides stands beside a word of one side: seq beside seq_q.
+Result<void> check_pairs(const std::vector<Axis>& axes) {
+  for (const Pair& pair : kPairs) {
+    for (const std::string_view side : {pair.query, pair.key}) {
+      if (names(axes, pair.both) && names(axes, side))
+        return fail(ATTNRT_INVALID_ARGUMENT,
+                    "found both {0} and {1}, expected one of them: {0} is {2} and {3}", pair.both,
+                    side, pair.query, pair.key);
+    }
+  }
+  return {};
+}
+
+// Parses "seq_q=512 seq_kv=512 ..." and checks the problem.
+Result<core::Problem> parse_words(const std::string& text) {
+  core::Problem words = core::default_problem();
+  std::string arch;
+  if (const auto parsed = core::parse_problem(text, words, arch); !parsed)
+    return tl::unexpected(parsed.error());
+  return core::check_problem(&words);
 }
 
 }  // namespace
@@ -114,7 +156,7 @@ std::vector<std::string_view> grid_words() {
 }
 
 Result<Axis> parse_axis(std::string_view name, std::string_view values) {
-  const core::Word& word = meaning_of(name);
+  const core::Word& word = vocabulary_word(name);
   Axis axis{std::string(name), {}};
   if (word.kind == core::WordKind::flag && values == "both") {
     axis.values = {"false", "true"};
@@ -132,33 +174,23 @@ Result<Axis> parse_axis(std::string_view name, std::string_view values) {
 }
 
 Result<std::vector<core::Problem>> problems_of(const std::vector<Axis>& given) {
-  for (const Pair& pair : kPairs) {
-    for (const std::string_view side : {pair.query, pair.key}) {
-      if (names(given, pair.both) && names(given, side))
-        return fail(ATTNRT_INVALID_ARGUMENT,
-                    "found both {0} and {1}, expected one of them: {0} is {2} and {3}", pair.both,
-                    side, pair.query, pair.key);
-    }
-  }
+  if (const auto checked = check_pairs(given); !checked) return tl::unexpected(checked.error());
   const std::vector<Axis> axes = completed(given);
   size_t count = 1;
   for (const Axis& axis : axes) {
     count *= axis.values.size();
     if (count > kMaxProblems)
-      return fail(ATTNRT_INVALID_ARGUMENT, "found more than {} problems, expected fewer",
-                  kMaxProblems);
+      return fail(ATTNRT_INVALID_ARGUMENT, "found more than {} problems, expected at most {}",
+                  kMaxProblems, kMaxProblems);
   }
   std::vector<core::Problem> problems;
   for (size_t n = 0; n < count; ++n) {
+    // n is a number whose digits are indices of values, the last axis being the lowest digit.
     std::string text;
     size_t rest = n;
     for (size_t i = axes.size(); i-- > 0; rest /= axes[i].values.size())
       text += words_of(given, axes[i].word, axes[i].values[rest % axes[i].values.size()]);
-    core::Problem words = core::default_problem();
-    std::string arch;
-    if (const auto parsed = core::parse_problem(text, words, arch); !parsed)
-      return tl::unexpected(parsed.error());
-    const auto problem = core::check_problem(&words);
+    const auto problem = parse_words(text);
     if (!problem) return tl::unexpected(problem.error());
     problems.push_back(*problem);
   }
@@ -172,10 +204,10 @@ Result<std::vector<core::Problem>> read_grid(std::string_view text, const std::s
   core::Errors errors;
   core::yaml::only_keys(root, {"schema", "problems"}, "", errors);
   if (!errors.empty()) return tl::unexpected(errors.front());
-  if (const Node* schema = root.find("schema"); schema == nullptr || schema->text != "1")
-    return schema == nullptr ? fail(ATTNRT_INVALID_ARGUMENT,
-                                    "{}: schema: found nothing, expected 1", root.place())
-                             : core::yaml::wrong(*schema, "schema", "1");
+  const Node* schema = root.find("schema");
+  if (schema == nullptr)
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: schema: found nothing, expected 1", root.place());
+  if (schema->text != "1") return core::yaml::wrong(*schema, "schema", "1");
   const Node* list = root.find("problems");
   if (list == nullptr)
     return fail(ATTNRT_INVALID_ARGUMENT, "{}: problems: found nothing, expected a list",

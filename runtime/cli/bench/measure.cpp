@@ -1,42 +1,96 @@
-// runtime/cli/bench/measure.cpp: problems and backends into times of outputs that were found right
+// runtime/cli/bench/measure.cpp: measures every backend on every problem, with every thread count
 //
-// All backends of a problem are prepared, then sampled in turn, so that what else the machine does meets them alike.
+//   for each thread count
+//     peaks
+//     for each problem
+//       for each backend: plan, run once into poisoned outputs, check, warm up
+//       for each sample:  for each backend: time one sample
+//       for each backend: check what the last sample left in the outputs
+//     peaks again
+//
+// A sample is so many runs in a row that it takes a few milliseconds; its value is the time of one
+// run. The backends take turns, one sample each, so that whatever else the machine does meets all
+// of them alike. A report shows the median of a backend's samples, which single slow samples do not
+// move, and their quartiles as the spread. Only outputs that were found right get a time.
+#include "cli/bench/measure.hpp"
+
 #include <algorithm>
 #include <fstream>
 
-#include "cli/bench/bench.hpp"
-#include "cli/bench/contestant.hpp"
-#include "trace.hpp"
+#include "cli/bench/backend_run.hpp"
+#include "cli/bench/peak.hpp"
+#include "cli/bench/table.hpp"
+#include "cli/bench/tensors.hpp"
 
 namespace attnrt::cli::bench {
 namespace {
 
-using core::DeviceMemory;
 using core::fail;
 using core::Result;
 
-// The device's memory, copied within itself. Where that fails there is no such number; runs will say what is wrong.
-void measure_device_peak(const std::shared_ptr<const core::Backend>& backend, Peak& peak) {
-  constexpr int64_t kBytes = int64_t{256} << 20;
-  constexpr int kTries = 5, kCopies = 4;
-  const auto place = Place::make(backend, peak.device);
-  const auto one =
-      DeviceMemory::allocate(backend, peak.device, DeviceMemory::Kind::device, kBytes, 256);
-  const auto two =
-      DeviceMemory::allocate(backend, peak.device, DeviceMemory::Kind::device, kBytes, 256);
-  for (int n = 0; place && one && two && n <= kTries; ++n) {  // the first one warms up
-    const auto seconds = (*place)->time([&]() -> Result<void> {
-      Result<void> copied;
-      for (int c = 0; copied && c < kCopies; ++c)
-        copied = (*place)->copy(two->data(), one->data(), kBytes);
-      return copied;
-    });
-    if (seconds && *seconds > 0 && n > 0)
-      peak.copy = std::max(2.0 * kBytes * kCopies / *seconds, peak.copy.value_or(0));
+using BackendRuns = std::vector<std::unique_ptr<BackendRun>>;
+
+// The bar's state. A step is one sample of all backends.
+struct Progress {
+  const ProgressBar& bar;
+  int64_t total_steps, done_steps = 0;
+  void show(const std::string& what) const { bar.show(done_steps, total_steps, what); }
+};
+
+// Prepares and checks all backends, then times them in turn and checks them again. Calls `step`
+// after each round of samples.
+void measure_runs(const BackendRuns& runs, core::Runtime& runtime, const core::Problem& problem,
+                  Tensors& tensors, const Settings& settings, const std::function<void()>& step) {
+  OutputCheck outputs(problem, tensors);
+  for (const auto& run : runs) {
+    run->prepare(runtime, problem, tensors, settings.cold);
+    run->poison_outputs(tensors);
+    run->run_once();
+    run->fetch_outputs(tensors);
+    outputs.check(*run, tensors);
+    run->warm_up();
+  }
+  for (int64_t sample = 0; sample < settings.samples; ++sample) {
+    const bool last = sample + 1 == settings.samples;
+    for (const auto& run : runs) {
+      run->sample();
+      if (!last) continue;
+      run->fetch_outputs(tensors);
+      outputs.check(*run, tensors);
+    }
+    step();
   }
 }
 
-std::shared_ptr<const core::Backend> backend_on(const core::Snapshot& snapshot,
+// Measures one problem. If memory does not hold its tensors, no backend supports it here.
+Result<Comparison> measure_problem(core::Runtime& runtime, core::Problem problem,
+                                   const std::vector<BackendDevice>& backends,
+                                   const Settings& settings, const std::function<void()>& step) {
+  BackendRuns runs;
+  for (const BackendDevice& backend : backends)
+    runs.push_back(std::make_unique<BackendRun>(backend));
+  Comparison comparison;
+  auto tensors = make_tensors(problem);
+  comparison.problem = problem;
+  if (tensors) {
+    measure_runs(runs, runtime, problem, *tensors, settings, step);
+    comparison.work = work_of(problem);
+  } else if (tensors.error().code == ATTNRT_OUT_OF_MEMORY) {
+    for (const auto& run : runs) run->stop(tensors.error());
+    for (int64_t n = 0; n < settings.samples; ++n) step();
+  } else {
+    return fail(tensors.error().code, "{}: {}", core::describe(problem), tensors.error().message);
+  }
+  for (const auto& run : runs) {
+    Measurement& m = run->measurement;
+    std::sort(m.seconds.begin(), m.seconds.end());
+    if (m.state != State::measured) m.seconds.clear(), m.runs = 0;
+    comparison.measurements.push_back(std::move(m));
+  }
+  return comparison;
+}
+
+std::shared_ptr<const core::Backend> backend_of(const core::Snapshot& snapshot,
                                                 const core::Device& wanted) {
   for (const auto& entry : snapshot.entries) {
     if (!entry->backend) continue;
@@ -46,55 +100,66 @@ std::shared_ptr<const core::Backend> backend_on(const core::Snapshot& snapshot,
   return nullptr;
 }
 
-using Contestants = std::vector<std::unique_ptr<Contestant>>;
+// Measures the limits of one runtime's devices into the report's peaks.
+class Peaks {
+ public:
+  Peaks(const core::Snapshot& snapshot, Report& report)
+      : snapshot_(snapshot), threads_(*snapshot.services->threads), report_(report) {}
 
-// Each prepared and found right, then sampled in turn, and found right again.
-void compete(const Contestants& contestants, core::Runtime& runtime, const core::Problem& problem,
-             Tensors& tensors, const Settings& settings, const std::function<void()>& progress) {
-  Judge judge(problem, tensors);
-  for (const auto& contestant : contestants) {
-    contestant->prepare(runtime, problem, tensors, settings.cold);
-    if (contestant->runs()) contestant->poison(tensors);
-    if (contestant->runs()) contestant->run_once();
-    if (contestant->runs()) contestant->fetch(tensors);
-    judge.judge(*contestant, tensors);
-    if (contestant->runs()) contestant->warm_up();
-  }
-  for (int64_t n = 0; n < settings.samples; ++n) {
-    for (const auto& contestant : contestants) {
-      if (contestant->runs()) contestant->sample();
-      if (n + 1 < settings.samples || !contestant->runs()) continue;
-      contestant->fetch(tensors);  // what the last measured run left
-      judge.judge(*contestant, tensors);
+  void add_devices_of(const std::vector<BackendDevice>& backends) {
+    for (const BackendDevice& backend : backends) {
+      if (report_.peak_of(backend.device, threads_.count()) != nullptr) continue;
+      const bool cpu = backend.device.type == ATTNRT_DEVICE_CPU;
+      report_.peaks.push_back({backend.device, cpu ? threads_.count() : 0, {}, {}, {}, {}});
     }
-    progress();
   }
-}
 
-// A problem that memory does not hold is one that no backend supports here.
-Result<Comparison> measure_one(core::Runtime& runtime, core::Problem problem,
-                               const std::vector<Candidate>& candidates, const Settings& settings,
-                               const std::function<void()>& progress) {
-  Contestants contestants;
-  for (const Candidate& candidate : candidates)
-    contestants.push_back(std::make_unique<Contestant>(candidate));
-  auto tensors = make_tensors(problem);
-  if (tensors) {
-    compete(contestants, runtime, problem, *tensors, settings, progress);
-  } else if (tensors.error().code == ATTNRT_OUT_OF_MEMORY) {
-    for (const auto& contestant : contestants) contestant->refuse(tensors.error());
-    for (int64_t n = 0; n < settings.samples; ++n) progress();
-  } else {
-    return tl::unexpected(tensors.error());
+  void measure() {
+    for (Peak& peak : report_.peaks) {
+      if (peak.threads == threads_.count()) {
+        if (!cpu_) cpu_.emplace(threads_);
+        cpu_->measure(peak);
+      } else if (peak.threads == 0) {
+        if (const auto backend = backend_of(snapshot_, peak.device))
+          measure_device_peak(backend, peak);
+      }
+    }
   }
-  Comparison result{problem, 0, tensors ? work_of(problem) : Work{}, {}};
-  for (const auto& contestant : contestants) {
-    auto& m = contestant->m;
-    std::sort(m.seconds.begin(), m.seconds.end());
-    if (m.state != State::measured) m.seconds.clear(), m.runs = 0;
-    result.measurements.push_back(std::move(m));
+
+ private:
+  const core::Snapshot& snapshot_;
+  core::Threads& threads_;
+  Report& report_;
+  std::optional<CpuPeak> cpu_;
+};
+
+// Measures every problem with one runtime, and appends the results to the report.
+Result<void> measure_all(core::Runtime& runtime, const std::vector<core::Problem>& problems,
+                         const Settings& settings, Report& report, Progress& progress) {
+  const auto backends = find_backends(runtime, settings.backends);
+  if (!backends) return tl::unexpected(backends.error());
+  const auto snapshot = runtime.snapshot();
+  const int32_t threads = snapshot->services->threads->count();
+  report.threads.push_back(threads);
+  const std::string prefix = settings.threads.size() > 1 ? threads_text(threads) + ": " : "";
+
+  Peaks peaks(*snapshot, report);
+  peaks.add_devices_of(*backends);
+  progress.show(prefix + "peaks");
+  peaks.measure();
+  const Columns columns = columns_of(problems);
+  for (const core::Problem& problem : problems) {
+    const std::string what = prefix + columns.text(problem);
+    progress.show(what);
+    auto comparison = measure_problem(runtime, problem, *backends, settings,
+                                      [&] { ++progress.done_steps, progress.show(what); });
+    if (!comparison) return tl::unexpected(comparison.error());
+    comparison->threads = threads;
+    report.comparisons.push_back(std::move(*comparison));
   }
-  return result;
+  progress.show(prefix + "peaks");
+  peaks.measure();
+  return {};
 }
 
 std::string processor_name() {
@@ -107,124 +172,33 @@ std::string processor_name() {
   return "unknown processor";
 }
 
-struct Progress {
-  const ProgressBar& bar;
-  int64_t all, done = 0;
-  void show(const std::string& what) const { bar.show(done, all, what); }
-};
-
-// Every problem with one runtime's threads, to the end of the report.
-Result<void> measure_all(core::Runtime& runtime, const std::vector<core::Problem>& problems,
-                         const Settings& settings, Report& report, Progress& progress) {
-  const auto candidates = find_candidates(runtime, settings.backends);
-  if (!candidates) return tl::unexpected(candidates.error());
-  const auto snapshot = runtime.snapshot();
-  core::Threads& threads = *snapshot->services->threads;
-  const int32_t count = threads.count();
-  report.threads.push_back(count);
-  for (const Candidate& candidate : *candidates) {
-    if (report.peak_of(candidate.device, count) != nullptr) continue;
-    report.peaks.push_back(
-        {candidate.device, candidate.device.type == ATTNRT_DEVICE_CPU ? count : 0, {}, {}, {}, {}});
-  }
-  std::optional<CpuPeak> cpu;
-  const auto measure_peaks = [&] {
-    for (Peak& peak : report.peaks) {
-      if (peak.threads == count) {
-        if (!cpu) cpu.emplace(threads);
-        cpu->measure(peak);
-      } else if (const auto backend =
-                     peak.threads == 0 ? backend_on(*snapshot, peak.device) : nullptr) {
-        measure_device_peak(backend, peak);
-      }
-    }
-  };
-
-  // The peaks come first and last, and the better ones count: other work on the machine is not to raise a percentage.
-  const std::string with = settings.threads.size() > 1 ? threads_text(count) + ": " : "";
-  progress.show(with + "what this machine can do");
-  measure_peaks();
-  const Columns columns = columns_of(problems);
-  for (const core::Problem& problem : problems) {
-    const std::string what = with + columns.text(problem);
-    progress.show(what);
-    auto result = measure_one(runtime, problem, *candidates, settings,
-                              [&] { ++progress.done, progress.show(what); });
-    if (!result)
-      return fail(result.error().code, "{}: {}", core::describe(problem), result.error().message);
-    result->threads = count;
-    report.comparisons.push_back(std::move(*result));
-  }
-  progress.show(with + "what this machine can do");
-  measure_peaks();
-  return {};
+// Reorders comparisons from "for each thread count, all problems" to "for each problem, all thread
+// counts".
+std::vector<Comparison> grouped_by_problem(std::vector<Comparison> comparisons, size_t problems) {
+  std::vector<Comparison> grouped;
+  for (size_t problem = 0; problem < problems; ++problem)
+    for (size_t n = problem; n < comparisons.size(); n += problems)
+      grouped.push_back(std::move(comparisons[n]));
+  return grouped;
 }
 
 }  // namespace
 
-double Measurement::quantile(double part) const {
-  const double at = part * static_cast<double>(seconds.size() - 1);
-  const size_t low = static_cast<size_t>(at), high = std::min(low + 1, seconds.size() - 1);
-  return seconds[low] + (at - static_cast<double>(low)) * (seconds[high] - seconds[low]);
-}
-
-const char* state_name(State state) {
-  constexpr std::array kNames = {"measured", "unsupported", "failed", "wrong"};
-  return kNames[static_cast<size_t>(state)];
-}
-
-std::vector<core::Problem> Report::problems() const {
-  std::vector<core::Problem> problems;
-  for (const Comparison& comparison : comparisons) problems.push_back(comparison.problem);
-  return problems;
-}
-
-const Peak* Report::peak_of(const core::Device& device, int32_t count) const {
-  const auto found = std::find_if(peaks.begin(), peaks.end(), [&](const Peak& peak) {
-    return peak.device.type == device.type && peak.device.id == device.id &&
-           (peak.threads == 0 || peak.threads == count);
-  });
-  return found != peaks.end() ? &*found : nullptr;
-}
-
-std::optional<double> Report::scaling(size_t comparison, size_t n) const {
-  const Measurement& first = comparisons[comparison - comparison % threads.size()].measurements[n];
-  const Measurement& here = comparisons[comparison].measurements[n];
-  if (first.state != State::measured || here.state != State::measured) return std::nullopt;
-  return first.median() / here.median();
-}
-
-int64_t Report::count(State state) const {
-  int64_t sum = 0;
-  for (const Comparison& result : comparisons)
-    sum += std::count_if(result.measurements.begin(), result.measurements.end(),
-                         [&](const Measurement& m) { return m.state == state; });
-  return sum;
-}
-
-bool Report::has_unserved() const {
-  return std::any_of(comparisons.begin(), comparisons.end(), [](const Comparison& result) {
-    return std::all_of(result.measurements.begin(), result.measurements.end(),
-                       [](const Measurement& m) { return m.state == State::unsupported; });
-  });
-}
-
-core::Result<Report> measure(const OpenRuntime& open, const std::vector<core::Problem>& problems,
-                             const Settings& settings, const ProgressBar& bar) {
-  Report report{processor_name(), {}, settings.samples, settings.cold, {}, {}};
-  const size_t counts = settings.threads.size();
-  Progress progress{bar, static_cast<int64_t>(problems.size() * counts) * settings.samples};
-  for (const int32_t count : settings.threads) {
-    const auto runtime = open(count);
+Result<Report> measure(const OpenRuntime& open, const std::vector<core::Problem>& problems,
+                       const Settings& settings, const ProgressBar& bar) {
+  Report report;
+  report.processor = processor_name();
+  report.samples = settings.samples;
+  report.cold = settings.cold;
+  const auto rounds = static_cast<int64_t>(problems.size() * settings.threads.size());
+  Progress progress{bar, rounds * settings.samples};
+  for (const int32_t threads : settings.threads) {
+    const auto runtime = open(threads);
     if (!runtime) return tl::unexpected(runtime.error());
     const auto measured = measure_all(**runtime, problems, settings, report, progress);
     if (!measured) return tl::unexpected(measured.error());
   }
-  std::vector<Comparison> by_problem;
-  for (size_t p = 0; p < problems.size(); ++p)
-    for (size_t c = 0; c < counts; ++c)
-      by_problem.push_back(std::move(report.comparisons[c * problems.size() + p]));
-  report.comparisons = std::move(by_problem);
+  report.comparisons = grouped_by_problem(std::move(report.comparisons), problems.size());
   return report;
 }
 

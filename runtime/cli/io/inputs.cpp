@@ -1,4 +1,9 @@
-// runtime/cli/io/inputs.cpp: a safetensors file and flags into one run's tensors, and the problem that they pose
+// runtime/cli/io/inputs.cpp: reads and checks the tensors and attributes of `attnrt run`
+//
+// The file holds the tensors of attnrt_args by their names, but for out and lse, which a run
+// computes. It may also hold expected and expected_lse, with which the results are compared. The
+// order of the checks: names, then shapes of q, k and v with both shapes in the message, then the
+// runtime's own checks of everything else.
 #include "cli/io/inputs.hpp"
 
 #include <fmt/format.h>
@@ -22,47 +27,42 @@ namespace {
 using core::fail;
 using core::Result;
 
-struct NamedTensor {
-  std::string_view name;
-  attnrt_tensor attnrt_args::*place;  // null: compared with, not run
-};
+constexpr std::array<std::string_view, 2> output_names = {"out", "lse"};
+constexpr std::array<std::string_view, 2> expected_names = {"expected", "expected_lse"};
 
-constexpr std::array known_tensors = {
-    NamedTensor{"q", &attnrt_args::q},
-    NamedTensor{"k", &attnrt_args::k},
-    NamedTensor{"v", &attnrt_args::v},
-    NamedTensor{"mask", &attnrt_args::mask},
-    NamedTensor{"alibi_slopes", &attnrt_args::alibi_slopes},
-    NamedTensor{"sinks", &attnrt_args::sinks},
-    NamedTensor{"kv_lengths", &attnrt_args::kv_lengths},
-    NamedTensor{"offsets_q", &attnrt_args::offsets_q},
-    NamedTensor{"offsets_kv", &attnrt_args::offsets_kv},
-    NamedTensor{"page_table", &attnrt_args::page_table},
-    NamedTensor{"expected", nullptr},
-    NamedTensor{"expected_lse", nullptr},
-};
+// Returns the names of the tensors that a file may hold.
+std::vector<std::string_view> input_names() {
+  std::vector<std::string_view> names;
+#define ATTNRT_NAME(name) names.push_back(#name);
+  ATTNRT_TENSORS(ATTNRT_NAME)
+#undef ATTNRT_NAME
+  std::erase_if(names, [](std::string_view name) {
+    return std::find(output_names.begin(), output_names.end(), name) != output_names.end();
+  });
+  names.insert(names.end(), expected_names.begin(), expected_names.end());
+  return names;
+}
 
-// The words that tensors cannot say. Other keys of the metadata are for people.
+// The words that the tensors do not determine. Other keys of the metadata are comments.
 constexpr std::array<std::string_view, 8> attribute_words = {
     "scale", "causal", "align", "window_left", "window_right", "softcap", "lse", "deterministic"};
 
-// A step's own name in front of its message says nothing to who gave a file.
+// Removes the name of the runtime's step, which means nothing to the user who gave a file.
 std::string without(std::string message, std::string_view prefix) {
   if (message.starts_with(prefix)) message.erase(0, prefix.size());
   return message;
 }
 
 Result<void> read_tensors(const SafetensorsReader& reader, Inputs& inputs) {
-  std::vector<std::string_view> names;
-  for (const NamedTensor& known : known_tensors) names.push_back(known.name);
+  const std::vector<std::string_view> names = input_names();
   for (const auto& [name, entry] : reader.header().tensors) {
     if (std::find(names.begin(), names.end(), name) != names.end()) continue;
-    return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is not one of {}{}", name,
+    return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: unknown name, expected one of {}{}", name,
                 fmt::join(names, ", "), core::did_you_mean(name, names));
   }
   for (const char* name : {"q", "k", "v"})
     if (reader.header().tensors.count(name) == 0)
-      return fail(ATTNRT_INVALID_ARGUMENT, "there is no tensor {}, expected q, k and v", name);
+      return fail(ATTNRT_INVALID_ARGUMENT, "there is no tensor {}; expected q, k and v", name);
   for (const auto& [name, entry] : reader.header().tensors) {
     auto tensor = reader.read(name);
     if (!tensor) return tl::unexpected(tensor.error());
@@ -71,9 +71,9 @@ Result<void> read_tensors(const SafetensorsReader& reader, Inputs& inputs) {
   return {};
 }
 
-// Two tensors have the same extent, here called by the word of the vocabulary.
-Result<void> agree(const Inputs& inputs, const char* name, const char* other, size_t dimension,
-                   const char* word) {
+// Checks that two tensors have the same extent in one dimension. `word` is its name in messages.
+Result<void> check_equal(const Inputs& inputs, const char* name, const char* other,
+                         size_t dimension, const char* word) {
   const auto &shape = inputs.tensors.at(name).shape(),
              &other_shape = inputs.tensors.at(other).shape();
   if (shape[dimension] == other_shape[dimension]) return {};
@@ -83,19 +83,23 @@ Result<void> agree(const Inputs& inputs, const char* name, const char* other, si
               other_shape[dimension]);
 }
 
-// What the runtime's own check would say too, with both shapes in view: the plain case, [batch, seq, heads, head_dim].
-Result<void> check_shapes(const Inputs& inputs) {
+Result<void> check_dtypes(const Inputs& inputs) {
+  const std::string_view q_dtype = safetensors_name(inputs.tensors.at("q").dtype());
   for (const char* name : {"q", "k", "v"}) {
-    const Tensor& tensor = inputs.tensors.at(name);
-    const std::string dtype(safetensors_name(tensor.dtype()));
+    const std::string_view dtype = safetensors_name(inputs.tensors.at(name).dtype());
     if (dtype != "F32" && dtype != "F16" && dtype != "BF16")
       return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected F32, F16 or BF16", name,
                   dtype);
-    const std::string q_dtype(safetensors_name(inputs.tensors.at("q").dtype()));
     if (dtype != q_dtype)
-      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected {} as q", name, dtype,
-                  q_dtype);
+      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected {}, the dtype of q", name,
+                  dtype, q_dtype);
   }
+  return {};
+}
+
+// Checks the shapes of q, k and v. The runtime checks them again, but its messages show one tensor
+// at a time.
+Result<void> check_shapes(const Inputs& inputs) {
   const bool dense =
       inputs.tensors.count("offsets_q") == 0 && inputs.tensors.count("page_table") == 0;
   for (const char* name : {"q", "k", "v"}) {
@@ -104,27 +108,27 @@ Result<void> check_shapes(const Inputs& inputs) {
     return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} has {} dimensions, expected {}", name,
                 shape_text(shape), shape.size(),
                 dense ? "4: [batch, seq, heads, head_dim]"
-                      : "3 or 4, the last two of them heads, head_dim");
+                      : "3 or 4, of which the last two are heads and head_dim");
   }
   for (const char* name : {"q", "k", "v"}) {
     const auto& shape = inputs.tensors.at(name).shape();
     for (const size_t from_end : {2, 1}) {
       if (shape[shape.size() - from_end] != 0) continue;
-      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} has no {}, expected at least 1",
+      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {}: {} is 0, expected at least 1",
                   name, shape_text(shape), from_end == 2 ? "heads" : "head_dim");
     }
   }
   if (!dense) return {};
-  auto checked = agree(inputs, "k", "q", 0, "batch");
-  if (checked) checked = agree(inputs, "k", "q", 3, "head_dim");
-  if (checked) checked = agree(inputs, "v", "k", 0, "batch");
-  if (checked) checked = agree(inputs, "v", "k", 1, "seq_kv");
-  if (checked) checked = agree(inputs, "v", "k", 2, "heads_kv");
+  auto checked = check_equal(inputs, "k", "q", 0, "batch");
+  if (checked) checked = check_equal(inputs, "k", "q", 3, "head_dim");
+  if (checked) checked = check_equal(inputs, "v", "k", 0, "batch");
+  if (checked) checked = check_equal(inputs, "v", "k", 1, "seq_kv");
+  if (checked) checked = check_equal(inputs, "v", "k", 2, "heads_kv");
   return checked;
 }
 
-// Flags win over the metadata, which no longer counts where a flag speaks.
-Result<void> read_attributes(const Attributes& flags, const std::string& path, Inputs& inputs) {
+// Sets the problem's attributes. Where an option is given, the metadata is not read for that word.
+Result<void> read_attributes(const Attributes& options, const std::string& path, Inputs& inputs) {
   for (const auto& [key, value] : inputs.metadata) {
     const bool known =
         std::find(attribute_words.begin(), attribute_words.end(), key) != attribute_words.end();
@@ -136,11 +140,11 @@ Result<void> read_attributes(const Attributes& flags, const std::string& path, I
   std::string arch;
   for (const std::string_view name : attribute_words) {
     const core::Word* word = core::find_word(name);
-    const auto flag = std::find_if(flags.begin(), flags.end(),
-                                   [&](const auto& one) { return one.first == name; });
+    const auto option = std::find_if(options.begin(), options.end(),
+                                     [&](const auto& given) { return given.first == name; });
     const auto stored = inputs.metadata.find(std::string(name));
-    if (flag != flags.end()) {
-      const auto set = core::set_word(*word, flag->second, inputs.problem, arch);
+    if (option != options.end()) {
+      const auto set = core::set_word(*word, option->second, inputs.problem, arch);
       if (!set) return tl::unexpected(set.error());
     } else if (stored != inputs.metadata.end()) {
       const auto set = core::set_word(*word, stored->second, inputs.problem, arch);
@@ -151,7 +155,7 @@ Result<void> read_attributes(const Attributes& flags, const std::string& path, I
   return {};
 }
 
-// out and lse, as the problem shapes them.
+// Allocates out and lse in the shapes that the problem gives them.
 Result<void> allocate_outputs(Inputs& inputs) {
   const Tensor& q = inputs.tensors.at("q");
   std::vector<int64_t> shape = q.shape();
@@ -167,7 +171,8 @@ Result<void> allocate_outputs(Inputs& inputs) {
   inputs.args.out = inputs.out.view();
   if (inputs.problem.lse == 0) return {};
 
-  const auto& rows = q.shape();  // [batch, seq_q, heads_q, .], or [total_q, heads_q, .]
+  const auto& rows =
+      q.shape();  // [batch, seq_q, heads_q, head_dim] or [total_q, heads_q, head_dim]
   auto lse = Tensor::allocate(
       {ATTNRT_DTYPE_FLOAT, 32, 1},
       rows.size() == 4 ? std::vector{rows[0], rows[2], rows[1]} : std::vector{rows[1], rows[0]});
@@ -177,6 +182,7 @@ Result<void> allocate_outputs(Inputs& inputs) {
   return {};
 }
 
+// Checks that a tensor of expected results, if the file has it, can be compared with the results.
 Result<void> check_expected(const Inputs& inputs, const std::string& name, const Tensor& found) {
   const auto expected = inputs.tensors.find(name);
   if (expected == inputs.tensors.end()) return {};
@@ -185,25 +191,35 @@ Result<void> check_expected(const Inputs& inputs, const std::string& name, const
     return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected F64", name,
                 safetensors_name(tensor.dtype()));
   if (tensor.shape() != found.shape())
-    return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} disagrees with the result's {}", name,
+    return fail(ATTNRT_INVALID_ARGUMENT,
+                "tensor {}: shape {}, expected {}, the shape of the result", name,
                 shape_text(tensor.shape()), shape_text(found.shape()));
   return {};
 }
 
-// Heads that do not divide, where the dimension before them does: as other libraries lay tensors out.
+// Whether the shapes fit if heads come before seq, which is the layout of other libraries: heads_q
+// is not a multiple of heads_kv, but the dimensions before them are.
 bool looks_transposed(const Inputs& inputs) {
   const auto &q = inputs.tensors.at("q").shape(), &k = inputs.tensors.at("k").shape();
   if (q.size() != 4 || k.size() != 4 || inputs.tensors.count("page_table") != 0) return false;
   return q[2] % k[2] != 0 && k[1] > 0 && q[1] % k[1] == 0;
 }
 
-// Everything that can be wrong with the tensors is found here, before anything is planned.
-Result<void> pose_problem(Inputs& inputs) {
-  for (const NamedTensor& known : known_tensors) {
-    const auto tensor = inputs.tensors.find(std::string(known.name));
-    if (known.place != nullptr && tensor != inputs.tensors.end())
-      inputs.args.*known.place = tensor->second.view();
-  }
+// Points args at the file's tensors, each by its name.
+void set_args(Inputs& inputs) {
+  const auto set = [&](const char* name, attnrt_tensor& view) {
+    const auto tensor = inputs.tensors.find(name);
+    if (tensor != inputs.tensors.end()) view = tensor->second.view();
+  };
+#define ATTNRT_SET(name) set(#name, inputs.args.name);
+  ATTNRT_TENSORS(ATTNRT_SET)
+#undef ATTNRT_SET
+}
+
+// Completes the problem from the tensors, and finds everything else that can be wrong with them, so
+// that nothing is planned before.
+Result<void> infer_and_check(Inputs& inputs) {
+  set_args(inputs);
   attnrt_error error = ATTNRT_ERROR_INIT;
   if (const auto status = core::infer_problem(inputs.args, &inputs.problem, &error);
       status != ATTNRT_OK)
@@ -228,20 +244,21 @@ Result<void> pose_problem(Inputs& inputs) {
 
 }  // namespace
 
-Result<Inputs> read_inputs(const std::string& path, const Attributes& flags) {
+Result<Inputs> read_inputs(const std::string& path, const Attributes& options) {
   const auto reader = SafetensorsReader::open(path);
   if (!reader) return tl::unexpected(reader.error());
   Inputs inputs;
   inputs.problem = core::default_problem();
   inputs.args.struct_size = static_cast<int32_t>(sizeof inputs.args);
   inputs.metadata = reader->header().metadata;
-  auto attributes = read_attributes(flags, path, inputs);
+  auto attributes = read_attributes(options, path, inputs);
   if (!attributes) return tl::unexpected(attributes.error());
 
   auto checked = read_tensors(*reader, inputs);
+  if (checked) checked = check_dtypes(inputs);
   if (checked) checked = check_shapes(inputs);
   if (checked) checked = allocate_outputs(inputs);
-  if (checked) checked = pose_problem(inputs);
+  if (checked) checked = infer_and_check(inputs);
   if (!checked) {
     const std::string message = without(checked.error().message, path + ": ");
     return fail(checked.error().code, "{}: {}", path, message);

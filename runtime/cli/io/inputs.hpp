@@ -1,4 +1,4 @@
-// runtime/cli/io/inputs.hpp: a safetensors file and flags into one run's tensors, and the problem that they pose
+// runtime/cli/io/inputs.hpp: reads one run's tensors and problem from a file and options
 #pragma once
 
 #include <attnrt/plugin.h>
@@ -14,32 +14,34 @@
 
 namespace attnrt::cli {
 
-// Words of the vocabulary and their values: {"causal", "true"}.
+// Words of the vocabulary with their values: {"causal", "true"}.
 using Attributes = std::vector<std::pair<std::string, std::string>>;
 
 struct Inputs {
-  std::map<std::string, Tensor> tensors;  // of the file: q k v, and what else it has
+  std::map<std::string, Tensor> tensors;  // those of the file, by name
   Tensor out;
-  std::optional<Tensor> lse;  // if it is wanted
+  std::optional<Tensor> lse;  // absent if it is not wanted
   Metadata metadata;
-  std::vector<std::string> warnings;  // a key of the metadata that looks like a misspelt word
+  std::vector<std::string> warnings;  // about keys of the metadata that look like misspelt words
   core::Problem problem{};
-  attnrt_args args{};  // points into the tensors above
+  attnrt_args args{};  // views of the tensors above
 };
 
-// What the tensors do not say comes from flags, then from the file's metadata, then it is off. Errors begin with the file.
-core::Result<Inputs> read_inputs(const std::string& path, const Attributes& flags);
+// Reads the tensors and checks them against each other. Attributes that the tensors do not
+// determine come from `options`, else from the file's metadata, else they have their defaults.
+// Errors begin with the file's name, unless an option is wrong.
+core::Result<Inputs> read_inputs(const std::string& path, const Attributes& options);
 
-// Of a floating-point tensor, in the order of memory.
+// Returns an element of a floating-point tensor. The index counts elements in memory order.
 double element(const Tensor& tensor, int64_t index);
 
-// How far found is from what was expected, element by element.
+// The absolute errors of a tensor's elements. They are infinite where only one of the two values is
+// NaN, or where they are different infinities.
 struct Accuracy {
-  double max = 0,
-         mean = 0;  // infinity where only one of the two is NaN, or an infinity has no partner
+  double max = 0, mean = 0;
 };
 
-// REQUIRES: floating-point tensors of one shape.
+// REQUIRES: floating-point tensors of the same shape.
 Accuracy compare(const Tensor& found, const Tensor& expected);
 
 }  // namespace attnrt::cli

@@ -1,4 +1,4 @@
-// runtime/cli/io/output_file.hpp: bytes into a file that is there whole or not at all
+// runtime/cli/io/output_file.hpp: writes a file so that it is there as a whole or not at all
 #pragma once
 
 #include <string>
@@ -9,10 +9,13 @@
 
 namespace attnrt::cli {
 
-// Whether write_file could write there, as far as can be known without writing: asked before work is done.
+// Says whether write_file could write to this path, as far as can be known without writing. Call it
+// before the work whose result is to be written.
 core::Result<void> check_output(const std::string& path);
 
-// Writes beside path, then renames: path is the whole file or what it was before. A link is followed.
+// Writes the pieces, one after another, to a new file in the same directory, then renames that file
+// to `path`. Until the renaming, and if anything fails, `path` is what it was before. If `path` is
+// a link, the file that it leads to is replaced.
 core::Result<void> write_file(const std::string& path, const std::vector<std::string_view>& pieces);
 
 }  // namespace attnrt::cli

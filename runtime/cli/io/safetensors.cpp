@@ -1,4 +1,9 @@
-// runtime/cli/io/safetensors.cpp: a .safetensors file into tensors, and back
+// runtime/cli/io/safetensors.cpp: reads and writes the tensors of a .safetensors file
+//
+//     8 bytes    the length of the header, little-endian
+//     header     JSON: {"q": {"dtype": "F16", "shape": [1, 5, 3, 64], "data_offsets": [0, 1920]},
+//                       ...}
+//     data       the tensors' elements, dense, row by row
 #include "cli/io/safetensors.hpp"
 
 #include <fcntl.h>
@@ -21,17 +26,17 @@ using core::Descriptor;
 using core::fail;
 using core::Result;
 
-constexpr int64_t length_bytes = 8;
-constexpr size_t memory_alignment = 64;
+constexpr int64_t length_bytes = 8;             // of the header's length
+constexpr size_t header_alignment = 8;          // bytes: the data begin at a multiple of this
+constexpr size_t memory_alignment = 64;         // bytes: a cache line, and the widest vector
+constexpr int64_t max_read = int64_t{1} << 30;  // bytes; Linux reads less than 2 GiB in one call
 
-std::string system_error() { return std::strerror(errno); }
-
-// Exactly `bytes`, or false with errno (0: the file ended).
+// Reads exactly `bytes` bytes. RETURNS false, with the reason in errno, if that fails; errno is 0
+// if the file ended.
 bool read_at(int file, void* to, int64_t bytes, int64_t offset) {
   auto* cursor = static_cast<std::byte*>(to);
   while (bytes > 0) {
-    const ssize_t got =
-        pread(file, cursor, static_cast<size_t>(std::min(bytes, int64_t{1} << 30)), offset);
+    const ssize_t got = pread(file, cursor, static_cast<size_t>(std::min(bytes, max_read)), offset);
     if (got < 0 && errno == EINTR) continue;
     if (got == 0) errno = 0;
     if (got <= 0) return false;
@@ -42,6 +47,7 @@ bool read_at(int file, void* to, int64_t bytes, int64_t offset) {
   return true;
 }
 
+// Returns the header of a file that holds these tensors, one after another.
 std::string header_text(const std::vector<std::pair<std::string, const Tensor*>>& tensors,
                         const Metadata& metadata) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
@@ -54,7 +60,8 @@ std::string header_text(const std::vector<std::pair<std::string, const Tensor*>>
     offset += tensor->bytes();
   }
   std::string text = header.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-  text.resize((text.size() + 7) / 8 * 8, ' ');
+  const size_t units = (text.size() + header_alignment - 1) / header_alignment;
+  text.resize(units * header_alignment, ' ');
   return text;
 }
 
@@ -64,7 +71,8 @@ Result<Tensor> Tensor::allocate(attnrt_dtype dtype, std::vector<int64_t> shape) 
   Tensor tensor;
   tensor.dtype_ = dtype;
   tensor.shape_ = std::move(shape);
-  // aligned_alloc wants a multiple of the alignment, and a tensor without elements still needs an address.
+  // aligned_alloc requires a multiple of the alignment. A tensor without elements gets memory, too,
+  // so that its address is not null.
   const size_t bytes =
       (static_cast<size_t>(tensor.bytes()) / memory_alignment + 1) * memory_alignment;
   tensor.data_.reset(static_cast<std::byte*>(std::aligned_alloc(memory_alignment, bytes)));
@@ -77,7 +85,7 @@ Result<Tensor> Tensor::allocate(attnrt_dtype dtype, std::vector<int64_t> shape) 
 
 int64_t Tensor::elements() const {
   if (std::find(shape_.begin(), shape_.end(), 0) != shape_.end())
-    return 0;  // the others may be of any size
+    return 0;  // the product of the other dimensions could overflow
   return std::accumulate(shape_.begin(), shape_.end(), int64_t{1}, std::multiplies<>());
 }
 
@@ -98,10 +106,10 @@ attnrt_tensor Tensor::view() const {
 Result<SafetensorsReader> SafetensorsReader::open(const std::string& path) {
   SafetensorsReader reader;
   reader.path_ = path;
-  // O_NONBLOCK: opening a pipe must not wait for its writer.
+  // O_NONBLOCK: opening a pipe does not wait for a process that writes to it.
   reader.file_ = Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (reader.file_.number() < 0)
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: cannot be opened: {}", path, system_error());
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: cannot be opened: {}", path, std::strerror(errno));
   struct stat status {};
   if (fstat(reader.file_.number(), &status) != 0 || !S_ISREG(status.st_mode))
     return fail(ATTNRT_INVALID_ARGUMENT, "{}: is not a regular file", path);
@@ -109,27 +117,29 @@ Result<SafetensorsReader> SafetensorsReader::open(const std::string& path) {
   const int64_t file_bytes = status.st_size;
   unsigned char length[length_bytes];
   if (file_bytes < length_bytes)
-    return fail(ATTNRT_INVALID_ARGUMENT,
-                "{}: is {} bytes long, a safetensors file begins with 8 bytes of header length",
-                path, file_bytes);
+    return fail(
+        ATTNRT_INVALID_ARGUMENT,
+        "{}: is {} bytes long, expected at least 8: a safetensors file begins with the length "
+        "of its header in 8 bytes",
+        path, file_bytes);
   if (!read_at(reader.file_.number(), length, length_bytes, 0))
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: cannot be read: {}", path, system_error());
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: cannot be read: {}", path, std::strerror(errno));
   uint64_t header_bytes = 0;
   for (int i = length_bytes - 1; i >= 0; --i) header_bytes = header_bytes << 8 | length[i];
   if (header_bytes > static_cast<uint64_t>(max_header_bytes))
     return fail(ATTNRT_INVALID_ARGUMENT,
-                "{}: header length {} is above {}: not a safetensors file?", path, header_bytes,
+                "{}: header length {} is above {}; is it a safetensors file?", path, header_bytes,
                 max_header_bytes);
   if (static_cast<int64_t>(header_bytes) > file_bytes - length_bytes)
     return fail(
         ATTNRT_INVALID_ARGUMENT,
-        "{}: header length {} is more than the {} bytes that follow: is the file truncated?", path,
+        "{}: header length {} is more than the {} bytes that follow; is the file truncated?", path,
         header_bytes, file_bytes - length_bytes);
 
   std::string text(header_bytes, '\0');
   if (!read_at(reader.file_.number(), text.data(), static_cast<int64_t>(header_bytes),
                length_bytes))
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: cannot be read: {}", path, system_error());
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}: cannot be read: {}", path, std::strerror(errno));
   reader.data_start_ = length_bytes + static_cast<int64_t>(header_bytes);
   auto header = parse_header(text, file_bytes - reader.data_start_);
   if (!header) return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}", path, header.error().message);
@@ -144,14 +154,14 @@ Result<Tensor> SafetensorsReader::read(const std::string& name) const {
     return fail(tensor.error().code, "{}: tensor {}: {}", path_, name, tensor.error().message);
   if (!read_at(file_.number(), tensor->data(), tensor->bytes(), data_start_ + entry.begin))
     return fail(ATTNRT_INVALID_ARGUMENT, "{}: tensor {}: cannot be read: {}", path_, name,
-                errno == 0 ? "the file became shorter meanwhile" : system_error());
+                errno == 0 ? "the file became shorter after it was opened" : std::strerror(errno));
   return tensor;
 }
 
 Result<void> write_safetensors(const std::string& path,
                                const std::map<std::string, const Tensor*>& named,
                                const Metadata& metadata) {
-  // Widest first, so that every tensor is aligned to its elements.
+  // The widest dtype first, so that every tensor begins at a multiple of its element's size.
   std::vector<std::pair<std::string, const Tensor*>> tensors(named.begin(), named.end());
   std::stable_sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) {
     return a.second->dtype().bits > b.second->dtype().bits;

@@ -1,4 +1,4 @@
-// runtime/cli/io/safetensors.hpp: a .safetensors file into tensors and metadata, and back; nothing that a file says is trusted
+// runtime/cli/io/safetensors.hpp: reads and writes .safetensors files
 #pragma once
 
 #include <attnrt/plugin.h>
@@ -17,18 +17,19 @@
 
 namespace attnrt::cli {
 
-// The format allows headers of 100 MB and any number of tensors; attention problems need a few hundred bytes of it.
+// Limits of what is read. The format allows headers of 100 MB and any number of tensors; an
+// attention problem needs a few hundred bytes and a dozen tensors.
 constexpr int64_t max_header_bytes = int64_t{16} << 20;
 constexpr int64_t max_tensors = 65536;
-constexpr int64_t max_dimensions = 4;
+constexpr int64_t max_dimensions = 4;  // as attnrt_tensor
 
 using Metadata = std::map<std::string, std::string>;
 
-// What a header says of one tensor. Its data are bytes [begin, end) of what follows the header.
+// The header's entry of one tensor.
 struct TensorEntry {
   attnrt_dtype dtype{};
-  std::vector<int64_t> shape;  // 1 to 4 dimensions, 0 included; the product fits int64
-  int64_t begin = 0, end = 0;
+  std::vector<int64_t> shape;  // 1 to 4 dimensions, which may be 0; the product fits int64
+  int64_t begin = 0, end = 0;  // its bytes, counted from the end of the header
 };
 
 struct Header {
@@ -36,14 +37,16 @@ struct Header {
   Metadata metadata;
 };
 
-// Accepts only what the format allows and attention uses: known dtypes, offsets that fit dtype and shape and that cover
-// data_bytes without overlap or hole, no key twice, no key that is not in the format.
+// Parses and checks a header. It accepts only what the format allows and attention uses: dtypes
+// that it knows, offsets that fit dtype and shape, tensors that cover data_bytes without overlap
+// and without a hole, and no key twice or of another name.
 core::Result<Header> parse_header(std::string_view json, int64_t data_bytes);
 
-// A dense tensor in memory of its own, aligned to 64 bytes; never null, also where it has no elements.
+// A dense tensor in memory of its own, aligned to 64 bytes. The address is not null, even if the
+// tensor has no elements.
 class Tensor {
  public:
-  // Zeros. Errors: OUT_OF_MEMORY.
+  // Makes a tensor of zeros. Errors: OUT_OF_MEMORY.
   static core::Result<Tensor> allocate(attnrt_dtype dtype, std::vector<int64_t> shape);
 
   attnrt_dtype dtype() const { return dtype_; }
@@ -51,7 +54,7 @@ class Tensor {
   int64_t elements() const;
   int64_t bytes() const { return elements() * dtype_.bits / 8; }
   std::byte* data() const { return data_.get(); }
-  attnrt_tensor view() const;  // lives as long as the Tensor
+  attnrt_tensor view() const;  // valid as long as the Tensor
 
  private:
   struct Free {
@@ -62,7 +65,7 @@ class Tensor {
   std::unique_ptr<std::byte, Free> data_;
 };
 
-// An open file with a checked header.
+// An open file whose header was read and checked.
 class SafetensorsReader {
  public:
   static core::Result<SafetensorsReader> open(const std::string& path);
@@ -76,12 +79,12 @@ class SafetensorsReader {
   int64_t data_start_ = 0;
 };
 
-// As write_file (output_file.hpp) does: whole or not at all.
+// Writes a file as a whole or not at all, as write_file of output_file.hpp does.
 core::Result<void> write_safetensors(const std::string& path,
                                      const std::map<std::string, const Tensor*>& tensors,
                                      const Metadata& metadata);
 
-// "F16", and "" for a dtype that the format does not name.
+// Returns the format's name of a dtype: "F16". "" for a dtype without a name.
 std::string_view safetensors_name(attnrt_dtype dtype);
 
 std::string shape_text(const std::vector<int64_t>& shape);  // "[1, 5, 3, 64]"

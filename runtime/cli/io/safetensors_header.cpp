@@ -1,4 +1,4 @@
-// runtime/cli/io/safetensors_header.cpp: the JSON header of a safetensors file into checked entries
+// runtime/cli/io/safetensors_header.cpp: parses and checks the JSON header of a safetensors file
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -31,24 +31,27 @@ constexpr std::array named_dtypes = {
     NamedDtype{"I32", {ATTNRT_DTYPE_INT, 32, 1}},
 };
 
-// Every tensor has a dtype, a few dimensions and two offsets: more values than this are not a header.
+// Values in a header. A tensor has about ten: its dtype, up to four dimensions and two offsets.
 constexpr int64_t max_values = 16 * max_tensors;
-constexpr size_t max_nesting = 3;  // header, tensor, shape
+constexpr size_t max_nesting = 3;   // levels: the header, a tensor, its shape
+constexpr size_t max_excerpt = 60;  // characters of a value that stand in a message
 
-// A value of a file in a message: short, whatever it is.
+// Returns a value of a file as it may stand in a message.
 std::string excerpt(const json& value) {
   std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
-  if (text.size() > 60) text = text.substr(0, 57) + "...";
+  if (text.size() > max_excerpt) text = text.substr(0, max_excerpt - 3) + "...";
   return text;
 }
 
 std::string in_quotes(const std::string& name) { return excerpt(json(name)); }
 
-// Reads JSON once and stops at what nlohmann's parser would let pass: keys twice (it takes the last), deep nesting, very
-// many values. (Its own callback for this compares every object with all its siblings: minutes for a header of 16 MiB.)
-class Guard : public nlohmann::json_sax<json> {
+// Parses JSON without building anything, and stops at what nlohmann's parser would accept but no
+// header has: a key twice (the parser would take the last), deep nesting, or very many values.
+// nlohmann's parser has a callback for such checks, but that compares every object with all its
+// siblings and takes minutes for a header of 16 MiB.
+class HeaderScan : public nlohmann::json_sax<json> {
  public:
-  std::string refusal;
+  std::string error;  // why the scan stopped
 
   bool null() override { return value(); }
   bool boolean(bool) override { return value(); }
@@ -63,48 +66,48 @@ class Guard : public nlohmann::json_sax<json> {
   bool end_array() override { return close(); }
   bool key(std::string& name) override {
     return keys_.back().insert(name).second ||
-           refuse("the header has the key " + in_quotes(name) + " twice");
+           stop("the header has the key " + in_quotes(name) + " twice");
   }
   bool parse_error(size_t position, const std::string&, const json::exception&) override {
-    return refuse(fmt::format("the header is not JSON from its byte {} on: not a safetensors file?",
-                              position));
+    return stop(fmt::format("the header is not JSON from its byte {} on; is it a safetensors file?",
+                            position));
   }
 
  private:
-  bool refuse(std::string text) {
-    refusal = std::move(text);
+  bool stop(std::string text) {
+    error = std::move(text);
     return false;
   }
   bool value() {
     return ++values_ <= max_values ||
-           refuse(fmt::format("the header has more than {} values", max_values));
+           stop(fmt::format("the header has more than {} values", max_values));
   }
   bool open() {
     keys_.emplace_back();
     return keys_.size() <= max_nesting ||
-           refuse(fmt::format("the header is nested deeper than {} levels", max_nesting));
+           stop(fmt::format("the header is nested deeper than {} levels", max_nesting));
   }
   bool close() {
     keys_.pop_back();
     return true;
   }
 
-  std::vector<std::set<std::string>> keys_;  // of what is open; a list has none
+  std::vector<std::set<std::string>> keys_;  // of each open object or array; an array has none
   int64_t values_ = 0;
 };
 
 Result<json> parse_json(std::string_view text) {
-  // The parser takes a zero byte for the end, and would not look at what follows.
+  // The parser takes a zero byte for the end of the text and ignores what follows.
   if (const size_t zero = text.find('\0'); zero != std::string_view::npos)
     return fail(ATTNRT_INVALID_ARGUMENT,
-                "the header is not JSON from its byte {} on: not a safetensors file?", zero + 1);
-  Guard guard;
-  if (!json::sax_parse(text.begin(), text.end(), &guard))
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}", guard.refusal);
+                "the header is not JSON from its byte {} on; is it a safetensors file?", zero + 1);
+  HeaderScan scan;
+  if (!json::sax_parse(text.begin(), text.end(), &scan))
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}", scan.error);
   return json::parse(text.begin(), text.end());
 }
 
-// A JSON array of whole numbers from 0 to the largest int64.
+// Reads an array of whole numbers from 0 to the largest int64.
 Result<std::vector<int64_t>> read_integers(const json& value, std::string_view what) {
   std::vector<int64_t> integers;
   if (!value.is_array())
@@ -118,7 +121,8 @@ Result<std::vector<int64_t>> read_integers(const json& value, std::string_view w
   return integers;
 }
 
-// Nothing, where the bytes of a dense tensor do not fit int64; a dimension of 0 hides no overflow of the others.
+// Returns the bytes of a dense tensor; nothing if they do not fit int64. The other dimensions must
+// fit even if one is 0.
 std::optional<int64_t> dense_bytes(attnrt_dtype dtype, const std::vector<int64_t>& shape) {
   int64_t bytes = dtype.bits / 8;
   bool empty = false;
@@ -175,7 +179,7 @@ Result<TensorEntry> read_entry(const json& value) {
   return entry;
 }
 
-// The entries cover the data exactly.
+// Checks that the entries cover the data exactly: no overlap, no hole.
 Result<void> check_coverage(const Header& header, int64_t data_bytes) {
   std::vector<const std::pair<const std::string, TensorEntry>*> order;
   for (const auto& entry : header.tensors) order.push_back(&entry);
@@ -188,7 +192,7 @@ Result<void> check_coverage(const Header& header, int64_t data_bytes) {
     const auto& [name, entry] = *named;
     if (entry.end > data_bytes)
       return fail(ATTNRT_INVALID_ARGUMENT,
-                  "tensor {}: data_offsets [{}, {}] reach past the file's {} bytes of data: is the "
+                  "tensor {}: data_offsets [{}, {}] reach past the file's {} bytes of data; is the "
                   "file truncated?",
                   in_quotes(name), entry.begin, entry.end, data_bytes);
     if (entry.begin < covered)
@@ -212,7 +216,7 @@ Result<void> check_coverage(const Header& header, int64_t data_bytes) {
 Result<Header> parse_header(std::string_view text, int64_t data_bytes) {
   if (text.empty() || text.front() != '{')
     return fail(ATTNRT_INVALID_ARGUMENT,
-                "the header does not begin with {{: not a safetensors file?");
+                "the header does not begin with {{; is it a safetensors file?");
   const auto parsed = parse_json(text);
   if (!parsed) return tl::unexpected(parsed.error());
 

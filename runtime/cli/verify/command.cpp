@@ -76,12 +76,12 @@ int run_verify(const Common& common, const Request& request) {
     if (conformance::find_rule(id) != nullptr) continue;
     std::vector<std::string_view> known;
     for (const auto& rule : conformance::rules()) known.push_back(rule.id);
-    return complain(common, exit_usage,
-                    fmt::format("there is no rule {}, expected one of {}", core::shown(id),
-                                fmt::join(known, ", ")));
+    return report_error(common, exit_usage,
+                        fmt::format("there is no rule {}, expected one of {}", core::shown(id),
+                                    fmt::join(known, ", ")));
   }
   const auto paths = paths_of(common, request);
-  if (!paths) return complain(common, paths.error());
+  if (!paths) return report_error(common, paths.error());
   nlohmann::json document = core::document("verification");
   document["plugins"] = nlohmann::json::array();
   int64_t failures = 0;
@@ -90,7 +90,7 @@ int run_verify(const Common& common, const Request& request) {
     try {
       results = check_one(path, request, !common.json);
     } catch (const std::exception& error) {
-      return complain(common, exit_failed, error.what());
+      return report_error(common, exit_failed, error.what());
     }
     failures += verify::count(results, conformance::State::failed);
     if (common.json) {

@@ -1,4 +1,4 @@
-// tests/runtime/cli/command_test.cpp: list, explain, policy, check and the command line itself: their output and exit codes
+// tests/runtime/cli/command_test.cpp: list, explain, policy, check, and bad usage
 #include "support/command.hpp"
 
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@ namespace {
 namespace fs = std::filesystem;
 using Words = std::vector<std::string>;
 
-// Good and bad plugins; two versions of one; a device that is not here and one of host memory.
+// Good and broken plugins, two versions of one plugin, and a device whose memory is host memory.
 class Command : public ::testing::Test {
  protected:
   Command() {
@@ -21,7 +21,8 @@ class Command : public ::testing::Test {
     directory.write("good.yaml", R"(schema: 1
 backends:
   fake_minimal: {priority: 40}
-  fake_versions: {priority: 30, version: "<1.2", only: {head_dim: {max: 128}}, options: {note: fast}}
+  fake_versions: {priority: 30, version: "<1.2", only: {head_dim: {max: 128}},
+                  options: {note: fast}}
   fake_open_fails: {enabled: false}
 rules:
   - {name: tiny queries, when: {seq_q: {max: 4}}, prefer: [fake_versions]}
@@ -32,14 +33,14 @@ on_fallback: allow
   Outcome attnrt(Words words, const std::map<std::string, std::string>& environment = {}) const {
     return attnrt_in(directory, std::move(words), environment);
   }
-  // In the directory's plugins, under its good policy.
-  Outcome ready(Words words) const {
+  // Runs with the directory's plugins and its good policy.
+  Outcome attnrt_here(Words words) const {
     words.insert(words.end(), {"--plugins", directory.text(), "--policy", "good.yaml"});
     return attnrt(std::move(words));
   }
   void expect_golden(const std::string& name, const Outcome& outcome, int exit) const {
     EXPECT_EQ(outcome.exit, exit) << outcome.err;
-    // Warnings of broken plugins are part of what people see.
+    // The warnings about broken plugins are part of the golden output.
     const bool warned = !outcome.err.empty() && name.ends_with(".txt");
     const std::string text = outcome.out + (warned ? "on stderr:\n" + outcome.err : "");
     EXPECT_TRUE(testing::matches_golden("cli/" + name, normalised(text, directory)));
@@ -50,20 +51,21 @@ on_fallback: allow
 
 TEST_F(Command, List) {
   directory.add("fake_no_devices");
-  expect_golden("list.txt", ready({"list"}), 0);
-  expect_golden("list.json", ready({"list", "--json"}), 0);
+  expect_golden("list.txt", attnrt_here({"list"}), 0);
+  expect_golden("list.json", attnrt_here({"list", "--json"}), 0);
 }
 
-// Found through PATH the command does not know its own folder by its name; the current directory must not stand in for it.
-TEST_F(Command, ListOfTheInstalledWhateverItsName) {
+// A command that was found through PATH cannot tell its directory from argv[0], and must not take
+// the current directory for it.
+TEST_F(Command, ListFindsTheInstalledPluginsWhateverItsName) {
   fs::create_directories(directory.path() / "attnrt/plugins");
   const std::string expected = attnrt({"list"}).out;
   EXPECT_NE(expected.find("cpu.so"), std::string::npos) << expected;
   EXPECT_EQ(attnrt_in(directory, {"list"}, {}, nullptr, "attnrt").out, expected);
 }
 
-// What a row says is not said again on stderr; what no row says is, and other commands keep theirs.
-TEST_F(Command, ListWarnsOnlyOfWhatItsRowsDoNotSay) {
+// list warns on stderr only about what no row says. Other commands warn about broken plugins, too.
+TEST_F(Command, ListDoesNotRepeatItsRowsAsWarnings) {
   const std::string plugins = directory.text() + ":" + directory.text() + "/absent";
   const Outcome list = attnrt({"list", "--plugins", plugins});
   EXPECT_NE(list.out.find("its manifest says name fake_alias"), std::string::npos) << list.out;
@@ -95,22 +97,24 @@ TEST_F(Command, ListOfNothing) {
 TEST_F(Command, Explain) {
   const std::string words =
       "dtype=f16 heads_q=9 heads_kv=3 seq_q=128 seq_kv=128 head_dim=64 causal=true";
-  expect_golden("explain.txt", ready({"explain", words}), 0);
-  expect_golden("explain.json", ready({"explain", words, "--json"}), 0);
-  expect_golden("explain_preferred.txt", ready({"explain", "seq_q=1", "seq_kv=9"}), 0);
-  expect_golden("explain_denied.txt", ready({"explain", "head_dim=256", "head_dim_v=256"}), 1);
-  expect_golden("explain_elsewhere.txt", ready({"explain", words, "device=rocm", "arch=gfx1100"}),
+  expect_golden("explain.txt", attnrt_here({"explain", words}), 0);
+  expect_golden("explain.json", attnrt_here({"explain", words, "--json"}), 0);
+  expect_golden("explain_preferred.txt", attnrt_here({"explain", "seq_q=1", "seq_kv=9"}), 0);
+  expect_golden("explain_denied.txt", attnrt_here({"explain", "head_dim=256", "head_dim_v=256"}),
+                1);
+  expect_golden("explain_elsewhere.txt",
+                attnrt_here({"explain", words, "device=rocm", "arch=gfx1100"}), 0);
+  expect_golden("explain_no_such_arch.txt",
+                attnrt_here({"explain", words, "device=rocm", "arch=gfx942"}), 1);
+  expect_golden("explain_forced.txt", attnrt_here({"explain", words, "--backend", "fake_versions"}),
                 0);
-  expect_golden("explain_no_such_arch.txt", ready({"explain", words, "device=rocm", "arch=gfx942"}),
-                1);
-  expect_golden("explain_forced.txt", ready({"explain", words, "--backend", "fake_versions"}), 0);
-  expect_golden("explain_unknown_name.txt", ready({"explain", words, "--backend", "fake_minimum"}),
-                1);
+  expect_golden("explain_unknown_name.txt",
+                attnrt_here({"explain", words, "--backend", "fake_minimum"}), 1);
 }
 
 TEST_F(Command, Policy) {
-  expect_golden("policy.txt", ready({"policy"}), 0);
-  expect_golden("policy.json", ready({"policy", "--json"}), 0);
+  expect_golden("policy.txt", attnrt_here({"policy"}), 0);
+  expect_golden("policy.json", attnrt_here({"policy", "--json"}), 0);
 }
 
 TEST_F(Command, CheckPolicies) {
@@ -133,7 +137,7 @@ TEST_F(Command, CheckPolicies) {
   Words json = files;
   json.emplace_back("--json");
   expect_golden("check.json", attnrt(json), 1);
-  // A policy is judged for itself, whatever the environment says.
+  // The environment does not change what is wrong with a policy.
   EXPECT_EQ(
       attnrt({"check", "good.yaml"}, {{"ATTNRT_POLICY", "absent.yaml"}, {"ATTNRT_LOG", "loud"}})
           .exit,
@@ -141,7 +145,7 @@ TEST_F(Command, CheckPolicies) {
 }
 
 TEST_F(Command, OptionsStandAnywhere) {
-  const std::string expected = ready({"list", "--json"}).out;
+  const std::string expected = attnrt_here({"list", "--json"}).out;
   const Words places[] = {
       {"--json", "--plugins", directory.text(), "--policy", "good.yaml", "list"},
       {"--policy", "good.yaml", "list", "--plugins", directory.text(), "--json"},
@@ -151,7 +155,7 @@ TEST_F(Command, OptionsStandAnywhere) {
 
 TEST_F(Command, TheEnvironmentCountsAndOptionsWin) {
   const std::string words = "dtype=f16 seq_q=128 head_dim=64";
-  const std::string expected = ready({"explain", words}).out;
+  const std::string expected = attnrt_here({"explain", words}).out;
   const std::map<std::string, std::string> here = {{"ATTNRT_PLUGIN_PATH", directory.text()},
                                                    {"ATTNRT_POLICY", "good.yaml"}};
   EXPECT_EQ(attnrt({"explain", words}, here).out, expected);
@@ -241,7 +245,8 @@ TEST_F(Command, BadUsage) {
   EXPECT_TRUE(testing::matches_golden("cli/bad_usage.txt", normalised(golden, directory)));
 }
 
-// A policy of a bare name has a folder as any other, and every command calls it as it was given.
+// A policy without a directory in its name is in the current directory, and every message calls it
+// by the name that was given.
 TEST_F(Command, APolicyInTheCurrentDirectory) {
   directory.write("here.yaml", "schema: 1\nplugins: {directories: [absent]}\nunlisted: deny\n");
   directory.write("wrong.yaml", "schema: 1\nthread: 4\n");
@@ -269,7 +274,7 @@ TEST_F(Command, OutputThatCannotBeWritten) {
   const Outcome outcome =
       attnrt_in(directory, {"list", "--plugins", "."}, {{"ATTNRT_LOG", "off"}}, "/dev/full");
   EXPECT_EQ(outcome.exit, 3);
-  EXPECT_EQ(outcome.err, "attnrt list: the output could not be written to stdout\n");
+  EXPECT_EQ(outcome.err, "attnrt list: cannot write the output to stdout\n");
 }
 
 TEST_F(Command, HelpNamesEveryCommandAndExitCode) {

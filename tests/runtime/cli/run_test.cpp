@@ -1,4 +1,4 @@
-// tests/runtime/cli/run_test.cpp: attnrt run on a model's tensors, on edge cases, and on everything that can be wrong with a file
+// tests/runtime/cli/run_test.cpp: attnrt run on a model's tensors, edge cases and bad files
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -21,7 +21,7 @@ constexpr attnrt_dtype bf16{ATTNRT_DTYPE_BFLOAT, 16, 1};
 constexpr attnrt_dtype boolean{ATTNRT_DTYPE_BOOL, 8, 1};
 constexpr attnrt_dtype int32{ATTNRT_DTYPE_INT, 32, 1};
 
-// What a test writes into a file.
+// The content of a file: tensors and metadata.
 struct Content {
   std::map<std::string, Tensor> tensors;
   Metadata metadata;
@@ -49,7 +49,8 @@ struct Content {
   }
 };
 
-// Zeros that fit together: 4 query heads over 2 key heads, 3 queries, 5 keys, head_dim 8, head_dim_v 16.
+// Returns zeros of shapes that fit: 4 query heads over 2 key heads, 3 queries, 5 keys, head_dim 8,
+// head_dim_v 16.
 Content plain() {
   Content content;
   content.add("q", f16, {1, 3, 4, 8}).add("k", f16, {1, 5, 2, 8}).add("v", f16, {1, 5, 2, 16});
@@ -69,7 +70,7 @@ Content read(const std::string& path) {
 
 class Run : public ::testing::Test {
  protected:
-  // With the plugins that are built beside the command, unless plugins are given.
+  // Uses the plugins that are built beside the command, unless `plugins` names a directory.
   Outcome run(Words words, const std::string& plugins = {}) const {
     words.insert(words.begin(), {"run", "--input", "x.safetensors", "--output", "y.safetensors"});
     if (!plugins.empty()) words.insert(words.end(), {"--plugins", plugins});
@@ -89,8 +90,8 @@ class Run : public ::testing::Test {
 };
 
 TEST_F(Run, AModelsTensors) {
-  // out is a mean of values of v, all below 16 in magnitude: rounding it costs half a unit at 16 at most, and the rest of the
-  // error is float32's.
+  // out is a mean of values of v, which are all below 16 in magnitude. Rounding it costs at most
+  // half a unit in the last place of 16. The rest of the error is that of float32.
   const std::pair<const char*, double> cases[] = {{"layer00", 0x1p-8},
                                                   {"layer18", 0x1p-8},
                                                   {"layer18_bf16", 0x1p-5},
@@ -121,7 +122,7 @@ TEST_F(Run, AModelsTensors) {
   }
 }
 
-// The same sequence packed: offsets say that there is one.
+// The same tensors as one packed sequence.
 TEST_F(Run, PackedSequences) {
   Content content = read(ATTNRT_TESTS_DIR "/data/smollm2_layer18.safetensors");
   for (const char* name : {"q", "k", "v", "expected", "expected_lse"}) {
@@ -268,7 +269,7 @@ TEST_F(Run, TextAndJson) {
   golden("run.json", {"--causal", "--lse", "--json"});
 }
 
-// Backends that fail: the exit code says whose fault it is, and nothing is written.
+// The exit code of a backend that fails depends on its status, and nothing is written.
 TEST_F(Run, FailingBackends) {
   const std::pair<const char*, int> cases[] = {
       {"fake_plan_unsupported", 1},     {"fake_plan_out_of_memory", 3},

@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
-"""tests/runtime/cli/bench/page_test.py: attnrt bench's page into a parsed document that needs nothing but itself, and its bar into a terminal.
+"""tests/runtime/cli/bench/page_test.py: checks the page and the progress bar of attnrt bench.
 
-    python3 tests/runtime/cli/bench/page_test.py ATTNRT PLUGIN...      exit status 1 and a line if something is not as it should be
+    python3 tests/runtime/cli/bench/page_test.py ATTNRT PLUGIN...
+
+One of the two plugins has to be fake_bad_rough, whose outputs are wrong. If something is not as it
+should be, the exit status is 1, and one line says what.
 """
+
 import os
 import pathlib
 import pty
@@ -11,14 +15,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import xml.etree.ElementTree as xml
+import xml.etree.ElementTree as ElementTree
 
 HTML, SVG = "{http://www.w3.org/1999/xhtml}", "{http://www.w3.org/2000/svg}"
-command, *plugins = sys.argv[1:]
+ERASE_LINE = "\r\x1b[K"  # what the bar writes before each of its lines
+# The measured problems: 2 dtypes, 3 sequence lengths, 2 head_dims, causal or not.
+PROBLEMS = [
+    "--dtype", "f32,bf16", "--seq", "8,16,32", "--head-dim", "16,32", "--heads", "2",
+    "--causal", "both",
+]  # fmt: skip
+PROBLEM_COUNT = 24
+PANELS = ["f32, no causal", "f32, causal", "bf16, no causal", "bf16, causal"]
+POINTS = 6  # of the right backend in each panel: 3 sequence lengths for each of 2 head_dims
+
+
+def check(holds, what):
+    if not holds:
+        sys.exit(f"bench_page: {what}")
 
 
 def run_on_a_terminal(words):
-    """What it writes to stdout, and to a terminal as stderr."""
+    """Runs a command. Returns its status, its stdout, and its stderr, which is a terminal."""
     master, slave = pty.openpty()
     child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=slave, text=True)
     os.close(slave)
@@ -26,7 +43,7 @@ def run_on_a_terminal(words):
     while True:
         try:
             piece = os.read(master, 4096)
-        except OSError:  # the other end is closed
+        except OSError:  # the child has closed its end
             break
         if not piece:
             break
@@ -35,21 +52,16 @@ def run_on_a_terminal(words):
     return child.wait(), out, shown.decode()
 
 
-def check(holds, what):
-    if not holds:
-        sys.exit(f"bench_page: {what}")
-
-
-def measure(threads):
-    """The page of one run, its stdout, and what it writes to a terminal."""
-    with tempfile.TemporaryDirectory() as folder:
+def measure(command, plugins, threads):
+    """Runs attnrt bench. Returns its page, its stdout, and what it writes to a terminal."""
+    with tempfile.TemporaryDirectory() as directory:
         for plugin in plugins:
-            shutil.copy(plugin, folder)
-        page = pathlib.Path(folder, "page.html")
-        status, out, shown = run_on_a_terminal(
-            [command, "bench", "--plugins", folder, "--samples", "3", "--threads", threads, "--html", str(page), "--dtype", "f32,bf16",
-             "--seq", "8,16,32", "--head-dim", "16,32", "--heads", "2", "--causal", "both"])
-        check(status == 3, f"exit status {status}, though a backend is wrong")
+            shutil.copy(plugin, directory)
+        page = pathlib.Path(directory, "page.html")
+        words = [command, "bench", "--plugins", directory, "--samples", "3", *PROBLEMS]
+        words += ["--threads", threads, "--html", str(page)]
+        status, out, shown = run_on_a_terminal(words)
+        check(status == 3, f"exit status {status}, expected 3, because a backend is wrong")
         return page.read_text(encoding="utf-8"), out, shown
 
 
@@ -57,64 +69,125 @@ def circles(figure):
     return figure.findall(f"{SVG}svg/{SVG}circle")
 
 
-def figures_of(root, points):
-    """Its plots, each within its bounds and with so many points, and their captions."""
+def title_of(circle):
+    return circle.find(f"{SVG}title").text
+
+
+def check_coordinates(svg):
+    """Checks that everything in a plot lies within it."""
+    width, height = map(float, svg.get("viewBox").split()[2:])
+    limits = dict.fromkeys(["x", "cx", "x1", "x2"], width)
+    limits |= dict.fromkeys(["y", "cy", "y1", "y2"], height)
+    for node in svg.iter():
+        for name, limit in limits.items():
+            value = node.get(name, 0)
+            check(0 <= float(value) <= limit, f"{node.tag} {name}={value} is outside of its plot")
+        if node.tag == SVG + "path":
+            numbers = [float(number) for number in re.findall(r"-?[0-9.]+", node.get("d"))]
+            inside = all(0 <= x <= width for x in numbers[::2])
+            inside = inside and all(0 <= y <= height for y in numbers[1::2])
+            check(inside, f"a line is outside of its plot: {node.get('d')}")
+        check(not re.search("nan|inf", " ".join(node.attrib.values())), f"{node.attrib}")
+
+
+def check_figures(root, points):
+    """Checks the plots, of which each has so many points. Returns them, and their captions."""
     figures = root.findall(f".//{HTML}figure")
-    check(len(figures) == len(points), f"{len(figures)} plots")
-    for figure, wanted in zip(figures, points):
+    check(len(figures) == len(points), f"{len(figures)} plots, expected {len(points)}")
+    for figure, expected in zip(figures, points, strict=True):
         svg = figure.find(SVG + "svg")
-        width, height = map(float, svg.get("viewBox").split()[2:])
-        check(len(circles(figure)) == wanted, f"{len(circles(figure))} points, expected {wanted}")
-        check(svg.get("aria-label"), "a plot has no label")
-        for node in svg.iter():
-            for name, limit in (("x", width), ("cx", width), ("x1", width), ("x2", width), ("y", height), ("cy", height), ("y1", height), ("y2", height)):
-                check(0 <= float(node.get(name, 0)) <= limit, f"{node.tag} {name}={node.get(name)} lies outside of its plot")
-            if node.tag == SVG + "path":
-                numbers = list(map(float, re.findall(r"-?[0-9.]+", node.get("d"))))
-                check(all(0 <= x <= width for x in numbers[::2]) and all(0 <= y <= height for y in numbers[1::2]), f"a line lies outside of its plot: {node.get('d')}")
-            check(not re.search("nan|inf", " ".join(node.attrib.values())), f"{node.attrib}")
+        found = len(circles(figure))
+        check(found == expected, f"{found} points, expected {expected}")
+        check(svg.get("aria-label"), "a plot has no label for screen readers")
+        check_coordinates(svg)
     return figures, [figure.find(HTML + "figcaption").text for figure in figures]
 
 
-def sections(root):
-    return [heading.text for heading in root.findall(f".//{HTML}h2")]
+def check_sections(root, expected):
+    found = [heading.text for heading in root.findall(f".//{HTML}h2")]
+    check(found == expected, f"sections {found}, expected {expected}")
 
 
-text, out, shown = measure("1")
-check("\r\x1b[K[#####" in shown and "dtype=bf16" in shown, f"no bar on the terminal: {shown[-400:]!r}")
-check(shown.rstrip().split("\r\x1b[K")[-1].startswith("attnrt bench: "), "the bar is still there when the command ends")
-check("\x1b" not in out, "the bar is in the table")
-
-check(text.startswith("<!DOCTYPE html>\n"), "it is no HTML document")
-root = xml.fromstring(text)  # raises where an element is not closed or a character not escaped
-check(root.tag == HTML + "html" and root.find(f"{HTML}head/{HTML}title").text == "attnrt bench", "no title")
-without_names = re.sub(r'xmlns="[^"]*"', "", text)
-check(not re.search(r"https?:|//\w|url\(|@import|<script|<link|<img|src=", without_names), "it asks for something else")
-check("prefers-color-scheme: dark" in text, "it has no dark colours")
-check(sections(root) == ["Speed over seq", "Roofline", "All measurements"], f"sections: {sections(root)}")
-figures, captions = figures_of(root, [6] * 4 + [24])
-check(captions == ["f32, no causal", "f32, causal", "bf16, no causal", "bf16, causal", "cpu"], f"plots: {captions}")
-rows = root.findall(f".//{HTML}tbody/{HTML}tr")
-check(len(rows) == 48, f"{len(rows)} rows of measurements")
-check(sum("WRONG" in "".join(row.itertext()) for row in rows) == 24, "the wrong backend is not called wrong")
-check("fake_bad_rough" not in "".join(node.text or "" for figure in figures for node in figure.iter()), "it is in a plot")
-
-if len(os.sched_getaffinity(0)) > 1:
-    text, out, shown = measure("2,1")
-    check("2 threads: dtype=f32" in shown and "1 thread: dtype=f32" in shown, f"the bar names no thread count: {shown[-400:]!r}")
-    root = xml.fromstring(text)
-    check(sections(root) == ["Speed over seq, 2 threads", "Speed over threads", "Roofline, 2 threads", "All measurements"], f"sections: {sections(root)}")
-    figures, captions = figures_of(root, [6] * 4 + [2] * 24 + [24])
-    check(captions[4:6] == ["f32, seq 8, head_dim 16, no causal", "f32, seq 8, head_dim 16, causal"] and len(set(captions)) == 29, f"plots: {captions}")
-    for figure in figures[:4] + figures[-1:]:
-        check(all("; 2 threads; " in circle.find(SVG + "title").text for circle in circles(figure)), "a plot mixes thread counts")
-    for figure in figures[4:-1]:
-        one, two = circles(figure)
-        check("; 1 thread; " in one.find(SVG + "title").text and "; 2 threads; " in two.find(SVG + "title").text, "its points are not the two counts")
-        ideal, = figure.findall(f"{SVG}svg/{SVG}path[@class='ideal']")
-        start, end = re.fullmatch(r"M(.*) L(.*)", ideal.get("d")).groups()
-        check(end == f"{two.get('cx')} {two.get('cy')}", "the ideal line does not begin at the first count")
-        check(start.split()[0] == one.get("cx") and float(start.split()[1]) > float(end.split()[1]), "the ideal line does not rise to the second")
+def check_rows(root, expected):
     rows = root.findall(f".//{HTML}tbody/{HTML}tr")
-    check(len(rows) == 96, f"{len(rows)} rows of measurements of two thread counts")
-print("the page and the bar are as they should be")
+    check(len(rows) == expected, f"{len(rows)} rows of measurements, expected {expected}")
+    wrong = sum("WRONG" in "".join(row.itertext()) for row in rows)
+    check(wrong == expected / 2, f"{wrong} rows are WRONG, expected those of one backend of two")
+
+
+def check_bar(out, shown):
+    check(ERASE_LINE + "[#####" in shown, f"no bar on the terminal: {shown[-400:]!r}")
+    check("dtype=bf16" in shown, f"the bar does not name the problem: {shown[-400:]!r}")
+    last = shown.rstrip().split(ERASE_LINE)[-1]
+    check(last.startswith("attnrt bench: "), "the bar is still there when the command ends")
+    check("\x1b" not in out, "the bar is in the table")
+
+
+def check_document(text):
+    """Checks that the page is well-formed XML that needs no other file. Returns its root."""
+    check(text.startswith("<!DOCTYPE html>\n"), "the page does not begin as an HTML document")
+    root = ElementTree.fromstring(text)  # raises an error if it is not well-formed
+    title = root.find(f"{HTML}head/{HTML}title")
+    check(root.tag == HTML + "html" and title.text == "attnrt bench", "the page has no title")
+    without_names = re.sub(r'xmlns="[^"]*"', "", text)
+    other_files = r"https?:|//\w|url\(|@import|<script|<link|<img|src="
+    check(not re.search(other_files, without_names), "the page needs another file")
+    check("prefers-color-scheme: dark" in text, "the page has no dark colours")
+    return root
+
+
+def check_one_thread(command, plugins):
+    text, out, shown = measure(command, plugins, "1")
+    check_bar(out, shown)
+    root = check_document(text)
+    check_sections(root, ["Speed over seq", "Roofline", "All measurements"])
+    figures, captions = check_figures(root, [POINTS] * 4 + [PROBLEM_COUNT])
+    check(captions == [*PANELS, "cpu"], f"captions {captions}")
+    check_rows(root, 2 * PROBLEM_COUNT)
+    shown_names = "".join(node.text or "" for figure in figures for node in figure.iter())
+    check("fake_bad_rough" not in shown_names, "the wrong backend is in a plot")
+
+
+def check_scaling_panel(figure):
+    """Checks a panel over threads: two points, and an ideal line through one of them."""
+    one, two = circles(figure)  # ascending in x; 2 threads were measured first
+    check("; 1 thread; " in title_of(one), "the first point is not that of 1 thread")
+    check("; 2 threads; " in title_of(two), "the second point is not that of 2 threads")
+    (ideal,) = figure.findall(f"{SVG}svg/{SVG}path[@class='ideal']")
+    start, end = re.fullmatch(r"M(.*) L(.*)", ideal.get("d")).groups()
+    meets = end == f"{two.get('cx')} {two.get('cy')}"
+    check(meets, "the ideal line does not meet the point of the first thread count")
+    start_x, start_y = start.split()
+    check(start_x == one.get("cx"), "the ideal line does not begin at 1 thread")
+    check(float(start_y) > float(end.split()[1]), "the ideal line does not rise")
+
+
+def check_two_threads(command, plugins):
+    text, _, shown = measure(command, plugins, "2,1")
+    for prefix in ("2 threads: dtype=f32", "1 thread: dtype=f32"):
+        check(prefix in shown, f"the bar does not show {prefix}: {shown[-400:]!r}")
+    root = ElementTree.fromstring(text)
+    sections = ["Speed over seq, 2 threads", "Speed over threads", "Roofline, 2 threads"]
+    check_sections(root, [*sections, "All measurements"])
+    points = [POINTS] * 4 + [2] * PROBLEM_COUNT + [PROBLEM_COUNT]
+    figures, captions = check_figures(root, points)
+    expected = ["f32, seq 8, head_dim 16, no causal", "f32, seq 8, head_dim 16, causal"]
+    check(captions[4:6] == expected, f"captions {captions}")
+    check(len(set(captions)) == len(captions), f"two plots have the same caption: {captions}")
+    for figure in figures[:4] + figures[-1:]:
+        same = all("; 2 threads; " in title_of(circle) for circle in circles(figure))
+        check(same, "a plot over seq mixes thread counts")
+    for figure in figures[4:-1]:
+        check_scaling_panel(figure)
+    check_rows(root, 4 * PROBLEM_COUNT)
+
+
+def main():
+    command, *plugins = sys.argv[1:]
+    check_one_thread(command, plugins)
+    if len(os.sched_getaffinity(0)) > 1:
+        check_two_threads(command, plugins)
+    print("the page and the bar are as they should be")
+
+
+main()

@@ -1,4 +1,4 @@
-// tests/runtime/cli/io/safetensors_test.cpp: good files come back as they were written, and every bad one is refused with one line
+// tests/runtime/cli/io/safetensors_test.cpp: good files are read back, bad ones are refused
 #include "cli/io/safetensors.hpp"
 
 #include <fcntl.h>
@@ -27,7 +27,7 @@ constexpr attnrt_dtype f16{ATTNRT_DTYPE_FLOAT, 16, 1};
 constexpr attnrt_dtype f32{ATTNRT_DTYPE_FLOAT, 32, 1};
 constexpr attnrt_dtype boolean{ATTNRT_DTYPE_BOOL, 8, 1};
 
-// A folder that goes away with the test.
+// A test with a temporary directory, which the destructor removes.
 class Safetensors : public ::testing::Test {
  protected:
   Safetensors() {
@@ -44,7 +44,7 @@ class Safetensors : public ::testing::Test {
     std::ofstream(path(name), std::ios::binary) << bytes;
     return path(name);
   }
-  // Messages without the folder's name.
+  // Returns the message with which a file is refused, without the directory's name, or "accepted".
   std::string refusal(const std::string& file) const {
     const auto reader = SafetensorsReader::open(file);
     if (reader) return "accepted";
@@ -74,7 +74,7 @@ Tensor filled(attnrt_dtype dtype, std::vector<int64_t> shape) {
   return tensor;
 }
 
-TEST_F(Safetensors, ComeBackAsTheyWereWritten) {
+TEST_F(Safetensors, AreReadAsTheyWereWritten) {
   const Tensor mask = filled(boolean, {1, 3, 5, 7}), q = filled(f16, {1, 5, 3, 2}),
                lse = filled(f32, {1, 3, 5});
   const Tensor empty = filled(f32, {0, 4});
@@ -98,7 +98,7 @@ TEST_F(Safetensors, ComeBackAsTheyWereWritten) {
     EXPECT_EQ(std::memcmp(read->data(), tensor->data(), static_cast<size_t>(tensor->bytes())), 0)
         << name;
     EXPECT_EQ(reinterpret_cast<uintptr_t>(read->data()) % 64, 0U);
-    // Within the file a tensor is aligned to its elements, for readers that map it.
+    // For readers that map the file, a tensor begins at a multiple of its element's size.
     EXPECT_EQ(reader->header().tensors.at(name).begin % (tensor->dtype().bits / 8), 0);
   }
 }
@@ -122,12 +122,12 @@ TEST_F(Safetensors, LegalFiles) {
   accepts(file("{}    ", 0));
   accepts(file(R"({"__metadata__":{}})", 0));
   accepts(file(R"({"q":{"dtype":"F16","shape":[0,9],"data_offsets":[0,0]}})", 0));
-  accepts(file(
-      R"({"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"BOOL","shape":[3],"data_offsets":[4,7]}})",
-      7));
-  accepts(file(
-      R"({"a":{"dtype":"F32","shape":[0],"data_offsets":[4,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
-      4));
+  accepts(file(R"({"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+               R"("a":{"dtype":"BOOL","shape":[3],"data_offsets":[4,7]}})",
+               7));
+  accepts(file(R"({"a":{"dtype":"F32","shape":[0],"data_offsets":[4,4]},)"
+               R"("b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+               4));
   accepts(file(R"({"q":{"data_offsets":[0,6],"shape":[1,1,1,3],"dtype":"BF16"}})", 6));
 }
 
@@ -163,10 +163,9 @@ TEST_F(Safetensors, EveryRefusal) {
       {"something after the header", file("{} {}", 0)},
       {"a NUL in the header", file(std::string("{}\0", 3), 0)},
       {"bytes that are not UTF-8", file("{\"\xff\":1}", 0)},
-      {"key twice",
-       file(
-           R"({"q":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"q":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
-           4)},
+      {"key twice", file(R"({"q":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},)"
+                         R"("q":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+                         4)},
       {"key twice, escaped",
        file(R"({"q":{"dtype":"F32","dtyp\u0065":"F32","shape":[0],"data_offsets":[0,0]}})", 0)},
       {"metadata twice", file(R"({"__metadata__":{},"__metadata__":{}})", 0)},
@@ -254,7 +253,7 @@ TEST_F(Safetensors, OutputsAreWholeOrAbsent) {
   refused(path("pipe"));
   EXPECT_EQ(files(), 2U);
 
-  // A link stays a link, and the file that it names is replaced.
+  // A link stays a link, and the file that it leads to is replaced.
   store("real", "old");
   fs::create_symlink("real", path("link"));
   ASSERT_TRUE(check_output(path("link")));
@@ -284,7 +283,7 @@ TEST_F(Safetensors, AFullDiskLeavesNothing) {
   EXPECT_EQ(content, "old");
 }
 
-TEST_F(Safetensors, AFileThatShrinksMeanwhile) {
+TEST_F(Safetensors, AFileThatShrinksAfterItWasOpened) {
   const Tensor tensor = filled(f32, {1024});
   ASSERT_TRUE(write_safetensors(path("x"), {{"q", &tensor}}, {}));
   const auto reader = SafetensorsReader::open(path("x"));
@@ -295,11 +294,12 @@ TEST_F(Safetensors, AFileThatShrinksMeanwhile) {
   EXPECT_NE(read.error().message.find("became shorter"), std::string::npos) << read.error().message;
 }
 
-// Mutations of a good header: each is refused with one line, or what it says is consistent with the data's size.
+// Changes a good header at random. Each result is refused with one line, or else its entries agree
+// with the size of the data.
 TEST_F(Safetensors, MutatedHeaders) {
-  const std::string good =
-      R"({"__metadata__":{"causal":"true"},"q":{"dtype":"F16","shape":[1,2,3,4],"data_offsets":[0,48]},)"
-      R"("k":{"dtype":"F32","shape":[1,2,1,4],"data_offsets":[48,80]}})";
+  const std::string good = R"({"__metadata__":{"causal":"true"},)"
+                           R"("q":{"dtype":"F16","shape":[1,2,3,4],"data_offsets":[0,48]},)"
+                           R"("k":{"dtype":"F32","shape":[1,2,1,4],"data_offsets":[48,80]}})";
   constexpr int64_t data_bytes = 80;
   ASSERT_TRUE(parse_header(good, data_bytes));
   const std::string_view pieces[] = {"[",    "]",      "{",       "}",     "\"",
@@ -340,7 +340,7 @@ TEST_F(Safetensors, MutatedHeaders) {
     }
     EXPECT_EQ(total, data_bytes) << text;
   }
-  EXPECT_GT(accepted, 100U);  // edits inside names and metadata
+  EXPECT_GT(accepted, 100U);  // those with changes in names and metadata
 }
 
 }  // namespace

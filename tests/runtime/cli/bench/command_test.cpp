@@ -1,4 +1,6 @@
-// tests/runtime/cli/bench/bench_test.cpp: attnrt bench on backends that are right, wrong and failing, and on bad grids
+// tests/runtime/cli/bench/command_test.cpp: attnrt bench on good, wrong and failing backends
+#include "support/command.hpp"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -7,7 +9,6 @@
 #include <sstream>
 
 #include "base/threads.hpp"
-#include "support/command.hpp"
 
 namespace attnrt::cli {
 namespace {
@@ -18,7 +19,8 @@ using Words = std::vector<std::string>;
 
 class Bench : public ::testing::Test {
  protected:
-  // Backends of this folder on tiny problems.
+  // Runs `attnrt bench` on these plugins, with few samples and one thread unless words say
+  // otherwise.
   Outcome bench(Words words, const Words& plugins = {"fake_full"}) const {
     for (const std::string& plugin : plugins) directory.add(plugin);
     words.insert(words.begin(), "bench");
@@ -47,7 +49,7 @@ class Bench : public ::testing::Test {
 TEST_F(Bench, Json) {
   const Outcome outcome = bench(tiny_json, {"fake_full", "fake_rocm", "fake_narrow"});
   EXPECT_EQ(outcome.exit, 0) << outcome.err;
-  EXPECT_EQ(outcome.err, "") << "no bar where stderr is no terminal";
+  EXPECT_EQ(outcome.err, "") << "there must be no bar if stderr is not a terminal";
   std::string text = std::regex_replace(normalised(outcome.out, directory),
                                         std::regex("(_s|\"of_compute|\"of_memory)(\": )[0-9.e+-]+"),
                                         "$1$2\"NUMBER\"");
@@ -60,7 +62,7 @@ TEST_F(Bench, Json) {
   const auto json = document(outcome);
   const auto& m = measurement(json, "fake_rocm");
   const auto& time = m["time"];
-  EXPECT_EQ(time["clock"], "device") << "of the extension attnrt.timing/1";
+  EXPECT_EQ(time["clock"], "device") << "the clock of the extension attnrt.timing/1";
   EXPECT_GT(time["fastest_us"], 0.0);
   EXPECT_LE(time["fastest_us"], time["quartile_low_us"]);
   EXPECT_LE(time["quartile_low_us"], time["median_us"]);
@@ -81,7 +83,7 @@ TEST_F(Bench, TextNamesWhatVariesOnceAndWhatIsSharedOnce) {
   EXPECT_THAT(outcome.out, Not(HasSubstr("scaling")));
 }
 
-// The words of each line that names the backend.
+// Returns the words of each line of a table that names the backend.
 std::vector<Words> rows_of(const std::string& table, const std::string& backend) {
   std::vector<Words> rows;
   std::istringstream lines(table);
@@ -121,7 +123,7 @@ TEST_F(Bench, EachThreadCountIsMeasured) {
   const double reached = json["problems"][0]["measurements"][2]["flop_s"];
   EXPECT_NEAR(json["problems"][0]["measurements"][2]["of_compute"].get<double>(),
               reached / json["peaks"][2]["fma_flop_s"].get<double>(), 1e-9)
-      << "of what one thread can do";
+      << "the share of the peak of one thread";
 
   const Outcome text = bench(words, {});
   EXPECT_EQ(text.exit, 0) << text.err;
@@ -136,7 +138,7 @@ TEST_F(Bench, EachThreadCountIsMeasured) {
     for (size_t n = 0; n < 4; ++n) {
       EXPECT_EQ(rows[n][0], n < 2 ? "8" : "16");
       EXPECT_EQ(rows[n][1], n % 2 == 0 ? "2" : "1");
-      const auto flop_s = [](const Words& row) {  // after seq, threads, backend, time and +-
+      const auto flop_s = [](const Words& row) {  // after seq, threads, backend, time and spread
         const double factor = row[8] == "k"   ? 1e3
                               : row[8] == "M" ? 1e6
                               : row[8] == "G" ? 1e9
@@ -160,7 +162,8 @@ TEST_F(Bench, FailuresOfEachThreadCountAreCounted) {
               HasSubstr("\n2        fake_run_internal  FAILED: run was told to fail\n"));
 }
 
-// 2 FLOP for each of 2 multiply-adds of each pair of a query and a key that it sees: 2 heads, head_dim and head_dim_v 16.
+// FLOP: 2 for each multiply-add, and for each pair of a query and a key that it sees, head_dim and
+// head_dim_v multiply-adds of 16 each, in 2 heads.
 TEST_F(Bench, FlopAndBytesCountWhatIsVisible) {
   directory.write("grid.yaml", R"(schema: 1
 problems:
@@ -174,8 +177,8 @@ problems:
 )");
   const auto json = document(bench({"--grid", "grid.yaml", "--json"}));
   const double pairs[] = {64, 36, 6 + 7 + 8, 1 + 2 + 3, 1 + 7 * 2, 3};
-  const double rows[] = {8 + 8, 8 + 8, 3 + 8,
-                         3 + 3, 8 + 8, 1 + 3};  // of q and of k that some query sees
+  // Rows of q, and rows of k that some query sees.
+  const double rows[] = {8 + 8, 8 + 8, 3 + 8, 3 + 3, 8 + 8, 1 + 3};
   for (size_t n = 0; n < std::size(pairs); ++n) {
     SCOPED_TRACE(n);
     EXPECT_EQ(json["problems"][n]["flop"], pairs[n] * 2 * 2 * (16 + 16));
@@ -185,16 +188,22 @@ problems:
   EXPECT_EQ(json["problems"][6]["bytes"], 3.0 * 8 * (4 + 2) * (16 + 8) * 2);
 }
 
-// Each is evaluated by the reference through views of the same tensors: where a view is wrong, so is the backend.
+// The reference evaluates each problem through views of the same tensors. If a view were wrong, the
+// backend would be found wrong.
 TEST_F(Bench, EveryFeatureIsMeasuredAndFoundRight) {
   directory.write("grid.yaml", R"(schema: 1
 problems:
-  - {heads_q: 4, heads_kv: 2, head_dim: 16, seq: 24, batch: 2, dtype: [f32, f16, bf16], causal: both, lse: both}
-  - {heads: 2, head_dim: 16, seq_q: 5, seq_kv: 24, causal: true, align: [bottom_right, top_left], alibi: true, sinks: true, lse: true}
+  - {heads_q: 4, heads_kv: 2, head_dim: 16, seq: 24, batch: 2, dtype: [f32, f16, bf16],
+      causal: both, lse: both}
+  - {heads: 2, head_dim: 16, seq_q: 5, seq_kv: 24, causal: true,
+      align: [bottom_right, top_left], alibi: true, sinks: true, lse: true}
   - {heads: 2, head_dim: 20, seq: 24, dtype: [f32, f16], mask: [boolean, additive], softcap: 30}
-  - {heads: 2, head_dim: 16, head_dim_v: 24, batch: 3, seq_q: 5, seq_kv: 24, varlen: true, causal: both, lse: true}
-  - {heads: 2, head_dim: 16, batch: 3, seq_q: 2, seq_kv: 24, page_size: 7, kv_lengths: true, varlen: both}
-  - {heads: 2, head_dim: 16, batch: 2, seq: 24, kv_lengths: true, window_left: [3, unbounded], window_right: 2}
+  - {heads: 2, head_dim: 16, head_dim_v: 24, batch: 3, seq_q: 5, seq_kv: 24, varlen: true,
+      causal: both, lse: true}
+  - {heads: 2, head_dim: 16, batch: 3, seq_q: 2, seq_kv: 24, page_size: 7, kv_lengths: true,
+      varlen: both}
+  - {heads: 2, head_dim: 16, batch: 2, seq: 24, kv_lengths: true, window_left: [3, unbounded],
+      window_right: 2}
   - {heads: 2, head_dim: 16, seq: 24, mask: additive, mask_dtype: f32, dtype: bf16, scale: 0.5}
 )");
   for (const char* plugin : {"fake_full", "fake_rocm"}) {
@@ -208,14 +217,19 @@ problems:
   }
 }
 
-// So long that the reference sees a part of the rows: the last ones, or the first ones where the diagonal starts there.
+// These are so long that the reference evaluates a part of the rows: the last ones, or the first
+// ones if the diagonal starts there.
 TEST_F(Bench, LongProblemsAreCheckedInPart) {
   directory.write("grid.yaml", R"(schema: 1
 problems:
-  - {heads: 8, head_dim: 64, seq_q: 64, seq_kv: 4096, causal: true, align: [bottom_right, top_left], lse: true}
-  - {heads_q: 8, heads_kv: 2, head_dim: 64, batch: 3, seq_q: 40, seq_kv: 4096, varlen: true, causal: true, lse: true}
-  - {heads: 8, head_dim: 64, batch: 3, seq_q: 40, seq_kv: 4096, page_size: 16, kv_lengths: true, causal: true, lse: true}
-  - {heads: 8, head_dim: 64, seq_q: 64, seq_kv: 4096, mask: additive, alibi: true, window_left: 100, dtype: bf16}
+  - {heads: 8, head_dim: 64, seq_q: 64, seq_kv: 4096, causal: true,
+      align: [bottom_right, top_left], lse: true}
+  - {heads_q: 8, heads_kv: 2, head_dim: 64, batch: 3, seq_q: 40, seq_kv: 4096, varlen: true,
+      causal: true, lse: true}
+  - {heads: 8, head_dim: 64, batch: 3, seq_q: 40, seq_kv: 4096, page_size: 16, kv_lengths: true,
+      causal: true, lse: true}
+  - {heads: 8, head_dim: 64, seq_q: 64, seq_kv: 4096, mask: additive, alibi: true,
+      window_left: 100, dtype: bf16}
   - {heads: 8, head_dim: 64, batch: 70, seq_q: 1, seq_kv: 4096, lse: true}
 )");
   fakes::fs::copy_file(ATTNRT_CPU_PLUGIN, directory.path() / "cpu.so");
@@ -242,7 +256,8 @@ TEST_F(Bench, ColdInputsAreCopiesThatGiveTheSame) {
   }
 }
 
-// Whether it comes first or after one that has left the right answer in the same memory.
+// A wrong backend is found out whether it comes first, or after one that has left the right answer
+// in the same memory.
 TEST_F(Bench, WrongBackendsGetNoNumber) {
   for (const std::string plugin : {"fake_bad_garbage", "fake_bad_rough", "fake_bad_partial",
                                    "fake_bad_unwritten", "fake_rocm_lost_copies"}) {
@@ -261,7 +276,7 @@ TEST_F(Bench, WrongBackendsGetNoNumber) {
       EXPECT_TRUE(wrong["time"].is_null());
       EXPECT_TRUE(wrong["flop_s"].is_null());
       EXPECT_EQ(measurement(json, "fake_full")["state"], "measured")
-          << "one that is wrong is not what others are held to";
+          << "others must not be compared with a wrong output";
     }
   }
 }
@@ -273,26 +288,29 @@ TEST_F(Bench, FailingBackendsAreNamedAndOthersMeasured) {
   EXPECT_EQ(outcome.err, "attnrt bench: 2 of 4 measurements failed, 0 gave wrong results\n");
   EXPECT_THAT(outcome.out, HasSubstr("fake_run_internal        FAILED: run was told to fail\n"));
   EXPECT_THAT(outcome.out, HasSubstr("fake_plan_internal       FAILED: plan was told to fail\n"));
-  EXPECT_THAT(outcome.out, HasSubstr("fake_plan_out_of_memory  no: plan was told to fail\n"));
+  EXPECT_THAT(outcome.out,
+              HasSubstr("fake_plan_out_of_memory  unsupported: plan was told to fail\n"));
   EXPECT_THAT(outcome.out, HasSubstr(" 1.00 x\n"));
 }
 
-TEST_F(Bench, AProblemThatNobodySupportsIsANo) {
+TEST_F(Bench, AProblemThatNoBackendSupports) {
   const Outcome outcome = bench(
       {"--seq", "8", "--heads", "2", "--head-dim", "16", "--causal", "both"}, {"fake_narrow"});
   EXPECT_EQ(outcome.exit, 1);
   EXPECT_EQ(outcome.err, "");
-  EXPECT_THAT(outcome.out,
-              HasSubstr("true    fake_narrow  no: uses causal, which it does not support\n"));
+  EXPECT_THAT(
+      outcome.out,
+      HasSubstr("true    fake_narrow  unsupported: uses causal, which it does not support\n"));
   EXPECT_EQ(document(bench({"--seq", "99", "--json"}, {"fake_narrow"}))["ok"], false);
 }
 
-TEST_F(Bench, AProblemThatMemoryDoesNotHoldIsANo) {
+TEST_F(Bench, AProblemThatMemoryDoesNotHold) {
   const Outcome outcome =
       bench({"--seq-q", "4000000000000,1", "--seq-kv", "8", "--head-dim", "16"}, {"fake_full"});
   EXPECT_EQ(outcome.exit, 1);
-  EXPECT_THAT(outcome.out,
-              HasSubstr("4000000000000  fake_full  no: no memory for 2048000000000000 bytes"));
+  EXPECT_THAT(
+      outcome.out,
+      HasSubstr("4000000000000  fake_full  unsupported: no memory for 2048000000000000 bytes"));
   EXPECT_THAT(outcome.out, HasSubstr("1              fake_full  "));
 }
 
@@ -348,12 +366,11 @@ TEST_F(Bench, BadInput) {
 TEST_F(Bench, AListHasNoMoreThreadsThanThereAreCpus) {
   const Outcome outcome = bench({"--seq", "8", "--threads", "1,1024"});
   expect_refusal(outcome, 2);
-  EXPECT_THAT(outcome.err,
-              ::testing::MatchesRegex(
-                  "attnrt bench: --threads: found 1024, expected at most [0-9]+, the CPUs here\n"));
+  EXPECT_THAT(outcome.err, ::testing::MatchesRegex("attnrt bench: --threads: found 1024, expected "
+                                                   "at most [0-9]+, the number of CPUs here\n"));
 }
 
-TEST_F(Bench, ThePageThatCannotBeWrittenLeavesTheOldOne) {
+TEST_F(Bench, ABadCommandLineLeavesTheOldPage) {
   const auto page = directory.write("page.html", "old");
   const Outcome refused = bench({"--seq", "0", "--html", "page.html"});
   EXPECT_EQ(refused.exit, 2);
@@ -362,7 +379,7 @@ TEST_F(Bench, ThePageThatCannotBeWrittenLeavesTheOldOne) {
   words.insert(words.end(), {"--html", "page.html"});
   const Outcome written = bench(words);
   EXPECT_EQ(written.exit, 0) << written.err;
-  EXPECT_THAT(written.out, HasSubstr("\nwritten page.html\n"));
+  EXPECT_THAT(written.out, HasSubstr("\nwrote page.html\n"));
   EXPECT_THAT(fakes::read_file(page), HasSubstr("</html>"));
   for (const auto& entry : fakes::fs::directory_iterator(directory.path()))
     EXPECT_THAT(entry.path().filename().string(), Not(HasSubstr(".attnrt-")))
