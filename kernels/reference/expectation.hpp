@@ -32,9 +32,9 @@ struct Expectation {
   PlainErrors out_errors, lse_errors;
   double largest_out = 0;  // the largest finite |out|
 
-  // The largest error that a right result may have. A value of out must be exactly 0 if its row sees
-  // nothing. lse differs in size from row to row, so that of the plain evaluation's largest error no
-  // more counts than the row's floor.
+  // The largest error that a right result may have. A value of out must be exactly 0 if its row
+  // sees nothing. lse differs in size from row to row, so the plain evaluation's largest error
+  // counts up to the row's floor only.
   double out_bound(const ExpectedRow& row) const;
   double lse_bound(const ExpectedRow& row) const;
 };

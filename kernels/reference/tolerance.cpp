@@ -10,7 +10,8 @@ namespace {
 // e in the derivation: the unit roundoff of what scores and sums are kept in.
 constexpr double kEpsilon = unit_roundoff(DType::f32);
 
-// Relative to the row's largest weight: smaller ones are below the last bit of the row's sum in f32.
+// Relative to the row's largest weight. A smaller weight is below the last bit of the row's sum in
+// f32.
 constexpr double kNegligibleWeight = 0x1p-23;
 
 // A larger |score| comes from a mask of the lowest finite number.

@@ -1,24 +1,66 @@
 #!/usr/bin/env python3
-"""tests/repository/check_tree.py: the tree's own rules, each broken one as a line "file:line: rule".
+"""tests/repository/check_tree.py: checks the rules of this tree, prints "file:line: rule" lines.
 
-    python3 tests/repository/check_tree.py [ROOT]      exit status 1 if a rule is broken
+python3 tests/repository/check_tree.py [ROOT]      exit status 1 if a rule is broken
 """
+
 import pathlib
 import re
 import sys
 
-ROOT = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parents[2]).resolve()
-OUTSIDE = {".git", "build", "dist", ".venv", ".cache", "__pycache__"}
+ROOT = pathlib.Path(
+    sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parents[2]
+).resolve()
+THIS = "tests/repository/check_tree.py"
+RETIRED = "tests/repository/retired.txt"
+IGNORED = {".git", "build", "dist", ".venv", ".cache", ".mypy_cache", ".ruff_cache", "__pycache__"}
 CODE = {".c", ".cpp", ".cu", ".h", ".hip", ".hpp", ".inc", ".inl"}
-COMMENTED = CODE | {".cmake", ".py", ".sh"}  # and CMakeLists.txt: each starts by naming itself
+COMMENTED = CODE | {".cmake", ".py", ".sh"}  # and CMakeLists.txt: the first line names the file
+LINE_LENGTH = 100  # of code, comments included
 STEPS = ["config", "policy", "discover", "load", "candidates", "select", "plan", "run", "runtime"]
 
-# Which includes a folder's code may not have. A quoted or bracketed path is compared from its start.
+# Includes that the code of a folder may not have: (folder, pattern, rule). The pattern is matched
+# from the start of the path; with a leading quote it is matched against quoted includes only.
 ARROWS = [
-    ("plugins/", r"attnrt/(?!plugin\.h)|runtime/|tests/", "a plugin includes attnrt/plugin.h and kernels, nothing else of ours"),
-    ("kernels/", r"attnrt/|runtime/|plugins/|tests/", "kernels know maths and devices, and no attnrt header"),
-    ("runtime/src/", r"kernels/|plugins/|tests/", "the runtime links neither plugins nor kernels"),
-    ("runtime/include/", r"(?!attnrt/)\w+/(?!expected)", "a public header includes attnrt's, the language's and tl/expected"),
+    (
+        "plugins/",
+        r'"?(attnrt/(?!plugin\.h)|runtime/|tests/)',
+        "a plugin includes attnrt/plugin.h, kernels and plugins, nothing else of this tree",
+    ),
+    (
+        "kernels/",
+        r'"?(attnrt/|runtime/|plugins/|tests/)',
+        "kernels know maths and devices, and no attnrt header",
+    ),
+    (
+        "runtime/src/",
+        r'"?(kernels/|plugins/|tests/|cli/|conformance/)',
+        "the runtime knows neither plugins, kernels, the command nor the conformance rules",
+    ),
+    (
+        "runtime/src/base/",
+        r'"(?!base/|attnrt/plugin\.h)',
+        "base includes nothing of this tree but base and attnrt/plugin.h",
+    ),
+    (
+        "runtime/src/formats/",
+        r'"(?!base/|formats/)',
+        "formats includes nothing of this tree but base and formats",
+    ),
+    (
+        "runtime/src/problem/",
+        r'"(?!base/|formats/|problem/|attnrt/plugin\.h)',
+        "problem includes nothing of this tree but base, formats, problem and attnrt/plugin.h",
+    ),
+    ("runtime/conformance/", r'"?cli/', "the conformance rules know nothing of the command"),
+    ("runtime/cli/bench/", r'"?conformance/', "bench and conformance do not know each other"),
+    ("runtime/cli/html/", r'"?cli/(?!html/)', "html knows nothing of what it shows"),
+    ("runtime/cli/io/", r'"?cli/(?!io/)', "io knows nothing of the commands"),
+    (
+        "runtime/include/",
+        r'"?(?!attnrt/)\w+/(?!expected)',
+        "a public header includes attnrt's, the language's and tl/expected",
+    ),
 ]
 LEFTOVERS = [
     (r"/(root|work|home|Users)/[\w.]", "a path of one machine"),
@@ -28,63 +70,95 @@ LEFTOVERS = [
     (r"\bDISABLED_\w|^\s*(//|#)\s*(TEST(_[FP])?\(|add_test\()", "a test that is switched off"),
     (r"[ \t]+$", "spaces at the end of a line"),
 ]
-BANNED_NAMES = re.compile(r"(^|[_./-])(utils?|helpers?|managers?|misc|archive|old|backup)([_./-]|$)|\.(orig|rej|bak|swp|o|so|pyc)$|~$")
-INCLUDE = re.compile(r"^\s*#\s*include\s*[<\"]([^>\"]+)[>\"]")
+BANNED_NAMES = re.compile(
+    r"(^|[_./-])(utils?|helpers?|managers?|misc|archive|old|backup)([_./-]|$)"
+    r"|\.(orig|rej|bak|swp|o|so|pyc)$|~$"
+)
+INCLUDE = re.compile(r'^\s*#\s*include\s*(?:<|(?="))("?[^">]+)[>"]')
 
-broken = []
+violations: list[str] = []
 
 
 def files():
     for path in sorted(ROOT.rglob("*")):
         relative = path.relative_to(ROOT)
-        if path.is_file() and not OUTSIDE & set(relative.parts):
+        if path.is_file() and not IGNORED & set(relative.parts):
             yield relative.as_posix(), path
 
 
 def check(holds, name, line, rule):
     if not holds:
-        broken.append(f"{name}:{line}: {rule}")
+        violations.append(f"{name}:{line}: {rule}")
+
+
+def read_retired() -> re.Pattern[str]:
+    """One pattern of whole words: the first word of each line of RETIRED but its comments."""
+    lines = (ROOT / RETIRED).read_text().splitlines()
+    words = [line.split()[0] for line in lines if line and not line.startswith("#")]
+    return re.compile(rf"\b({'|'.join(map(re.escape, words)) or '(?!)'})\b")
 
 
 def check_first_line(name, lines):
     start = 1 if lines and lines[0].startswith("#!") else 0
     first = lines[start] if len(lines) > start else ""
     own = [name, name.removeprefix("runtime/include/")]
-    check(any(re.match(rf"\W*{re.escape(n)}: \S", first) for n in own), name, start + 1,
-          f'the first line is not "{own[-1]}: what it turns into what"')
+    check(
+        any(re.match(rf"\W*{re.escape(n)}: \S", first) for n in own),
+        name,
+        start + 1,
+        f'the first line is not "{own[-1]}: what it does"',
+    )
 
 
 def check_lines(name, lines):
-    is_code = pathlib.Path(name).suffix in CODE
+    suffix = pathlib.Path(name).suffix
     for number, line in enumerate(lines, 1):
-        if name != "tests/repository/check_tree.py":
+        if name not in (THIS, RETIRED):
             for pattern, rule in LEFTOVERS:
                 check(not re.search(pattern, line), name, number, rule)
-        included = INCLUDE.match(line) if is_code else None
-        climbs = included and "../" in included.group(1) and not name.startswith("tests/")
-        check(not climbs, name, number, "an include that climbs out of its folder")
-        for folder, forbidden, rule in ARROWS if included else []:
+            for word in RETIRED_WORDS.findall(line):
+                check(False, name, number, f"{word} is a retired name; {RETIRED} has the new one")
+        if suffix in CODE | {".py"}:
+            check(
+                len(line) <= LINE_LENGTH,
+                name,
+                number,
+                f"{len(line)} columns; expected at most {LINE_LENGTH}",
+            )
+        included = INCLUDE.match(line) if suffix in CODE else None
+        if not included:
+            continue
+        path = included.group(1)
+        check(
+            "../" not in path or name.startswith("tests/"),
+            name,
+            number,
+            "an include that climbs out of its folder",
+        )
+        for folder, forbidden, rule in ARROWS:
             if name.startswith(folder):
-                check(not re.match(forbidden, included.group(1)), name, number, rule)
+                check(not re.match(forbidden, path), name, number, rule)
 
 
+RETIRED_WORDS = read_retired()
 names = set()
 for name, path in files():
     names.add(name)
-    check(not BANNED_NAMES.search(name), name, 1, "this name says nothing, or the file was made by a tool")
+    check(not BANNED_NAMES.search(name), name, 1, "the name says nothing, or a tool made the file")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
         continue  # data
-    if name.endswith((".safetensors", ".json", ".ref", ".txt")) and not name.endswith("CMakeLists.txt"):
+    is_cmake = name.endswith("CMakeLists.txt")
+    if name.endswith((".safetensors", ".json", ".ref", ".txt")) and not is_cmake:
         continue
-    if pathlib.Path(name).suffix in COMMENTED or name.endswith("CMakeLists.txt"):
+    if pathlib.Path(name).suffix in COMMENTED or is_cmake:
         check_first_line(name, lines)
     check_lines(name, lines)
 
 for step in STEPS:
-    check(f"runtime/src/{step}.cpp" in names, f"runtime/src/{step}.cpp", 1, "a step of the road is missing")
-    check(f"tests/runtime/{step}_test.cpp" in names, f"tests/runtime/{step}_test.cpp", 1, "this step has no test")
+    for file in (f"runtime/src/{step}.cpp", f"tests/runtime/{step}_test.cpp"):
+        check(file in names, file, 1, "a step of the pipeline, or its test, is missing")
 
-print("\n".join(broken) if broken else f"{len(names)} files keep the rules")
-sys.exit(1 if broken else 0)
+print("\n".join(violations) if violations else f"{len(names)} files keep the rules")
+sys.exit(1 if violations else 0)

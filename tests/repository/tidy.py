@@ -39,7 +39,7 @@ def shipped_commands(build: pathlib.Path, words: list[str]) -> dict[str, list[st
 
 def preprocessed(arguments: list[str], directory: pathlib.Path) -> bytes:
     at = arguments.index("-o")
-    command = [*arguments[:at], *arguments[at + 2 :], "-E"]
+    command = [*arguments[:at], *arguments[at + 2 :], "-E", "-P"]  # -P: comments do not count
     return subprocess.run(command, cwd=directory, capture_output=True, check=True).stdout
 
 
