@@ -60,7 +60,7 @@ attnrt_status write_problem(const Problem& problem, attnrt_problem* out, attnrt_
   if (size < sizeof copy) {
     Problem readable = default_problem();  // what the caller would find in its struct
     if (const auto status = read(copy, &readable, error); status != ATTNRT_OK) return status;
-    if (std::memcmp(&readable, &problem, sizeof readable) != 0) {
+    if (!same_problem(readable, problem)) {
       return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
                          "problem: its %zu bytes cannot hold all of: %s", size,
                          describe(problem).c_str());

@@ -26,10 +26,6 @@
 
 namespace attnrt::core {
 
-inline bool same_problem(const Problem& a, const Problem& b) {
-  return std::memcmp(&a, &b, sizeof a) == 0;
-}
-
 // FxHash, which compilers use for their tables: a rotation, an xor and a multiplication for each
 // word.
 inline uint64_t hash_of(const Problem& problem) {

@@ -198,7 +198,7 @@ std::filesystem::path folder_of(const std::string& file) {
 }
 
 Result<std::string> read_directory(const Item& item, const std::filesystem::path& folder) {
-  const auto text = yaml::word(item.node, item.what);
+  auto text = yaml::word(item.node, item.what);
   if (!text) return text;
   const std::filesystem::path directory = *text;
   if (directory.is_relative() && folder.empty()) {

@@ -23,7 +23,7 @@ bool same_letter(char a, char b) {
 // a's first i letters from b's first j.
 // REQUIRES: neither is longer than kLongestWord.
 size_t edit_distance(std::string_view a, std::string_view b) {
-  size_t rows[3][kLongestWord + 1];  // the row of i, of i - 1 and of i - 2
+  size_t rows[3][kLongestWord + 1] = {};  // the row of i, of i - 1 and of i - 2
   for (size_t i = 0; i <= a.size(); ++i) {
     size_t *row = rows[i % 3], *above = rows[(i + 2) % 3], *two_above = rows[(i + 1) % 3];
     row[0] = i;

@@ -5,6 +5,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 
 #include "base/nearest.hpp"
 
@@ -175,6 +176,10 @@ void set_value(const Word& word, const Value& value, Problem& problem, std::stri
 }
 
 }  // namespace
+
+bool same_problem(const Problem& a, const Problem& b) {
+  return std::memcmp(&a, &b, sizeof a) == 0;  // NOLINT(bugprone-suspicious-memory-comparison)
+}
 
 std::span<const Word> vocabulary() { return words; }
 

@@ -90,6 +90,10 @@ uint32_t feature_bits(const Problem& problem);  // bit i is set if it uses all_f
 // Errors: INVALID_ARGUMENT.
 Result<Problem> check_problem(const attnrt_problem* problem);
 
+// Whether two problems have equal bytes. Checked problems that are equal have: check_problem leaves
+// nothing open, and the struct has no padding.
+bool same_problem(const Problem& a, const Problem& b);
+
 // Returns "cpu", "cuda" or "rocm"; "device 7" for DLPack's other types, "unknown device" for no
 // type of DLPack.
 const char* device_name(int32_t device_type);
