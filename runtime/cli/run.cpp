@@ -138,7 +138,7 @@ void print_document(const Options& options, const Report& report) {
 core::Result<std::vector<double>> run_plan(const core::Plan& plan, const Inputs& inputs,
                                            int repeat) {
   std::vector<double> microseconds;
-  // Among several runs, the first does not count: it also touches memory and wakes threads.
+  // Before several runs, a warm-up run, which is not counted, touches memory and wakes threads.
   const int warm_up = repeat > 1 ? 1 : 0;
   for (int i = 0; i < repeat + warm_up; ++i) {
     attnrt_error error = ATTNRT_ERROR_INIT;
@@ -272,8 +272,9 @@ errors against them are shown. Its __metadata__ may give scale, causal, align, w
 window_right, softcap, lse and deterministic; options take precedence. Dtypes: F32, F16, BF16,
 BOOL, I32.
 
-The command makes one plan and times it. If a backend cannot make its plan, the next backend gets
-the problem. If a run fails, the command fails; attnrt_attention would try the next backend then.)";
+The command makes one plan and times its runs. If a backend cannot make its plan, the next backend
+gets the problem. If a run fails, the command fails; attnrt_attention would try the next backend
+then.)";
 
 }  // namespace
 

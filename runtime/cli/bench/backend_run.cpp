@@ -147,7 +147,7 @@ Result<double> BackendRun::time(int64_t runs) {
     attnrt_error error = ATTNRT_ERROR_INIT;
     for (int64_t n = 0; n < runs; ++n) {
       const attnrt_args& args = args_[next_args_++ % args_.size()];
-      // A backend that made a plan has to run it, so that no status but OK is an answer here.
+      // A backend that made a plan has to run it, so any status but OK is a failure.
       if (core::run(*plan_, args, &error) != ATTNRT_OK)
         return fail(ATTNRT_INTERNAL, "{}", error.message);
     }

@@ -1,12 +1,12 @@
 // runtime/cli/bench/check.cpp: compares an output with the reference and with another output
 //
 // The distance of a row is the root mean square of its errors, relative to that of its exact values
-// (or of all exact values, if that is more). v is random, so that the errors of the weights add up
-// as the weights themselves do, and the relative error of a row is that of its weights. The bound
-// is kernels/reference/tolerance.hpp's relative error of a row of weights, for the largest norms of
-// q and k and for S = scale |q||k| + 32: a key from which a mask or ALiBi takes more does not
-// count, because exp(-32) is below 2^-24. To it come 4 u: q, a weight and the result may each be
-// rounded to the dtype, and there is room for one more rounding.
+// (or of all exact values, if that is more). v is random, so the errors of the weights add up as
+// the weights themselves do, and the relative error of a row is that of its weights. The bound is
+// kernels/reference/tolerance.hpp's relative error of a row of weights, for the largest norms of q
+// and k and for S = scale |q||k| + 32: if a mask or ALiBi takes more than 32 from a score, its key
+// does not count, because exp(-32) is below 2^-24. The bound has 4 u more: q, a weight and the
+// result may each be rounded to the dtype, and there is room for one more rounding.
 //
 // A backend that leaves out a mask or a head is off by about 1. This check cannot tell a backend
 // that leaves out a few of many keys from rounding. `attnrt verify` finds that.
@@ -102,8 +102,9 @@ ReferenceCheck::ReferenceCheck(const core::Problem& problem, const Tensors& tens
   rms_ = std::sqrt(sum / std::max(1.0, count));
 }
 
-// Evaluates some rows of one sequence. The last rows keep their diagonal if it ends at the bottom
-// right, and the first rows keep it if it starts at the top left.
+// Evaluates some rows of one sequence, as a problem with fewer queries. Each row has to keep its
+// diagonal there. So they are the last rows if the diagonal ends at the bottom right, and the first
+// ones if it starts at the top left.
 void ReferenceCheck::evaluate(const Tensors& tensors, int64_t b, int64_t rows) {
   const core::Problem& p = problem_;
   const bool packed = p.varlen != 0;
@@ -111,7 +112,7 @@ void ReferenceCheck::evaluate(const Tensors& tensors, int64_t b, int64_t rows) {
   kernels::Problem problem;
   kernels::Args all;
   attnrt_error error = ATTNRT_ERROR_INIT;
-  // The problem and the tensors are checked ones, so that there is a word for everything in them.
+  // The problem and the tensors have been checked, so they can always be translated.
   (void)attnrt_plugins::translate(p, p.device_type, &problem, &error);
   (void)attnrt_plugins::translate(tensors.args(), &all, &error);
   problem.batch = 1, problem.seq_q = rows;

@@ -186,9 +186,9 @@ void add_word_options(CLI::App& command, const std::shared_ptr<Options>& options
 }
 
 constexpr const char* kFooter =
-    R"(Times are medians; the backends take turns, one sample each. FLOP count the scores that
-causal and windows leave visible, B count each tensor once. The peaks are measured in the same
-run: f32 multiply-adds (for bf16 and f16: AMX, if the processor has it) and memory bandwidth.
+    R"(Times are medians; the backends take turns, one sample each. FLOP/s counts the scores that
+causal and windows leave visible, B/s each tensor once. The peaks are measured in the same run: f32
+multiply-adds (for bf16 and f16: AMX, if the processor has it) and memory bandwidth.
 
 Every output is compared with an exact reference and with the first backend's output. A wrong one
 gets no time, and the exit code is 3. Exit code 1: no backend supports one of the problems, or

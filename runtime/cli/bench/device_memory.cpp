@@ -14,8 +14,8 @@ using core::Result;
 // Bytes. The problem promises the alignment of the host's tensors, and the copies have to keep it.
 constexpr int64_t kTensorAlignment = 256;
 constexpr int64_t kPinnedAlignment = 64;  // bytes: one cache line
-// Bytes of one copy between host and device. Devices copy from pinned memory, which is scarce, so
-// that a tensor passes through one buffer of this size, piece by piece.
+// Bytes of one copy between host and device. Devices copy from pinned memory, which is scarce. So
+// a tensor passes through one buffer of this size, piece by piece.
 constexpr int64_t kPinnedBytes = int64_t{16} << 20;
 
 // Turns the status of a plugin's call into a Result. The error has the plugin's text, if it left

@@ -9,9 +9,9 @@
 //     peaks again
 //
 // A sample is so many runs in a row that it takes a few milliseconds; its value is the time of one
-// run. The backends take turns, one sample each, so that whatever else the machine does meets all
-// of them alike. A report shows the median of a backend's samples, which single slow samples do not
-// move, and their quartiles as the spread. Only outputs that were found right get a time.
+// run. The backends take turns, one sample each, so other work on the machine slows all of them
+// alike. A report shows the median of a backend's samples, which single slow samples do not move,
+// and their quartiles as the spread. Only a backend whose outputs are right gets a time.
 #include "cli/bench/measure.hpp"
 
 #include <algorithm>
@@ -62,7 +62,7 @@ void measure_runs(const BackendRuns& runs, core::Runtime& runtime, const core::P
   }
 }
 
-// Measures one problem. If memory does not hold its tensors, no backend supports it here.
+// Measures one problem. If its tensors do not fit in memory, every backend is unsupported.
 Result<Comparison> measure_problem(core::Runtime& runtime, core::Problem problem,
                                    const std::vector<BackendDevice>& backends,
                                    const Settings& settings, const std::function<void()>& step) {
@@ -100,7 +100,7 @@ std::shared_ptr<const core::Backend> backend_of(const core::Snapshot& snapshot,
   return nullptr;
 }
 
-// Measures the limits of one runtime's devices into the report's peaks.
+// Measures the limits of one runtime's devices, and keeps them as the report's peaks.
 class Peaks {
  public:
   Peaks(const core::Snapshot& snapshot, Report& report)

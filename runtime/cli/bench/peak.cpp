@@ -1,10 +1,10 @@
 // runtime/cli/bench/peak.cpp: measures what a device can compute, read and copy at most
 //
-// A peak is what a backend's speed is compared with, so that it has to be a limit that this machine
-// really reaches, on the threads that the backends use:
+// A backend's speed is compared with a peak, so a peak has to be a speed that this machine really
+// reaches, on the threads that the backends use:
 //
-//   fma, amx   every thread multiplies and adds in registers. Many short tries: the best one is a
-//              try that met no other work on the machine.
+//   fma, amx   every thread multiplies and adds in registers. Of many short tries the best
+//              one counts, which other work on the machine did not slow.
 //   copy       all threads together copy one buffer to the other. Bytes read and written count.
 //   read       all threads together read both buffers. Together these are twice as large as the
 //              last cache, so that the data come from memory.
@@ -30,7 +30,7 @@ constexpr int kRegisterTries = 12, kMemoryTries = 3;
 // Rounds of one call of a loop in registers: about half a millisecond.
 constexpr int64_t kMultiplyAddRounds = 250'000, kTileProductRounds = 25'000;
 constexpr int64_t kCallsPerThread = 8;  // of such a loop, so that fast threads take over work
-// The unit of work in memory: 3 MiB. Small enough that the threads finish together.
+// The unit of work in memory: 3 MiB, which is small enough that the threads finish together.
 constexpr int64_t kPieceFloats = kReadUnit * 4096;
 constexpr int64_t kPieceBytes = kPieceFloats * static_cast<int64_t>(sizeof(float));
 // Bytes of each buffer: the size of the last cache, but within these bounds, because a cache may be
@@ -40,7 +40,8 @@ constexpr int64_t kMinBufferBytes = int64_t{64} << 20, kMaxBufferBytes = int64_t
 // misses.
 constexpr size_t kLargePage = size_t{2} << 20;
 
-// A device's memory: two buffers of this size, each try so many copies from one to the other.
+// For a device's memory: two buffers of this size. Each try copies kDeviceCopies times from one to
+// the other.
 constexpr int64_t kDeviceBytes = int64_t{256} << 20;
 constexpr int64_t kDeviceAlignment = 256;  // bytes
 constexpr int kDeviceTries = 5, kDeviceCopies = 4;
@@ -78,8 +79,8 @@ CpuPeak::CpuPeak(core::Threads& threads) : threads_(threads), pieces_(pieces_in_
     if (*buffer != nullptr) (void)madvise(buffer->get(), bytes, MADV_HUGEPAGE);
   }
   if (from_ == nullptr || to_ == nullptr) pieces_ = 0;
-  // Written first by the threads that will use it: on a machine with several memory nodes, Linux
-  // gives a page to the node of the thread that writes it first.
+  // The threads that will use the memory write it first: on a machine with several memory nodes,
+  // Linux gives a page to the node of the thread that writes it first.
   (void)best_seconds(threads_, 1, pieces_, [this](int64_t index) {
     std::memset(from_.get() + index * kPieceFloats, 0, kPieceBytes);
     std::memset(to_.get() + index * kPieceFloats, 0, kPieceBytes);

@@ -30,7 +30,7 @@ struct Peak {
   // Returns the limit in bytes/s of a problem that is bound by memory.
   std::optional<double> memory() const;
   // Returns the limit in FLOP/s of a problem of that dtype. AMX has no f16 products, but an f16
-  // number is the sum of two bf16 numbers, so that the bf16 limit bounds f16, too.
+  // number is the sum of two bf16 numbers, so the bf16 limit bounds f16, too.
   std::optional<double> compute(attnrt_dtype dtype) const;
 };
 

@@ -7,7 +7,7 @@
 //          |      / memory                  the slope: FLOP/s = bytes/s of memory * FLOP per byte
 //          +---------------------> FLOP per byte, both axes logarithmic
 //
-// A dot cannot be above the lines, unless its data come out of a cache.
+// A dot cannot be above the lines, unless its data come from a cache.
 #include "cli/bench/roofline.hpp"
 
 #include <fmt/format.h>
@@ -26,7 +26,9 @@ namespace {
 constexpr int kWidth = 760, kHeight = 400;  // pixels
 constexpr double kAroundRidge = 4;  // factor: how much of slope and level is shown beside the ridge
 constexpr double kMarginX = 1.5, kMarginY = 2;  // factors of room beside the outermost values
-constexpr double kManyDoublings = 1000;  // a wider x axis has a label at every other power of two
+// If the right end of the x axis is more than so many times the left end, every other power of two
+// has a label.
+constexpr double kManyDoublings = 1000;
 
 struct Bounds {
   double left, right, low, high;

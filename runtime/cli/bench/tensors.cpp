@@ -1,9 +1,8 @@
 // runtime/cli/bench/tensors.cpp: fills a problem's tensors with reproducible random numbers
 //
 // q, k and v hold numbers of mean 0 and variance 1. Every sequence has the full length, so that a
-// packed, paged or padded problem costs as much as the dense one of the same size. What the tensors
-// hold beyond that is such that every feature changes the result: a mask hides some keys, pages lie
-// in no order.
+// packed, paged or padded problem costs as much as the dense one of the same size. Every
+// feature changes the result: a mask hides some keys, pages are in random order.
 #include "cli/bench/tensors.hpp"
 
 #include <algorithm>

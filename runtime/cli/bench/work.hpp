@@ -5,7 +5,7 @@
 
 namespace attnrt::cli::bench {
 
-// The work that no backend can save.
+// The work that no backend can avoid.
 //
 //   flop   2 for each multiply-add of q k and of weights v, for every score that causal and windows
 //          leave visible. A mask tensor saves nothing, because a backend has to read it first.

@@ -71,7 +71,7 @@ struct Panel {
   };
   std::string title, x_name, y_name;
   std::string unit;         // panels of the same unit may get the same y axis
-  bool always_log = false;  // else y is logarithmic only if the speeds differ very much
+  bool always_log = false;  // false: y is logarithmic only if the speeds differ very much
   std::vector<Curve> curves;
   std::map<std::string, double> limits;  // by name
   std::vector<Ideal> ideals;

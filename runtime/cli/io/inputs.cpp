@@ -1,8 +1,8 @@
 // runtime/cli/io/inputs.cpp: reads and checks the tensors and attributes of `attnrt run`
 //
-// The file holds the tensors of attnrt_args by their names, but for out and lse, which a run
+// The file holds the tensors of attnrt_args by their names, except out and lse, which a run
 // computes. It may also hold expected and expected_lse, with which the results are compared. The
-// order of the checks: names, then shapes of q, k and v with both shapes in the message, then the
+// order of the checks: attributes, tensor names, dtypes and shapes of q, k and v, then the
 // runtime's own checks of everything else.
 #include "cli/io/inputs.hpp"
 
@@ -216,8 +216,8 @@ void set_args(Inputs& inputs) {
 #undef ATTNRT_SET
 }
 
-// Completes the problem from the tensors, and finds everything else that can be wrong with them, so
-// that nothing is planned before.
+// Completes the problem from the tensors, and finds everything else that can be wrong with them
+// before anything is planned.
 Result<void> infer_and_check(Inputs& inputs) {
   set_args(inputs);
   attnrt_error error = ATTNRT_ERROR_INIT;

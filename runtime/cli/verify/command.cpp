@@ -110,9 +110,9 @@ void add_verify(CLI::App& app, Common& common) {
   const auto request = std::make_shared<Request>();
   Settings& settings = request->settings;
   CLI::Option* backend = command->add_option("--backend", request->backend,
-                                             "The found plugins of this name (default: all)");
+                                             "Check the found plugins of this name (default: all)");
   backend->type_name("NAME");
-  command->add_option("--plugin", request->plugin, "This file")
+  command->add_option("--plugin", request->plugin, "Check this file")
       ->type_name("FILE")
       ->excludes(backend);
   command->add_option("--cases", settings.cases, "Number of random problems")
@@ -123,14 +123,14 @@ void add_verify(CLI::App& app, Common& common) {
                    "Seed of the first random problem; each further one has the next seed")
       ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 62))
       ->capture_default_str();
-  command->add_option("--rule", settings.only, "Only these rules, and those that they need")
+  command->add_option("--rule", settings.only, "Check only these rules, and those that they need")
       ->type_name("ID...");
   command
       ->add_option("--deadline", settings.deadline_seconds,
                    "Seconds after which a plugin's process is killed")
       ->check(CLI::Range(0.1, 1e6))
       ->capture_default_str();
-  command->add_flag("--in-process", request->in_process, "No child process, for a debugger");
+  command->add_flag("--in-process", request->in_process, "Start no child process, for a debugger");
   add_runtime_options(*command, common);
   command->callback([&common, request] {
     common.command = "verify";

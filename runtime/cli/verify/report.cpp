@@ -17,10 +17,10 @@ using conformance::State;
 using conformance::state_name;
 
 constexpr int kIndent = 18;        // columns before the lines below a failed rule
-constexpr int kFewestInRange = 3;  // rules that one cause skips are one line from so many on
+constexpr int kFewestInRange = 3;  // so many or more rules skipped for one reason share a line
 
-// Returns a command line that checks the failed rule again, on the case that failed alone if it is
-// known.
+// Returns a command line that checks the failed rule again. If the failing case is known, it checks
+// that case alone. If the rule's process died, it checks without a child process, for a debugger.
 std::string reproduction(const std::string& path, const RuleResult& result,
                          const Settings& settings) {
   const std::string line =

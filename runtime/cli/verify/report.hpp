@@ -10,12 +10,12 @@
 
 namespace attnrt::cli::verify {
 
-// One line for each rule. A rule that failed has its detail, its effect and how to reproduce it in
-// lines below.
+// Returns one line for each rule, or for several that are skipped for one reason. Below a rule that
+// failed stand its detail, its effect and how to reproduce it.
 std::string to_text(const std::string& path, const std::vector<conformance::RuleResult>& results,
                     const conformance::Settings& settings);
 
-// The element of `plugins` in docs/json.md.
+// Returns one element of the list `plugins`, which docs/json.md describes.
 nlohmann::json to_json(const std::string& path, const std::vector<conformance::RuleResult>& results,
                        const conformance::Settings& settings);
 
