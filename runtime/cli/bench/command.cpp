@@ -192,7 +192,7 @@ multiply-adds (for bf16 and f16: AMX, if the processor has it) and memory bandwi
 
 Every output is compared with an exact reference and with the first backend's output. A wrong one
 gets no time, and the exit code is 3. Exit code 1: no backend supports one of the problems, or
-memory does not hold it.
+it does not fit in memory.
 
 Example:
   attnrt bench --seq 512,2048 --head-dim 64,128 --dtype f32,bf16 --causal both --html bench.html)";
