@@ -80,6 +80,7 @@ PlainRow plain_row(const Problem& problem, const Args& args, const Sequence& seq
   }
   if (problem.sinks) sink = load(args.sinks, head * args.sinks.stride[0]);
   max = std::max(max, sink);
+  if (std::isfinite(sink)) row.size.sink = std::abs(double{sink});
   float sum = sink != -INFINITY ? std::exp(sink - max) : 0;
   for (const Key& key : keys) {
     const float weight = std::exp(key.score - max), narrow = rounded(problem.dtype, weight);

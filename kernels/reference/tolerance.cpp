@@ -29,7 +29,7 @@ void RowSize::add_key(double key_norms, double key_score, double weight) {
   if (std::abs(key_score) < kLowestMask) score = std::max(score, std::abs(key_score));
 }
 
-double score_error(const RowSize& row) { return kEpsilon * (row.norms + 4 * row.score); }
+double score_error(const RowSize& row) { return kEpsilon * (row.norms + 4 * row.score + row.sink); }
 
 double weights_error(const RowSize& row) {
   return std::min(1.0, 2 * score_error(row) + kEpsilon * (std::sqrt(row.keys) + kRoundings));
@@ -41,8 +41,8 @@ double out_floor(DType dtype, const RowSize& row) {
 }
 
 double lse_floor(const RowSize& row) {
-  return score_error(row) +
-         kEpsilon * (std::sqrt(row.keys) + kRoundings + row.score + std::log(1 + row.keys));
+  return score_error(row) + kEpsilon * (std::sqrt(row.keys) + kRoundings +
+                                        std::max(row.score, row.sink) + std::log(1 + row.keys));
 }
 
 double rounded_sum_error(DType dtype) { return dtype == DType::f32 ? 0 : unit_roundoff(dtype); }

@@ -25,7 +25,9 @@
 //       least subnormal number.
 //   A score is a sum of head_dim rounded products. Rounding errors are independent, so they add up
 //       as a random walk does: e scale |q||k| / sqrt(2). The scale, softcap, mask and ALiBi each
-//       round a number of at most S, the largest |score|. Together:  d = e (scale |q||k| + 4 S)
+//       round a number of at most S, the largest |score|. The difference from the row's maximum,
+//       which may be the sink, is rounded at the size of both. Together:
+//                                                         d = e (scale |q||k| + 4 S + |sink|)
 //   A weight w is the exp of a score and so has the relative error d. The numerator and the
 //       denominator of out each carry it:                            2 d
 //   Sums over n keys are random walks, too:                          e sqrt(n)
@@ -34,8 +36,7 @@
 //       out by up to V times itself.
 // Only keys that count enter S and scale |q||k|: those whose weight is not negligible beside the
 // row's largest weight. Scores beyond 1e30 do not enter S. They come from a mask of the lowest
-// finite number, which leaves the weights equal or zero, whatever the score was rounded from. A
-// sink is given, not computed, and does not enter S either.
+// finite number, which leaves the weights equal or zero, whatever the score was rounded from.
 #pragma once
 
 #include "kernels/common/problem.hpp"
@@ -49,6 +50,7 @@ struct RowSize {
   double value = 0;  // the largest |v|
   double out = 0;    // the largest |out|
   double keys = 0;   // how many keys the row sees
+  double sink = 0;   // |sink|; 0 if there is none or it is not finite
 
   // Enters one key. weight is relative to the row's largest weight.
   void add_key(double key_norms, double key_score, double weight);
@@ -66,7 +68,7 @@ double score_error(const RowSize& row);
 double weights_error(const RowSize& row);
 
 // The floor of each value of out, and of lse = max + log(sum): the score's error, the sum's
-// relative error, and the rounding of lse itself, where |lse| <= S + log(1 + n).
+// relative error, and the rounding of lse itself, where |lse| <= max(S, |sink|) + log(1 + n).
 double out_floor(DType dtype, const RowSize& row);
 double lse_floor(const RowSize& row);
 

@@ -9,8 +9,8 @@
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
+#include "base/text.hpp"
 #include "trace.hpp"
 
 namespace attnrt::cli {
@@ -22,9 +22,8 @@ constexpr size_t kUsualTerminalWidth = 80;  // columns, for a terminal that does
 
 // Whether at least one part of a list "DIR:DIR" is a directory.
 bool names_a_directory(const std::string& list) {
-  std::istringstream directories(list);
   std::error_code error;
-  for (std::string directory; std::getline(directories, directory, ':');) {
+  for (const std::string& directory : core::split(list, ':')) {
     if (std::filesystem::is_directory(directory, error)) return true;
   }
   return false;

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cctype>
 #include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
@@ -19,7 +20,10 @@ struct Options {
 // Returns the dimensions that no word names, which are 1: " batch=1 seq_q=1".
 std::string assumed(const std::vector<std::string>& words) {
   std::string text;
-  const std::string given = fmt::format(" {}", fmt::join(words, " "));
+  std::string given = fmt::format(" {}", fmt::join(words, " "));
+  for (char& letter : given) {
+    if (std::isspace(static_cast<unsigned char>(letter)) != 0) letter = ' ';  // as parse_problem
+  }
   for (const char* name : {"batch", "heads_q", "heads_kv", "seq_q", "seq_kv", "head_dim"}) {
     if (given.find(fmt::format(" {}=", name)) == std::string::npos)
       text += fmt::format(" {}=1", name);

@@ -39,17 +39,17 @@ ARROWS = [
     ),
     (
         "runtime/src/base/",
-        r'"(?!base/|attnrt/plugin\.h)',
-        "base includes nothing of this tree but base and attnrt/plugin.h",
+        r'"(?!base/)|attnrt/(?!plugin\.h|attnrt\.h)',
+        "base includes nothing of this tree but base and the public C headers",
     ),
     (
         "runtime/src/formats/",
-        r'"(?!base/|formats/)',
+        r'"(?!base/|formats/)|attnrt/',
         "formats includes nothing of this tree but base and formats",
     ),
     (
         "runtime/src/problem/",
-        r'"(?!base/|formats/|problem/|attnrt/plugin\.h)',
+        r'"(?!base/|formats/|problem/)|attnrt/(?!plugin\.h)',
         "problem includes nothing of this tree but base, formats, problem and attnrt/plugin.h",
     ),
     ("runtime/conformance/", r'"?cli/', "the conformance rules know nothing of the command"),

@@ -9,6 +9,7 @@ build/lint/clean holds one empty file for each clean (configuration, command, pr
 """
 
 import concurrent.futures
+import functools
 import hashlib
 import json
 import os
@@ -39,19 +40,26 @@ def shipped_commands(build: pathlib.Path, words: list[str]) -> dict[str, list[st
 
 def preprocessed(arguments: list[str], directory: pathlib.Path) -> bytes:
     at = arguments.index("-o")
-    command = [*arguments[:at], *arguments[at + 2 :], "-E", "-P"]  # -P: comments do not count
+    command = [*arguments[:at], *arguments[at + 2 :], "-E", "-P"]  # -P: no line numbers
     return subprocess.run(command, cwd=directory, capture_output=True, check=True).stdout
+
+
+@functools.cache
+def version() -> bytes:
+    return subprocess.run(["clang-tidy", "--version"], capture_output=True, check=True).stdout
 
 
 def check(name: str, arguments: list[str], build: pathlib.Path) -> str:
     """Returns clang-tidy's output, or "" if the source is clean."""
     configuration = (ROOT / ".clang-tidy").read_bytes()
-    text = configuration + " ".join(arguments).encode() + preprocessed(arguments, build)
+    source = ROOT / name
+    text = b"".join(
+        (version(), configuration, " ".join(arguments).encode(), source.read_bytes())
+    ) + preprocessed(arguments, build)
     marker = CLEAN / hashlib.sha256(text).hexdigest()
     if marker.exists():
         return ""
-    source = str(ROOT / name)
-    tidy = ["clang-tidy", "--quiet", "--warnings-as-errors=*", source, "--", *arguments[1:]]
+    tidy = ["clang-tidy", "--quiet", "--warnings-as-errors=*", str(source), "--", *arguments[1:]]
     run = subprocess.run(tidy, cwd=build, capture_output=True, text=True, check=False)
     if run.returncode == 0:
         marker.touch()

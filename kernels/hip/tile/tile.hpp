@@ -130,7 +130,7 @@ concept AttentionTile = ContiguousKeys<T> && StepCopy<typename T::KeyCopy, typen
   // Whether a lane reads its part of the mask before it computes the scores, and holds it in
   // registers until it is used. Otherwise the mask is read where it is used, which needs fewer
   // registers.
-  requires T::kHoldMask || !T::kHoldMask;
+  requires SameAs<decltype(T::kHoldMask), const bool>;
 
   // ---- Workgroup memory ----
   // Where K and V of a step, and Q if it stays there, begin. kAliased: K and V take turns in one

@@ -26,9 +26,9 @@ namespace {
 constexpr int kWidth = 760, kHeight = 400;  // pixels
 constexpr double kAroundRidge = 4;  // factor: how much of slope and level is shown beside the ridge
 constexpr double kMarginX = 1.5, kMarginY = 2;  // factors of room beside the outermost values
-// If the right end of the x axis is more than so many times the left end, every other power of two
-// has a label.
-constexpr double kManyDoublings = 1000;
+// If the right end of the x axis is more than so many times the left end, only every other power of
+// two has a label.
+constexpr double kWideRange = 1000;
 
 struct Bounds {
   double left, right, low, high;
@@ -56,7 +56,7 @@ std::string draw_roofline(const Peak& peak, const std::vector<RooflineDot>& dots
   const double roof = std::max(peak.fma.value_or(0), peak.amx.value_or(0));
   const Bounds b = bounds_of(dots, memory, roof);
   html::Plot plot(kWidth, kHeight, {b.left, b.right, 0, 0, true}, {b.low, b.high, 0, 0, true});
-  const double factor = b.right / b.left > kManyDoublings ? 4 : 2;
+  const double factor = b.right / b.left > kWideRange ? 4 : 2;
   const double first_tick = std::pow(2, std::ceil(std::log2(b.left)));
   for (double value = first_tick; value <= b.right; value *= factor)
     plot.x_tick(value, fmt::format("{:g}", value));

@@ -202,6 +202,15 @@ TEST(Tolerance, KeysThatDoNotCountDoNotWidenIt) {
   EXPECT_GT(reference::score_error(size), error);
 }
 
+// lse is then nearly the sink, and even the exact answer is rounded at the sink's size.
+TEST(Tolerance, ALargeSinkWidensTheFloorOfLse) {
+  reference::RowSize size;
+  size.add_key(3, 2, 1e-30);
+  size.sink = 200;
+  const double half_ulp_of_lse = 0x1p-17;  // of a float between 128 and 256
+  EXPECT_GE(reference::lse_floor(size), half_ulp_of_lse);
+}
+
 TEST(Tolerance, WhatIsNotFiniteIsLeftOutOfThePlainErrors) {
   reference::PlainErrors errors;
   errors.add(NAN, NAN, 0.5);

@@ -100,6 +100,9 @@ TEST_F(Command, Explain) {
   expect_golden("explain.txt", attnrt_here({"explain", words}), 0);
   expect_golden("explain.json", attnrt_here({"explain", words, "--json"}), 0);
   expect_golden("explain_preferred.txt", attnrt_here({"explain", "seq_q=1", "seq_kv=9"}), 0);
+  // Words may stand on lines of their own, as in a problem that was pasted.
+  EXPECT_EQ(attnrt_here({"explain", "seq_q=1\nseq_kv=9"}).out,
+            attnrt_here({"explain", "seq_q=1 seq_kv=9"}).out);
   expect_golden("explain_denied.txt", attnrt_here({"explain", "head_dim=256", "head_dim_v=256"}),
                 1);
   expect_golden("explain_elsewhere.txt",

@@ -1,5 +1,7 @@
 # tests/runtime/conformance/expect_rules.cmake: runs `attnrt verify` on PLUGIN, and fails unless exactly the rules in FAILS
 # fail and exactly those in SKIPS are skipped (any: whichever)
+cmake_minimum_required(VERSION 3.25)  # so that if() takes quoted words as they are
+
 execute_process(COMMAND ${ATTNRT} verify --json --plugin ${PLUGIN} --cases ${CASES} --deadline ${DEADLINE}
   OUTPUT_VARIABLE json RESULT_VARIABLE exit ERROR_VARIABLE errors)
 string(JSON count ERROR_VARIABLE error LENGTH "${json}" plugins 0 rules)
