@@ -64,10 +64,13 @@ GPU_DEVICE void store_rows(const AttentionParams& p, const Tile& tile, const Que
   using Storage = typename Tile::Element::Storage;
   Storage* out = head_of(static_cast<Storage*>(p.out), p.out_stride, block.batch, block.head) +
                  block.first_query * p.out_stride.row;
-  const float* sink = p.sinks != nullptr ? p.sinks + block.head * p.sink_stride : nullptr;
+  // Read here: of a pointer that may be null, AMD's compiler no longer knows that it is global.
+  const bool has_sink = p.sinks != nullptr;
+  float sink = 0;
+  if (has_sink) sink = p.sinks[block.head * p.sink_stride];
   const bool wants_lse = p.lse != nullptr;
   GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-    const auto result = softmax.result(tile, slot, p.exp_scale, sink, wants_lse);
+    const auto result = softmax.result(tile, slot, p.exp_scale, has_sink, sink, wants_lse);
     const int r = tile.row(slot);
     const bool exists = r < block.rows;
     tile.store(p, o, slot, result.output_factor, out + r * p.out_stride.row, exists);

@@ -125,16 +125,16 @@ class OnlineSoftmax {
     float output_factor;  // out = O * output_factor; 0 where nothing was visible
     float lse;            // -inf where nothing was visible
   };
-  // sink: null, or the head's sink: a key of that score whose value is zero. Every lane of the wave
-  // calls it.
-  GPU_DEVICE Result result(const Tile& tile, int slot, float exp_scale, const float* sink,
+  // sink: the head's sink, if it has one: a key of that score whose value is zero. Every lane of the
+  // wave calls it.
+  GPU_DEVICE Result result(const Tile& tile, int slot, float exp_scale, bool has_sink, float sink,
                            bool wants_lse) const {
     // In powers of two: the reference, and the larger of it and the sink.
     const float reference =
         reference_[slot] == -gpu::kInfinity ? -gpu::kInfinity : reference_[slot] * exp_scale;
     float factor = 1, sink_weight = 0, largest = reference;
-    if (sink != nullptr) {
-      const float exponent = *sink * gpu::kLog2E;
+    if (has_sink) {
+      const float exponent = sink * gpu::kLog2E;
       largest = gpu::max(reference, exponent);
       if (largest != -gpu::kInfinity) {
         factor = gpu::exp2(reference - largest), sink_weight = gpu::exp2(exponent - largest);

@@ -59,9 +59,8 @@ bool parse_parts(std::string_view text, size_t least, Version& version) {
   const std::vector<std::string_view> numbers = split(text.substr(0, dash), '.');
   if (numbers.size() < least || numbers.size() > 3) return false;
   int64_t* const fields[] = {&version.major, &version.minor, &version.patch};
-  auto* const* field = fields;
-  for (const std::string_view number : numbers) {
-    if (!parse_number(number, **field++)) return false;
+  for (size_t i = 0; i < std::size(fields) && i < numbers.size(); ++i) {
+    if (!parse_number(numbers[i], *fields[i])) return false;
   }
   if (dash == std::string_view::npos) return true;
   if (numbers.size() != 3 || !valid_identifiers(text.substr(dash + 1), false)) return false;
