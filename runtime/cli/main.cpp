@@ -45,6 +45,12 @@ int report_bad_usage(CLI::App& app, cli::Common& common, const CLI::ParseError& 
   const std::vector<CLI::App*> chosen = app.get_subcommands();
   const std::vector<std::string> unparsed = app.remaining(true);
   std::string message = error.what();
+  constexpr std::string_view kValueOfFlag =
+      " was given a disallowed flag override";  // CLI11's text
+  if (message.ends_with(kValueOfFlag)) {
+    message.resize(message.size() - kValueOfFlag.size());
+    message = fmt::format("--{} takes no value", message);
+  }
   std::string hint = "attnrt --help";
   if (!chosen.empty()) {
     common.command = chosen.front()->get_name();

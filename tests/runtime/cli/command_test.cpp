@@ -234,6 +234,7 @@ TEST_F(Command, BadUsage) {
       {"run", "--input"},
       {"run", "--input", "x", "--repeat", "0"},
       {"run", "--input", "x", "--repeat", "many"},
+      {"run", "--input", "x", "--causal=maybe"},
   };
   std::string golden;
   for (const Words& words : cases) {
