@@ -27,11 +27,12 @@ GuardedMemory::GuardedMemory(Subject& subject, int64_t image_bytes, int64_t alig
       return;
     }
   }
-  auto content = reinterpret_cast<uintptr_t>(allocation_) + static_cast<uintptr_t>(guard_bytes_);
+  const auto start = reinterpret_cast<uintptr_t>(allocation_);
+  auto content = start + static_cast<uintptr_t>(guard_bytes_);
   const auto step = static_cast<uintptr_t>(alignment);
   content = (content + step - 1) / step * step;
   if (content / step % 2 == 0) content += step;
-  image_ = reinterpret_cast<std::byte*>(content) - guard_bytes_;
+  image_ = static_cast<std::byte*>(allocation_) + (content - start) - guard_bytes_;
 }
 
 GuardedMemory::~GuardedMemory() {

@@ -110,8 +110,11 @@ void check_memory(DeviceTensors& on_device, const Tensors& tensors, RunResult& r
       return;
     }
     compare_image(name, tensors[name], after, result);
-    if (name == TensorName::out) result.out = std::move(after);
-    if (name == TensorName::lse) result.lse = std::move(after);
+    if (name == TensorName::out) {
+      result.out = std::move(after);
+    } else if (name == TensorName::lse) {
+      result.lse = std::move(after);
+    }
   }
 }
 

@@ -10,7 +10,6 @@
 namespace attnrt::cli::bench {
 namespace {
 
-using core::fail;
 using core::Result;
 
 // Every backend with its first device of each kind.

@@ -117,7 +117,7 @@ core::Result<std::vector<core::Problem>> read_problems(const Options& options) {
 // Fails before anything is measured if the page could not be written, or would replace an input.
 core::Result<void> check_page_path(const Common& common, const Options& options) {
   if (!options.html) return {};
-  const auto writable = check_output(*options.html);
+  auto writable = check_output(*options.html);
   if (!writable) return writable;
   for (const auto& input : {options.grid, common.policy}) {
     std::error_code ignored;  // a file that does not exist is not replaced
