@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "cli/html/page.hpp"
 
@@ -110,7 +111,7 @@ void Plot::x_tick(double value, const std::string& label) {
 }
 
 void Plot::x_ticks(const std::vector<double>& values) {
-  double last_label = -INFINITY;
+  double last_label = -std::numeric_limits<double>::infinity();
   for (const double value : values) {
     const bool room = x.at(value) - last_label > kLabelWidth;
     x_tick(value, room ? fmt::format("{:.0f}", value) : "");
