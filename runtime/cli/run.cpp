@@ -171,7 +171,7 @@ core::Result<void> write_outputs(const std::string& path, const Inputs& inputs,
 // Fails before anything is run if the output could not be written, or would replace the input.
 core::Result<void> check_output_path(const Options& options) {
   if (!options.output) return {};
-  const auto writable = check_output(*options.output);
+  auto writable = check_output(*options.output);
   if (!writable) return writable;
   std::error_code ignored;  // a file that does not exist is not replaced
   if (!std::filesystem::equivalent(options.input, *options.output, ignored)) return {};

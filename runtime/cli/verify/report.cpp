@@ -23,8 +23,7 @@ constexpr int kFewestInRange = 3;  // so many or more rules skipped for one reas
 // that case alone. If the rule's process died, it checks without a child process, for a debugger.
 std::string reproduction(const std::string& path, const RuleResult& result,
                          const Settings& settings) {
-  const std::string line =
-      fmt::format("attnrt verify --plugin {} --rule {}", path, result.rule->id);
+  std::string line = fmt::format("attnrt verify --plugin {} --rule {}", path, result.rule->id);
   if (result.outcome.died)
     return line + fmt::format(" --cases {} --seed {} --in-process", settings.cases, settings.seed);
   if (result.outcome.seed) return line + fmt::format(" --cases 1 --seed {}", *result.outcome.seed);
