@@ -72,7 +72,7 @@ std::string reason(const Report& report) {
 double median(const std::vector<double>& sorted) { return sorted[(sorted.size() - 1) / 2]; }
 
 std::string median_text(const std::vector<double>& microseconds) {
-  const std::string text = time_text(median(microseconds) * 1e-6);
+  std::string text = time_text(median(microseconds) * 1e-6);
   if (microseconds.size() == 1) return text;
   return fmt::format("{} (median of {}, fastest {})", text, microseconds.size(),
                      time_text(microseconds.front() * 1e-6));
