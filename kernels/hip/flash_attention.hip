@@ -7,9 +7,7 @@ namespace kernels::hip {
 using FlashTile = Tile<kFamilyHere, GPU_DTYPE, GPU_DIM>;
 
 GPU_KERNEL(FlashTile::kThreads, FlashTile::kResident)
-flash_attention_kernel(const AttentionParams p) {
-  flash_attention<FlashTile, Kind::generic>(p);
-}
+flash_attention_kernel(const AttentionParams p) { flash_attention<FlashTile, Kind::generic>(p); }
 GPU_KERNEL(FlashTile::kThreads, FlashTile::kResident)
 flash_attention_causal_kernel(const AttentionParams p) {
   flash_attention<FlashTile, Kind::causal>(p);

@@ -125,8 +125,8 @@ class OnlineSoftmax {
     float output_factor;  // out = O * output_factor; 0 where nothing was visible
     float lse;            // -inf where nothing was visible
   };
-  // sink: the head's sink, if it has one: a key of that score whose value is zero. Every lane of the
-  // wave calls it.
+  // Every lane of the wave calls it. sink: the head's sink, if it has one; it counts as a key of
+  // that score whose value is zero.
   GPU_DEVICE Result result(const Tile& tile, int slot, float exp_scale, bool has_sink, float sink,
                            bool wants_lse) const {
     // In powers of two: the reference, and the larger of it and the sink.

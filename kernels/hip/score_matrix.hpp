@@ -95,4 +95,16 @@ struct ScoreStage {
   static constexpr uint32_t kEnd = kAt + Tile::kWaves * kWaveBytes;
 };
 
+// Reads and writes 4 neighbouring scores. Not by load128: on NVIDIA it is for memory that no
+// running kernel writes, and these kernels write what they read.
+GPU_DEVICE gpu::Floats<4> read_scores(const float* at) {
+  const gpu::Bits128 bits = *reinterpret_cast<const gpu::Bits128*>(at);
+  gpu::Floats<4> s;
+  GPU_UNROLL for (int i = 0; i < 4; ++i) s[i] = __builtin_bit_cast(float, bits.word[i]);
+  return s;
+}
+GPU_DEVICE void write_scores(float* at, const gpu::Floats<4>& s) {
+  store4(F32{}, at, s[0], s[1], s[2], s[3]);
+}
+
 }  // namespace kernels::hip

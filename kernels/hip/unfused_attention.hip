@@ -10,24 +10,14 @@ using UnfusedTile = Tile<kFamilyHere, GPU_DTYPE, GPU_DIM>;
 inline constexpr int kProductsPerUnit = UnfusedTile::kThreads > 128 ? 1 : 2;
 
 GPU_KERNEL(UnfusedTile::kThreads, kProductsPerUnit)
-qk_kernel(const AttentionParams p) {
-  qk<UnfusedTile>(p);
-}
+qk_kernel(const AttentionParams p) { qk<UnfusedTile>(p); }
 GPU_KERNEL(kScoreThreads, 2)
-scale_kernel(const AttentionParams p) {
-  scale<UnfusedTile>(p);
-}
+scale_kernel(const AttentionParams p) { scale<UnfusedTile>(p); }
 GPU_KERNEL(kScoreThreads, 2)
-mask_kernel(const AttentionParams p) {
-  mask<UnfusedTile>(p);
-}
+mask_kernel(const AttentionParams p) { mask<UnfusedTile>(p); }
 GPU_KERNEL(kScoreThreads, 2)
-softmax_kernel(const AttentionParams p) {
-  softmax<UnfusedTile>(p);
-}
+softmax_kernel(const AttentionParams p) { softmax<UnfusedTile>(p); }
 GPU_KERNEL(UnfusedTile::kThreads, kProductsPerUnit)
-pv_kernel(const AttentionParams p) {
-  pv<UnfusedTile>(p);
-}
+pv_kernel(const AttentionParams p) { pv<UnfusedTile>(p); }
 
 }  // namespace kernels::hip

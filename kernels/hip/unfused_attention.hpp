@@ -9,20 +9,9 @@
 
 #include "kernels/hip/score_matrix.hpp"
 #include "kernels/hip/tile_shapes.hpp"
+#include "kernels/hip/unfused_softmax.hpp"
 
 namespace kernels::hip {
-
-// Reads and writes 4 neighbouring scores. Not by load128: on NVIDIA it is for memory that no
-// running kernel writes, and these kernels write what they read.
-GPU_DEVICE gpu::Floats<4> read_scores(const float* at) {
-  const gpu::Bits128 bits = *reinterpret_cast<const gpu::Bits128*>(at);
-  gpu::Floats<4> s;
-  GPU_UNROLL for (int i = 0; i < 4; ++i) s[i] = __builtin_bit_cast(float, bits.word[i]);
-  return s;
-}
-GPU_DEVICE void write_scores(float* at, const gpu::Floats<4>& s) {
-  store4(F32{}, at, s[0], s[1], s[2], s[3]);
-}
 
 // Stores one wave's scores of a step, 16 bytes a lane, neighbouring lanes side by side. at: the
 // block's first row, at the step's first column; rows: how many of the block's rows exist.
@@ -226,105 +215,6 @@ GPU_DEVICE void mask(const AttentionParams& p) {
     }
     write_scores(at, s);
   });
-}
-
-// exp(s - max). The difference comes first, so that large scores keep what separates them. A max of
-// -inf means that everything is hidden.
-GPU_DEVICE float weight_of(float s, float max) {
-  return gpu::exp2((s - (max == -gpu::kInfinity ? 0 : max)) * gpu::kLog2E);
-}
-
-// The largest score so far, and the sum of weights relative to it.
-struct Total {
-  float max = -gpu::kInfinity, sum = 0;
-  GPU_DEVICE void merge(float other_max, float other_sum) {
-    const float top = gpu::max(max, other_max);
-    sum = sum * (max == top ? 1 : weight_of(max, top)) +
-          other_sum * (other_max == top ? 1 : weight_of(other_max, top));
-    max = top;
-  }
-};
-
-// Turns scores into weights, in place, rounded to the dtype, and stores lse. `team` threads share a
-// row: kRowLanes of them, or the workgroup.
-template <class Tile>
-GPU_DEVICE void softmax(const AttentionParams& p) {
-  const ScoreHead head(p);
-  if (!head.exists(p)) return;
-  const int rows = rows_in_turn(p), team = kScoreThreads / rows;
-  const int lane = static_cast<int>(gpu::thread()) % team, span = team * kHeld * 4;
-  const uint32_t turns = turns_of_head(p);
-  for (uint32_t turn = gpu::block_x(); turn < turns; turn += groups_for(turns)) {
-    const int64_t query = int64_t{turn} * rows + static_cast<int>(gpu::thread()) / team;
-    const bool real = query < p.seq_q;
-    const Range columns = real ? columns_of_row<Tile>(p, static_cast<int32_t>(query)) : Range{0, 0};
-    float* const row = head.row(p, static_cast<int32_t>(query)) + lane * 4;
-
-    gpu::Floats<4> s[kHeld];
-    const auto read = [&](int64_t from) {
-      GPU_UNROLL for (int h = 0; h < kHeld; ++h) {
-        const int64_t column = from + h * team * 4;
-        if (column + lane * 4 < columns.end) {
-          s[h] = read_scores(row + column);
-        } else {
-          GPU_UNROLL for (int i = 0; i < 4; ++i) s[h][i] = -gpu::kInfinity;
-        }
-      }
-    };
-    Total total;
-    for (int64_t from = columns.begin; from < columns.end; from += span) {
-      read(from);
-      float max = -gpu::kInfinity, sum = 0;
-      GPU_UNROLL for (int h = 0; h < kHeld; ++h) {
-        GPU_UNROLL for (int i = 0; i < 4; ++i) max = gpu::max(max, s[h][i]);
-      }
-      GPU_UNROLL for (int h = 0; h < kHeld; ++h) {
-        GPU_UNROLL for (int i = 0; i < 4; ++i) sum += weight_of(s[h][i], max);
-      }
-      total.merge(max, sum);
-    }
-    GPU_UNROLL for (int bit = 1; bit < kRowLanes; bit *= 2) {
-      const float max = gpu::exchange<Tile::kWave>(total.max, bit),
-                  sum = gpu::exchange<Tile::kWave>(total.sum, bit);
-      total.merge(max, sum);
-    }
-    if (rows == 1) {
-      constexpr int kTeams = kScoreThreads / kRowLanes;
-      if (lane % kRowLanes == 0) {
-        gpu::shared_store(lane / kRowLanes * 8, total.max);
-        gpu::shared_store(lane / kRowLanes * 8 + 4, total.sum);
-      }
-      gpu::barrier();
-      total = Total{};
-      GPU_UNROLL for (int t = 0; t < kTeams; ++t) {
-        total.merge(gpu::shared_load<float>(t * 8), gpu::shared_load<float>(t * 8 + 4));
-      }
-      gpu::barrier();
-    }
-
-    Total whole = total;
-    if (p.sinks != nullptr)
-      whole.merge(p.sinks[head.head * p.sink_stride], 1);  // a key of value zero
-    const bool nothing = whole.max == -gpu::kInfinity && !(whole.sum != whole.sum);
-    const float kept = total.max == whole.max ? 1 : weight_of(total.max, whole.max);
-    const float factor = nothing ? 0 : kept / whole.sum;
-    if (p.lse != nullptr && real && lane == 0) {
-      p.lse[head.batch * p.lse_batch + head.head * p.lse_head + query * p.lse_row] =
-          nothing ? -gpu::kInfinity : whole.max + gpu::log2(whole.sum) * gpu::kLn2;
-    }
-    for (int64_t from = columns.begin; from < columns.end; from += span) {
-      if (columns.end - columns.begin > span) read(from);
-      GPU_UNROLL for (int h = 0; h < kHeld; ++h) {
-        const int64_t column = from + h * team * 4;
-        if (column + lane * 4 >= columns.end) continue;
-        gpu::Floats<4> w;
-        GPU_UNROLL for (int i = 0; i < 4; ++i) {
-          w[i] = rounded(typename Tile::Element{}, weight_of(s[h][i], total.max) * factor);
-        }
-        write_scores(row + column, w);
-      }
-    }
-  }
 }
 
 // Loads a lane's weights of a step. at: the block's first row, at the lane's first key; rows: how

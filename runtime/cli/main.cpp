@@ -78,6 +78,7 @@ int run_command_line(int argc, char** argv, cli::Common& common) {
   app.set_version_flag("--version", fmt::format("attnrt {} (plugin ABI {}.{})", ATTNRT_VERSION,
                                                 ATTNRT_ABI_MAJOR, ATTNRT_ABI_MINOR));
   app.require_subcommand(1);
+  app.option_defaults()->disable_flag_override();  // a flag takes no value: --json=no is an error
   app.fallthrough();  // the options below may also come after the command's name
   app.footer(footer);
   app.get_formatter()->column_width(34);

@@ -237,7 +237,7 @@ void add_attribute_options(CLI::App& command, const std::shared_ptr<Options>& op
   const auto add_flag = [&](const char* names, std::optional<bool> Options::*field,
                             const char* description) {
     const auto set = [options, field](int64_t sum) { (*options).*field = sum > 0; };
-    command.add_flag_function(names, set, description)->disable_flag_override();  // no --causal=x
+    command.add_flag_function(names, set, description);
   };
   add_flag("--causal,!--no-causal", &Options::causal, "Query i sees the keys up to its diagonal");
   command

@@ -196,13 +196,17 @@ const Rule* listen(Child& child, const Settings& settings, std::vector<RuleResul
   const Rule* running = nullptr;
   while (const auto line = child.next_answer(deadline)) {
     const json answer = json::parse(*line, nullptr, false);
-    if (answer.is_discarded()) continue;
-    if (answer.contains("start")) running = find_rule(answer["start"].get<std::string>());
-    if (answer.contains("done") && running != nullptr && progress)
-      progress(*running, answer["done"], answer["all"]);
-    if (answer.contains("rule")) {
-      results.push_back(from_json(answer));
-      running = nullptr;
+    try {
+      if (answer.contains("start")) running = find_rule(answer["start"].get<std::string>());
+      if (answer.contains("done") && running != nullptr && progress)
+        progress(*running, answer["done"], answer["all"]);
+      if (answer.contains("rule")) {
+        RuleResult result = from_json(answer);
+        running = nullptr;
+        if (result.rule != nullptr) results.push_back(std::move(result));
+      }
+    } catch (const json::exception&) {
+      continue;  // not an answer: the plugin wrote to the descriptor
     }
   }
   return running;
@@ -226,7 +230,9 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
                                                 const std::vector<std::string>& command,
                                                 const Progress& progress) {
   std::vector<RuleResult> results;
-  for (;;) {  // each child that dies adds a result, so this ends
+  // Each child that dies adds the result of one rule. A plugin may write to the descriptor of the
+  // answers, so the number of children is bounded whatever they say.
+  for (size_t children = 0; children <= rules().size(); ++children) {
     json request = {{"path", path},
                     {"cases", settings.cases},
                     {"seed", settings.seed},
@@ -253,6 +259,7 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
     outcome.died = true;
     results.push_back({running, std::move(outcome)});
   }
+  throw std::runtime_error("more child processes died than there are rules");
 }
 
 int serve_as_child() {

@@ -8,11 +8,18 @@
 #include <new>
 
 namespace attnrt::conformance {
+namespace {
+
+constexpr int64_t kSlackBytes = 16384;  // behind each image
+
+}  // namespace
 
 GuardedMemory::GuardedMemory(Subject& subject, int64_t image_bytes, int64_t alignment,
                              int64_t guard_bytes)
     : subject_(subject), image_bytes_(image_bytes), guard_bytes_(guard_bytes) {
-  const int64_t allocated = image_bytes + 2 * alignment;  // aligning moves the content by less
+  // Aligning moves the content by less than 2 * alignment. What is left keeps a write beyond the
+  // guard, which nobody compares, off other memory.
+  const int64_t allocated = image_bytes + 2 * alignment + kSlackBytes;
   if (subject.on_cpu()) {
     allocation_ = std::malloc(static_cast<size_t>(allocated));
     if (allocation_ == nullptr) throw std::bad_alloc();

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "problem/tensors.hpp"
+
 namespace attnrt::conformance {
 namespace {
 
@@ -82,7 +84,7 @@ class Workspace {
 // must not, and how many elements of an output were not written.
 void compare_image(TensorName name, const Image& image, const std::vector<std::byte>& after,
                    RunResult& result) {
-  const bool output = name == TensorName::out || name == TensorName::lse;
+  const bool output = core::kTensors[static_cast<size_t>(name)].rule.written;
   const int64_t size = image.view.dtype.bits / 8;
   const auto is_poison = [&image](std::byte byte) { return byte == image.poison; };
   int64_t unwritten = 0;

@@ -276,8 +276,9 @@ const Constraint* impossible(const Constraints& constraints) {
   return found != constraints.end() ? &*found : nullptr;
 }
 
-// Warns of settings that are legal but have no effect.
-void lint(Config& config) {
+// Warns of settings that are legal but have no effect, as far as the policy alone tells. lint.cpp
+// warns of names, for which it must know the plugins.
+void warn_of_settings_without_effect(Config& config) {
   const Rule* always = nullptr;  // the first rule whose prefer ends every search
   for (const Rule& rule : config.rules.value) {
     if (const Constraint* never = impossible(rule.when)) {
@@ -349,7 +350,7 @@ Result<Config> read_config(std::string_view text, const std::string& file,
     if (errors != nullptr) *errors = std::move(found);
     return tl::unexpected(std::move(first));
   }
-  lint(config);
+  warn_of_settings_without_effect(config);
   return config;
 }
 

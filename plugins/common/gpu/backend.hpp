@@ -80,7 +80,7 @@ struct LoadedKernels {
 // so that it knows which kernels to load.
 kernels::Args args_at_bounds(const kernels::Problem& problem);
 // A non-null pointer in place of memory that is not allocated yet; nothing reads through it.
-void* placeholder_pointer();
+void* planning_address();
 
 // Whether the device has the workgroup memory that every launch needs; if not, reason says what is
 // missing.

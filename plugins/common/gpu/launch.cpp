@@ -40,12 +40,12 @@ const LoadedKernels::Kernel* find_loaded(const LoadedKernels& loaded, const hip:
 
 }  // namespace
 
-void* placeholder_pointer() { return reinterpret_cast<void*>(uintptr_t{1} << 32); }
+void* planning_address() { return reinterpret_cast<void*>(uintptr_t{1} << 32); }
 
 kernels::Args args_at_bounds(const kernels::Problem& p) {
   const auto dense = [](kernels::DType dtype, int32_t ndim, int64_t a, int64_t b = 0, int64_t c = 0,
                         int64_t d = 0) {
-    kernels::Tensor tensor{placeholder_pointer(), dtype, ndim, {a, b, c, d}, {}};
+    kernels::Tensor tensor{planning_address(), dtype, ndim, {a, b, c, d}, {}};
     int64_t stride = 1;
     for (int32_t n = ndim - 1; n >= 0; --n) {
       tensor.stride[n] = stride;

@@ -42,7 +42,7 @@ struct Calls {
     kernels::hip::Launch launches[kMaxLaunches];
     const int32_t count =
         kernels::hip::launches(planned, translated.problem, args_at_bounds(translated.problem),
-                               placeholder_pointer(), launches);
+                               planning_address(), launches);
     if (!fits(*translated.device, launches, count, &reason))
       return add(sink, reason.c_str()), ATTNRT_UNSUPPORTED;
     if (self.max_workspace_bytes > 0 && planned.workspace_bytes > self.max_workspace_bytes) {
@@ -83,9 +83,8 @@ struct Calls {
     if (made == nullptr)
       return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "plan: out of host memory");
     kernels::hip::Launch launches[kMaxLaunches];
-    const int32_t count =
-        kernels::hip::launches(made->planned, made->problem, args_at_bounds(made->problem),
-                               placeholder_pointer(), launches);
+    const int32_t count = kernels::hip::launches(
+        made->planned, made->problem, args_at_bounds(made->problem), planning_address(), launches);
     status = load(*translated.device, launches, count, &made->loaded, error);
     if (status != ATTNRT_OK) return delete made, status;
     info->workspace_bytes = planned.workspace_bytes;

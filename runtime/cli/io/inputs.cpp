@@ -20,6 +20,7 @@
 #include "kernels/common/half.hpp"
 #include "problem/check_args.hpp"
 #include "problem/infer.hpp"
+#include "problem/tensors.hpp"
 
 namespace attnrt::cli {
 namespace {
@@ -27,18 +28,14 @@ namespace {
 using core::fail;
 using core::Result;
 
-constexpr std::array<std::string_view, 2> output_names = {"out", "lse"};
 constexpr std::array<std::string_view, 2> expected_names = {"expected", "expected_lse"};
 
 // Returns the names of the tensors that a file may hold.
 std::vector<std::string_view> input_names() {
   std::vector<std::string_view> names;
-#define ATTNRT_NAME(name) names.push_back(#name);
-  ATTNRT_TENSORS(ATTNRT_NAME)
-#undef ATTNRT_NAME
-  std::erase_if(names, [](std::string_view name) {
-    return std::find(output_names.begin(), output_names.end(), name) != output_names.end();
-  });
+  for (const core::TensorEntry& tensor : core::kTensors) {
+    if (!tensor.rule.written) names.emplace_back(tensor.name);
+  }
   names.insert(names.end(), expected_names.begin(), expected_names.end());
   return names;
 }
