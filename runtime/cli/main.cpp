@@ -47,7 +47,8 @@ int report_bad_usage(CLI::App& app, cli::Common& common, const CLI::ParseError& 
   std::string message = error.what();
   constexpr std::string_view kValueOfFlag =
       " was given a disallowed flag override";  // CLI11's text
-  if (message.ends_with(kValueOfFlag)) {
+  const bool flag_has_value = message.ends_with(kValueOfFlag);
+  if (flag_has_value) {
     message.resize(message.size() - kValueOfFlag.size());
     message = fmt::format("--{} takes no value", message);
   }
@@ -64,7 +65,7 @@ int report_bad_usage(CLI::App& app, cli::Common& common, const CLI::ParseError& 
   } else if (!unparsed.empty()) {
     message = fmt::format("there is no command {}{}", unparsed.front(),
                           core::did_you_mean(unparsed.front(), command_names));
-  } else {
+  } else if (!flag_has_value) {
     message = "no command was given";
   }
   return cli::report_error(common, cli::exit_usage, fmt::format("{} (see {})", message, hint));

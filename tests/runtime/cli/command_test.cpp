@@ -235,6 +235,8 @@ TEST_F(Command, BadUsage) {
       {"run", "--input", "x", "--repeat", "0"},
       {"run", "--input", "x", "--repeat", "many"},
       {"run", "--input", "x", "--causal=maybe"},
+      {"--json=maybe", "list"},
+      {"bench", "--cold=no"},
   };
   std::string golden;
   for (const Words& words : cases) {
