@@ -40,7 +40,9 @@ const LoadedKernels::Kernel* find_loaded(const LoadedKernels& loaded, const hip:
 
 }  // namespace
 
-void* planning_address() { return reinterpret_cast<void*>(uintptr_t{1} << 32); }
+void* planning_address() {
+  return reinterpret_cast<void*>(uintptr_t{1} << 32);  // NOLINT(performance-no-int-to-ptr)
+}
 
 kernels::Args args_at_bounds(const kernels::Problem& p) {
   const auto dense = [](kernels::DType dtype, int32_t ndim, int64_t a, int64_t b = 0, int64_t c = 0,
