@@ -58,9 +58,9 @@ Outcome check_file(Subject& subject) {
 }
 
 Outcome check_exports(Subject& subject) {
-  const auto map = core::MappedFile::map(subject.file()->file.number());
-  if (!map) return failed(map.error().message);
-  const std::vector<std::string> names = exported_names(map->bytes());
+  const auto bytes = core::bytes_of(*subject.file());
+  if (!bytes) return failed(bytes.error().message);
+  const std::vector<std::string> names = exported_names((*bytes)->view());
   if (names == std::vector<std::string>{ATTNRT_PLUGIN_SYMBOL}) return passed();
   return failed(fmt::format("it exports {}; only {} may be exported", fmt::join(names, ", "),
                             ATTNRT_PLUGIN_SYMBOL));

@@ -11,6 +11,7 @@
 #include <filesystem>
 
 #include "conformance/trials.hpp"
+#include "library.hpp"
 
 namespace attnrt::conformance {
 namespace {
@@ -20,7 +21,14 @@ std::shared_ptr<const core::FoundPlugin> find_plugin(const std::string& path) {
   std::error_code error;
   const fs::path real = fs::canonical(path, error);  // so that a link to a plugin can be verified
   if (error) return nullptr;
-  for (auto& plugin : core::discover({real.parent_path().string()}).plugins) {
+  const auto found = core::discover({real.parent_path().string()});
+  if (!found) {
+    auto unread = std::make_shared<core::FoundPlugin>();
+    unread->path = path;
+    unread->fault = found.error().message;
+    return unread;
+  }
+  for (const auto& plugin : found->plugins) {
     if (fs::path(plugin->path).filename() == real.filename()) return plugin;
   }
   return nullptr;
@@ -90,19 +98,12 @@ std::string Subject::map() {
   mapped_ = true;
   if (file_ == nullptr || !file_->fault.empty())
     return map_error_ = "the file is not a plugin (ABI-1)";
-  const std::string name = fmt::format("/proc/self/fd/{}", file_->file.number());
-  void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    const char* error = dlerror();
-    return map_error_ = error != nullptr ? error : "dlopen failed";
-  }
-  const void* symbol = dlsym(library, ATTNRT_PLUGIN_SYMBOL);
-  if (symbol == nullptr)
-    return map_error_ = fmt::format("it does not export {}", ATTNRT_PLUGIN_SYMBOL);
-  table_ = static_cast<const attnrt_plugin*>(symbol);
+  const auto mapped = core::map_library(*file_, false);
+  if (!mapped) return map_error_ = mapped.error().message;
+  table_ = mapped->table;
   Dl_info info{};
   void* entry = nullptr;
-  if (dladdr1(symbol, &info, &entry, RTLD_DL_SYMENT) != 0 && entry != nullptr) {
+  if (dladdr1(table_, &info, &entry, RTLD_DL_SYMENT) != 0 && entry != nullptr) {
     symbol_bytes_ = static_cast<int64_t>(static_cast<const ElfW(Sym)*>(entry)->st_size);
   }
   return map_error_;

@@ -3,9 +3,8 @@
 
 #include <dirent.h>
 #include <dlfcn.h>
-#include <fcntl.h>
 #include <link.h>
-#include <sha256.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,26 +12,13 @@
 #include <array>
 #include <cerrno>
 #include <climits>
-#include <cstring>
 #include <filesystem>
 #include <set>
-
-#include "base/file.hpp"
-#include "formats/elf_file.hpp"
 
 namespace attnrt::core {
 namespace {
 
-constexpr int64_t kLargestFile = int64_t{4} << 30;
 constexpr std::string_view kSuffix = ".so";
-
-// Returns the path of an open file with all links resolved; "" if /proc is not mounted.
-std::string real_path(const Descriptor& file) {
-  std::array<char, PATH_MAX> target{};
-  const std::string link = fmt::format("/proc/self/fd/{}", file.number());
-  const ssize_t length = readlink(link.c_str(), target.data(), target.size());
-  return length > 0 ? std::string(target.data(), static_cast<size_t>(length)) : std::string();
-}
 
 void warn_of_twins(Discovery& found) {
   for (auto one = found.plugins.begin(); one != found.plugins.end(); ++one) {
@@ -48,98 +34,148 @@ void warn_of_twins(Discovery& found) {
   }
 }
 
-bool inside(const std::string& path, const std::vector<std::string>& real_directories) {
-  const std::string parent = std::filesystem::path(path).parent_path();
-  return std::find(real_directories.begin(), real_directories.end(), parent) !=
-         real_directories.end();
+bool is_usable(const FoundPlugin& plugin) {
+  return plugin.fault.empty() && plugin.manifest->serves_nothing().empty();
 }
 
-std::string sha256_hex(std::string_view bytes) {
-  std::array<char, SHA256_DIGEST_STRING_LENGTH> text{};
-  SHA256Data(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size(), text.data());
-  return text.data();
+using Plugin = std::shared_ptr<const FoundPlugin>;
+
+Plugin plugin_at(const Discovery* scan, const std::string& path) {
+  if (scan == nullptr) return nullptr;
+  const auto found = std::find_if(scan->plugins.begin(), scan->plugins.end(),
+                                  [&path](const Plugin& each) { return each->path == path; });
+  return found == scan->plugins.end() ? nullptr : *found;
 }
 
-// Opens a plugin file. Does not wait on a FIFO, and refuses a link that leads out of the
-// directories. Gives the size, and the path with all links resolved.
-Result<Descriptor> open_plugin(const std::string& path,
-                               const std::vector<std::string>& real_directories, int64_t* bytes,
-                               std::string* where) {
-  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  if (file.number() < 0) {
+// Returns the last good plugin of a file whose present bytes are bad.
+Plugin keep_last_good(const FoundPlugin& good, const FoundPlugin& bad) {
+  auto kept = std::make_shared<FoundPlugin>(good);
+  kept->present_fault = bad.fault.empty() ? bad.manifest->serves_nothing() : bad.fault;
+  kept->identity = bad.identity;
+  return kept;
+}
+
+// Looks at one file. last: what the last scan found there, or nullptr. RETURNS nullptr if the file
+// is gone.
+Result<Plugin> look_at(const std::string& path, const std::vector<std::string>& real_directories,
+                       const Plugin& last) {
+  auto plugin = std::make_shared<FoundPlugin>();
+  plugin->path = path;
+  Result<void> examined;
+  if (const auto open = open_plugin(path, real_directories); !open) {
     struct stat link {};
-    const bool dangling =
-        errno == ENOENT && lstat(path.c_str(), &link) == 0 && S_ISLNK(link.st_mode);
-    if (dangling) return fail(ATTNRT_INTERNAL, "is a link to nothing");
-    return fail(ATTNRT_INTERNAL, "cannot be opened: {}", errno_text());
+    if (lstat(path.c_str(), &link) != 0 && errno == ENOENT) return nullptr;
+    examined = tl::unexpected(open.error());
+  } else {
+    if (last && last->identity == open->identity && last->real_path == open->real_path) return last;
+    examined = examine(*open, *plugin);
   }
-  struct stat status {};
-  if (fstat(file.number(), &status) != 0)
-    return fail(ATTNRT_INTERNAL, "cannot be read: {}", errno_text());
-  if (S_ISDIR(status.st_mode)) return fail(ATTNRT_INTERNAL, "is a directory, not a shared library");
-  if (!S_ISREG(status.st_mode)) return fail(ATTNRT_INTERNAL, "is not a regular file");
-  if (status.st_size > kLargestFile) return fail(ATTNRT_INTERNAL, "is larger than 4 GiB");
-  std::string real = real_path(file);
-  if (real.empty()) {
-    std::error_code error;
-    real = std::filesystem::canonical(path, error);
+  if (!examined) {
+    if (says_nothing_about_the_file(examined.error())) {
+      return fail(examined.error().code, "discover: {}: {}; try again", path,
+                  examined.error().message);
+    }
+    plugin->fault = examined.error().message;
+    plugin->manifest.reset();
   }
-  if (!inside(real, real_directories)) {
-    return fail(ATTNRT_INTERNAL,
-                "is a link to {}, outside the plugin directories; put the file itself there", real);
-  }
-  // Checked here, so that a large file which only has the name of a plugin is not copied.
-  std::array<char, SELFMAG> magic{};
-  if (status.st_size > 0 && (pread(file.number(), magic.data(), magic.size(), 0) != SELFMAG ||
-                             std::memcmp(magic.data(), ELFMAG, SELFMAG) != 0)) {
-    return fail(ATTNRT_UNSUPPORTED, "is not an ELF file; a plugin is a shared library");
-  }
-  *bytes = status.st_size;
-  *where = real;
-  return file;
+  if (!last) return plugin;
+  // The same bytes as before need no second copy.
+  if (plugin->fault.empty() && plugin->hash == last->hash && last->bytes)
+    plugin->bytes = last->bytes;
+  if (is_usable(*last) && !is_usable(*plugin)) return keep_last_good(*last, *plugin);
+  return plugin;
 }
 
-Result<void> examine(FoundPlugin& plugin, const std::vector<std::string>& real_directories) {
-  int64_t bytes = 0;
-  auto source = open_plugin(plugin.path, real_directories, &bytes, &plugin.real_path);
-  if (!source) return tl::unexpected(source.error());
-  auto sealed = sealed_copy(*source, bytes, std::filesystem::path(plugin.path).filename());
-  if (!sealed) return tl::unexpected(sealed.error());
-  auto map = MappedFile::map(sealed->number());
-  if (!map) return tl::unexpected(map.error());
-  plugin.hash = sha256_hex(map->bytes());
-  const auto elf = read_plugin_elf(map->bytes());
-  if (!elf) return tl::unexpected(elf.error());
-  auto manifest = parse_manifest(elf->manifest, plugin.path);
-  if (!manifest) return tl::unexpected(manifest.error());
-  if (manifest->abi != ATTNRT_ABI_MAJOR) {
-    return fail(ATTNRT_UNSUPPORTED, "is built for plugin ABI {}; this runtime has ABI {}",
-                manifest->abi, ATTNRT_ABI_MAJOR);
+// Closes a directory.
+struct DirectoryEnd {
+  void operator()(DIR* stream) const { closedir(stream); }
+};
+
+// A directory that is scanned: its names, and what it was then.
+struct Listing {
+  std::vector<std::string> names;
+  dev_t device = 0;
+  ino_t inode = 0;
+};
+
+Result<Listing> list_plugins(const std::string& directory) {
+  const std::unique_ptr<DIR, DirectoryEnd> stream(opendir(directory.c_str()));
+  struct stat status {};
+  if (!stream || fstat(dirfd(stream.get()), &status) != 0) return system_error("cannot be read");
+  Listing listing{{}, status.st_dev, status.st_ino};
+  for (;;) {
+    errno = 0;
+    const dirent* entry = readdir(stream.get());
+    if (entry == nullptr && errno != 0) return system_error("cannot be read");
+    if (entry == nullptr) break;
+    const std::string_view name = entry->d_name;
+    if (name.size() > kSuffix.size() && name.ends_with(kSuffix)) listing.names.emplace_back(name);
   }
-  if (!elf->exports_plugin) {
-    return fail(ATTNRT_UNSUPPORTED, "exports no symbol {}{}", ATTNRT_PLUGIN_SYMBOL,
-                elf->other_plugin_symbol.empty() ? "" : ", but " + elf->other_plugin_symbol);
+  std::sort(listing.names.begin(), listing.names.end());  // readdir has no particular order
+  return listing;
+}
+
+// Checks that the directory's path still leads to what was listed: else its files only seem to be
+// gone.
+Result<void> check_still_there(const std::string& directory, const Listing& listing) {
+  struct stat status {};
+  const bool there = stat(directory.c_str(), &status) == 0;
+  if (!there && could_not_look(errno)) return system_error("cannot be found");
+  if (there && status.st_dev == listing.device && status.st_ino == listing.inode) return {};
+  return fail(ATTNRT_INTERNAL, "vanished while it was read");
+}
+
+// Puts the directory before an error of this process, and says what to do.
+tl::unexpected<Error> could_not_look_into(const std::string& directory, const Error& error) {
+  return fail(error.code, "discover: plugin directory {}: {}; try again", directory, error.message);
+}
+
+void warn_of_bad_bytes(Discovery& found) {
+  for (const Plugin& plugin : found.plugins) {
+    if (plugin->present_fault.empty()) continue;
+    found.warnings.push_back(fmt::format(
+        "discover: {}: {}; its last good version, {} {}, stays in service", plugin->path,
+        plugin->present_fault, plugin->manifest->name, plugin->manifest->version_text));
   }
-  plugin.manifest = std::move(*manifest);
-  plugin.file = std::move(*sealed);
+}
+
+// What becomes of a directory that cannot be listed: an error, or a warning.
+Result<void> miss_directory(const std::string& directory, const Error& error,
+                            const Discovery* previous, Discovery& found) {
+  if (says_nothing_about_the_file(error)) return could_not_look_into(directory, error);
+  if (previous != nullptr && std::find(previous->directories.begin(), previous->directories.end(),
+                                       directory) != previous->directories.end()) {
+    return fail(
+        ATTNRT_INTERNAL,
+        "discover: plugin directory {}: {}, but could be read before; put it back (an empty "
+        "one will do), or take it out of the list of directories",
+        directory, error.message);
+  }
+  found.warnings.push_back(fmt::format("plugin directory {}: {}", directory, error.message));
   return {};
 }
 
-std::vector<std::string> plugin_names(const std::string& directory,
-                                      std::vector<std::string>& warnings) {
-  std::vector<std::string> names;
-  DIR* stream = opendir(directory.c_str());
-  if (stream == nullptr) {
-    warnings.push_back(fmt::format("plugin directory {}: {}", directory, errno_text()));
-    return names;
+// Returns the directories with all links resolved. Leaves out those that are not there.
+Result<std::vector<std::string>> resolved_directories(const std::vector<std::string>& directories) {
+  std::vector<std::string> all;
+  for (const auto& directory : directories) {
+    auto real = resolved(directory);
+    if (real) {
+      all.push_back(*std::move(real));
+    } else if (says_nothing_about_the_file(real.error())) {
+      return could_not_look_into(directory, real.error());
+    }
   }
-  while (const dirent* entry = readdir(stream)) {
-    const std::string_view name = entry->d_name;
-    if (name.size() > kSuffix.size() && name.ends_with(kSuffix)) names.emplace_back(name);
-  }
-  closedir(stream);
-  std::sort(names.begin(), names.end());  // readdir lists them in no particular order
-  return names;
+  return all;
+}
+
+// Returns the path of the running program; "" if nothing trustworthy says it.
+std::string program() {
+  if (auto file = resolved("/proc/self/exe")) return *std::move(file);
+  // /proc is not mounted. The kernel keeps the path that the program was started by. Whoever starts
+  // a privileged program may choose that path, so there it does not count.
+  const auto* started_by = reinterpret_cast<const char*>(getauxval(AT_EXECFN));
+  return started_by != nullptr && getauxval(AT_SECURE) == 0 ? started_by : "";
 }
 
 }  // namespace
@@ -159,7 +195,7 @@ std::string default_plugin_directory() {
     return {};
   // The loader gives the program itself no name, and argv[0] may be anything.
   const bool in_program = object->l_name == nullptr || object->l_name[0] == '\0';
-  std::filesystem::path file = "/proc/self/exe";
+  std::filesystem::path file = in_program ? program() : "";
   if (!in_program) {
     // l_name may be relative to what was the working directory at load time. RTLD_DI_ORIGIN is the
     // absolute folder.
@@ -178,41 +214,31 @@ std::string default_plugin_directory() {
   return std::filesystem::is_directory(below, error) ? below : beside;
 }
 
-Result<void> unchanged(const FoundPlugin& plugin) {
-  int64_t bytes = 0;
-  std::string where;
-  const auto file = open_plugin(
-      plugin.path, {std::filesystem::path(plugin.real_path).parent_path()}, &bytes, &where);
-  if (!file) return tl::unexpected(file.error());
-  const auto map = MappedFile::map(file->number());
-  if (!map) return tl::unexpected(map.error());
-  if (where == plugin.real_path && sha256_hex(map->bytes()) == plugin.hash) return {};
-  return fail(ATTNRT_UNSUPPORTED, "has changed since it was found and checked; reload the runtime");
-}
-
-Discovery discover(const std::vector<std::string>& directories) {
+Result<Discovery> discover(const std::vector<std::string>& directories, const Discovery* previous) {
   Discovery found;
-  std::vector<std::string> real_directories;
+  const auto real_directories = resolved_directories(directories);
+  if (!real_directories) return tl::unexpected(real_directories.error());
+  std::set<std::pair<dev_t, ino_t>> seen;
   for (const auto& directory : directories) {
-    std::error_code error;
-    const auto real = std::filesystem::canonical(directory, error);
-    if (!error) real_directories.push_back(real);
-  }
-  std::set<std::string> seen;
-  for (const auto& directory : directories) {
-    std::error_code error;
-    const std::string real = std::filesystem::canonical(directory, error);
-    if (!error && !seen.insert(real).second) continue;  // the same directory, named twice
-    for (const auto& name : plugin_names(directory, found.warnings)) {
-      auto plugin = std::make_shared<FoundPlugin>();
-      plugin->path = std::filesystem::path(directory) / name;
-      if (const auto examined = examine(*plugin, real_directories); !examined) {
-        plugin->fault = examined.error().message;
-        plugin->manifest.reset();
-      }
-      found.plugins.push_back(std::move(plugin));
+    const auto listing = list_plugins(directory);
+    if (!listing) {
+      if (auto missed = miss_directory(directory, listing.error(), previous, found); !missed)
+        return tl::unexpected(missed.error());
+      continue;
     }
+    found.directories.push_back(directory);
+    // The same directory may be named twice.
+    if (!seen.insert({listing->device, listing->inode}).second) continue;
+    for (const auto& name : listing->names) {
+      const std::string path = std::filesystem::path(directory) / name;
+      auto plugin = look_at(path, *real_directories, plugin_at(previous, path));
+      if (!plugin) return tl::unexpected(plugin.error());
+      if (*plugin) found.plugins.push_back(*std::move(plugin));
+    }
+    if (auto there = check_still_there(directory, *listing); !there)
+      return could_not_look_into(directory, there.error());
   }
+  warn_of_bad_bytes(found);
   warn_of_twins(found);
   return found;
 }

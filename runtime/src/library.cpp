@@ -1,44 +1,45 @@
 // runtime/src/library.cpp: maps a plugin's shared library into the process
 //
-// Each library is mapped once and stays mapped until the process ends, for two reasons. Unloading
-// GPU libraries is known to crash. And the dynamic loader recognises a library by the path that it
-// was opened with, and returns the library that it already has for a path that it knows. A sealed
-// copy is opened as /proc/self/fd/N: if its descriptor N were closed, the next copy could get the
-// same number, hence the same path, and the loader would return the old library for the new file.
-// Therefore:
+// Each library is mapped once and stays mapped until the process ends: unloading GPU libraries is
+// known to crash. Opening and reloading a runtime any number of times maps no bytes twice.
 //
-//   libraries().by_key:  SHA-256 of the bytes               the library and its open descriptor
-//                        "path " + path, if loaded by path  the library and the hash of its bytes
+//   libraries().by_key:  SHA-256 of the bytes     if a sealed copy was mapped
+//                        SHA-256 + " " + path     if the file at that path was mapped
 //
-// Opening and reloading a runtime any number of times maps no bytes twice. A path whose file has
-// changed since it was mapped is an error, because the loader would silently return the old code.
+// A sealed copy is opened as /proc/self/fd/N, and descriptor N is closed at once. So the next copy
+// may get the same number, and the application may close or reuse any number. That does no harm,
+// because each path is spelled in a new way (fresh_path) and what was mapped is compared with what
+// was checked (open_mapping).
 #include "library.hpp"
 
-#include <fcntl.h>
+#include <dlfcn.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 
-#define BOOST_DLL_USE_STD_FS
-#include <boost/dll/shared_library.hpp>
+#include "formats/elf_file.hpp"
+#include "mapping.hpp"
 
 namespace attnrt::core {
 namespace {
 
-namespace dll = boost::dll;
-
 struct Library {
-  std::string hash;  // of the bytes that were mapped
-  dll::shared_library handle;
-  Descriptor file;  // the sealed copy; none if the library was loaded by path
+  std::string path;        // of the file that was mapped; "" for a sealed copy
+  void* handle = nullptr;  // the loader's; nullptr: not mapped yet
 };
 
 // The only state that belongs to the process rather than to a runtime.
 struct Libraries {
   std::mutex mutex;
-  std::map<std::string, std::unique_ptr<Library>> by_key;
+  std::map<std::string, Library> by_key;
 };
 
 Libraries& libraries() {
@@ -47,57 +48,129 @@ Libraries& libraries() {
   return *all;
 }
 
-// Removes what Boost.DLL puts around the loader's own message.
-std::string loader_message(std::string text, const std::string& path) {
-  for (const std::string& prefix : {std::string("dlerror system message: "), path + ": "}) {
-    if (const size_t at = text.find(prefix); at != std::string::npos)
-      text.erase(0, at + prefix.size());
+// The parts of the file that the loader reads. The rest, such as symbols for debuggers, need not be
+// copied.
+std::vector<ByteRange> loaded_ranges(std::string_view bytes) {
+  Elf64_Ehdr header{};
+  std::memcpy(&header, bytes.data(), sizeof header);
+  std::vector<ByteRange> ranges = {{0, sizeof header},
+                                   {header.e_phoff, uint64_t{header.e_phnum} * sizeof(Elf64_Phdr)}};
+  for (const Elf64_Phdr& segment : segments_of(bytes)) {
+    if (segment.p_offset > bytes.size()) continue;
+    ranges.push_back(
+        {segment.p_offset, std::min<uint64_t>(segment.p_filesz, bytes.size() - segment.p_offset)});
   }
-  return text.substr(0, text.rfind("): "));  // followed by an errno that means nothing here
+  return ranges;
 }
 
-Result<std::unique_ptr<Library>> open_library(const FoundPlugin& plugin, const std::string& file,
-                                              bool by_path) {
-  auto library = std::make_unique<Library>();
-  library->hash = plugin.hash;
-  std::string path = file;
-  if (by_path) {
-    if (auto same = unchanged(plugin); !same) return tl::unexpected(same.error());
-  } else {
-    library->file = Descriptor(fcntl(plugin.file.number(), F_DUPFD_CLOEXEC, 0));
-    path = fmt::format("/proc/self/fd/{}", library->file.number());
+// Whether the path leads to the open file.
+bool leads_to(const std::string& path, const Descriptor& file) {
+  struct stat there {
+  }, here{};
+  return stat(path.c_str(), &there) == 0 && fstat(file.number(), &here) == 0 &&
+         there.st_dev == here.st_dev && there.st_ino == here.st_ino;
+}
+
+// Makes a sealed copy that the loader can open by a path of /proc. If this system does not let it,
+// the error is UNSUPPORTED and says why.
+Result<Descriptor> loadable_copy(const FoundPlugin& plugin, std::string_view bytes) {
+  auto copy =
+      sealed_file(bytes, loaded_ranges(bytes), std::filesystem::path(plugin.path).filename());
+  if (!copy) return copy;
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  void* code = mmap(nullptr, page, PROT_READ | PROT_EXEC, MAP_PRIVATE, copy->number(), 0);
+  if (code == MAP_FAILED) return system_error("its copy cannot be mapped as code");
+  munmap(code, page);
+  if (!leads_to(fmt::format("/proc/self/fd/{}", copy->number()), *copy))
+    return fail(ATTNRT_UNSUPPORTED, "/proc is not mounted");
+  return copy;
+}
+
+// Maps a sealed copy. fallback: gets the reason if this system does not let it; the error is then
+// of no use.
+Result<void*> map_copy(const FoundPlugin& plugin, std::string* fallback) {
+  const auto bytes = bytes_of(plugin);
+  if (!bytes) return tl::unexpected(bytes.error());
+  const auto copy = loadable_copy(plugin, (*bytes)->view());
+  if (!copy) {
+    if (!says_nothing_about_the_file(copy.error())) *fallback = copy.error().message;
+    return tl::unexpected(copy.error());
   }
-  try {
-    // The overload that throws: its exception holds the loader's message, and an error_code does
-    // not.
-    library->handle.load(path, dll::load_mode::rtld_now | dll::load_mode::rtld_local);
-  } catch (const std::exception& error) {
-    return fail(ATTNRT_UNSUPPORTED, "cannot be loaded: {}", loader_message(error.what(), path));
+  return open_mapping(fresh_path("/proc/self/fd", std::to_string(copy->number())),
+                      (*bytes)->view());
+}
+
+// Maps the file at the plugin's path, if it still has the bytes that were checked before and after.
+Result<void*> map_file(const FoundPlugin& plugin, const std::string& file) {
+  FileIdentity before;
+  const auto bytes = read_again(plugin, &before);
+  if (!bytes) return tl::unexpected(bytes.error());
+  // A file that this process mapped before, with other bytes, needs a name that the loader does not
+  // know.
+  const auto& known = libraries().by_key;
+  const bool is_known = std::any_of(known.begin(), known.end(), [&file](const auto& each) {
+    return each.second.handle != nullptr && each.second.path == file;
+  });
+  const std::filesystem::path parts = file;
+  auto handle = open_mapping(is_known ? fresh_path(parts.parent_path(), parts.filename()) : file,
+                             bytes->view());
+  if (!handle) return handle;
+  struct stat status {};
+  const bool same = stat(file.c_str(), &status) == 0 && identity_of(status) == before;
+  const bool is_old = std::any_of(known.begin(), known.end(), [&](const auto& each) {
+    return each.second.handle == *handle && !each.first.starts_with(plugin.hash);
+  });
+  if (same && !is_old) return handle;
+  close_mapping(*handle);
+  if (!same) {
+    return fail(ATTNRT_UNSUPPORTED,
+                "has changed since it was found and checked; reload the runtime");
   }
-  return library;
+  return fail(ATTNRT_UNSUPPORTED,
+              "was overwritten in place after this process had loaded it by path; write a new file "
+              "and rename it, or restart the process");
+}
+
+Result<const attnrt_plugin*> table_of(void* handle) {
+  const void* table = dlsym(handle, ATTNRT_PLUGIN_SYMBOL);
+  if (table == nullptr)
+    return fail(ATTNRT_UNSUPPORTED, "exports no symbol {}", ATTNRT_PLUGIN_SYMBOL);
+  return static_cast<const attnrt_plugin*>(table);
 }
 
 }  // namespace
 
-Result<const attnrt_plugin*> map_library(const FoundPlugin& plugin, bool by_path) {
+Result<MappedLibrary> map_library(const FoundPlugin& plugin, bool by_path) {
   Libraries& all = libraries();
   const std::lock_guard lock(all.mutex);
-  const std::string& file = plugin.real_path.empty() ? plugin.path : plugin.real_path;
-  auto& library = all.by_key[by_path ? "path " + file : plugin.hash];
-  if (!library) {
-    auto opened = open_library(plugin, file, by_path);
-    if (!opened) return tl::unexpected(opened.error());
-    library = std::move(*opened);
+  MappedLibrary mapped;
+  void* handle = nullptr;
+  if (!by_path) {
+    // The entry comes first, so that a library which is mapped can always be kept.
+    Library& library = all.by_key[plugin.hash];
+    if (library.handle == nullptr) {
+      auto opened = map_copy(plugin, &mapped.fallback);
+      if (!opened && mapped.fallback.empty()) return tl::unexpected(opened.error());
+      if (opened) library.handle = *opened;
+    }
+    handle = library.handle;
   }
-  if (library->hash != plugin.hash) {
-    return fail(ATTNRT_UNSUPPORTED,
-                "has changed since this process loaded it by path, and the loader would return the "
-                "old code; use `plugins.load: memory`, or restart the process");
+  if (handle == nullptr) {
+    const std::string& file = plugin.real_path.empty() ? plugin.path : plugin.real_path;
+    Library& library = all.by_key[plugin.hash + " " + file];
+    if (library.handle == nullptr) {
+      library.path = file;
+      auto opened = map_file(plugin, file);
+      if (!opened) return tl::unexpected(opened.error());
+      library.handle = *opened;
+    }
+    handle = library.handle;
   }
-  if (!library->handle.has(ATTNRT_PLUGIN_SYMBOL)) {
-    return fail(ATTNRT_UNSUPPORTED, "exports no symbol {}", ATTNRT_PLUGIN_SYMBOL);
-  }
-  return &library->handle.get<const attnrt_plugin>(ATTNRT_PLUGIN_SYMBOL);
+  const auto table = table_of(handle);
+  if (!table) return tl::unexpected(table.error());
+  if (plugin.bytes) plugin.bytes->drop();
+  mapped.table = *table;
+  return mapped;
 }
 
 }  // namespace attnrt::core

@@ -3,17 +3,29 @@
 
 #include <attnrt/plugin.h>
 
-#include "discover.hpp"
+#include <string>
+
+#include "plugin_file.hpp"
 
 namespace attnrt::core {
 
+struct MappedLibrary {
+  const attnrt_plugin* table = nullptr;  // the one that the library exports
+  // Why the file itself was mapped instead of its checked copy, as was asked for; "": it was not.
+  std::string fallback;
+};
+
 // Maps the library, unless the process has mapped the same bytes before, and returns the table that
-// it exports. Errors say what is wrong with the plugin.
+// it exports.
 //
-// by_path: maps the file at the plugin's path, so that debuggers show its name. Otherwise maps the
-// sealed copy that discover hashed and checked.
-// OWNERSHIP: the process keeps the library until it ends, and so the table stays valid.
+// by_path: maps the file at the plugin's path, so that debuggers show its name. Otherwise maps a
+// sealed copy of the bytes that were hashed and checked; where this system does not let it, maps
+// the file and says so in `fallback`.
+// Errors: UNSUPPORTED, with what is wrong with the plugin; OUT_OF_MEMORY or INTERNAL if memory or
+// descriptors ran out, so that it may work later.
+// OWNERSHIP: the process keeps the library until it ends, and so the table stays valid. It keeps no
+// descriptor.
 // THREADS: from any thread.
-Result<const attnrt_plugin*> map_library(const FoundPlugin& plugin, bool by_path);
+Result<MappedLibrary> map_library(const FoundPlugin& plugin, bool by_path);
 
 }  // namespace attnrt::core

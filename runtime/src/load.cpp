@@ -1,8 +1,6 @@
 // runtime/src/load.cpp: the load step: opens a found plugin as a Backend
 #include "load.hpp"
 
-#include <unistd.h>
-
 #include <cstddef>
 
 #include "library.hpp"
@@ -43,17 +41,17 @@ Result<std::shared_ptr<Backend>> load(std::shared_ptr<const FoundPlugin> plugin,
                                       const Options& options, std::shared_ptr<Services> services,
                                       bool by_path) {
   if (!plugin->fault.empty()) return fail(ATTNRT_UNSUPPORTED, "{}", plugin->fault);
-  if (!by_path && access("/proc/self/fd", X_OK) != 0) {
+  const auto mapped = map_library(*plugin, by_path);
+  if (!mapped) return tl::unexpected(mapped.error());
+  if (!mapped->fallback.empty()) {
     services->log(ATTNRT_LOG_WARNING,
-                  "load: /proc is not mounted, so plugins are loaded by path instead of from their "
-                  "checked copies");
-    by_path = true;
+                  fmt::format("load: {}: its checked copy cannot be loaded here ({}), so the file "
+                              "itself is; do not overwrite it in place",
+                              plugin->path, mapped->fallback));
   }
-  const auto table = map_library(*plugin, by_path);
-  if (!table) return tl::unexpected(table.error());
-  if (auto checked = check_table(**table, *plugin->manifest); !checked)
+  if (auto checked = check_table(*mapped->table, *plugin->manifest); !checked)
     return tl::unexpected(checked.error());
-  auto backend = std::make_shared<Backend>(std::move(plugin), **table, std::move(services));
+  auto backend = std::make_shared<Backend>(std::move(plugin), *mapped->table, std::move(services));
   if (auto opened = backend->open(options); !opened) return tl::unexpected(opened.error());
   if (auto found = backend->find_devices(); !found) return tl::unexpected(found.error());
   return backend;

@@ -82,8 +82,9 @@ void Runtime::adopt(std::shared_ptr<const Snapshot> next) {
 std::vector<PluginRow> Runtime::plugins(bool log_failures) const {
   const auto snapshot = this->snapshot();
   std::vector<PluginRow> rows;
-  for (const auto& entry : snapshot->entries) {
-    PluginRow row{entry->plugin, "broken", entry->plugin->fault, {}};
+  for (size_t i = 0; i < snapshot->entries.size(); ++i) {
+    const auto& entry = snapshot->entries[i];
+    PluginRow row{snapshot->found.plugins[i], "broken", entry->plugin->fault, {}};
     if (row.reason.empty()) {
       row.reason = switched_off(*snapshot->config, entry->plugin->manifest->name);
       if (!row.reason.empty()) row.state = "disabled";

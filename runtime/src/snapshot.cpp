@@ -23,7 +23,7 @@ Result<PolicySource> read_policy(const RuntimeOptions& options, const Environmen
   auto text = yaml::read_text(path->empty() ? std::filesystem::path() : folder / *path);
   if (!text) {
     const std::string origin = options.policy_path ? "" : " (ATTNRT_POLICY)";
-    return fail(ATTNRT_INVALID_ARGUMENT, "config: policy file {}{} {}", one_line(*path), origin,
+    return fail(text.error().code, "config: policy file {}{} {}", one_line(*path), origin,
                 text.error().message);
   }
   return PolicySource{*path, *std::move(text)};
@@ -49,7 +49,7 @@ std::string identity(const FoundPlugin& plugin) {
                      plugin.hash.substr(0, 12));
 }
 
-void log_found(const Snapshot& snapshot, const Discovery& found) {
+void log_found(const Snapshot& snapshot) {
   const auto debug = [&](const std::string& text) {
     snapshot.services->log(ATTNRT_LOG_DEBUG, text);
   };
@@ -57,7 +57,7 @@ void log_found(const Snapshot& snapshot, const Discovery& found) {
         (snapshot.policy_file.empty() ? "built-in policy" : "policy " + snapshot.policy_file));
   for (const auto& directory : snapshot.directories)
     debug(fmt::format("discover: directory {} ({})", directory, snapshot.directories_origin));
-  for (const auto& plugin : found.plugins)
+  for (const auto& plugin : snapshot.found.plugins)
     debug(fmt::format("discover: {}: {}", plugin->path,
                       plugin->fault.empty() ? identity(*plugin) : plugin->fault));
 }
@@ -85,8 +85,8 @@ std::shared_ptr<Snapshot::Entry> entry_to_keep(const Snapshot& previous, const F
 }
 
 // Adds an entry for each plugin. previous: nullptr if its backends cannot be kept.
-void add_entries(const Discovery& found, const Snapshot* previous, Snapshot& snapshot) {
-  for (const auto& plugin : found.plugins) {
+void add_entries(const Snapshot* previous, Snapshot& snapshot) {
+  for (const auto& plugin : snapshot.found.plugins) {
     Options options;
     if (plugin->manifest) {
       const auto settings = snapshot.config->backends.find(plugin->manifest->name);
@@ -147,13 +147,15 @@ Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
   snapshot->services =
       same_threads ? previous->services : make_services(options, *snapshot->config);
 
-  const Discovery found = discover(snapshot->directories);
-  if (snapshot->services->logs_debug()) log_found(*snapshot, found);
-  for (const auto& warnings :
-       {snapshot->config->warnings, found.warnings, lint_policy(*snapshot->config, found)}) {
+  auto found = discover(snapshot->directories, previous != nullptr ? &previous->found : nullptr);
+  if (!found) return tl::unexpected(found.error());
+  snapshot->found = *std::move(found);
+  if (snapshot->services->logs_debug()) log_found(*snapshot);
+  for (const auto& warnings : {snapshot->config->warnings, snapshot->found.warnings,
+                               lint_policy(*snapshot->config, snapshot->found)}) {
     for (const auto& warning : warnings) snapshot->services->log(ATTNRT_LOG_WARNING, warning);
   }
-  add_entries(found, same_threads ? previous : nullptr, *snapshot);
+  add_entries(same_threads ? previous : nullptr, *snapshot);
   return snapshot;
 }
 

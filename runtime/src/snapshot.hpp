@@ -34,7 +34,8 @@ class Snapshot {
   std::string policy_file;  // empty: the built-in policy
   std::vector<std::string> directories;
   std::string directories_origin;  // who named them: "call", ATTNRT_PLUGIN_PATH, "policy.yaml:2:16"
-  std::vector<std::shared_ptr<Entry>> entries;
+  Discovery found;
+  std::vector<std::shared_ptr<Entry>> entries;  // one for each plugin of `found`, in its order
   std::shared_ptr<Services> services;
 
   // Loads the entry's backend, the first time only. If that fails and log_failure is set, logs why
@@ -44,8 +45,10 @@ class Snapshot {
 };
 
 // Reads the policy and the environment, and finds the plugins. Relative paths start at `folder`.
-// Backends of `previous` (nullptr at open) whose file and options are the same stay open. Warnings
-// go to the log.
+// Backends of `previous` (nullptr at open) whose file and options are the same stay open. A file
+// whose new bytes cannot be used keeps its last good ones. Warnings go to the log.
+// Errors: a policy that is wrong, and what kept this process from looking (discover). Nothing has
+// changed then.
 Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
                                                 const std::filesystem::path& folder,
                                                 const Snapshot* previous);

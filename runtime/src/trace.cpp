@@ -258,6 +258,11 @@ std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>&
     const std::string file =
         ambiguous ? row.plugin->path : row.plugin->path.substr(row.plugin->path.rfind('/') + 1);
     std::string reason = row.reason;
+    if (!row.plugin->present_fault.empty()) {
+      reason +=
+          fmt::format("{}the last good version; the file has new bytes that cannot be used: {}",
+                      reason.empty() ? "" : "; ", row.plugin->present_fault);
+    }
     if (manifest && !manifest->notes.empty()) {
       reason += (reason.empty() ? "note: " : "; note: ") + joined(manifest->notes);
     }
@@ -292,7 +297,8 @@ json plugins_json(const Snapshot& snapshot, const std::vector<PluginRow>& rows) 
                               {"notes", manifest ? json(manifest->notes) : json::array()},
                               {"devices", devices},
                               {"state", row.state},
-                              {"reason", row.reason}});
+                              {"reason", row.reason},
+                              {"present_fault", row.plugin->present_fault}});
   }
   return out;
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "fakes/fakes.hpp"
@@ -11,6 +12,7 @@
 #include "runtime.hpp"
 #include "support/tensors.hpp"
 #include "support/test_runtime.hpp"
+#include "trace.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -18,8 +20,12 @@ namespace {
 using namespace support;
 using fakes::Directory;
 using fakes::Tiny;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::SizeIs;
+using ::testing::StartsWith;
 
 class Reload : public ::testing::Test {
  protected:
@@ -80,6 +86,62 @@ TEST_F(Reload, ABrokenFileDoesNotAffectOthers) {
   ASSERT_TRUE(runtime->reload());
   EXPECT_TRUE(runs(*plan(*runtime)));
   EXPECT_EQ(runtime->plugins().size(), 2u);
+}
+
+// Whether the last good version was in use or only found: its file now has bytes that are bad.
+TEST_F(Reload, BadNewBytesLeaveTheLastGoodVersionInService) {
+  const std::string whole = fakes::read_file(fakes::fake("fake_full"));
+  const std::string half = whole.substr(0, whole.size() / 2);
+  for (const bool was_used : {true, false}) {
+    TestRuntime runtime({"fake_full"});
+    const std::string file = runtime.plugins.text() + "/fake_full.so";
+    if (was_used) {
+      ASSERT_EQ(chosen(*runtime), "fake_full 1.0.0");
+    }
+    const auto instance = runtime->snapshot()->entries.at(0);
+    for (const std::string& bad : {half, std::string("text"), half}) {
+      fakes::overwrite_file(file, bad);
+      runtime.clear_log();
+      ASSERT_TRUE(runtime->reload());
+      EXPECT_THAT(runtime.log(),
+                  ElementsAre(AllOf(StartsWith("2: discover: " + file + ": is "),
+                                    HasSubstr("; its last good version, fake_full 1.0.0, stays in "
+                                              "service"))));
+      EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0");
+      EXPECT_EQ(runtime->snapshot()->entries.at(0), instance);
+    }
+    const auto rows = runtime->plugins();
+    EXPECT_EQ(rows.at(0).state, "ready");
+    EXPECT_THAT(plugins_text(*runtime->snapshot(), rows),
+                HasSubstr("the last good version; the file has new bytes that cannot be used: is"));
+    EXPECT_THAT(plugins_json(*runtime->snapshot(), rows)["plugins"][0]["present_fault"],
+                StartsWith("is damaged"));
+    // Another policy makes another instance of the last good version.
+    runtime.set_policy("backends: {fake_full: {options: {note: other}}}\n");
+    ASSERT_TRUE(runtime->reload());
+    EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0");
+    EXPECT_NE(runtime->snapshot()->entries.at(0), instance);
+    // Good bytes take over, and a file that is removed is removed.
+    fakes::overwrite_file(file, fakes::read_file(fakes::fake("fake_minimal")));
+    runtime.clear_log();
+    ASSERT_TRUE(runtime->reload());
+    EXPECT_THAT(runtime.log(), IsEmpty());
+    EXPECT_EQ(chosen(*runtime), "fake_minimal 1.0.0");
+    fakes::overwrite_file(file, "text");
+    ASSERT_TRUE(runtime->reload());
+    EXPECT_EQ(chosen(*runtime), "fake_minimal 1.0.0");
+    std::filesystem::remove(file);
+    ASSERT_TRUE(runtime->reload());
+    EXPECT_THAT(chosen(*runtime), HasSubstr("no plugin was found"));
+  }
+}
+
+TEST_F(Reload, AFileThatNeverWasGoodIsBroken) {
+  TestRuntime runtime({});
+  runtime.plugins.write("bad.so", "text");
+  ASSERT_TRUE(runtime->reload());
+  ASSERT_TRUE(runtime->reload());
+  EXPECT_EQ(runtime->plugins().at(0).state, "broken");
 }
 
 TEST_F(Reload, ThePolicyIsReadAgain) {
@@ -235,10 +297,12 @@ TEST_F(Reload, ALibraryLoadedByPathIsNotMistakenForItsSuccessor) {
   const auto runtime = Runtime::open({.policy_text = text, .plugin_path = directory.text()});
   ASSERT_TRUE(runtime);
   EXPECT_EQ(chosen(**runtime), "fake_versions 1.0.0");
-  std::filesystem::remove(directory.path() / "fake.so");
-  directory.add("fake_versions-1.2.0", "fake.so");
-  ASSERT_TRUE((*runtime)->reload());
-  EXPECT_THAT(chosen(**runtime), HasSubstr("has changed since this process loaded it by path"));
+  for (const std::string version : {"1.2.0", "1.0.0", "1.2.0"}) {
+    std::filesystem::remove(directory.path() / "fake.so");
+    directory.add("fake_versions-" + version, "fake.so");
+    ASSERT_TRUE((*runtime)->reload());
+    EXPECT_EQ(chosen(**runtime), "fake_versions " + version);
+  }
 }
 
 TEST_F(Reload, AThousandTimesLeavesNoDescriptorsOpen) {

@@ -30,7 +30,8 @@ class LoadFixture : public ::testing::Test {
   // there.
   std::shared_ptr<const FoundPlugin> found(const std::string& name, const std::string& as = {}) {
     const auto path = directory.add(name, as);
-    for (const auto& plugin : discover({directory.text()}).plugins) {
+    const Discovery all = discover({directory.text()}).value();
+    for (const auto& plugin : all.plugins) {
       if (plugin->path == path) return plugin;
     }
     throw std::runtime_error("not found: " + path.string());

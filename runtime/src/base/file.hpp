@@ -1,12 +1,15 @@
-// runtime/src/base/file.hpp: file descriptors, sealed copies in memory, mapped files
+// runtime/src/base/file.hpp: file descriptors, and the bytes of files in memory
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/result.hpp"
+
+struct stat;
 
 namespace attnrt::core {
 
@@ -24,28 +27,56 @@ class Descriptor {
   int number_;
 };
 
-// Copies a file from its current position into a memory file that nobody can change any more.
-// bytes: the size that it is expected to have. name: of the memory file, for people who look into
-// /proc. Errors name no file: "cannot be read: ...".
-Result<Descriptor> sealed_copy(const Descriptor& file, int64_t bytes, const std::string& name);
+// The text of errno.
+std::string errno_text();
 
-// Maps a file's bytes for reading, for as long as this lives.
-class MappedFile {
+// Whether a system call that failed with this errno says nothing about the file: descriptors,
+// memory or the device's answer were missing, and the same call may succeed later.
+bool could_not_look(int error);
+
+// Makes an error of errno: "cannot be opened: Permission denied". Its code tells who is to blame:
+//   UNSUPPORTED              the file
+//   OUT_OF_MEMORY, INTERNAL  this process or machine: could_not_look(errno)
+tl::unexpected<Error> system_error(const char* what);
+
+// Whether an error is of the second kind: nothing is known about the file.
+bool says_nothing_about_the_file(const Error& error);
+
+// What tells one state of a file from another without reading it.
+struct FileIdentity {
+  uint64_t device = 0, inode = 0;
+  int64_t bytes = 0;
+  int64_t modified_ns = 0, changed_ns = 0;  // mtime and ctime
+  bool operator==(const FileIdentity&) const = default;
+};
+FileIdentity identity_of(const struct stat& status);
+
+// A file's bytes in memory of this process, which nothing can change any more. No descriptor is
+// kept.
+class FileBytes {
  public:
-  static Result<MappedFile> map(int descriptor);  // an empty file is an error
-  MappedFile(MappedFile&& other) noexcept
+  // Reads the file from its start. bytes: the size that it must have; more or less is an error.
+  static Result<FileBytes> read(const Descriptor& file, int64_t bytes);
+  FileBytes(FileBytes&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
-  MappedFile& operator=(MappedFile&&) = delete;
-  ~MappedFile();
-  std::string_view bytes() const { return {static_cast<const char*>(data_), size_}; }
+  FileBytes& operator=(FileBytes&&) = delete;
+  ~FileBytes();
+  std::string_view view() const { return {static_cast<const char*>(data_), size_}; }
 
  private:
-  MappedFile(void* data, size_t size) : data_(data), size_(size) {}
+  FileBytes(void* data, size_t size) : data_(data), size_(size) {}
   void* data_;
   size_t size_;
 };
 
-// The text of errno.
-std::string errno_text();
+struct ByteRange {
+  uint64_t offset = 0, bytes = 0;
+};
+
+// Makes a memory file that nobody can change, with the given ranges of `bytes`. The rest reads as
+// zeros and costs no memory. name: for people who look into /proc/self/maps. Errors name no file:
+// "cannot be copied into memory: ...".
+Result<Descriptor> sealed_file(std::string_view bytes, const std::vector<ByteRange>& ranges,
+                               const std::string& name);
 
 }  // namespace attnrt::core

@@ -1,8 +1,12 @@
 // runtime/src/formats/elf_file.hpp: reads a plugin's ELF file; the only user of libelf
 #pragma once
 
+#include <elf.h>
+
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.hpp"
 
@@ -14,9 +18,22 @@ struct PluginElf {
   std::string other_plugin_symbol;  // attnrt_plugin_v2 and the like, if it defines one
 };
 
-// Reads the manifest and looks for the plugin symbol. Checks that every header, segment and section
-// lies inside the bytes: otherwise dlopen could end the process. Errors: UNSUPPORTED, with what the
-// file is or lacks.
+// Judges an open file by its headers alone, so that a large file which is no plugin costs nothing:
+// machine, type, the tables of segments and sections, and whether it has a manifest of a sane size.
+// bytes: the file's size. Reads a few pages. Errors: UNSUPPORTED, with what the file is or lacks;
+// OUT_OF_MEMORY or INTERNAL if it could not be read.
+Result<void> check_plugin_headers(int file, uint64_t bytes);
+
+// Reads the manifest and looks for the plugin symbol. Checks what the loader follows before any
+// code runs, because it trusts a file and would end the process or write anywhere:
+//   - every header, segment and section lies inside the bytes;
+//   - the dynamic table points into loaded segments;
+//   - relocations write only into writable segments;
+//   - the stack stays without permission to execute.
+// Errors: UNSUPPORTED, with what the file is or lacks; OUT_OF_MEMORY.
 Result<PluginElf> read_plugin_elf(std::string_view bytes);
+
+// Returns the program headers. REQUIRES: read_plugin_elf accepts the bytes.
+std::vector<Elf64_Phdr> segments_of(std::string_view bytes);
 
 }  // namespace attnrt::core

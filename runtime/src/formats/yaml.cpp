@@ -16,6 +16,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "base/file.hpp"
 #include "base/nearest.hpp"
 
 namespace attnrt::core::yaml {
@@ -284,6 +285,8 @@ Result<Document> parse(std::string_view text, std::string file) {
         exception.msg.starts_with("found ") ? "" : "this is not YAML: ";  // yaml-cpp's own words
     return fail(ATTNRT_INVALID_ARGUMENT, "{}:{}:{}: {}{}", name, std::max(mark.line, 0) + 1,
                 std::max(mark.column, 0) + 1, kind, exception.msg);
+  } catch (const std::bad_alloc&) {
+    throw;  // says nothing about the text
   } catch (const std::exception& exception) {
     return fail(ATTNRT_INVALID_ARGUMENT, "{}: not readable as YAML: {}", name, exception.what());
   }
@@ -299,8 +302,11 @@ Result<std::string> read_text(const std::filesystem::path& file) {
   std::string text(maximum_text_bytes + 1, '\0');
   stream.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (!stream.is_open() || stream.bad()) {
-    return fail(ATTNRT_INVALID_ARGUMENT, "cannot be read: {}",
-                std::strerror(errno != 0 ? errno : EIO));
+    const int error = errno != 0 ? errno : EIO;
+    return fail(error == ENOMEM         ? ATTNRT_OUT_OF_MEMORY
+                : could_not_look(error) ? ATTNRT_INTERNAL
+                                        : ATTNRT_INVALID_ARGUMENT,
+                "cannot be read: {}", std::strerror(error));
   }
   text.resize(static_cast<size_t>(stream.gcount()));
   return text;
