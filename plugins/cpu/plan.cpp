@@ -17,6 +17,7 @@ attnrt_status plan(void* instance, const attnrt_problem* problem, attnrt_plan_in
   info->workspace_bytes =
       kernels::cpu::workspace_bytes(translated, *self.target, self.workers.thread_count);
   info->workspace_alignment = kernels::cpu::kWorkspaceAlignment;
+  info->held_bytes = sizeof(Plan);
   info->kernel = kernels::cpu::kernel_name(*self.target);
   *plan = made;
   return ATTNRT_OK;

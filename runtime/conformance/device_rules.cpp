@@ -30,7 +30,7 @@ class Calls {
   Calls(const Calls&) = delete;
   Calls& operator=(const Calls&) = delete;
   ~Calls() {
-    for (void* data : allocations_) memory.free(instance, id, data);
+    for (void* data : allocations_) memory.free(instance, id, data, stream);
     if (stream != nullptr) memory.stream_destroy(instance, id, stream);
   }
 
@@ -46,7 +46,8 @@ class Calls {
     return ok("stream_create", memory.stream_create(instance, id, &stream, &error));
   }
   bool allocate(int64_t bytes, void** data) {
-    const bool allocated = ok("allocate", memory.allocate(instance, id, bytes, data, &error));
+    const bool allocated =
+        ok("allocate", memory.allocate(instance, id, bytes, stream, data, &error));
     allocations_.push_back(*data);
     return allocated;
   }
@@ -76,9 +77,10 @@ std::string round_trip(Subject& subject, const core::Device& device) {
   Calls calls(subject, device);
   void *pinned = nullptr, *one = nullptr, *two = nullptr;
   int32_t capturing = -1;
+  uint64_t capture_id = 1;
   if (calls.create_stream() &&
       calls.ok("is_capturing", calls.memory.is_capturing(calls.instance, calls.id, calls.stream,
-                                                         &capturing, &calls.error)) &&
+                                                         &capturing, &capture_id, &calls.error)) &&
       calls.ok("allocate_pinned", calls.memory.allocate_pinned(calls.instance, calls.id, kBytes,
                                                                &pinned, &calls.error)) &&
       calls.allocate(kBytes, &one) && calls.allocate(kBytes, &two)) {
@@ -97,9 +99,50 @@ std::string round_trip(Subject& subject, const core::Device& device) {
     }
   }
   calls.memory.free_pinned(calls.instance, calls.id, pinned);
-  if (calls.trouble.empty() && capturing != 0)
-    return fmt::format("is_capturing says {} of a new stream, expected 0", capturing);
+  calls.memory.free(calls.instance, calls.id, nullptr, calls.stream);
+  if (calls.trouble.empty() && (capturing != 0 || capture_id != 0)) {
+    return fmt::format("is_capturing says {}, with id {}, of a new stream, expected 0 and 0",
+                       capturing, capture_id);
+  }
   return calls.trouble;
+}
+
+// Records an event behind copies and waits for it, on the host and by another stream. RETURNS what
+// went wrong, or "".
+std::string pass_event(Subject& subject, const core::Device& device) {
+  constexpr int64_t kBytes = 1 << 20;
+  Calls calls(subject, device);
+  const attnrt_memory& memory = calls.memory;
+  void* const instance = calls.instance;
+  const int32_t id = calls.id;
+  void *event = nullptr, *other = nullptr, *one = nullptr, *two = nullptr;
+  int32_t before = -1, after = -1;
+  const auto query = [&](int32_t* passed) {
+    return calls.ok("event_query", memory.event_query(instance, id, event, passed, &calls.error));
+  };
+  const bool done =
+      calls.create_stream() && calls.allocate(kBytes, &one) && calls.allocate(kBytes, &two) &&
+      calls.ok("stream_create", memory.stream_create(instance, id, &other, &calls.error)) &&
+      calls.ok("event_create", memory.event_create(instance, id, &event, &calls.error)) &&
+      query(&before) && calls.copy(two, one, kBytes, ATTNRT_COPY_ON_DEVICE) &&
+      calls.ok("event_record",
+               memory.event_record(instance, id, event, calls.stream, &calls.error)) &&
+      calls.ok("stream_wait_event",
+               memory.stream_wait_event(instance, id, other, event, &calls.error)) &&
+      calls.ok("stream_synchronize",
+               memory.stream_synchronize(instance, id, other, &calls.error)) &&
+      query(&after) &&
+      calls.ok("event_synchronize", memory.event_synchronize(instance, id, event, &calls.error)) &&
+      calls.synchronize();
+  if (event != nullptr) memory.event_destroy(instance, id, event);
+  if (other != nullptr) memory.stream_destroy(instance, id, other);
+  if (!done) return calls.trouble;
+  if (before != 1)
+    return fmt::format("event_query says {} of an event that is not recorded, expected 1", before);
+  if (after == 1) return {};
+  return fmt::format(
+      "event_query says {} after a stream that waits for the event was synchronized, expected 1",
+      after);
 }
 
 // Records two timestamps around a copy, twice with the same timestamps. RETURNS what went wrong, or
@@ -178,7 +221,7 @@ Outcome check_memory(Subject& subject) {
     if (is_cpu(device)) continue;
     const attnrt_memory* memory = subject.memory();
     if (memory == nullptr) return failed(fmt::format("it does not offer {}", ATTNRT_MEMORY));
-    if (!ATTNRT_HAS(memory, attnrt_memory, is_capturing)) {
+    if (!ATTNRT_HAS(memory, attnrt_memory, stream_wait_event)) {
       return failed(fmt::format("struct_size of {} is {}, too small for its calls", ATTNRT_MEMORY,
                                 memory->struct_size));
     }
@@ -186,10 +229,15 @@ Outcome check_memory(Subject& subject) {
         memory->allocate_pinned == nullptr || memory->free_pinned == nullptr ||
         memory->copy == nullptr || memory->stream_create == nullptr ||
         memory->stream_destroy == nullptr || memory->stream_synchronize == nullptr ||
-        memory->is_capturing == nullptr) {
+        memory->is_capturing == nullptr || memory->event_create == nullptr ||
+        memory->event_record == nullptr || memory->event_query == nullptr ||
+        memory->event_synchronize == nullptr || memory->event_destroy == nullptr ||
+        memory->stream_wait_event == nullptr) {
       return failed(fmt::format("a call of {} is NULL", ATTNRT_MEMORY));
     }
     if (const std::string trouble = round_trip(subject, device); !trouble.empty())
+      return failed(trouble);
+    if (const std::string trouble = pass_event(subject, device); !trouble.empty())
       return failed(trouble);
   }
   return passed();

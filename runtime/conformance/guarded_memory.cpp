@@ -15,8 +15,8 @@ constexpr int64_t kSlackBytes = 16384;  // behind each image
 }  // namespace
 
 GuardedMemory::GuardedMemory(Subject& subject, int64_t image_bytes, int64_t alignment,
-                             int64_t guard_bytes)
-    : subject_(subject), image_bytes_(image_bytes), guard_bytes_(guard_bytes) {
+                             int64_t guard_bytes, void* stream)
+    : subject_(subject), image_bytes_(image_bytes), guard_bytes_(guard_bytes), stream_(stream) {
   // Aligning moves the content by less than 2 * alignment. What is left keeps a write beyond the
   // guard, which nobody compares, off other memory.
   const int64_t allocated = image_bytes + 2 * alignment + kSlackBytes;
@@ -25,8 +25,8 @@ GuardedMemory::GuardedMemory(Subject& subject, int64_t image_bytes, int64_t alig
     if (allocation_ == nullptr) throw std::bad_alloc();
   } else {
     attnrt_error error = ATTNRT_ERROR_INIT;
-    const attnrt_status status = subject.memory()->allocate(subject.instance(), subject.device().id,
-                                                            allocated, &allocation_, &error);
+    const attnrt_status status = subject.memory()->allocate(
+        subject.instance(), subject.device().id, allocated, stream, &allocation_, &error);
     if (status != ATTNRT_OK || allocation_ == nullptr) {
       error_ = fmt::format("allocate of {} bytes: {}: {}", allocated, core::status_name(status),
                            error.message);
@@ -47,7 +47,7 @@ GuardedMemory::~GuardedMemory() {
   if (subject_.on_cpu()) {
     std::free(allocation_);
   } else {
-    subject_.memory()->free(subject_.instance(), subject_.device().id, allocation_);
+    subject_.memory()->free(subject_.instance(), subject_.device().id, allocation_, stream_);
   }
 }
 

@@ -21,8 +21,10 @@ namespace attnrt::conformance {
 
 class GuardedMemory {
  public:
-  // image_bytes: includes both guards. If error() is not empty afterwards, there is no memory.
-  GuardedMemory(Subject& subject, int64_t image_bytes, int64_t alignment, int64_t guard_bytes);
+  // image_bytes: includes both guards. stream: the device memory is allocated and freed in its
+  // order; it outlives this. If error() is not empty afterwards, there is no memory.
+  GuardedMemory(Subject& subject, int64_t image_bytes, int64_t alignment, int64_t guard_bytes,
+                void* stream);
   GuardedMemory(const GuardedMemory&) = delete;
   GuardedMemory& operator=(const GuardedMemory&) = delete;
   ~GuardedMemory();
@@ -38,6 +40,7 @@ class GuardedMemory {
   std::string copy(void* host, int32_t direction, void* stream);
   Subject& subject_;
   int64_t image_bytes_, guard_bytes_;
+  void* const stream_;
   void* allocation_ = nullptr;
   std::byte* image_ = nullptr;
   std::string error_;

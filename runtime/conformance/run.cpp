@@ -40,6 +40,9 @@ std::string check_info(const attnrt_plan_info& info) {
     return fmt::format("plan asks for alignment {}, expected 0 or a power of two up to {}",
                        alignment, kLargestAlignment);
   }
+  if (info.capturable != 0 && info.capturable != 1)
+    return fmt::format("plan says capturable {}, expected 0 or 1", info.capturable);
+  if (info.held_bytes < 0) return fmt::format("plan says that it holds {} bytes", info.held_bytes);
   return {};
 }
 
@@ -50,7 +53,7 @@ class Workspace {
       : image_(static_cast<size_t>(info.workspace_bytes + 2 * kWorkspaceGuard), fill),
         memory_(subject, static_cast<int64_t>(image_.size()),
                 info.workspace_alignment > 0 ? info.workspace_alignment : kDefaultAlignment,
-                kWorkspaceGuard),
+                kWorkspaceGuard, stream),
         stream_(stream) {
     std::fill_n(image_.begin(), kWorkspaceGuard, kGuardByte);
     std::fill_n(image_.end() - kWorkspaceGuard, kWorkspaceGuard, kGuardByte);
@@ -171,7 +174,8 @@ DeviceTensors::DeviceTensors(Subject& subject, const Tensors& tensors)
     tensor = image.view;
     if (image.absent()) continue;
     GuardedMemory& memory = memory_[static_cast<size_t>(name)].emplace(
-        subject, static_cast<int64_t>(image.bytes.size()), image.alignment, Image::kGuard);
+        subject, static_cast<int64_t>(image.bytes.size()), image.alignment, Image::kGuard,
+        args_.stream);
     error_ = memory.write(image.bytes.data(), args_.stream);
     if (error_.empty()) tensor.data = memory.content();
   }

@@ -27,8 +27,9 @@ bool is_capturing(const Plan& plan, void* stream) {
   if (plan.device().type == ATTNRT_DEVICE_CPU || plan.staging() != nullptr || memory == nullptr)
     return false;
   int32_t capturing = 0;
+  uint64_t capture_id = 0;
   const auto status = memory->is_capturing(plan.backend().instance(), plan.device().id, stream,
-                                           &capturing, nullptr);
+                                           &capturing, &capture_id, nullptr);
   return status == ATTNRT_OK && capturing != 0;
 }
 

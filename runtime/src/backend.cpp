@@ -71,6 +71,8 @@ Backend::Backend(std::shared_ptr<const FoundPlugin> plugin, const attnrt_plugin&
 }
 
 Backend::~Backend() {
+  for (const auto& [device_id, stream] : own_streams_)
+    memory_->stream_destroy(instance_, device_id, stream);
   if (open_ && ATTNRT_HAS(table_, attnrt_plugin, close) && table_->close != nullptr) {
     call_plugin(nullptr, [this] { return table_->close(instance_), ATTNRT_OK; });
   }
@@ -123,7 +125,8 @@ Result<void> Backend::find_devices() {
   add_devices();
   drop_devices_outside_manifest();
   memory_ = static_cast<const attnrt_memory*>(extension(ATTNRT_MEMORY));
-  if (memory_ != nullptr && !ATTNRT_HAS(memory_, attnrt_memory, is_capturing)) memory_ = nullptr;
+  if (memory_ != nullptr && !ATTNRT_HAS(memory_, attnrt_memory, stream_wait_event))
+    memory_ = nullptr;
   const bool needs_memory = std::any_of(devices_.begin(), devices_.end(), [](const Device& device) {
     return device.type != ATTNRT_DEVICE_CPU;
   });
@@ -140,6 +143,16 @@ const void* Backend::extension(const char* id) const {
   const void* found = nullptr;
   call_plugin(nullptr, [&] { return found = table_->get_extension(instance_, id), ATTNRT_OK; });
   return found;
+}
+
+void* Backend::own_stream(int32_t device_id) const {
+  const std::lock_guard lock(own_streams_mutex_);
+  const auto known = own_streams_.find(device_id);
+  if (known != own_streams_.end()) return known->second;
+  void* stream = nullptr;
+  if (memory_->stream_create(instance_, device_id, &stream, nullptr) != ATTNRT_OK) return nullptr;
+  own_streams_.emplace(device_id, stream);
+  return stream;
 }
 
 void Backend::log(int32_t severity, const std::string& text) const {

@@ -3,7 +3,9 @@
 
 #include <attnrt/plugin.h>
 
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -51,6 +53,9 @@ class Backend {
   const std::vector<Device>& devices() const { return devices_; }
   const std::string& no_device_reason() const { return no_device_reason_; }  // if it has none
   const attnrt_memory* memory() const { return memory_; }
+  // A stream of this device on which only the runtime works; made by the first call, destroyed with
+  // the backend. The default stream if none can be made.
+  void* own_stream(int32_t device_id) const;
   const void* extension(const char* id) const;
   void* instance() const { return instance_; }
 
@@ -78,6 +83,8 @@ class Backend {
   std::vector<Device> devices_;
   std::string no_device_reason_;
   const attnrt_memory* memory_ = nullptr;
+  mutable std::mutex own_streams_mutex_;
+  mutable std::map<int32_t, void*> own_streams_;  // by device_id
 };
 
 }  // namespace attnrt::core

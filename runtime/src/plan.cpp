@@ -25,16 +25,35 @@ DeviceMemory::~DeviceMemory() {
   if (data_ == nullptr) return;
   switch (kind_) {
     case Kind::host: ::operator delete (data_, std::align_val_t{alignment_}); break;
-    case Kind::device: backend_->memory()->free(backend_->instance(), device_id_, data_); break;
+    case Kind::device:
+      backend_->memory()->free(backend_->instance(), device_id_, data_,
+                               backend_->own_stream(device_id_));
+      break;
     case Kind::pinned:
       backend_->memory()->free_pinned(backend_->instance(), device_id_, data_);
       break;
   }
 }
 
+namespace {
+
+// Allocates device memory in the order of a stream; without one, waits until any stream may use it.
+attnrt_status allocate_on_device(const Backend& backend, int32_t device_id, int64_t bytes,
+                                 std::optional<void*> stream, void** data, attnrt_error* error) {
+  const attnrt_memory& memory = *backend.memory();
+  void* const order = stream ? *stream : backend.own_stream(device_id);
+  attnrt_status status = memory.allocate(backend.instance(), device_id, bytes, order, data, error);
+  if (status != ATTNRT_OK || stream) return status;
+  status = memory.stream_synchronize(backend.instance(), device_id, order, error);
+  if (status != ATTNRT_OK) memory.free(backend.instance(), device_id, *data, order);
+  return status;
+}
+
+}  // namespace
+
 Result<DeviceMemory> DeviceMemory::allocate(std::shared_ptr<const Backend> backend,
                                             const Device& device, Kind kind, int64_t bytes,
-                                            int64_t alignment) {
+                                            int64_t alignment, std::optional<void*> stream) {
   DeviceMemory memory;
   if (bytes == 0) return memory;
   memory.alignment_ = static_cast<size_t>(alignment);
@@ -47,12 +66,15 @@ Result<DeviceMemory> DeviceMemory::allocate(std::shared_ptr<const Backend> backe
   } else {
     // attnrt.memory/1 promises no alignment, so enough is allocated to skip to the first aligned
     // byte.
-    const auto allocate =
-        kind == Kind::device ? backend->memory()->allocate : backend->memory()->allocate_pinned;
     int64_t padded_bytes = 0;
-    status = __builtin_add_overflow(bytes, alignment - 1, &padded_bytes)
-                 ? ATTNRT_OUT_OF_MEMORY
-                 : allocate(backend->instance(), device.id, padded_bytes, &memory.data_, &error);
+    if (__builtin_add_overflow(bytes, alignment - 1, &padded_bytes)) {
+      status = ATTNRT_OUT_OF_MEMORY;
+    } else if (kind == Kind::device) {
+      status = allocate_on_device(*backend, device.id, padded_bytes, stream, &memory.data_, &error);
+    } else {
+      status = backend->memory()->allocate_pinned(backend->instance(), device.id, padded_bytes,
+                                                  &memory.data_, &error);
+    }
     if (status != ATTNRT_OK) memory.data_ = nullptr;
     const size_t misaligned_by = reinterpret_cast<uintptr_t>(memory.data_) % memory.alignment_;
     memory.offset_ = misaligned_by != 0 ? memory.alignment_ - misaligned_by : 0;
@@ -89,7 +111,10 @@ Result<void> Plan::make_workspace(const attnrt_plan_info& info) {
   workspace_alignment_ = alignment;
   const auto kind =
       device_.type == ATTNRT_DEVICE_CPU ? DeviceMemory::Kind::host : DeviceMemory::Kind::device;
-  auto workspace = DeviceMemory::allocate(backend_, device_, kind, info.workspace_bytes, alignment);
+  const std::optional<void*> stream =
+      staging_ != nullptr ? std::optional<void*>(staging_->stream()) : std::nullopt;
+  auto workspace =
+      DeviceMemory::allocate(backend_, device_, kind, info.workspace_bytes, alignment, stream);
   if (!workspace) {
     return fail(workspace.error().code, "plan: {}: workspace: {}", backend_name(),
                 workspace.error().message);
@@ -109,7 +134,8 @@ Result<std::unique_ptr<Plan>> make_plan(const Decision& decision, const Verdict&
     if (!staging) return tl::unexpected(staging.error());
     plan->staging_ = std::move(*staging);
   }
-  attnrt_plan_info info{sizeof(attnrt_plan_info), 0, 0, 0, nullptr};
+  attnrt_plan_info info{};
+  info.struct_size = sizeof info;
   attnrt_error error = ATTNRT_ERROR_INIT;
   const attnrt_status status =
       plan->backend_->plan(plan->device_problem_, &info, &plan->plugin_plan_, &error);

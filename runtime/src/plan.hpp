@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "select.hpp"
@@ -19,8 +20,12 @@ class DeviceMemory {
   ~DeviceMemory();
   enum class Kind { host, device, pinned };
   // alignment: a power of two. 0 bytes: no memory, and data() is nullptr.
+  // stream: device memory may be used on it, and on streams that wait for it. Without one it may be
+  // used on any stream.
+  // REQUIRES: all work that uses device memory has completed when it is destroyed.
   static Result<DeviceMemory> allocate(std::shared_ptr<const Backend> backend, const Device& device,
-                                       Kind kind, int64_t bytes, int64_t alignment);
+                                       Kind kind, int64_t bytes, int64_t alignment,
+                                       std::optional<void*> stream = std::nullopt);
   void* data() const { return static_cast<char*>(data_) + offset_; }
   int64_t bytes() const { return bytes_; }
 

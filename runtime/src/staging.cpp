@@ -115,7 +115,7 @@ attnrt_status Staging::grow(int64_t bytes, attnrt_error* error) {
   for (auto [memory, kind] : {std::pair{&on_device_, DeviceMemory::Kind::device},
                               {&pinned_, DeviceMemory::Kind::pinned}}) {
     *memory = DeviceMemory();  // frees the old one first, since both may not fit
-    auto larger = DeviceMemory::allocate(backend_, device_, kind, rounded, kSlotAlignment);
+    auto larger = DeviceMemory::allocate(backend_, device_, kind, rounded, kSlotAlignment, stream_);
     if (!larger) return fill_error(error, larger.error());
     *memory = std::move(*larger);
   }

@@ -23,6 +23,8 @@ class Staging {
   // for them.
   attnrt_status run(const Plan& plan, const attnrt_args& args, attnrt_error* error);
 
+  void* stream() const { return stream_; }  // of its own, on which the plan's runs work
+
  private:
   struct Slot;
   Staging(std::shared_ptr<const Backend> backend, Device device)

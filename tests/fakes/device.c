@@ -1,216 +1,222 @@
 /* tests/fakes/device.c: a fake device in host memory; work is done when its stream is synchronized
  *
  * It detects what would fail on a real device: host pointers in a kernel's arguments, copies of
- * unpinned memory, buffers that are read before the stream is synchronized, and memory that is
- * freed twice or never.
+ * unpinned memory, buffers that are read before the stream is synchronized, memory that is freed
+ * twice or never; and memory and plans that are freed, destroyed or used again too early.
  */
 #define _POSIX_C_SOURCE 200809L
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "fake.h"
+#include "device_queue.h"
 
-typedef struct block {
-  struct block* next;
-  char* data;
-  int64_t bytes;
-  int pinned;
-} block;
-
-typedef struct work {
-  struct work* next;
-  void* stream;
-  struct timespec* stamp; /* set if this records a timestamp */
-  void* to;               /* set if this is a copy; both NULL: an attention */
-  const void* from;
-  int64_t bytes;
-  attnrt_problem problem;
-  attnrt_args args;
-} work;
-
-fake_counters fake_count;
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static block* blocks;
-static work* queue; /* of all streams; the oldest comes first */
-
-static block* block_of(const void* pointer, int64_t bytes, int pinned) {
-  for (block* b = blocks; b != NULL; b = b->next) {
-    const char* p = pointer;
-    if (b->pinned == pinned && p >= b->data && p + bytes <= b->data + b->bytes) return b;
-  }
-  return NULL;
-}
-
-static attnrt_status allocate_block(int64_t bytes, int pinned, void** pointer,
-                                    attnrt_error* error) {
-  int64_t alive = 0;
-  for (const block* b = blocks; b != NULL; b = b->next) alive += b->pinned ? 0 : b->bytes;
-  if (!pinned && fake_count.memory_limit != 0 && alive + bytes > fake_count.memory_limit)
-    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "%lld bytes, and %lld are in use",
-                       (long long)bytes, (long long)alive);
-  block* b = malloc(sizeof *b);
-  char* data = NULL;
-  const size_t whole = bytes > 0 ? ((size_t)bytes + 255) / 256 * 256 : 256;
-  if (b == NULL || (data = aligned_alloc(256, whole)) == NULL) {
-    free(b);
-    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "%lld bytes", (long long)bytes);
-  }
-  memset(data, 0xFF, whole); /* NaN, so that a read of fresh memory shows */
-  *b = (block){blocks, data, bytes, pinned};
-  blocks = b;
-  *pointer = data;
-  return ATTNRT_OK;
-}
-
-static attnrt_status finish(void* stream, int all) {
-  attnrt_status status = ATTNRT_OK;
-  for (work** at = &queue; *at != NULL;) {
-    work* w = *at;
-    if (!all && w->stream != stream) {
-      at = &w->next;
-      continue;
-    }
-    *at = w->next;
-    if (w->stamp != NULL) {
-      (void)clock_gettime(CLOCK_MONOTONIC, w->stamp);
-    } else if (w->to != NULL) {
-      if (FAKE_FAULT != FAULT_STREAM) memcpy(w->to, w->from, (size_t)w->bytes);
-    } else {
-      attnrt_error error = ATTNRT_ERROR_INIT;
-      if (fake_attend(&w->problem, &w->args, &error) != ATTNRT_OK)
-        status = ATTNRT_OK; /* a real kernel clamps indices and reports nothing */
-    }
-    free(w);
-  }
-  return status;
-}
-
-static void enqueue(work* w) {
-  work** end = &queue;
-  while (*end != NULL) end = &(*end)->next;
-  *end = w;
-}
-
-static attnrt_status device_allocate(void* instance, int32_t device_id, int64_t bytes,
+static attnrt_status memory_allocate(void* instance, int32_t device_id, int64_t bytes, void* stream,
                                      void** pointer, attnrt_error* error) {
   (void)instance;
   if (device_id < 0 || device_id >= FAKE_DEVICE_COUNT)
     return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "device %d", device_id);
-  pthread_mutex_lock(&mutex);
-  const attnrt_status status = allocate_block(bytes, 0, pointer, error);
+  device_lock();
+  device_not_captured(device_stream(stream)); /* it would become a part of the graph */
+  const attnrt_status status = device_allocate(bytes, 0, pointer, error);
   if (status == ATTNRT_OK) ++fake_count.allocations, ++fake_count.allocated;
-  pthread_mutex_unlock(&mutex);
+  fake_count.last_allocation_stream = stream;
+  device_unlock();
   return status;
 }
 
-static attnrt_status pinned_allocate(void* instance, int32_t device_id, int64_t bytes,
-                                     void** pointer, attnrt_error* error) {
+static void memory_free(void* instance, int32_t device_id, void* pointer, void* stream) {
   (void)instance, (void)device_id;
-  pthread_mutex_lock(&mutex);
-  const attnrt_status status = allocate_block(bytes, 1, pointer, error);
-  if (status == ATTNRT_OK) ++fake_count.pinned_allocations, ++fake_count.pinned;
-  pthread_mutex_unlock(&mutex);
-  return status;
-}
-
-static void free_block(void* pointer, int pinned) {
   if (pointer == NULL) return;
-  pthread_mutex_lock(&mutex);
-  finish(NULL, 1); /* as on a real device, freeing waits for all work */
-  block** at = &blocks;
-  while (*at != NULL && ((*at)->data != pointer || (*at)->pinned != pinned)) at = &(*at)->next;
-  if (*at == NULL) abort(); /* not allocated here, or freed twice */
-  block* b = *at;
-  *at = b->next;
-  free(b->data);
-  free(b);
-  --*(pinned ? &fake_count.pinned : &fake_count.allocated);
-  pthread_mutex_unlock(&mutex);
+  device_lock();
+  device_not_captured(device_stream(stream));
+  device_free(pointer, 0, device_stream(stream));
+  --fake_count.allocated;
+  device_unlock();
 }
 
-static void device_free(void* instance, int32_t device_id, void* pointer) {
+static attnrt_status memory_allocate_pinned(void* instance, int32_t device_id, int64_t bytes,
+                                            void** pointer, attnrt_error* error) {
   (void)instance, (void)device_id;
-  free_block(pointer, 0);
+  device_lock();
+  const attnrt_status status = device_allocate(bytes, 1, pointer, error);
+  if (status == ATTNRT_OK) ++fake_count.pinned_allocations, ++fake_count.pinned;
+  device_unlock();
+  return status;
 }
 
-static void pinned_free(void* instance, int32_t device_id, void* pointer) {
+static void memory_free_pinned(void* instance, int32_t device_id, void* pointer) {
   (void)instance, (void)device_id;
-  free_block(pointer, 1);
+  if (pointer == NULL) return;
+  device_lock();
+  device_free(pointer, 1, NULL);
+  --fake_count.pinned;
+  device_unlock();
 }
 
-static attnrt_status device_copy(void* instance, int32_t device_id, void* to, const void* from,
+static attnrt_status memory_copy(void* instance, int32_t device_id, void* to, const void* from,
                                  int64_t bytes, int32_t direction, void* stream,
                                  attnrt_error* error) {
   (void)instance, (void)device_id;
   if (bytes == 0) return ATTNRT_OK;
-  pthread_mutex_lock(&mutex);
+  device_lock();
   const int to_pinned = direction == ATTNRT_COPY_TO_HOST,
             from_pinned = direction == ATTNRT_COPY_TO_DEVICE;
   work* w = NULL;
   attnrt_status status = ATTNRT_OK;
-  if (block_of(to, bytes, to_pinned) == NULL || block_of(from, bytes, from_pinned) == NULL) {
+  if (device_block(to, bytes, to_pinned) == NULL ||
+      device_block(from, bytes, from_pinned) == NULL) {
     status = attnrt_fail(error, ATTNRT_INTERNAL, "copy %d of %lld bytes: wrong kind of memory",
                          direction, (long long)bytes);
   } else if ((w = calloc(1, sizeof *w)) == NULL) {
     status = attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a copy");
   } else {
-    w->stream = stream, w->to = to, w->from = from, w->bytes = bytes;
-    enqueue(w);
+    w->kind = WORK_COPY, w->stream = device_stream(stream);
+    w->to = to, w->from = from, w->bytes = bytes;
+    device_enqueue(w);
     ++*(to_pinned     ? &fake_count.copies_to_host
         : from_pinned ? &fake_count.copies_to_device
                       : &fake_count.copies_on_device);
   }
-  pthread_mutex_unlock(&mutex);
+  device_unlock();
   return status;
 }
 
-static attnrt_status device_stream_create(void* instance, int32_t device_id, void** stream,
+static attnrt_status memory_stream_create(void* instance, int32_t device_id, void** stream,
                                           attnrt_error* error) {
   (void)instance, (void)device_id;
-  *stream = malloc(1); /* for a unique address */
-  if (*stream == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a stream");
-  pthread_mutex_lock(&mutex);
-  ++fake_count.streams_created, ++fake_count.streams;
-  pthread_mutex_unlock(&mutex);
-  return ATTNRT_OK;
+  device_lock();
+  *stream = device_new_stream();
+  if (*stream != NULL) ++fake_count.streams_created, ++fake_count.streams;
+  device_unlock();
+  return *stream != NULL ? ATTNRT_OK : attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a stream");
 }
 
-static void device_stream_destroy(void* instance, int32_t device_id, void* stream) {
+static void memory_stream_destroy(void* instance, int32_t device_id, void* stream) {
   (void)instance, (void)device_id;
-  pthread_mutex_lock(&mutex);
-  finish(stream, 0);
+  device_lock();
+  device_destroy_stream(stream);
   --fake_count.streams;
-  pthread_mutex_unlock(&mutex);
-  free(stream);
+  device_unlock();
 }
 
-static attnrt_status device_stream_synchronize(void* instance, int32_t device_id, void* stream,
+static attnrt_status memory_stream_synchronize(void* instance, int32_t device_id, void* stream,
                                                attnrt_error* error) {
   (void)instance, (void)device_id, (void)error;
-  pthread_mutex_lock(&mutex);
+  device_lock();
+  device_not_captured(device_stream(stream));
   ++fake_count.synchronizations;
-  const attnrt_status status = finish(stream, 0);
-  pthread_mutex_unlock(&mutex);
-  return status;
+  device_finish(device_stream(stream), NULL, 0);
+  device_unlock();
+  return ATTNRT_OK;
 }
 
-static attnrt_status device_is_capturing(void* instance, int32_t device_id, void* stream,
-                                         int32_t* capturing, attnrt_error* error) {
-  (void)instance, (void)device_id, (void)stream, (void)error;
-  *capturing = fake_count.capturing != 0;
+static attnrt_status memory_is_capturing(void* instance, int32_t device_id, void* stream,
+                                         int32_t* capturing, uint64_t* capture_id,
+                                         attnrt_error* error) {
+  (void)instance, (void)device_id;
+  if (fake_count.capturing_status != ATTNRT_OK)
+    return attnrt_fail(error, (attnrt_status)fake_count.capturing_status,
+                       "is_capturing was told to fail");
+  device_lock();
+  *capturing = device_captures(device_stream(stream));
+  *capture_id = *capturing ? fake_count.capture_id : 0;
+  device_unlock();
   return ATTNRT_OK;
+}
+
+static attnrt_status memory_event_create(void* instance, int32_t device_id, void** made,
+                                         attnrt_error* error) {
+  (void)instance, (void)device_id;
+  *made = calloc(1, sizeof(event));
+  if (*made == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "an event");
+  device_lock();
+  ++fake_count.events;
+  device_unlock();
+  return ATTNRT_OK;
+}
+
+static attnrt_status add_event(work_kind kind, event* e, void* stream, attnrt_error* error) {
+  work* w = calloc(1, sizeof *w);
+  if (w == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "an event");
+  device_lock();
+  w->kind = kind, w->stream = device_stream(stream), w->event = e;
+  if (kind == WORK_RECORD) e->stream = w->stream, ++e->recorded;
+  w->record = e->recorded;
+  device_enqueue(w);
+  device_unlock();
+  return ATTNRT_OK;
+}
+
+static attnrt_status memory_event_record(void* instance, int32_t device_id, void* recorded,
+                                         void* stream, attnrt_error* error) {
+  (void)instance, (void)device_id;
+  if (fake_count.record_status != ATTNRT_OK)
+    return attnrt_fail(error, (attnrt_status)fake_count.record_status,
+                       "event_record was told to fail");
+  return add_event(WORK_RECORD, recorded, stream, error);
+}
+
+static attnrt_status memory_stream_wait_event(void* instance, int32_t device_id, void* stream,
+                                              void* waited, attnrt_error* error) {
+  (void)instance, (void)device_id;
+  device_lock();
+  ++fake_count.stream_waits;
+  device_unlock();
+  return add_event(WORK_WAIT, waited, stream, error);
+}
+
+static attnrt_status memory_event_query(void* instance, int32_t device_id, void* asked,
+                                        int32_t* passed, attnrt_error* error) {
+  (void)instance, (void)device_id, (void)error;
+  const event* e = asked;
+  device_lock();
+  *passed = e->passed >= e->recorded;
+  device_unlock();
+  return ATTNRT_OK;
+}
+
+static attnrt_status memory_event_synchronize(void* instance, int32_t device_id, void* waited,
+                                              attnrt_error* error) {
+  (void)instance, (void)device_id, (void)error;
+  event* e = waited;
+  device_lock();
+  ++fake_count.event_synchronizations;
+  device_finish(e->stream, e, e->recorded);
+  device_unlock();
+  return ATTNRT_OK;
+}
+
+static void memory_event_destroy(void* instance, int32_t device_id, void* destroyed) {
+  (void)instance, (void)device_id;
+  event* e = destroyed;
+  if (e == NULL) return;
+  device_lock();
+  --fake_count.events;
+  e->destroyed = 1;
+  const int unused = e->references == 0;
+  device_unlock();
+  if (unused) free(e); /* otherwise the queue frees it */
 }
 
 const attnrt_memory fake_memory = {
-    sizeof(attnrt_memory), 0,
-    device_allocate,       device_free,
-    pinned_allocate,       pinned_free,
-    device_copy,           device_stream_create,
-    device_stream_destroy, device_stream_synchronize,
-    device_is_capturing,
+    sizeof(attnrt_memory),
+    0,
+    memory_allocate,
+    memory_free,
+    memory_allocate_pinned,
+    memory_free_pinned,
+    memory_copy,
+    memory_stream_create,
+    memory_stream_destroy,
+    memory_stream_synchronize,
+    memory_is_capturing,
+    FAKE_FAULT == FAULT_NO_EVENTS ? NULL : memory_event_create,
+    memory_event_record,
+    memory_event_query,
+    memory_event_synchronize,
+    memory_event_destroy,
+    memory_stream_wait_event,
 };
 
 static attnrt_status timestamp_create(void* instance, int32_t device_id, void** timestamp,
@@ -222,9 +228,9 @@ static attnrt_status timestamp_create(void* instance, int32_t device_id, void** 
 
 static void timestamp_destroy(void* instance, int32_t device_id, void* timestamp) {
   (void)instance, (void)device_id;
-  pthread_mutex_lock(&mutex);
-  finish(NULL, 1);
-  pthread_mutex_unlock(&mutex);
+  device_lock();
+  device_finish_all();
+  device_unlock();
   free(timestamp);
 }
 
@@ -233,19 +239,19 @@ static attnrt_status timestamp_record(void* instance, int32_t device_id, void* t
   (void)instance, (void)device_id;
   work* w = calloc(1, sizeof *w);
   if (w == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a timestamp");
-  w->stream = stream, w->stamp = timestamp;
-  pthread_mutex_lock(&mutex);
-  enqueue(w);
-  pthread_mutex_unlock(&mutex);
+  w->kind = WORK_STAMP, w->stream = device_stream(stream), w->stamp = timestamp;
+  device_lock();
+  device_enqueue(w);
+  device_unlock();
   return ATTNRT_OK;
 }
 
 static attnrt_status timestamps_elapsed(void* instance, int32_t device_id, void* from, void* to,
                                         double* seconds, attnrt_error* error) {
   (void)instance, (void)device_id, (void)error;
-  pthread_mutex_lock(&mutex);
-  finish(NULL, 1);
-  pthread_mutex_unlock(&mutex);
+  device_lock();
+  device_finish_all();
+  device_unlock();
   const struct timespec *a = from, *b = to;
   *seconds = (double)(b->tv_sec - a->tv_sec) + 1e-9 * (double)(b->tv_nsec - a->tv_nsec);
   if (FAKE_FAULT == FAULT_TIMING) *seconds = -*seconds - 1e-9;
@@ -267,31 +273,45 @@ static int64_t span_of(const attnrt_tensor* t) {
   return (last + 1) * t->dtype.bits / 8;
 }
 
-attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args,
+/* Returns the name of a tensor, or of the workspace, that is not in device memory; NULL: none is
+ * elsewhere. */
+static const char* misplaced(const attnrt_args* args) {
+#define ATTNRT_IS_HERE(name)                                                                     \
+  if (args->name.data != NULL && device_block(args->name.data, span_of(&args->name), 0) == NULL) \
+    return #name;
+  ATTNRT_TENSORS(ATTNRT_IS_HERE)
+#undef ATTNRT_IS_HERE
+  if (args->workspace_bytes > 0 && device_block(args->workspace, args->workspace_bytes, 0) == NULL)
+    return "the workspace";
+  return NULL;
+}
+
+attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args, const void* plan,
                            attnrt_error* error) {
-  static const char* const names[] = {
-      "q",     "k",          "v",         "out",        "mask",      "lse", "alibi_slopes",
-      "sinks", "kv_lengths", "offsets_q", "offsets_kv", "page_table"};
-  const attnrt_tensor* tensors = &args->q;
   work* w = calloc(1, sizeof *w);
   if (w == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a launch");
-  pthread_mutex_lock(&mutex);
-  for (int n = 0; n < 12; ++n) {
-    if (tensors[n].data == NULL || block_of(tensors[n].data, span_of(&tensors[n]), 0) != NULL)
-      continue;
-    pthread_mutex_unlock(&mutex);
+  device_lock();
+  const char* elsewhere = misplaced(args);
+  if (elsewhere != NULL) {
+    device_unlock();
     free(w);
-    return attnrt_fail(error, ATTNRT_INTERNAL, "%s is not in this device's memory", names[n]);
+    return attnrt_fail(error, ATTNRT_INTERNAL, "%s is not in this device's memory", elsewhere);
   }
-  if (args->workspace_bytes > 0 && block_of(args->workspace, args->workspace_bytes, 0) == NULL) {
-    pthread_mutex_unlock(&mutex);
-    free(w);
-    return attnrt_fail(error, ATTNRT_INTERNAL, "the workspace is not in this device's memory");
-  }
-  w->stream = args->stream, w->problem = *problem, w->args = *args;
-  enqueue(w);
-  pthread_mutex_unlock(&mutex);
+  w->kind = WORK_ATTENTION, w->stream = device_stream(args->stream), w->plan = plan;
+  w->problem = *problem, w->args = *args;
+  const block* workspace = device_block(args->workspace, args->workspace_bytes, 0);
+  w->workspace_serial = workspace != NULL ? workspace->serial : 0;
+  device_check_run(w);
+  device_enqueue(w);
+  ++fake_count.runs;
+  device_unlock();
   return ATTNRT_OK;
+}
+
+void fake_plan_destroyed(const void* plan) {
+  device_lock();
+  device_check_destroy(plan);
+  device_unlock();
 }
 
 void fake_device_report(const attnrt_host* host) {

@@ -87,6 +87,10 @@ static attnrt_status fake_supports(void* instance, const attnrt_problem* problem
     add(sink, "it is the other call");
     return ATTNRT_UNSUPPORTED;
   }
+  if (fake_count.most_keys != 0 && problem->seq_kv > fake_count.most_keys) {
+    add(sink, "seq_kv is above what a test allows");
+    return ATTNRT_UNSUPPORTED;
+  }
   if (FAKE_FAULT == FAULT_SUPPORTS_NOTHING) {
     add(sink, "it supports nothing");
     return ATTNRT_UNSUPPORTED;
@@ -101,12 +105,20 @@ static attnrt_status fake_make_plan(void* instance, const attnrt_problem* proble
   if (FAKE_PLAN_MILLISECONDS > 0) usleep(1000 * FAKE_PLAN_MILLISECONDS);
   if (FAKE_PLAN_STATUS != ATTNRT_OK)
     return attnrt_fail(error, FAKE_PLAN_STATUS, "plan was told to fail");
+  if (fake_count.plan_status != ATTNRT_OK)
+    return attnrt_fail(error, (attnrt_status)fake_count.plan_status,
+                       "plan was told to fail by a test");
   if (FAKE_FAULT == FAULT_SUPPORTS_LIES)
     return attnrt_fail(error, ATTNRT_UNSUPPORTED, "supports said yes too early");
   fake_plan* p = calloc(1, sizeof *p);
   if (p == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a plan");
   memcpy(&p->problem, problem, sizeof p->problem);
-  info->workspace_bytes = WORKSPACE_BYTES;
+  __atomic_add_fetch(&fake_count.plans, 1, __ATOMIC_RELAXED);
+  __atomic_add_fetch(&fake_count.plans_alive, 1, __ATOMIC_RELAXED);
+  info->workspace_bytes =
+      fake_count.workspace_bytes != 0 ? fake_count.workspace_bytes : WORKSPACE_BYTES;
+  info->held_bytes = fake_count.held_bytes;
+  info->capturable = !fake_count.not_capturable;
   info->workspace_alignment = FAKE_FAULT == FAULT_ALIGNMENT ? 48 : 64;
   info->kernel = "fake_attention";
   *plan = p;
@@ -115,6 +127,8 @@ static attnrt_status fake_make_plan(void* instance, const attnrt_problem* proble
 
 static void fake_plan_destroy(void* instance, void* plan) {
   (void)instance;
+  __atomic_sub_fetch(&fake_count.plans_alive, 1, __ATOMIC_RELAXED);
+  fake_plan_destroyed(plan);
   free(plan);
 }
 
@@ -128,7 +142,6 @@ static attnrt_status fake_run(void* instance, void* plan, const attnrt_problem* 
   fake* f = instance;
   attnrt_problem asked = *problem;
   attnrt_args given = *args;
-  (void)plan;
   may_throw(FAULT_THROW_RUN, "run");
   if (FAKE_RUN_STATUS != ATTNRT_OK)
     return attnrt_fail(error, FAKE_RUN_STATUS, "run was told to fail");
@@ -151,7 +164,7 @@ static attnrt_status fake_run(void* instance, void* plan, const attnrt_problem* 
                        (int)problem->seq_q);
   if (args->q.data != NULL && args->workspace != NULL) write_too_much(args);
   if (FAKE_FAULT == FAULT_UNWRITTEN) return ATTNRT_OK;
-  if (FAKE_DEVICE == DEVICE_FAKE) return fake_enqueue(&asked, &given, error);
+  if (FAKE_DEVICE == DEVICE_FAKE) return fake_enqueue(&asked, &given, plan, error);
   return fake_attend(&asked, &given, error);
 }
 

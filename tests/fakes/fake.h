@@ -49,6 +49,7 @@ enum {
   FAULT_ARCH,             /* devices: an arch that the manifest does not name */
   FAULT_STREAM,           /* memory: copies are lost */
   FAULT_TIMING,           /* timing: the time between two timestamps is negative */
+  FAULT_NO_EVENTS,        /* memory: event_create is NULL */
   FAULT_THROW_OPEN,       /* the call throws a C++ exception */
   FAULT_THROW_DEVICES,
   FAULT_THROW_SUPPORTS,
@@ -102,10 +103,38 @@ typedef struct fake_counters {
   int64_t streams_created, streams;
   int64_t synchronizations;
   int64_t plans, plans_alive, runs;
-  int64_t capturing;    /* set by a test: is_capturing says so */
-  int64_t run_status;   /* set by a test: what the next runs return */
-  int64_t memory_limit; /* set by a test: allocate beyond it is OUT_OF_MEMORY; 0: no limit */
+  int64_t events, event_synchronizations, stream_waits;
+  void* last_allocation_stream;
+
+  /* What would be wrong on a real device. */
+  int64_t freed_in_flight;      /* memory, while work of another stream uses it */
+  int64_t destroyed_in_flight;  /* a plan, while its run is in the queue */
+  int64_t overlapping_runs;     /* of one plan, on two streams that do not wait for each other */
+  int64_t runs_of_captured;     /* a captured graph's workspace, used by another run */
+  int64_t replays_of_freed;     /* a graph whose plan or workspace is gone */
+  int64_t invalidated_captures; /* calls for the captured stream that a capture forbids */
+
+  /* Set by a test. */
+  int64_t capturing;        /* a graph is being captured on captured_stream */
+  void* captured_stream;    /* NULL: the default stream */
+  uint64_t capture_id;      /* of that capture */
+  int64_t capturing_status; /* what is_capturing returns */
+  int64_t record_status;    /* what event_record returns */
+  int64_t plan_status;      /* what the next plans return */
+  int64_t run_status;       /* what the next runs return */
+  int64_t memory_limit;     /* allocate beyond it is OUT_OF_MEMORY; 0: no limit */
+  int64_t workspace_bytes;  /* what plans ask for; 0: 256 */
+  int64_t held_bytes;       /* what plans say that they hold */
+  int64_t not_capturable;   /* what plans say */
+  int64_t most_keys;        /* supports refuses more; 0: no limit */
+
+  /* Called by a test. */
+  void (*complete)(void);                               /* does the work of all streams */
+  int64_t (*replay)(uint64_t capture_id, void* stream); /* enqueues a captured graph's work */
 } fake_counters;
+
+/* Means another stream to each thread. */
+#define fake_stream_per_thread ((void*)2)
 
 /* attend.c: computes attention in double, in every dtype and with every feature. Wrong index arrays
  * are INVALID_ARGUMENT. */
@@ -116,8 +145,9 @@ attnrt_status fake_attend(const attnrt_problem* problem, const attnrt_args* args
 extern fake_counters fake_count;
 extern const attnrt_memory fake_memory;
 extern const attnrt_timing fake_timing;
-attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args,
+attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args, const void* plan,
                            attnrt_error* error);
+void fake_plan_destroyed(const void* plan);
 void fake_device_report(const attnrt_host* host);
 
 /* throw.cpp: throws std::runtime_error. */

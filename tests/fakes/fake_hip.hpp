@@ -25,12 +25,15 @@ constexpr int kInvalidDevice = 101;
 constexpr int kInvalidHandle = 400;
 constexpr int kNotFound = 500;
 constexpr int kNotReady = 600;
+constexpr int kNotSupported = 801;
+constexpr int kRelaxed = 2;  // hipStreamCaptureModeRelaxed
 constexpr int kCaptureUnsupported = 900;
 
 struct Block {
   size_t bytes;
   bool pinned;
   int device;
+  bool stream_ordered = false;  // by hipMallocAsync
 };
 struct Stream {
   int device;

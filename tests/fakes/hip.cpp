@@ -18,6 +18,7 @@ namespace {
 using namespace fake;
 
 thread_local int current = 0;
+thread_local int capture_mode = 0;  // hipStreamCaptureModeGlobal
 thread_local int last_error = 0;
 
 int answer(int error) {
@@ -34,7 +35,8 @@ int with_hip(const char* name, Kind kind, Call&& call) {
   const std::lock_guard lock(hip.mutex);
   if (std::strcmp(hip.state.failing_function, name) == 0) return answer(hip.state.failing_error);
   if (hip.state.device_count == 0) return answer(kNoDevice);
-  if (kind == Kind::not_captured && hip.state.capturing != 0) return answer(kCaptureUnsupported);
+  if (kind == Kind::not_captured && hip.state.capturing != 0 && capture_mode != kRelaxed)
+    return answer(kCaptureUnsupported);
   return answer(call(hip));
 }
 
@@ -47,7 +49,7 @@ int allocate(FakeHip& hip, void** pointer, size_t bytes, bool pinned) {
   auto* data = static_cast<char*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
   if (data == nullptr) return kOutOfMemory;
   std::memset(data, 0xFF, bytes);  // NaN, so that a read of fresh memory shows
-  hip.blocks[data] = {bytes, pinned, current};
+  hip.blocks[data] = {bytes, pinned, current, false};
   ++(pinned ? hip.state.pinned_allocations : hip.state.allocations);
   ++(pinned ? hip.state.pinned : hip.state.allocated);
   *pointer = data;
@@ -61,6 +63,7 @@ int release(FakeHip& hip, void* pointer, bool pinned) {
     std::abort();                // not allocated here, or freed twice
   hip.finish(nullptr, 0, true);  // as on a real device, freeing waits for all work
   if (!pinned && found->second.device != current) ++hip.state.wrong_device;
+  if (found->second.stream_ordered) --hip.state.stream_ordered;
   std::free(pointer);
   hip.blocks.erase(found);
   --(pinned ? hip.state.pinned : hip.state.allocated);
@@ -262,6 +265,30 @@ int hipFree(void* pointer) {
                   [&](FakeHip& hip) { return release(hip, pointer, false); });
 }
 
+int hipMallocAsync(void** pointer, size_t bytes, void* handle) {
+  return with_hip("hipMallocAsync", Kind::anywhere, [&](FakeHip& hip) {
+    Stream* stream = nullptr;
+    if (!stream_of(hip, handle, &stream)) return kInvalidHandle;
+    if (hip.state.no_memory_pools != 0) return kNotSupported;
+    if (hip.state.capturing != 0) return kCaptureUnsupported;
+    const int error = allocate(hip, pointer, bytes, false);
+    if (error != kSuccess) return error;
+    hip.blocks[static_cast<char*>(*pointer)].stream_ordered = true;
+    ++hip.state.stream_ordered;
+    return kSuccess;
+  });
+}
+
+int hipFreeAsync(void* pointer, void* handle) {
+  return with_hip("hipFreeAsync", Kind::not_captured, [&](FakeHip& hip) {
+    Stream* stream = nullptr;
+    if (!stream_of(hip, handle, &stream)) return kInvalidHandle;
+    const auto found = hip.blocks.find(static_cast<char*>(pointer));
+    if (found == hip.blocks.end() || !found->second.stream_ordered) std::abort();
+    return release(hip, pointer, false);
+  });
+}
+
 int hipHostMalloc(void** pointer, size_t bytes, unsigned) {
   return with_hip("hipHostMalloc", Kind::not_captured,
                   [&](FakeHip& hip) { return allocate(hip, pointer, bytes, true); });
@@ -328,11 +355,29 @@ int hipStreamSynchronize(void* handle) {
   });
 }
 
-int hipStreamIsCapturing(void* handle, int* status) {
-  return with_hip("hipStreamIsCapturing", Kind::anywhere, [&](FakeHip& hip) {
+int hipStreamGetCaptureInfo(void* handle, int* status, unsigned long long* id) {
+  return with_hip("hipStreamGetCaptureInfo", Kind::anywhere, [&](FakeHip& hip) {
     Stream* stream = nullptr;
     if (!stream_of(hip, handle, &stream)) return kInvalidHandle;
     *status = hip.state.capturing != 0 ? 1 : 0;
+    *id = hip.state.capture_id;
+    return kSuccess;
+  });
+}
+
+int hipThreadExchangeStreamCaptureMode(int* mode) {
+  std::swap(*mode, capture_mode);
+  return kSuccess;
+}
+
+// Waits at once: the order is kept, since nobody sees the wait.
+int hipStreamWaitEvent(void* handle, void* event_handle, unsigned) {
+  return with_hip("hipStreamWaitEvent", Kind::anywhere, [&](FakeHip& hip) {
+    Stream* stream = nullptr;
+    Event* event = event_of(hip, event_handle);
+    if (event == nullptr || !stream_of(hip, handle, &stream)) return kInvalidHandle;
+    ++hip.state.stream_waits;
+    if (event->recorded && !event->passed) hip.finish(event->stream, event->device, false);
     return kSuccess;
   });
 }
@@ -344,6 +389,16 @@ int hipEventCreate(void** handle) {
     ++hip.state.events;
     *handle = event;
     return kSuccess;
+  });
+}
+
+int hipEventCreateWithFlags(void** handle, unsigned) { return hipEventCreate(handle); }
+
+int hipEventQuery(void* handle) {
+  return with_hip("hipEventQuery", Kind::not_captured, [&](FakeHip& hip) {
+    const Event* event = event_of(hip, handle);
+    if (event == nullptr) return kInvalidHandle;
+    return event->recorded && !event->passed ? kNotReady : kSuccess;
   });
 }
 

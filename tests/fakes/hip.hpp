@@ -32,7 +32,13 @@ struct fake_hip_state {
   int64_t launches;      // enqueued
   int64_t kernels_run;   // with host code, and done
   int64_t wrong_device;  // calls for something of a device that was not current
-  int32_t capturing;     // set by a test: calls that allocate or wait then fail with 900
+  // Set by a test: calls that allocate or wait then fail with 900, unless the thread's capture mode
+  // is relaxed; hipMallocAsync fails in any mode, as in ROCm 6.
+  int32_t capturing;
+  uint64_t capture_id;      // what hipStreamGetCaptureInfo gives while it is set
+  int64_t stream_ordered;   // alive now, of hipMallocAsync
+  int64_t stream_waits;     // hipStreamWaitEvent
+  int32_t no_memory_pools;  // set by a test: hipMallocAsync is not supported
   int32_t device_count;
   char failing_function[64];  // as FAKE_HIP_FAIL
   int32_t failing_error;
@@ -47,4 +53,5 @@ void fake_hip_use(const fake_hip_kernel* kernels);  // adds kernels; the list mu
 int hipGetDevice(int* device);
 int hipSetDevice(int device);
 int hipGetLastError(void);
+int hipThreadExchangeStreamCaptureMode(int* mode);
 }

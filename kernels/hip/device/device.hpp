@@ -3,6 +3,8 @@
 // One interface over HIP (device_hip.cpp) and CUDA (device_cuda.cpp); a library links one of them.
 //
 // THREADS: every call may come from any thread, and leaves the thread's current device as it was.
+// CAPTURE: every call but launch, copy, record and stream_wait_event may be made while a graph is
+// being captured on another stream, and does not invalidate that capture.
 // ERRORS: a call that fails returns a Status, and the platform's text in *message (may be null).
 // LIFETIME: the platform's runtime and the code objects stay loaded until the process ends.
 #pragma once
@@ -59,9 +61,11 @@ Status find_kernel(int32_t device_id, const void* code_object, const char* name,
 Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threads,
               uint32_t shared_bytes, const void* params, void* stream, Message* message);
 
-// Device memory, and host memory that the device reads and writes directly (pinned).
-Status allocate(int32_t device_id, int64_t bytes, void** pointer, Message* message);
-void free(int32_t device_id, void* pointer);
+// Device memory, in the order of a stream where the device has stream-ordered memory; else a free
+// waits for the device.
+Status allocate(int32_t device_id, int64_t bytes, void* stream, void** pointer, Message* message);
+void free(int32_t device_id, void* pointer, void* stream);
+// Host memory that the device reads and writes directly (pinned).
 Status allocate_pinned(int32_t device_id, int64_t bytes, void** pointer, Message* message);
 void free_pinned(int32_t device_id, void* pointer);
 
@@ -73,14 +77,25 @@ Status copy(int32_t device_id, void* to, const void* from, int64_t bytes, Direct
 Status stream_create(int32_t device_id, void** stream, Message* message);
 void stream_destroy(int32_t device_id, void* stream);
 Status stream_synchronize(int32_t device_id, void* stream, Message* message);
-// Tells whether a graph is being captured on stream, during which nothing may allocate or
-// synchronise.
-Status is_capturing(int32_t device_id, void* stream, bool* capturing, Message* message);
+// A graph that is being captured on a stream.
+struct Capture {
+  bool active = false;
+  uint64_t id = 0;  // no other capture of the process has it
+};
+Status is_capturing(int32_t device_id, void* stream, Capture* capture, Message* message);
 
-// A timestamp is an event in a stream: the device records the time when it reaches it.
+// An event is a point of a stream. One that is not recorded yet counts as passed.
+Status event_create(int32_t device_id, void** event, Message* message);
+void event_destroy(int32_t device_id, void* event);
+Status event_query(int32_t device_id, void* event, bool* passed, Message* message);
+Status event_synchronize(int32_t device_id, void* event, Message* message);
+Status stream_wait_event(int32_t device_id, void* stream, void* event, Message* message);
+// Enqueues an event or a timestamp.
+Status record(int32_t device_id, void* event, void* stream, Message* message);
+
+// A timestamp is an event that keeps the time at which the device reached it.
 Status timestamp_create(int32_t device_id, void** timestamp, Message* message);
 void timestamp_destroy(int32_t device_id, void* timestamp);
-Status record(int32_t device_id, void* timestamp, void* stream, Message* message);  // enqueues
 // Waits for `to`, and gives the time between the two.
 Status elapsed(int32_t device_id, void* from, void* to, double* seconds, Message* message);
 

@@ -49,6 +49,20 @@ class CurrentDevice {
   Status status_ = Status::internal;
 };
 
+// Lets this thread allocate, load, wait and query while a graph is being captured, as long as this
+// object lives. In the mode before, which may be the capture's global one, such a call would fail
+// and invalidate the capture.
+class RelaxedCapture {
+ public:
+  RelaxedCapture() { (void)cudaThreadExchangeStreamCaptureMode(&mode_); }
+  RelaxedCapture(const RelaxedCapture&) = delete;
+  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
+  ~RelaxedCapture() { (void)cudaThreadExchangeStreamCaptureMode(&mode_); }
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;  // then the one before
+};
+
 // Runs call() with device_id current. name: of the call, for the message.
 template <class Call>
 Status on_device(int32_t device_id, const char* name, Message* message, Call&& call) {
@@ -72,6 +86,26 @@ Status describe(int device_id, Device* device, Message* message) {
   device->multiprocessor_count = properties.multiProcessorCount;
   device->shared_bytes = static_cast<int64_t>(properties.sharedMemPerBlockOptin);
   return Status::ok;
+}
+
+// As on_device, for calls that a capture forbids.
+template <class Call>
+Status relaxed(int32_t device_id, const char* name, Message* message, Call&& call) {
+  const CurrentDevice current(device_id, message);
+  if (current.status() != Status::ok) return current.status();
+  const RelaxedCapture allowed;
+  const cudaError_t error = call();
+  return error == cudaSuccess ? Status::ok : failed(error, name, message);
+}
+
+// Whether the device has stream-ordered memory. The answer is the same for as long as the process
+// lives, so memory is always freed the way that it was allocated.
+bool has_memory_pools(int32_t device_id) {
+  int supported = 0;
+  const cudaError_t error =
+      cudaDeviceGetAttribute(&supported, cudaDevAttrMemoryPoolsSupported, device_id);
+  if (error != cudaSuccess) (void)cudaGetLastError();
+  return error == cudaSuccess && supported != 0;
 }
 
 KernelCache& cache() {
@@ -112,7 +146,7 @@ Status devices(std::vector<Device>* devices, Message* message) try {
 Status find_kernel(int32_t device_id, const void* code_object, const char* name,
                    uint32_t shared_bytes, Kernel* kernel, Message* message) {
   const auto load = [&](void** module) {
-    return on_device(device_id, "cudaLibraryLoadData", message, [&] {
+    return relaxed(device_id, "cudaLibraryLoadData", message, [&] {
       cudaLibrary_t library = nullptr;
       const cudaError_t error =
           cudaLibraryLoadData(&library, code_object, nullptr, nullptr, 0, nullptr, nullptr, 0);
@@ -121,7 +155,7 @@ Status find_kernel(int32_t device_id, const void* code_object, const char* name,
     });
   };
   const auto resolve = [&](void* module, void** function) {
-    return on_device(device_id, name, message, [&] {
+    return relaxed(device_id, name, message, [&] {
       cudaKernel_t found = nullptr;
       cudaError_t error = cudaLibraryGetKernel(&found, static_cast<cudaLibrary_t>(module), name);
       // CUDA loads a kernel to the device at its first use. That must not happen in a launch, which
@@ -134,7 +168,7 @@ Status find_kernel(int32_t device_id, const void* code_object, const char* name,
     });
   };
   const auto allow = [&](void* function) {  // more than 48 KiB must be asked for
-    return on_device(device_id, name, message, [&] {
+    return relaxed(device_id, name, message, [&] {
       return cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(shared_bytes));
     });
@@ -157,25 +191,31 @@ Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threa
   return error == cudaErrorInvalidValue ? Status::internal : status;
 }
 
-Status allocate(int32_t device_id, int64_t bytes, void** pointer, Message* message) {
+Status allocate(int32_t device_id, int64_t bytes, void* stream, void** pointer, Message* message) {
   if (bytes < 0)
     return fail(message, Status::invalid, "bytes: found %lld, expected 0 or more",
                 static_cast<long long>(bytes));
-  return on_device(device_id, "cudaMalloc", message, [&] {
-    return cudaMalloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
-  });
+  const auto size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
+  if (!has_memory_pools(device_id)) {
+    return relaxed(device_id, "cudaMalloc", message, [&] { return cudaMalloc(pointer, size); });
+  }
+  return relaxed(device_id, "cudaMallocAsync", message,
+                 [&] { return cudaMallocAsync(pointer, size, static_cast<cudaStream_t>(stream)); });
 }
 
-void free(int32_t device_id, void* pointer) {
+void free(int32_t device_id, void* pointer, void* stream) {
   if (pointer == nullptr) return;
-  (void)on_device(device_id, "cudaFree", nullptr, [&] { return cudaFree(pointer); });
+  (void)relaxed(device_id, "cudaFree", nullptr, [&] {
+    return has_memory_pools(device_id) ? cudaFreeAsync(pointer, static_cast<cudaStream_t>(stream))
+                                       : cudaFree(pointer);
+  });
 }
 
 Status allocate_pinned(int32_t device_id, int64_t bytes, void** pointer, Message* message) {
   if (bytes < 0)
     return fail(message, Status::invalid, "bytes: found %lld, expected 0 or more",
                 static_cast<long long>(bytes));
-  return on_device(device_id, "cudaHostAlloc", message, [&] {
+  return relaxed(device_id, "cudaHostAlloc", message, [&] {
     return cudaHostAlloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1)),
                          cudaHostAllocPortable);
   });
@@ -183,7 +223,7 @@ Status allocate_pinned(int32_t device_id, int64_t bytes, void** pointer, Message
 
 void free_pinned(int32_t device_id, void* pointer) {
   if (pointer == nullptr) return;
-  (void)on_device(device_id, "cudaFreeHost", nullptr, [&] { return cudaFreeHost(pointer); });
+  (void)relaxed(device_id, "cudaFreeHost", nullptr, [&] { return cudaFreeHost(pointer); });
 }
 
 Status copy(int32_t device_id, void* to, const void* from, int64_t bytes, Direction direction,
@@ -202,7 +242,7 @@ Status copy(int32_t device_id, void* to, const void* from, int64_t bytes, Direct
 }
 
 Status stream_create(int32_t device_id, void** stream, Message* message) {
-  return on_device(device_id, "cudaStreamCreateWithFlags", message, [&] {
+  return relaxed(device_id, "cudaStreamCreateWithFlags", message, [&] {
     cudaStream_t made = nullptr;
     const cudaError_t error = cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking);
     *stream = made;
@@ -212,33 +252,68 @@ Status stream_create(int32_t device_id, void** stream, Message* message) {
 
 void stream_destroy(int32_t device_id, void* stream) {
   if (stream == nullptr) return;
-  (void)on_device(device_id, "cudaStreamDestroy", nullptr,
-                  [&] { return cudaStreamDestroy(static_cast<cudaStream_t>(stream)); });
+  (void)relaxed(device_id, "cudaStreamDestroy", nullptr,
+                [&] { return cudaStreamDestroy(static_cast<cudaStream_t>(stream)); });
 }
 
 Status stream_synchronize(int32_t device_id, void* stream, Message* message) {
-  return on_device(device_id, "cudaStreamSynchronize", message,
-                   [&] { return cudaStreamSynchronize(static_cast<cudaStream_t>(stream)); });
+  return relaxed(device_id, "cudaStreamSynchronize", message,
+                 [&] { return cudaStreamSynchronize(static_cast<cudaStream_t>(stream)); });
 }
 
-Status is_capturing(int32_t device_id, void* stream, bool* capturing, Message* message) {
-  return on_device(device_id, "cudaStreamIsCapturing", message, [&] {
+Status is_capturing(int32_t device_id, void* stream, Capture* capture, Message* message) {
+  return on_device(device_id, "cudaStreamGetCaptureInfo", message, [&] {
     cudaStreamCaptureStatus state = cudaStreamCaptureStatusNone;
-    cudaError_t error = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &state);
-    // The default stream reports this while another stream, which waits for it, is captured. Then
-    // nothing may allocate or synchronise either.
+    unsigned long long id = 0;
+    cudaError_t error = cudaStreamGetCaptureInfo(static_cast<cudaStream_t>(stream), &state, &id);
+    // The default stream reports this while another stream, which waits for it, is captured. Work
+    // on it would invalidate that capture.
     if (error == cudaErrorStreamCaptureImplicit) {
       (void)cudaGetLastError();
       error = cudaSuccess;
       state = cudaStreamCaptureStatusActive;
     }
-    *capturing = state != cudaStreamCaptureStatusNone;
+    capture->active = state != cudaStreamCaptureStatusNone;
+    capture->id = capture->active ? id : 0;
     return error;
   });
 }
 
+Status event_create(int32_t device_id, void** event, Message* message) {
+  return relaxed(device_id, "cudaEventCreateWithFlags", message, [&] {
+    cudaEvent_t made = nullptr;
+    const cudaError_t error = cudaEventCreateWithFlags(&made, cudaEventDisableTiming);
+    *event = made;
+    return error;
+  });
+}
+
+void event_destroy(int32_t device_id, void* event) { timestamp_destroy(device_id, event); }
+
+Status event_query(int32_t device_id, void* event, bool* passed, Message* message) {
+  return relaxed(device_id, "cudaEventQuery", message, [&] {
+    const cudaError_t error = cudaEventQuery(static_cast<cudaEvent_t>(event));
+    *passed = error == cudaSuccess;
+    if (error != cudaErrorNotReady) return error;
+    (void)cudaGetLastError();  // no failure, but CUDA keeps it as one
+    return cudaSuccess;
+  });
+}
+
+Status event_synchronize(int32_t device_id, void* event, Message* message) {
+  return relaxed(device_id, "cudaEventSynchronize", message,
+                 [&] { return cudaEventSynchronize(static_cast<cudaEvent_t>(event)); });
+}
+
+Status stream_wait_event(int32_t device_id, void* stream, void* event, Message* message) {
+  return on_device(device_id, "cudaStreamWaitEvent", message, [&] {
+    return cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), static_cast<cudaEvent_t>(event),
+                               0);
+  });
+}
+
 Status timestamp_create(int32_t device_id, void** timestamp, Message* message) {
-  return on_device(device_id, "cudaEventCreate", message, [&] {
+  return relaxed(device_id, "cudaEventCreate", message, [&] {
     cudaEvent_t made = nullptr;
     const cudaError_t error = cudaEventCreate(&made);
     *timestamp = made;
@@ -248,18 +323,18 @@ Status timestamp_create(int32_t device_id, void** timestamp, Message* message) {
 
 void timestamp_destroy(int32_t device_id, void* timestamp) {
   if (timestamp == nullptr) return;
-  (void)on_device(device_id, "cudaEventDestroy", nullptr,
-                  [&] { return cudaEventDestroy(static_cast<cudaEvent_t>(timestamp)); });
+  (void)relaxed(device_id, "cudaEventDestroy", nullptr,
+                [&] { return cudaEventDestroy(static_cast<cudaEvent_t>(timestamp)); });
 }
 
-Status record(int32_t device_id, void* timestamp, void* stream, Message* message) {
+Status record(int32_t device_id, void* event, void* stream, Message* message) {
   return on_device(device_id, "cudaEventRecord", message, [&] {
-    return cudaEventRecord(static_cast<cudaEvent_t>(timestamp), static_cast<cudaStream_t>(stream));
+    return cudaEventRecord(static_cast<cudaEvent_t>(event), static_cast<cudaStream_t>(stream));
   });
 }
 
 Status elapsed(int32_t device_id, void* from, void* to, double* seconds, Message* message) {
-  return on_device(device_id, "cudaEventElapsedTime", message, [&] {
+  return relaxed(device_id, "cudaEventElapsedTime", message, [&] {
     float milliseconds = 0;
     cudaError_t error = cudaEventSynchronize(static_cast<cudaEvent_t>(to));
     if (error == cudaSuccess) {

@@ -1,7 +1,9 @@
 // kernels/hip/device/device_hip.cpp: the device interface on AMD's HIP runtime
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 #include <new>
+#include <set>
 
 #include "kernels/hip/device/device.hpp"
 #include "kernels/hip/device/hip_runtime.hpp"
@@ -53,6 +55,23 @@ class CurrentDevice {
   Status status_ = Status::internal;
 };
 
+// Lets this thread allocate, load, wait and query while a graph is being captured, as long as this
+// object lives. In the mode before, which may be the capture's global one, such a call would fail
+// and invalidate the capture.
+class RelaxedCapture {
+ public:
+  explicit RelaxedCapture(const Functions& f) : f_(f) {
+    (void)f_.ThreadExchangeStreamCaptureMode(&mode_);
+  }
+  RelaxedCapture(const RelaxedCapture&) = delete;
+  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
+  ~RelaxedCapture() { (void)f_.ThreadExchangeStreamCaptureMode(&mode_); }
+
+ private:
+  const Functions& f_;
+  int mode_ = runtime::kCaptureModeRelaxed;  // then the one before
+};
+
 // Runs call(functions) with device_id current. name: of the call, for the message.
 template <class Call>
 Status on_device(int32_t device_id, const char* name, Message* message, Call&& call) {
@@ -60,6 +79,39 @@ Status on_device(int32_t device_id, const char* name, Message* message, Call&& c
   if (current.status() != Status::ok) return current.status();
   const Error error = call(current.f());
   return error == runtime::kSuccess ? Status::ok : failed(current.f(), error, name, message);
+}
+
+// As on_device, for calls that a capture forbids.
+template <class Call>
+Status relaxed(int32_t device_id, const char* name, Message* message, Call&& call) {
+  const CurrentDevice current(device_id, message);
+  if (current.status() != Status::ok) return current.status();
+  const RelaxedCapture allowed(current.f());
+  const Error error = call(current.f());
+  return error == runtime::kSuccess ? Status::ok : failed(current.f(), error, name, message);
+}
+
+// The device memory that hipMallocAsync could not give, and which hipFree must free.
+class PlainMemory {
+ public:
+  void add(void* pointer) {
+    const std::lock_guard lock(mutex_);
+    pointers_.insert(pointer);
+  }
+  // RETURNS whether the pointer was there.
+  bool remove(void* pointer) {
+    const std::lock_guard lock(mutex_);
+    return pointers_.erase(pointer) != 0;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::set<void*> pointers_;
+};
+
+PlainMemory& plain_memory() {
+  static auto* const memory = new PlainMemory;  // outlives every static destructor
+  return *memory;
 }
 
 // Reads a device's architecture. hipDeviceProp_t changed its layout in HIP 6.0. Both layouts are
@@ -140,13 +192,12 @@ Status devices(std::vector<Device>* devices, Message* message) try {
 Status find_kernel(int32_t device_id, const void* code_object, const char* name,
                    uint32_t shared_bytes, Kernel* kernel, Message* message) {
   const auto load = [&](void** module) {
-    return on_device(device_id, "hipModuleLoadData", message,
-                     [&](const Functions& f) { return f.ModuleLoadData(module, code_object); });
+    return relaxed(device_id, "hipModuleLoadData", message,
+                   [&](const Functions& f) { return f.ModuleLoadData(module, code_object); });
   };
   const auto resolve = [&](void* module, void** function) {
-    return on_device(device_id, name, message, [&](const Functions& f) {
-      return f.ModuleGetFunction(function, module, name);
-    });
+    return relaxed(device_id, name, message,
+                   [&](const Functions& f) { return f.ModuleGetFunction(function, module, name); });
   };
   const auto allow = [](void*) { return Status::ok; };  // HIP has no limit below the hardware's
   return cache().find(device_id, code_object, name, shared_bytes, kernel, message, load, resolve,
@@ -167,26 +218,42 @@ Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threa
   return error == runtime::kErrorInvalidValue ? Status::internal : status;
 }
 
-Status allocate(int32_t device_id, int64_t bytes, void** pointer, Message* message) {
+Status allocate(int32_t device_id, int64_t bytes, void* stream, void** pointer,
+                Message* message) try {
   if (bytes < 0)
     return fail(message, Status::invalid, "bytes: found %lld, expected 0 or more",
                 static_cast<long long>(bytes));
-  return on_device(device_id, "hipMalloc", message, [&](const Functions& f) {
-    return f.Malloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
+  const auto size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
+  return relaxed(device_id, "hipMalloc", message, [&](const Functions& f) {
+    if (f.MallocAsync != nullptr) {
+      const Error error = f.MallocAsync(pointer, size, stream);
+      // A device may have no memory pools; and HIP refuses even another stream's while one is being
+      // captured, but allows hipMalloc.
+      if (error != runtime::kErrorNotSupported && error != runtime::kErrorStreamCaptureUnsupported)
+        return error;
+      (void)f.GetLastError();
+    }
+    const Error error = f.Malloc(pointer, size);
+    if (error == runtime::kSuccess && f.MallocAsync != nullptr) plain_memory().add(*pointer);
+    return error;
   });
+} catch (const std::bad_alloc&) {
+  return fail(message, Status::out_of_memory, "hipMalloc: out of host memory");
 }
 
-void free(int32_t device_id, void* pointer) {
+void free(int32_t device_id, void* pointer, void* stream) {
   if (pointer == nullptr) return;
-  (void)on_device(device_id, "hipFree", nullptr,
-                  [&](const Functions& f) { return f.Free(pointer); });
+  (void)relaxed(device_id, "hipFree", nullptr, [&](const Functions& f) {
+    if (f.MallocAsync == nullptr || plain_memory().remove(pointer)) return f.Free(pointer);
+    return f.FreeAsync(pointer, stream);
+  });
 }
 
 Status allocate_pinned(int32_t device_id, int64_t bytes, void** pointer, Message* message) {
   if (bytes < 0)
     return fail(message, Status::invalid, "bytes: found %lld, expected 0 or more",
                 static_cast<long long>(bytes));
-  return on_device(device_id, "hipHostMalloc", message, [&](const Functions& f) {
+  return relaxed(device_id, "hipHostMalloc", message, [&](const Functions& f) {
     return f.HostMalloc(pointer, static_cast<size_t>(std::max<int64_t>(bytes, 1)),
                         runtime::kHostMallocPortable);
   });
@@ -194,8 +261,8 @@ Status allocate_pinned(int32_t device_id, int64_t bytes, void** pointer, Message
 
 void free_pinned(int32_t device_id, void* pointer) {
   if (pointer == nullptr) return;
-  (void)on_device(device_id, "hipHostFree", nullptr,
-                  [&](const Functions& f) { return f.HostFree(pointer); });
+  (void)relaxed(device_id, "hipHostFree", nullptr,
+                [&](const Functions& f) { return f.HostFree(pointer); });
 }
 
 Status copy(int32_t device_id, void* to, const void* from, int64_t bytes, Direction direction,
@@ -213,56 +280,86 @@ Status copy(int32_t device_id, void* to, const void* from, int64_t bytes, Direct
 }
 
 Status stream_create(int32_t device_id, void** stream, Message* message) {
-  return on_device(device_id, "hipStreamCreateWithFlags", message, [&](const Functions& f) {
+  return relaxed(device_id, "hipStreamCreateWithFlags", message, [&](const Functions& f) {
     return f.StreamCreateWithFlags(stream, runtime::kStreamNonBlocking);
   });
 }
 
 void stream_destroy(int32_t device_id, void* stream) {
   if (stream == nullptr) return;
-  (void)on_device(device_id, "hipStreamDestroy", nullptr,
-                  [&](const Functions& f) { return f.StreamDestroy(stream); });
+  (void)relaxed(device_id, "hipStreamDestroy", nullptr,
+                [&](const Functions& f) { return f.StreamDestroy(stream); });
 }
 
 Status stream_synchronize(int32_t device_id, void* stream, Message* message) {
-  return on_device(device_id, "hipStreamSynchronize", message,
-                   [&](const Functions& f) { return f.StreamSynchronize(stream); });
+  return relaxed(device_id, "hipStreamSynchronize", message,
+                 [&](const Functions& f) { return f.StreamSynchronize(stream); });
 }
 
-Status is_capturing(int32_t device_id, void* stream, bool* capturing, Message* message) {
-  return on_device(device_id, "hipStreamIsCapturing", message, [&](const Functions& f) {
+Status is_capturing(int32_t device_id, void* stream, Capture* capture, Message* message) {
+  return on_device(device_id, "hipStreamGetCaptureInfo", message, [&](const Functions& f) {
     int state = runtime::kCaptureStatusNone;
-    Error error = f.StreamIsCapturing(stream, &state);
-    // The default stream reports this while another stream, which waits for it, is captured. Then
-    // nothing may allocate or synchronise either.
+    unsigned long long id = 0;
+    Error error = f.StreamGetCaptureInfo(stream, &state, &id);
+    // The default stream reports this while another stream, which waits for it, is captured. Work
+    // on it would invalidate that capture.
     if (error == runtime::kErrorStreamCaptureImplicit) {
       (void)f.GetLastError();
       error = runtime::kSuccess;
       state = 1;
     }
-    *capturing = state != runtime::kCaptureStatusNone;
+    capture->active = state != runtime::kCaptureStatusNone;
+    capture->id = capture->active ? id : 0;
     return error;
   });
 }
 
+Status event_create(int32_t device_id, void** event, Message* message) {
+  return relaxed(device_id, "hipEventCreateWithFlags", message, [&](const Functions& f) {
+    return f.EventCreateWithFlags(event, runtime::kEventDisableTiming);
+  });
+}
+
+void event_destroy(int32_t device_id, void* event) { timestamp_destroy(device_id, event); }
+
+Status event_query(int32_t device_id, void* event, bool* passed, Message* message) {
+  return relaxed(device_id, "hipEventQuery", message, [&](const Functions& f) {
+    const Error error = f.EventQuery(event);
+    *passed = error == runtime::kSuccess;
+    if (error != runtime::kErrorNotReady) return error;
+    (void)f.GetLastError();  // no failure, but HIP keeps it as one
+    return runtime::kSuccess;
+  });
+}
+
+Status event_synchronize(int32_t device_id, void* event, Message* message) {
+  return relaxed(device_id, "hipEventSynchronize", message,
+                 [&](const Functions& f) { return f.EventSynchronize(event); });
+}
+
+Status stream_wait_event(int32_t device_id, void* stream, void* event, Message* message) {
+  return on_device(device_id, "hipStreamWaitEvent", message,
+                   [&](const Functions& f) { return f.StreamWaitEvent(stream, event, 0); });
+}
+
 Status timestamp_create(int32_t device_id, void** timestamp, Message* message) {
-  return on_device(device_id, "hipEventCreate", message,
-                   [&](const Functions& f) { return f.EventCreate(timestamp); });
+  return relaxed(device_id, "hipEventCreate", message,
+                 [&](const Functions& f) { return f.EventCreate(timestamp); });
 }
 
 void timestamp_destroy(int32_t device_id, void* timestamp) {
   if (timestamp == nullptr) return;
-  (void)on_device(device_id, "hipEventDestroy", nullptr,
-                  [&](const Functions& f) { return f.EventDestroy(timestamp); });
+  (void)relaxed(device_id, "hipEventDestroy", nullptr,
+                [&](const Functions& f) { return f.EventDestroy(timestamp); });
 }
 
-Status record(int32_t device_id, void* timestamp, void* stream, Message* message) {
+Status record(int32_t device_id, void* event, void* stream, Message* message) {
   return on_device(device_id, "hipEventRecord", message,
-                   [&](const Functions& f) { return f.EventRecord(timestamp, stream); });
+                   [&](const Functions& f) { return f.EventRecord(event, stream); });
 }
 
 Status elapsed(int32_t device_id, void* from, void* to, double* seconds, Message* message) {
-  return on_device(device_id, "hipEventElapsedTime", message, [&](const Functions& f) {
+  return relaxed(device_id, "hipEventElapsedTime", message, [&](const Functions& f) {
     float milliseconds = 0;
     Error error = f.EventSynchronize(to);
     if (error == runtime::kSuccess) error = f.EventElapsedTime(&milliseconds, from, to);

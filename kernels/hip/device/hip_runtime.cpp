@@ -55,6 +55,11 @@ bool resolve_all(void* library, Functions* f, Message* message) {
   const bool properties =
       resolve(library, "hipGetDevicePropertiesR0600", &f->GetDeviceProperties, nullptr) ||
       found("hipGetDeviceProperties", &f->GetDeviceProperties);
+  // Stream-ordered memory came with 5.2.
+  if (!resolve(library, "hipMallocAsync", &f->MallocAsync, nullptr) ||
+      !resolve(library, "hipFreeAsync", &f->FreeAsync, nullptr)) {
+    f->MallocAsync = nullptr;
+  }
   return properties && found("hipGetDeviceCount", &f->GetDeviceCount) &&
          found("hipGetDevice", &f->GetDevice) && found("hipSetDevice", &f->SetDevice) &&
          found("hipDeviceGetName", &f->DeviceGetName) &&
@@ -71,8 +76,12 @@ bool resolve_all(void* library, Functions* f, Message* message) {
          found("hipStreamCreateWithFlags", &f->StreamCreateWithFlags) &&
          found("hipStreamDestroy", &f->StreamDestroy) &&
          found("hipStreamSynchronize", &f->StreamSynchronize) &&
-         found("hipStreamIsCapturing", &f->StreamIsCapturing) &&
-         found("hipEventCreate", &f->EventCreate) && found("hipEventDestroy", &f->EventDestroy) &&
+         found("hipStreamWaitEvent", &f->StreamWaitEvent) &&
+         found("hipStreamGetCaptureInfo", &f->StreamGetCaptureInfo) &&
+         found("hipThreadExchangeStreamCaptureMode", &f->ThreadExchangeStreamCaptureMode) &&
+         found("hipEventCreate", &f->EventCreate) &&
+         found("hipEventCreateWithFlags", &f->EventCreateWithFlags) &&
+         found("hipEventQuery", &f->EventQuery) && found("hipEventDestroy", &f->EventDestroy) &&
          found("hipEventRecord", &f->EventRecord) &&
          found("hipEventSynchronize", &f->EventSynchronize) &&
          found("hipEventElapsedTime", &f->EventElapsedTime);

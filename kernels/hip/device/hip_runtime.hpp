@@ -16,14 +16,19 @@ using Error = int;  // hipError_t
 constexpr Error kSuccess = 0;
 constexpr Error kErrorInvalidValue = 1;
 constexpr Error kErrorNoDevice = 100;
+constexpr Error kErrorNotReady = 600;
+constexpr Error kErrorNotSupported = 801;
+constexpr Error kErrorStreamCaptureUnsupported = 900;
 constexpr Error kErrorStreamCaptureImplicit = 906;
 constexpr int kAttributeMultiprocessorCount =
     63;                                      // hipDeviceAttributeMultiprocessorCount since 4.3
 constexpr unsigned kHostMallocPortable = 1;  // hipHostMallocPortable: pinned for every device
 constexpr unsigned kStreamNonBlocking = 1;   // hipStreamNonBlocking
 constexpr int kMemcpyHostToDevice = 1, kMemcpyDeviceToHost = 2,
-              kMemcpyDeviceToDevice = 3;  // hipMemcpyKind
-constexpr int kCaptureStatusNone = 0;     // hipStreamCaptureStatusNone
+              kMemcpyDeviceToDevice = 3;     // hipMemcpyKind
+constexpr int kCaptureStatusNone = 0;        // hipStreamCaptureStatusNone
+constexpr int kCaptureModeRelaxed = 2;       // hipStreamCaptureModeRelaxed
+constexpr unsigned kEventDisableTiming = 2;  // hipEventDisableTiming
 
 // Named without "hip". hipDevice_t is int; hipModule_t, hipFunction_t, hipStream_t and hipEvent_t
 // are pointers.
@@ -52,12 +57,19 @@ struct Functions {
   Error (*StreamCreateWithFlags)(void** stream, unsigned flags);
   Error (*StreamDestroy)(void* stream);
   Error (*StreamSynchronize)(void* stream);
-  Error (*StreamIsCapturing)(void* stream, int* status);
+  Error (*StreamWaitEvent)(void* stream, void* event, unsigned flags);
+  Error (*StreamGetCaptureInfo)(void* stream, int* status, unsigned long long* id);
+  Error (*ThreadExchangeStreamCaptureMode)(int* mode);
   Error (*EventCreate)(void** event);
+  Error (*EventCreateWithFlags)(void** event, unsigned flags);
+  Error (*EventQuery)(void* event);
   Error (*EventDestroy)(void* event);
   Error (*EventRecord)(void* event, void* stream);
   Error (*EventSynchronize)(void* event);
   Error (*EventElapsedTime)(float* milliseconds, void* from, void* to);
+  // Since 5.2; null before.
+  Error (*MallocAsync)(void** pointer, size_t bytes, void* stream);
+  Error (*FreeAsync)(void* pointer, void* stream);
 };
 
 // RETURNS the functions of the HIP that the process has loaded already, else of the newest one that

@@ -6,13 +6,15 @@ namespace {
 
 namespace hip = kernels::hip;
 
-attnrt_status allocate(void*, int32_t device_id, int64_t bytes, void** pointer,
+attnrt_status allocate(void*, int32_t device_id, int64_t bytes, void* stream, void** pointer,
                        attnrt_error* error) {
   hip::Message message;
-  return report(hip::allocate(device_id, bytes, pointer, &message), message, error);
+  return report(hip::allocate(device_id, bytes, stream, pointer, &message), message, error);
 }
 
-void free(void*, int32_t device_id, void* pointer) { hip::free(device_id, pointer); }
+void free(void*, int32_t device_id, void* pointer, void* stream) {
+  hip::free(device_id, pointer, stream);
+}
 
 attnrt_status allocate_pinned(void*, int32_t device_id, int64_t bytes, void** pointer,
                               attnrt_error* error) {
@@ -52,20 +54,68 @@ attnrt_status stream_synchronize(void*, int32_t device_id, void* stream, attnrt_
 }
 
 attnrt_status is_capturing(void*, int32_t device_id, void* stream, int32_t* capturing,
+                           uint64_t* capture_id, attnrt_error* error) {
+  hip::Message message;
+  hip::Capture capture;
+  const hip::Status status = hip::is_capturing(device_id, stream, &capture, &message);
+  *capturing = capture.active ? 1 : 0;
+  *capture_id = capture.id;
+  return report(status, message, error);
+}
+
+attnrt_status event_create(void*, int32_t device_id, void** event, attnrt_error* error) {
+  hip::Message message;
+  return report(hip::event_create(device_id, event, &message), message, error);
+}
+
+attnrt_status event_record(void*, int32_t device_id, void* event, void* stream,
                            attnrt_error* error) {
   hip::Message message;
-  bool captured = false;
-  const hip::Status status = hip::is_capturing(device_id, stream, &captured, &message);
-  *capturing = captured ? 1 : 0;
+  return report(hip::record(device_id, event, stream, &message), message, error);
+}
+
+attnrt_status event_query(void*, int32_t device_id, void* event, int32_t* passed,
+                          attnrt_error* error) {
+  hip::Message message;
+  bool done = false;
+  const hip::Status status = hip::event_query(device_id, event, &done, &message);
+  *passed = done ? 1 : 0;
   return report(status, message, error);
+}
+
+attnrt_status event_synchronize(void*, int32_t device_id, void* event, attnrt_error* error) {
+  hip::Message message;
+  return report(hip::event_synchronize(device_id, event, &message), message, error);
+}
+
+void event_destroy(void*, int32_t device_id, void* event) { hip::event_destroy(device_id, event); }
+
+attnrt_status stream_wait_event(void*, int32_t device_id, void* stream, void* event,
+                                attnrt_error* error) {
+  hip::Message message;
+  return report(hip::stream_wait_event(device_id, stream, event, &message), message, error);
 }
 
 }  // namespace
 
 const attnrt_memory memory = {
-    sizeof(attnrt_memory), 0,    allocate,      free,           allocate_pinned,
-    free_pinned,           copy, stream_create, stream_destroy, stream_synchronize,
+    sizeof(attnrt_memory),
+    0,
+    allocate,
+    free,
+    allocate_pinned,
+    free_pinned,
+    copy,
+    stream_create,
+    stream_destroy,
+    stream_synchronize,
     is_capturing,
+    event_create,
+    event_record,
+    event_query,
+    event_synchronize,
+    event_destroy,
+    stream_wait_event,
 };
 
 }  // namespace attnrt_gpu

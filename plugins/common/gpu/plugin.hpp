@@ -89,6 +89,8 @@ struct Calls {
     if (status != ATTNRT_OK) return delete made, status;
     info->workspace_bytes = planned.workspace_bytes;
     info->workspace_alignment = 256;
+    info->held_bytes = sizeof(Plan);
+    info->capturable = 1;
     info->kernel = planned.kernel;
     *plan = made;
     return ATTNRT_OK;

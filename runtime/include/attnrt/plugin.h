@@ -259,9 +259,12 @@ typedef struct attnrt_device {
 /* What plan says about the work that it prepared. */
 typedef struct attnrt_plan_info {
   int32_t struct_size;
-  int32_t reserved;
+  /* 1: run may be captured into a graph. 0: on a stream that is being captured the host answers
+   * UNSUPPORTED before anything is enqueued. Unused on a cpu. */
+  int32_t capturable;
   int64_t workspace_bytes;     /* enough for every run of this plan, at its problem's bounds */
   int64_t workspace_alignment; /* bytes, a power of two; 0: 64 */
+  int64_t held_bytes;          /* of host or device memory that the plan itself holds */
   const char* kernel;          /* what will run, for people and traces */
 } attnrt_plan_info;
 
@@ -315,7 +318,10 @@ typedef struct attnrt_host {
  * state: run gets a NULL plan and no workspace), get_extension.
  * THREADS: open, devices and close are called once, one after another. supports and plan may be
  * called from any threads at once, and so may run for different plans. A plan has one run in
- * flight, and the caller completes it before plan_destroy. */
+ * flight, and the caller completes it before plan_destroy.
+ * CAPTURE: plan and plan_destroy may be called while a stream of the same device is being captured
+ * into a graph, by this thread or another one, and must not invalidate that capture. (CUDA and HIP:
+ * exchange the thread's capture mode for the relaxed one around calls that a capture forbids.) */
 typedef struct attnrt_plugin {
   int32_t struct_size;
   int32_t abi_minor;   /* ATTNRT_ABI_MINOR of the header that it was built with */
@@ -347,7 +353,8 @@ typedef struct attnrt_plugin {
   /* Computes; for a device, enqueues on args->stream and returns.
    * The host has checked shapes, dtypes, strides and alignment against the problem, and that
    * neither out nor lse overlaps another tensor. run allocates nothing. For device tensors it never
-   * synchronises, can be captured into a graph, and leaves the thread's current device as it was.
+   * synchronises, can be captured into a graph if the plan is capturable, and leaves the thread's
+   * current device as it was.
    * Inputs are const, and output is undefined until run succeeds; so a failed run can be repeated
    * elsewhere. */
   attnrt_status (*run)(void* instance, void* plan, const attnrt_problem* problem,
@@ -377,9 +384,13 @@ typedef struct attnrt_plugin {
 #define ATTNRT_PLUGIN_EXPORT ATTNRT_VISIBLE
 #endif
 
-/* ---- Extension attnrt.memory/1: memory, streams and copies of a device. ----
+/* ---- Extension attnrt.memory/1: memory, streams, copies and events of a device. ----
  * A backend of a device other than the cpu must offer it. The host allocates workspaces and staging
- * buffers with it. THREADS: any call may come from any thread. */
+ * buffers with it.
+ * THREADS: any call may come from any thread; an event is used by one thread at a time.
+ * CAPTURE: while a stream of the same device is being captured into a graph, every call but copy,
+ * event_record and stream_wait_event may be made for another stream, and must not invalidate that
+ * capture (see attnrt_plugin). */
 #define ATTNRT_MEMORY "attnrt.memory/1"
 
 enum { ATTNRT_COPY_TO_DEVICE = 0, ATTNRT_COPY_TO_HOST = 1, ATTNRT_COPY_ON_DEVICE = 2 };
@@ -388,19 +399,24 @@ typedef struct attnrt_memory {
   int32_t struct_size;
   int32_t reserved;
 
-  /* Allocates device memory. OWNERSHIP: free frees it. */
-  attnrt_status (*allocate)(void* instance, int32_t device_id, int64_t bytes, void** pointer,
-                            attnrt_error* error);
+  /* Allocates device memory in the order of stream (NULL: the default stream): work that is
+   * enqueued on stream afterwards may use it, and so may any work that waits for stream.
+   * OWNERSHIP: free frees it. */
+  attnrt_status (*allocate)(void* instance, int32_t device_id, int64_t bytes, void* stream,
+                            void** pointer, attnrt_error* error);
 
-  /* Frees device memory. Returns only when no work that was enqueued before can touch it any more,
-   * as hipFree and cudaFree do. NULL: does nothing. */
-  void (*free)(void* instance, int32_t device_id, void* pointer);
+  /* Frees device memory in the order of stream, which may be another one than allocate got: work
+   * that was enqueued on stream before may still use it. REQUIRES: all work on other streams that
+   * uses it has completed. (A device without stream-ordered memory waits for all of its work.)
+   * pointer NULL: does nothing. */
+  void (*free)(void* instance, int32_t device_id, void* pointer, void* stream);
 
   /* Allocates host memory that the device can copy from and to. OWNERSHIP: free_pinned frees it. */
   attnrt_status (*allocate_pinned)(void* instance, int32_t device_id, int64_t bytes, void** pointer,
                                    attnrt_error* error);
 
-  /* Frees pinned memory, under the same conditions as free. */
+  /* Frees pinned memory. Returns only when no work that was enqueued before can touch it any more,
+   * as hipHostFree and cudaFreeHost do. pointer NULL: does nothing. */
   void (*free_pinned)(void* instance, int32_t device_id, void* pointer);
 
   /* Enqueues a copy on stream. direction: ATTNRT_COPY_*. REQUIRES: host memory is pinned. */
@@ -416,9 +432,34 @@ typedef struct attnrt_memory {
   attnrt_status (*stream_synchronize)(void* instance, int32_t device_id, void* stream,
                                       attnrt_error* error);
 
-  /* Sets *capturing to 1 while a graph is being captured on stream. */
+  /* Sets *capturing to 1 while a graph is being captured on stream, else to 0; and *capture_id to
+   * that capture's id, which no other capture of the process has, else to 0. */
   attnrt_status (*is_capturing)(void* instance, int32_t device_id, void* stream, int32_t* capturing,
+                                uint64_t* capture_id, attnrt_error* error);
+
+  /* Creates an event: a point of a stream that others can ask about and wait for. One that is not
+   * recorded yet counts as passed. OWNERSHIP: event_destroy destroys it, recorded or not. */
+  attnrt_status (*event_create)(void* instance, int32_t device_id, void** event,
                                 attnrt_error* error);
+
+  /* Enqueues the event on a stream of the same device; never waits. Recording it again replaces the
+   * point that it stood for. */
+  attnrt_status (*event_record)(void* instance, int32_t device_id, void* event, void* stream,
+                                attnrt_error* error);
+
+  /* Sets *passed to 1 if the device has passed the event, else to 0; never waits. */
+  attnrt_status (*event_query)(void* instance, int32_t device_id, void* event, int32_t* passed,
+                               attnrt_error* error);
+
+  /* Waits until the device has passed the event. */
+  attnrt_status (*event_synchronize)(void* instance, int32_t device_id, void* event,
+                                     attnrt_error* error);
+  void (*event_destroy)(void* instance, int32_t device_id, void* event);
+
+  /* Makes all work that is enqueued on stream from now on wait for the event; does not wait itself.
+   */
+  attnrt_status (*stream_wait_event)(void* instance, int32_t device_id, void* stream, void* event,
+                                     attnrt_error* error);
 } attnrt_memory;
 
 /* ---- Extension attnrt.timing/1: how long work takes on the device. ----

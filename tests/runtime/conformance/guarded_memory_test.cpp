@@ -21,7 +21,7 @@ TEST_P(GuardedMemoryOn, TheContentIsAlignedAsAskedAndNoBetter) {
   ASSERT_FALSE(subject_.devices().empty());
   for (int64_t alignment = 1; alignment <= 4096; alignment *= 2) {
     for (const int64_t guard : {512, 4096}) {
-      const GuardedMemory memory(subject_, 2 * guard + 100, alignment, guard);
+      const GuardedMemory memory(subject_, 2 * guard + 100, alignment, guard, nullptr);
       ASSERT_EQ(memory.error(), "");
       const auto address = reinterpret_cast<uintptr_t>(memory.content());
       EXPECT_EQ(address % static_cast<uintptr_t>(alignment), 0u);
@@ -34,7 +34,7 @@ TEST_P(GuardedMemoryOn, TheImageComesBackWithItsGuards) {
   ASSERT_FALSE(subject_.devices().empty());
   std::vector<std::byte> image(1234);
   for (size_t n = 0; n < image.size(); ++n) image[n] = std::byte(n * 7);
-  GuardedMemory memory(subject_, static_cast<int64_t>(image.size()), 16, 512);
+  GuardedMemory memory(subject_, static_cast<int64_t>(image.size()), 16, 512, nullptr);
   ASSERT_EQ(memory.write(image.data(), nullptr), "");
   std::vector<std::byte> after(image.size());
   ASSERT_EQ(memory.read(after.data(), nullptr), "");

@@ -85,7 +85,7 @@ TEST_F(DeviceTest, WithoutADeviceTheListIsEmptyAndTheMessageSaysWhy) {
 TEST_F(DeviceTest, CopiesAndLaunchesInStreamOrderOnAnotherDevice) {
   void *stream = nullptr, *there = nullptr, *here = nullptr;
   ASSERT_EQ(stream_create(1, &stream, &message), Status::ok) << message.text;
-  ASSERT_EQ(allocate(1, sizeof(int32_t), &there, &message), Status::ok) << message.text;
+  ASSERT_EQ(allocate(1, sizeof(int32_t), stream, &there, &message), Status::ok) << message.text;
   ASSERT_EQ(allocate_pinned(1, sizeof(int32_t), &here, &message), Status::ok) << message.text;
   auto& value = *static_cast<int32_t*>(here);
   value = 7;
@@ -107,7 +107,7 @@ TEST_F(DeviceTest, CopiesAndLaunchesInStreamOrderOnAnotherDevice) {
   EXPECT_EQ(fake_hip()->last_block, 64U);
   EXPECT_EQ(fake_hip()->last_shared_bytes, 128U);
   EXPECT_EQ(fake_hip()->last_stream, stream);
-  free(1, there);
+  free(1, there, stream);
   free_pinned(1, here);
   stream_destroy(1, stream);
 }
@@ -115,10 +115,10 @@ TEST_F(DeviceTest, CopiesAndLaunchesInStreamOrderOnAnotherDevice) {
 TEST_F(DeviceTest, TheCallersCurrentDeviceIsKept) {
   ASSERT_EQ(hipSetDevice(1), 0);
   void* pointer = nullptr;
-  ASSERT_EQ(allocate(0, 16, &pointer, &message), Status::ok);
-  free(0, pointer);
-  fail("hipMalloc", 2);
-  EXPECT_EQ(allocate(0, 16, &pointer, &message), Status::out_of_memory);
+  ASSERT_EQ(allocate(0, 16, nullptr, &pointer, &message), Status::ok);
+  free(0, pointer, nullptr);
+  fail("hipMallocAsync", 2);
+  EXPECT_EQ(allocate(0, 16, nullptr, &pointer, &message), Status::out_of_memory);
   int device = -1;
   ASSERT_EQ(hipGetDevice(&device), 0);
   EXPECT_EQ(device, 1);
@@ -127,11 +127,11 @@ TEST_F(DeviceTest, TheCallersCurrentDeviceIsKept) {
 
 TEST_F(DeviceTest, ErrorsHaveAStatusAndHipsText) {
   void* pointer = nullptr;
-  EXPECT_EQ(allocate(0, 1 << 30, &pointer, &message), Status::out_of_memory);
+  EXPECT_EQ(allocate(0, 1 << 30, nullptr, &pointer, &message), Status::out_of_memory);
   EXPECT_STREQ(message.text, "hipMalloc: out of memory (hipErrorOutOfMemory)");
-  EXPECT_EQ(allocate(2, 16, &pointer, &message), Status::invalid);
+  EXPECT_EQ(allocate(2, 16, nullptr, &pointer, &message), Status::invalid);
   EXPECT_STREQ(message.text, "hipSetDevice: invalid device ordinal (hipErrorInvalidDevice)");
-  EXPECT_EQ(allocate(0, -1, &pointer, &message), Status::invalid);
+  EXPECT_EQ(allocate(0, -1, nullptr, &pointer, &message), Status::invalid);
   int nothing = 0;
   EXPECT_EQ(stream_synchronize(0, &nothing, &message), Status::invalid);
   EXPECT_THAT(message.text, HasSubstr("invalid resource handle"));
@@ -192,17 +192,88 @@ TEST_F(DeviceTest, WhatFailedToLoadIsTriedAgain) {
 }
 
 TEST_F(DeviceTest, TellsWhetherAStreamIsBeingCaptured) {
-  bool capturing = true;
-  ASSERT_EQ(is_capturing(1, nullptr, &capturing, &message), Status::ok) << message.text;
-  EXPECT_FALSE(capturing);
+  Capture capture{true, 7};
+  ASSERT_EQ(is_capturing(1, nullptr, &capture, &message), Status::ok) << message.text;
+  EXPECT_FALSE(capture.active);
+  EXPECT_EQ(capture.id, 0u);
   fake_hip()->capturing = 1;
-  ASSERT_EQ(is_capturing(1, nullptr, &capturing, &message), Status::ok);
-  EXPECT_TRUE(capturing);
-  capturing = false;
-  fail("hipStreamIsCapturing",
+  fake_hip()->capture_id = 42;
+  ASSERT_EQ(is_capturing(1, nullptr, &capture, &message), Status::ok);
+  EXPECT_TRUE(capture.active);
+  EXPECT_EQ(capture.id, 42u);
+  capture.active = false;
+  fail("hipStreamGetCaptureInfo",
        906);  // the default stream, while another one that waits for it is captured
-  ASSERT_EQ(is_capturing(1, nullptr, &capturing, &message), Status::ok) << message.text;
-  EXPECT_TRUE(capturing);
+  ASSERT_EQ(is_capturing(1, nullptr, &capture, &message), Status::ok) << message.text;
+  EXPECT_TRUE(capture.active);
+  fail("hipStreamGetCaptureInfo", 400);
+  EXPECT_EQ(is_capturing(1, nullptr, &capture, &message), Status::invalid);
+}
+
+// Each of these would fail, and invalidate the capture, in the global capture mode.
+TEST_F(DeviceTest, WhatACaptureForbidsIsDoneInTheRelaxedMode) {
+  static constexpr char kCode[] = "code that is loaded while a stream is captured";
+  fake_hip()->capturing = 1;
+  void *stream = nullptr, *event = nullptr, *memory = nullptr, *pinned = nullptr, *stamp = nullptr;
+  Kernel kernel;
+  bool passed = false;
+  EXPECT_EQ(stream_create(1, &stream, &message), Status::ok) << message.text;
+  EXPECT_EQ(allocate(1, 100, stream, &memory, &message), Status::ok) << message.text;
+  EXPECT_EQ(allocate_pinned(1, 100, &pinned, &message), Status::ok) << message.text;
+  EXPECT_EQ(find_kernel(1, kCode, "add", 0, &kernel, &message), Status::ok) << message.text;
+  EXPECT_EQ(event_create(1, &event, &message), Status::ok) << message.text;
+  EXPECT_EQ(timestamp_create(1, &stamp, &message), Status::ok) << message.text;
+  EXPECT_EQ(event_query(1, event, &passed, &message), Status::ok) << message.text;
+  EXPECT_EQ(event_synchronize(1, event, &message), Status::ok) << message.text;
+  EXPECT_EQ(stream_synchronize(1, stream, &message), Status::ok) << message.text;
+  timestamp_destroy(1, stamp);
+  event_destroy(1, event);
+  free_pinned(1, pinned);
+  free(1, memory, stream);
+  stream_destroy(1, stream);
+  EXPECT_EQ(fake_hip()->allocated, 0) << "hipFree is forbidden, too";
+  int mode = 0;
+  EXPECT_EQ(hipThreadExchangeStreamCaptureMode(&mode), 0);
+  EXPECT_EQ(mode, 0) << "the thread's mode is as it was";
+}
+
+TEST_F(DeviceTest, MemoryIsFreedTheWayItWasAllocated) {
+  // The fake runtime aborts if hipFreeAsync gets memory of hipMalloc.
+  void *ordered = nullptr, *captured = nullptr, *plain = nullptr;
+  ASSERT_EQ(allocate(0, 100, nullptr, &ordered, &message), Status::ok) << message.text;
+  EXPECT_EQ(fake_hip()->stream_ordered, 1);
+  fake_hip()->capturing = 1;
+  ASSERT_EQ(allocate(0, 100, nullptr, &captured, &message), Status::ok) << message.text;
+  fake_hip()->capturing = 0;
+  fake_hip()->no_memory_pools = 1;
+  ASSERT_EQ(allocate(0, 100, nullptr, &plain, &message), Status::ok) << message.text;
+  fake_hip()->no_memory_pools = 0;
+  EXPECT_EQ(fake_hip()->stream_ordered, 1);
+  for (void* pointer : {plain, captured, ordered}) free(0, pointer, nullptr);
+  EXPECT_EQ(fake_hip()->stream_ordered, 0);
+}
+
+TEST_F(DeviceTest, AnEventPassesWithItsStream) {
+  void *stream = nullptr, *other = nullptr, *event = nullptr;
+  ASSERT_EQ(stream_create(1, &stream, &message), Status::ok) << message.text;
+  ASSERT_EQ(stream_create(1, &other, &message), Status::ok) << message.text;
+  ASSERT_EQ(event_create(1, &event, &message), Status::ok) << message.text;
+  bool passed = false;
+  ASSERT_EQ(event_query(1, event, &passed, &message), Status::ok) << message.text;
+  EXPECT_TRUE(passed) << "it is not recorded yet";
+  ASSERT_EQ(record(1, event, stream, &message), Status::ok) << message.text;
+  ASSERT_EQ(event_query(1, event, &passed, &message), Status::ok) << message.text;
+  EXPECT_FALSE(passed);
+  const int64_t waits = fake_hip()->stream_waits;
+  ASSERT_EQ(stream_wait_event(1, other, event, &message), Status::ok) << message.text;
+  EXPECT_EQ(fake_hip()->stream_waits, waits + 1);
+  ASSERT_EQ(event_synchronize(1, event, &message), Status::ok) << message.text;
+  ASSERT_EQ(event_query(1, event, &passed, &message), Status::ok) << message.text;
+  EXPECT_TRUE(passed);
+  EXPECT_EQ(event_query(1, &passed, &passed, &message), Status::invalid);
+  event_destroy(1, event);
+  stream_destroy(1, stream);
+  stream_destroy(1, other);
 }
 
 TEST_F(DeviceTest, TimestampsMeasureWhatTheStreamDidBetweenThem) {
@@ -246,14 +317,14 @@ TEST_F(DeviceTest, TimestampsMeasureWhatTheStreamDidBetweenThem) {
 }
 
 TEST_F(DeviceTest, NullPointersAndZeroBytesAreAccepted) {
-  free(0, nullptr);
+  free(0, nullptr, nullptr);
   free_pinned(0, nullptr);
   stream_destroy(0, nullptr);
   EXPECT_EQ(copy(0, nullptr, nullptr, 0, Direction::on_device, nullptr, &message), Status::ok);
   void* pointer = nullptr;
-  ASSERT_EQ(allocate(0, 0, &pointer, &message), Status::ok);
+  ASSERT_EQ(allocate(0, 0, nullptr, &pointer, &message), Status::ok);
   EXPECT_NE(pointer, nullptr);
-  free(0, pointer);
+  free(0, pointer, nullptr);
 }
 
 }  // namespace

@@ -92,7 +92,8 @@ class OnDevice {
       int64_t bytes = 4;
       for (int32_t n = 0; n < tensor->ndim; ++n) bytes *= tensor->shape[n];
       void* to = nullptr;
-      EXPECT_EQ(memory().allocate(instance(), id_, bytes, &to, &error), ATTNRT_OK) << error.message;
+      EXPECT_EQ(memory().allocate(instance(), id_, bytes, args.stream, &to, &error), ATTNRT_OK)
+          << error.message;
       std::memcpy(to, tensor->data,
                   static_cast<size_t>(bytes));  // the fake device's memory is the host's
       tensor->data = to;
@@ -102,7 +103,7 @@ class OnDevice {
   OnDevice& operator=(const OnDevice&) = delete;
   ~OnDevice() {
     for (const attnrt_tensor* tensor : {&args.q, &args.k, &args.v, &args.out}) {
-      memory().free(instance(), id_, tensor->data);
+      memory().free(instance(), id_, tensor->data, args.stream);
     }
     memory().stream_destroy(instance(), id_, args.stream);
   }
