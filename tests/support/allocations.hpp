@@ -1,4 +1,4 @@
-// tests/support/allocations.hpp: counts the allocations of a piece of work, and makes one of them fail
+// tests/support/allocations.hpp: counts the allocations of some work, or makes one of them fail
 //
 // Include it in one source file of a test: it replaces malloc for the whole process, and operator
 // new calls malloc. Under a sanitizer, whose malloc cannot be replaced, the sanitizer's own hook

@@ -70,7 +70,7 @@ TEST_F(Command, ListDoesNotRepeatItsRowsAsWarnings) {
   const Outcome list = attnrt({"list", "--plugins", plugins});
   EXPECT_NE(list.out.find("its manifest says name fake_alias"), std::string::npos) << list.out;
   EXPECT_EQ(list.err, "attnrt: warning: plugin directory " + directory.text() +
-                          "/absent: No such file or directory\n");
+                          "/absent: cannot be read: No such file or directory\n");
   const Outcome explain = attnrt({"explain", "head_dim=64", "--plugins", plugins});
   EXPECT_NE(
       explain.err.find("attnrt: warning: load: " + directory.text() + "/fake_other_name.so: "),
