@@ -68,14 +68,17 @@ typedef struct attnrt_runtime_options {
 
 /* Reads the policy and the environment, and scans the plugin directories. No plugin code runs yet.
  * A broken plugin is no error here; attnrt_plugins lists it. options: NULL means all defaults.
- * ERRORS: INVALID_ARGUMENT for a policy with an error, with file:line:column.
+ * ERRORS: INVALID_ARGUMENT for a policy with an error, with file:line:column; INTERNAL or
+ * OUT_OF_MEMORY if descriptors, memory or a device's answer were missing: it may work later.
  * OWNERSHIP: attnrt_runtime_close closes *runtime, after its plans are destroyed. */
 ATTNRT_API attnrt_status attnrt_runtime_open(const attnrt_runtime_options* options,
                                              attnrt_runtime** runtime, attnrt_error* error);
 ATTNRT_API void attnrt_runtime_close(attnrt_runtime* runtime);
 
 /* Reads the policy, the environment and the plugin directories again. New plans use what is found
- * now; existing plans keep their backend. If it fails, everything stays as it was. */
+ * now; existing plans keep their backend. A file whose new bytes cannot be used keeps its last good
+ * ones, with a warning. If it fails, everything stays as it was.
+ * ERRORS: as attnrt_runtime_open; INTERNAL if a directory that could be read before cannot be. */
 ATTNRT_API attnrt_status attnrt_runtime_reload(attnrt_runtime* runtime, attnrt_error* error);
 
 /* ---- Problems ---- */
