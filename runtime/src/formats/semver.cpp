@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
+#include <optional>
 
 namespace attnrt::core {
 
@@ -87,6 +89,15 @@ bool holds(const Version& version, const VersionRange::Comparison& comparison) {
   return order == 0;
 }
 
+// Returns the least release above a release; nothing if no number can be larger.
+std::optional<Version> next_release(const Version& release) {
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  if (release.patch < kMost) return Version{release.major, release.minor, release.patch + 1, {}};
+  if (release.minor < kMost) return Version{release.major, release.minor + 1, 0, {}};
+  if (release.major < kMost) return Version{release.major + 1, 0, 0, {}};
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::weak_ordering Version::operator<=>(const Version& other) const {
@@ -130,7 +141,7 @@ bool VersionRange::is_empty() const {
     candidates.push_back(bound);
     candidates.push_back({bound.major, bound.minor, bound.patch, {}});
     if (bound.prerelease.empty()) {
-      candidates.push_back({bound.major, bound.minor, bound.patch + 1, {}});
+      if (auto next = next_release(bound)) candidates.push_back(*std::move(next));
     } else {
       candidates.push_back({bound.major, bound.minor, bound.patch, {"0"}});
       candidates.push_back(bound);

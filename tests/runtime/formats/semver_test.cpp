@@ -124,6 +124,26 @@ TEST(Semver, ARangeMayHoldNothing) {
   EXPECT_FALSE(VersionRange{}.is_empty());
 }
 
+// The version right after a bound, where a number of the bound is the largest that there is.
+TEST(Semver, RangesAtTheLargestNumbers) {
+  const std::string most = "9223372036854775807";
+  const auto range = [](const std::string& text) { return parse_version_range(text).value(); };
+  EXPECT_FALSE(range(">1.0." + most).is_empty());
+  EXPECT_TRUE(range(">1.0." + most).contains(version("1.1.0")));
+  EXPECT_TRUE(range(">1.0." + most + ", <1.1.0").is_empty());
+  EXPECT_FALSE(range(">1." + most + "." + most).is_empty());
+  EXPECT_TRUE(range(">1." + most + "." + most + ", <2").is_empty());
+  EXPECT_FALSE(range(">1." + most + "." + most + ", <=2").is_empty());
+  EXPECT_FALSE(range(">=" + most + "." + most + "." + most).is_empty());
+  EXPECT_TRUE(range(">" + most + "." + most + "." + most).is_empty());
+  EXPECT_FALSE(range("<=" + most + "." + most + "." + most).is_empty());
+  for (const std::string text : {"9223372036854775808", "18446744073709551616"}) {
+    EXPECT_FALSE(parse_version(text + ".0.0"));
+    EXPECT_FALSE(parse_version("0.0." + text));
+    EXPECT_FALSE(parse_version_range(">=" + text));
+  }
+}
+
 TEST(Semver, RefusesWhatIsNoRange) {
   for (const std::string_view text :
        {"", " ", ",", "1.0", ">=", ">=1.0,", ",<2", ">=1.0 <2", "==1.0", "=>1.0", "^1.2", "~1.2",
