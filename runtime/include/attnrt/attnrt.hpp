@@ -13,6 +13,7 @@
 
 #include <attnrt/attnrt.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -79,14 +80,15 @@ constexpr attnrt_dtype dtype_of(DType dtype) {
 using Tensor = attnrt_tensor;
 
 // Returns a view of dense memory of this shape (1 to 4 dimensions); the last dimension varies
-// fastest.
+// fastest. A shape of more dimensions keeps their number in ndim, so that the call which gets the
+// view refuses it.
 inline Tensor tensor(const void* data, DType dtype, std::initializer_list<int64_t> shape) {
   Tensor view{};
   view.data = const_cast<void*>(data);  // inputs are never written to
   view.dtype = dtype_of(dtype);
-  for (const int64_t size : shape) {
-    if (view.ndim < 4) view.shape[view.ndim++] = size;
-  }
+  view.ndim = static_cast<int32_t>(shape.size());
+  if (view.ndim > 4) return view;
+  std::copy(shape.begin(), shape.end(), view.shape);
   int64_t stride = 1;
   for (int32_t i = view.ndim - 1; i >= 0; --i) {
     view.stride[i] = stride;

@@ -1,0 +1,37 @@
+// tests/runtime/cpp_api_test.cpp: what attnrt.hpp adds to the C API
+#include <gtest/gtest.h>
+
+#include <array>
+#include <attnrt/attnrt.hpp>
+
+namespace {
+
+TEST(CppApi, ATensorIsDense) {
+  std::array<float, 120> data{};
+  const attnrt::Tensor view = attnrt::tensor(data.data(), {2, 3, 4, 5});
+  EXPECT_EQ(view.ndim, 4);
+  EXPECT_EQ(view.stride[0], 60);
+  EXPECT_EQ(view.stride[3], 1);
+}
+
+// A view has room for four dimensions. One of five is refused where it is used, whatever its name.
+TEST(CppApi, AFifthDimensionIsRefused) {
+  std::array<float, 64> data{};
+  auto runtime = attnrt::Runtime::open().value();
+  const auto one = [&] { return attnrt::tensor(data.data(), {1, 1, 1, 8}); };
+  const auto five = [&] { return attnrt::tensor(data.data(), {1, 1, 1, 8, 1}); };
+  EXPECT_EQ(five().ndim, 5);
+  const attnrt::Args right{.q = one(), .k = one(), .v = one(), .out = one()};
+  attnrt::Args q = right, out = right, mask = right;
+  q.q = five(), out.out = five(), mask.mask = five();
+  for (const auto& [args, name] : {std::pair{&q, "q"}, {&out, "out"}, {&mask, "mask"}}) {
+    const auto done = runtime.attention({}, *args);
+    ASSERT_FALSE(done) << name;
+    EXPECT_EQ(done.error().code, ATTNRT_INVALID_ARGUMENT);
+    EXPECT_NE(done.error().message.find(std::string("tensor ") + name + " has 5 dimensions"),
+              std::string::npos)
+        << done.error().message;
+  }
+}
+
+}  // namespace
