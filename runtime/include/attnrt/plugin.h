@@ -31,6 +31,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -75,7 +76,8 @@ typedef struct attnrt_error {
 
 /* Fills error, if there is one, and returns code:
  *     return attnrt_fail(error, ATTNRT_UNSUPPORTED, "head_dim %d is above 256", n);
- * format is printf's. A longer message is cut to fit. */
+ * format is printf's. A message that is too long is cut between two characters, and ends with
+ * "...". */
 #if defined(__GNUC__)
 static inline attnrt_status attnrt_fail(attnrt_error* error, attnrt_status code, const char* format,
                                         ...) __attribute__((format(printf, 3, 4)));
@@ -85,7 +87,12 @@ static inline attnrt_status attnrt_fail(attnrt_error* error, attnrt_status code,
   if (error != NULL && ATTNRT_HAS(error, attnrt_error, message)) {
     va_list arguments;
     va_start(arguments, format);
-    (void)vsnprintf(error->message, sizeof error->message, format, arguments);
+    if (vsnprintf(error->message, sizeof error->message, format, arguments) >=
+        (int)sizeof error->message) {
+      size_t end = sizeof error->message - sizeof "...";
+      while (end > 0 && ((unsigned char)error->message[end] & 0xC0U) == 0x80U) --end;
+      memcpy(error->message + end, "...", sizeof "...");
+    }
     va_end(arguments);
     error->code = code;
   }
@@ -123,7 +130,10 @@ typedef struct attnrt_tensor {
 /* ---- The problem: what is to be computed. ----
  *
  * TENSORS are logical [batch, seq, heads, head_dim]. The stride of head_dim is 1; all other strides
- * are free. q, k, v and out have the problem's dtype.
+ * are free. q, k, v and out have the problem's dtype. out and lse do not overlap themselves: if
+ * their dimensions are sorted by stride, each stride is at least the number of elements from the
+ * first to the last that the dimensions before it reach. (That is sufficient; some tensors that it
+ * refuses share no element.)
  *   q    [batch, seq_q, heads_q, head_dim]
  *   k    [batch, seq_kv, heads_kv, head_dim]
  *   v    [batch, seq_kv, heads_kv, head_dim_v]
@@ -151,6 +161,9 @@ typedef struct attnrt_tensor {
  *   lse[i] = log of that denominator
  *
  * EDGE CASES. A row that sees nothing gives zeros, and its lse is -inf (or the sink alone). A key
+ * whose score is -inf counts as one that is not visible; so a row whose scores all are gives zeros.
+ * dot(q[i], k[j]), and a score with an additive mask or alibi, is infinite if it is beyond f32. A
+ * NaN sink reaches out and lse of every row of its head, also where a row sees nothing. A key
  * that does not exist (past kv_lengths, padding) never reaches a result, whatever its bytes are. If
  * a key exists but is masked, its k never reaches a result, but its v must be finite. A NaN in a
  * visible key or value reaches the rows that see it. Scores and sums are kept in f32 or better.
@@ -352,9 +365,9 @@ typedef struct attnrt_plugin {
 
   /* Computes; for a device, enqueues on args->stream and returns.
    * The host has checked shapes, dtypes, strides and alignment against the problem, and that
-   * neither out nor lse overlaps another tensor. run allocates nothing. For device tensors it never
-   * synchronises, can be captured into a graph if the plan is capturable, and leaves the thread's
-   * current device as it was.
+   * neither out nor lse overlaps another tensor or itself. run allocates nothing. For device
+   * tensors it never synchronises, can be captured into a graph if the plan is capturable, and
+   * leaves the thread's current device as it was.
    * Inputs are const, and output is undefined until run succeeds; so a failed run can be repeated
    * elsewhere. */
   attnrt_status (*run)(void* instance, void* plan, const attnrt_problem* problem,
