@@ -98,11 +98,26 @@ class Checker {
                 name, bytes);
   }
 
-  // No element is written twice because of a stride of 0.
-  bool not_broadcast(const char* name, const attnrt_tensor& tensor) {
-    for (int32_t i = 0; i < tensor.ndim; ++i) {
-      if (tensor.shape[i] > 1 && tensor.stride[i] == 0)
+  // No element is written twice: taken by rising strides, each dimension's stride is at least the
+  // elements that the dimensions before it span. Some tensors whose rows interleave without sharing
+  // an element fail this, too. REQUIRES: shape() was called, so that no span overflows.
+  bool overlaps_itself_nowhere(const char* name, const attnrt_tensor& tensor) {
+    int32_t order[] = {0, 1, 2, 3};
+    std::stable_sort(order, order + tensor.ndim,
+                     [&](int32_t a, int32_t b) { return tensor.stride[a] < tensor.stride[b]; });
+    int64_t span = 1;
+    for (int32_t n = 0; n < tensor.ndim; ++n) {
+      const int32_t i = order[n];
+      if (tensor.shape[i] <= 1) continue;
+      if (tensor.stride[i] == 0)
         return fail("tensor {} is written to, so it cannot be broadcast", name);
+      if (tensor.stride[i] < span) {
+        return fail(
+            "tensor {} overlaps itself: stride {} in dimension {} is below {}, which the "
+            "dimensions inside it span",
+            name, tensor.stride[i], i, span);
+      }
+      span += (tensor.shape[i] - 1) * tensor.stride[i];
     }
     return true;
   }
@@ -249,7 +264,7 @@ bool check_strides(Checker& check, const Problem& problem, const attnrt_args& ar
     if (!rule.is_used(problem) || (rows && is_empty(tensor))) continue;
     const bool ok = (!rows || check.dense_rows(name, tensor)) &&
                     (rule.strides != Strides::contiguous || check.contiguous(name, tensor)) &&
-                    (!rule.written || check.not_broadcast(name, tensor)) &&
+                    (!rule.written || check.overlaps_itself_nowhere(name, tensor)) &&
                     check.aligned_elements(name, tensor) &&
                     (!rows || check.aligned_rows(name, tensor, problem.alignment_bytes));
     if (!ok) return false;

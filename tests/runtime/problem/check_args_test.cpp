@@ -435,6 +435,49 @@ TEST(CheckArgs, Paged) {
              });
 }
 
+// Of two rows that share elements nothing would say which one is written last.
+TEST(CheckArgs, ATensorThatIsWrittenDoesNotOverlapItself) {
+  expect_all(
+      Posed::dense,
+      {
+          {"rows apart by less than a row", [](Posed& s) { s.args.out.stride[2] = 7; },
+           "tensor out overlaps itself: stride 7 in dimension 2 is below 8, which the dimensions "
+           "inside it span"},
+          {"heads apart by less than a row",
+           [](Posed& s) {
+             s.args.out.stride[1] = 4, s.args.out.stride[2] = 5 * 8, s.args.out.stride[0] = 160;
+           },
+           "tensor out overlaps itself: stride 4 in dimension 1 is below 8"},
+          {"queries between heads", [](Posed& s) { s.args.out.stride[1] = 24; },
+           "tensor out overlaps itself: stride 24 in dimension 1 is below 32"},
+          {"sequences apart by less than a sequence",
+           [](Posed& s) { s.args.out.stride[0] = 5 * 4 * 8 - 1; },
+           "tensor out overlaps itself: stride 159 in dimension 0 is below 160"},
+          {"two dimensions with one stride",
+           [](Posed& s) { s.args.out.stride[1] = s.args.out.stride[2]; },
+           "tensor out overlaps itself: stride 8 in dimension 2 is below 40"},
+          {"lse's sequences apart by less than a sequence",
+           [](Posed& s) { s.args.lse.stride[0] = 19; },
+           "tensor lse overlaps itself: stride 19 in dimension 0 is below 20"},
+          {"heads outside", [](Posed& s) { s.args.out.stride[1] = 8, s.args.out.stride[2] = 40; },
+           "ok"},
+          {"sequences inside",
+           [](Posed& s) {
+             s.args.out.stride[0] = 8, s.args.out.stride[2] = 16, s.args.out.stride[1] = 64;
+           },
+           "ok"},
+          {"gaps", [](Posed& s) { s.args.out.stride[1] = 36, s.args.out.stride[0] = 200; }, "ok"},
+          {"a stride that nothing follows",
+           [](Posed& s) {
+             s.args.q.shape[0] = s.args.k.shape[0] = s.args.v.shape[0] = s.args.out.shape[0] =
+                 s.args.lse.shape[0] = s.args.mask.shape[0] = s.args.kv_lengths.shape[0] = 1;
+             s.args.out.stride[0] = 3, s.args.lse.stride[0] = 0;
+           },
+           "ok"},
+          {"inputs may", [](Posed& s) { s.args.k.stride[0] = s.args.v.stride[0] = 16; }, "ok"},
+      });
+}
+
 TEST(CheckArgs, NoErrorStructAndAnOlderOne) {
   Posed posed(Posed::dense);
   posed.args.q.ndim = 1;
