@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "conformance/tensor_builder.hpp"
+#include "kernels/common/shuffle.hpp"
 
 namespace attnrt::conformance {
 namespace {
@@ -92,7 +93,7 @@ void TensorBuilder::make_page_table() {
   make_dense(TensorName::page_table, kInt32, {batch, case_.max_pages});
   std::vector<int64_t> free(static_cast<size_t>(case_.pages));
   std::iota(free.begin(), free.end(), int64_t{0});
-  std::shuffle(free.begin(), free.end(), random_);
+  kernels::shuffle(free, random_);
   for (int64_t b = 0; b < batch; ++b) {
     for (int64_t page = 0; page < case_.max_pages; ++page) {
       const bool used = page * problem_.page_size < case_.kv_lengths[static_cast<size_t>(b)];

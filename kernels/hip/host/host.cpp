@@ -8,6 +8,8 @@
 #include <memory>
 #include <random>
 
+#include "kernels/common/shuffle.hpp"
+
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -51,7 +53,7 @@ class Block {
     }
     finished_ = 0;
     while (finished_ < launch_.block) {
-      if (launch_.seed != 0) std::shuffle(order_.begin(), order_.end(), random);
+      if (launch_.seed != 0) kernels::shuffle(order_, random);
       for (const uint32_t i : order_) resume(i);
     }
   }

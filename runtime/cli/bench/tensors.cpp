@@ -12,6 +12,7 @@
 #include <random>
 
 #include "kernels/common/half.hpp"
+#include "kernels/common/shuffle.hpp"
 #include "problem/infer.hpp"
 
 namespace attnrt::cli::bench {
@@ -152,7 +153,7 @@ class TensorBuilder {
   void make_page_table(int64_t pages) {
     std::vector<int32_t> table(static_cast<size_t>(p_.batch * pages));
     std::iota(table.begin(), table.end(), 0);
-    std::shuffle(table.begin(), table.end(), std::mt19937(1));
+    kernels::shuffle(table, std::mt19937(1));
     if (Tensor* tensor = allocate(tensors_.page_table, kInt32, {p_.batch, pages}))
       std::memcpy(tensor->data(), table.data(), table.size() * sizeof table[0]);
   }

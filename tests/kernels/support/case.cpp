@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "kernels/common/half.hpp"
+#include "kernels/common/shuffle.hpp"
 
 namespace kernels::test {
 namespace {
@@ -119,7 +120,7 @@ void Case::make_keys() {
     const int64_t most = pages_of.empty() ? 0 : *std::max_element(pages_of.begin(), pages_of.end());
     std::vector<int32_t> order(static_cast<size_t>(used + 3));
     std::iota(order.begin(), order.end(), 0);
-    std::shuffle(order.begin(), order.end(), std::mt19937(r.seed));
+    shuffle(order, std::mt19937(r.seed));
     args.page_table =
         allocate(DType::i32, {r.batch, most + 2}, {most + 2, 1});  // unused entries hold -1
     size_t next = 0;
