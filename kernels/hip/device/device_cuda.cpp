@@ -28,12 +28,14 @@ Status failed(cudaError_t error, const char* call, Message* message) {
 class CurrentDevice {
  public:
   CurrentDevice(int32_t device_id, Message* message) {
+    const char* call = "cudaGetDevice";
     cudaError_t error = cudaGetDevice(&previous_);
     if (error == cudaSuccess && previous_ != device_id) {
+      call = "cudaSetDevice";
       error = cudaSetDevice(device_id);
       changed_ = error == cudaSuccess;
     }
-    status_ = error == cudaSuccess ? Status::ok : failed(error, "cudaSetDevice", message);
+    status_ = error == cudaSuccess ? Status::ok : failed(error, call, message);
   }
   CurrentDevice(const CurrentDevice&) = delete;
   CurrentDevice& operator=(const CurrentDevice&) = delete;

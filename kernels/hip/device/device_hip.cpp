@@ -32,12 +32,14 @@ class CurrentDevice {
  public:
   CurrentDevice(int32_t device_id, Message* message) : f_(runtime::functions(message)) {
     if (f_ == nullptr) return;
+    const char* call = "hipGetDevice";
     Error error = f_->GetDevice(&previous_);
     if (error == runtime::kSuccess && previous_ != device_id) {
+      call = "hipSetDevice";
       error = f_->SetDevice(device_id);
       changed_ = error == runtime::kSuccess;
     }
-    status_ = error == runtime::kSuccess ? Status::ok : failed(*f_, error, "hipSetDevice", message);
+    status_ = error == runtime::kSuccess ? Status::ok : failed(*f_, error, call, message);
   }
   CurrentDevice(const CurrentDevice&) = delete;
   CurrentDevice& operator=(const CurrentDevice&) = delete;

@@ -4,6 +4,7 @@
 #include <climits>
 #include <string_view>
 
+#include "kernels/hip/launch/fill_params.hpp"
 #include "kernels/hip/score_matrix.hpp"
 
 namespace kernels::hip {
@@ -67,6 +68,11 @@ bool supported(const Problem& p, std::string* reason) {
   }
   if (p.kv_lengths || p.varlen || p.page_size > 0)
     return fail(reason, "kv_lengths, varlen and page_size are not supported");
+  if (p.heads_kv > kLargestRowStride / p.head_dim) {  // of a dense k
+    return fail(reason, "heads_kv " + std::to_string(p.heads_kv) + " times head_dim " +
+                            std::to_string(p.head_dim) + " is above " +
+                            std::to_string(kLargestRowStride));
+  }
   constexpr int64_t kLargest =
       INT32_MAX - 1024;  // rows are counted in 32 bits, rounded up to a tile
   if (p.seq_q > kLargest || p.seq_kv > kLargest)

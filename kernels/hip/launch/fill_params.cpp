@@ -18,7 +18,7 @@ bool reads_wide(const Tensor& mask) {
   const int64_t bytes = element_bytes(mask.dtype);
   bool wide = mask.stride[3] == 1 && reinterpret_cast<uintptr_t>(mask.data) % 16 == 0;
   for (int d = 0; d < 3; ++d)
-    wide = wide && (mask.shape[d] <= 1 || mask.stride[d] * bytes % 16 == 0);
+    wide = wide && (mask.shape[d] <= 1 || mask.stride[d] % (16 / bytes) == 0);
   return wide;
 }
 

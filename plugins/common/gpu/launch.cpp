@@ -1,5 +1,6 @@
 // plugins/common/gpu/launch.cpp: loads a plan's kernels, and enqueues the launches of a run
 #include <cstring>
+#include <limits>
 
 #include "kernels/hip/device/code_objects.hpp"
 #include "plugins/common/gpu/backend.hpp"
@@ -51,7 +52,9 @@ kernels::Args args_at_bounds(const kernels::Problem& p) {
     int64_t stride = 1;
     for (int32_t n = ndim - 1; n >= 0; --n) {
       tensor.stride[n] = stride;
-      stride *= tensor.shape[n];
+      // Bounds may multiply to more than any run has. Such a stride is the largest there is.
+      if (__builtin_mul_overflow(stride, tensor.shape[n], &stride))
+        stride = std::numeric_limits<int64_t>::max();
     }
     return tensor;
   };

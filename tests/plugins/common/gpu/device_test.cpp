@@ -112,6 +112,17 @@ TEST_F(DeviceTest, CopiesAndLaunchesInStreamOrderOnAnotherDevice) {
   stream_destroy(1, stream);
 }
 
+// The message names the call that failed.
+TEST_F(DeviceTest, ACurrentDeviceThatCannotBeReadOrSet) {
+  void* pointer = nullptr;
+  for (const char* call : {"hipGetDevice", "hipSetDevice"}) {
+    fail(call, 101);
+    EXPECT_NE(allocate(1, 16, &pointer, &message), Status::ok);
+    EXPECT_THAT(message.text, HasSubstr(std::string(call) + ": "));
+    fake_hip()->failing_function[0] = '\0';
+  }
+}
+
 TEST_F(DeviceTest, TheCallersCurrentDeviceIsKept) {
   ASSERT_EQ(hipSetDevice(1), 0);
   void* pointer = nullptr;
