@@ -14,9 +14,11 @@ struct SoftmaxState {
   float sum = 0;
 };
 
-// A sink is a key of value zero: the state starts with it as if it had been seen.
+// A sink is a key of value zero: the state starts with it as if it had been seen. The sum is NaN if
+// the sink is, so that it reaches out even if no key follows.
 KERNELS_HD inline SoftmaxState start_with_sink(float sink) {
-  return sink == -INFINITY ? SoftmaxState{} : SoftmaxState{sink, 1.0f};
+  if (sink == -INFINITY) return SoftmaxState{};
+  return SoftmaxState{sink, sink == sink ? 1.0f : sink};
 }
 
 // The log of the denominator; -inf if nothing was visible.

@@ -122,8 +122,9 @@ class OnlineSoftmax {
 
   // What a row ends with.
   struct Result {
-    float output_factor;  // out = O * output_factor; 0 where nothing was visible
-    float lse;            // -inf where nothing was visible
+    float
+        output_factor;  // out = O * output_factor; 0 where nothing was visible, NaN if the sink is
+    float lse;          // -inf where nothing was visible
   };
   // Every lane of the wave calls it. sink: the head's sink, if it has one; it counts as a key of
   // that score whose value is zero.
@@ -136,7 +137,7 @@ class OnlineSoftmax {
     if (has_sink) {
       const float exponent = sink * gpu::kLog2E;
       largest = gpu::max(reference, exponent);
-      if (largest != -gpu::kInfinity) {
+      if (largest != -gpu::kInfinity || sink != sink) {  // max leaves a NaN out
         factor = gpu::exp2(reference - largest), sink_weight = gpu::exp2(exponent - largest);
       }
     }

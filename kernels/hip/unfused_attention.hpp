@@ -289,9 +289,15 @@ GPU_DEVICE void pv(const AttentionParams& p) {
   typename T::Storage* out = static_cast<typename T::Storage*>(p.out) +
                              at.batch * p.out_stride.batch + at.head * p.out_stride.head +
                              first_query * p.out_stride.row;
+  // The weights hold the denominator. Where a row has none, a NaN sink is missing from them.
+  float factor = 1;
+  if (p.sinks != nullptr) {
+    const float sink = p.sinks[at.head * p.sink_stride];
+    factor = sink == sink ? 1 : sink;
+  }
   GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
     const int r = tile.row(slot);
-    tile.store(p, o, slot, 1, out + r * p.out_stride.row, r < rows);
+    tile.store(p, o, slot, factor, out + r * p.out_stride.row, r < rows);
   }
 }
 

@@ -5,6 +5,7 @@
 // it has its own code for visibility.
 #include "kernels/reference/attention.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -16,6 +17,11 @@ namespace kernels::reference {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// Returns x as f32 holds its size: infinite beyond f32's largest number. It is not rounded.
+double in_range_of_f32(double x) {
+  return std::abs(x) > std::numeric_limits<float>::max() ? std::copysign(kInfinity, x) : x;
+}
 
 double value(const Tensor& tensor, int64_t offset) {
   return load_float(tensor.dtype, tensor.data, offset);
@@ -60,13 +66,14 @@ struct Row {
     double dot = 0;
     for (int64_t x = 0; x < problem.head_dim; ++x)
       dot += value(args.q, q_row + x) * value(args.k, k_row + x);
-    double s = scale_of(problem) * dot;
+    double s = scale_of(problem) * in_range_of_f32(dot);
     if (problem.softcap != 0) s = problem.softcap * std::tanh(s / problem.softcap);
     if (problem.mask == Mask::additive) s += value(args.mask, mask_offset(j));
     if (problem.alibi) {
       const double slope = value(args.alibi_slopes, head * args.alibi_slopes.stride[0]);
       s -= slope * std::abs(static_cast<double>(diagonal() - j));
     }
+    if (problem.mask == Mask::additive || problem.alibi) s = in_range_of_f32(s);
     return s;
   }
 
@@ -78,13 +85,19 @@ struct Row {
     double max = -kInfinity;
     for (int64_t j = 0; j < sequence.kv_length; ++j) {
       if (!visible(j)) continue;
+      const double s = score(j);
+      if (s == -kInfinity) continue;  // as if it were hidden
       keys.push_back(j);
-      scores.push_back(score(j));
-      max = std::fmax(max, scores.back());
+      scores.push_back(s);
+      max = std::fmax(max, s);
     }
     double sink = -kInfinity;
     if (problem.sinks) sink = value(args.sinks, head * args.sinks.stride[0]);
-    if (keys.empty()) return sink;
+    if (keys.empty()) {
+      // 0 / exp(sink), which is 0 unless the sink is NaN.
+      if (std::isnan(sink)) std::fill(out, out + problem.head_dim_v, sink);
+      return sink;
+    }
     max = std::fmax(max, sink);
 
     double denominator = problem.sinks ? std::exp(sink - max) : 0.0;
@@ -121,13 +134,18 @@ int64_t lse_index(const Problem& problem, const Args& args, const Sequence& sequ
   return (b * problem.heads_q + head) * args.q.shape[1] + i;
 }
 
+double attend(const Problem& problem, const Args& args, const Sequence& sequence, int64_t b,
+              int64_t i, int64_t head, double* out) {
+  return Row{problem, args, sequence, b, head, i}.attend(out);
+}
+
 void attention(const Problem& problem, const Args& args, double* out, double* lse) {
   for (int64_t b = 0; b < real_batch(problem, args); ++b) {
     const Sequence s = sequence(problem, args, b);
     for (int64_t i = 0; i < s.q_length; ++i) {
       for (int64_t head = 0; head < problem.heads_q; ++head) {
         const double log_denominator =
-            Row{problem, args, s, b, head, i}.attend(out + out_index(problem, args, s, b, i, head));
+            attend(problem, args, s, b, i, head, out + out_index(problem, args, s, b, i, head));
         if (lse != nullptr) lse[lse_index(problem, args, s, b, i, head)] = log_denominator;
       }
     }

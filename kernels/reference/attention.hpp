@@ -13,6 +13,11 @@ namespace kernels::reference {
 // REQUIRES: args agree with problem, and their index arrays are in range.
 void attention(const Problem& problem, const Args& args, double* out, double* lse);
 
+// Evaluates query i of one head of sequence b, and writes its head_dim_v values. RETURNS its lse.
+// REQUIRES: as attention().
+double attend(const Problem& problem, const Args& args, const Sequence& sequence, int64_t b,
+              int64_t i, int64_t head, double* out);
+
 // Return where attention() writes a row: the index of its first value in out, and of its value in
 // lse.
 int64_t out_index(const Problem& problem, const Args& args, const Sequence& sequence, int64_t b,

@@ -17,10 +17,11 @@ struct ExpectedRow {
   double out_floor, lse_floor;
 };
 
-// The plain evaluation's errors over all rows. What is not finite in the exact answer is left out.
+// The plain evaluation's errors over the values of all rows that are finite in the exact answer. An
+// error that is not finite adds nothing to largest and sum.
 struct PlainErrors {
   double largest = 0, sum = 0;
-  double floor_sum = 0;  // of the floors, one for each value
+  double floor_sum = 0;  // of the floors, one for each of `values`
   int64_t values = 0;
 
   void add(double plain, double exact, double floor);

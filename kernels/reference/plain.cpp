@@ -75,8 +75,10 @@ PlainRow plain_row(const Problem& problem, const Args& args, const Sequence& seq
   float max = -INFINITY, sink = -INFINITY;
   for (int64_t j = 0; j < sequence.kv_length; ++j) {
     if (!visible(problem, args, sequence, b, i, head, j)) continue;
-    keys.push_back(score(query, j));
-    max = std::max(max, keys.back().score);
+    const Key key = score(query, j);
+    if (key.score == -INFINITY) continue;  // as if it were hidden
+    keys.push_back(key);
+    max = std::max(max, key.score);
   }
   if (problem.sinks) sink = load(args.sinks, head * args.sinks.stride[0]);
   max = std::max(max, sink);
@@ -94,7 +96,10 @@ PlainRow plain_row(const Problem& problem, const Args& args, const Sequence& seq
     }
   }
   if (sum != 0) row.lse = max + std::log(sum);
-  if (keys.empty()) return row;
+  if (keys.empty()) {
+    if (std::isnan(sink)) std::fill(row.out.begin(), row.out.end(), sink);
+    return row;
+  }
   for (float& value : row.out) {
     value = rounded(problem.dtype, value / sum);
     row.size.out = std::max(row.size.out, std::abs(double{value}));

@@ -16,7 +16,7 @@
 namespace kernels::reference {
 
 struct PlainRow {
-  std::vector<float> out;  // [head_dim_v], zeros if the row sees nothing
+  std::vector<float> out;  // [head_dim_v], zeros (NaN with a NaN sink) if the row sees nothing
   float lse;
   RowSize size;  // what the row's floors are derived from
   bool empty() const { return size.keys == 0; }

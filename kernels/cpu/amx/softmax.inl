@@ -86,7 +86,8 @@ inline void start_references(const Block& block, const Scratch& scratch) {
       scratch.rescale_threshold[r] = -INFINITY;
     } else {
       set_reference(*block.run, scratch, r, sink);
-      scratch.sum[r * kSumLanes] = weight_of_max(*block.run, scratch, r);
+      // A NaN sink has left the sum NaN.
+      if (!std::isnan(sink)) scratch.sum[r * kSumLanes] = weight_of_max(*block.run, scratch, r);
     }
   }
 }

@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <utility>
 
 #include "kernels/common/half.hpp"
 #include "kernels/cpu/attention.hpp"
+#include "kernels/reference/expectation.hpp"
+#include "tests/kernels/support/accuracy.hpp"
 #include "tests/kernels/support/run.hpp"
 
 namespace kernels::test {
@@ -162,6 +165,72 @@ TEST_P(CpuNumerics, InfiniteSinks) {
           load_float(GetParam(), c.args.out.data, query_row(c.problem, c.args.out, s, b, i, head));
       EXPECT_EQ(out, 0) << cpu::target_name(*target) << " row " << i;
     });
+  }
+}
+
+void set_sinks(const Case& c, float value) {
+  for (int64_t head = 0; head < c.problem.heads_q; ++head)
+    store_float(DType::f32, c.args.sinks.data, head * c.args.sinks.stride[0], value);
+}
+
+// Calls f(out, lse, place) for each row, with the row's last value of out.
+template <class Function>
+void for_each_result(const Case& c, const Function& f) {
+  c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
+    const int64_t row = query_row(c.problem, c.args.out, s, b, i, head);
+    const int64_t at = lse_element(c.problem, c.args.lse, s, b, i, head);
+    f(load_float(c.problem.dtype, c.args.out.data, row + c.problem.head_dim_v - 1),
+      static_cast<const float*>(c.args.lse.data)[at], i);
+  });
+}
+
+// A NaN sink reaches every row, also one that sees nothing.
+TEST_P(CpuNumerics, NanSinks) {
+  const std::pair<int64_t, int64_t> shapes[] = {{70, 300}, {1, 300}, {1, 9000}, {70, 0}, {1, 0}};
+  for (const auto& [seq_q, seq_kv] : shapes) {
+    Recipe r = dense_recipe(GetParam(), seq_q, seq_kv, 16, 16);
+    r.problem.sinks = true;
+    r.problem.mask = Mask::boolean;
+    r.hidden = Hidden::rows;
+    Case c(r);
+    set_sinks(c, NAN);
+    for (const cpu::Target* target : targets()) {
+      c.poison_outputs();
+      cpu::Error error;
+      ASSERT_EQ(run_once(c, *target, 2, &error), cpu::Status::ok) << error.message;
+      for_each_result(c, [&](float out, float lse, int64_t i) {
+        EXPECT_TRUE(std::isnan(out)) << cpu::target_name(*target) << " row " << i << ": " << out;
+        EXPECT_TRUE(std::isnan(lse)) << cpu::target_name(*target) << " row " << i << ": " << lse;
+      });
+    }
+  }
+}
+
+// A row whose scores all overflow to -inf is one that sees nothing.
+TEST_P(CpuNumerics, ScoresThatOverflow) {
+  if (GetParam() == DType::f16) return;  // products of f16 numbers are far from f32's limit
+  for (const int64_t seq_q : {1, 70}) {
+    for (const bool sinks : {false, true}) {
+      Recipe r = dense_recipe(GetParam(), seq_q, 300, 16, 16);
+      r.problem.sinks = sinks;
+      Case c(r);
+      for (int64_t n = 0; n < seq_q * 2 * 16; ++n)
+        store_float(c.problem.dtype, c.args.q.data, n, 1e30F);
+      for (int64_t n = 0; n < int64_t{300} * 2 * 16; ++n)
+        store_float(c.problem.dtype, c.args.k.data, n, -1e30F);
+      if (sinks) set_sinks(c, 0.5F);
+      const auto expected = reference::expect(c.problem, c.args);
+      for (const cpu::Target* target : targets()) {
+        c.poison_outputs();
+        cpu::Error error;
+        ASSERT_EQ(run_once(c, *target, 2, &error), cpu::Status::ok) << error.message;
+        expect_accurate(c, expected);
+        for_each_result(c, [&](float out, float lse, int64_t i) {
+          EXPECT_EQ(out, 0) << cpu::target_name(*target) << " row " << i;
+          EXPECT_EQ(lse, sinks ? 0.5F : -INFINITY) << cpu::target_name(*target) << " row " << i;
+        });
+      }
+    }
   }
 }
 

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/common/half.hpp"
+#include "kernels/common/sequence.hpp"
 #include "tests/kernels/support/accuracy.hpp"
 
 namespace kernels::test {
@@ -46,6 +48,32 @@ void expect_unfused_right_on(const char* arch, const Recipe& recipe, uint32_t se
   std::string reason;
   ASSERT_TRUE(hip::unfused_supported(c.problem, arch, &reason)) << reason;
   expect_right_with(hip::plan_unfused(c.problem, arch), arch, c, seed);
+}
+
+void run_flash_on(const char* arch, const Case& c) {
+  ASSERT_TRUE(hip::flash_supported(c.problem, arch, nullptr));
+  run_with(hip::plan_flash(c.problem, arch), arch, c, 0);
+}
+
+void expect_in_each_row(const Case& c, const std::function<bool(float out, float lse)>& holds) {
+  c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
+    const int64_t row = query_row(c.problem, c.args.out, s, b, i, head);
+    const float lse = static_cast<const float*>(
+        c.args.lse.data)[lse_element(c.problem, c.args.lse, s, b, i, head)];
+    for (int64_t x = 0; x < c.problem.head_dim_v; ++x) {
+      const float out = load_float(c.problem.dtype, c.args.out.data, row + x);
+      EXPECT_TRUE(holds(out, lse)) << "row " << i << ": out " << out << ", lse " << lse;
+    }
+  });
+}
+
+void fill_rows(const Tensor& t, float value) {
+  for (int64_t b = 0; b < t.shape[0]; ++b)
+    for (int64_t i = 0; i < t.shape[1]; ++i)
+      for (int64_t head = 0; head < t.shape[2]; ++head)
+        for (int64_t x = 0; x < t.shape[3]; ++x)
+          store_float(t.dtype, t.data, b * t.stride[0] + i * t.stride[1] + head * t.stride[2] + x,
+                      value);
 }
 
 void run_unfused_on(const char* arch, const Case& c) {

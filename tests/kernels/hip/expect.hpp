@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "kernels/hip/launch/launch.hpp"
 #include "tests/kernels/support/case.hpp"
@@ -14,8 +15,15 @@ namespace kernels::test {
 void expect_right_on(const char* arch, const Recipe& recipe, uint32_t seed = 0);  // fused
 void expect_unfused_right_on(const char* arch, const Recipe& recipe, uint32_t seed = 0);
 
-// Runs a problem and checks nothing.
+// Run a problem and check nothing.
+void run_flash_on(const char* arch, const Case& c);
 void run_unfused_on(const char* arch, const Case& c);
+
+// Expects holds(out, lse) of each row, where out is each value of the row in turn.
+void expect_in_each_row(const Case& c, const std::function<bool(float out, float lse)>& holds);
+
+// Sets every element of q, k or v.
+void fill_rows(const Tensor& tensor, float value);
 
 // Runs a launch: on the host build (host/kernels.cpp) or on an emulator of the GPU
 // (../emulator/library.cpp). seed: as above; the emulator ignores it.

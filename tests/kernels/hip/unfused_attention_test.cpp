@@ -4,9 +4,11 @@
 
 #include <climits>
 #include <cmath>
+#include <limits>
 
 #include "kernels/common/half.hpp"
 #include "kernels/hip/launch/family.hpp"
+#include "kernels/hip/launch/fill_params.hpp"
 #include "kernels/hip/launch/launch.hpp"
 #include "tests/kernels/hip/expect.hpp"
 #include "tests/kernels/hip/targets.hpp"
@@ -171,6 +173,42 @@ TEST_P(Unfused, NanReachesOnlyRowsThatSeeIt) {
   }
 }
 
+// A NaN sink reaches every row, also one that sees nothing.
+TEST_P(Unfused, NanSinks) {
+  for (const int64_t keys : {int64_t{40}, int64_t{0}}) {
+    for (const Mask mask : {Mask::none, Mask::boolean}) {
+      Recipe r = recipe(70, keys);
+      r.problem.sinks = true;
+      r.problem.mask = mask;
+      r.problem.causal = mask == Mask::none;  // without keys, and with more queries than keys
+      r.hidden = Hidden::rows;
+      Case c(r);
+      for (int64_t head = 0; head < c.problem.heads_q; ++head)
+        static_cast<float*>(c.args.sinks.data)[head * c.args.sinks.stride[0]] = NAN;
+      run_unfused_on(GetParam().arch, c);
+      expect_in_each_row(c,
+                         [](float out, float lse) { return std::isnan(out) && std::isnan(lse); });
+    }
+  }
+}
+
+// A row whose scores all overflow to -inf is one that sees nothing.
+TEST_P(Unfused, ScoresThatOverflow) {
+  if (GetParam().dtype == DType::f16) return;  // products of f16 numbers are far from f32's limit
+  for (const bool sinks : {false, true}) {
+    Recipe r = recipe(70, 150);
+    r.problem.sinks = sinks;
+    Case c(r);
+    fill_rows(c.args.q, 1e30F);
+    fill_rows(c.args.k, -1e30F);
+    for (int64_t head = 0; sinks && head < c.problem.heads_q; ++head)
+      static_cast<float*>(c.args.sinks.data)[head * c.args.sinks.stride[0]] = 0.5F;
+    run_unfused_on(GetParam().arch, c);
+    const float want = sinks ? 0.5F : -INFINITY;
+    expect_in_each_row(c, [&](float out, float lse) { return out == 0 && lse == want; });
+  }
+}
+
 // Two keys of equal score: out is the mean of two numbers of the dtype, so only the last rounding
 // matters.
 TEST_P(Unfused, OutIsRoundedToNearestEven) {
@@ -227,6 +265,40 @@ TEST(UnfusedPlans, HaveRoomForTheScores) {
   const hip::UnfusedPlan plan = hip::plan_unfused(p, "sm_80");
   EXPECT_EQ(plan.workspace_bytes, 2 * 3 * 5 * 128 * 4);
   EXPECT_STREQ(plan.object, "unfused_attention_f16_64");
+}
+
+// A dense row of k or v would reach past what a kernel can address.
+TEST(GpuPlans, RefuseRowsThatAreTooFarApart) {
+  Problem p;
+  p.head_dim = p.head_dim_v = 256;
+  p.heads_q = p.heads_kv = (1 << 17) - 1;
+  for (const auto supported : {&hip::flash_supported, &hip::unfused_supported}) {
+    std::string reason;
+    p.heads_q = p.heads_kv = (1 << 17) - 1;
+    EXPECT_TRUE(supported(p, "gfx942", &reason)) << reason;
+    p.heads_q = p.heads_kv = 1 << 17;
+    EXPECT_FALSE(supported(p, "gfx942", &reason));
+    EXPECT_EQ(reason, "heads_kv 131072 times head_dim 256 is above 33554431");
+  }
+}
+
+// Sizes whose products overflow 64 bits: no run has them, and planning with them is defined.
+TEST(GpuPlans, BoundsThatOverflow) {
+  Problem p;
+  p.mask = Mask::additive;
+  p.mask_dtype = DType::f32;
+  p.head_dim = p.head_dim_v = 64;
+  p.batch = 2, p.heads_q = 1 << 11, p.heads_kv = 1, p.seq_q = p.seq_kv = 1 << 25;
+  Args args;
+  args.q = args.k = args.v = args.out = {nullptr, DType::f32, 4, {1, 1, 1, 64}, {64, 64, 64, 1}};
+  args.mask = {nullptr,
+               DType::f32,
+               4,
+               {2, p.heads_q, p.seq_q, p.seq_kv},
+               {p.heads_q << 50, int64_t{1} << 50, int64_t{1} << 25, 1}};
+  EXPECT_EQ(hip::fill_params(p, args).flags & hip::kMaskVector, hip::kMaskVector);
+  args.mask.stride[0] = std::numeric_limits<int64_t>::max();
+  EXPECT_EQ(hip::fill_params(p, args).flags & hip::kMaskVector, 0U);
 }
 
 TEST(UnfusedPlans, RefuseAScoreMatrixLargerThanAnyMemory) {

@@ -169,6 +169,72 @@ TEST(Reference, SinkJoinsTheDenominator) {
   EXPECT_NEAR(t.lse[0], std::log(3.0), 1e-6);
 }
 
+// A NaN sink is in the denominator of every row, also of one that sees nothing.
+TEST(Reference, NanSinkReachesEveryRow) {
+  Tiny t({1, 1}, {0, 0}, {4, 5});
+  t.problem.sinks = t.problem.causal = true;
+  t.sinks = {NAN};
+  t.args.sinks = {t.sinks.data(), DType::f32, 1, {1}, {1}};
+  for (const int64_t keys : {2, 1, 0}) {  // with one key, the first query sees nothing
+    t.args.k.shape[1] = t.args.v.shape[1] = keys;
+    t.run();
+    for (size_t i = 0; i < 2; ++i) {
+      EXPECT_TRUE(std::isnan(t.out[i])) << keys << " keys, row " << i;
+      EXPECT_TRUE(std::isnan(t.lse[i])) << keys << " keys, row " << i;
+    }
+  }
+}
+
+// A key whose score is -inf adds nothing. The product of q and k is a number of f32.
+TEST(Reference, ScoresOfMinusInfinityAreHidden) {
+  Tiny all({1e30F}, {-1e30F, -2e30F}, {4, 8});
+  all.run();
+  EXPECT_EQ(all.out[0], 0);
+  EXPECT_EQ(all.lse[0], -INFINITY);
+  Tiny some({1e30F}, {-1e30F, 0}, {4, 8});
+  some.run();
+  EXPECT_EQ(some.out[0], 8);
+  EXPECT_EQ(some.lse[0], 0);
+  Tiny sink({1e30F}, {-1e30F}, {4});
+  sink.problem.sinks = true;
+  sink.sinks = {kLog3};
+  sink.args.sinks = {sink.sinks.data(), DType::f32, 1, {1}, {1}};
+  sink.run();
+  EXPECT_EQ(sink.out[0], 0);
+  EXPECT_NEAR(sink.lse[0], std::log(3.0), 1e-6);
+  Tiny positive({1e30F}, {1e30F}, {4});
+  positive.run();
+  EXPECT_TRUE(std::isnan(positive.out[0])) << "as inf - inf is";
+  Tiny with_nan({1e30F}, {-1e30F, NAN}, {4, 8});
+  with_nan.run();
+  EXPECT_TRUE(std::isnan(with_nan.out[0]));
+}
+
+// What a mask and ALiBi add up to is a number of f32, too.
+TEST(Reference, AMaskAndAlibiMayOverflow) {
+  Tiny t({0}, {0, 0}, {4, 8});
+  t.problem.mask = Mask::additive;
+  t.problem.mask_dtype = DType::f32;
+  t.bias = {-3e38F, -3e38F};
+  t.args.mask = t.mask_tensor(t.bias.data(), DType::f32);
+  t.problem.alibi = true;
+  t.slopes = {2e38F};
+  t.args.alibi_slopes = {t.slopes.data(), DType::f32, 1, {1}, {1}};
+  t.run();  // key 1 is at the diagonal
+  EXPECT_EQ(t.out[0], 8);
+  t.problem.align = Align::top_left;
+  t.args.k.shape[1] = t.args.v.shape[1] = 1;
+  t.problem.seq_q = 2;
+  t.q = {0, 0};
+  t.args.q = Tiny::rows(t.q);
+  t.bias = {-3e38F, -3e38F};
+  t.args.mask = {t.bias.data(), DType::f32, 4, {1, 1, 2, 1}, {0, 0, 1, 1}};
+  t.run();
+  EXPECT_EQ(t.out[0], 4);
+  EXPECT_EQ(t.out[1], 0);
+  EXPECT_EQ(t.lse[1], -INFINITY);
+}
+
 TEST(Reference, WeightsSumToOne) {
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
     Case c(
