@@ -43,8 +43,11 @@ Result<void> check_words(const Problem& problem) {
     if (whole < word.minimum) return bad("{} {} is below {}", word.name, whole, word.minimum);
     if (whole > maximum) return bad("{} {} is above {}", word.name, whole, maximum);
   }
-  if (problem.window_left < -1) return bad("window_left {} is below -1", problem.window_left);
-  if (problem.window_right < -1) return bad("window_right {} is below -1", problem.window_right);
+  for (const auto& [name, window] :
+       {std::pair{"window_left", problem.window_left}, {"window_right", problem.window_right}}) {
+    if (window < -1)
+      return bad("{}: found {}, expected at least 0, or unbounded (-1)", name, window);
+  }
   if (!std::isfinite(problem.scale)) return bad("scale {} is not finite", problem.scale);
   if (!std::isfinite(problem.softcap)) return bad("softcap {} is not finite", problem.softcap);
   if (problem.softcap < 0) return bad("softcap {} is below 0", problem.softcap);

@@ -113,12 +113,13 @@ Result<Value> parse_integer(const Word& word, std::string_view text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   const bool whole = error != std::errc::invalid_argument && end == text.data() + text.size();
   if (!whole || (digits.size() > 1 && digits.front() == '0')) {
-    return expected(text, word.window ? "a whole number or unbounded" : "a whole number");
+    return expected(text, word.window ? "a whole number, or unbounded (-1)" : "a whole number");
   }
   if (error == std::errc::result_out_of_range && digits == text)
     return expected(text, fmt::format("at most {}", word.maximum));
   if (value < word.minimum || error == std::errc::result_out_of_range)
-    return expected(text, fmt::format("at least {}", word.minimum));
+    return expected(
+        text, fmt::format("at least {}{}", word.minimum, word.window ? ", or unbounded (-1)" : ""));
   if (value > word.maximum) return expected(text, fmt::format("at most {}", word.maximum));
   return value;
 }

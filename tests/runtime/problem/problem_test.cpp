@@ -136,9 +136,10 @@ TEST(Problem, WordsThatAreWrongSayWhy) {
             "seq_q: found -99999999999999999999, expected at least 1");
   EXPECT_EQ(parse_error("seq_q=99999999999999999999x"),
             "seq_q: found 99999999999999999999x, expected a whole number");
-  EXPECT_EQ(parse_error("window_left=-2"), "window_left: found -2, expected at least 0");
+  EXPECT_EQ(parse_error("window_left=-2"),
+            "window_left: found -2, expected at least 0, or unbounded (-1)");
   EXPECT_EQ(parse_error("window_left=all"),
-            "window_left: found all, expected a whole number or unbounded");
+            "window_left: found all, expected a whole number, or unbounded (-1)");
   EXPECT_EQ(parse_error("page_size=2147483648"),
             "page_size: found 2147483648, expected at most 2147483647");
   EXPECT_EQ(parse_error("alignment_bytes=8192"),
@@ -293,9 +294,10 @@ TEST(Problem, CheckRefusesEachBadWord) {
       {[](Problem& p) { p.causal = 2; }, "problem: causal 2 is above 1"},
       {[](Problem& p) { p.lse = -1; }, "problem: lse -1 is below 0"},
       {[](Problem& p) { p.align = 2; }, "problem: align 2 is not in {bottom_right, top_left}"},
-      {[](Problem& p) { p.window_left = -2; }, "problem: window_left -2 is below -1"},
+      {[](Problem& p) { p.window_left = -2; },
+       "problem: window_left: found -2, expected at least 0, or unbounded (-1)"},
       {[](Problem& p) { p.window_right = INT64_MIN; },
-       "problem: window_right -9223372036854775808 is below -1"},
+       "problem: window_right: found -9223372036854775808, expected at least 0, or unbounded (-1)"},
       {[](Problem& p) { p.scale = NAN; }, "problem: scale nan is not finite"},
       {[](Problem& p) { p.scale = -INFINITY; }, "problem: scale -inf is not finite"},
       {[](Problem& p) { p.softcap = INFINITY; }, "problem: softcap inf is not finite"},
