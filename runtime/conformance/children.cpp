@@ -135,7 +135,7 @@ class Child {
     }
   }
 
-  // Waits until the child has ended. RETURNS how it ended; "" if with exit code 0.
+  // Waits until the child has ended. RETURNS how it ended.
   std::string wait(bool kill_first) {
     if (pid_ <= 0) return ending_;
     if (kill_first) kill(pid_, SIGKILL);
@@ -146,8 +146,8 @@ class Child {
       ending_ =
           fmt::format("ended by signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)));
     }
-    if (WIFEXITED(status) && WEXITSTATUS(status) != 0)
-      ending_ = fmt::format("exited with {}", WEXITSTATUS(status));
+    // A child that has checked every rule ends with code 0. Before that, it was the plugin.
+    if (WIFEXITED(status)) ending_ = fmt::format("was ended by exit({})", WEXITSTATUS(status));
     return ending_;
   }
 
@@ -187,13 +187,21 @@ class Child {
   std::string buffer_, ending_;
 };
 
-// Takes the child's answers until it has ended. RETURNS the rule that was running then, or null.
-const Rule* listen(Child& child, const Settings& settings, std::vector<RuleResult>& results,
-                   const Progress& progress) {
+// What the parent learned from one child.
+struct Heard {
+  const Rule* running = nullptr;  // the rule that was being checked when the child ended
+  bool complete = false;          // the child said that it has checked every rule
+  std::string printed;            // what was printed by the end of the last rule that it answered
+};
+
+// Takes the child's answers until it has ended.
+Heard listen(Child& child, const Settings& settings, std::vector<RuleResult>& results,
+             const Progress& progress) {
   const auto deadline =
       Clock::now() + std::chrono::duration_cast<Clock::duration>(
                          std::chrono::duration<double>(settings.deadline_seconds));
-  const Rule* running = nullptr;
+  Heard heard;
+  const Rule*& running = heard.running;
   while (const auto line = child.next_answer(deadline)) {
     const json answer = json::parse(*line, nullptr, false);
     try {
@@ -204,15 +212,17 @@ const Rule* listen(Child& child, const Settings& settings, std::vector<RuleResul
         RuleResult result = from_json(answer);
         running = nullptr;
         if (result.rule != nullptr) results.push_back(std::move(result));
+        if (heard.printed.empty()) heard.printed = child.printed();
       }
+      if (answer.contains("complete")) heard.complete = true;
     } catch (const json::exception&) {
       continue;  // not an answer: the plugin wrote to the descriptor
     }
   }
-  return running;
+  return heard;
 }
 
-// Decides the rule on output from what the last child printed.
+// Decides the rule on output from what the children printed.
 void decide_output_rule(const std::string& printed, std::vector<RuleResult>& results) {
   for (RuleResult& result : results) {
     if (result.rule->id != kOutputRule) continue;
@@ -230,6 +240,7 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
                                                 const std::vector<std::string>& command,
                                                 const Progress& progress) {
   std::vector<RuleResult> results;
+  std::string first_printed;  // by any child. What it prints as it dies belongs to its death
   // Each child that dies adds the result of one rule. A plugin may write to the descriptor of the
   // answers, so the number of children is bounded whatever they say.
   for (size_t children = 0; children <= rules().size(); ++children) {
@@ -240,14 +251,16 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
                     {"before", json::array()}};
     for (const RuleResult& result : results) request["before"].push_back(to_json(result));
     Child child(command, request);
-    const Rule* running = listen(child, settings, results, progress);
+    const Heard heard = listen(child, settings, results, progress);
+    const Rule* running = heard.running;
     const std::string ending = child.wait(child.timed_out), printed = child.printed();
+    if (first_printed.empty()) first_printed = heard.complete ? printed : heard.printed;
     if (running == nullptr) {
-      if (!ending.empty()) {
-        throw std::runtime_error(
-            fmt::format("the child process {} before it checked a rule: {}", ending, printed));
+      if (!heard.complete) {
+        throw std::runtime_error(fmt::format("the child process {} between two rules{}{}", ending,
+                                             printed.empty() ? "" : ": ", printed));
       }
-      decide_output_rule(printed, results);
+      decide_output_rule(first_printed, results);
       return results;
     }
     Outcome outcome =
@@ -281,15 +294,19 @@ int serve_as_child() {
   Clock::time_point last;
   Listener listener;
   listener.started = [&](const Rule& rule) { answer(json{{"start", rule.id}}); };
-  listener.finished = [&](const RuleResult& result) { answer(to_json(result)); };
+  listener.finished = [&](const RuleResult& result) {
+    std::fflush(nullptr);  // what the plugin printed counts, even if it is still in a buffer
+    answer(to_json(result));
+  };
   listener.progress = [&](const Rule&, int64_t done, int64_t all) {
     if (Clock::now() - last < kProgressInterval) return;
     last = Clock::now();
     answer(json{{"done", done}, {"all", all}});
   };
   check_rules(request.at("path"), settings, before, listener);
-  std::fflush(nullptr);  // what the plugin printed counts, even if it is still in a buffer
-  _exit(0);              // destructors of libraries are not what is tested
+  std::fflush(nullptr);
+  answer(json{{"complete", true}});
+  _exit(0);  // destructors of libraries are not what is tested
 }
 
 }  // namespace attnrt::conformance

@@ -19,17 +19,20 @@ namespace {
 std::shared_ptr<const core::FoundPlugin> find_plugin(const std::string& path) {
   namespace fs = std::filesystem;
   std::error_code error;
-  const fs::path real = fs::canonical(path, error);  // so that a link to a plugin can be verified
+  // A link may lead to a file of another name, or in another folder: name.so -> name.so.1.2.
+  const fs::path folder = fs::canonical(fs::absolute(path).parent_path(), error);
+  const fs::path real = error ? fs::path() : fs::canonical(path, error);
   if (error) return nullptr;
-  const auto found = core::discover({real.parent_path().string()});
+  const auto found = core::discover({folder.string(), real.parent_path().string()});
   if (!found) {
     auto unread = std::make_shared<core::FoundPlugin>();
     unread->path = path;
     unread->fault = found.error().message;
     return unread;
   }
+  const fs::path named = folder / fs::path(path).filename();
   for (const auto& plugin : found->plugins) {
-    if (fs::path(plugin->path).filename() == real.filename()) return plugin;
+    if (fs::path(plugin->path) == named) return plugin;
   }
   return nullptr;
 }

@@ -31,11 +31,15 @@ static void may_throw(int fault, const char* where) {
 static attnrt_status fake_open(const attnrt_host* host, const attnrt_option* options, int32_t count,
                                void** instance, attnrt_error* error) {
   may_throw(FAULT_THROW_OPEN, "open");
+#ifdef FAKE_CHDIR
+  if (chdir("/") != 0) return attnrt_fail(error, ATTNRT_INTERNAL, "chdir failed");
+#endif
   if (FAKE_OPEN_STATUS != ATTNRT_OK)
     return attnrt_fail(error, FAKE_OPEN_STATUS, "open was told to fail");
   for (int32_t n = 0; n < count && FAKE_FAULT != FAULT_OPTIONS; ++n) {
     if (strcmp(options[n].key, "note") == 0)
       continue; /* the one known option, which has no effect */
+    if (FAKE_FAULT == FAULT_STDOUT_CRASH) puts("fake: an option");
     return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "option %s is not known; there is note",
                        options[n].key);
   }
@@ -149,6 +153,9 @@ static attnrt_status fake_run(void* instance, void* plan, const attnrt_problem* 
     return attnrt_fail(error, (attnrt_status)fake_count.run_status,
                        "run was told to fail by a test");
   if (FAKE_FAULT == FAULT_CRASH) raise(SIGSEGV);
+  if (FAKE_FAULT == FAULT_EXIT) exit(0);
+  if (FAKE_FAULT == FAULT_STDOUT_CRASH && problem->struct_size != (int32_t)sizeof(attnrt_problem))
+    raise(SIGSEGV);
   while (FAKE_FAULT == FAULT_HANG) usleep(1000);
   if (FAKE_FAULT == FAULT_STDOUT) puts("fake: running"); /* stays in stdout's buffer */
   if (FAKE_FAULT == FAULT_SIZE && problem->struct_size != (int32_t)sizeof(attnrt_problem))
