@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
+#include "environment.hpp"
 #include "trace.hpp"
 
 namespace attnrt::cli {
@@ -59,6 +60,18 @@ core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common, 
   return core::Runtime::open(std::move(options));
 }
 
+std::string backend_of_environment(std::string_view done) {
+  const std::string backend = core::read_environment().backend.value_or("");
+  if (!backend.empty())
+    warn(fmt::format("ATTNRT_BACKEND is {}, so that only this backend is {}", backend, done));
+  return backend;
+}
+
+InputFile policy_file(const Common& common) {
+  if (common.policy) return {"--policy", common.policy};
+  return {"ATTNRT_POLICY", core::read_environment().policy};
+}
+
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 void print_json(const nlohmann::json& document) {
@@ -67,14 +80,17 @@ void print_json(const nlohmann::json& document) {
   print(document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n');
 }
 
+// fmt::print throws if it cannot write, and so does not serve here.
+void print_on_stderr(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stderr); }
+
 void warn(const std::string& message) {
-  fmt::print(stderr, "attnrt: warning: {}\n", one_line(message));
+  print_on_stderr(fmt::format("attnrt: warning: {}\n", one_line(message)));
 }
 
 int report_error(const Common& common, ExitCode code, const std::string& message) {
   const std::string line = one_line(message);
   const std::string space = common.command.empty() ? "" : " ";
-  fmt::print(stderr, "attnrt{}{}: {}\n", space, common.command, line);
+  print_on_stderr(fmt::format("attnrt{}{}: {}\n", space, common.command, line));
   if (common.json) {
     nlohmann::json document = core::document("error");
     document["command"] = common.command;
@@ -108,7 +124,7 @@ std::string time_text(double seconds) {
 ProgressBar::ProgressBar(bool wanted) : enabled_(wanted && isatty(STDERR_FILENO) != 0) {}
 
 ProgressBar::~ProgressBar() {
-  if (enabled_) fmt::print(stderr, "\r\x1b[K");
+  if (enabled_) print_on_stderr("\r\x1b[K");
 }
 
 void ProgressBar::show(int64_t done, int64_t total, std::string_view what) const {
@@ -120,7 +136,7 @@ void ProgressBar::show(int64_t done, int64_t total, std::string_view what) const
   std::string line = fmt::format("[{}{}] {}/{}  {}", std::string(filled, '#'),
                                  std::string(kBarWidth - filled, '.'), done, total, what);
   line.resize(std::min(line.size(), columns - 1));  // a wrapped line could not be removed again
-  fmt::print(stderr, "\r\x1b[K{}", line);
+  print_on_stderr("\r\x1b[K" + line);
   std::fflush(stderr);
 }
 

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "base/result.hpp"
+#include "cli/io/output_file.hpp"
 #include "runtime.hpp"
 
 namespace attnrt::cli {
@@ -17,8 +18,10 @@ namespace attnrt::cli {
 enum ExitCode : int {
   exit_ok = 0,  // done, and the answer is yes
   exit_no = 1,  // the answer is no: the problem is unsupported, a rule failed, a policy has errors
-  exit_usage = 2,   // bad usage or bad input: nothing was run or written
-  exit_failed = 3,  // a backend failed or was wrong, memory ran out, output could not be written
+  exit_usage = 2,  // bad usage or bad input: nothing was run or written
+  // A backend failed or was wrong, the result is not the expected one, memory ran out, or the
+  // output could not be written.
+  exit_failed = 3,
 };
 
 // The options that several commands take, and the state that a command leaves behind for main.
@@ -57,9 +60,22 @@ void add_json_option(CLI::App& command, Common& common);
 core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common,
                                                           int32_t threads = 0);
 
+// Returns the one backend that ATTNRT_BACKEND asks for, or "". Warns that only this one is `done`
+// ("checked"), because the user may have forgotten the variable. For a command that otherwise takes
+// all backends, if it was given none.
+std::string backend_of_environment(std::string_view done);
+
+// Returns the policy file that --policy or the environment names, if any: outputs must not replace
+// it.
+InputFile policy_file(const Common& common);
+
 // Print text, or a document as indented JSON, on stdout. main checks that it could be written.
 void print(const std::string& text);
 void print_json(const nlohmann::json& document);
+
+// Prints text on stderr. If stderr cannot be written, nothing happens: there is no other place to
+// say so, and the exit code stays what it is.
+void print_on_stderr(std::string_view text);
 
 // Prints "attnrt: warning: message" on stderr, as the runtime does.
 void warn(const std::string& message);

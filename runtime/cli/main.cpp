@@ -1,8 +1,11 @@
 // runtime/cli/main.cpp: parses the command line, runs one command and returns its exit code
 #include <attnrt/plugin.h>
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <array>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -21,7 +24,8 @@ constexpr const char* footer = R"(Exit codes:
   0  done, and the answer is yes
   1  the answer is no: nothing supports the problem, a rule failed, the policy has errors
   2  bad usage or bad input: one line on stderr says what and where; nothing was run or written
-  3  a backend failed or was wrong, memory ran out, or the output could not be written
+  3  it should have worked: a backend failed or was wrong, the result of `run` is not the one that
+     its file expects, memory ran out, or the output could not be written
 
 Environment (options take precedence):
   ATTNRT_POLICY       a policy file
@@ -38,6 +42,27 @@ Examples:
 
 constexpr std::array<std::string_view, 7> command_names = {"list",   "explain", "run",  "check",
                                                            "policy", "verify",  "bench"};
+
+// Returns the options that are known where the user wrote: those of the command and of attnrt.
+std::vector<std::string> option_names(const CLI::App& app, const std::vector<CLI::App*>& commands) {
+  std::vector<std::string> names;
+  const auto add = [&names](const CLI::App& owner) {
+    for (const CLI::Option* option : owner.get_options()) {
+      for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    }
+  };
+  for (const CLI::App* command : commands) add(*command);
+  add(app);
+  return names;
+}
+
+// Returns "; did you mean --output?" for an option that is nearly a known one, else "".
+std::string meant_option(const std::string& word, const CLI::App& app,
+                         const std::vector<CLI::App*>& commands) {
+  const std::vector<std::string> names = option_names(app, commands);
+  const std::vector<std::string_view> views(names.begin(), names.end());
+  return core::did_you_mean(std::string_view(word).substr(0, word.find('=')), views);
+}
 
 // Reports a command line that CLI11 could not parse, in one line. CLI11's own text would be
 // several.
@@ -58,10 +83,11 @@ int report_bad_usage(CLI::App& app, cli::Common& common, const CLI::ParseError& 
     hint = "attnrt " + common.command + " --help";
     if (!unparsed.empty()) {
       const bool option = unparsed.front().starts_with('-');
-      message = fmt::format("unexpected {} {}", option ? "option" : "argument", unparsed.front());
+      message = fmt::format("unexpected {} {}{}", option ? "option" : "argument", unparsed.front(),
+                            option ? meant_option(unparsed.front(), app, chosen) : "");
     }
   } else if (!unparsed.empty() && unparsed.front().starts_with('-')) {
-    message = "there is no option " + unparsed.front();
+    message = "there is no option " + unparsed.front() + meant_option(unparsed.front(), app, {});
   } else if (!unparsed.empty()) {
     message = fmt::format("there is no command {}{}", unparsed.front(),
                           core::did_you_mean(unparsed.front(), command_names));
@@ -69,6 +95,15 @@ int report_bad_usage(CLI::App& app, cli::Common& common, const CLI::ParseError& 
     message = "no command was given";
   }
   return cli::report_error(common, cli::exit_usage, fmt::format("{} (see {})", message, hint));
+}
+
+// Opens /dev/null in place of each standard descriptor that the process was started without.
+// Otherwise a file that is opened later would get the descriptor's number, and then the output. It
+// is opened for reading, so that writing to it fails as writing to a closed descriptor does.
+void fill_standard_descriptors() {
+  for (const int number : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(number, F_GETFD) < 0) (void)open("/dev/null", O_RDONLY);  // the lowest free number
+  }
 }
 
 int run_command_line(int argc, char** argv, cli::Common& common) {
@@ -109,6 +144,11 @@ int run_command_line(int argc, char** argv, cli::Common& common) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  fill_standard_descriptors();
+  // Writing to a closed pipe, or past a limit on file sizes, is an error that is reported, and does
+  // not kill the process.
+  (void)std::signal(SIGPIPE, SIG_IGN);
+  (void)std::signal(SIGXFSZ, SIG_IGN);
   cli::Common common;
   int exit = cli::exit_failed;
   try {

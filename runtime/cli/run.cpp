@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
+#include "cli/io/expected.hpp"
 #include "cli/io/inputs.hpp"
 #include "cli/io/output_file.hpp"
 #include "trace.hpp"
@@ -34,7 +34,7 @@ struct Report {
   std::shared_ptr<const core::Decision> decision;
   std::unique_ptr<core::Plan> plan;
   std::vector<double> microseconds;  // sorted
-  std::optional<Accuracy> out, lse;  // the errors against the file's expected tensors, if any
+  Comparison comparison;             // with the file's expected tensors
 };
 
 Attributes attributes_of(const Options& options) {
@@ -95,9 +95,13 @@ void print_text(const Options& options, const Inputs& inputs, const Report& repo
     row("fallback", "instead of " + report.decision->fallback);
   row("kernel", report.plan->kernel());
   row("time", median_text(report.microseconds));
-  if (report.out) {
-    const std::string lse = report.lse ? ", " + accuracy_text("lse", *report.lse) : "";
-    row("error", accuracy_text("out", *report.out) + lse + ", against the file's expected values");
+  const auto& [out, lse, off] = report.comparison;
+  if (out || lse) {
+    std::string errors = out ? accuracy_text("out", *out) : "";
+    if (lse) errors += (out ? ", " : "") + accuracy_text("lse", *lse);
+    row("error", errors + ", against the file's expected values");
+  } else if (!inputs.not_compared.empty()) {
+    row("error", "not compared: " + inputs.not_compared);
   }
   if (options.output) row("output", *options.output);
   print(text);
@@ -113,7 +117,7 @@ nlohmann::json accuracy_json(const std::optional<Accuracy>& accuracy) {
   return {{"max", number(accuracy->max)}, {"mean", number(accuracy->mean)}};
 }
 
-void print_document(const Options& options, const Report& report) {
+void print_document(const Options& options, const Inputs& inputs, const Report& report) {
   nlohmann::json document = core::document("run");
   document["input"] = options.input;
   document["output"] = options.output ? nlohmann::json(*options.output) : nullptr;
@@ -130,7 +134,13 @@ void print_document(const Options& options, const Report& report) {
   document["time"] = {{"runs", report.microseconds.size()},
                       {"median_us", median(report.microseconds)},
                       {"fastest_us", report.microseconds.front()}};
-  document["error"] = {{"out", accuracy_json(report.out)}, {"lse", accuracy_json(report.lse)}};
+  const auto text_or_null = [](const std::string& text) {
+    return text.empty() ? nlohmann::json() : nlohmann::json(text);
+  };
+  document["error"] = {{"out", accuracy_json(report.comparison.out)},
+                       {"lse", accuracy_json(report.comparison.lse)},
+                       {"off", text_or_null(report.comparison.off)},
+                       {"not_compared", text_or_null(inputs.not_compared)}};
   print_json(document);
 }
 
@@ -156,11 +166,11 @@ core::Result<std::vector<double>> run_plan(const core::Plan& plan, const Inputs&
   return microseconds;
 }
 
-core::Result<void> write_outputs(const std::string& path, const Inputs& inputs,
+core::Result<void> write_outputs(const OutputPath& output, const Inputs& inputs,
                                  const core::Plan& plan) {
   std::map<std::string, const Tensor*> tensors = {{"out", &inputs.out}};
   if (inputs.lse) tensors["lse"] = &*inputs.lse;
-  return write_safetensors(path, tensors,
+  return write_safetensors(output, tensors,
                            {{"problem", core::describe(inputs.problem)},
                             {"backend", plan.backend_name()},
                             {"version", plan.version()},
@@ -168,31 +178,15 @@ core::Result<void> write_outputs(const std::string& path, const Inputs& inputs,
                             {"made_by", "attnrt " ATTNRT_VERSION}});
 }
 
-// Fails before anything is run if the output could not be written, or would replace the input.
-core::Result<void> check_output_path(const Options& options) {
-  if (!options.output) return {};
-  auto writable = check_output(*options.output);
-  if (!writable) return writable;
-  std::error_code ignored;  // a file that does not exist is not replaced
-  if (!std::filesystem::equivalent(options.input, *options.output, ignored)) return {};
-  return core::fail(
-      ATTNRT_INVALID_ARGUMENT,
-      "--output {} is the file of --input {}, which it would replace; give another name",
-      *options.output, options.input);
-}
-
-// Compares the results with the file's expected tensors, if it has them.
-void compare_with_expected(const Inputs& inputs, Report& report) {
-  const auto& tensors = inputs.tensors;
-  if (const auto expected = tensors.find("expected"); expected != tensors.end())
-    report.out = compare(inputs.out, expected->second);
-  if (const auto expected = tensors.find("expected_lse"); inputs.lse && expected != tensors.end())
-    report.lse = compare(*inputs.lse, expected->second);
-}
-
 int run(const Common& common, const Options& options) {
-  if (const auto checked = check_output_path(options); !checked)
-    return report_error(common, checked.error());
+  // Before a plugin is loaded, which may change the working directory.
+  std::optional<OutputPath> output;
+  if (options.output) {
+    auto resolved = resolve_output("--output", *options.output,
+                                   {{"--input", options.input}, policy_file(common)});
+    if (!resolved) return report_error(common, resolved.error());
+    output = *std::move(resolved);
+  }
   const auto inputs = read_inputs(options.input, attributes_of(options));
   if (!inputs) return report_error(common, inputs.error());
   for (const std::string& warning : inputs->warnings) warn(warning);
@@ -217,17 +211,20 @@ int run(const Common& common, const Options& options) {
                         {error.code, (bad_input ? options.input + ": " : "") + error.message});
   }
   report.microseconds = std::move(*microseconds);
-  compare_with_expected(*inputs, report);
-  if (options.output) {
-    const auto written = write_outputs(*options.output, *inputs, *report.plan);
+  if (inputs->not_compared.empty()) report.comparison = compare_with_expected(*inputs);
+  if (output) {
+    const auto written = write_outputs(*output, *inputs, *report.plan);
     if (!written) return report_error(common, written.error());
   }
   if (common.json) {
-    print_document(options, report);
+    print_document(options, *inputs, report);
   } else {
     print_text(options, *inputs, report);
   }
-  return exit_ok;
+  if (report.comparison.off.empty()) return exit_ok;
+  print_on_stderr(fmt::format("attnrt run: {}: {}\n", one_line(options.input),
+                              one_line(report.comparison.off)));
+  return exit_failed;
 }
 
 // Adds the options of the words that the tensors do not determine.
@@ -268,9 +265,10 @@ void add_attribute_options(CLI::App& command, const std::shared_ptr<Options>& op
 constexpr const char* kFooter =
     R"(The file may hold the problem's other tensors, too: mask, alibi_slopes, sinks,
 kv_lengths, offsets_q, offsets_kv and page_table. If it holds expected or expected_lse (F64), the
-errors against them are shown. Its __metadata__ may give scale, causal, align, window_left,
-window_right, softcap, lse and deterministic; options take precedence. Dtypes: F32, F16, BF16,
-BOOL, I32.
+errors against them are shown, and the exit code is 3 if they are larger than rounding explains.
+Its __metadata__ may give scale, causal, align, window_left, window_right, softcap, lse and
+deterministic; options take precedence. If an option changes the answer, nothing is compared.
+Dtypes: F32, F16, BF16, BOOL, I32.
 
 The command makes one plan and times its runs. If a backend cannot make its plan, the next backend
 gets the problem. If a run fails, the command fails; attnrt_attention would try the next backend

@@ -6,10 +6,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <regex>
 #include <string>
@@ -28,10 +30,12 @@ struct Outcome {
 };
 
 // Runs `attnrt words...` in the directory, so that messages name files without it.
-// to: a file that gets its stdout. name: the command's argv[0].
+// to: a file that gets its stdout. name: the command's argv[0]. prepare: is called in the process
+// just before it becomes the command.
 inline Outcome attnrt_in(const fakes::Directory& directory, std::vector<std::string> words,
                          const std::map<std::string, std::string>& environment = {},
-                         const char* to = nullptr, const char* name = ATTNRT_COMMAND) {
+                         const char* to = nullptr, const char* name = ATTNRT_COMMAND,
+                         const std::function<void()>& prepare = {}) {
   const fakes::Directory outputs;
   const std::string out = to != nullptr ? to : outputs.text() + "/out",
                     err = outputs.text() + "/err";
@@ -52,6 +56,7 @@ inline Outcome attnrt_in(const fakes::Directory& directory, std::vector<std::str
     const int err_file = open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
     if (dup2(out_file, 1) < 0 || dup2(err_file, 2) < 0 || chdir(directory.text().c_str()) != 0)
       _exit(126);
+    if (prepare) prepare();
     execv(ATTNRT_COMMAND, arguments.data());
     _exit(127);
   }

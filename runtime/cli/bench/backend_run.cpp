@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "cli/bench/memory.hpp"
 #include "cli/command.hpp"
 #include "run.hpp"
 
@@ -22,9 +23,6 @@ constexpr double kSampleSeconds = 0.002;  // at least, for each sample: many tic
 // Runs in one sample at most, for a backend whose single run is too short to be timed.
 constexpr int64_t kMaxRuns = 100'000;
 constexpr double kShortestRun = 1e-9;  // seconds: stands for a run that seems to take none
-// Bytes of q, k and v that cold runs read before they read the first copy again. This is more than
-// the last cache of most processors.
-constexpr int64_t kColdBytes = int64_t{512} << 20;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -72,7 +70,8 @@ void BackendRun::prepare(core::Runtime& runtime, const core::Problem& problem,
   if (!args) return stop(args.error());
   args_ = {*args};
   const int64_t bytes = tensors.q->bytes() + tensors.k->bytes() + tensors.v->bytes();
-  for (int64_t held = bytes; cold && held < kColdBytes; held += bytes) {
+  const int64_t copies = cold ? cold_copies(bytes).count : 1;
+  for (int64_t n = 1; n < copies; ++n) {
     const auto more = memory_->copy_inputs(tensors, *args);
     if (!more) return stop(more.error());
     args_.push_back(*more);

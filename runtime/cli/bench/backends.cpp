@@ -12,20 +12,49 @@ namespace {
 
 using core::Result;
 
-// Every backend with its first device of each kind.
-std::vector<BackendDevice> ready_backends(const std::vector<core::PluginRow>& rows) {
+// Whether the policy lets this version serve.
+bool is_admitted(const core::Config& config, const core::Manifest& manifest) {
+  const auto settings = config.backends.find(manifest.name);
+  const core::VersionRange range =
+      settings != config.backends.end() ? settings->second.version.value : core::VersionRange{};
+  return range.contains(manifest.version);
+}
+
+// Whether the runtime would choose this version rather than the other one.
+bool is_better(const core::Config& config, const core::Manifest& manifest,
+               const core::Manifest& than) {
+  const bool admitted = is_admitted(config, manifest);
+  if (admitted != is_admitted(config, than)) return admitted;
+  return manifest.version > than.version;
+}
+
+// Every backend with its first device of each kind. Of several versions of a backend, the one that
+// the runtime would choose.
+std::vector<BackendDevice> ready_backends(const std::vector<core::PluginRow>& rows,
+                                          const core::Config& config) {
   std::vector<BackendDevice> ready;
+  std::vector<const core::Manifest*> manifests;  // of each of them
   for (const core::PluginRow& row : rows) {
     if (!row.plugin->manifest) continue;
     const auto& manifest = *row.plugin->manifest;
     std::vector<core::Device> devices = row.devices;
-    std::sort(devices.begin(), devices.end(),
-              [](const auto& a, const auto& b) { return a.id < b.id; });
+    std::stable_sort(devices.begin(), devices.end(),
+                     [](const auto& a, const auto& b) { return a.id < b.id; });
+    std::vector<int32_t> types;  // of this row, seen so far
     for (const core::Device& device : devices) {
-      const bool known = std::any_of(ready.begin(), ready.end(), [&](const BackendDevice& other) {
+      if (std::find(types.begin(), types.end(), device.type) != types.end()) continue;
+      types.push_back(device.type);
+      const auto known = std::find_if(ready.begin(), ready.end(), [&](const BackendDevice& other) {
         return other.name == manifest.name && other.device.type == device.type;
       });
-      if (!known) ready.push_back({manifest.name, manifest.version_text, device});
+      const BackendDevice found{manifest.name, manifest.version_text, device};
+      if (known == ready.end()) {
+        ready.push_back(found);
+        manifests.push_back(&manifest);
+        continue;
+      }
+      const auto** const kept = &manifests[static_cast<size_t>(known - ready.begin())];
+      if (is_better(config, manifest, **kept)) *known = found, *kept = &manifest;
     }
   }
   return ready;
@@ -60,7 +89,7 @@ core::Error not_ready(const std::string& name, const std::vector<core::PluginRow
 Result<std::vector<BackendDevice>> find_backends(core::Runtime& runtime,
                                                  const std::vector<std::string>& wanted) {
   const auto rows = runtime.plugins(wanted.empty());
-  std::vector<BackendDevice> ready = ready_backends(rows);
+  std::vector<BackendDevice> ready = ready_backends(rows, *runtime.snapshot()->config);
   if (wanted.empty()) {
     if (ready.empty()) return tl::unexpected(no_device(rows));
     return ready;

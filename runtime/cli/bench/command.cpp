@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -114,24 +113,13 @@ core::Result<std::vector<core::Problem>> read_problems(const Options& options) {
   return bench::problems_of(*axes);
 }
 
-// Fails before anything is measured if the page could not be written, or would replace an input.
-core::Result<void> check_page_path(const Common& common, const Options& options) {
-  if (!options.html) return {};
-  auto writable = check_output(*options.html);
-  if (!writable) return writable;
-  for (const auto& input : {options.grid, common.policy}) {
-    std::error_code ignored;  // a file that does not exist is not replaced
-    if (!input || !std::filesystem::equivalent(*input, *options.html, ignored)) continue;
-    return core::fail(ATTNRT_INVALID_ARGUMENT,
-                      "--html {} is the file of {}, which it would replace; give another name",
-                      *options.html, input == options.grid ? "--grid" : "--policy");
-  }
-  return {};
-}
-
 core::Result<bench::Settings> read_settings(const Options& options) {
   bench::Settings settings = options.settings;
   settings.backends = core::split(options.backends, ',');
+  if (settings.backends.empty()) {
+    const std::string backend = backend_of_environment("measured");
+    if (!backend.empty()) settings.backends = {backend};
+  }
   if (!options.threads) return settings;
   auto threads = read_threads(*options.threads);
   if (!threads) return tl::unexpected(threads.error());
@@ -140,8 +128,14 @@ core::Result<bench::Settings> read_settings(const Options& options) {
 }
 
 int run_bench(const Common& common, const Options& options) {
-  if (const auto checked = check_page_path(common, options); !checked)
-    return report_error(common, checked.error());
+  // Before a plugin is loaded, which may change the working directory.
+  std::optional<OutputPath> page;
+  if (options.html) {
+    auto resolved =
+        resolve_output("--html", *options.html, {{"--grid", options.grid}, policy_file(common)});
+    if (!resolved) return report_error(common, resolved.error());
+    page = *std::move(resolved);
+  }
   const auto problems = read_problems(options);
   if (!problems) return report_error(common, problems.error());
   const auto settings = read_settings(options);
@@ -152,8 +146,8 @@ int run_bench(const Common& common, const Options& options) {
     return bench::measure(open, *problems, *settings, bar);
   }();
   if (!report) return report_error(common, report.error());
-  if (options.html) {
-    const auto written = write_file(*options.html, {bench::to_page(*report)});
+  if (page) {
+    const auto written = write_file(*page, {bench::to_page(*report)});
     if (!written) return report_error(common, written.error());
   }
   if (common.json) {
@@ -166,8 +160,9 @@ int run_bench(const Common& common, const Options& options) {
   const int64_t wrong = report->count(bench::State::wrong);
   if (failed + wrong > 0) {
     const size_t backends = report->comparisons.front().measurements.size();
-    fmt::print(stderr, "attnrt bench: {} of {} measurements failed, {} gave wrong results\n",
-               failed, report->comparisons.size() * backends, wrong);
+    print_on_stderr(
+        fmt::format("attnrt bench: {} of {} measurements failed, {} gave wrong results\n", failed,
+                    report->comparisons.size() * backends, wrong));
     return exit_failed;
   }
   return report->has_unserved() ? exit_no : exit_ok;

@@ -18,6 +18,7 @@
 #include <fstream>
 
 #include "cli/bench/backend_run.hpp"
+#include "cli/bench/memory.hpp"
 #include "cli/bench/peak.hpp"
 #include "cli/bench/table.hpp"
 #include "cli/bench/tensors.hpp"
@@ -62,6 +63,16 @@ void measure_runs(const BackendRuns& runs, core::Runtime& runtime, const core::P
   }
 }
 
+// Warns if the copies of q, k and v that --cold makes are so small that a cache may hold them all.
+void warn_of_warm_runs(const core::Problem& problem, const Tensors& tensors) {
+  const int64_t bytes = tensors.q->bytes() + tensors.k->bytes() + tensors.v->bytes();
+  const ColdCopies copies = cold_copies(bytes);
+  if (copies.enough) return;
+  warn(
+      fmt::format("{}: --cold makes {} copies of q, k and v, {} KiB in all, which a cache may hold",
+                  core::describe(problem), copies.count, copies.count * bytes / 1024));
+}
+
 // Measures one problem. If its tensors do not fit in memory, every backend is unsupported.
 Result<Comparison> measure_problem(core::Runtime& runtime, core::Problem problem,
                                    const std::vector<BackendDevice>& backends,
@@ -70,9 +81,11 @@ Result<Comparison> measure_problem(core::Runtime& runtime, core::Problem problem
   for (const BackendDevice& backend : backends)
     runs.push_back(std::make_unique<BackendRun>(backend));
   Comparison comparison;
-  auto tensors = make_tensors(problem);
+  const auto fits = check_memory(problem, bytes_available());
+  auto tensors = fits ? make_tensors(problem) : tl::unexpected(fits.error());
   comparison.problem = problem;
   if (tensors) {
+    if (settings.cold) warn_of_warm_runs(problem, *tensors);
     measure_runs(runs, runtime, problem, *tensors, settings, step);
     comparison.work = work_of(problem);
   } else if (tensors.error().code == ATTNRT_OUT_OF_MEMORY) {

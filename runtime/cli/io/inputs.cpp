@@ -11,9 +11,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstring>
-#include <limits>
 #include <string_view>
 
 #include "base/nearest.hpp"
@@ -152,6 +150,31 @@ Result<void> read_attributes(const Attributes& options, const std::string& path,
   return {};
 }
 
+// Returns what an option made of the problem that the file does not say, if the file has expected
+// tensors. They answer the file's problem. lse and deterministic do not change the answer.
+std::string why_not_compared(const Inputs& inputs) {
+  const auto& tensors = inputs.tensors;
+  if (std::none_of(expected_names.begin(), expected_names.end(),
+                   [&](std::string_view name) { return tensors.count(std::string(name)) != 0; }))
+    return {};
+  core::Problem said = core::default_problem();
+  said.head_dim = inputs.problem.head_dim;  // the default of scale depends on it
+  std::string arch;
+  for (const std::string_view name : attribute_words) {
+    if (name == "lse" || name == "deterministic") continue;
+    const core::Word& word = *core::find_word(name);
+    const auto stored = inputs.metadata.find(std::string(name));
+    // A value that cannot be read was replaced by an option. Then the default stands for it.
+    if (stored != inputs.metadata.end()) (void)core::set_word(word, stored->second, said, arch);
+    const core::Value is = core::value_of(word, inputs.problem, arch),
+                      was = core::value_of(word, said, arch);
+    if (is == was) continue;
+    return fmt::format("the options say {0}={1}, and the file's expected values are for {0}={2}",
+                       name, core::to_text(word, is), core::to_text(word, was));
+  }
+  return {};
+}
+
 // Allocates out and lse in the shapes that the problem gives them.
 Result<void> allocate_outputs(Inputs& inputs) {
   const Tensor& q = inputs.tensors.at("q");
@@ -260,6 +283,7 @@ Result<Inputs> read_inputs(const std::string& path, const Attributes& options) {
     const std::string message = without(checked.error().message, path + ": ");
     return fail(checked.error().code, "{}: {}", path, message);
   }
+  inputs.not_compared = why_not_compared(inputs);
   return inputs;
 }
 
@@ -274,22 +298,6 @@ double element(const Tensor& tensor, int64_t index) {
   const auto half = load(uint16_t{});
   return tensor.dtype().code == ATTNRT_DTYPE_BFLOAT ? kernels::bf16_to_f32(half)
                                                     : kernels::f16_to_f32(half);
-}
-
-Accuracy compare(const Tensor& found, const Tensor& expected) {
-  Accuracy accuracy;
-  const int64_t count = expected.elements();
-  double sum = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const double a = element(found, i), b = element(expected, i);
-    if (a == b || (std::isnan(a) && std::isnan(b))) continue;
-    double distance = std::abs(a - b);
-    if (std::isnan(distance)) distance = std::numeric_limits<double>::infinity();
-    accuracy.max = std::max(accuracy.max, distance);
-    sum += distance;
-  }
-  if (count > 0) accuracy.mean = sum / static_cast<double>(count);
-  return accuracy;
 }
 
 }  // namespace attnrt::cli

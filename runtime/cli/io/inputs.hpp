@@ -22,6 +22,9 @@ struct Inputs {
   Tensor out;
   std::optional<Tensor> lse;  // absent if it is not wanted
   Metadata metadata;
+  // Why the results must not be compared with the file's expected tensors: an option changed the
+  // problem that they answer. "" if they may be compared, or if there are none.
+  std::string not_compared;
   std::vector<std::string> warnings;  // about keys of the metadata that look like misspelt words
   core::Problem problem{};
   attnrt_args args{};  // views of the tensors above
@@ -34,14 +37,5 @@ core::Result<Inputs> read_inputs(const std::string& path, const Attributes& opti
 
 // Returns an element of a floating-point tensor. The index counts elements in memory order.
 double element(const Tensor& tensor, int64_t index);
-
-// The absolute errors of a tensor's elements. They are infinite where only one of the two values is
-// NaN, or where they are different infinities.
-struct Accuracy {
-  double max = 0, mean = 0;
-};
-
-// REQUIRES: floating-point tensors of the same shape.
-Accuracy compare(const Tensor& found, const Tensor& expected);
 
 }  // namespace attnrt::cli

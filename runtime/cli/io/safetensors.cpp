@@ -158,7 +158,7 @@ Result<Tensor> SafetensorsReader::read(const std::string& name) const {
   return tensor;
 }
 
-Result<void> write_safetensors(const std::string& path,
+Result<void> write_safetensors(const OutputPath& output,
                                const std::map<std::string, const Tensor*>& named,
                                const Metadata& metadata) {
   // The widest dtype first, so that every tensor begins at a multiple of its element's size.
@@ -174,7 +174,7 @@ Result<void> write_safetensors(const std::string& path,
   for (const auto& [name, tensor] : tensors)
     pieces.emplace_back(reinterpret_cast<const char*>(tensor->data()),
                         static_cast<size_t>(tensor->bytes()));
-  return write_file(path, pieces);
+  return write_file(output, pieces);
 }
 
 }  // namespace attnrt::cli

@@ -14,6 +14,7 @@
 
 #include "base/file.hpp"
 #include "base/result.hpp"
+#include "cli/io/output_file.hpp"
 
 namespace attnrt::cli {
 
@@ -80,7 +81,7 @@ class SafetensorsReader {
 };
 
 // Writes a file as a whole or not at all, as write_file of output_file.hpp does.
-core::Result<void> write_safetensors(const std::string& path,
+core::Result<void> write_safetensors(const OutputPath& output,
                                      const std::map<std::string, const Tensor*>& tensors,
                                      const Metadata& metadata);
 

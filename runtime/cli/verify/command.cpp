@@ -56,18 +56,20 @@ core::Result<std::vector<std::string>> paths_of(const Common& common, const Requ
       return refuse("its name does not end in .so, as a plugin's must");
     return std::vector{request.plugin};
   }
+  const std::string backend =
+      request.backend.empty() ? backend_of_environment("checked") : request.backend;
   const auto runtime = open_runtime(common);
   if (!runtime) return tl::unexpected(runtime.error());
   const auto snapshot = (*runtime)->snapshot();
   std::vector<std::string> paths;
   for (const auto& entry : snapshot->entries) {
     const auto& manifest = entry->plugin->manifest;
-    if (request.backend.empty() || (manifest && manifest->name == request.backend))
+    if (backend.empty() || (manifest && manifest->name == backend))
       paths.push_back(entry->plugin->path);
   }
   if (!paths.empty()) return paths;
   return core::fail(ATTNRT_NOT_FOUND, "no plugin{} in {}",
-                    request.backend.empty() ? "" : " named " + request.backend,
+                    backend.empty() ? "" : " named " + backend,
                     fmt::join(snapshot->directories, ", "));
 }
 

@@ -44,7 +44,8 @@ struct Content {
   void write(const std::string& path) const {
     std::map<std::string, const Tensor*> named;
     for (const auto& [name, tensor] : tensors) named[name] = &tensor;
-    const auto written = write_safetensors(path, named, metadata);
+    const auto written =
+        write_safetensors(resolve_output("--output", path, {}).value(), named, metadata);
     ASSERT_TRUE(written) << written.error().message;
   }
 };
@@ -215,10 +216,117 @@ TEST_F(Run, NanIsAnError) {
   Content content = plain();
   content.add("expected", f64, {1, 3, 4, 16}, std::vector<double>(1, std::nan("")));
   const Outcome text = run(content);
-  ASSERT_EQ(text.exit, 0) << text.err;
+  ASSERT_EQ(text.exit, 3) << text.err;
   EXPECT_NE(text.out.find("out max inf mean inf"), std::string::npos) << text.out;
   const Outcome json = run(content, {"--json"});
   EXPECT_EQ(nlohmann::json::parse(json.out)["error"]["out"]["max"], nullptr) << json.out;
+}
+
+// The model's tensors with one expected value changed by more than f16 rounding explains.
+TEST_F(Run, AResultThatIsNotTheExpectedOne) {
+  const auto changed = [](const char* name, double by) {
+    Content content = read(ATTNRT_TESTS_DIR "/data/smollm2_layer18.safetensors");
+    double value = 0;
+    std::memcpy(&value, content.tensors.at(name).data() + 80, sizeof value);
+    value += by;
+    std::memcpy(content.tensors.at(name).data() + 80, &value, sizeof value);
+    return content;
+  };
+  EXPECT_EQ(run(changed("expected", 1e-5), {"--lse"}).exit, 0);
+  const Outcome out = run(changed("expected", 0.1), {"--json"});
+  EXPECT_EQ(out.exit, 3);
+  EXPECT_TRUE(
+      out.err.starts_with("attnrt run: x.safetensors: out, element 10 of sequence 0, "
+                          "query 0, head 0 is "))
+      << out.err;
+  EXPECT_EQ(std::count(out.err.begin(), out.err.end(), '\n'), 1);
+  const auto document = nlohmann::json::parse(out.out);
+  EXPECT_EQ(document["kind"], "run") << "the run itself succeeded";
+  EXPECT_NE(out.err.find(document["error"]["off"].get<std::string>()), std::string::npos);
+  EXPECT_TRUE(fs::exists(output())) << "the results can be looked at";
+  const Outcome lse = run(changed("expected_lse", 0.1), {"--lse"});
+  EXPECT_EQ(lse.exit, 3);
+  EXPECT_NE(lse.err.find(": lse of sequence 0, query 10, head 0 is "), std::string::npos)
+      << lse.err;
+  EXPECT_EQ(run(changed("expected_lse", 0.1), {"--no-lse"}).exit, 0) << "lse was not computed";
+}
+
+TEST_F(Run, AWrongBackendIsFoundOut) {
+  const fakes::Directory plugins;
+  plugins.add("fake_bad_rough");
+  const Outcome outcome =
+      run(read(ATTNRT_TESTS_DIR "/data/smollm2_layer18_decode.safetensors"), {}, plugins.text());
+  EXPECT_EQ(outcome.exit, 3) << outcome.out;
+}
+
+// So many rows that the bounds of some are those of others.
+TEST_F(Run, LongInputsAreCompared) {
+  Content content;
+  content.add("q", f16, {1, 400, 4, 64}).add("k", f16, {1, 1000, 2, 64});
+  content.add("v", f16, {1, 1000, 2, 64}, std::vector<uint16_t>(1000 * 2 * 64, 0x3C00));  // 1
+  std::vector<double> ones(400 * 4 * 64, 1);
+  content.add("expected", f64, {1, 400, 4, 64}, ones);
+  EXPECT_EQ(run(content).exit, 0);
+  for (const size_t at : {size_t{3}, ones.size() / 2, ones.size() - 1}) {
+    auto wrong = ones;
+    wrong[at] = 1.1;
+    content.add("expected", f64, {1, 400, 4, 64}, wrong);
+    EXPECT_EQ(run(content).exit, 3) << at;
+  }
+}
+
+// An option that changes the problem asks another question than the file's answer is for.
+TEST_F(Run, AnotherProblemThanTheFilesIsNotCompared) {
+  Content content = plain();
+  content.add("expected", f64, {1, 3, 4, 16}, std::vector<double>(192, 7)).say("causal", "true");
+  EXPECT_EQ(run(content).exit, 3) << "the expected values are wrong";
+  const Outcome text = run(content, {"--no-causal"});
+  EXPECT_EQ(text.exit, 0) << text.err;
+  EXPECT_NE(text.out.find("error    not compared: the options say causal=false, and the file's "
+                          "expected values are for causal=true\n"),
+            std::string::npos)
+      << text.out;
+  const auto not_compared = [&](const Words& words) {
+    Words all = words;
+    all.emplace_back("--json");
+    const Outcome outcome = run(content, all);
+    const auto error = nlohmann::json::parse(outcome.out)["error"];
+    EXPECT_EQ(outcome.exit, error["not_compared"].is_null() ? 3 : 0);
+    EXPECT_NE(error["not_compared"].is_null(), error["out"].is_null());
+    return !error["not_compared"].is_null();
+  };
+  for (const Words& words :
+       {Words{"--scale", "2"}, Words{"--softcap", "3"}, Words{"--window-left", "1"},
+        Words{"--window-right", "1"}, Words{"--align", "top_left"}})
+    EXPECT_TRUE(not_compared(words)) << words[0];
+  for (const Words& words :
+       {Words{"--causal"}, Words{"--lse"}, Words{"--deterministic"}, Words{"--softcap", "0"},
+        Words{"--window-left", "unbounded"}, Words{"--scale", "0.35355338"}})
+    EXPECT_FALSE(not_compared(words)) << words[0];
+}
+
+TEST_F(Run, OutputIsNeverThePolicy) {
+  plain().write(directory.text() + "/x.safetensors");
+  const std::string policy = directory.write("p.yaml", "schema: 1\n");
+  const Words words = {"run", "--input", "x.safetensors", "--output", "./p.yaml"};
+  const Outcome environment = attnrt_in(directory, words, {{"ATTNRT_POLICY", policy}});
+  expect_refusal(environment, 2);
+  EXPECT_NE(environment.err.find("--output ./p.yaml is the file of ATTNRT_POLICY"),
+            std::string::npos)
+      << environment.err;
+  Words option = words;
+  option.insert(option.end(), {"--policy", "p.yaml"});
+  expect_refusal(attnrt_in(directory, option), 2);
+  EXPECT_EQ(fakes::read_file(policy), "schema: 1\n");
+}
+
+// The plugin changes the working directory as soon as it is opened.
+TEST_F(Run, APluginDoesNotMoveTheOutput) {
+  const fakes::Directory plugins;
+  plugins.add("fake_chdir");
+  const Outcome outcome = run(plain(), {}, plugins.text());
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_TRUE(fs::exists(output()));
 }
 
 TEST_F(Run, OutputIsNeverTheInput) {
@@ -258,7 +366,7 @@ TEST_F(Run, TextAndJson) {
   const fakes::Directory plugins;
   for (const char* name : {"fake_full", "fake_minimal", "fake_versions-1.0.0"}) plugins.add(name);
   Content content = plain();
-  content.add("expected", f64, {1, 3, 4, 16});
+  content.add("expected", f64, {1, 3, 4, 16}).say("causal", "true");
   const auto golden = [&](const std::string& name, const Words& words) {
     const Outcome outcome = run(content, words, plugins.text());
     EXPECT_EQ(outcome.exit, 0);

@@ -256,6 +256,55 @@ TEST_F(Bench, ColdInputsAreCopiesThatGiveTheSame) {
   }
 }
 
+// A tiny problem would need tens of thousands of copies to be larger than a cache.
+TEST_F(Bench, ColdCopiesOfTinyTensorsAreBounded) {
+  Words words = tiny_json;
+  words.emplace_back("--cold");
+  const Outcome outcome = bench(words);
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_EQ(outcome.err,
+            "attnrt: warning: device=cpu dtype=f32 batch=1 heads_q=2 heads_kv=2 seq_q=8 seq_kv=8 "
+            "head_dim=16 head_dim_v=16: --cold makes 1024 copies of q, k and v, 3072 KiB in all, "
+            "which a cache may hold\n");
+}
+
+// Of two versions, the one that the runtime chooses is named, also where it has no time.
+TEST_F(Bench, TheVersionIsThatWhichTheRuntimeChooses) {
+  const Words versions = {"fake_versions-1.0.0", "fake_versions-1.2.0", "fake_versions-2.0.0-rc.1"};
+  const Words too_wide = {"--seq", "8", "--head-dim", "300", "--json"};
+  EXPECT_EQ(measurement(document(bench(too_wide, versions)), "fake_versions")["version"], "1.2.0");
+  directory.write("older.yaml", "schema: 1\nbackends: {fake_versions: {version: \"<1.2\"}}\n");
+  Words older = too_wide;
+  older.insert(older.end(), {"--policy", "older.yaml"});
+  EXPECT_EQ(measurement(document(bench(older, {})), "fake_versions")["version"], "1.0.0");
+  directory.write("candidate.yaml",
+                  "schema: 1\nbackends: {fake_versions: {version: \">=2.0.0-rc.1\"}}\n");
+  older.back() = "candidate.yaml";
+  EXPECT_EQ(measurement(document(bench(older, {})), "fake_versions")["version"], "2.0.0-rc.1");
+}
+
+TEST_F(Bench, TheEnvironmentMayNameTheOnlyBackend) {
+  for (const char* plugin : {"fake_full", "fake_minimal"}) directory.add(plugin);
+  const Words words = {"bench",     "--seq", "8",         "--samples",      "1",
+                       "--threads", "1",     "--plugins", directory.text(), "--json"};
+  const auto names = [&](const Words& given, const std::string& backend) {
+    const Outcome outcome = attnrt_in(directory, given, {{"ATTNRT_BACKEND", backend}});
+    EXPECT_EQ(outcome.exit, 0) << outcome.err;
+    std::string text;
+    const auto found = document(outcome);
+    for (const auto& m : found["problems"][0]["measurements"])
+      text += m["backend"].get<std::string>() + " ";
+    return text + outcome.err;
+  };
+  EXPECT_EQ(names(words, ""), "fake_full fake_minimal ");
+  EXPECT_EQ(names(words, "fake_minimal"),
+            "fake_minimal attnrt: warning: ATTNRT_BACKEND is fake_minimal, so that only this "
+            "backend is measured\n");
+  Words asked = words;
+  asked.insert(asked.end(), {"--backend", "fake_full"});
+  EXPECT_EQ(names(asked, "fake_minimal"), "fake_full ");
+}
+
 // A wrong backend is found out whether it comes first, or after one that has left the right answer
 // in the same memory.
 TEST_F(Bench, WrongBackendsGetNoNumber) {
@@ -310,7 +359,7 @@ TEST_F(Bench, AProblemThatMemoryDoesNotHold) {
   EXPECT_EQ(outcome.exit, 1);
   EXPECT_THAT(
       outcome.out,
-      HasSubstr("4000000000000  fake_full  unsupported: no memory for 2048000000000000 bytes"));
+      HasSubstr("4000000000000  fake_full  unsupported: its tensors need 5.5 PiB of memory, and "));
   EXPECT_THAT(outcome.out, HasSubstr("1              fake_full  "));
 }
 
@@ -351,6 +400,10 @@ TEST_F(Bench, BadInput) {
   refuse({"--grid", "key.yaml", "--html", "./key.yaml"}, 2);
   directory.write("policy.yaml", "schema: 1\n");
   refuse({"--policy", "policy.yaml", "--html", "policy.yaml"}, 2);
+  const Outcome environment = attnrt_in(directory, {"bench", "--html", "./policy.yaml"},
+                                        {{"ATTNRT_POLICY", directory.text() + "/policy.yaml"}});
+  expect_refusal(environment, 2);
+  EXPECT_THAT(environment.err, HasSubstr("--html ./policy.yaml is the file of ATTNRT_POLICY"));
   for (const Words& words :
        {Words{"--seq", "0"}, Words{"--seq", "8,"}, Words{"--seq", "many"},
         Words{"--causal", "maybe"}, Words{"--seq", "8", "--seq-kv", "9"},

@@ -74,13 +74,15 @@ Tensor filled(attnrt_dtype dtype, std::vector<int64_t> shape) {
   return tensor;
 }
 
+OutputPath at(const std::string& path) { return resolve_output("--output", path, {}).value(); }
+
 TEST_F(Safetensors, AreReadAsTheyWereWritten) {
   const Tensor mask = filled(boolean, {1, 3, 5, 7}), q = filled(f16, {1, 5, 3, 2}),
                lse = filled(f32, {1, 3, 5});
   const Tensor empty = filled(f32, {0, 4});
   const Metadata metadata = {{"causal", "true"}, {"prompt", "\"quoted\"\nand \u00e9"}};
   const auto written = write_safetensors(
-      path("x"), {{"mask", &mask}, {"q", &q}, {"lse", &lse}, {"empty", &empty}}, metadata);
+      at(path("x")), {{"mask", &mask}, {"q", &q}, {"lse", &lse}, {"empty", &empty}}, metadata);
   ASSERT_TRUE(written) << written.error().message;
   EXPECT_EQ(files(), 1U);
 
@@ -236,10 +238,7 @@ TEST_F(Safetensors, OnlyRegularFilesAreRead) {
 TEST_F(Safetensors, OutputsAreWholeOrAbsent) {
   const Tensor tensor = filled(f32, {2});
   const auto refused = [&](const std::string& name) {
-    const auto checked = check_output(name);
-    const auto written = write_safetensors(name, {{"out", &tensor}}, {});
-    EXPECT_FALSE(checked) << name;
-    EXPECT_FALSE(written) << name;
+    EXPECT_FALSE(resolve_output("--output", name, {})) << name;
   };
   refused("");
   refused(path("absent/x"));
@@ -256,8 +255,7 @@ TEST_F(Safetensors, OutputsAreWholeOrAbsent) {
   // A link stays a link, and the file that it leads to is replaced.
   store("real", "old");
   fs::create_symlink("real", path("link"));
-  ASSERT_TRUE(check_output(path("link")));
-  ASSERT_TRUE(write_safetensors(path("link"), {{"out", &tensor}}, {}));
+  ASSERT_TRUE(write_safetensors(at(path("link")), {{"out", &tensor}}, {}));
   EXPECT_TRUE(fs::is_symlink(path("link")));
   EXPECT_TRUE(SafetensorsReader::open(path("real")));
   EXPECT_EQ(files(), 4U);
@@ -271,7 +269,7 @@ TEST_F(Safetensors, AFullDiskLeavesNothing) {
     signal(SIGXFSZ, SIG_IGN);
     const rlimit limit{4096, 4096};
     setrlimit(RLIMIT_FSIZE, &limit);
-    const auto written = write_safetensors(path("x"), {{"out", &tensor}}, {});
+    const auto written = write_safetensors(at(path("x")), {{"out", &tensor}}, {});
     _exit(written ? 1 : 0);
   }
   int status = 0;
@@ -285,7 +283,7 @@ TEST_F(Safetensors, AFullDiskLeavesNothing) {
 
 TEST_F(Safetensors, AFileThatShrinksAfterItWasOpened) {
   const Tensor tensor = filled(f32, {1024});
-  ASSERT_TRUE(write_safetensors(path("x"), {{"q", &tensor}}, {}));
+  ASSERT_TRUE(write_safetensors(at(path("x")), {{"q", &tensor}}, {}));
   const auto reader = SafetensorsReader::open(path("x"));
   ASSERT_TRUE(reader);
   fs::resize_file(path("x"), 200);
