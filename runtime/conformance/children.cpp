@@ -251,14 +251,17 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
                     {"before", json::array()}};
     for (const RuleResult& result : results) request["before"].push_back(to_json(result));
     Child child(command, request);
+    const size_t answered = results.size();
     const Heard heard = listen(child, settings, results, progress);
     const Rule* running = heard.running;
     const std::string ending = child.wait(child.timed_out), printed = child.printed();
     if (first_printed.empty()) first_printed = heard.complete ? printed : heard.printed;
     if (running == nullptr) {
       if (!heard.complete) {
-        throw std::runtime_error(fmt::format("the child process {} between two rules{}{}", ending,
-                                             printed.empty() ? "" : ": ", printed));
+        throw std::runtime_error(fmt::format(
+            "the child process {} {}{}{}", ending,
+            results.size() > answered ? "between two rules" : "before it checked a rule",
+            printed.empty() ? "" : ": ", printed));
       }
       decide_output_rule(first_printed, results);
       return results;
