@@ -61,7 +61,7 @@ core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common, 
 }
 
 std::string backend_of_environment(std::string_view done) {
-  const std::string backend = core::read_environment().backend.value_or("");
+  std::string backend = core::read_environment().backend.value_or("");
   if (!backend.empty())
     warn(fmt::format("ATTNRT_BACKEND is {}, so that only this backend is {}", backend, done));
   return backend;
