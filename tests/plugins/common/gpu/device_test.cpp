@@ -117,7 +117,7 @@ TEST_F(DeviceTest, ACurrentDeviceThatCannotBeReadOrSet) {
   void* pointer = nullptr;
   for (const char* call : {"hipGetDevice", "hipSetDevice"}) {
     fail(call, 101);
-    EXPECT_NE(allocate(1, 16, &pointer, &message), Status::ok);
+    EXPECT_NE(allocate(1, 16, nullptr, &pointer, &message), Status::ok);
     EXPECT_THAT(message.text, HasSubstr(std::string(call) + ": "));
     fake_hip()->failing_function[0] = '\0';
   }
