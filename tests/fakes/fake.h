@@ -46,7 +46,7 @@ enum {
   FAULT_CRASH,            /* run: SIGSEGV */
   FAULT_HANG,             /* run: never returns */
   FAULT_EXIT,             /* run: exit(0) */
-  FAULT_STDOUT_CRASH,     /* open: prints about an option; run: SIGSEGV for a newer host */
+  FAULT_STDOUT_CRASH,     /* open: prints if it refuses an option; run: SIGSEGV for a newer host */
   FAULT_NO_MEMORY,        /* get_extension: offers no attnrt.memory/1 */
   FAULT_ARCH,             /* devices: an arch that the manifest does not name */
   FAULT_STREAM,           /* memory: copies are lost */
