@@ -1,6 +1,8 @@
 // runtime/src/snapshot.cpp: the policy and the plugins as one open or reload found them
 #include "snapshot.hpp"
 
+#include <algorithm>
+
 #include "base/text.hpp"
 #include "formats/yaml.hpp"
 #include "lint.hpp"
@@ -84,21 +86,48 @@ std::shared_ptr<Snapshot::Entry> entry_to_keep(const Snapshot& previous, const F
   return nullptr;
 }
 
-// Adds an entry for each plugin. previous: nullptr if its backends cannot be kept.
-void add_entries(const Snapshot* previous, Snapshot& snapshot) {
-  for (const auto& plugin : snapshot.found.plugins) {
-    Options options;
-    if (plugin->manifest) {
-      const auto settings = snapshot.config->backends.find(plugin->manifest->name);
-      if (settings != snapshot.config->backends.end()) options = settings->second.options;
-    }
-    auto entry = previous != nullptr ? entry_to_keep(*previous, *plugin, options) : nullptr;
-    if (!entry) {
-      entry = std::make_shared<Snapshot::Entry>();
-      entry->plugin = plugin;
-      entry->options = std::move(options);
-    }
-    snapshot.entries.push_back(std::move(entry));
+// Returns the plugin's entry: the previous one or a new one. previous: nullptr if its backends cannot
+// be kept.
+std::shared_ptr<Snapshot::Entry> entry_for(std::shared_ptr<const FoundPlugin> plugin,
+                                           const Snapshot* previous, const Snapshot& snapshot) {
+  Options options;
+  if (plugin->manifest) {
+    const auto settings = snapshot.config->backends.find(plugin->manifest->name);
+    if (settings != snapshot.config->backends.end()) options = settings->second.options;
+  }
+  auto entry = previous != nullptr ? entry_to_keep(*previous, *plugin, options) : nullptr;
+  if (entry) return entry;
+  entry = std::make_shared<Snapshot::Entry>();
+  entry->plugin = std::move(plugin);
+  entry->options = std::move(options);
+  return entry;
+}
+
+// Loads each plugin whose file had other bytes before, which are in service. If the new ones cannot
+// be loaded, the old ones stay in service. may_keep: whether backends of `previous` may be kept.
+void try_replacements(const Snapshot& previous, bool may_keep, Snapshot& snapshot) {
+  for (size_t i = 0; i < snapshot.entries.size(); ++i) {
+    const auto entry = snapshot.entries[i];
+    const FoundPlugin& plugin = *entry->plugin;
+    if (!plugin.fault.empty() || !switched_off(*snapshot.config, plugin.manifest->name).empty())
+      continue;
+    const auto before =
+        std::find_if(previous.entries.begin(), previous.entries.end(), [&plugin](const auto& each) {
+          return each->loaded && each->plugin->path == plugin.path &&
+                 each->plugin->hash != plugin.hash;
+        });
+    if (before == previous.entries.end()) continue;
+    snapshot.load(*entry, false);
+    if (!entry->failed) continue;
+    auto kept = std::make_shared<FoundPlugin>(*(*before)->plugin);
+    kept->present_fault = entry->load_error;
+    kept->identity.reset();  // so that the next reload tries again
+    snapshot.services->log(
+        ATTNRT_LOG_WARNING,
+        fmt::format("load: {}: {}; its last good version, {} {}, stays in service", plugin.path,
+                    entry->load_error, kept->manifest->name, kept->manifest->version_text));
+    snapshot.entries[i] = entry_for(kept, may_keep ? &previous : nullptr, snapshot);
+    snapshot.found.plugins[i] = std::move(kept);
   }
 }
 
@@ -111,6 +140,7 @@ void Snapshot::load(Entry& entry, bool log_failure) const {
     auto loaded = core::load(entry.plugin, entry.options, services, config->load_by_path.value);
     if (loaded) {
       entry.backend = std::move(*loaded);
+      entry.loaded = true;
       return;
     }
     entry.load_error = loaded.error().message;
@@ -155,7 +185,9 @@ Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
                                lint_policy(*snapshot->config, snapshot->found)}) {
     for (const auto& warning : warnings) snapshot->services->log(ATTNRT_LOG_WARNING, warning);
   }
-  add_entries(same_threads ? previous : nullptr, *snapshot);
+  for (const auto& plugin : snapshot->found.plugins)
+    snapshot->entries.push_back(entry_for(plugin, same_threads ? previous : nullptr, *snapshot));
+  if (previous != nullptr) try_replacements(*previous, same_threads, *snapshot);
   return snapshot;
 }
 

@@ -136,6 +136,28 @@ TEST_F(Reload, BadNewBytesLeaveTheLastGoodVersionInService) {
   }
 }
 
+// The scan finds nothing wrong with the new bytes, but they cannot be loaded.
+TEST_F(Reload, NewBytesThatCannotBeLoadedLeaveTheVersionThatIsInService) {
+  TestRuntime runtime({"fake_full"});
+  const std::string file = runtime.plugins.text() + "/fake_full.so";
+  ASSERT_EQ(chosen(*runtime), "fake_full 1.0.0");
+  const auto instance = runtime->snapshot()->entries.at(0);
+  fakes::overwrite_file(file, fakes::read_file(fakes::fake("fake_open_fails")));
+  for (int round = 0; round < 2; ++round) {
+    runtime.clear_log();
+    ASSERT_TRUE(runtime->reload());
+    EXPECT_THAT(runtime.log(),
+                ElementsAre(AllOf(HasSubstr("cannot be opened: open was told to fail; its last "
+                                            "good version, fake_full 1.0.0, stays in service"))));
+    EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0");
+    EXPECT_EQ(runtime->snapshot()->entries.at(0), instance);
+    EXPECT_THAT(runtime->plugins().at(0).plugin->present_fault, HasSubstr("open was told to fail"));
+  }
+  fakes::overwrite_file(file, fakes::read_file(fakes::fake("fake_minimal")));
+  ASSERT_TRUE(runtime->reload());
+  EXPECT_EQ(chosen(*runtime), "fake_minimal 1.0.0");
+}
+
 TEST_F(Reload, AFileThatNeverWasGoodIsBroken) {
   TestRuntime runtime({});
   runtime.plugins.write("bad.so", "text");
