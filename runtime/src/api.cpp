@@ -7,6 +7,7 @@
 #include <exception>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/guarded.hpp"
 #include "base/structs.hpp"
@@ -70,11 +71,14 @@ attnrt_status write_problem(const Problem& problem, attnrt_problem* out, attnrt_
   return ATTNRT_OK;
 }
 
-attnrt_status read_call(const attnrt_call* given, Call* call, attnrt_error* error) {
+// stream: gets the call's stream; absent if it is NULL.
+attnrt_status read_call(const attnrt_call* given, Call* call, attnrt_error* error,
+                        std::optional<void*>* stream = nullptr) {
   if (given == nullptr) return ATTNRT_OK;
   attnrt_call known = ATTNRT_CALL_INIT;
   const attnrt_status status = read(*given, &known, error);
   if (status == ATTNRT_OK && known.backend != nullptr) call->backend = known.backend;
+  if (status == ATTNRT_OK && known.stream != nullptr && stream != nullptr) *stream = known.stream;
   return status;
 }
 
@@ -113,6 +117,7 @@ RuntimeOptions options_of(const attnrt_runtime_options& options) {
   }
   result.parallel_for = options.parallel_for;
   result.parallel_self = options.parallel_self;
+  result.allocator = {options.allocate, options.free, options.allocator_self};
   return result;
 }
 
@@ -142,6 +147,18 @@ attnrt_status attnrt_runtime_reload(attnrt_runtime* runtime, attnrt_error* error
   return without_exceptions(error, [&] {
     const auto reloaded = runtime->impl->reload();
     return reloaded ? attnrt_status{ATTNRT_OK} : fill_error(error, reloaded.error());
+  });
+}
+
+attnrt_status attnrt_runtime_trim(attnrt_runtime* runtime, int64_t bytes, attnrt_error* error) {
+  if (runtime == nullptr) return missing(error, "runtime");
+  if (bytes < 0) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "bytes is %lld; expected 0 or more",
+                       static_cast<long long>(bytes));
+  }
+  return without_exceptions(error, [&] {
+    runtime->impl->trim(bytes);
+    return attnrt_status{ATTNRT_OK};
   });
 }
 
@@ -241,8 +258,10 @@ attnrt_status attnrt_plan_create(attnrt_runtime* runtime, const attnrt_problem* 
     const auto checked = check_problem(problem);
     if (!checked) return fill_error(error, checked.error());
     Call asked;
-    if (const auto status = read_call(call, &asked, error); status != ATTNRT_OK) return status;
-    auto made = runtime->impl->plan(*checked, asked);
+    std::optional<void*> stream;
+    if (const auto status = read_call(call, &asked, error, &stream); status != ATTNRT_OK)
+      return status;
+    auto made = runtime->impl->plan(*checked, asked, stream);
     if (!made) return fill_error(error, made.error());
     *plan = new attnrt_plan{std::move(*made)};
     return attnrt_status{ATTNRT_OK};
@@ -267,6 +286,18 @@ const char* attnrt_plan_kernel(const attnrt_plan* plan) {
 }
 int64_t attnrt_plan_workspace_bytes(const attnrt_plan* plan) {
   return plan != nullptr ? plan->impl->workspace_bytes() : 0;
+}
+
+attnrt_status attnrt_plan_explain(const attnrt_plan* plan, int32_t format, char** text,
+                                  attnrt_error* error) {
+  if (plan == nullptr || text == nullptr) return missing(error, plan == nullptr ? "plan" : "text");
+  if (!known_format(format, error)) return ATTNRT_INVALID_ARGUMENT;
+  return without_exceptions(error, [&] {
+    const Decision& decision = plan->impl->decision();
+    return give_text(
+        format == ATTNRT_JSON ? json_text(decision_json(decision)) : decision_text(decision), text,
+        error);
+  });
 }
 
 attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* problem,

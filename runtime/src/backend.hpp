@@ -58,6 +58,7 @@ class Backend {
   void* own_stream(int32_t device_id) const;
   const void* extension(const char* id) const;
   void* instance() const { return instance_; }
+  const Services& services() const { return *services_; }
 
   // The plugin's calls. If one throws, or returns a status that does not exist, the status is
   // INTERNAL.

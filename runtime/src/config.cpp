@@ -8,6 +8,8 @@
 #include <limits>
 #include <set>
 
+#include "base/bytes.hpp"
+
 namespace attnrt::core {
 
 namespace {
@@ -232,6 +234,20 @@ void read_plugins(const Item& plugins, const std::filesystem::path& folder, Conf
   config.directories = {std::move(directories), list->node.place()};
 }
 
+Result<int64_t> read_bytes(const Item& item) {
+  const auto bytes =
+      item.node.kind == Kind::scalar ? parse_bytes(item.node.text) : std::optional<int64_t>();
+  if (bytes) return *bytes;
+  return yaml::wrong(item.node, item.what,
+                     "a number of bytes, or one with a unit, as in 256 MiB (KiB, MiB, GiB, TiB)");
+}
+
+void read_plan_cache(const Item& map, Config& config, Errors& errors) {
+  yaml::only_keys(map.node, {"bytes"}, map.what, errors);
+  if (const auto bytes = item(map.node, "bytes", map.what))
+    put(config.plan_cache_bytes, read_bytes(*bytes), bytes->node, errors);
+}
+
 void read_default(const Item& item, Config& config, Errors& errors) {
   if (item.node.kind == Kind::null) {
     config.default_backend = {std::nullopt, item.node.place()};
@@ -249,7 +265,7 @@ void read_layer(std::string_view text, const std::string& file, const std::files
   const Node& root = document->root;
   yaml::only_keys(root,
                   {"schema", "plugins", "threads", "staging", "backends", "unlisted", "default",
-                   "rules", "on_fallback"},
+                   "rules", "on_fallback", "plan_cache"},
                   "", errors);
   if (const auto schema = item(root, "schema", ""); schema && !read_integer(*schema, 1, 1))
     errors.push_back(
@@ -268,6 +284,20 @@ void read_layer(std::string_view text, const std::string& file, const std::files
   if (const auto on_fallback = item(root, "on_fallback", ""))
     put(config.on_fallback, read_choice(*on_fallback, {"allow", "warn", "error"}),
         on_fallback->node, errors);
+  if (const auto plan_cache = item(root, "plan_cache", ""))
+    read_plan_cache(*plan_cache, config, errors);
+}
+
+// Collects the conditions that tell apart problems of different bounds.
+Constraints conditions_on_bounds(const Config& config) {
+  Constraints found;
+  const auto add = [&found](const Constraints& conditions) {
+    std::copy_if(conditions.begin(), conditions.end(), std::back_inserter(found),
+                 [](const Constraint& condition) { return condition.is_on_bounds(); });
+  };
+  for (const Rule& rule : config.rules.value) add(rule.when);
+  for (const auto& [name, backend] : config.backends) add(backend.only.value);
+  return found;
 }
 
 const Constraint* impossible(const Constraints& constraints) {
@@ -351,6 +381,7 @@ Result<Config> read_config(std::string_view text, const std::string& file,
     return tl::unexpected(std::move(first));
   }
   warn_of_settings_without_effect(config);
+  config.conditions_on_bounds = conditions_on_bounds(config);
   return config;
 }
 

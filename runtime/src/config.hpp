@@ -54,6 +54,9 @@ struct Config {
   Setting<std::optional<std::string>> default_backend;
   Setting<std::vector<Rule>> rules;
   Setting<OnFallback> on_fallback;
+  Setting<int64_t> plan_cache_bytes;
+  // The conditions of `when` and `only` that look at batch, seq_q or seq_kv, in no special order.
+  Constraints conditions_on_bounds;
   // From the environment only.
   Setting<std::optional<std::string>> forced_backend;
   Setting<std::vector<std::string>> disabled;  // globs on backend names

@@ -1,17 +1,15 @@
 // runtime/src/failover.cpp: makes and runs plans, and says when the next candidate is tried instead
 #include "failover.hpp"
 
+#include "capture.hpp"
 #include "run.hpp"
 
 namespace attnrt::core {
 namespace {
 
-// Whether the candidate after this one is tried. The one place that decides it, for plans and runs.
-bool may_try_next(attnrt_status status, const Decision& decision, size_t candidate) {
-  const bool another_may_succeed =
-      status == ATTNRT_UNSUPPORTED || status == ATTNRT_OUT_OF_MEMORY || status == ATTNRT_INTERNAL;
-  return another_may_succeed && !decision.forced && candidate + 1 < decision.verdicts.size() &&
-         decision.verdicts[candidate + 1].answer == Answer::yes;
+bool another_may_succeed(attnrt_status status) {
+  return status == ATTNRT_UNSUPPORTED || status == ATTNRT_OUT_OF_MEMORY ||
+         status == ATTNRT_INTERNAL;
 }
 
 void log_plan(const Services& services, const Plan& plan) {
@@ -21,44 +19,158 @@ void log_plan(const Services& services, const Plan& plan) {
                            plan.kernel(), plan.workspace_bytes(), describe(plan.problem())));
 }
 
+// Whether the plan's runs are enqueued on the caller's stream.
+bool is_enqueued(const Plan& plan) {
+  return plan.device().type != ATTNRT_DEVICE_CPU && plan.staging() == nullptr;
+}
+
+// A plan that goes back to the cache at the end, also if an exception passes.
+class Returned {
+ public:
+  Returned(PlanCache& plans, PlanCache::Taken taken) : plans_(plans), taken_(std::move(taken)) {}
+  Returned(const Returned&) = delete;
+  Returned& operator=(const Returned&) = delete;
+  ~Returned() { plans_.put_back(std::move(taken_)); }
+  PlanCache::Entry& entry() { return taken_.front(); }
+
+ private:
+  PlanCache& plans_;
+  PlanCache::Taken taken_;
+};
+
 }  // namespace
 
-Result<PlannedCandidate> Failover::plan(const Decision& decision, size_t first,
-                                        const Services& services) {
-  for (size_t candidate = first;; ++candidate) {
-    auto plan = make_plan(decision, decision.verdicts[candidate]);
-    if (!plan && plan.error().code == ATTNRT_OUT_OF_MEMORY && idle_plans_.drop_idle())
-      plan = make_plan(decision, decision.verdicts[candidate]);
-    if (plan) {
-      plans_made_.fetch_add(1, std::memory_order_relaxed);
-      if (services.logs_info()) log_plan(services, **plan);
-      return PlannedCandidate{std::move(*plan), candidate};
+void Failover::restart() {
+  breaker_.forget_lost_devices();
+  warned_.forget();
+}
+
+void Failover::warn(const Snapshot& snapshot, const CacheKey& key, const std::string& subject,
+                    const std::string& text) {
+  if (snapshot.config->on_fallback.value == OnFallback::allow) return;
+  const auto answer = warned_.note(key.hash ^ std::hash<std::string>()(subject));
+  if (answer == Warned::Answer::again) return;
+  snapshot.services->log(ATTNRT_LOG_WARNING, text);
+  if (answer == Warned::Answer::first) return;
+  snapshot.services->log(
+      ATTNRT_LOG_WARNING,
+      fmt::format("select: {} warnings of a fallback were given; further ones are left out until "
+                  "the next reload",
+                  Warned::kMost));
+}
+
+// Plans the decision's winner. If that runs out of memory, gives back what idle plans hold and
+// plans it once more, but not while a graph is being captured.
+Result<std::unique_ptr<Plan>> Failover::make(const Request& request, const Problem& problem,
+                                             const Capture& capture) {
+  const std::optional<void*> stream = capture.active ? std::nullopt : request.stream;
+  auto plan = make_plan(request.decision, problem, stream);
+  if (!plan && plan.error().code == ATTNRT_OUT_OF_MEMORY && !capture.active && plans_.trim(-1))
+    plan = make_plan(request.decision, problem, stream);
+  if (!plan) return plan;
+  plans_made_.fetch_add(1, std::memory_order_relaxed);
+  const Services& services = *request.snapshot->services;
+  if (services.logs_info()) log_plan(services, **plan);
+  return plan;
+}
+
+// Tells the breaker of the failure, and makes the next candidate the decision's winner. Returns
+// false if it is not tried.
+bool Failover::advance(Request& request, Breaker::Stage stage, Error& failure) {
+  const Candidate failed = request.decision->winner()->candidate;
+  breaker_.failed(id_of(failed), request.rounded(), stage, failure.code, now());
+  if (!another_may_succeed(failure.code)) return false;
+  const Policy policy(request.snapshot->config, request.call);
+  Decision next = without_winner(policy, *request.decision, failure.message);
+  if (next.status != ATTNRT_OK) {
+    const auto& on_fallback = request.snapshot->config->on_fallback;
+    if (!next.fallback.empty() && on_fallback.value == OnFallback::error) {
+      failure.message += fmt::format("; on_fallback is error ({}), so no other backend is tried",
+                                     on_fallback.origin);
     }
-    if (!may_try_next(plan.error().code, decision, candidate)) return tl::unexpected(plan.error());
-    services.log(ATTNRT_LOG_WARNING, plan.error().message + "; the next candidate is tried");
+    return false;
+  }
+  warn(*request.snapshot, request.key, plugin_label(*failed.plugin),
+       fmt::format("{} ({}); the next candidate is tried", failure.message,
+                   status_name(failure.code)));
+  request.decision = std::make_shared<const Decision>(std::move(next));
+  return true;
+}
+
+void Failover::note_success(const Request& request, Breaker::Stage stage) {
+  if (breaker_.empty()) return;
+  breaker_.succeeded(id_of(request.decision->winner()->candidate), request.rounded(), stage);
+}
+
+Result<std::unique_ptr<Plan>> Failover::plan(Request request) {
+  for (;;) {
+    auto plan = make(request, request.exact(), {});
+    if (plan) {
+      note_success(request, Breaker::Stage::plan);
+      return plan;
+    }
+    if (!advance(request, Breaker::Stage::plan, plan.error())) return plan;
   }
 }
 
-attnrt_status Failover::run(PlanCache::Entry& entry, const attnrt_args& args, bool capturing,
-                            attnrt_error* error) {
-  const Services& services = *entry.snapshot->services;
-  for (bool failed_over = false;; failed_over = true) {
-    attnrt_error run_error = ATTNRT_ERROR_INIT;
-    const attnrt_status status = core::run(*entry.plan, args, &run_error);
-    if (status == ATTNRT_OK) return status;
-    if (capturing || !may_try_next(status, *entry.decision, entry.candidate)) {
-      if (failed_over) entry.plan.reset();
-      return attnrt_fail(error, status, "%s", run_error.message);
+// Runs the decision's winner once: takes its plan out of the cache or makes one, runs it and puts
+// it back. What may have been enqueued by a run that failed is waited for like any other.
+attnrt_status Failover::attempt(const Request& request, const Capture& capture,
+                                const attnrt_args& args, Breaker::Stage* stage,
+                                attnrt_error* error) {
+  const Candidate& candidate = request.decision->winner()->candidate;
+  *stage = Breaker::Stage::plan;
+  PlanCache::Taken taken =
+      plans_.take({request.key, request.call, candidate.backend.get(), candidate.device,
+                   request.snapshot.get(), request.bounds, args.stream, capture});
+  if (taken.empty()) {
+    const Problem widest = widest_accepted(candidate, request.exact(), request.rounded());
+    auto made = make(request, widest, capture);
+    if (!made) return fill_error(error, made.error());
+    taken.push_back({request.key, request.call, request.snapshot, std::move(*made)});
+  }
+  Returned returned(plans_, std::move(taken));
+  PlanCache::Entry& entry = returned.entry();
+  entry.stream = args.stream;
+  entry.capture = capture;
+  if (capture.active) entry.captured_by = std::this_thread::get_id();
+  *stage = Breaker::Stage::run;
+  attnrt_error found = ATTNRT_ERROR_INIT;
+  attnrt_status status = entry.event.order(args.stream, &found);
+  if (status == ATTNRT_OK) {
+    status = core::run(*entry.plan, args, error);
+    if (is_enqueued(*entry.plan) && !capture.active) {
+      const attnrt_status recorded =
+          entry.event.record(candidate.backend, candidate.device.id, args.stream, &found);
+      if (status != ATTNRT_OK) found.message[0] = '\0';  // the run's own failure is the one to tell
+      if (status == ATTNRT_OK) status = recorded;
     }
-    services.log(ATTNRT_LOG_WARNING, fmt::format("{} ({}); the next candidate is tried",
-                                                 run_error.message, status_name(status)));
-    auto next = plan(*entry.decision, entry.candidate + 1, services);
-    if (!next) {
-      entry.plan.reset();
-      return fill_error(error, next.error());
+  }
+  if (status != ATTNRT_OK && found.message[0] != '\0') {
+    (void)attnrt_fail(error, status, "run: %s: %s", entry.plan->backend_name().c_str(),
+                      found.message);
+  }
+  return status;
+}
+
+attnrt_status Failover::attend(Request request, const attnrt_args& args, attnrt_error* error) {
+  // Staged tensors are on the host, and their copies on a stream of the plan's own.
+  Capture capture;
+  if (const Verdict& first = *request.decision->winner(); !first.staged) {
+    const attnrt_status status = find_capture(*first.candidate.backend, first.candidate.device,
+                                              args.stream, &capture, error);
+    if (status != ATTNRT_OK) return status;
+  }
+  for (;;) {
+    Breaker::Stage stage = Breaker::Stage::plan;
+    attnrt_error found = ATTNRT_ERROR_INIT;
+    const attnrt_status status = attempt(request, capture, args, &stage, &found);
+    if (status == ATTNRT_OK) {
+      if (!capture.active) note_success(request, stage);
+      return status;
     }
-    entry.plan = std::move(next->plan);
-    entry.candidate = next->candidate;
+    Error failure{status, found.message};
+    if (capture.active || !advance(request, stage, failure)) return fill_error(error, failure);
   }
 }
 

@@ -1,6 +1,7 @@
 // runtime/src/plan.cpp: the plan step: prepares the work of one decision
 #include "plan.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <new>
 
@@ -12,9 +13,11 @@ DeviceMemory::DeviceMemory(DeviceMemory&& other) noexcept { *this = std::move(ot
 
 DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
   std::swap(backend_, other.backend_);
+  std::swap(device_type_, other.device_type_);
   std::swap(device_id_, other.device_id_);
   std::swap(kind_, other.kind_);
   std::swap(data_, other.data_);
+  std::swap(applications_, other.applications_);
   std::swap(offset_, other.offset_);
   std::swap(bytes_, other.bytes_);
   std::swap(alignment_, other.alignment_);
@@ -25,10 +28,16 @@ DeviceMemory::~DeviceMemory() {
   if (data_ == nullptr) return;
   switch (kind_) {
     case Kind::host: ::operator delete (data_, std::align_val_t{alignment_}); break;
-    case Kind::device:
-      backend_->memory()->free(backend_->instance(), device_id_, data_,
-                               backend_->own_stream(device_id_));
+    case Kind::device: {
+      void* const stream = backend_->own_stream(device_id_);
+      const Allocator& application = backend_->services().allocator;
+      if (applications_) {
+        application.free(application.self, device_type_, device_id_, data_, stream);
+      } else {
+        backend_->memory()->free(backend_->instance(), device_id_, data_, stream);
+      }
       break;
+    }
     case Kind::pinned:
       backend_->memory()->free_pinned(backend_->instance(), device_id_, data_);
       break;
@@ -37,15 +46,31 @@ DeviceMemory::~DeviceMemory() {
 
 namespace {
 
-// Allocates device memory in the order of a stream; without one, waits until any stream may use it.
-attnrt_status allocate_on_device(const Backend& backend, int32_t device_id, int64_t bytes,
-                                 std::optional<void*> stream, void** data, attnrt_error* error) {
+// Allocates device memory from the application, if it has an allocator that serves this device,
+// else from the backend; in the order of a stream, or, without one, so that any stream may use it.
+attnrt_status allocate_on_device(const Backend& backend, const Device& device, int64_t bytes,
+                                 std::optional<void*> stream, void** data, bool* applications,
+                                 attnrt_error* error) {
   const attnrt_memory& memory = *backend.memory();
-  void* const order = stream ? *stream : backend.own_stream(device_id);
-  attnrt_status status = memory.allocate(backend.instance(), device_id, bytes, order, data, error);
+  const Allocator& application = backend.services().allocator;
+  void* const order = stream ? *stream : backend.own_stream(device.id);
+  attnrt_status status = ATTNRT_UNSUPPORTED;
+  if (application.allocate != nullptr)
+    status =
+        application.allocate(application.self, device.type, device.id, bytes, order, data, error);
+  if (status == ATTNRT_OK && *data == nullptr)
+    status = attnrt_fail(error, ATTNRT_INTERNAL, "the application's allocator returned NULL");
+  *applications = status != ATTNRT_UNSUPPORTED;
+  if (!*applications)
+    status = memory.allocate(backend.instance(), device.id, bytes, order, data, error);
   if (status != ATTNRT_OK || stream) return status;
-  status = memory.stream_synchronize(backend.instance(), device_id, order, error);
-  if (status != ATTNRT_OK) memory.free(backend.instance(), device_id, *data, order);
+  status = memory.stream_synchronize(backend.instance(), device.id, order, error);
+  if (status == ATTNRT_OK) return status;
+  if (*applications) {
+    application.free(application.self, device.type, device.id, *data, order);
+  } else {
+    memory.free(backend.instance(), device.id, *data, order);
+  }
   return status;
 }
 
@@ -70,7 +95,8 @@ Result<DeviceMemory> DeviceMemory::allocate(std::shared_ptr<const Backend> backe
     if (__builtin_add_overflow(bytes, alignment - 1, &padded_bytes)) {
       status = ATTNRT_OUT_OF_MEMORY;
     } else if (kind == Kind::device) {
-      status = allocate_on_device(*backend, device.id, padded_bytes, stream, &memory.data_, &error);
+      status = allocate_on_device(*backend, device, padded_bytes, stream, &memory.data_,
+                                  &memory.applications_, &error);
     } else {
       status = backend->memory()->allocate_pinned(backend->instance(), device.id, padded_bytes,
                                                   &memory.data_, &error);
@@ -86,6 +112,7 @@ Result<DeviceMemory> DeviceMemory::allocate(std::shared_ptr<const Backend> backe
                 error.message);
   }
   memory.backend_ = std::move(backend);
+  memory.device_type_ = device.type;
   memory.device_id_ = device.id;
   memory.kind_ = kind;
   memory.bytes_ = bytes;
@@ -96,8 +123,12 @@ Plan::~Plan() {
   if (planned_) backend_->plan_destroy(plugin_plan_);
 }
 
+int64_t Plan::held_bytes() const {
+  return workspace_.bytes() + plugin_bytes_ + (staging_ != nullptr ? staging_->bytes() : 0);
+}
+
 // Allocates the workspace that the plugin asks for, on the plan's device.
-Result<void> Plan::make_workspace(const attnrt_plan_info& info) {
+Result<void> Plan::make_workspace(const attnrt_plan_info& info, std::optional<void*> stream) {
   constexpr int64_t kDefaultAlignment = 64;  // bytes, where the plugin says 0 (plugin.h)
   const int64_t alignment =
       info.workspace_alignment > 0 ? info.workspace_alignment : kDefaultAlignment;
@@ -111,8 +142,7 @@ Result<void> Plan::make_workspace(const attnrt_plan_info& info) {
   workspace_alignment_ = alignment;
   const auto kind =
       device_.type == ATTNRT_DEVICE_CPU ? DeviceMemory::Kind::host : DeviceMemory::Kind::device;
-  const std::optional<void*> stream =
-      staging_ != nullptr ? std::optional<void*>(staging_->stream()) : std::nullopt;
+  if (staging_ != nullptr) stream = staging_->stream();
   auto workspace =
       DeviceMemory::allocate(backend_, device_, kind, info.workspace_bytes, alignment, stream);
   if (!workspace) {
@@ -123,12 +153,15 @@ Result<void> Plan::make_workspace(const attnrt_plan_info& info) {
   return {};
 }
 
-Result<std::unique_ptr<Plan>> make_plan(const Decision& decision, const Verdict& verdict) {
+Result<std::unique_ptr<Plan>> make_plan(std::shared_ptr<const Decision> decision,
+                                        const Problem& problem, std::optional<void*> stream) {
+  const Verdict& verdict = *decision->winner();
   std::unique_ptr<Plan> plan(new Plan);
+  plan->decision_ = std::move(decision);
   plan->backend_ = verdict.candidate.backend;
   plan->device_ = verdict.candidate.device;
-  plan->problem_ = decision.problem;
-  plan->device_problem_ = problem_on(plan->device_, decision.problem);
+  plan->problem_ = problem;
+  plan->device_problem_ = problem_on(plan->device_, problem);
   if (verdict.staged) {
     auto staging = Staging::make(plan->backend_, plan->device_);
     if (!staging) return tl::unexpected(staging.error());
@@ -144,8 +177,10 @@ Result<std::unique_ptr<Plan>> make_plan(const Decision& decision, const Verdict&
                 error.message[0] != '\0' ? error.message : status_name(status));
   }
   plan->planned_ = true;
+  plan->capturable_ = info.capturable == 1;
+  plan->plugin_bytes_ = std::max<int64_t>(info.held_bytes, 0);
   plan->kernel_ = info.kernel != nullptr ? info.kernel : plan->backend_name();
-  if (auto made = plan->make_workspace(info); !made) return tl::unexpected(made.error());
+  if (auto made = plan->make_workspace(info, stream); !made) return tl::unexpected(made.error());
   return plan;
 }
 

@@ -31,10 +31,11 @@ class DeviceMemory {
 
  private:
   std::shared_ptr<const Backend> backend_;
-  int32_t device_id_ = 0;
+  int32_t device_type_ = 0, device_id_ = 0;
   Kind kind_ = Kind::host;
-  void* data_ = nullptr;  // as it was allocated
-  size_t offset_ = 0;     // of the first aligned byte
+  void* data_ = nullptr;       // as it was allocated
+  bool applications_ = false;  // from the application's allocator
+  size_t offset_ = 0;          // of the first aligned byte
   size_t alignment_ = 64;
   int64_t bytes_ = 0;
 };
@@ -55,6 +56,12 @@ class Plan {
   const std::string& kernel() const { return kernel_; }
   const Device& device() const { return device_; }
   const Backend& backend() const { return *backend_; }
+  // How and why this backend was chosen; what failed before it is in there, too.
+  const Decision& decision() const { return *decision_; }
+  // Whether run may be captured into a graph.
+  bool capturable() const { return capturable_; }
+  // What it holds now: the workspace, what the plugin's plan holds, and staging buffers.
+  int64_t held_bytes() const;
   int64_t workspace_bytes() const { return workspace_bytes_; }
   int64_t workspace_alignment() const { return workspace_alignment_; }
   void* workspace() const { return workspace_.data(); }
@@ -62,15 +69,20 @@ class Plan {
   Staging* staging() const { return staging_.get(); }  // nullptr: the tensors are on the device
 
  private:
-  friend Result<std::unique_ptr<Plan>> make_plan(const Decision& decision, const Verdict& verdict);
+  friend Result<std::unique_ptr<Plan>> make_plan(std::shared_ptr<const Decision> decision,
+                                                 const Problem& problem,
+                                                 std::optional<void*> stream);
   Plan() = default;
-  Result<void> make_workspace(const attnrt_plan_info& info);
+  Result<void> make_workspace(const attnrt_plan_info& info, std::optional<void*> stream);
 
+  std::shared_ptr<const Decision> decision_;
   std::shared_ptr<const Backend> backend_;
   Device device_;
   Problem problem_{}, device_problem_{};
   void* plugin_plan_ = nullptr;
   bool planned_ = false;
+  bool capturable_ = false;
+  int64_t plugin_bytes_ = 0;
   std::string kernel_;
   int64_t workspace_bytes_ = 0;
   int64_t workspace_alignment_ = 64;
@@ -78,9 +90,12 @@ class Plan {
   std::unique_ptr<Staging> staging_;
 };
 
-// Makes the plan of one of the decision's verdicts. REQUIRES: the verdict is yes, and its candidate
-// has a backend. Errors: the plugin's own (UNSUPPORTED, OUT_OF_MEMORY, INTERNAL and so on),
-// prefixed with the backend's name.
-Result<std::unique_ptr<Plan>> make_plan(const Decision& decision, const Verdict& verdict);
+// Makes the plan of the decision's winner, for the decision's problem or one with larger bounds.
+// stream: its first run is on this stream, or on one that waits for it; without one, on any stream.
+// REQUIRES: the winner's candidate has a backend. Errors: the plugin's own (UNSUPPORTED,
+// OUT_OF_MEMORY, INTERNAL and so on), prefixed with the backend's name.
+Result<std::unique_ptr<Plan>> make_plan(std::shared_ptr<const Decision> decision,
+                                        const Problem& problem,
+                                        std::optional<void*> stream = std::nullopt);
 
 }  // namespace attnrt::core

@@ -2,6 +2,7 @@
 #include "run.hpp"
 
 #include "base/structs.hpp"
+#include "capture.hpp"
 #include "problem/check_args.hpp"
 #include "staging.hpp"
 
@@ -23,6 +24,18 @@ attnrt_status check_workspace(const Plan& plan, const attnrt_args& args, attnrt_
                      static_cast<size_t>(alignment));
 }
 
+// Refuses a stream that is being captured, if the plan cannot be captured.
+attnrt_status check_capture(const Plan& plan, void* stream, attnrt_error* error) {
+  if (plan.capturable() || plan.staging() != nullptr) return ATTNRT_OK;
+  Capture capture;
+  const attnrt_status status = find_capture(plan.backend(), plan.device(), stream, &capture, error);
+  if (status != ATTNRT_OK || !capture.active) return status;
+  return attnrt_fail(error, ATTNRT_UNSUPPORTED,
+                     "run: %s: kernel %s cannot be captured into a graph; run it on a stream that "
+                     "is not being captured",
+                     plan.backend_name().c_str(), plan.kernel().c_str());
+}
+
 }  // namespace
 
 attnrt_status run(const Plan& plan, const attnrt_args& given, attnrt_error* error) {
@@ -35,6 +48,8 @@ attnrt_status run(const Plan& plan, const attnrt_args& given, attnrt_error* erro
   if (const attnrt_status status = check_workspace(plan, args, error); status != ATTNRT_OK)
     return status;
   if (extents.batch == 0 || extents.total_q == 0) return ATTNRT_OK;
+  if (const attnrt_status status = check_capture(plan, args.stream, error); status != ATTNRT_OK)
+    return status;
   if (args.workspace == nullptr) {
     args.workspace = plan.workspace();
     args.workspace_bytes = plan.workspace_bytes();

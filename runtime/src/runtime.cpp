@@ -6,6 +6,8 @@
 //     run                               attnrt_plan_run, or attention
 #include "runtime.hpp"
 
+#include <algorithm>
+
 namespace attnrt::core {
 namespace {
 
@@ -25,13 +27,39 @@ Result<void> check_options(const RuntimeOptions& options) {
                 "config: parallel_for is given with thread_count {}; expected at least 1",
                 options.thread_count);
   }
+  const bool allocates = options.allocator.allocate != nullptr;
+  if (allocates != (options.allocator.free != nullptr)) {
+    return fail(ATTNRT_INVALID_ARGUMENT, "config: {} is given without {}; expected both or neither",
+                allocates ? "allocate" : "free", allocates ? "free" : "allocate");
+  }
   return {};
 }
 
 Decision decide_uncached(const Snapshot& snapshot, const Problem& problem, const std::string& arch,
-                         const Call& call, bool suppose_device) {
+                         const Call& call, bool suppose_device, const Quarantine& quarantine) {
   const Policy policy(snapshot.config, call);
-  return select(policy, find_candidates(snapshot, problem, arch, suppose_device), problem, arch);
+  return select(policy, find_candidates(snapshot, problem, arch, suppose_device), problem, arch,
+                quarantine);
+}
+
+// Returns the bounds between which the decision holds for every problem of its key: up to those
+// that the winner accepts; and no smaller ones, if a better ranked candidate would accept them.
+Choice choice_of(std::shared_ptr<const Decision> decision, const CacheKey& key,
+                 uint64_t generation) {
+  const Problem& problem = decision->problem;
+  Choice choice{nullptr, bounds_of(problem), bounds_of(problem), generation};
+  if (const Verdict* winner = decision->winner()) {
+    choice.most = bounds_of(
+        widest_accepted(winner->candidate, problem, with_bounds(problem, bounds_of(key.problem))));
+    const bool smaller_may_differ = std::any_of(
+        decision->verdicts.begin(), decision->verdicts.end(), [&](const Verdict& verdict) {
+          return verdict.answer == Answer::no && verdict.rank <= winner->rank &&
+                 accepts_smaller(verdict.candidate, problem);
+        });
+    if (!smaller_may_differ) choice.least = {};
+  }
+  choice.decision = std::move(decision);
+  return choice;
 }
 
 void log_decision(const Services& services, const Decision& decision) {
@@ -50,6 +78,7 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
   if (auto checked = check_options(options); !checked) return tl::unexpected(checked.error());
   std::unique_ptr<Runtime> runtime(new Runtime);
   runtime->options_ = std::move(options);
+  runtime->failover_.set_clock(runtime->options_.clock);
   std::error_code error;
   runtime->folder_ = std::filesystem::current_path(error);
   // The current directory was deleted: relative paths must lead nowhere, and nothing exists below a
@@ -73,8 +102,9 @@ Result<void> Runtime::reload() {
 // and its decision and plan are not kept.
 void Runtime::adopt(std::shared_ptr<const Snapshot> next) {
   next->services->log_level = next->config->log_level.value;
+  failover_.restart();
   decisions_.restart(next.get());
-  plans_.restart(next.get());
+  plans_.restart(next.get(), next->config->plan_cache_bytes.value);
   const std::lock_guard lock(snapshot_mutex_);
   snapshot_.swap(next);
 }
@@ -106,31 +136,70 @@ std::vector<PluginRow> Runtime::plugins(bool log_failures) const {
 
 std::shared_ptr<const Decision> Runtime::decide(const Problem& problem, const Call& call) {
   const auto snapshot = this->snapshot();
-  if (auto known = decisions_.find(snapshot.get(), problem, call)) return known;
-  auto decision =
-      std::make_shared<const Decision>(decide_uncached(*snapshot, problem, "", call, false));
-  // Logged once for each problem: by the call whose decision is kept.
-  if (!decisions_.insert(snapshot, problem, call, decision)) return decision;
+  return decide(snapshot, cache_key(*snapshot->config, problem), problem, call);
+}
+
+std::shared_ptr<const Decision> Runtime::decide(const std::shared_ptr<const Snapshot>& snapshot,
+                                                const CacheKey& key, const Problem& problem,
+                                                const Call& call) {
+  auto known = decisions_.find(snapshot.get(), key, call, bounds_of(problem), generation(), true);
+  return known != nullptr ? known : decide_anew(snapshot, key, problem, call);
+}
+
+std::shared_ptr<const Decision> Runtime::decide_anew(
+    const std::shared_ptr<const Snapshot>& snapshot, const CacheKey& key, const Problem& problem,
+    const Call& call) {
+  uint64_t generation = this->generation();
+  Breaker& breaker = failover_.breaker();
+  const Problem rounded = with_bounds(problem, bounds_of(key.problem));
+  Quarantine quarantine = breaker.quarantine(rounded, failover_.now());
+  const auto decided = [&] {
+    return std::make_shared<const Decision>(
+        decide_uncached(*snapshot, problem, "", call, false, quarantine));
+  };
+  auto decision = decided();
+  if (const Verdict* winner = decision->winner(); winner != nullptr && !quarantine.held.empty()) {
+    // The first call that a candidate which is due would serve is its trial. The decision is this
+    // call's alone: the others go on without the candidate until the trial has ended.
+    const CandidateId id = id_of(winner->candidate);
+    const Quarantine::Held* held = quarantine.find(id);
+    if (held != nullptr && held->due) {
+      if (breaker.begin_trial(id, rounded, failover_.now())) return decision;
+      generation = this->generation();
+      quarantine = breaker.quarantine(rounded, failover_.now());
+      decision = decided();
+    }
+  }
+  // Logged by the call whose decision is kept.
+  if (!decisions_.insert(snapshot, key, call, choice_of(decision, key, generation)))
+    return decision;
   const Services& services = *snapshot->services;
   if (services.logs_debug()) log_decision(services, *decision);
-  if (!decision->fallback.empty() && snapshot->config->on_fallback.value == OnFallback::warn) {
-    services.log(ATTNRT_LOG_WARNING, fmt::format("select: fell back from {}; for {}",
-                                                 decision->fallback, describe(problem)));
+  if (!decision->fallback.empty()) {
+    failover_.warn(
+        *snapshot, key, decision->fallback.substr(0, decision->fallback.find(':')),
+        fmt::format("select: fell back from {}; for {}", decision->fallback, describe(problem)));
   }
   return decision;
 }
 
 Decision Runtime::explain(const Problem& problem, const std::string& arch, const Call& call) const {
-  return decide_uncached(*snapshot(), problem, arch, call, true);
+  const auto snapshot = this->snapshot();
+  const Problem key = cache_key(*snapshot->config, problem).problem;
+  return decide_uncached(*snapshot, problem, arch, call, true,
+                         failover_.breaker().quarantine(key, failover_.now()));
 }
 
-Result<std::unique_ptr<Plan>> Runtime::plan(const Problem& problem, const Call& call) {
-  const auto decision = decide(problem, call);
+Result<std::unique_ptr<Plan>> Runtime::plan(const Problem& problem, const Call& call,
+                                            std::optional<void*> stream) {
+  const auto snapshot = this->snapshot();
+  const CacheKey key = cache_key(*snapshot->config, problem);
+  auto decision = decide(snapshot, key, problem, call);
   if (decision->status != ATTNRT_OK)
     return tl::unexpected(Error{decision->status, decision->message});
-  auto planned = failover_.plan(*decision, 0, *snapshot()->services);
-  if (!planned) return tl::unexpected(planned.error());
-  return std::move(planned->plan);
+  return failover_.plan({snapshot, std::move(decision), call, key, bounds_of(problem), stream});
 }
+
+void Runtime::trim(int64_t bytes) { plans_.trim(bytes > 0 ? bytes : -1); }
 
 }  // namespace attnrt::core

@@ -7,8 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "cache.hpp"
+#include "decision_cache.hpp"
 #include "failover.hpp"
+#include "plan_cache.hpp"
 #include "select.hpp"
 #include "snapshot.hpp"
 
@@ -42,12 +43,18 @@ class Runtime {
   // device, the manifests decide. The cpu is always there.
   Decision explain(const Problem& problem, const std::string& arch, const Call& call) const;
 
-  Result<std::unique_ptr<Plan>> plan(const Problem& problem, const Call& call);
+  // stream: the plan's first run is on it, or on one that waits for it; absent: on any stream.
+  Result<std::unique_ptr<Plan>> plan(const Problem& problem, const Call& call,
+                                     std::optional<void*> stream = std::nullopt);
 
   // Runs attention on the tensors. Derives the problem's dimensions from them; attributes gives
   // what tensors cannot say.
   attnrt_status attention(const Problem& attributes, const attnrt_args& args, const Call& call,
                           attnrt_error* error);
+
+  // Gives back what idle plans hold, the least recently used first, until the others hold at most
+  // so many bytes; 0: all. Waits for their last runs.
+  void trim(int64_t bytes);
 
   std::shared_ptr<const Snapshot> snapshot() const {
     const std::lock_guard lock(snapshot_mutex_);
@@ -58,6 +65,15 @@ class Runtime {
  private:
   Runtime() = default;
   void adopt(std::shared_ptr<const Snapshot> next);
+  uint64_t generation() {
+    return failover_.breaker().generation([this] { return failover_.now(); });
+  }
+  std::shared_ptr<const Decision> decide(const std::shared_ptr<const Snapshot>& snapshot,
+                                         const CacheKey& key, const Problem& problem,
+                                         const Call& call);
+  std::shared_ptr<const Decision> decide_anew(const std::shared_ptr<const Snapshot>& snapshot,
+                                              const CacheKey& key, const Problem& problem,
+                                              const Call& call);
 
   RuntimeOptions options_;
   std::filesystem::path folder_;  // the current directory at open; relative paths start there

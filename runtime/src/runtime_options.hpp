@@ -3,12 +3,23 @@
 
 #include <attnrt/plugin.h>
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
 
 namespace attnrt::core {
+
+// The application's device memory, in place of the backends' own; attnrt.h has the contract.
+// allocate is null: it has none.
+struct Allocator {
+  attnrt_status (*allocate)(void* self, int32_t device_type, int32_t device_id, int64_t bytes,
+                            void* stream, void** pointer, attnrt_error* error) = nullptr;
+  void (*free)(void* self, int32_t device_type, int32_t device_id, void* pointer,
+               void* stream) = nullptr;
+  void* self = nullptr;
+};
 
 struct RuntimeOptions {
   int32_t thread_count = 0;                // 0: as the policy says
@@ -20,6 +31,9 @@ struct RuntimeOptions {
   std::function<void(int32_t severity, const std::string& text)> log;
   attnrt_parallel_for parallel_for = nullptr;  // the application's threads instead of a pool
   void* parallel_self = nullptr;
+  Allocator allocator;  // of workspaces and staging buffers
+  // The clock of the breaker, for tests. Empty: std::chrono::steady_clock.
+  std::function<std::chrono::steady_clock::time_point()> clock;
 };
 
 }  // namespace attnrt::core

@@ -1,12 +1,13 @@
 // runtime/src/select.cpp: the select step: decides which candidate serves a problem, and why
 //
-// 1. Each candidate gets a verdict (judge): not_asked if the policy excludes it, no if its manifest
-//    or its backend refuses the problem, yes otherwise.
+// 1. Each candidate gets a verdict (judge): not_asked if the policy excludes it or it is
+//    quarantined, no if its manifest or its backend refuses the problem, yes otherwise.
 // 2. If one backend is asked for by name, all others become not_asked (keep_forced).
 // 3. The verdicts are sorted: those that say yes first, then by the policy's order. The first one
 //    wins if it says yes.
-// 4. If a better ranked candidate on the same device said no, the decision is a fallback
-//    (passed_over); the policy's on_fallback may make it an error.
+// 4. If a better ranked candidate on the same device said no or is quarantined, the decision is a
+//    fallback (passed_over); the policy's on_fallback may make it an error.
+// If the winner fails later, without_winner decides once more among those that are left.
 #include "select.hpp"
 
 #include <fmt/ranges.h>
@@ -38,12 +39,32 @@ bool has_name(const FoundPlugin& plugin, std::string_view name) {
   return plugin.manifest && plugin.manifest->name == name;
 }
 
-// Asks the policy, then the manifest, then, if both leave the candidate, the plugin itself.
-void judge(const Policy& policy, const Problem& problem, Verdict& verdict) {
+// Returns why the candidate is held back, or nullptr if it is not.
+const std::string* held_back(const Quarantine& quarantine, const Candidate& candidate, bool* lost) {
+  if (quarantine.held.empty() && quarantine.lost.empty()) return nullptr;
+  const CandidateId id = id_of(candidate);
+  const auto* lost_device = quarantine.find_lost(id);
+  *lost = lost_device != nullptr;
+  if (lost_device != nullptr) return &lost_device->reason;
+  const auto* held = quarantine.find(id);
+  return held != nullptr && !held->due ? &held->reason : nullptr;
+}
+
+// Asks the policy, then the quarantine, then the manifest, then, if they all leave the candidate,
+// the plugin itself.
+void judge(const Policy& policy, const Problem& problem, const Quarantine& quarantine,
+           Verdict& verdict) {
   const Candidate& candidate = verdict.candidate;
+  verdict.quarantined = verdict.lost = false;
   verdict.reasons = policy.exclusions(view_of(verdict), problem);
   if (!verdict.reasons.empty()) {
     verdict.answer = Answer::not_asked;
+    return;
+  }
+  if (const std::string* reason = held_back(quarantine, candidate, &verdict.lost)) {
+    verdict.answer = Answer::not_asked;
+    verdict.quarantined = true;
+    verdict.reasons = {*reason};
     return;
   }
   verdict.answer = Answer::no;
@@ -70,6 +91,8 @@ bool keep_forced(const Policy::Forced& forced, Decision& decision) {
     } else if (verdict.answer != Answer::not_asked) {
       verdict.answer = Answer::not_asked;
       verdict.reasons = {fmt::format("{} asks for {}", forced.by, forced.name)};
+    } else {
+      verdict.quarantined = verdict.lost = false;  // what holds it back does not matter
     }
   }
   for (const auto& excluded : decision.excluded)
@@ -142,9 +165,10 @@ std::string reason_of_choice(const Policy& policy, const Verdict& winner, const 
   return fmt::format("priority {} ({})", winner.rank.priority, origin);
 }
 
-// Returns the best ranked candidate on the tensors' own device that answered no, if it ranks above
-// the winner. Another version of the winning backend does not count: serving an older version of
-// the same backend loses nothing that the policy asked for. REQUIRES: the decision has a winner.
+// Returns the best ranked candidate on the tensors' own device that answered no or is quarantined,
+// if it ranks above the winner. Another version of the winning backend does not count: serving an
+// older version of the same backend loses nothing that the policy asked for. REQUIRES: the decision
+// has a winner.
 const Verdict* passed_over(const Policy& policy, const Decision& decision) {
   if (policy.forced()) return nullptr;
   const auto ranks_above = [&policy](const Verdict& a, const Verdict& b) {
@@ -153,11 +177,56 @@ const Verdict* passed_over(const Policy& policy, const Decision& decision) {
   const Verdict& winner = decision.verdicts.front();
   const Verdict* best = nullptr;
   for (const auto& verdict : decision.verdicts) {
-    if (verdict.answer != Answer::no || verdict.staged) continue;
+    if ((verdict.answer != Answer::no && !verdict.quarantined) || verdict.staged) continue;
     if (has_name(*verdict.candidate.plugin, winner.candidate.plugin->manifest->name)) continue;
     if (best == nullptr || ranks_above(verdict, *best)) best = &verdict;
   }
   return best != nullptr && ranks_above(*best, winner) ? best : nullptr;
+}
+
+bool any_says_yes(const Decision& decision) {
+  return std::any_of(decision.verdicts.begin(), decision.verdicts.end(),
+                     [](const Verdict& verdict) { return verdict.answer == Answer::yes; });
+}
+
+// Judges what is quarantined once more, as if it was not, except where the device is lost.
+void judge_quarantined(const Policy& policy, Decision& decision) {
+  for (Verdict& verdict : decision.verdicts) {
+    if (verdict.quarantined && !verdict.lost) judge(policy, decision.problem, {}, verdict);
+  }
+}
+
+// Whether the quarantine may hold back anything but lost devices: only if another backend may serve
+// instead.
+bool another_may_serve(const Policy& policy) {
+  return !policy.forced() && policy.config().on_fallback.value != OnFallback::error;
+}
+
+// Sets status, why and fallback of a decision whose verdicts are sorted.
+void conclude(const Policy& policy, Decision& decision) {
+  const auto& forced = policy.forced();
+  if (decision.verdicts.empty() || decision.verdicts.front().answer != Answer::yes) {
+    const bool lost = std::any_of(decision.verdicts.begin(), decision.verdicts.end(),
+                                  [](const Verdict& verdict) { return verdict.lost; });
+    decision.status = lost ? ATTNRT_DEVICE_LOST : ATTNRT_UNSUPPORTED;
+    decision.message = unsupported_message(forced, decision);
+    return;
+  }
+  decision.status = ATTNRT_OK;
+  const Verdict& winner = decision.verdicts.front();
+  decision.supposed = winner.candidate.backend == nullptr;
+  decision.why = reason_of_choice(policy, winner, decision.problem);
+  const Verdict* refused = passed_over(policy, decision);
+  if (refused == nullptr) return;
+  decision.fallback =
+      fmt::format("{}: {}", plugin_label(*refused->candidate.plugin), joined(refused->reasons));
+  const auto& on_fallback = policy.config().on_fallback;
+  if (on_fallback.value != OnFallback::error) return;
+  decision.status = ATTNRT_UNSUPPORTED;
+  decision.message = fmt::format(
+      "select: on_fallback is error ({}), and the best ranked backend does not support the "
+      "problem: {}",
+      on_fallback.origin, decision.fallback);
 }
 
 }  // namespace
@@ -177,20 +246,26 @@ Problem problem_on(const Device& device, const Problem& problem) {
   return copied;
 }
 
+CandidateId id_of(const Candidate& candidate) {
+  return {candidate.plugin->hash, candidate.device.type, candidate.device.id};
+}
+
 Decision select(const Policy& policy, const Candidates& candidates, const Problem& problem,
-                const std::string& arch) {
+                const std::string& arch, const Quarantine& quarantine) {
   Decision decision;
   decision.problem = problem;
   decision.arch = arch;
   decision.excluded = candidates.excluded;
   decision.verdicts.reserve(candidates.list.size());
+  const Quarantine lost_only{{}, quarantine.lost};
   for (const auto& candidate : candidates.list) {
     Verdict& verdict = decision.verdicts.emplace_back();
     verdict.candidate = candidate;
     verdict.staged = candidate.device.type != problem.device_type;
     verdict.rank = policy.rank(view_of(verdict), problem);
-    judge(policy, problem, verdict);
+    judge(policy, problem, another_may_serve(policy) ? quarantine : lost_only, verdict);
   }
+  if (!any_says_yes(decision)) judge_quarantined(policy, decision);
   const auto& forced = policy.forced();
   decision.forced = forced.has_value();
   const bool name_exists = !forced || keep_forced(*forced, decision);
@@ -200,28 +275,27 @@ Decision select(const Policy& policy, const Candidates& candidates, const Proble
     decision.message = unknown_name_message(*forced, decision);
     return decision;
   }
-  if (decision.verdicts.empty() || decision.verdicts.front().answer != Answer::yes) {
-    decision.status = ATTNRT_UNSUPPORTED;
-    decision.message = unsupported_message(forced, decision);
-    return decision;
-  }
-  decision.status = ATTNRT_OK;
-  const Verdict& winner = decision.verdicts.front();
-  decision.supposed = winner.candidate.backend == nullptr;
-  decision.why = reason_of_choice(policy, winner, problem);
-  if (const Verdict* refused = passed_over(policy, decision)) {
-    decision.fallback =
-        fmt::format("{}: {}", plugin_label(*refused->candidate.plugin), joined(refused->reasons));
-    const auto& on_fallback = policy.config().on_fallback;
-    if (on_fallback.value == OnFallback::error) {
-      decision.status = ATTNRT_UNSUPPORTED;
-      decision.message = fmt::format(
-          "select: on_fallback is error ({}), and the best ranked backend does not support the "
-          "problem: {}",
-          on_fallback.origin, decision.fallback);
+  conclude(policy, decision);
+  return decision;
+}
+
+Decision without_winner(const Policy& policy, const Decision& decision, const std::string& reason) {
+  Decision next = decision;
+  Verdict& failed = next.verdicts.front();
+  failed.answer = Answer::no;
+  failed.reasons = {reason};
+  if (decision.forced) {
+    for (Verdict& verdict : next.verdicts) {
+      if (verdict.answer != Answer::yes) continue;
+      verdict.answer = Answer::not_asked;
+      verdict.reasons = {"another version of the backend that was asked for failed"};
     }
   }
-  return decision;
+  if (another_may_serve(policy) && !any_says_yes(next)) judge_quarantined(policy, next);
+  sort_verdicts(policy, next.verdicts);
+  next.fallback.clear();
+  conclude(policy, next);
+  return next;
 }
 
 }  // namespace attnrt::core

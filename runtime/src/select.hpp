@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "breaker.hpp"
 #include "candidates.hpp"
 #include "policy.hpp"
 
@@ -16,6 +17,8 @@ struct Verdict {
   Candidate candidate;
   Answer answer = Answer::not_asked;
   bool staged = false;  // the runtime would copy the tensors to the candidate's device and back
+  bool quarantined = false;  // it is not asked because it failed before
+  bool lost = false;         // and that is because its device was lost
   Rank rank;
   std::vector<std::string> reasons;  // why not, each a clause: "head_dim 80 is not in {64, 128}"
 };
@@ -35,11 +38,22 @@ struct Decision {
   const Verdict* winner() const { return status == ATTNRT_OK ? &verdicts.front() : nullptr; }
 };
 
+CandidateId id_of(const Candidate& candidate);
+
 // Asks the policy about each candidate, then its manifest, then its backend (supports), and ranks
 // those that are left. A pure function: it uses no device and no clock, and supports() promises the
 // same.
+// quarantine: what is held back is not asked, but only as long as another candidate serves the
+// problem instead: a backend that was asked for by name, or that no other may replace (on_fallback:
+// error), or that is the only one, is tried again each time. A lost device is never tried.
 Decision select(const Policy& policy, const Candidates& candidates, const Problem& problem,
-                const std::string& arch);
+                const std::string& arch, const Quarantine& quarantine = {});
+
+// Returns the decision that is left after the winner's plan or run failed: the winner says no, with
+// this reason, and the next candidate that says yes wins. If there is none, or none may serve
+// instead (a backend was asked for by name, or on_fallback is error), the status is not OK.
+// REQUIRES: the decision has a winner.
+Decision without_winner(const Policy& policy, const Decision& decision, const std::string& reason);
 
 // Returns the problem as a backend on this device would get it. If the tensors are elsewhere, the
 // backend would get dense copies.

@@ -1,4 +1,4 @@
-// runtime/src/services.cpp: the threads and the log that every backend shares
+// runtime/src/services.cpp: the threads, the log and the allocator that every backend shares
 #include "services.hpp"
 
 #include <algorithm>
@@ -23,6 +23,7 @@ std::shared_ptr<Services> make_services(const RuntimeOptions& options, const Con
       options.parallel_for != nullptr
           ? Threads::borrowed(std::max(count, 1), options.parallel_for, options.parallel_self)
           : Threads::pool(count);
+  services->allocator = options.allocator;
   services->log_level = config.log_level.value;
   services->log = options.log;
   if (!services->log) {

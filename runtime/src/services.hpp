@@ -1,4 +1,4 @@
-// runtime/src/services.hpp: the threads and the log that every backend shares
+// runtime/src/services.hpp: the threads, the log and the allocator that every backend shares
 #pragma once
 
 #include <attnrt/plugin.h>
@@ -18,6 +18,7 @@ namespace attnrt::core {
 // it.
 struct Services {
   std::unique_ptr<Threads> threads;
+  Allocator allocator;
   std::function<void(int32_t severity, const std::string& text)> log;
   std::atomic<int32_t> log_level = ATTNRT_LOG_WARNING;  // lines below it do not reach stderr
 

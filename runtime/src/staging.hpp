@@ -23,6 +23,7 @@ class Staging {
   // for them.
   attnrt_status run(const Plan& plan, const attnrt_args& args, attnrt_error* error);
 
+  int64_t bytes() const { return on_device_.bytes() + pinned_.bytes(); }  // held now
   void* stream() const { return stream_; }  // of its own, on which the plan's runs work
 
  private:

@@ -5,6 +5,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/bytes.hpp"
 #include "base/text.hpp"
 
 namespace attnrt::core {
@@ -148,6 +149,8 @@ std::vector<PolicyLine> policy_lines(const Snapshot& snapshot) {
   for (const auto& rule : config.rules.value) rule_line(++number, rule, lines);
   lines.push_back({"on_fallback", kFallbacks[static_cast<size_t>(config.on_fallback.value)],
                    config.on_fallback.origin});
+  lines.push_back({"plan_cache.bytes", bytes_text(config.plan_cache_bytes.value),
+                   config.plan_cache_bytes.origin});
   if (config.forced_backend.value) {
     lines.push_back({"(backend)", *config.forced_backend.value, config.forced_backend.origin});
   }

@@ -171,6 +171,7 @@ class Words(unittest.TestCase):
         for keys, document in (
             (properties, {UNKNOWN: 1}),
             (properties["plugins"]["properties"], {"plugins": {UNKNOWN: 1}}),
+            (properties["plan_cache"]["properties"], {"plan_cache": {UNKNOWN: 1}}),
             (backend, {"backends": {"cpu": {UNKNOWN: 1}}}),
             (rule, {"rules": [{"deny": "cpu", UNKNOWN: 1}]}),
             (self.conditions, {"backends": {"cpu": {"only": {UNKNOWN: 1}}}}),
@@ -180,8 +181,9 @@ class Words(unittest.TestCase):
 
     def test_policy_md_names_every_key(self):
         page, properties = (SOURCE / "docs/policy.md").read_text(), self.policy["properties"]
-        keys = [key for key in properties if key not in ("plugins", "backends")]
-        keys += [f"plugins.{key}" for key in properties["plugins"]["properties"]]
+        maps = ("plugins", "plan_cache")
+        keys = [key for key in properties if key not in (*maps, "backends")]
+        keys += [f"{name}.{key}" for name in maps for key in properties[name]["properties"]]
         keys += [
             f"backends.NAME.{key}"
             for key in properties["backends"]["additionalProperties"]["properties"]

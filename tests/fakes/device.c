@@ -303,7 +303,6 @@ attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* arg
   w->workspace_serial = workspace != NULL ? workspace->serial : 0;
   device_check_run(w);
   device_enqueue(w);
-  ++fake_count.runs;
   device_unlock();
   return ATTNRT_OK;
 }

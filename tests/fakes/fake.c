@@ -147,6 +147,7 @@ static attnrt_status fake_run(void* instance, void* plan, const attnrt_problem* 
   attnrt_problem asked = *problem;
   attnrt_args given = *args;
   may_throw(FAULT_THROW_RUN, "run");
+  __atomic_add_fetch(&fake_count.runs, 1, __ATOMIC_RELAXED);
   if (FAKE_RUN_STATUS != ATTNRT_OK)
     return attnrt_fail(error, FAKE_RUN_STATUS, "run was told to fail");
   if (fake_count.run_status != ATTNRT_OK)

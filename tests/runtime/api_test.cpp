@@ -151,6 +151,50 @@ TEST_F(Api, AsAnApplicationWould) {
   EXPECT_EQ(attnrt_runtime_reload(runtime, &error), ATTNRT_OK);
 }
 
+TEST_F(Api, APlanExplainsItself) {
+  attnrt_plan* plan = nullptr;
+  attnrt_call call = ATTNRT_CALL_INIT;
+  call.backend = "fake_minimal";
+  ASSERT_EQ(attnrt_plan_create(runtime, &tiny.problem, &call, &plan, &error), ATTNRT_OK);
+  const auto explained = [&](int32_t format) {
+    return text_of(
+        [&](char** text, attnrt_error* e) { return attnrt_plan_explain(plan, format, text, e); });
+  };
+  EXPECT_THAT(explained(ATTNRT_TEXT),
+              AllOf(HasSubstr("decision  fake_minimal 1.0.0 on cpu: the call asks for it"),
+                    HasSubstr("fake_full 1.0.0")));
+  EXPECT_THAT(explained(ATTNRT_JSON), HasSubstr("\"chosen\": \"fake_minimal\""));
+  char* text = nullptr;
+  EXPECT_EQ(attnrt_plan_explain(nullptr, ATTNRT_TEXT, &text, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_EQ(attnrt_plan_explain(plan, ATTNRT_TEXT, nullptr, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_EQ(attnrt_plan_explain(plan, 7, &text, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_EQ(text, nullptr);
+  attnrt_plan_destroy(plan);
+}
+
+TEST_F(Api, ATrimTakesBytes) {
+  EXPECT_EQ(attention(&tiny.problem), ATTNRT_OK);
+  EXPECT_EQ(attnrt_runtime_trim(runtime, 0, &error), ATTNRT_OK);
+  EXPECT_EQ(attention(&tiny.problem), ATTNRT_OK);
+  EXPECT_EQ(attnrt_runtime_trim(runtime, INT64_MAX, nullptr), ATTNRT_OK);
+  EXPECT_EQ(attnrt_runtime_trim(runtime, -1, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_STREQ(error.message, "bytes is -1; expected 0 or more");
+  EXPECT_EQ(attnrt_runtime_trim(nullptr, 0, &error), ATTNRT_INVALID_ARGUMENT);
+}
+
+TEST_F(Api, AnAllocatorHasTwoCalls) {
+  attnrt_runtime* other = nullptr;
+  options.free = [](void*, int32_t, int32_t, void*, void*) {};
+  EXPECT_EQ(attnrt_runtime_open(&options, &other, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_STREQ(error.message, "config: free is given without allocate; expected both or neither");
+  options.free = nullptr;
+  options.allocate = [](void*, int32_t, int32_t, int64_t, void*, void**, attnrt_error*) {
+    return attnrt_status{ATTNRT_UNSUPPORTED};
+  };
+  EXPECT_EQ(attnrt_runtime_open(&options, &other, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_STREQ(error.message, "config: allocate is given without free; expected both or neither");
+}
+
 TEST_F(Api, NullsAreRefusedByName) {
   attnrt_plan* plan = nullptr;
   char* text = nullptr;

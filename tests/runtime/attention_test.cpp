@@ -211,7 +211,7 @@ TEST(OneShot, OnTheApplicationsOwnThreads) {
   EXPECT_GE(application.calls, 1);  // a backend may call it more than once
 }
 
-TEST(OneShot, EachStreamHasPlansOfItsOwn) {
+TEST(OneShot, OnTheCpuStreamsMeanNothing) {
   const TestRuntime runtime({"fake_full"});
   Attention a({});
   int streams[2];
@@ -221,7 +221,73 @@ TEST(OneShot, EachStreamHasPlansOfItsOwn) {
       ASSERT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
     }
   }
-  EXPECT_EQ(runtime->plans_made(), 2);
+  EXPECT_EQ(runtime->plans_made(), 1);
+}
+
+// Two backends, the better one first, and who serves a one-shot call; explain says the same.
+struct Two {
+  explicit Two(const std::string& policy = {})
+      : runtime({"fake_slow", "fake_full"}, policy),
+        first(runtime.counters(kAny, "fake_slow")),
+        second(runtime.counters(kAny, "fake_full")) {
+    first.runs = second.runs = 0;
+  }
+  std::string served(int64_t keys) {
+    Attention a({.seq_kv = keys});
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    const int64_t before = first.runs;
+    EXPECT_EQ(runtime->attention(a.problem, a.args, {}, &error), ATTNRT_OK) << error.message;
+    EXPECT_LT(largest_error(a.problem, a.args), kTolerance) << keys;
+    std::string name = first.runs > before ? "fake_slow" : "fake_full";
+    const auto decision = runtime->explain(checked(a.problem), "", {});
+    EXPECT_EQ(decision.winner()->candidate.plugin->manifest->name, name) << keys;
+    return name;
+  }
+
+  TestRuntime runtime;
+  fake_counters& first;
+  fake_counters& second;
+};
+
+TEST(OneShot, DecidesOnTheExactProblemAsExplainDoes) {
+  Two two("rules: [{name: few keys, when: {seq_kv: {max: 40}}, prefer: [fake_full]}]\n");
+  // All of these are rounded up to 64.
+  for (const int64_t keys : {50, 39, 64, 33, 41, 40, 50, 39})
+    EXPECT_EQ(two.served(keys), keys <= 40 ? "fake_full" : "fake_slow") << keys;
+  EXPECT_EQ(two.runtime->plans_made(), 2);
+}
+
+TEST(OneShot, WhatSupportsSaysOfTheExactProblemCounts) {
+  Two two;
+  two.first.most_keys = 40;
+  for (const int64_t keys : {50, 39, 64, 33, 41, 40, 35})
+    EXPECT_EQ(two.served(keys), keys <= 40 ? "fake_slow" : "fake_full") << keys;
+  two.first.most_keys = 0;
+}
+
+TEST(OneShot, PlansUpToTheMaximaOfTheManifest) {
+  const TestRuntime runtime({"fake_narrow"});  // seq_q up to 40, batch up to 8
+  Attention a({.seq_q = 40, .seq_kv = 3});
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  ASSERT_EQ(runtime->attention(a.problem, a.args, {}, &error), ATTNRT_OK) << error.message;
+  Attention fewer({.seq_q = 33, .seq_kv = 3});
+  ASSERT_EQ(runtime->attention(fewer.problem, fewer.args, {}, &error), ATTNRT_OK) << error.message;
+  EXPECT_LT(largest_error(fewer.problem, fewer.args), kTolerance);
+  EXPECT_EQ(runtime->plans_made(), 1) << "of up to 40 queries";
+}
+
+TEST(OneShot, ABackendThatAcceptsOnlyTheExactProblemServesIt) {
+  const TestRuntime runtime({"fake_full"});
+  fake_counters& counters = runtime.counters(kAny);
+  counters.most_keys = 40;
+  for (const int64_t keys : {33, 40, 34}) {
+    Attention a({.seq_kv = keys});
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    ASSERT_EQ(runtime->attention(a.problem, a.args, {}, &error), ATTNRT_OK) << error.message;
+    EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
+  }
+  EXPECT_EQ(runtime->plans_made(), 2) << "of 33 keys, and of 40, which serves 34";
+  counters.most_keys = 0;
 }
 
 TEST(OneShot, AReloadForgetsItsPlans) {

@@ -161,6 +161,11 @@ TEST(Config, EveryKeyReachesItsSetting) {
   EXPECT_EQ(c.rules.value[0].when.size(), 1U);
   EXPECT_THAT(c.rules.value[0].deny, ElementsAre("x", "y"));
   EXPECT_EQ(config("on_fallback: allow").on_fallback.value, OnFallback::allow);
+  EXPECT_EQ(config("").plan_cache_bytes.value, int64_t{256} << 20);
+  EXPECT_EQ(config("plan_cache: {bytes: 1 GiB}").plan_cache_bytes.value, int64_t{1} << 30);
+  EXPECT_EQ(config("plan_cache: {bytes: 0}").plan_cache_bytes.value, 0);
+  EXPECT_EQ(config("plan_cache: {bytes: 1 GiB}").plan_cache_bytes.origin,
+            "/etc/attnrt/policy.yaml:1:21");
   EXPECT_EQ(config("default: null").default_backend.value, std::nullopt);
   EXPECT_THAT(config("default: ~").default_backend.origin, HasSubstr("policy.yaml:1:"));
   for (const char* file : {"./policy.yaml", "policy.yaml"})

@@ -4,6 +4,8 @@
 #include <array>
 #include <attnrt/attnrt.hpp>
 
+#include "fakes/fakes.hpp"
+
 namespace {
 
 TEST(CppApi, ATensorIsDense) {
@@ -32,6 +34,21 @@ TEST(CppApi, AFifthDimensionIsRefused) {
               std::string::npos)
         << done.error().message;
   }
+}
+
+TEST(CppApi, APlanExplainsItselfAndARuntimeIsTrimmed) {
+  const attnrt::fakes::Directory plugins;
+  plugins.add("fake_full");
+  auto runtime =
+      attnrt::Runtime::open({.policy_text = "unlisted: allow", .plugin_path = plugins.text()})
+          .value();
+  const auto plan = runtime.plan({.head_dim = 4}).value();
+  EXPECT_NE(plan.explain().value().find("decision  fake_full 1.0.0 on cpu"), std::string::npos);
+  EXPECT_NE(plan.explain(attnrt::Format::json).value().find("\"chosen\": \"fake_full\""),
+            std::string::npos);
+  EXPECT_TRUE(runtime.trim());
+  EXPECT_TRUE(runtime.trim(1000));
+  EXPECT_EQ(runtime.trim(-1).error().code, ATTNRT_INVALID_ARGUMENT);
 }
 
 }  // namespace

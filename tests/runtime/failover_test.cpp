@@ -2,9 +2,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "run.hpp"
+#include "support/fake_device.hpp"
 #include "support/tensors.hpp"
 #include "support/test_runtime.hpp"
+#include "trace.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -172,64 +176,193 @@ TEST(Failover, ContinuesInTheDecisionThatItBeganWith) {
   EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
 }
 
-class OnDevice : public ::testing::Test {
- protected:
-  OnDevice() {
-    a.problem.device_type = ATTNRT_DEVICE_ROCM;
-    const auto decision = runtime->decide(checked(a.problem), {});
-    const Candidate& first = decision->winner()->candidate;
-    EXPECT_EQ(first.plugin->manifest->name, "fake_rocm");
-    counters = const_cast<fake_counters*>(
-        static_cast<const fake_counters*>(first.backend->extension(FAKE_COUNTERS)));
-    *counters = {};
-    for (auto [tensor, values] : {std::pair{&a.args.q, &a.q},
-                                  {&a.args.k, &a.k},
-                                  {&a.args.v, &a.v},
-                                  {&a.args.out, &a.out}}) {
-      auto copy = DeviceMemory::allocate(first.backend, first.device, DeviceMemory::Kind::device,
-                                         static_cast<int64_t>(values->size() * sizeof(float)), 64);
-      tensor->data = copy->data();
-      memory.push_back(std::move(*copy));
-    }
-  }
-  ~OnDevice() override { counters->capturing = counters->run_status = counters->memory_limit = 0; }
-  attnrt_status attention() { return runtime->attention(a.problem, a.args, {}, &error); }
+// ---- For how long ----
 
-  TestRuntime runtime{{"fake_rocm", "fake_rocm_two"}};
+// A better backend, whose failures a test sets, and one that always serves. The test sets the time.
+struct Recovering {
+  explicit Recovering(const std::string& policy = {})
+      : runtime({"fake_full", "fake_slow"}, policy, with_clock()),
+        best(runtime.counters(checked(a.problem), "fake_full")) {
+    reset(best);
+  }
+  Recovering(const Recovering&) = delete;
+  Recovering& operator=(const Recovering&) = delete;
+  ~Recovering() { reset(best); }
+
+  RuntimeOptions with_clock() {
+    RuntimeOptions options;
+    options.clock = [this] { return now; };
+    return options;
+  }
+  // Who serves the next call.
+  std::string served() {
+    for (float& value : a.out) value = NAN;
+    const int64_t before = best.runs;
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (runtime->attention(a.problem, a.args, {}, &error) != ATTNRT_OK) return error.message;
+    EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
+    return best.runs > before && best.run_status == ATTNRT_OK ? "fake_full" : "fake_slow";
+  }
+
   Attention a{{.seq_q = 2, .seq_kv = 3}};
-  fake_counters* counters = nullptr;
-  std::vector<DeviceMemory> memory;
-  attnrt_error error = ATTNRT_ERROR_INIT;
+  Breaker::Time now = Breaker::Time() + std::chrono::seconds(1000);
+  TestRuntime runtime;
+  fake_counters& best;
 };
 
-TEST_F(OnDevice, NeverWhileTheStreamCaptures) {
-  ASSERT_EQ(attention(), ATTNRT_OK) << error.message;
-  EXPECT_EQ(runtime->plans_made(), 1);
-  counters->run_status = ATTNRT_INTERNAL;
-  counters->capturing = 1;
-  EXPECT_EQ(attention(), ATTNRT_INTERNAL);
-  EXPECT_STREQ(error.message, "run: fake_rocm: run was told to fail by a test");
-  EXPECT_EQ(runtime->plans_made(), 1);
-  EXPECT_THAT(runtime.log(), IsEmpty());
-  counters->capturing = 0;
-  // The other backend cannot read this one's memory, so the call fails; but it must have been
-  // tried.
-  (void)attention();
-  EXPECT_EQ(runtime->plans_made(), 2);
-  EXPECT_THAT(runtime.log(), Contains(HasSubstr("the next candidate is tried")));
+TEST(Recovery, AfterOneOutOfMemoryTheBestIsTriedAgainASecondLater) {
+  Recovering r;
+  r.best.run_status = ATTNRT_OUT_OF_MEMORY;
+  EXPECT_EQ(r.served(), "fake_slow");
+  r.best.run_status = ATTNRT_OK;
+  const int64_t plans = r.runtime->plans_made();
+  r.now += std::chrono::milliseconds(900);
+  EXPECT_EQ(r.served(), "fake_slow");
+  EXPECT_EQ(r.runtime->plans_made(), plans) << "its plan is kept meanwhile";
+  r.now += std::chrono::milliseconds(100);
+  EXPECT_EQ(r.served(), "fake_full");
+  EXPECT_EQ(r.served(), "fake_full");
+  EXPECT_EQ(r.runtime->plans_made(), plans);
 }
 
-TEST_F(OnDevice, DropsIdlePlansBeforeTryingAnotherBackend) {
-  ASSERT_EQ(attention(), ATTNRT_OK) << error.message;
-  const int64_t used = counters->allocated;
-  int64_t bytes = 0;
-  for (const auto& piece : memory) bytes += piece.bytes() + 63;
-  counters->memory_limit = bytes + 256 + 63;  // room for one plan's workspace
+TEST(Recovery, EachFailedTrialDoublesTheTime) {
+  Recovering r;
+  r.best.run_status = ATTNRT_INTERNAL;
+  EXPECT_EQ(r.served(), "fake_slow");
+  for (const int seconds : {30, 60, 120}) {
+    r.now += std::chrono::seconds(seconds) - std::chrono::milliseconds(1);
+    const int64_t before = r.best.runs;
+    EXPECT_EQ(r.served(), "fake_slow");
+    EXPECT_EQ(r.best.runs, before) << "it is not asked before " << seconds << " s";
+    r.now += std::chrono::milliseconds(1);
+    EXPECT_EQ(r.served(), "fake_slow");
+    EXPECT_EQ(r.best.runs, before + 1) << "one trial";
+  }
+}
+
+TEST(Recovery, ExplainAndPlansShowAndFollowTheQuarantine) {
+  Recovering r;
+  r.best.plan_status = ATTNRT_OUT_OF_MEMORY;
+  const auto plan = r.runtime->plan(checked(r.a.problem), {});
+  ASSERT_TRUE(plan);
+  EXPECT_EQ((*plan)->backend_name(), "fake_slow");
+  EXPECT_THAT(decision_text((*plan)->decision()),
+              HasSubstr("plan: fake_full: plan was told to fail by a test"));
+  r.best.plan_status = ATTNRT_OK;
+  r.now += std::chrono::milliseconds(200);
+  EXPECT_THAT(decision_text(r.runtime->explain(checked(r.a.problem), "", {})),
+              HasSubstr("quarantined for 0.8 s more: it ran out of memory"));
+  EXPECT_EQ(chosen(*r.runtime, checked(r.a.problem)), "fake_slow 1.0.0");
+  r.now += std::chrono::milliseconds(800);
+  EXPECT_EQ(
+      r.runtime->explain(checked(r.a.problem), "", {}).winner()->candidate.plugin->manifest->name,
+      "fake_full")
+      << "explain takes no trial";
+  EXPECT_EQ(chosen(*r.runtime, checked(r.a.problem)), "fake_full 1.0.0");
+}
+
+TEST(Recovery, OtherProblemsAreNotConcernedUntilThreeFailed) {
+  Recovering r;
+  r.best.run_status = ATTNRT_OUT_OF_MEMORY;
+  for (const float scale : {1.0F, 2.0F, 3.0F}) {
+    r.a.problem.scale = scale;
+    EXPECT_EQ(r.served(), "fake_slow");
+    r.best.run_status = ATTNRT_OK;
+    r.a.problem.scale = scale / 10;
+    EXPECT_EQ(r.served(), scale < 3 ? "fake_full" : "fake_slow") << scale;
+    r.best.run_status = ATTNRT_OUT_OF_MEMORY;
+  }
+}
+
+TEST(Recovery, OneOfManyThreadsMakesTheTrial) {
+  Recovering r;
+  r.best.run_status = ATTNRT_OUT_OF_MEMORY;
+  EXPECT_EQ(r.served(), "fake_slow");
+  r.now += std::chrono::seconds(1);
+  const int64_t before = r.best.runs;
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < 8; ++thread) {
+    threads.emplace_back([&] {
+      Attention mine({.seq_q = 2, .seq_kv = 3});
+      EXPECT_EQ(r.runtime->attention(mine.problem, mine.args, {}, nullptr), ATTNRT_OK);
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(r.best.runs, before + 1);
+}
+
+TEST(Recovery, ALostDeviceComesBackWithAReload) {
+  FakeDevice device("", {}, {"fake_rocm", "fake_rocm_two"});
+  DeviceAttention a(device.runtime, {.seq_q = 2, .seq_kv = 3});
+  device.counters.run_status = ATTNRT_DEVICE_LOST;
+  EXPECT_EQ(a.run(device.runtime), ATTNRT_DEVICE_LOST);
+  device.counters.run_status = ATTNRT_OK;
+  EXPECT_EQ(a.run(device.runtime), ATTNRT_DEVICE_LOST) << "nor is another backend asked for it";
+  EXPECT_THAT(a.error.message, HasSubstr("rocm:0 was lost; a reload looks for it again"));
+  EXPECT_EQ(device.counters.runs, 1);
+  ASSERT_TRUE(device.runtime->reload());
+  EXPECT_EQ(a.run(device.runtime), ATTNRT_OK) << a.error.message;
+}
+
+// ---- on_fallback ----
+
+TEST(OnFallback, ErrorTriesNoOtherAfterAPlanOrARun) {
+  Recovering r("on_fallback: error\n");
+  for (int64_t* status : {&r.best.plan_status, &r.best.run_status}) {
+    *status = ATTNRT_OUT_OF_MEMORY;
+    EXPECT_THAT(r.served(), AllOf(HasSubstr("fake_full: "),
+                                  HasSubstr("was told to fail by a test; on_fallback is error ("),
+                                  HasSubstr("), so no other backend is tried")));
+    *status = ATTNRT_OK;
+    EXPECT_EQ(r.served(), "fake_full") << "and the next call tries it again";
+    r.a.problem.causal = 1;
+  }
+  EXPECT_THAT(r.runtime.log(), IsEmpty());
+}
+
+TEST(OnFallback, WarnSaysSoOnceForEachProblem) {
+  Recovering r("on_fallback: warn\n");
+  r.best.run_status = ATTNRT_OUT_OF_MEMORY;
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_EQ(r.served(), "fake_slow");
+    r.now += std::chrono::minutes(1);
+  }
+  EXPECT_EQ(r.runtime.log().size(), 1u);
+  r.a.problem.causal = 1;
+  EXPECT_EQ(r.served(), "fake_slow");
+  EXPECT_EQ(r.runtime.log().size(), 2u);
+}
+
+TEST(OnFallback, AllowSaysNothing) {
+  Recovering r("on_fallback: allow\n");
+  r.best.run_status = ATTNRT_OUT_OF_MEMORY;
+  EXPECT_EQ(r.served(), "fake_slow");
+  EXPECT_THAT(r.runtime.log(), IsEmpty());
+}
+
+TEST(OnFallback, OnceForEachProblemAlsoBeyondWhatTheCachesHold) {
+  const TestRuntime runtime({"fake_bad_supports_nothing", "fake_full"}, "on_fallback: warn\n");
+  for (int round = 0; round < 2; ++round) {
+    for (int64_t heads = 1; heads <= 600; ++heads) {
+      Attention a({.heads_q = heads, .head_dim = 1});
+      ASSERT_NE(runtime->decide(checked(a.problem), {})->winner(), nullptr);
+    }
+    EXPECT_EQ(runtime.log().size(), 600u) << round;
+  }
+}
+
+TEST(OnDevice, DropsIdlePlansBeforeTryingAnotherBackend) {
+  FakeDevice device("", {}, {"fake_rocm", "fake_rocm_two"});
+  DeviceAttention a(device.runtime, {.seq_q = 2, .seq_kv = 3});
+  const int64_t used = device.counters.allocated;
+  ASSERT_EQ(a.run(device.runtime), ATTNRT_OK) << a.error.message;
+  // What the four tensors and one workspace take, but not two.
+  device.counters.memory_limit = 4 * (2 * 8 * 4 + 63) + 2 * 8 * 4 + 256 + 63;
   a.problem.causal = 1;
-  EXPECT_EQ(attention(), ATTNRT_OK) << error.message;
-  EXPECT_THAT(runtime.log(), IsEmpty());
-  EXPECT_EQ(counters->allocated, used);
-  EXPECT_EQ(runtime->plans_made(), 2);
+  EXPECT_EQ(a.run(device.runtime), ATTNRT_OK) << a.error.message;
+  EXPECT_THAT(device.runtime.log(), IsEmpty());
+  EXPECT_EQ(device.counters.allocated, used + 1);
+  EXPECT_EQ(device.runtime->plans_made(), 2);
 }
 
 }  // namespace

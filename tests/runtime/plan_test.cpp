@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "run.hpp"
+#include "support/fake_device.hpp"
 #include "support/tensors.hpp"
 #include "support/test_runtime.hpp"
 
@@ -24,7 +25,7 @@ Result<std::unique_ptr<Plan>> planned(const TestRuntime& runtime, const Problem&
                                       const std::string& name = {}) {
   const auto decision = runtime->decide(problem, Call{name});
   EXPECT_EQ(decision->status, ATTNRT_OK) << decision->message;
-  return make_plan(*decision, decision->verdicts.front());
+  return make_plan(decision, problem);
 }
 
 TEST(Plan, SaysWhatWillRun) {
@@ -124,6 +125,90 @@ TEST(Plan, DevicesAreToldApartByTheirId) {
   const auto third = runtime->decide(on_rocm(Attention({}).problem, 2), {});
   EXPECT_EQ(third->status, ATTNRT_UNSUPPORTED);
   EXPECT_THAT(third->message, HasSubstr("has no rocm 2"));
+}
+
+// An application's allocator, on the fake device's memory.
+struct Application {
+  const Backend* backend = nullptr;  // absent: it serves no device
+  int64_t allocated = 0, freed = 0;
+  attnrt_status status = ATTNRT_OK;
+  void* last_stream = nullptr;
+
+  RuntimeOptions options() {
+    RuntimeOptions options;
+    options.allocator.self = this;
+    options.allocator.allocate = [](void* self, int32_t type, int32_t id, int64_t bytes,
+                                    void* stream, void** pointer, attnrt_error* error) {
+      auto& app = *static_cast<Application*>(self);
+      EXPECT_EQ(type, ATTNRT_DEVICE_ROCM);
+      if (app.status != ATTNRT_OK) return attnrt_fail(error, app.status, "the pool says no");
+      if (app.backend == nullptr) return attnrt_status{ATTNRT_UNSUPPORTED};
+      app.last_stream = stream;
+      ++app.allocated;
+      return app.backend->memory()->allocate(app.backend->instance(), id, bytes, stream, pointer,
+                                             error);
+    };
+    options.allocator.free = [](void* self, int32_t type, int32_t id, void* pointer, void* stream) {
+      auto& app = *static_cast<Application*>(self);
+      EXPECT_EQ(type, ATTNRT_DEVICE_ROCM);
+      ++app.freed;
+      app.backend->memory()->free(app.backend->instance(), id, pointer, stream);
+    };
+    return options;
+  }
+};
+
+TEST(ApplicationsMemory, ServesWorkspaces) {
+  Application app;
+  FakeDevice device("", app.options());
+  DeviceAttention a(device.runtime, {.seq_q = 2, .seq_kv = 3});
+  app.backend = a.backend().get();
+  ASSERT_EQ(a.run(device.runtime), ATTNRT_OK) << a.error.message;
+  EXPECT_EQ(app.allocated, 1);
+  FakeStreams streams(*a.backend());
+  void* const stream = streams.make();
+  {
+    const auto plan = device.runtime->plan(checked(a.problem), {}, stream);
+    ASSERT_TRUE(plan);
+    EXPECT_EQ(app.last_stream, stream) << "in the order of the plan's stream";
+    EXPECT_EQ(app.allocated, 2);
+    EXPECT_EQ(app.freed, 0);
+  }
+  EXPECT_EQ(app.freed, 1);
+  device.runtime->trim(0);
+  EXPECT_EQ(app.freed, 2);
+  EXPECT_TRUE(a.right());
+}
+
+TEST(ApplicationsMemory, ThatServesNotThisDeviceLeavesItToTheBackend) {
+  Application app;
+  FakeDevice device("", app.options());
+  DeviceAttention a(device.runtime, {.seq_q = 2, .seq_kv = 3});
+  ASSERT_EQ(a.run(device.runtime), ATTNRT_OK) << a.error.message;
+  app.backend = a.backend().get();
+  device.runtime->trim(0);
+  EXPECT_EQ(app.freed, 0) << "what the backend gave goes back to it";
+}
+
+TEST(ApplicationsMemory, ThatRunsOutIsOutOfMemory) {
+  Application app;
+  FakeDevice device("", app.options());
+  DeviceAttention a(device.runtime, {.seq_q = 2, .seq_kv = 3});
+  app.status = ATTNRT_OUT_OF_MEMORY;
+  EXPECT_EQ(a.run(device.runtime), ATTNRT_OUT_OF_MEMORY);
+  EXPECT_THAT(a.error.message, HasSubstr("the pool says no"));
+}
+
+TEST(ApplicationsMemory, ServesStagingBuffersToo) {
+  Application app;
+  const TestRuntime runtime({"fake_rocm"}, "staging: allow\n", app.options());
+  Attention a({.seq_q = 2, .seq_kv = 3});
+  app.backend = runtime->decide(checked(a.problem), {})->winner()->candidate.backend.get();
+  ASSERT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
+  EXPECT_EQ(app.allocated, 2) << "a workspace and a buffer";
+  runtime->trim(0);
+  EXPECT_EQ(app.freed, 2);
 }
 
 TEST(DeviceMemory, HasTheAlignmentThatWasAskedFor) {

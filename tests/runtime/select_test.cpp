@@ -365,6 +365,93 @@ TEST(Select, OnFallback) {
   }
 }
 
+// ---- Quarantine ----
+
+Quarantine::Held held(const Candidate& candidate, bool due = false) {
+  return {id_of(candidate), "quarantined for 0.8 s more: it ran out of memory", due};
+}
+
+struct Quarantined : ::testing::Test {
+  Decision decide_with(const Quarantine& quarantine, const std::string& policy = "",
+                       const std::string& call = "") {
+    return select(policy_of(kPriorities + policy, {}, call), {all, {}}, problem_of(kGpu), "",
+                  quarantine);
+  }
+  std::vector<Candidate> all = candidates(kBoth);
+  const Candidate& unfused = all[0];
+  const Candidate& flash = all[1];
+};
+
+TEST_F(Quarantined, AnotherCandidateServesMeanwhile) {
+  const Decision decision = decide_with({{held(flash)}, {}});
+  EXPECT_EQ(outcome(decision), "unfused 1.0.0");
+  EXPECT_EQ(decision.verdicts.back().answer, Answer::not_asked);
+  EXPECT_THAT(decision.verdicts.back().reasons,
+              ElementsAre("quarantined for 0.8 s more: it ran out of memory"));
+  EXPECT_THAT(decision.fallback, HasSubstr("flash 1.0.0: quarantined for 0.8 s more"));
+  EXPECT_THAT(decision_text(decision), HasSubstr("not asked  quarantined for 0.8 s more"));
+}
+
+TEST_F(Quarantined, WhatIsDueIsAsked) {
+  EXPECT_EQ(outcome(decide_with({{held(flash, true)}, {}})), "flash 1.0.0");
+}
+
+TEST_F(Quarantined, OnlyOnItsOwnDeviceAndFile) {
+  Quarantine other{{held(flash)}, {}};
+  other.held[0].candidate.device_id = 1;
+  EXPECT_EQ(outcome(decide_with(other)), "flash 1.0.0");
+  other = {{held(flash)}, {}};
+  other.held[0].candidate = {"another", ATTNRT_DEVICE_ROCM, 0};
+  EXPECT_EQ(outcome(decide_with(other)), "flash 1.0.0");
+}
+
+TEST_F(Quarantined, IsIgnoredWhereNoOtherMayServe) {
+  const Quarantine both{{held(flash), held(unfused)}, {}};
+  EXPECT_EQ(outcome(decide_with(both)), "flash 1.0.0") << "all are quarantined";
+  const Quarantine best{{held(flash)}, {}};
+  EXPECT_EQ(outcome(decide_with(best, "", "flash")), "flash 1.0.0") << "it is asked for by name";
+  EXPECT_EQ(outcome(decide_with(best, "default: flash\n")), "flash 1.0.0");
+  EXPECT_EQ(outcome(decide_with(best, "on_fallback: error\n")), "flash 1.0.0");
+  EXPECT_EQ(outcome(decide_with(best, "rules: [{deny: [unfused]}]\n")), "flash 1.0.0");
+}
+
+TEST_F(Quarantined, ALostDeviceIsNeverAsked) {
+  const Quarantine lost{{}, {{ATTNRT_DEVICE_ROCM, 0, "rocm:0 was lost"}}};
+  for (const std::string call : {"", "flash"}) {
+    const Decision decision = decide_with(lost, "", call);
+    EXPECT_EQ(decision.status, ATTNRT_DEVICE_LOST) << call;
+    EXPECT_THAT(decision.message, HasSubstr("flash 1.0.0: rocm:0 was lost"));
+  }
+  EXPECT_EQ(outcome(decide_with({{}, {{ATTNRT_DEVICE_ROCM, 1, "rocm:1 was lost"}}})),
+            "flash 1.0.0");
+}
+
+TEST_F(Quarantined, AfterAFailureTheNextOneWins) {
+  const Policy policy = policy_of(kPriorities);
+  const Decision first = decide_with({});
+  const Decision second = without_winner(policy, first, "plan: flash: out of memory");
+  EXPECT_EQ(outcome(second), "unfused 1.0.0");
+  EXPECT_THAT(second.why, HasSubstr("priority 200"));
+  EXPECT_EQ(second.fallback, "flash 1.0.0: plan: flash: out of memory");
+  EXPECT_THAT(decision_text(second), HasSubstr("plan: flash: out of memory"));
+  const Decision third = without_winner(policy, second, "run: unfused: failed");
+  EXPECT_EQ(third.status, ATTNRT_UNSUPPORTED);
+  EXPECT_THAT(third.message, HasSubstr("unfused 1.0.0: run: unfused: failed"));
+}
+
+TEST_F(Quarantined, AfterAllOthersFailedItIsTried) {
+  const Decision first = decide_with({{held(flash)}, {}});
+  EXPECT_EQ(outcome(without_winner(policy_of(kPriorities), first, "it failed")), "flash 1.0.0");
+}
+
+TEST_F(Quarantined, AfterAFailureNoneWinsIfNoneMay) {
+  for (const auto& [text, call] : {std::pair{"", "flash"}, {"on_fallback: error\n", ""}}) {
+    const Policy policy = policy_of(kPriorities + text, {}, call);
+    const Decision next = without_winner(policy, decide_with({}, text, call), "it failed");
+    EXPECT_EQ(next.status, ATTNRT_UNSUPPORTED) << text << call;
+  }
+}
+
 TEST(Select, WhatIsNoFallback) {
   const std::string error = kPriorities + "on_fallback: error\n";
   const auto winner = [&](const std::string& policy, const std::string& problem,

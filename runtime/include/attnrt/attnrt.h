@@ -42,6 +42,21 @@ typedef struct attnrt_plan attnrt_plan;       /* prepared work for one problem *
 ATTNRT_API const char* attnrt_version(void);
 
 /* ---- Runtime ---- */
+
+/* The application's own device memory, in place of the backends': for workspaces and staging
+ * buffers. As the calls of attnrt.memory/1 (plugin.h), with self (allocator_self) and the kind of
+ * device first. The memory is for work on stream, and for work that waits for stream; all work that
+ * uses it has completed when free is called. Never called for the cpu.
+ * RETURNS UNSUPPORTED if the allocator does not serve this device: then the backend's own memory is
+ * used. THREADS: called from any thread, also while a stream of the device is being captured into
+ * a graph: never for that stream, and it must not invalidate that capture. It must not call this
+ * runtime. */
+typedef attnrt_status (*attnrt_device_allocate)(void* self, int32_t device_type, int32_t device_id,
+                                                int64_t bytes, void* stream, void** pointer,
+                                                attnrt_error* error);
+typedef void (*attnrt_device_free)(void* self, int32_t device_type, int32_t device_id,
+                                   void* pointer, void* stream);
+
 typedef struct attnrt_runtime_options {
   int32_t struct_size;
   int32_t thread_count;    /* threads of the pool, or of parallel_for; 0: the policy's `threads` */
@@ -59,18 +74,24 @@ typedef struct attnrt_runtime_options {
    * NULL: the pool. REQUIRES: thread_count is given. */
   attnrt_parallel_for parallel_for;
   void* parallel_self; /* the first argument of parallel_for */
+  /* The application's allocator: both or neither. It outlives the runtime and its plans. */
+  attnrt_device_allocate allocate;
+  attnrt_device_free free;
+  void* allocator_self; /* the first argument of both */
 } attnrt_runtime_options;
 
 /* clang-format off */
 #define ATTNRT_RUNTIME_OPTIONS_INIT \
-  {(int32_t)sizeof(attnrt_runtime_options), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
+  {(int32_t)sizeof(attnrt_runtime_options), 0,    NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+   NULL,                                    NULL, NULL}
 /* clang-format on */
 
 /* Reads the policy and the environment, and scans the plugin directories. No plugin code runs yet.
  * A broken plugin is no error here; attnrt_plugins lists it. options: NULL means all defaults.
  * ERRORS: INVALID_ARGUMENT for a policy with an error, with file:line:column; INTERNAL or
  * OUT_OF_MEMORY if descriptors, memory or a device's answer were missing: it may work later.
- * OWNERSHIP: attnrt_runtime_close closes *runtime, after its plans are destroyed. */
+ * OWNERSHIP: attnrt_runtime_close closes *runtime, after its plans are destroyed. It waits for the
+ * runs of one-shot calls. Graphs that captured one-shot calls must not be launched any more. */
 ATTNRT_API attnrt_status attnrt_runtime_open(const attnrt_runtime_options* options,
                                              attnrt_runtime** runtime, attnrt_error* error);
 ATTNRT_API void attnrt_runtime_close(attnrt_runtime* runtime);
@@ -81,6 +102,12 @@ ATTNRT_API void attnrt_runtime_close(attnrt_runtime* runtime);
  * ERRORS: as attnrt_runtime_open; INTERNAL if a directory that could be read before cannot be. */
 ATTNRT_API attnrt_status attnrt_runtime_reload(attnrt_runtime* runtime, attnrt_error* error);
 
+/* Gives back what idle plans of one-shot calls hold, the least recently used first, until the
+ * others hold at most so many bytes; 0: all of it. Waits for the last runs of what it gives back.
+ * What captured graphs use is kept. ERRORS: INVALID_ARGUMENT if bytes is negative. */
+ATTNRT_API attnrt_status attnrt_runtime_trim(attnrt_runtime* runtime, int64_t bytes,
+                                             attnrt_error* error);
+
 /* ---- Problems ---- */
 
 /* What a single call may ask for beyond the policy. */
@@ -88,10 +115,14 @@ typedef struct attnrt_call {
   int32_t struct_size;
   int32_t reserved;
   const char* backend; /* a name: this backend or an error; NULL: the policy decides */
+  /* For attnrt_plan_create: the plan's workspace may be used on this stream, and on streams that
+   * wait for it. NULL: the default stream, and any other one. attnrt_attention has args->stream.
+   */
+  void* stream;
 } attnrt_call;
 
 /* clang-format off */
-#define ATTNRT_CALL_INIT {(int32_t)sizeof(attnrt_call), 0, NULL}
+#define ATTNRT_CALL_INIT {(int32_t)sizeof(attnrt_call), 0, NULL, NULL}
 /* clang-format on */
 
 /* Fills in everything of the problem that the tensors in args can say: dtype, dimensions, mask and
@@ -136,7 +167,8 @@ ATTNRT_API void attnrt_text_free(char* text);
 /* ---- Plans ---- */
 
 /* Selects a backend and prepares the work. If the winner's plan fails with UNSUPPORTED,
- * OUT_OF_MEMORY or INTERNAL, the next candidate is taken, unless a backend was asked for by name.
+ * OUT_OF_MEMORY or INTERNAL, the next candidate is taken, unless a backend was asked for by name or
+ * the policy's on_fallback is error. What failed is not asked again for a while (docs/explain.md).
  * ERRORS: UNSUPPORTED (every candidate's reason, in one line), NOT_FOUND (no plugin has that name).
  * OWNERSHIP: attnrt_plan_destroy destroys *plan, after its last run has completed. */
 ATTNRT_API attnrt_status attnrt_plan_create(attnrt_runtime* runtime, const attnrt_problem* problem,
@@ -145,8 +177,9 @@ ATTNRT_API attnrt_status attnrt_plan_create(attnrt_runtime* runtime, const attnr
 /* Checks args against the plan's problem, then runs. If args->workspace is NULL, the plan's own is
  * used. For device tensors it enqueues on args->stream and returns. It allocates nothing.
  * REQUIRES: out and lse overlap no other tensor, from their first byte to their last.
- * ERRORS: INVALID_ARGUMENT for args that do not fit, or the backend's error; no other backend is
- * tried. */
+ * ERRORS: INVALID_ARGUMENT for args that do not fit; UNSUPPORTED, before anything is enqueued, if
+ * args->stream is being captured into a graph and the plan cannot be; or the backend's error. No
+ * other backend is tried. */
 ATTNRT_API attnrt_status attnrt_plan_run(attnrt_plan* plan, const attnrt_args* args,
                                          attnrt_error* error);
 ATTNRT_API void attnrt_plan_destroy(attnrt_plan* plan);
@@ -157,14 +190,23 @@ ATTNRT_API const char* attnrt_plan_version(const attnrt_plan* plan); /* the plug
 ATTNRT_API const char* attnrt_plan_kernel(const attnrt_plan* plan);  /* in the plugin's words */
 ATTNRT_API int64_t attnrt_plan_workspace_bytes(const attnrt_plan* plan); /* held for its runs */
 
+/* Gives the decision that the plan was made by, as attnrt_explain does. A backend that failed while
+ * this plan was made is in there with its reason. */
+ATTNRT_API attnrt_status attnrt_plan_explain(const attnrt_plan* plan, int32_t format, char** text,
+                                             attnrt_error* error);
+
 /* ---- One shot ---- */
 
 /* Infers the problem (attnrt_problem_infer), plans and runs in one call. problem gives the
- * attributes that tensors cannot say, and is not changed; NULL: all defaults. Plans are kept in a
- * bounded cache. batch, seq_q and seq_kv are rounded up to powers of two, so a growing decode loop
- * plans once for each doubling. Each new plan writes one line to the log at level INFO
+ * attributes that tensors cannot say, and is not changed; NULL: all defaults. It decides as
+ * attnrt_explain does for this problem. Plans are kept in a cache that the policy bounds
+ * (plan_cache). In them batch, seq_q and seq_kv are rounded up to powers of two, so a growing
+ * decode loop plans once for each doubling. Each new plan writes one line to the log at level INFO
  * (`plan: cpu 1.0.0 on cpu: kernel ...; for device=...`).
- * If a run fails, it is repeated on the next candidate, except while args->stream captures a graph.
+ * If a run fails, it is repeated on the next candidate, except while a graph is being captured on
+ * args->stream.
+ * CAPTURE: a call on a stream that is being captured becomes a part of the graph. What it uses is
+ * kept until the runtime is closed, so the graph may be launched until then.
  * REQUIRES and ERRORS are those of attnrt_plan_create and attnrt_plan_run. */
 ATTNRT_API attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* problem,
                                           const attnrt_args* args, const attnrt_call* call,

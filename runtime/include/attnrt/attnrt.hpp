@@ -187,15 +187,18 @@ struct Options {
   void* log_self = nullptr;
   attnrt_parallel_for parallel_for = nullptr;
   void* parallel_self = nullptr;
+  attnrt_device_allocate allocate = nullptr;
+  attnrt_device_free free = nullptr;
+  void* allocator_self = nullptr;
 };
 
 namespace detail {
 inline ATTNRT_UNEXPECTED<Error> unexpected(const attnrt_error& error) {
   return ATTNRT_UNEXPECTED<Error>(Error{error.code, error.message});
 }
-inline attnrt_call call(const std::string& backend) {
-  return {static_cast<int32_t>(sizeof(attnrt_call)), 0,
-          backend.empty() ? nullptr : backend.c_str()};
+inline attnrt_call call(const std::string& backend, void* stream = nullptr) {
+  return {static_cast<int32_t>(sizeof(attnrt_call)), 0, backend.empty() ? nullptr : backend.c_str(),
+          stream};
 }
 inline std::string take(char* text) {
   const std::unique_ptr<char, void (*)(char*)> owner(text, attnrt_text_free);
@@ -218,6 +221,15 @@ class Plan {
   const char* kernel() const { return attnrt_plan_kernel(plan_.get()); }
   int64_t workspace_bytes() const { return attnrt_plan_workspace_bytes(plan_.get()); }
 
+  // Gives the decision that the plan was made by.
+  Result<std::string> explain(Format format = Format::text) const {
+    char* text = nullptr;
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_plan_explain(plan_.get(), static_cast<int32_t>(format), &text, &error) != ATTNRT_OK)
+      return detail::unexpected(error);
+    return detail::take(text);
+  }
+
  private:
   friend class Runtime;
   explicit Plan(attnrt_plan* plan) : plan_(plan, attnrt_plan_destroy) {}
@@ -238,6 +250,9 @@ class Runtime {
     c.log_self = options.log_self;
     c.parallel_for = options.parallel_for;
     c.parallel_self = options.parallel_self;
+    c.allocate = options.allocate;
+    c.free = options.free;
+    c.allocator_self = options.allocator_self;
     attnrt_runtime* runtime = nullptr;
     attnrt_error error = ATTNRT_ERROR_INIT;
     if (attnrt_runtime_open(&c, &runtime, &error) != ATTNRT_OK) return detail::unexpected(error);
@@ -252,10 +267,20 @@ class Runtime {
     return {};
   }
 
+  // Gives back what idle plans of one-shot calls hold, until the others hold at most so many bytes.
+  Result<void> trim(int64_t bytes = 0) {
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_runtime_trim(runtime_.get(), bytes, &error) != ATTNRT_OK)
+      return detail::unexpected(error);
+    return {};
+  }
+
   // Selects a backend and prepares the work. backend: this one or an error; "": the policy decides.
-  Result<Plan> plan(const Problem& problem, const std::string& backend = {}) {
+  // stream: its workspace may be used there, and on streams that wait for it; nullptr: anywhere.
+  Result<Plan> plan(const Problem& problem, const std::string& backend = {},
+                    void* stream = nullptr) {
     const attnrt_problem c = problem.c();
-    const attnrt_call call = detail::call(backend);
+    const attnrt_call call = detail::call(backend, stream);
     attnrt_plan* plan = nullptr;
     attnrt_error error = ATTNRT_ERROR_INIT;
     if (attnrt_plan_create(runtime_.get(), &c, &call, &plan, &error) != ATTNRT_OK)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import _attnrt
+from . import _attnrt, _torch_memory
 from ._arguments import integer, problem_text, text_or_none, words_text
 from ._tensors import Tensor, add_results, is_torch, stream_pointer, tensors_of, without_gradients
 from .errors import InvalidArgumentError
@@ -51,6 +51,14 @@ class Plan:
     def workspace_bytes(self) -> int:
         """Memory that the plan holds for its runs, in bytes."""
         return self._plan.workspace_bytes
+
+    def explain(self, *, json: bool = False) -> Any:
+        """Says why this backend was chosen, as Runtime.explain does.
+
+        A backend that failed while this plan was made is in there with its reason.
+        """
+        text = self._plan.explain(bool(json))
+        return _json.loads(text) if json else text
 
     def __repr__(self) -> str:
         return f"<attnrt.Plan {self.backend} {self.version}: {self.kernel}>"
@@ -105,6 +113,8 @@ class Runtime:
     plugins      directories (a path or a list of paths), in place of those of the policy and of
                  $ATTNRT_PLUGIN_PATH
     threads      the number of threads of its pool; 0: as many as the policy says
+    torch_memory take workspaces on GPUs from torch's caching allocator, if torch uses that GPU in
+                 this process; False: from the GPU's own
 
     Raises InvalidArgumentError for a policy with an error (file:line:column). A plugin that cannot
     be used is no error here; plugins() lists it with the reason.
@@ -119,6 +129,7 @@ class Runtime:
         policy_text: str | None = None,
         plugins: Path | Sequence[Path] | None = None,
         threads: int = 0,
+        torch_memory: bool = True,
     ):
         folders = [plugins] if isinstance(plugins, (str, os.PathLike)) else plugins
         try:
@@ -127,7 +138,11 @@ class Runtime:
         except TypeError as error:
             raise InvalidArgumentError(f"policy and plugins are paths: {error}") from None
         self._runtime = _attnrt.Runtime(
-            path, text_or_none("policy_text", policy_text), joined, integer("threads", threads)
+            path,
+            text_or_none("policy_text", policy_text),
+            joined,
+            integer("threads", threads),
+            (_torch_memory.allocate, _torch_memory.free) if torch_memory else None,
         )
 
     def attention(
@@ -186,6 +201,7 @@ class Runtime:
         *,
         device_id: int = 0,
         backend: str | None = None,
+        stream: Any = None,
         **words: Any,
     ) -> Plan:
         """Selects a backend and prepares the work, once for many runs:
@@ -196,6 +212,8 @@ class Runtime:
         The problem is in words: a str, a dict or keywords. batch, seq_q and seq_kv are upper
         bounds. alibi, sinks, kv_lengths, varlen and lse say that each run brings those tensors.
         Each row starts at a multiple of alignment_bytes (16 if not given).
+        stream: a torch stream, or a pointer as an int: the workspace is for runs there, and on
+        streams that wait for it. None: for runs on any stream.
 
         Raises UnsupportedError, NotFoundError (no plugin is named backend), InvalidArgumentError (a
         word or its value is wrong), OutOfMemoryError.
@@ -205,6 +223,7 @@ class Runtime:
                 problem_text(problem, words),
                 integer("device_id", device_id),
                 text_or_none("backend", backend),
+                0 if stream is None else stream_pointer(stream, None),
             )
         )
 
@@ -241,6 +260,13 @@ class Runtime:
         """Lists the values of the policy in effect, each as {"key", "value", "from"}."""
         values: list[dict[str, str]] = _json.loads(self._runtime.policy())["values"]
         return values
+
+    def trim(self, bytes: int = 0) -> None:
+        """Gives back what idle plans of attention() hold, until at most so many bytes are left.
+
+        Waits for their last runs. What captured graphs use is kept.
+        """
+        self._runtime.trim(integer("bytes", bytes, 2**63 - 1))
 
     def reload(self) -> None:
         """Reads policy, environment and plugin directories again.

@@ -252,9 +252,69 @@ using Text = std::optional<std::string>;
 
 const char* text_or_null(const Text& text) { return text ? text->c_str() : nullptr; }
 
-attnrt_call call_for(const Text& backend) {
-  return {static_cast<int32_t>(sizeof(attnrt_call)), 0, text_or_null(backend)};
+attnrt_call call_for(const Text& backend, uint64_t stream = 0) {
+  return {static_cast<int32_t>(sizeof(attnrt_call)), 0, text_or_null(backend),
+          reinterpret_cast<void*>(stream)};
 }
+
+// Returns the text that call(&text, error) gives.
+template <class Function>
+std::string text_of_call(Function&& call) {
+  char* text = nullptr;
+  unlocked([&](attnrt_error* error) { return call(&text, error); });
+  const std::unique_ptr<char, void (*)(char*)> owner(text, attnrt_text_free);
+  return owner.get();
+}
+
+// ---- Device memory of a Python library ----
+
+// Two Python functions, allocate(device_type, device_id, bytes, stream) and free(device_type,
+// device_id, pointer, stream). allocate returns an address, or None where the backend's own memory
+// is to be used. The runtime calls them from any thread, but never holds a lock that a thread with
+// the GIL may wait for.
+class PythonAllocator {
+ public:
+  explicit PythonAllocator(const nb::tuple& functions)
+      : allocate_(functions[0]), free_(functions[1]) {}
+
+  static attnrt_status allocate(void* self, int32_t device_type, int32_t device_id, int64_t bytes,
+                                void* stream, void** pointer, attnrt_error* error) {
+    if (!nb::is_alive() || Py_IsInitialized() == 0) return ATTNRT_UNSUPPORTED;
+    const nb::gil_scoped_acquire gil;
+    try {
+      const nb::object address = static_cast<PythonAllocator*>(self)->allocate_(
+          device_type, device_id, bytes, reinterpret_cast<uintptr_t>(stream));
+      if (address.is_none()) return ATTNRT_UNSUPPORTED;
+      *pointer = reinterpret_cast<void*>(nb::cast<uintptr_t>(address));
+      return ATTNRT_OK;
+    } catch (nb::python_error& raised) {
+      const std::string type = nb::type_name(raised.type()).c_str();
+      const bool no_memory = type.find("OutOfMemory") != std::string::npos ||
+                             raised.matches(PyExc_MemoryError);
+      return attnrt_fail(error, no_memory ? ATTNRT_OUT_OF_MEMORY : ATTNRT_INTERNAL, "%s",
+                         raised.what());
+    } catch (const std::exception& raised) {
+      return attnrt_fail(error, ATTNRT_INTERNAL, "%s", raised.what());
+    }
+  }
+
+  // At the end of the process the memory goes with it.
+  static void free(void* self, int32_t device_type, int32_t device_id, void* pointer,
+                   void* stream) {
+    if (!nb::is_alive() || Py_IsInitialized() == 0) return;
+    const nb::gil_scoped_acquire gil;
+    try {
+      static_cast<PythonAllocator*>(self)->free_(device_type, device_id,
+                                                 reinterpret_cast<uintptr_t>(pointer),
+                                                 reinterpret_cast<uintptr_t>(stream));
+    } catch (nb::python_error& raised) {
+      raised.discard_as_unraisable("attnrt: freeing device memory");
+    }
+  }
+
+ private:
+  nb::object allocate_, free_;
+};
 
 // ---- The two classes ----
 
@@ -278,6 +338,11 @@ class Plan {
   const char* version() const { return attnrt_plan_version(plan_.get()); }
   const char* kernel() const { return attnrt_plan_kernel(plan_.get()); }
   int64_t workspace_bytes() const { return attnrt_plan_workspace_bytes(plan_.get()); }
+  std::string explain(bool json) const {
+    return text_of_call([&](char** text, attnrt_error* error) {
+      return attnrt_plan_explain(plan_.get(), json ? ATTNRT_JSON : ATTNRT_TEXT, text, error);
+    });
+  }
 
  private:
   struct Destroy {
@@ -291,20 +356,34 @@ class Plan {
 
 class Runtime {
  public:
+  // allocator: the functions of a PythonAllocator, or None.
   Runtime(const Text& policy_path, const Text& policy_text, const Text& plugin_path,
-          int32_t threads) {
+          int32_t threads, const nb::object& allocator) {
     attnrt_runtime_options options = ATTNRT_RUNTIME_OPTIONS_INIT;
     options.policy_path = text_or_null(policy_path);
     options.policy_text = text_or_null(policy_text);
     options.plugin_path = text_or_null(plugin_path);
     options.thread_count = threads;
+    std::shared_ptr<PythonAllocator> memory;
+    if (!allocator.is_none()) {
+      memory = std::make_shared<PythonAllocator>(nb::cast<nb::tuple>(allocator));
+      options.allocate = PythonAllocator::allocate;
+      options.free = PythonAllocator::free;
+      options.allocator_self = memory.get();
+    }
     attnrt_runtime* opened = nullptr;
     unlocked([&](attnrt_error* error) { return attnrt_runtime_open(&options, &opened, error); });
-    runtime_ = Handle(opened, attnrt_runtime_close);
+    // The allocator outlives the runtime, and plans hold this handle, too.
+    runtime_ = Handle(opened, [memory](attnrt_runtime* runtime) { attnrt_runtime_close(runtime); });
   }
 
   void reload() {
     unlocked([&](attnrt_error* error) { return attnrt_runtime_reload(runtime_.get(), error); });
+  }
+
+  void trim(int64_t bytes) {
+    unlocked(
+        [&](attnrt_error* error) { return attnrt_runtime_trim(runtime_.get(), bytes, error); });
   }
 
   void attention(const std::string& words, const Text& backend, uint64_t stream,
@@ -319,10 +398,11 @@ class Runtime {
     });
   }
 
-  std::unique_ptr<Plan> plan(const std::string& words, int32_t device_id, const Text& backend) {
+  std::unique_ptr<Plan> plan(const std::string& words, int32_t device_id, const Text& backend,
+                             uint64_t stream) {
     ParsedProblem parsed(words, false);
     parsed.problem.device_id = device_id;
-    const attnrt_call call = call_for(backend);
+    const attnrt_call call = call_for(backend, stream);
     attnrt_plan* plan = nullptr;
     unlocked([&](attnrt_error* error) {
       return attnrt_plan_create(runtime_.get(), &parsed.problem, &call, &plan, error);
@@ -333,33 +413,25 @@ class Runtime {
   std::string explain(const std::string& words, const Text& backend, bool json) {
     const ParsedProblem parsed(words, true);
     const attnrt_call call = call_for(backend);
-    return text([&](char** text, attnrt_error* error) {
+    return text_of_call([&](char** text, attnrt_error* error) {
       return attnrt_explain(runtime_.get(), &parsed.problem, parsed.arch.data(), &call,
                             json ? ATTNRT_JSON : ATTNRT_TEXT, text, error);
     });
   }
 
   std::string plugins() {
-    return text([&](char** text, attnrt_error* error) {
+    return text_of_call([&](char** text, attnrt_error* error) {
       return attnrt_plugins(runtime_.get(), ATTNRT_JSON, text, error);
     });
   }
 
   std::string policy() {
-    return text([&](char** text, attnrt_error* error) {
+    return text_of_call([&](char** text, attnrt_error* error) {
       return attnrt_policy(runtime_.get(), ATTNRT_JSON, text, error);
     });
   }
 
  private:
-  template <class Function>
-  static std::string text(Function&& call) {
-    char* text = nullptr;
-    unlocked([&](attnrt_error* error) { return call(&text, error); });
-    const std::unique_ptr<char, void (*)(char*)> owner(text, attnrt_text_free);
-    return owner.get();
-  }
-
   Handle runtime_;
 };
 
@@ -374,16 +446,18 @@ NB_MODULE(_attnrt, module) {
       .def_prop_ro("backend", &Plan::backend)
       .def_prop_ro("version", &Plan::version)
       .def_prop_ro("kernel", &Plan::kernel)
-      .def_prop_ro("workspace_bytes", &Plan::workspace_bytes);
+      .def_prop_ro("workspace_bytes", &Plan::workspace_bytes)
+      .def("explain", &Plan::explain, nb::arg("json"));
   nb::class_<Runtime>(module, "Runtime")
-      .def(nb::init<const Text&, const Text&, const Text&, int32_t>(),
+      .def(nb::init<const Text&, const Text&, const Text&, int32_t, const nb::object&>(),
            nb::arg("policy_path").none(), nb::arg("policy_text").none(),
-           nb::arg("plugin_path").none(), nb::arg("threads"))
+           nb::arg("plugin_path").none(), nb::arg("threads"), nb::arg("allocator").none())
       .def("reload", &Runtime::reload)
+      .def("trim", &Runtime::trim, nb::arg("bytes"))
       .def("attention", &Runtime::attention, nb::arg("words"), nb::arg("backend").none(),
            nb::arg("stream"), nb::arg("tensors"))
       .def("plan", &Runtime::plan, nb::arg("words"), nb::arg("device_id"),
-           nb::arg("backend").none())
+           nb::arg("backend").none(), nb::arg("stream"))
       .def("explain", &Runtime::explain, nb::arg("words"), nb::arg("backend").none(),
            nb::arg("json"))
       .def("plugins", &Runtime::plugins)

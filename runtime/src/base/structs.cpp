@@ -47,7 +47,8 @@ constexpr Field kArgsFields[] = {ATTNRT_TENSORS(ATTNRT_TENSOR_FIELD)  //
 constexpr StructTable kArgs{"args", "set it to sizeof(attnrt_args)", offsetof(attnrt_args, q),
                             kArgsFields};
 
-constexpr Field kCallFields[] = {ATTNRT_FIELD(attnrt_call, backend)};
+constexpr Field kCallFields[] = {ATTNRT_FIELD(attnrt_call, backend),
+                                 ATTNRT_FIELD(attnrt_call, stream)};
 constexpr StructTable kCall{"call", "start from ATTNRT_CALL_INIT", offsetof(attnrt_call, backend),
                             kCallFields};
 
@@ -57,7 +58,10 @@ constexpr Field kOptionsFields[] = {ATTNRT_FIELD(attnrt_runtime_options, policy_
                                     ATTNRT_FIELD(attnrt_runtime_options, log),
                                     ATTNRT_FIELD(attnrt_runtime_options, log_self),
                                     ATTNRT_FIELD(attnrt_runtime_options, parallel_for),
-                                    ATTNRT_FIELD(attnrt_runtime_options, parallel_self)};
+                                    ATTNRT_FIELD(attnrt_runtime_options, parallel_self),
+                                    ATTNRT_FIELD(attnrt_runtime_options, allocate),
+                                    ATTNRT_FIELD(attnrt_runtime_options, free),
+                                    ATTNRT_FIELD(attnrt_runtime_options, allocator_self)};
 constexpr StructTable kOptions{"options", "start from ATTNRT_RUNTIME_OPTIONS_INIT",
                                offsetof(attnrt_runtime_options, policy_path), kOptionsFields};
 #undef ATTNRT_FIELD

@@ -189,6 +189,14 @@ bool Constraint::can_never_match() const {
   return std::ceil(low / of) * of > high;
 }
 
+bool Constraint::is_on_bounds() const {
+  const auto is_bound = [](const Word* each) {
+    return each != nullptr &&
+           (each->name == "batch" || each->name == "seq_q" || each->name == "seq_kv");
+  };
+  return is_bound(word) || is_bound(equals);
+}
+
 std::string Constraint::text() const {
   if (equals != nullptr) return fmt::format("{}: {{equals: {}}}", word->name, equals->name);
   if (values.size() == 1) return fmt::format("{}: {}", word->name, to_text(*word, values.front()));

@@ -28,6 +28,8 @@ struct Constraint {
   // Whether no value of the word can meet it: min is above max, no multiple lies between them, all
   // values are outside the choices, ...
   bool can_never_match() const;
+  // Whether it looks at a bound: batch, seq_q or seq_kv.
+  bool is_on_bounds() const;
   std::string text() const;  // as in YAML: "head_dim: {min: 32, max: 256}"
 };
 

@@ -2,15 +2,18 @@
 import ctypes
 import importlib.metadata
 import pathlib
+import sys
 import tempfile
 import threading
 import types
 import unittest
+import unittest.mock
 from typing import Any
 
 import attnrt
 import attnrt.errors
 import numpy
+from attnrt import _torch_memory
 
 WORDS: dict[str, Any] = dict(
     dtype="f32", batch=2, heads_q=4, heads_kv=2, seq_q=9, seq_kv=13, head_dim=24
@@ -153,6 +156,43 @@ class Plans(unittest.TestCase):
         numpy.testing.assert_array_equal(lse, expected_lse)
         first = plan.run(q[:1], k[:1], v[:1], lse=lse[:1])
         numpy.testing.assert_array_equal(first, expected[:1])
+
+    def test_a_plan_explains_itself(self) -> None:
+        plan = attnrt.Runtime().plan(WORDS, backend="cpu")
+        self.assertRegex(plan.explain(), r"decision  cpu \S+ on cpu: the call asks for it")
+        decision = plan.explain(json=True)
+        self.assertEqual((decision["kind"], decision["chosen"]), ("decision", "cpu"))
+        self.assertEqual(decision["problem"]["seq_kv"], WORDS["seq_kv"])
+
+    def test_trim(self) -> None:
+        runtime, (q, k, v) = attnrt.Runtime(), tensors()
+        for left in (None, 0, 1 << 40):
+            runtime.trim() if left is None else runtime.trim(left)
+            runtime.attention(q, k, v)
+        for wrong in (-1, 0.5, 1 << 63):
+            with self.assertRaises(attnrt.InvalidArgumentError):
+                runtime.trim(wrong)  # type: ignore[arg-type]
+
+    def test_torch_memory(self) -> None:
+        calls: list[Any] = []
+        cuda = types.SimpleNamespace(
+            is_initialized=lambda: True,
+            caching_allocator_alloc=lambda *args: calls.append(args) or 4096,
+            caching_allocator_delete=lambda *args: calls.append(args),
+        )
+        torch = types.SimpleNamespace(cuda=cuda, version=types.SimpleNamespace(hip=None))
+        with unittest.mock.patch.dict("sys.modules", torch=torch):  # type: ignore[dict-item]
+            self.assertEqual(_torch_memory.allocate(2, 1, 100, 7), 4096)
+            _torch_memory.free(2, 1, 4096, 7)
+            self.assertEqual(calls, [(100, 1, 7), (4096,)])
+            self.assertIsNone(_torch_memory.allocate(10, 0, 100, 0), "torch is CUDA's")
+            torch.version.hip = "6.2"
+            self.assertEqual(_torch_memory.allocate(10, 0, 100, 0), 4096)
+            cuda.is_initialized = lambda: False
+            self.assertIsNone(_torch_memory.allocate(10, 0, 100, 0))
+        with unittest.mock.patch.dict("sys.modules"):
+            sys.modules.pop("torch", None)
+            self.assertIsNone(_torch_memory.allocate(2, 0, 100, 0))
 
     def test_threads_share_a_plan(self) -> None:
         given = tensors()

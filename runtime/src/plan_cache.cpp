@@ -1,0 +1,135 @@
+// runtime/src/plan_cache.cpp: the plans of one-shot calls, between their runs
+#include "plan_cache.hpp"
+
+#include <utility>
+
+namespace attnrt::core {
+
+PlanCache::~PlanCache() {
+  for (Taken* list : {&idle_, &retired_}) {
+    for (Entry& entry : *list) entry.event.wait();
+  }
+}
+
+// Whether the entry's plan can serve the call, if it is in the right order.
+bool PlanCache::fits(const Entry& entry, const Wanted& wanted) {
+  if (entry.key != wanted.key || entry.snapshot.get() != wanted.snapshot ||
+      entry.call != wanted.call)
+    return false;
+  if (entry.plan == nullptr) return true;  // in a test of the cache alone
+  const Plan& plan = *entry.plan;
+  return &plan.backend() == wanted.backend && plan.device().type == wanted.device.type &&
+         plan.device().id == wanted.device.id && within(wanted.bounds, bounds_of(plan.problem()));
+}
+
+PlanCache::Taken PlanCache::take_captured(const Wanted& wanted) {
+  Taken taken;
+  if (wanted.capture.id == 0) return taken;
+  const std::lock_guard lock(mutex_);
+  for (auto entry = captured_.begin(); entry != captured_.end(); ++entry) {
+    if (entry->capture.id != wanted.capture.id || entry->stream != wanted.stream ||
+        entry->captured_by != std::this_thread::get_id() || !fits(*entry, wanted))
+      continue;
+    taken.splice(taken.begin(), captured_, entry);
+    break;
+  }
+  return taken;
+}
+
+PlanCache::Taken PlanCache::take(const Wanted& wanted) {
+  if (wanted.capture.active) return take_captured(wanted);
+  Taken taken;
+  bool same_stream = false;
+  size_t plans = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    auto found = idle_.end();
+    for (auto entry = idle_.begin(); entry != idle_.end() && !same_stream; ++entry) {
+      if (!fits(*entry, wanted)) continue;
+      ++plans;
+      found = entry;  // so the least recently used one, unless one was last used on this stream
+      same_stream = entry->stream == wanted.stream;
+    }
+    if (found == idle_.end()) return taken;
+    idle_bytes_ -= found->bytes;
+    taken.splice(taken.begin(), idle_, found);
+  }
+  if (same_stream || plans >= kPlansOfAKey || taken.front().event.passed()) return taken;
+  put_back(std::move(taken));
+  return {};
+}
+
+void PlanCache::retire_oldest() {
+  idle_bytes_ -= idle_.back().bytes;
+  retired_.splice(retired_.end(), idle_, std::prev(idle_.end()));
+}
+
+// Takes retired plans out whose runs have passed. Looks at a few only, so that a call costs no more
+// if many runs are in flight.
+PlanCache::Taken PlanCache::passed() {
+  Taken done;
+  constexpr int kLookedAt = 8;
+  for (int i = 0; i < kLookedAt && !retired_.empty(); ++i) {
+    Taken& target = retired_.front().event.passed() ? done : retired_;
+    target.splice(target.end(), retired_, retired_.begin());
+  }
+  return done;
+}
+
+void PlanCache::put_back(Taken taken) {
+  if (taken.empty()) return;
+  Entry& entry = taken.front();
+  entry.bytes = entry.plan != nullptr ? entry.plan->held_bytes() : entry.bytes;
+  Taken done;  // destroyed last, without the lock
+  const std::lock_guard lock(mutex_);
+  if (entry.capture.active) {
+    captured_.splice(captured_.end(), taken);
+    return;
+  }
+  if (entry.snapshot.get() != current_) {
+    retired_.splice(retired_.end(), taken);
+  } else {
+    idle_bytes_ += entry.bytes;
+    idle_.splice(idle_.begin(), taken);
+    while (!idle_.empty() && (idle_.size() > kCapacity || idle_bytes_ > most_bytes_))
+      retire_oldest();
+  }
+  done = passed();
+}
+
+void PlanCache::restart(const Snapshot* current, int64_t most_bytes) {
+  Taken done;
+  const std::lock_guard lock(mutex_);
+  current_ = current;
+  most_bytes_ = most_bytes;
+  idle_bytes_ = 0;
+  retired_.splice(retired_.end(), idle_);
+  for (auto entry = retired_.begin(); entry != retired_.end();) {
+    const auto next = std::next(entry);
+    if (entry->event.passed()) done.splice(done.end(), retired_, entry);
+    entry = next;
+  }
+}
+
+bool PlanCache::trim(int64_t most_bytes) {
+  Taken dropped;
+  {
+    const std::lock_guard lock(mutex_);
+    while (!idle_.empty() && idle_bytes_ > most_bytes) retire_oldest();
+    dropped.swap(retired_);
+  }
+  for (Entry& entry : dropped) entry.event.wait();
+  return !dropped.empty();
+}
+
+size_t PlanCache::size() {
+  const std::lock_guard lock(mutex_);
+  return idle_.size();
+}
+
+int64_t PlanCache::bytes() {
+  const std::lock_guard lock(mutex_);
+  return idle_bytes_;
+}
+
+}  // namespace attnrt::core

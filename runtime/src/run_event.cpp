@@ -1,0 +1,63 @@
+// runtime/src/run_event.cpp: the point of a stream at which a plan's last run has passed
+#include "run_event.hpp"
+
+#include <utility>
+
+namespace attnrt::core {
+
+RunEvent::RunEvent(RunEvent&& other) noexcept { *this = std::move(other); }
+
+RunEvent& RunEvent::operator=(RunEvent&& other) noexcept {
+  std::swap(backend_, other.backend_);
+  std::swap(device_id_, other.device_id_);
+  std::swap(event_, other.event_);
+  std::swap(recorded_, other.recorded_);
+  return *this;
+}
+
+RunEvent::~RunEvent() {
+  if (event_ != nullptr)
+    backend_->memory()->event_destroy(backend_->instance(), device_id_, event_);
+}
+
+attnrt_status RunEvent::record(const std::shared_ptr<const Backend>& backend, int32_t device_id,
+                               void* stream, attnrt_error* error) {
+  const attnrt_memory& memory = *backend->memory();
+  attnrt_status status = ATTNRT_OK;
+  if (event_ == nullptr) {
+    status = memory.event_create(backend->instance(), device_id, &event_, error);
+    if (status != ATTNRT_OK) event_ = nullptr;
+    backend_ = backend;
+    device_id_ = device_id;
+  }
+  if (status == ATTNRT_OK)
+    status = memory.event_record(backend->instance(), device_id, event_, stream, error);
+  recorded_ = status == ATTNRT_OK;
+  if (status != ATTNRT_OK)
+    (void)memory.stream_synchronize(backend->instance(), device_id, stream, nullptr);
+  return status;
+}
+
+bool RunEvent::passed() {
+  if (!recorded_) return true;
+  int32_t passed = 0;
+  const attnrt_status status =
+      backend_->memory()->event_query(backend_->instance(), device_id_, event_, &passed, nullptr);
+  recorded_ = status != ATTNRT_DEVICE_LOST && (status != ATTNRT_OK || passed == 0);
+  return !recorded_;
+}
+
+attnrt_status RunEvent::order(void* stream, attnrt_error* error) {
+  if (!recorded_) return ATTNRT_OK;
+  return backend_->memory()->stream_wait_event(backend_->instance(), device_id_, stream, event_,
+                                               error);
+}
+
+void RunEvent::wait() {
+  if (!recorded_) return;
+  // If this fails, the device does not work any more, and so neither does the run.
+  (void)backend_->memory()->event_synchronize(backend_->instance(), device_id_, event_, nullptr);
+  recorded_ = false;
+}
+
+}  // namespace attnrt::core
