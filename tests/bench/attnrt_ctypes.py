@@ -101,11 +101,41 @@ class Options(c.Structure):
         ("log_self", POINTER),
         ("parallel_for", POINTER),
         ("parallel_self", POINTER),
+        ("allocate", POINTER),
+        ("free", POINTER),
+        ("allocator_self", POINTER),
     ]
 
 
 class Call(c.Structure):
-    _fields_ = [("struct_size", I32), ("reserved", I32), ("backend", c.c_char_p)]
+    _fields_ = [
+        ("struct_size", I32),
+        ("reserved", I32),
+        ("backend", c.c_char_p),
+        ("stream", POINTER),
+    ]
+
+
+ALLOCATE = c.CFUNCTYPE(
+    I32, POINTER, I32, I32, I64, POINTER, c.POINTER(POINTER), c.POINTER(Error)
+)
+FREE = c.CFUNCTYPE(None, POINTER, I32, I32, POINTER, POINTER)
+OK, OUT_OF_MEMORY = 0, 2
+
+
+@ALLOCATE
+def torch_allocate(_self, _device_type, device_id, size, stream, pointer, _error):
+    """Takes device memory from torch's caching allocator."""
+    try:
+        pointer[0] = torch.cuda.caching_allocator_alloc(size, device_id, stream or 0)
+    except torch.cuda.OutOfMemoryError:
+        return OUT_OF_MEMORY
+    return OK
+
+
+@FREE
+def torch_free(_self, _device_type, _device_id, pointer, _stream):
+    torch.cuda.caching_allocator_delete(pointer)
 
 
 def view(tensor):
@@ -123,16 +153,37 @@ def view(tensor):
     )
 
 
-class Runtime:
-    """An open runtime. thread_count 0 leaves the number of threads to the policy."""
+def problem_of(q, attributes):
+    """Returns a problem on q's device with these words; tensors say the rest."""
+    problem = Problem(
+        c.sizeof(Problem),
+        DEVICE_CUDA if q.is_cuda else DEVICE_CPU,
+        q.device.index or 0,
+        window_left=-1,
+        window_right=-1,
+        alignment_bytes=MIN_ALIGNMENT,
+    )
+    for name, value in attributes.items():
+        setattr(problem, name, value)
+    return problem
 
-    def __init__(self, library, plugins, thread_count=0, policy_text=None):
+
+class Runtime:
+    """An open runtime. thread_count 0 leaves the number of threads to the policy.
+
+    torch_memory: workspaces on GPUs come from torch's caching allocator.
+    """
+
+    def __init__(self, library, plugins, thread_count=0, policy_text=None, torch_memory=False):
         self.lib = c.CDLL(library)
         self.lib.attnrt_plan_kernel.restype = c.c_char_p
         self.lib.attnrt_plan_backend.restype = c.c_char_p
         self.handle = POINTER()
         text = policy_text.encode() if policy_text else None
         options = Options(c.sizeof(Options), thread_count, None, text, plugins.encode())
+        if torch_memory:
+            options.allocate = c.cast(torch_allocate, POINTER)
+            options.free = c.cast(torch_free, POINTER)
         self.check(self.lib.attnrt_runtime_open, c.byref(options), c.byref(self.handle))
 
     def check(self, function, *args):
@@ -154,22 +205,34 @@ class Runtime:
         q, k, v and out are [batch, seq, heads, head_dim] with any strides. Attributes are words of
         the vocabulary, as in causal=1.
         """
-        problem = Problem(
-            c.sizeof(Problem),
-            DEVICE_CUDA if q.is_cuda else DEVICE_CPU,
-            q.device.index or 0,
-            window_left=-1,
-            window_right=-1,
-            alignment_bytes=MIN_ALIGNMENT,
-        )
-        for name, value in attributes.items():
-            setattr(problem, name, value)
+        problem = problem_of(q, attributes)
         args = Args(c.sizeof(Args))
         args.q, args.k, args.v, args.out = view(q), view(k), view(v), view(out)
         args.mask, args.lse = view(mask), view(lse)
         args.alibi_slopes, args.sinks = view(alibi_slopes), view(sinks)
         self.check(self.lib.attnrt_problem_infer, c.byref(problem), c.byref(args))
         return Plan(self, problem, args, backend)
+
+
+    def attention(self, q, k, v, out, backend=None, **attributes):
+        """Fills out in one call, on a GPU by enqueuing it on torch's current stream."""
+        problem = problem_of(q, attributes)
+        args = Args(c.sizeof(Args))
+        args.q, args.k, args.v, args.out = view(q), view(k), view(v), view(out)
+        args.stream = torch.cuda.current_stream().cuda_stream if q.is_cuda else None
+        call = Call(c.sizeof(Call), 0, backend.encode() if backend else None)
+        one_shot = self.lib.attnrt_attention
+        self.check(one_shot, self.handle, c.byref(problem), c.byref(args), c.byref(call))
+
+    def trim(self, size=0):
+        """Gives back what idle plans hold beyond so many bytes."""
+        self.check(self.lib.attnrt_runtime_trim, self.handle, I64(size))
+
+    def reload(self):
+        self.check(self.lib.attnrt_runtime_reload, self.handle)
+
+    def close(self):
+        self.lib.attnrt_runtime_close(self.handle)
 
 
 class Plan:

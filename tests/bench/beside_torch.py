@@ -277,6 +277,54 @@ def check_capture(runtime, backend):
     return is_right("66000 heads", backend, q, k, v, out, Features()) and good
 
 
+def check_one_shot_capture(options, backend, torch_memory):
+    """Checks graphs of one-shot calls: replayed with new inputs, after other calls and trims.
+
+    Each graph has two calls, so that they share a plan and its workspace in the stream's order.
+    What a graph uses must survive calls of the same problem, trims, and a reload.
+    """
+    runtime = Runtime(options.library, options.plugins, torch_memory=torch_memory)
+    sets = [make_tensors(2, 8, 2, 300, 500, 128, "f16") for _ in range(4)]
+    one = make_tensors(1, 8, 2, 1, 4096, 128, "f16")
+    graphs = []
+    for first, second in (sets[:2], sets[2:]):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):  # without a call before: this plans while capturing
+            runtime.attention(*first, backend=backend, causal=1)
+            runtime.attention(*second, backend=backend, causal=1)
+        graphs.append((graph, first, second))
+    what = "one-shot graph" + (" with torch's memory" if torch_memory else "")
+    good = True
+    for round_number in range(4):
+        streams = [torch.cuda.Stream() for _ in range(3)]
+        for stream in streams:  # calls in flight, on streams that are gone afterwards
+            with torch.cuda.stream(stream):
+                other = make_tensors(2, 8, 2, 300, 500, 128, "f16")
+                runtime.attention(*other, backend=backend, causal=1)
+                runtime.attention(*one, backend=backend)
+        runtime.trim()
+        if round_number == 2:
+            runtime.reload()
+        del streams
+        torch.cuda.empty_cache()
+        junk = [torch.full((1 << 22,), math.nan, device="cuda") for _ in range(16)]
+        for graph, first, second in graphs:
+            for tensor in (*first[:3], *second[:3]):
+                tensor.normal_()
+            first[3].fill_(math.nan)
+            second[3].fill_(math.nan)
+            graph.replay()
+            for q, k, v, out in (first, second):
+                good &= is_right(what, backend, q, k, v, out, Features(causal=True))
+        good &= is_right(what + ", beside it", backend, *one, Features())
+        good &= is_right(what + ", beside it", backend, *other, Features(causal=True))
+        del junk
+    torch.cuda.synchronize()
+    graphs.clear()
+    runtime.close()
+    return good
+
+
 def is_right(what, backend, q, k, v, out, features):
     torch.cuda.synchronize()
     exact, _ = evaluate(q, k, v, None, features)
@@ -424,6 +472,9 @@ def main():
     if "capture" in parts:
         good &= check_capture(runtime, "hip_flash")
         good &= check_capture(runtime, "hip_unfused")
+        for backend in ("hip_flash", "hip_unfused"):
+            for torch_memory in (False, True):
+                good &= check_one_shot_capture(options, backend, torch_memory)
     print("TFLOP/s (time relative to hip_flash)")
     print_speeds(runtime, parts)
     return 0 if good else 1
