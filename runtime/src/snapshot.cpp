@@ -86,8 +86,8 @@ std::shared_ptr<Snapshot::Entry> entry_to_keep(const Snapshot& previous, const F
   return nullptr;
 }
 
-// Returns the plugin's entry: the previous one or a new one. previous: nullptr if its backends cannot
-// be kept.
+// Returns the plugin's entry: the previous one or a new one. previous: nullptr if its backends
+// cannot be kept.
 std::shared_ptr<Snapshot::Entry> entry_for(std::shared_ptr<const FoundPlugin> plugin,
                                            const Snapshot* previous, const Snapshot& snapshot) {
   Options options;

@@ -47,8 +47,8 @@ class Snapshot {
 
 // Reads the policy and the environment, and finds the plugins. Relative paths start at `folder`.
 // Backends of `previous` (nullptr at open) whose file and options are the same stay open. A file
-// whose new bytes cannot be used keeps its last good ones; where those are in service, the new bytes
-// are loaded at once to find that out. Warnings go to the log.
+// whose new bytes cannot be used keeps its last good ones; where those are in service, the new
+// bytes are loaded at once to find that out. Warnings go to the log.
 // Errors: a policy that is wrong, and what kept this process from looking (discover). Nothing has
 // changed then.
 Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
