@@ -47,10 +47,10 @@ class PlanCache {
     Call call;
     std::shared_ptr<const Snapshot> snapshot;
     std::unique_ptr<Plan> plan;
-    RunEvent event{};             // passes with the plan's last run; destroyed before the plan
-    void* stream = nullptr;       // of the last run
-    int64_t bytes = 0;            // that the plan held when it was put back
-    Capture capture{};            // that it belongs to
+    RunEvent event{};               // passes with the plan's last run; destroyed before the plan
+    void* stream = nullptr;         // of the last run
+    int64_t bytes = 0;              // that the plan held when it was put back
+    Capture capture{};              // that it belongs to
     std::thread::id captured_by{};  // the thread of that capture's calls
   };
   using Taken = std::list<Entry>;  // empty, or one entry

@@ -289,8 +289,8 @@ class PythonAllocator {
       return ATTNRT_OK;
     } catch (nb::python_error& raised) {
       const std::string type = nb::type_name(raised.type()).c_str();
-      const bool no_memory = type.find("OutOfMemory") != std::string::npos ||
-                             raised.matches(PyExc_MemoryError);
+      const bool no_memory =
+          type.find("OutOfMemory") != std::string::npos || raised.matches(PyExc_MemoryError);
       return attnrt_fail(error, no_memory ? ATTNRT_OUT_OF_MEMORY : ATTNRT_INTERNAL, "%s",
                          raised.what());
     } catch (const std::exception& raised) {
