@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/common/float8.hpp"
 #include "kernels/common/problem.hpp"
 
 namespace kernels {
@@ -54,14 +55,18 @@ KERNELS_HD inline uint16_t f32_to_f16(float value) {
   return static_cast<uint16_t>(sign | ((magnitude - (112u << 23) + 0xFFFu + even) >> 13));
 }
 
-// Loads element `index` of floating-point data as float. Exact.
+// Loads element `index` of numbers of up to 8 bits, f16, bf16 or f32 as float. Exact.
 KERNELS_HD inline float load_float(DType dtype, const void* data, int64_t index) {
   if (dtype == DType::f32) return static_cast<const float*>(data)[index];
+  if (dtype == DType::i8) return static_cast<float>(static_cast<const int8_t*>(data)[index]);
+  if (dtype == DType::f8_e4m3fn) return f8_e4m3fn_to_f32(static_cast<const uint8_t*>(data)[index]);
+  if (dtype == DType::f8_e4m3fnuz)
+    return f8_e4m3fnuz_to_f32(static_cast<const uint8_t*>(data)[index]);
   const uint16_t bits = static_cast<const uint16_t*>(data)[index];
   return dtype == DType::f16 ? f16_to_f32(bits) : bf16_to_f32(bits);
 }
 
-// Rounds `value` to the dtype and stores it as element `index`.
+// Rounds `value` to the dtype, f32, f16 or bf16, and stores it as element `index`.
 KERNELS_HD inline void store_float(DType dtype, void* data, int64_t index, float value) {
   if (dtype == DType::f32) {
     static_cast<float*>(data)[index] = value;

@@ -11,6 +11,7 @@ struct Sequence {
   int64_t q_length;
   int64_t kv_first;
   int64_t kv_length;
+  int64_t diagonal;  // query i is aligned with key i + diagonal, which need not exist
 };
 
 // Element [i, j] of an array of indices.
@@ -25,7 +26,7 @@ KERNELS_HD inline int64_t real_batch(const Problem& problem, const Args& args) {
 }
 
 KERNELS_HD inline Sequence sequence(const Problem& problem, const Args& args, int64_t b) {
-  Sequence s{0, args.q.shape[1], 0, args.k.shape[1]};
+  Sequence s{0, args.q.shape[1], 0, args.k.shape[1], 0};
   if (problem.varlen) {
     s.q_first = index_at(args.offsets_q, b);
     s.q_length = index_at(args.offsets_q, b + 1) - s.q_first;
@@ -35,6 +36,8 @@ KERNELS_HD inline Sequence sequence(const Problem& problem, const Args& args, in
     }
   }
   if (has_kv_lengths(problem)) s.kv_length = index_at(args.kv_lengths, b);
+  s.diagonal = problem.align == Align::top_left ? 0 : s.kv_length - s.q_length;
+  if (problem.diagonal_offset) s.diagonal += index_at(args.diagonal_offset, b);
   return s;
 }
 
@@ -54,6 +57,12 @@ KERNELS_HD inline int64_t key_row(const Problem& problem, const Args& args, cons
   }
   if (problem.varlen) return (s.kv_first + j) * t.stride[0] + head * t.stride[1];
   return b * t.stride[0] + j * t.stride[1] + head * t.stride[2];
+}
+
+// Element offset of key j's scale in k_scale or v_scale.
+KERNELS_HD inline int64_t scale_element(const Problem& problem, const Args& args, const Tensor& t,
+                                        const Sequence& s, int64_t b, int64_t j, int64_t head) {
+  return key_row(problem, args, t, s, b, j, head);  // the same dimensions, without head_dim
 }
 
 // Element offset in the lse tensor.

@@ -1,7 +1,7 @@
 // kernels/common/visibility.hpp: the interval of keys that a query sees: causal, window, length
 #pragma once
 
-#include "kernels/common/problem.hpp"
+#include "kernels/common/sequence.hpp"
 
 namespace kernels {
 
@@ -11,17 +11,12 @@ struct KeyRange {
   int64_t end;
 };
 
-// The key that is aligned with query i. q_length and kv_length are those of this run and sequence,
-// not the bounds.
-KERNELS_HD constexpr int64_t diagonal(Align align, int64_t i, int64_t q_length, int64_t kv_length) {
-  return align == Align::top_left ? i : i + kv_length - q_length;
-}
-
-// The keys that exist and that neither causal nor the window hides from query i. Without a mask
-// tensor these are the visible keys. Neither end decreases as i grows.
-KERNELS_HD constexpr KeyRange visible_keys(const Problem& problem, int64_t i, int64_t q_length,
-                                           int64_t kv_length) {
-  const int64_t d = diagonal(problem.align, i, q_length, kv_length);
+// The keys that exist and that neither causal nor the window hides from query i of a sequence.
+// Without a mask tensor these are the visible keys. Neither end decreases as i grows.
+KERNELS_HD constexpr KeyRange visible_keys(const Problem& problem, int64_t i,
+                                           const Sequence& sequence) {
+  const int64_t kv_length = sequence.kv_length;
+  const int64_t d = i + sequence.diagonal;
   KeyRange keys{0, kv_length};
   // Distances are compared, not positions, so that no window overflows, however large.
   if (problem.window_left >= 0 && d > 0 && problem.window_left < d)

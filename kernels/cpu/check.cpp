@@ -25,6 +25,9 @@ const char* dtype_name(DType dtype) {
     case DType::bf16: return "bf16";
     case DType::boolean: return "boolean";
     case DType::i32: return "i32";
+    case DType::i8: return "i8";
+    case DType::f8_e4m3fn: return "f8_e4m3fn";
+    case DType::f8_e4m3fnuz: return "f8_e4m3fnuz";
     case DType::unknown: break;
   }
   return "unknown";
@@ -125,7 +128,7 @@ Status check_optional_tensors(const Problem& p, const Args& a, Error* error) {
   }
   if (p.alibi) {
     const Status status =
-        check_tensor("alibi_slopes", a.alibi_slopes, DType::f32, {p.heads_q}, error);
+        check_tensor("alibi_slopes", a.alibi_slopes, DType::f32, {kAny, p.heads_q}, error);
     if (status != Status::ok) return status;
   }
   return p.sinks ? check_tensor("sinks", a.sinks, DType::f32, {p.heads_q}, error) : Status::ok;

@@ -52,7 +52,8 @@ GPU_DEVICE void modify_scores(const AttentionParams& p, const Tile& tile, const 
     GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
       diagonal[slot] = block.first_query + tile.row(slot) + p.diagonal;
     }
-    add_alibi<Tile>(s, p.slopes[block.head * p.slope_stride], diagonal, key);
+    add_alibi<Tile>(s, p.slopes[block.batch * p.slope_batch + block.head * p.slope_head], diagonal,
+                    key);
   }
   if (p.mask != nullptr) mask.apply(p, tile, s, key, all_exist);
 }

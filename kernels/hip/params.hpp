@@ -47,7 +47,7 @@ struct AttentionParams {
   int64_t diagonal;      // the key opposite query 0; that of query i is i further
   int64_t window_left;   // visible: key >= diagonal - window_left; past every key: no window
   int64_t window_right;  // visible: key <= diagonal + window_right; 0 if causal
-  int64_t slope_stride, sink_stride;  // in elements
+  int64_t slope_batch, slope_head, sink_stride;  // in elements
   int32_t batch, heads_q, heads_per_kv;
   int32_t seq_q, seq_kv, head_dim;
   float score_scale;  // with kScaledScores: score = q.k * score_scale, divided by a softcap

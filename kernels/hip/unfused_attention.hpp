@@ -187,7 +187,8 @@ GPU_DEVICE void mask(const AttentionParams& p) {
   const ScoreHead head(p);
   if (!head.exists(p)) return;
   const bool biased = p.mask != nullptr || p.slopes != nullptr;
-  const float slope = p.slopes != nullptr ? p.slopes[head.head * p.slope_stride] : 0;
+  const float slope =
+      p.slopes != nullptr ? p.slopes[head.batch * p.slope_batch + head.head * p.slope_head] : 0;
   const int64_t mask_head = head.batch * p.mask_batch + head.head * p.mask_head;
   for_each_quad<Tile>(p, head, [&](float* at, int32_t query, int32_t key) {
     const Range range = visible_range(p, query);

@@ -40,7 +40,13 @@ struct Row {
 
   int64_t head_kv() const { return head / (problem.heads_q / problem.heads_kv); }
 
-  int64_t diagonal() const { return reference::diagonal(problem, sequence, i); }
+  int64_t diagonal() const { return reference::diagonal(problem, args, sequence, batch, i); }
+
+  // Returns what a stored row of keys or values is multiplied by.
+  double kv_scale(const Tensor& scale, int64_t j) const {
+    if (problem.kv_scale == KvScale::none) return 1;
+    return value(scale, scale_element(problem, args, scale, sequence, batch, j, head_kv()));
+  }
 
   int64_t mask_offset(int64_t j) const {
     const Tensor& m = args.mask;
@@ -66,11 +72,12 @@ struct Row {
     double dot = 0;
     for (int64_t x = 0; x < problem.head_dim; ++x)
       dot += value(args.q, q_row + x) * value(args.k, k_row + x);
-    double s = scale_of(problem) * in_range_of_f32(dot);
+    double s = scale_of(problem) * kv_scale(args.k_scale, j) * in_range_of_f32(dot);
     if (problem.softcap != 0) s = problem.softcap * std::tanh(s / problem.softcap);
     if (problem.mask == Mask::additive) s += value(args.mask, mask_offset(j));
     if (problem.alibi) {
-      const double slope = value(args.alibi_slopes, head * args.alibi_slopes.stride[0]);
+      const Tensor& slopes = args.alibi_slopes;
+      const double slope = value(slopes, batch * slopes.stride[0] + head * slopes.stride[1]);
       s -= slope * std::abs(static_cast<double>(diagonal() - j));
     }
     if (problem.mask == Mask::additive || problem.alibi) s = in_range_of_f32(s);
@@ -104,8 +111,11 @@ struct Row {
     for (const double s : scores) denominator += std::exp(s - max);
     for (size_t n = 0; n < keys.size(); ++n) {
       const double weight = std::exp(scores[n] - max) / denominator;
-      const int64_t v_row = key_row(problem, args, args.v, sequence, batch, keys[n], head_kv());
-      for (int64_t x = 0; x < problem.head_dim_v; ++x) out[x] += weight * value(args.v, v_row + x);
+      const Tensor& v = value_tensor(problem, args);
+      const int64_t v_row = key_row(problem, args, v, sequence, batch, keys[n], head_kv());
+      const double scale = kv_scale(value_scale(problem, args), keys[n]);
+      for (int64_t x = 0; x < problem.head_dim_v; ++x)
+        out[x] += weight * (scale * value(v, v_row + x));
     }
     return max + std::log(denominator);
   }
@@ -113,8 +123,11 @@ struct Row {
 
 }  // namespace
 
-int64_t diagonal(const Problem& problem, const Sequence& sequence, int64_t i) {
-  return problem.align == Align::top_left ? i : i + sequence.kv_length - sequence.q_length;
+int64_t diagonal(const Problem& problem, const Args& args, const Sequence& sequence, int64_t b,
+                 int64_t i) {
+  const int64_t offset = problem.diagonal_offset ? index_at(args.diagonal_offset, b) : 0;
+  return i + offset +
+         (problem.align == Align::top_left ? 0 : sequence.kv_length - sequence.q_length);
 }
 
 bool visible(const Problem& problem, const Args& args, const Sequence& sequence, int64_t b,

@@ -25,9 +25,10 @@ int64_t out_index(const Problem& problem, const Args& args, const Sequence& sequ
 int64_t lse_index(const Problem& problem, const Args& args, const Sequence& sequence, int64_t b,
                   int64_t i, int64_t head);
 
-// Returns the key opposite query i, from which causal, windows and ALiBi count. There may be no
-// such key.
-int64_t diagonal(const Problem& problem, const Sequence& sequence, int64_t i);
+// Returns the key opposite query i of sequence b, from which causal, windows and ALiBi count. There
+// may be no such key.
+int64_t diagonal(const Problem& problem, const Args& args, const Sequence& sequence, int64_t b,
+                 int64_t i);
 
 // Whether query i sees key j.
 // REQUIRES: key j exists.

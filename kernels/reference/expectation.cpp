@@ -46,7 +46,7 @@ Expectation expect(const Problem& problem, const Args& args) {
                               out_index(problem, args, s, b, i, head),
                               lse_index(problem, args, s, b, i, head),
                               plain.empty(),
-                              plain.empty() ? 0 : out_floor(problem.dtype, plain.size),
+                              plain.empty() ? 0 : out_floor(out_dtype(problem), plain.size),
                               lse_floor(plain.size)};
         for (size_t x = 0; x < plain.out.size(); ++x) {
           const double exact = expected.out[static_cast<size_t>(row.out_at) + x];

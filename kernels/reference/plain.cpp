@@ -31,6 +31,11 @@ struct Query {
   const Sequence& sequence;
   int64_t b, i, head;
 
+  // Returns what the stored row of key j is multiplied by.
+  float kv_scale(const Tensor& scale, int64_t j) const {
+    return problem.kv_scale == KvScale::none ? 1 : load(scale, row_of_key(scale, j));
+  }
+
   int64_t row_of_key(const Tensor& tensor, int64_t j) const {
     const int64_t head_kv = head / (problem.heads_q / problem.heads_kv);
     return key_row(problem, args, tensor, sequence, b, j, head_kv);
@@ -42,7 +47,8 @@ Key score(const Query& query, int64_t j) {
   const Args& args = query.args;
   const int64_t q_row = query_row(p, args.q, query.sequence, query.b, query.i, query.head);
   const int64_t k_row = query.row_of_key(args.k, j);
-  const float scale = p.scale != 0 ? p.scale : 1 / std::sqrt(static_cast<float>(p.head_dim));
+  const float scale = (p.scale != 0 ? p.scale : 1 / std::sqrt(static_cast<float>(p.head_dim))) *
+                      query.kv_scale(args.k_scale, j);
   float dot = 0, q_squares = 0, k_squares = 0;
   for (int64_t x = 0; x < p.head_dim; ++x) {
     const float q = load(args.q, q_row + x), k = load(args.k, k_row + x);
@@ -58,8 +64,9 @@ Key score(const Query& query, int64_t j) {
                              j * m.stride[3]);
   }
   if (p.alibi) {
-    const float slope = load(args.alibi_slopes, query.head * args.alibi_slopes.stride[0]);
-    const int64_t distance = std::abs(diagonal(p, query.sequence, query.i) - j);
+    const Tensor& slopes = args.alibi_slopes;
+    const float slope = load(slopes, query.b * slopes.stride[0] + query.head * slopes.stride[1]);
+    const int64_t distance = std::abs(diagonal(p, args, query.sequence, query.b, query.i) - j);
     key.score -= slope * static_cast<float>(distance);
   }
   return key;
@@ -88,9 +95,11 @@ PlainRow plain_row(const Problem& problem, const Args& args, const Sequence& seq
     const float weight = std::exp(key.score - max), narrow = rounded(problem.dtype, weight);
     sum += weight;
     row.size.add_key(key.norms, double{key.score}, double{weight});
-    const int64_t v_row = query.row_of_key(args.v, key.j);
+    const Tensor& v = value_tensor(problem, args);
+    const int64_t v_row = query.row_of_key(v, key.j);
+    const float scale = query.kv_scale(value_scale(problem, args), key.j);
     for (size_t x = 0; x < row.out.size(); ++x) {
-      const float value = load(args.v, v_row + static_cast<int64_t>(x));
+      const float value = scale * load(v, v_row + static_cast<int64_t>(x));
       row.out[x] += narrow * value;
       row.size.value = std::max(row.size.value, std::abs(double{value}));
     }
@@ -101,7 +110,7 @@ PlainRow plain_row(const Problem& problem, const Args& args, const Sequence& seq
     return row;
   }
   for (float& value : row.out) {
-    value = rounded(problem.dtype, value / sum);
+    value = rounded(out_dtype(problem), value / sum);
     row.size.out = std::max(row.size.out, std::abs(double{value}));
   }
   return row;

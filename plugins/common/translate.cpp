@@ -9,6 +9,41 @@ bool is_float(kernels::DType dtype) {
          dtype == kernels::DType::bf16;
 }
 
+bool is_kv_type(kernels::DType dtype) {
+  return dtype == kernels::DType::i8 || dtype == kernels::DType::f8_e4m3fn ||
+         dtype == kernels::DType::f8_e4m3fnuz;
+}
+
+bool is_off(attnrt_dtype dtype) { return dtype.code == 0 && dtype.bits == 0 && dtype.lanes == 0; }
+
+// Translates what the problem says of k, v and out beyond their sizes.
+attnrt_status translate_types(const attnrt_problem& p, kernels::Problem* to, attnrt_error* error) {
+  if (!is_off(p.kv_dtype)) {
+    to->kv_dtype = translate(p.kv_dtype);
+    if (!is_kv_type(to->kv_dtype)) {
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                         "kv_dtype: found code %d with %d bits, expected f8_e4m3fn, f8_e4m3fnuz or "
+                         "i8",
+                         p.kv_dtype.code, p.kv_dtype.bits);
+    }
+  }
+  if (!is_off(p.out_dtype)) {
+    to->out_dtype = translate(p.out_dtype);
+    if (to->out_dtype != kernels::DType::f32) {
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                         "out_dtype: found code %d with %d bits, expected f32", p.out_dtype.code,
+                         p.out_dtype.bits);
+    }
+  }
+  if (p.kv_scale < ATTNRT_KV_SCALE_NONE || p.kv_scale > ATTNRT_KV_SCALE_TOKEN) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "kv_scale: found %d, expected 0 to 3",
+                       p.kv_scale);
+  }
+  to->kv_scale = static_cast<kernels::KvScale>(p.kv_scale);
+  to->v_in_k = p.v_in_k != 0;
+  return ATTNRT_OK;
+}
+
 }  // namespace
 
 kernels::DType translate(attnrt_dtype from) {
@@ -18,12 +53,16 @@ kernels::DType translate(attnrt_dtype from) {
   if (from.code == ATTNRT_DTYPE_BFLOAT && from.bits == 16) return kernels::DType::bf16;
   if (from.code == ATTNRT_DTYPE_BOOL && from.bits == 8) return kernels::DType::boolean;
   if (from.code == ATTNRT_DTYPE_INT && from.bits == 32) return kernels::DType::i32;
+  if (from.code == ATTNRT_DTYPE_INT && from.bits == 8) return kernels::DType::i8;
+  if (from.code == ATTNRT_DTYPE_FLOAT8_E4M3FN && from.bits == 8) return kernels::DType::f8_e4m3fn;
+  if (from.code == ATTNRT_DTYPE_FLOAT8_E4M3FNUZ && from.bits == 8)
+    return kernels::DType::f8_e4m3fnuz;
   return kernels::DType::unknown;
 }
 
 attnrt_status translate(const attnrt_problem& p, int32_t device_type, kernels::Problem* to,
                         attnrt_error* error) {
-  if (!ATTNRT_HAS(&p, attnrt_problem, deterministic)) {
+  if (!ATTNRT_HAS(&p, attnrt_problem, batch_invariant)) {
     return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
                        "problem.struct_size: found %d, expected at least %zu", p.struct_size,
                        sizeof(attnrt_problem));
@@ -75,7 +114,9 @@ attnrt_status translate(const attnrt_problem& p, int32_t device_type, kernels::P
   to->varlen = p.varlen != 0;
   to->page_size = p.page_size;
   to->lse = p.lse != 0;
-  return ATTNRT_OK;
+  to->diagonal_offset = p.diagonal_offset != 0;
+  to->batch_invariant = p.batch_invariant != 0;
+  return translate_types(p, to, error);
 }
 
 kernels::Tensor translate(const attnrt_tensor& from) {

@@ -60,6 +60,21 @@ void note_features(const Node& list, std::vector<std::string>& notes) {
   }
 }
 
+// Adds what an entry means where it does not name a word: values of ABI 1.0, so that an old manifest
+// never promises what a later version of the ABI adds.
+void add_absent(Constraints& constraints) {
+  for (const Word& word : vocabulary()) {
+    const auto names = [&word](const Constraint& each) { return each.word == &word; };
+    if (word.if_absent.empty() || std::any_of(constraints.begin(), constraints.end(), names))
+      continue;
+    Constraint constraint;
+    constraint.word = &word;
+    for (const std::string_view name : word.if_absent)
+      constraint.values.emplace_back(std::string(name));
+    constraints.push_back(std::move(constraint));
+  }
+}
+
 // Parses one entry. RETURNS false if it has a key that this runtime does not know; the entry is
 // then dropped.
 Result<bool> parse_entry(const Node& node, Manifest& manifest) {
@@ -88,6 +103,7 @@ Result<bool> parse_entry(const Node& node, Manifest& manifest) {
       return tl::unexpected(checked.error());
     entry.constraints.push_back(*std::move(constraint));
   }
+  add_absent(entry.constraints);
   manifest.notes.insert(manifest.notes.end(), notes.begin(), notes.end());
   manifest.entries.push_back(std::move(entry));
   return true;

@@ -45,6 +45,8 @@ struct Manifest {
 //   - an unknown key in an entry, or in a condition, drops that entry
 //   - an unknown name (dtype: f8) matches nothing
 //   - an unknown feature is ignored
+// An entry that does not name dtype, mask, mask_dtype or align allows the values of ABI 1.0; one
+// that does not name kv_dtype, kv_scale or out_dtype allows only off (none).
 // Errors: INVALID_ARGUMENT, "file:line:column: ...", for everything else that is wrong, and for a
 // bound (batch, seq_q, seq_kv) with anything but a max.
 Result<Manifest> parse_manifest(std::string_view text, const std::string& file);

@@ -127,13 +127,13 @@ inline void mask_scores(const Block& block, const Scratch& scratch, const Scores
 // Subtracts each row's slope times the distance between its diagonal and the key.
 inline void add_alibi(const Block& block, const Scores& at) {
   const Floats d;
-  const Problem& p = *block.run->problem;
   const Tensor& slopes = block.run->args->alibi_slopes;
   for (int64_t r = 0; r < at.rows; ++r) {
     const int64_t i = block.query(at.row + r), head = block.head(at.row + r);
-    const int64_t opposite =
-        diagonal(p.align, i, block.sequence.q_length, block.sequence.kv_length);
-    const Vector slope = hn::Set(d, load_float(DType::f32, slopes.data, head * slopes.stride[0]));
+    const int64_t opposite = i + block.sequence.diagonal;
+    const Vector slope =
+        hn::Set(d, load_float(DType::f32, slopes.data,
+                              block.batch * slopes.stride[0] + head * slopes.stride[1]));
     float* scores = at.data + r * at.stride;
     for (int64_t j = 0; j < at.count; j += kLanes) {
       const Vector distance = hn::Abs(hn::Iota(d, static_cast<float>(at.first + j - opposite)));

@@ -155,8 +155,8 @@ inline void start_scratch(const Scratch& scratch) {
 
 // The keys that some query of the sequence sees, but for the mask.
 inline KeyRange keys_of_sequence(const Problem& p, const Sequence& s) {
-  const KeyRange first = visible_keys(p, 0, s.q_length, s.kv_length);
-  const KeyRange last = visible_keys(p, s.q_length - 1, s.q_length, s.kv_length);
+  const KeyRange first = visible_keys(p, 0, s);
+  const KeyRange last = visible_keys(p, s.q_length - 1, s);
   return {first.begin, last.end};
 }
 

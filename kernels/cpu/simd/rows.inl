@@ -47,7 +47,7 @@ inline KeyRange start_rows(const Block& block, const Scratch& scratch, bool sink
       scratch.mask_rows[r] =
           element(m, block.batch * m.stride[0] + head * m.stride[1] + i * m.stride[2]);
     }
-    const KeyRange keys = visible_keys(p, i, block.sequence.q_length, block.sequence.kv_length);
+    const KeyRange keys = visible_keys(p, i, block.sequence);
     scratch.visible[r] = keys;
     if (keys.begin < keys.end)
       seen = {std::min(seen.begin, keys.begin), std::max(seen.end, keys.end)};

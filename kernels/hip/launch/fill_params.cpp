@@ -55,7 +55,7 @@ AttentionParams fill_params(const Problem& problem, const Args& args) {
   }
   if (problem.alibi) {
     p.slopes = static_cast<const float*>(args.alibi_slopes.data);
-    p.slope_stride = args.alibi_slopes.stride[0];
+    p.slope_batch = args.alibi_slopes.stride[0], p.slope_head = args.alibi_slopes.stride[1];
   }
   if (problem.sinks) {
     p.sinks = static_cast<const float*>(args.sinks.data);

@@ -69,7 +69,7 @@ kernels::Args args_at_bounds(const kernels::Problem& p) {
     args.mask = dense(dtype, 4, p.batch, p.heads_q, p.seq_q, p.seq_kv);
   }
   if (p.lse) args.lse = dense(DType::f32, 3, p.batch, p.heads_q, p.seq_q);
-  if (p.alibi) args.alibi_slopes = dense(DType::f32, 1, p.heads_q);
+  if (p.alibi) args.alibi_slopes = dense(DType::f32, 2, p.batch, p.heads_q);
   if (p.sinks) args.sinks = dense(DType::f32, 1, p.heads_q);
   if (p.kv_lengths) args.kv_lengths = dense(DType::i32, 1, p.batch);
   return args;

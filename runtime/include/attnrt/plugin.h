@@ -107,11 +107,14 @@ enum {
   ATTNRT_DTYPE_UINT = 1,
   ATTNRT_DTYPE_FLOAT = 2,
   ATTNRT_DTYPE_BFLOAT = 4,
-  ATTNRT_DTYPE_BOOL = 6
+  ATTNRT_DTYPE_BOOL = 6,
+  ATTNRT_DTYPE_FLOAT8_E4M3FN = 10,  /* 1, 4 and 3 bits, bias 7; no infinity, 0x7f and 0xff NaN */
+  ATTNRT_DTYPE_FLOAT8_E4M3FNUZ = 11 /* 1, 4 and 3 bits, bias 8; no infinity, only 0x80 is NaN */
 };
 
-/* An element type: f32 is {FLOAT, 32, 1}, f16 {FLOAT, 16, 1}, bf16 {BFLOAT, 16, 1}, int32
- * {INT, 32, 1}, and a boolean mask is {BOOL, 8, 1}. */
+/* An element type: f32 is {FLOAT, 32, 1}, f16 {FLOAT, 16, 1}, bf16 {BFLOAT, 16, 1}, i8 {INT, 8, 1},
+ * int32 {INT, 32, 1}, f8_e4m3fn {FLOAT8_E4M3FN, 8, 1}, f8_e4m3fnuz {FLOAT8_E4M3FNUZ, 8, 1}, and a
+ * boolean mask is {BOOL, 8, 1}. */
 typedef struct attnrt_dtype {
   uint8_t code;   /* ATTNRT_DTYPE_* */
   uint8_t bits;   /* of one element */
@@ -120,27 +123,33 @@ typedef struct attnrt_dtype {
 
 /* A view of memory. OWNERSHIP: the application's; inputs are never written to. */
 typedef struct attnrt_tensor {
-  void* data;         /* the first element; NULL: the tensor is absent */
+  void* data;         /* the memory; NULL: the tensor is absent */
   attnrt_dtype dtype; /* of its elements */
   int32_t ndim;       /* number of dimensions, 1 to 4 */
   int64_t shape[4];   /* elements in each of the ndim dimensions; the rest of the array is unused */
   int64_t stride[4];  /* elements from one index to the next; 0 broadcasts, never negative */
+  /* From data to the first element, at least 0. The host adds it to data, so plugins find 0. */
+  int64_t byte_offset;
+  int32_t reserved[2]; /* zero */
 } attnrt_tensor;
 
 /* ---- The problem: what is to be computed. ----
  *
  * TENSORS are logical [batch, seq, heads, head_dim]. The stride of head_dim is 1; all other strides
- * are free. q, k, v and out have the problem's dtype. out and lse do not overlap themselves: if
- * their dimensions are sorted by stride, each stride is at least the number of elements from the
- * first to the last that the dimensions before it reach. (That is sufficient; some tensors that it
- * refuses share no element.)
+ * are free. q, k, v and out have the problem's dtype, unless kv_dtype and out_dtype say otherwise.
+ * out and lse do not overlap themselves: if their dimensions are sorted by stride, each stride is
+ * at least the number of elements from the first to the last that the dimensions before it reach.
+ * (That is sufficient; some tensors that it refuses share no element.)
  *   q    [batch, seq_q, heads_q, head_dim]
  *   k    [batch, seq_kv, heads_kv, head_dim]
  *   v    [batch, seq_kv, heads_kv, head_dim_v]
  *   out  [batch, seq_q, heads_q, head_dim_v]
  *   mask [batch, heads_q, seq_q, seq_kv], stride 0 in a broadcast dimension. It is boolean (one
  *        byte each, nonzero means visible) or additive (in dtype or f32)
- *   lse  [batch, heads_q, seq_q] f32;  alibi_slopes [heads_q] f32;  sinks [heads_q] f32
+ *   lse  [batch, heads_q, seq_q] f32;  sinks [heads_q] f32
+ *   alibi_slopes  [batch, heads_q] f32; the application may give [heads_q]
+ *   diagonal_offset  int32 [batch]
+ *   k_scale, v_scale  f32, the shape of k and v without head_dim; see KV TYPES
  * heads_q is a multiple of heads_kv. Query head h reads key head h / (heads_q / heads_kv).
  *
  * BOUNDS. batch, seq_q and seq_kv are upper bounds, at least 1. A plan serves every run whose
@@ -155,7 +164,8 @@ typedef struct attnrt_tensor {
  *     j exists; the boolean mask is true there (the additive mask is not -inf);
  *     if causal: j <= diagonal(i);
  *     diagonal(i) - window_left <= j <= diagonal(i) + window_right, without a side that is -1
- *   diagonal(i) = i (top_left) or i + seq_kv - seq_q (bottom_right), with that sequence's lengths
+ *   diagonal(i) = i (top_left) or i + seq_kv - seq_q (bottom_right), with that sequence's lengths,
+ *     plus diagonal_offset[batch], which may be negative
  *   out[i] = sum over visible j of softmax(s)(i, j) * v[j]; with sinks, exp(sinks[head]) is added
  *     to the softmax's denominator
  *   lse[i] = log of that denominator
@@ -168,6 +178,25 @@ typedef struct attnrt_tensor {
  * a key exists but is masked, its k never reaches a result, but its v must be finite. A NaN in a
  * visible key or value reaches the rows that see it. Scores and sums are kept in f32 or better.
  *
+ * KV TYPES. kv_dtype is the element type of k and v where it is not dtype: f8_e4m3fn, f8_e4m3fnuz or
+ * i8. The stored numbers are multiplied by f32 scales: k = k_scale * stored k, v = v_scale * stored v.
+ * kv_scale says what has a scale of its own, and so which shape the application gives:
+ *   none    nothing: the tensors are absent, and the scales are 1
+ *   tensor  all of k, and all of v: [1]
+ *   head    each key head: [heads_kv]
+ *   token   each row: the shape of k (or v) without head_dim; a paged cache has pages of them
+ * BROADCAST. Where an application's mask, alibi_slopes or scales lack dimensions, the host adds
+ * them with stride 0. Plugins find all dimensions.
+ * V IN K. With v_in_k, v is the first head_dim_v columns of k (multi-head latent attention), scaled as
+ * k is. The tensors v and v_scale are absent.
+ * OUT TYPE. out_dtype is the element type of out where it is not dtype: f32, for partial results that
+ * are merged by their lse.
+ *
+ * REPEATABILITY. deterministic: the same call twice gives the same bits. batch_invariant, which
+ * implies it: with one build, device and thread count, the bits of a sequence depend on its own
+ * queries, keys, lengths and flags; not on other sequences, its index in the batch or the bounds.
+ * (Splitting one sequence's queries over several calls may change them.)
+ *
  * LAYOUTS:
  *   kv_lengths     int32 [batch]. Keys at or past a sequence's length do not exist, and diagonal()
  *                  uses the length in place of seq_kv.
@@ -177,11 +206,18 @@ typedef struct attnrt_tensor {
  *                  offset are left untouched.
  *   page_size > 0  k and v are [pages, page_size, heads_kv, .], with an int32 page_table [batch,
  *                  max_pages] and kv_lengths. With varlen, q is packed and there is no offsets_kv.
- * alibi_slopes, sinks and these index arrays are contiguous, and live where the other tensors live.
+ * Rows of page_table and of alibi_slopes may have any stride. sinks, diagonal_offset, kv_lengths and
+ * the offsets are contiguous. All live where the other tensors live.
  * A cpu backend checks index arrays (INVALID_ARGUMENT). A device backend clamps them, so that no
  * value can make it read or write out of bounds. */
 enum { ATTNRT_MASK_NONE = 0, ATTNRT_MASK_BOOLEAN = 1, ATTNRT_MASK_ADDITIVE = 2 };
 enum { ATTNRT_ALIGN_BOTTOM_RIGHT = 0, ATTNRT_ALIGN_TOP_LEFT = 1 };
+enum {
+  ATTNRT_KV_SCALE_NONE = 0,
+  ATTNRT_KV_SCALE_TENSOR = 1,
+  ATTNRT_KV_SCALE_HEAD = 2,
+  ATTNRT_KV_SCALE_TOKEN = 3
+};
 
 typedef struct attnrt_problem {
   int32_t struct_size;
@@ -211,6 +247,12 @@ typedef struct attnrt_problem {
   int32_t lse;             /* 1: lse is wanted */
   int32_t alignment_bytes; /* rows of q, k, v, out start at multiples of it (the host checks) */
   int32_t deterministic;   /* 1: the same inputs give the same bits */
+  attnrt_dtype kv_dtype;   /* of k and v, see KV TYPES; {0, 0, 0}: dtype */
+  int32_t kv_scale;        /* ATTNRT_KV_SCALE_*; other than none only with kv_dtype */
+  int32_t v_in_k;          /* 1: v is the first head_dim_v columns of k */
+  attnrt_dtype out_dtype;  /* of out; {0, 0, 0}: dtype (the host turns dtype itself into it) */
+  int32_t diagonal_offset; /* 1: diagonal_offset is given */
+  int32_t batch_invariant; /* 1: a sequence's bits do not depend on the rest of the batch */
 } attnrt_problem;
 
 /* An f32 problem on the cpu with everything off. Set the seven dimensions yourself. */
@@ -218,7 +260,8 @@ typedef struct attnrt_problem {
 #define ATTNRT_PROBLEM_INIT                                                                 \
   {(int32_t)sizeof(attnrt_problem), ATTNRT_DEVICE_CPU, 0, {ATTNRT_DTYPE_FLOAT, 32, 1},      \
    1, 1, 1, 1, 1, 0, 0, 0.0F, ATTNRT_MASK_NONE, {ATTNRT_DTYPE_BOOL, 8, 1},                  \
-   0, ATTNRT_ALIGN_BOTTOM_RIGHT, 0.0F, -1, -1, 0, 0, 0, 0, 0, 0, 16, 0}
+   0, ATTNRT_ALIGN_BOTTOM_RIGHT, 0.0F, -1, -1, 0, 0, 0, 0, 0, 0, 16, 0,                     \
+   {0, 0, 0}, ATTNRT_KV_SCALE_NONE, 0, {0, 0, 0}, 0, 0}
 /* clang-format on */
 
 /* ---- The arguments: one run's tensors. ----
@@ -239,6 +282,9 @@ typedef struct attnrt_args {
   attnrt_tensor offsets_q;
   attnrt_tensor offsets_kv;
   attnrt_tensor page_table;
+  attnrt_tensor k_scale;
+  attnrt_tensor v_scale;
+  attnrt_tensor diagonal_offset;
   /* Scratch memory on the device, as large and as aligned as plan asked for. OWNERSHIP: the host's;
    * its contents are not kept between runs. */
   void* workspace;
@@ -253,7 +299,7 @@ typedef struct attnrt_args {
 /* clang-format off */
 #define ATTNRT_TENSORS(X) \
   X(q) X(k) X(v) X(out) X(mask) X(lse) X(alibi_slopes) X(sinks) X(kv_lengths) X(offsets_q) \
-  X(offsets_kv) X(page_table)
+  X(offsets_kv) X(page_table) X(k_scale) X(v_scale) X(diagonal_offset)
 /* clang-format on */
 
 /* ---- What plugins tell the host. ---- */

@@ -67,11 +67,11 @@ class Checker {
     return range(name, tensor);
   }
 
-  // Elements of a row lie next to each other.
-  bool dense_rows(const char* name, const attnrt_tensor& tensor) {
+  // Elements of the last dimension lie next to each other.
+  bool dense_last(const char* name, const attnrt_tensor& tensor, const char* dimension) {
     const int32_t last = tensor.ndim - 1;
     if (tensor.shape[last] <= 1 || tensor.stride[last] == 1) return true;
-    return fail("tensor {} has stride {} in head_dim; expected 1", name, tensor.stride[last]);
+    return fail("tensor {} has stride {} in {}; expected 1", name, tensor.stride[last], dimension);
   }
 
   // Each row starts at a multiple of `alignment` bytes.
@@ -207,22 +207,40 @@ void read_extents(const Problem& problem, const attnrt_args& args, Extents& exte
 
 bool check_row_shapes(Checker& check, const Problem& p, const attnrt_args& a, const Extents& e) {
   const bool paged = p.page_size > 0;
+  const attnrt_dtype out = is_off(p.out_dtype) ? p.dtype : p.out_dtype;
+  const attnrt_dtype kv = is_off(p.kv_dtype) ? p.dtype : p.kv_dtype;
   bool ok = true;
   if (p.varlen != 0) {
     ok = check.shape("q", a.q, p.dtype, {kAny, p.heads_q, p.head_dim}) &&
-         check.shape("out", a.out, p.dtype, {a.q.shape[0], p.heads_q, p.head_dim_v});
+         check.shape("out", a.out, out, {a.q.shape[0], p.heads_q, p.head_dim_v});
   } else {
     ok = check.shape("q", a.q, p.dtype, {kAny, kAny, p.heads_q, p.head_dim}) &&
-         check.shape("out", a.out, p.dtype, {a.q.shape[0], a.q.shape[1], p.heads_q, p.head_dim_v});
+         check.shape("out", a.out, out, {a.q.shape[0], a.q.shape[1], p.heads_q, p.head_dim_v});
   }
   if (p.varlen != 0 && !paged) {
-    return ok && check.shape("k", a.k, p.dtype, {kAny, p.heads_kv, p.head_dim}) &&
-           check.shape("v", a.v, p.dtype, {a.k.shape[0], p.heads_kv, p.head_dim_v});
+    return ok && check.shape("k", a.k, kv, {kAny, p.heads_kv, p.head_dim}) &&
+           (p.v_in_k != 0 || check.shape("v", a.v, kv, {a.k.shape[0], p.heads_kv, p.head_dim_v}));
   }
   const int64_t first = paged ? kAny : e.batch;
   const int64_t second = paged ? p.page_size : kAny;
-  return ok && check.shape("k", a.k, p.dtype, {first, second, p.heads_kv, p.head_dim}) &&
-         check.shape("v", a.v, p.dtype, {a.k.shape[0], a.k.shape[1], p.heads_kv, p.head_dim_v});
+  return ok && check.shape("k", a.k, kv, {first, second, p.heads_kv, p.head_dim}) &&
+         (p.v_in_k != 0 ||
+          check.shape("v", a.v, kv, {a.k.shape[0], a.k.shape[1], p.heads_kv, p.head_dim_v}));
+}
+
+// Checks one tensor of scales: [1], [heads_kv], or the shape of k without head_dim.
+bool check_scale(Checker& check, const char* name, const attnrt_tensor& scale, const Problem& p,
+                 const attnrt_tensor& k) {
+  if (p.kv_scale == ATTNRT_KV_SCALE_TENSOR) return check.shape(name, scale, kFloat32, {1});
+  if (p.kv_scale == ATTNRT_KV_SCALE_HEAD) return check.shape(name, scale, kFloat32, {p.heads_kv});
+  if (k.ndim == 3) return check.shape(name, scale, kFloat32, {k.shape[0], p.heads_kv});
+  return check.shape(name, scale, kFloat32, {k.shape[0], k.shape[1], p.heads_kv});
+}
+
+bool check_kv_shapes(Checker& check, const Problem& p, const attnrt_args& a) {
+  if (p.kv_scale == ATTNRT_KV_SCALE_NONE) return true;
+  return check_scale(check, "k_scale", a.k_scale, p, a.k) &&
+         (p.v_in_k != 0 || check_scale(check, "v_scale", a.v_scale, p, a.k));
 }
 
 bool check_side_shapes(Checker& check, const Problem& p, const attnrt_args& a, const Extents& e) {
@@ -241,13 +259,18 @@ bool check_side_shapes(Checker& check, const Problem& p, const attnrt_args& a, c
                         : check.shape("lse", a.lse, kFloat32, {e.batch, p.heads_q, e.seq_q});
     if (!ok) return false;
   }
-  return (p.alibi == 0 || check.shape("alibi_slopes", a.alibi_slopes, kFloat32, {p.heads_q})) &&
+  return (p.alibi == 0 ||
+          (a.alibi_slopes.ndim == 2
+               ? check.shape("alibi_slopes", a.alibi_slopes, kFloat32, {e.batch, p.heads_q})
+               : check.shape("alibi_slopes", a.alibi_slopes, kFloat32, {p.heads_q}))) &&
          (p.sinks == 0 || check.shape("sinks", a.sinks, kFloat32, {p.heads_q})) &&
          (p.kv_lengths == 0 || check.shape("kv_lengths", a.kv_lengths, kInt32, {e.batch})) &&
          (p.varlen == 0 || check.shape("offsets_q", a.offsets_q, kInt32, {e.batch + 1})) &&
          (p.varlen == 0 || paged ||
           check.shape("offsets_kv", a.offsets_kv, kInt32, {e.batch + 1})) &&
-         (!paged || check.shape("page_table", a.page_table, kInt32, {e.batch, kAny}));
+         (!paged || check.shape("page_table", a.page_table, kInt32, {e.batch, kAny})) &&
+         (p.diagonal_offset == 0 ||
+          check.shape("diagonal_offset", a.diagonal_offset, kInt32, {e.batch}));
 }
 
 bool check_presence(Checker& check, const Problem& problem, const attnrt_args& args) {
@@ -262,7 +285,9 @@ bool check_strides(Checker& check, const Problem& problem, const attnrt_args& ar
     const attnrt_tensor& tensor = args.*member;
     const bool rows = rule.strides == Strides::rows;
     if (!rule.is_used(problem) || (rows && is_empty(tensor))) continue;
-    const bool ok = (!rows || check.dense_rows(name, tensor)) &&
+    const bool ok = (!rows || check.dense_last(name, tensor, "head_dim")) &&
+                    (rule.strides != Strides::dense_last ||
+                     check.dense_last(name, tensor, "its last dimension")) &&
                     (rule.strides != Strides::contiguous || check.contiguous(name, tensor)) &&
                     (!rule.written || check.overlaps_itself_nowhere(name, tensor)) &&
                     check.aligned_elements(name, tensor) &&
@@ -296,6 +321,27 @@ void broadcast_mask(attnrt_tensor& mask, int64_t batch, int64_t heads_q, int64_t
   mask = whole;
 }
 
+// Gives slopes that all sequences share a batch dimension with stride 0.
+void broadcast_slopes(attnrt_tensor& slopes, int64_t batch) {
+  if (slopes.ndim != 1) return;
+  slopes.ndim = 2;
+  slopes.shape[1] = slopes.shape[0];
+  slopes.stride[1] = slopes.stride[0];
+  slopes.shape[0] = batch;
+  slopes.stride[0] = 0;
+}
+
+// Gives scales of a tensor or of heads the shape of k without head_dim.
+void broadcast_scale(attnrt_tensor& scale, const attnrt_tensor& k, int32_t kv_scale) {
+  if (scale.data == nullptr || kv_scale == ATTNRT_KV_SCALE_TOKEN) return;
+  const int64_t head_stride = kv_scale == ATTNRT_KV_SCALE_HEAD ? scale.stride[0] : 0;
+  scale.ndim = k.ndim - 1;
+  for (int32_t i = 0; i < scale.ndim; ++i) {
+    scale.shape[i] = k.shape[i];
+    scale.stride[i] = i + 1 == scale.ndim ? head_stride : 0;
+  }
+}
+
 }  // namespace
 
 attnrt_status check_args(const Problem& problem, attnrt_args& args, Extents* extents,
@@ -321,8 +367,13 @@ attnrt_status check_args(const Problem& problem, attnrt_args& args, Extents* ext
                   check.within("seq_q", extents->seq_q, problem.seq_q) &&
                   check.within("seq_kv", extents->seq_kv, problem.seq_kv) &&
                   check_side_shapes(check, problem, args, *extents) &&
-                  check_strides(check, problem, args) && check_overlap(check, args);
-  return ok ? ATTNRT_OK : check.status();
+                  check_kv_shapes(check, problem, args) && check_strides(check, problem, args) &&
+                  check_overlap(check, args);
+  if (!ok) return check.status();
+  broadcast_slopes(args.alibi_slopes, extents->batch);
+  broadcast_scale(args.k_scale, args.k, problem.kv_scale);
+  broadcast_scale(args.v_scale, args.k, problem.kv_scale);
+  return ATTNRT_OK;
 }
 
 }  // namespace attnrt::core

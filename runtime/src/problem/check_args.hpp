@@ -15,8 +15,9 @@ struct Extents {
 };
 
 // Checks that exactly the tensors which the problem uses are given, that they fit it (ndim, shape,
-// dtype, strides and alignment), and that no written tensor overlaps another one. Broadcasts the
-// mask to four dimensions: one that is missing, or has size 1, gets stride 0. Errors:
+// dtype, strides and alignment), and that no written tensor overlaps another one. Then gives every
+// tensor the dimensions that plugins find, with stride 0 where the application gave fewer: the mask
+// (also where its size is 1), slopes without a batch, scales of a tensor or of heads. Errors:
 // INVALID_ARGUMENT that names the tensor, what was found and what was expected. Allocates nothing
 // unless it fails.
 attnrt_status check_args(const Problem& problem, attnrt_args& args, Extents* extents,

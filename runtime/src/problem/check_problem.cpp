@@ -75,6 +75,13 @@ Result<void> check_together(const Problem& p) {
   }
   if (p.page_size > 0 && p.kv_lengths == 0)
     return bad("page_size {} needs kv_lengths", p.page_size);
+  if (p.kv_scale != ATTNRT_KV_SCALE_NONE && is_off(p.kv_dtype)) {
+    return bad("kv_scale {} needs a kv_dtype", to_text(value_of(*find_word("kv_scale"), p, "")));
+  }
+  if (p.v_in_k != 0 && p.head_dim_v > p.head_dim) {
+    return bad("v_in_k needs a head_dim_v of at most head_dim {}, found {}", p.head_dim,
+               p.head_dim_v);
+  }
   constexpr attnrt_dtype boolean{ATTNRT_DTYPE_BOOL, 8, 1}, f32{ATTNRT_DTYPE_FLOAT, 32, 1};
   if (p.mask == ATTNRT_MASK_BOOLEAN && !same_dtype(p.mask_dtype, boolean)) {
     return bad("mask_dtype {} does not fit a boolean mask, expected bool",
@@ -97,6 +104,9 @@ Result<Problem> check_problem(const attnrt_problem* problem) {
   if (p.head_dim_v == 0) p.head_dim_v = p.head_dim;
   if (p.alignment_bytes == 0) p.alignment_bytes = 16;
   if (p.mask == ATTNRT_MASK_NONE) p.mask_dtype = {ATTNRT_DTYPE_BOOL, 8, 1};
+  if (same_dtype(p.kv_dtype, p.dtype)) p.kv_dtype = {};
+  if (same_dtype(p.out_dtype, p.dtype)) p.out_dtype = {};
+  if (p.batch_invariant == 1) p.deterministic = 1;
   p.scale += 0.0F;  // -0 becomes 0, so that equal problems have equal bytes
   p.softcap += 0.0F;
   if (auto checked = check_words(p); !checked) return tl::unexpected(checked.error());

@@ -9,6 +9,11 @@
 namespace attnrt::core {
 namespace {
 
+bool is_kv_dtype(attnrt_dtype dtype) {
+  const Word& word = *find_word("kv_dtype");
+  return parse_value(word, dtype_name(dtype)).has_value();
+}
+
 constexpr int32_t kUsualAlignment = 16;  // bytes; measured_alignment gives no more
 
 // Returns the largest power of two, up to the usual alignment, such that each row of q, k, v and
@@ -35,7 +40,7 @@ attnrt_status wrong(attnrt_error* error, const char* name, int32_t ndim, const c
 }
 
 // Checks the sizes and dtypes that two tensors have in common.
-attnrt_status check_agreement(const attnrt_args& args, bool varlen, bool paged,
+attnrt_status check_agreement(const attnrt_args& args, bool varlen, bool paged, bool v_in_k,
                               attnrt_error* error) {
   const int32_t q_last = args.q.ndim - 1;
   const int32_t k_last = args.k.ndim - 1;
@@ -48,7 +53,7 @@ attnrt_status check_agreement(const attnrt_args& args, bool varlen, bool paged,
   if (args.k.shape[k_last] != args.q.shape[q_last]) {
     return differ("q", args.q.shape[q_last], "k", args.k.shape[k_last], "head_dim");
   }
-  for (int32_t i = 0; i < k_last; ++i) {
+  for (int32_t i = 0; i < k_last && !v_in_k; ++i) {
     static constexpr const char* kPacked[] = {"rows", "heads_kv"};
     static constexpr const char* kWhole[] = {"batch", "seq_kv", "heads_kv"};
     static constexpr const char* kPaged[] = {"pages", "page_size", "heads_kv"};
@@ -59,13 +64,29 @@ attnrt_status check_agreement(const attnrt_args& args, bool varlen, bool paged,
   if (!varlen && !paged && args.k.shape[0] != args.q.shape[0]) {
     return differ("q", args.q.shape[0], "k", args.k.shape[0], "batch");
   }
-  if (same_dtype(args.k.dtype, args.q.dtype) && same_dtype(args.v.dtype, args.q.dtype))
-    return ATTNRT_OK;
-  const bool k_differs = !same_dtype(args.k.dtype, args.q.dtype);
-  return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
-                     "run: tensors q and %s disagree: dtype is %s and %s", k_differs ? "k" : "v",
-                     dtype_name(args.q.dtype).c_str(),
-                     dtype_name(k_differs ? args.k.dtype : args.v.dtype).c_str());
+  const auto dtypes_differ = [error](const char* a, attnrt_dtype found_a, const char* b,
+                                     attnrt_dtype found_b) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                       "run: tensors %s and %s disagree: dtype is %s and %s", a, b,
+                       dtype_name(found_a).c_str(), dtype_name(found_b).c_str());
+  };
+  if (!same_dtype(args.k.dtype, args.q.dtype) && !is_kv_dtype(args.k.dtype))
+    return dtypes_differ("q", args.q.dtype, "k", args.k.dtype);
+  if (!v_in_k && !same_dtype(args.v.dtype, args.k.dtype)) {
+    return is_kv_dtype(args.k.dtype) ? dtypes_differ("k", args.k.dtype, "v", args.v.dtype)
+                                     : dtypes_differ("q", args.q.dtype, "v", args.v.dtype);
+  }
+  return ATTNRT_OK;
+}
+
+// Fills in what the key and value tensors say beyond their sizes.
+void infer_kv(const attnrt_args& args, Problem& p) {
+  const attnrt_tensor& scale = args.k_scale;
+  p.kv_dtype = same_dtype(args.k.dtype, args.q.dtype) ? attnrt_dtype{} : args.k.dtype;
+  p.kv_scale = scale.data == nullptr                    ? ATTNRT_KV_SCALE_NONE
+               : scale.ndim == 1 && scale.shape[0] == 1 ? ATTNRT_KV_SCALE_TENSOR
+               : scale.ndim == 1                        ? ATTNRT_KV_SCALE_HEAD
+                                                        : ATTNRT_KV_SCALE_TOKEN;
 }
 
 }  // namespace
@@ -83,16 +104,26 @@ attnrt_status infer_problem(const attnrt_args& args, Problem* problem, attnrt_er
   }
   if (args.k.ndim != k_ndim)
     return wrong(error, "k", args.k.ndim, k_ndim == 3 ? "3, as offsets_q is given" : "4");
-  if (args.v.ndim != k_ndim) return wrong(error, "v", args.v.ndim, "as many as k");
+  const bool v_in_k = p.v_in_k != 0;
+  if (!v_in_k && args.v.ndim != k_ndim) return wrong(error, "v", args.v.ndim, "as many as k");
   if (args.out.data != nullptr && args.out.ndim != q_ndim)
     return wrong(error, "out", args.out.ndim, "as many as q");
-  if (const auto status = check_agreement(args, p.varlen != 0, paged, error); status != ATTNRT_OK)
+  if (const auto status = check_agreement(args, p.varlen != 0, paged, v_in_k, error);
+      status != ATTNRT_OK)
     return status;
   p.dtype = args.q.dtype;
   p.heads_q = args.q.shape[q_ndim - 2];
   p.head_dim = args.q.shape[q_ndim - 1];
   p.heads_kv = args.k.shape[k_ndim - 2];
-  p.head_dim_v = args.v.shape[k_ndim - 1];
+  if (!v_in_k) {
+    p.head_dim_v = args.v.shape[k_ndim - 1];
+  } else if (args.out.data != nullptr) {
+    p.head_dim_v = args.out.shape[q_ndim - 1];
+  } else if (p.head_dim_v == 0) {
+    p.head_dim_v = p.head_dim;
+  }
+  if (args.out.data != nullptr)
+    p.out_dtype = same_dtype(args.out.dtype, p.dtype) ? attnrt_dtype{} : args.out.dtype;
   p.batch = p.varlen != 0 ? std::max<int64_t>(args.offsets_q.shape[0], 1) - 1 : args.q.shape[0];
   p.seq_q = p.varlen != 0 ? args.q.shape[0] : args.q.shape[1];
   p.page_size = 0;
@@ -126,6 +157,8 @@ attnrt_status infer_problem(const attnrt_args& args, Problem* problem, attnrt_er
   p.alibi = args.alibi_slopes.data != nullptr ? 1 : 0;
   p.sinks = args.sinks.data != nullptr ? 1 : 0;
   p.kv_lengths = args.kv_lengths.data != nullptr ? 1 : 0;
+  p.diagonal_offset = args.diagonal_offset.data != nullptr ? 1 : 0;
+  infer_kv(args, p);
   p.lse = args.lse.data != nullptr ? 1 : 0;
   p.alignment_bytes = measured_alignment(args);
   *problem = p;

@@ -22,16 +22,24 @@ constexpr std::array dtype_choices{"f32"sv, "f16"sv, "bf16"sv};
 constexpr std::array mask_choices{"none"sv, "boolean"sv, "additive"sv};
 constexpr std::array mask_dtype_choices{"bool"sv, "f32"sv, "f16"sv, "bf16"sv};
 constexpr std::array align_choices{"bottom_right"sv, "top_left"sv};
+constexpr std::array kv_dtype_choices{"off"sv, "f8_e4m3fn"sv, "f8_e4m3fnuz"sv, "i8"sv};
+constexpr std::array kv_scale_choices{"none"sv, "tensor"sv, "head"sv, "token"sv};
+constexpr std::array out_dtype_choices{"off"sv, "f32"sv};
+constexpr std::array off{"off"sv};
+constexpr std::array none{"none"sv};
 
 struct NamedDtype {
   std::string_view name;
   attnrt_dtype dtype;
 };
-constexpr std::array<NamedDtype, 5> dtypes{{{"f32", {ATTNRT_DTYPE_FLOAT, 32, 1}},
+constexpr std::array<NamedDtype, 8> dtypes{{{"f32", {ATTNRT_DTYPE_FLOAT, 32, 1}},
                                             {"f16", {ATTNRT_DTYPE_FLOAT, 16, 1}},
                                             {"bf16", {ATTNRT_DTYPE_BFLOAT, 16, 1}},
                                             {"bool", {ATTNRT_DTYPE_BOOL, 8, 1}},
-                                            {"int32", {ATTNRT_DTYPE_INT, 32, 1}}}};
+                                            {"int32", {ATTNRT_DTYPE_INT, 32, 1}},
+                                            {"i8", {ATTNRT_DTYPE_INT, 8, 1}},
+                                            {"f8_e4m3fn", {ATTNRT_DTYPE_FLOAT8_E4M3FN, 8, 1}},
+                                            {"f8_e4m3fnuz", {ATTNRT_DTYPE_FLOAT8_E4M3FNUZ, 8, 1}}}};
 
 // The field of Problem that holds a word's value; monostate for arch, which no Problem holds.
 using Field = std::variant<std::monostate, int64_t Problem::*, int32_t Problem::*, float Problem::*,
@@ -41,11 +49,15 @@ constexpr Word size_word(std::string_view name, bool bound) {
   return {name, WordKind::integer, bound, "", {}, 1};
 }
 constexpr Word flag_word(std::string_view name) { return {name, WordKind::flag, false, name, {}}; }
+constexpr Word name_word(std::string_view name, std::span<const std::string_view> choices,
+                         std::span<const std::string_view> if_absent) {
+  return {name, WordKind::name, false, "", choices, 0, INT64_MAX, false, if_absent};
+}
 
-constexpr std::array<Word, 26> words{
+constexpr std::array<Word, 32> words{
     {{"device", WordKind::name, false, "", device_choices},
      {"arch", WordKind::name, false, "", {}},
-     {"dtype", WordKind::name, false, "", dtype_choices},
+     name_word("dtype", dtype_choices, dtype_choices),
      size_word("batch", true),
      size_word("heads_q", false),
      size_word("heads_kv", false),
@@ -54,10 +66,11 @@ constexpr std::array<Word, 26> words{
      size_word("head_dim", false),
      size_word("head_dim_v", false),
      {"scale", WordKind::real, false, "", {}},
-     {"mask", WordKind::name, false, "", mask_choices},
-     {"mask_dtype", WordKind::name, false, "", mask_dtype_choices},
+     name_word("mask", mask_choices, mask_choices),
+     name_word("mask_dtype", mask_dtype_choices, mask_dtype_choices),
      flag_word("causal"),
-     {"align", WordKind::name, false, "align_top_left", align_choices},
+     {"align", WordKind::name, false, "align_top_left", align_choices, 0, INT64_MAX, false,
+      align_choices},
      {"window_left", WordKind::integer, false, "window", {}, 0, INT64_MAX, true},
      {"window_right", WordKind::integer, false, "window", {}, 0, INT64_MAX, true},
      {"softcap", WordKind::real, false, "softcap", {}},
@@ -68,21 +81,32 @@ constexpr std::array<Word, 26> words{
      {"page_size", WordKind::integer, false, "paged", {}, 0, INT32_MAX},
      flag_word("lse"),
      {"alignment_bytes", WordKind::integer, false, "", {}, 1, 4096},
-     flag_word("deterministic")}};
+     flag_word("deterministic"),
+     name_word("kv_dtype", kv_dtype_choices, off),
+     name_word("kv_scale", kv_scale_choices, none),
+     flag_word("v_in_k"),
+     name_word("out_dtype", out_dtype_choices, off),
+     flag_word("diagonal_offset"),
+     flag_word("batch_invariant")}};
 
 constexpr std::array features{
-    "gqa"sv,   "causal"sv,     "align_top_left"sv, "window"sv, "softcap"sv, "alibi"sv,
-    "sinks"sv, "kv_lengths"sv, "varlen"sv,         "paged"sv,  "lse"sv,     "deterministic"sv};
+    "gqa"sv,   "causal"sv,        "align_top_left"sv,  "window"sv,          "softcap"sv,
+    "alibi"sv, "sinks"sv,         "kv_lengths"sv,      "varlen"sv,          "paged"sv,
+    "lse"sv,   "deterministic"sv, "diagonal_offset"sv, "batch_invariant"sv, "v_in_k"sv};
 
 // The field of each word, in the order of words.
 constexpr std::array<Field, words.size()> fields{
-    {&Problem::device_type,     std::monostate{},       &Problem::dtype,     &Problem::batch,
-     &Problem::heads_q,         &Problem::heads_kv,     &Problem::seq_q,     &Problem::seq_kv,
-     &Problem::head_dim,        &Problem::head_dim_v,   &Problem::scale,     &Problem::mask,
-     &Problem::mask_dtype,      &Problem::causal,       &Problem::align,     &Problem::window_left,
-     &Problem::window_right,    &Problem::softcap,      &Problem::alibi,     &Problem::sinks,
-     &Problem::kv_lengths,      &Problem::varlen,       &Problem::page_size, &Problem::lse,
-     &Problem::alignment_bytes, &Problem::deterministic}};
+    {&Problem::device_type,     std::monostate{},         &Problem::dtype,
+     &Problem::batch,           &Problem::heads_q,        &Problem::heads_kv,
+     &Problem::seq_q,           &Problem::seq_kv,         &Problem::head_dim,
+     &Problem::head_dim_v,      &Problem::scale,          &Problem::mask,
+     &Problem::mask_dtype,      &Problem::causal,         &Problem::align,
+     &Problem::window_left,     &Problem::window_right,   &Problem::softcap,
+     &Problem::alibi,           &Problem::sinks,          &Problem::kv_lengths,
+     &Problem::varlen,          &Problem::page_size,      &Problem::lse,
+     &Problem::alignment_bytes, &Problem::deterministic,  &Problem::kv_dtype,
+     &Problem::kv_scale,        &Problem::v_in_k,         &Problem::out_dtype,
+     &Problem::diagonal_offset, &Problem::batch_invariant}};
 
 size_t index_of(const Word& word) { return static_cast<size_t>(&word - words.data()); }
 const Field& field_of(const Word& word) { return fields.at(index_of(word)); }
@@ -218,7 +242,7 @@ Value value_of(const Word& word, const Problem& problem, std::string_view arch) 
     return static_cast<double>(value);
   }
   if (const auto* type = std::get_if<attnrt_dtype Problem::*>(&field))
-    return dtype_name(problem.*(*type));
+    return is_off(problem.*(*type)) ? "off" : dtype_name(problem.*(*type));
   return std::string(arch);
 }
 
@@ -333,7 +357,10 @@ uint32_t feature_bits(const Problem& p) {
                        p.varlen != 0,
                        p.page_size != 0,
                        p.lse != 0,
-                       p.deterministic != 0};
+                       p.deterministic != 0,
+                       p.diagonal_offset != 0,
+                       p.batch_invariant != 0,
+                       p.v_in_k != 0};
   static_assert(std::size(used) == features.size());
   uint32_t bits = 0;
   for (size_t i = 0; i < features.size(); ++i) bits |= used[i] ? 1U << i : 0U;
@@ -377,6 +404,8 @@ std::string dtype_name(attnrt_dtype type) {
                                : fmt::format("code {} bits {}", type.code, type.bits);
   return type.lanes == 1 ? name : fmt::format("{} of {} lanes", name, type.lanes);
 }
+
+bool is_off(attnrt_dtype type) { return same_dtype(type, attnrt_dtype{}); }
 
 bool same_dtype(attnrt_dtype a, attnrt_dtype b) {
   return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes;

@@ -37,6 +37,8 @@ struct Word {
   int64_t minimum = 0;  // the least and the largest legal value of an integer
   int64_t maximum = INT64_MAX;
   bool window = false;  // the value may be `unbounded`
+  // What a manifest that does not name the word means: these of its choices. Empty: any value.
+  std::span<const std::string_view> if_absent = {};
 };
 
 std::span<const Word> vocabulary();
@@ -72,21 +74,24 @@ Result<void> parse_problem(std::string_view words, Problem& problem, std::string
 std::string describe(const Problem& problem, std::string_view arch = "");
 
 // Returns the features that a problem uses, of gqa causal align_top_left window softcap alibi sinks
-// kv_lengths varlen paged lse deterministic. align_top_left counts only if something uses the
-// diagonal: causal, a window, alibi.
+// kv_lengths varlen paged lse deterministic diagonal_offset batch_invariant v_in_k. align_top_left
+// counts only if something uses the diagonal: causal, a window, alibi.
 std::vector<std::string_view> features_of(const Problem& problem);
 std::span<const std::string_view> all_features();
 uint32_t feature_bits(const Problem& problem);  // bit i is set if it uses all_features()[i]
 
 // Reads a caller's struct (see base/structs.hpp) and checks it. Fills in defaults, so that equal
 // problems have equal bytes: where they are 0, head_dim_v becomes head_dim and alignment_bytes 16;
-// without a mask, mask_dtype becomes bool. Then it checks that
+// without a mask, mask_dtype becomes bool. kv_dtype and out_dtype become off where they equal
+// dtype. batch_invariant sets deterministic, which it implies. Then it checks that
 //   - each dimension is at least 1, and their products fit into int64
 //   - heads_q is a multiple of heads_kv
 //   - enumerators are known, flags are 0 or 1, and windows are at least -1
 //   - scale and softcap are finite, and softcap is at least 0
 //   - alignment_bytes is a power of two up to 4096
-//   - varlen comes without a mask, page_size with kv_lengths, and mask_dtype fits mask
+//   - varlen comes without a mask, page_size with kv_lengths, kv_scale with kv_dtype, and
+//     mask_dtype fits mask
+//   - with v_in_k, head_dim_v is at most head_dim
 // Errors: INVALID_ARGUMENT.
 Result<Problem> check_problem(const attnrt_problem* problem);
 
@@ -99,7 +104,10 @@ bool same_problem(const Problem& a, const Problem& b);
 const char* device_name(int32_t device_type);
 // Returns the type that is named cpu, cuda or rocm; nullopt for any other name.
 std::optional<int32_t> find_device(std::string_view name);
-std::string dtype_name(attnrt_dtype dtype);  // f32 f16 bf16 bool int32 f64 ..., or "code 9 bits 4"
+// Returns f32 f16 bf16 bool int32 i8 f8_e4m3fn f64 ..., or "code 9 bits 4".
+std::string dtype_name(attnrt_dtype dtype);
+bool is_off(
+    attnrt_dtype dtype);  // {0, 0, 0}: kv_dtype or out_dtype that does not differ from dtype
 bool same_dtype(attnrt_dtype a, attnrt_dtype b);
 int64_t dtype_bytes(attnrt_dtype dtype);
 

@@ -14,6 +14,7 @@ namespace attnrt::core {
 enum class Strides {
   rows,        // any, but head_dim is dense, and rows are aligned to alignment_bytes
   any,         // any, 0 included where nothing is written
+  dense_last,  // any, but the last dimension is dense
   contiguous,  // dense: the last dimension varies fastest
 };
 
@@ -30,12 +31,12 @@ constexpr bool always(const Problem&) { return true; }
 
 inline constexpr TensorRule q{Strides::rows, false, always};
 inline constexpr TensorRule k{Strides::rows, false, always};
-inline constexpr TensorRule v{Strides::rows, false, always};
+inline constexpr TensorRule v{Strides::rows, false, [](const Problem& p) { return p.v_in_k == 0; }};
 inline constexpr TensorRule out{Strides::rows, true, always};
 inline constexpr TensorRule mask{Strides::any, false,
                                  [](const Problem& p) { return p.mask != ATTNRT_MASK_NONE; }};
 inline constexpr TensorRule lse{Strides::any, true, [](const Problem& p) { return p.lse != 0; }};
-inline constexpr TensorRule alibi_slopes{Strides::contiguous, false,
+inline constexpr TensorRule alibi_slopes{Strides::dense_last, false,
                                          [](const Problem& p) { return p.alibi != 0; }};
 inline constexpr TensorRule sinks{Strides::contiguous, false,
                                   [](const Problem& p) { return p.sinks != 0; }};
@@ -45,8 +46,15 @@ inline constexpr TensorRule offsets_q{Strides::contiguous, false,
                                       [](const Problem& p) { return p.varlen != 0; }};
 inline constexpr TensorRule offsets_kv{
     Strides::contiguous, false, [](const Problem& p) { return p.varlen != 0 && p.page_size == 0; }};
-inline constexpr TensorRule page_table{Strides::contiguous, false,
+inline constexpr TensorRule page_table{Strides::dense_last, false,
                                        [](const Problem& p) { return p.page_size > 0; }};
+inline constexpr TensorRule k_scale{
+    Strides::any, false, [](const Problem& p) { return p.kv_scale != ATTNRT_KV_SCALE_NONE; }};
+inline constexpr TensorRule v_scale{Strides::any, false, [](const Problem& p) {
+                                      return p.kv_scale != ATTNRT_KV_SCALE_NONE && p.v_in_k == 0;
+                                    }};
+inline constexpr TensorRule diagonal_offset{
+    Strides::contiguous, false, [](const Problem& p) { return p.diagonal_offset != 0; }};
 
 }  // namespace tensor_rules
 

@@ -21,7 +21,7 @@ TEST(VisibleKeys, AgreesWithTheDefinition) {
               p.window_right = right;
               for (int64_t i = 0; i < q; ++i) {
                 const int64_t aligned = align == Align::top_left ? i : i + kv - q;
-                const KeyRange keys = visible_keys(p, i, q, kv);
+                const KeyRange keys = visible_keys(p, i, {0, q, 0, kv, aligned - i});
                 for (int64_t j = -3; j < kv + 3; ++j) {
                   const bool want = j >= 0 && j < kv && (!causal || j <= aligned) &&
                                     (left < 0 || aligned - left <= j) &&
@@ -36,7 +36,7 @@ TEST(VisibleKeys, AgreesWithTheDefinition) {
 TEST(VisibleKeys, HugeWindowsDoNotOverflow) {
   Problem p;
   p.window_left = p.window_right = INT64_MAX;
-  const KeyRange keys = visible_keys(p, 3, 10, 20);
+  const KeyRange keys = visible_keys(p, 3, {0, 10, 0, 20, 10});
   EXPECT_EQ(keys.begin, 0);
   EXPECT_EQ(keys.end, 20);
 }

@@ -139,7 +139,7 @@ TEST(Reference, SoftcapThenMaskThenAlibi) {
   t.problem.softcap = 3;
   t.problem.alibi = true;
   t.slopes = {0.5f};
-  t.args.alibi_slopes = {t.slopes.data(), DType::f32, 1, {1}, {1}};
+  t.args.alibi_slopes = {t.slopes.data(), DType::f32, 2, {1, 1}, {0, 1}};
   t.problem.mask = Mask::additive;
   t.bias = {1, 0};
   t.args.mask = t.mask_tensor(t.bias.data(), DType::f32);
@@ -155,7 +155,7 @@ TEST(Reference, SinkJoinsTheDenominator) {
   Tiny t({1}, {0.0f}, {4});
   t.problem.sinks = true;
   t.sinks = {kLog3};
-  t.args.sinks = {t.sinks.data(), DType::f32, 1, {1}, {1}};
+  t.args.sinks = {t.sinks.data(), DType::f32, 2, {1, 1}, {0, 1}};
   t.run();
   EXPECT_NEAR(t.out[0], 1, 1e-6);
   EXPECT_NEAR(t.lse[0], std::log(4.0), 1e-6);

@@ -62,7 +62,7 @@ Case::Case(Recipe recipe) : problem(recipe.problem), recipe_(std::move(recipe)) 
   if (p.lse) lse_memory_ = memory_.back().get();
   make_keys();
   if (p.mask != Mask::none) make_mask();
-  if (p.alibi) args.alibi_slopes = allocate(DType::f32, {p.heads_q}, {2});
+  if (p.alibi) args.alibi_slopes = allocate(DType::f32, {r.batch, p.heads_q}, {0, 2});
   if (p.sinks) args.sinks = allocate(DType::f32, {p.heads_q}, {1});
   fill();
   poison_outputs();

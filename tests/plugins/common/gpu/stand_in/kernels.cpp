@@ -43,7 +43,7 @@ void attend(const StandInParams& p) {
   const DType mask_dtype = p.mask_kind == Mask::boolean ? DType::boolean : p.mask_dtype;
   if (p.mask_kind != Mask::none)
     args.mask = tensor(p.mask, mask_dtype, {p.batch, p.heads_q, p.seq_q, p.seq_kv});
-  if (p.has_alibi) args.alibi_slopes = tensor(p.alibi_slopes, DType::f32, {p.heads_q});
+  if (p.has_alibi) args.alibi_slopes = tensor(p.alibi_slopes, DType::f32, {p.batch, p.heads_q});
   if (p.has_sinks) args.sinks = tensor(p.sinks, DType::f32, {p.heads_q});
   std::vector<double> out(static_cast<size_t>(problem.batch * p.seq_q * p.heads_q * p.head_dim_v));
   std::vector<double> lse(static_cast<size_t>(problem.batch * p.heads_q * p.seq_q));
