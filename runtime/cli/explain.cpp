@@ -62,7 +62,8 @@ int explain(const Common& common, const Options& options) {
 constexpr const char* kFooter =
     R"(Words: device arch dtype batch heads_q heads_kv seq_q seq_kv head_dim head_dim_v scale
 mask mask_dtype causal align window_left window_right softcap alibi sinks kv_lengths varlen
-page_size lse alignment_bytes deterministic.
+page_size lse alignment_bytes deterministic kv_dtype kv_scale v_in_k out_dtype
+diagonal_offset batch_invariant.
 
 A dimension that is not given is 1 (head_dim_v: head_dim), and the output says so. arch needs
 device=rocm or device=cuda. If this machine has no such device, the manifests alone decide. Exit

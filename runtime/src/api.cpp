@@ -11,6 +11,7 @@
 
 #include "base/guarded.hpp"
 #include "base/structs.hpp"
+#include "problem/check_args.hpp"
 #include "problem/infer.hpp"
 #include "run.hpp"
 #include "runtime.hpp"
@@ -170,7 +171,8 @@ attnrt_status attnrt_problem_infer(attnrt_problem* problem, const attnrt_args* a
     Problem inferred = default_problem();  // its dimensions need not be set yet
     attnrt_args known{};
     attnrt_status status = read(*problem, &inferred, error);
-    if (status == ATTNRT_OK) status = read(*args, &known, error);
+    if (const auto done = read_args(*args, &known); status == ATTNRT_OK && !done)
+      status = fill_error(error, done.error());
     if (status == ATTNRT_OK) status = infer_problem(known, &inferred, error);
     if (status == ATTNRT_OK) status = write_problem(inferred, problem, error);
     return status;

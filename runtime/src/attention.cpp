@@ -9,7 +9,7 @@
 // So a decode loop decides and plans once for each doubling, and its other calls allocate nothing.
 #include <algorithm>
 
-#include "base/structs.hpp"
+#include "problem/check_args.hpp"
 #include "problem/infer.hpp"
 #include "runtime.hpp"
 
@@ -18,7 +18,7 @@ namespace attnrt::core {
 attnrt_status Runtime::attention(const Problem& attributes, const attnrt_args& given,
                                  const Call& call, attnrt_error* error) {
   attnrt_args args{};
-  if (const auto read = read_struct(given, &args); !read) return fill_error(error, read.error());
+  if (const auto read = read_args(given, &args); !read) return fill_error(error, read.error());
   args.workspace = nullptr;  // each plan has its own
   Problem problem = attributes;
   if (const attnrt_status status = infer_problem(args, &problem, error); status != ATTNRT_OK)

@@ -1,7 +1,6 @@
 // runtime/src/run.cpp: the run step: calls a Plan's backend on one run's tensors
 #include "run.hpp"
 
-#include "base/structs.hpp"
 #include "capture.hpp"
 #include "problem/check_args.hpp"
 #include "staging.hpp"
@@ -40,7 +39,7 @@ attnrt_status check_capture(const Plan& plan, void* stream, attnrt_error* error)
 
 attnrt_status run(const Plan& plan, const attnrt_args& given, attnrt_error* error) {
   attnrt_args args{};
-  if (const auto read = read_struct(given, &args); !read) return fill_error(error, read.error());
+  if (const auto read = read_args(given, &args); !read) return fill_error(error, read.error());
   Extents extents;
   if (const attnrt_status status = check_args(plan.problem(), args, &extents, error);
       status != ATTNRT_OK)

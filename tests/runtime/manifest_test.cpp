@@ -69,7 +69,9 @@ TEST(Manifest, HoldsWhatTheTextSays) {
   EXPECT_THAT(m.archs, ElementsAre("gfx1100", "gfx942"));
   ASSERT_EQ(m.entries.size(), 2U);
   EXPECT_EQ(m.entries[0].line, 8);
-  EXPECT_EQ(m.entries[0].constraints.size(), 5U);
+  // Five that the text states, and what its absent keys mean: mask_dtype, align, kv_dtype, kv_scale,
+  // out_dtype.
+  EXPECT_EQ(m.entries[0].constraints.size(), 10U);
   EXPECT_THAT(m.entries[1].features,
               ElementsAre("causal", "time_travel"));  // an unknown feature is harmless
 }
@@ -107,12 +109,27 @@ TEST(Manifest, TheNearestMissGivesTheReasons) {
               ElementsAre("dtype f32 is not in {f16, bf16}"));
 }
 
+TEST(Manifest, AnAbsentKeyMeansTheValuesOfAbi10) {
+  const Manifest m = manifest(minimal("- {}"));
+  for (const char* words : {"dtype=f32", "dtype=f16", "dtype=bf16", "mask=boolean", "mask=additive",
+                            "dtype=f16 mask=additive mask_dtype=f32", "align=top_left"})
+    EXPECT_THAT(refusals(m, words, ""), IsEmpty()) << words;
+  EXPECT_THAT(refusals(m, "kv_dtype=i8", ""), ElementsAre("kv_dtype i8 is not off"));
+  EXPECT_THAT(refusals(m, "kv_dtype=f8_e4m3fn kv_scale=head", ""),
+              ElementsAre("kv_dtype f8_e4m3fn is not off", "kv_scale head is not none"));
+  EXPECT_THAT(refusals(m, "dtype=bf16 out_dtype=f32", ""), ElementsAre("out_dtype f32 is not off"));
+  const Manifest quantised = manifest(minimal("- {kv_dtype: [off, i8], kv_scale: [none, head]}"));
+  EXPECT_THAT(refusals(quantised, "kv_dtype=i8 kv_scale=head", ""), IsEmpty());
+  EXPECT_THAT(refusals(quantised, "kv_dtype=f8_e4m3fn", ""),
+              ElementsAre("kv_dtype f8_e4m3fn is not in {off, i8}"));
+}
+
 TEST(Manifest, EveryFeatureIsRefusedWhereItIsNotListed) {
   const Manifest none = manifest(minimal("- {}"));
   const Manifest all =
       manifest(minimal("- features: [gqa, causal, align_top_left, window, softcap, alibi, sinks, "
                        "kv_lengths, varlen, "
-                       "paged, lse, deterministic]"));
+                       "paged, lse, deterministic, diagonal_offset, batch_invariant, v_in_k]"));
   const std::pair<std::string_view, std::string_view> rows[] = {
       {"gqa", "heads_q=2"},
       {"causal", "causal=true"},
@@ -124,7 +141,10 @@ TEST(Manifest, EveryFeatureIsRefusedWhereItIsNotListed) {
       {"varlen", "varlen=true"},
       {"paged", "page_size=16"},
       {"lse", "lse=true"},
-      {"deterministic", "deterministic=true"}};
+      {"deterministic", "deterministic=true"},
+      {"diagonal_offset", "diagonal_offset=true"},
+      {"batch_invariant", "batch_invariant=true"},
+      {"v_in_k", "v_in_k=true"}};
   for (const auto& [feature, words] : rows) {
     EXPECT_THAT(refusals(none, words, ""),
                 ElementsAre(fmt::format("uses {}, which it does not support", feature)));

@@ -126,9 +126,11 @@ typedef struct attnrt_call {
 /* clang-format on */
 
 /* Fills in everything of the problem that the tensors in args can say: dtype, dimensions, mask and
- * its dtype, alibi, sinks, kv_lengths, varlen, page_size, lse, alignment_bytes. The rest is yours
- * to set: device, scale, causal, align, windows, softcap, deterministic. Offsets and page tables
- * are not read; with them, seq_q and seq_kv are the most that one sequence could have.
+ * its dtype, alibi, sinks, kv_lengths, varlen, page_size, lse, alignment_bytes, kv_dtype, kv_scale,
+ * out_dtype (if out is given), diagonal_offset. The rest is yours to set: device, scale, causal,
+ * align, windows, softcap, deterministic, batch_invariant and v_in_k. With v_in_k, head_dim_v is
+ * that of out if it is given. Offsets and page tables are not read; with them, seq_q and seq_kv are
+ * the most that one sequence could have.
  * ERRORS: INVALID_ARGUMENT if tensors disagree with each other. */
 ATTNRT_API attnrt_status attnrt_problem_infer(attnrt_problem* problem, const attnrt_args* args,
                                               attnrt_error* error);

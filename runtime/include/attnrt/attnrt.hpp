@@ -49,7 +49,8 @@ struct Error {
 template <class T>
 using Result = ATTNRT_EXPECTED<T, Error>;
 
-enum class DType { f32, f16, bf16, boolean, int32 };
+// off: kv_dtype or out_dtype that is the problem's dtype.
+enum class DType { f32, f16, bf16, boolean, int32, i8, f8_e4m3fn, f8_e4m3fnuz, off };
 enum class Device : int32_t {
   cpu = ATTNRT_DEVICE_CPU,
   cuda = ATTNRT_DEVICE_CUDA,
@@ -64,6 +65,12 @@ enum class Align : int32_t {
   bottom_right = ATTNRT_ALIGN_BOTTOM_RIGHT,
   top_left = ATTNRT_ALIGN_TOP_LEFT
 };
+enum class KvScale : int32_t {
+  none = ATTNRT_KV_SCALE_NONE,
+  tensor = ATTNRT_KV_SCALE_TENSOR,
+  head = ATTNRT_KV_SCALE_HEAD,
+  token = ATTNRT_KV_SCALE_TOKEN
+};
 enum class Format : int32_t { text = ATTNRT_TEXT, json = ATTNRT_JSON };
 
 constexpr attnrt_dtype dtype_of(DType dtype) {
@@ -72,6 +79,10 @@ constexpr attnrt_dtype dtype_of(DType dtype) {
     case DType::bf16: return {ATTNRT_DTYPE_BFLOAT, 16, 1};
     case DType::boolean: return {ATTNRT_DTYPE_BOOL, 8, 1};
     case DType::int32: return {ATTNRT_DTYPE_INT, 32, 1};
+    case DType::i8: return {ATTNRT_DTYPE_INT, 8, 1};
+    case DType::f8_e4m3fn: return {ATTNRT_DTYPE_FLOAT8_E4M3FN, 8, 1};
+    case DType::f8_e4m3fnuz: return {ATTNRT_DTYPE_FLOAT8_E4M3FNUZ, 8, 1};
+    case DType::off: return {0, 0, 0};
     case DType::f32: break;
   }
   return {ATTNRT_DTYPE_FLOAT, 32, 1};
@@ -123,6 +134,12 @@ struct Problem {
   bool lse = false;
   int32_t alignment_bytes = 16;
   bool deterministic = false;
+  DType kv_dtype = DType::off;
+  KvScale kv_scale = KvScale::none;
+  bool v_in_k = false;
+  DType out_dtype = DType::off;
+  bool diagonal_offset = false;
+  bool batch_invariant = false;
 
   attnrt_problem c() const {
     attnrt_problem p = ATTNRT_PROBLEM_INIT;
@@ -152,6 +169,12 @@ struct Problem {
     p.lse = lse ? 1 : 0;
     p.alignment_bytes = alignment_bytes;
     p.deterministic = deterministic ? 1 : 0;
+    p.kv_dtype = dtype_of(kv_dtype);
+    p.kv_scale = static_cast<int32_t>(kv_scale);
+    p.v_in_k = v_in_k ? 1 : 0;
+    p.out_dtype = dtype_of(out_dtype);
+    p.diagonal_offset = diagonal_offset ? 1 : 0;
+    p.batch_invariant = batch_invariant ? 1 : 0;
     return p;
   }
 };

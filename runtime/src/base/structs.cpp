@@ -108,47 +108,13 @@ Result<void> read(const StructTable& table, const Struct& given, Struct* ours) {
   return {};
 }
 
-Result<void> check_reserved(const char* where, std::initializer_list<int32_t> fields) {
-  for (const int32_t field : fields) {
-    if (field == 0) continue;
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: a reserved field is {}; leave it at zero", where,
-                field);
-  }
-  return {};
-}
-
-// Moves data to the tensor's first element, so that byte_offset becomes 0.
-Result<void> resolve_offset(const char* name, attnrt_tensor* tensor) {
-  const std::string where = fmt::format("run: tensor {}", name);
-  if (auto checked = check_reserved(where.c_str(), {tensor->reserved[0], tensor->reserved[1]});
-      !checked)
-    return checked;
-  uintptr_t first = 0;
-  if (tensor->byte_offset < 0 ||
-      __builtin_add_overflow(reinterpret_cast<uintptr_t>(tensor->data),
-                             static_cast<uintptr_t>(tensor->byte_offset), &first)) {
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}: byte_offset is {}; expected 0 to the end of memory",
-                where, tensor->byte_offset);
-  }
-  if (tensor->data != nullptr)
-    tensor->data = static_cast<char*>(tensor->data) + tensor->byte_offset;
-  tensor->byte_offset = 0;
-  return {};
-}
-
 }  // namespace
 
 Result<void> read_struct(const attnrt_problem& given, attnrt_problem* ours) {
   return read(kProblem, given, ours);
 }
 Result<void> read_struct(const attnrt_args& given, attnrt_args* ours) {
-  if (auto copied = read(kArgs, given, ours); !copied) return copied;
-  if (auto checked = check_reserved("args", {ours->reserved}); !checked) return checked;
-#define ATTNRT_RESOLVE(name) \
-  if (auto resolved = resolve_offset(#name, &ours->name); !resolved) return resolved;
-  ATTNRT_TENSORS(ATTNRT_RESOLVE)
-#undef ATTNRT_RESOLVE
-  return {};
+  return read(kArgs, given, ours);
 }
 Result<void> read_struct(const attnrt_call& given, attnrt_call* ours) {
   return read(kCall, given, ours);

@@ -22,8 +22,6 @@ namespace attnrt::core {
 // absurdly large, and for a byte that is not zero past the fields that this runtime knows.
 // Allocates nothing unless it fails.
 Result<void> read_struct(const attnrt_problem& given, attnrt_problem* ours);
-// Also adds each tensor's byte_offset to its data. Errors: a byte_offset that is negative or leads
-// out of memory, and reserved fields that are not zero.
 Result<void> read_struct(const attnrt_args& given, attnrt_args* ours);
 Result<void> read_struct(const attnrt_call& given, attnrt_call* ours);
 Result<void> read_struct(const attnrt_runtime_options& given, attnrt_runtime_options* ours);

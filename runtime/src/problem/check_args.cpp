@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <iterator>
 
+#include "base/structs.hpp"
 #include "problem/tensors.hpp"
 
 namespace attnrt::core {
@@ -342,7 +343,38 @@ void broadcast_scale(attnrt_tensor& scale, const attnrt_tensor& k, int32_t kv_sc
   }
 }
 
+// Moves data to the tensor's first element, so that byte_offset becomes 0.
+Result<void> resolve_offset(const char* name, attnrt_tensor& tensor) {
+  for (const int32_t reserved : tensor.reserved) {
+    if (reserved == 0) continue;
+    return core::fail(ATTNRT_INVALID_ARGUMENT,
+                      "run: tensor {}: a reserved field is {}; leave it at zero", name, reserved);
+  }
+  uintptr_t first = 0;
+  if (tensor.byte_offset < 0 ||
+      __builtin_add_overflow(reinterpret_cast<uintptr_t>(tensor.data),
+                             static_cast<uintptr_t>(tensor.byte_offset), &first)) {
+    return core::fail(ATTNRT_INVALID_ARGUMENT,
+                      "run: tensor {}: byte_offset is {}; expected 0 to the end of memory", name,
+                      tensor.byte_offset);
+  }
+  if (tensor.data != nullptr) tensor.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+  tensor.byte_offset = 0;
+  return {};
+}
+
 }  // namespace
+
+Result<void> read_args(const attnrt_args& given, attnrt_args* args) {
+  if (auto read = read_struct(given, args); !read) return read;
+  if (args->reserved != 0) {
+    return fail(ATTNRT_INVALID_ARGUMENT, "args: reserved is {}; leave it at zero", args->reserved);
+  }
+  for (const auto& [name, member, rule] : kTensors) {
+    if (auto resolved = resolve_offset(name, args->*member); !resolved) return resolved;
+  }
+  return {};
+}
 
 attnrt_status check_args(const Problem& problem, attnrt_args& args, Extents* extents,
                          attnrt_error* error) {

@@ -14,6 +14,11 @@ struct Extents {
   int64_t total_q = 0, total_kv = 0;  // rows of q and of k, over all sequences
 };
 
+// Reads a caller's struct (see base/structs.hpp), and adds each tensor's byte_offset to its data.
+// Errors: INVALID_ARGUMENT for a struct_size that cannot be, a reserved field that is not zero, and
+// a byte_offset that is negative or leads out of memory. Allocates nothing unless it fails.
+Result<void> read_args(const attnrt_args& given, attnrt_args* args);
+
 // Checks that exactly the tensors which the problem uses are given, that they fit it (ndim, shape,
 // dtype, strides and alignment), and that no written tensor overlaps another one. Then gives every
 // tensor the dimensions that plugins find, with stride 0 where the application gave fewer: the mask

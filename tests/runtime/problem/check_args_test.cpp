@@ -403,8 +403,10 @@ TEST(CheckArgs, Paged) {
                   "tensor page_table has 1 dimensions; expected 2"},
                  {"page_table's batch", [](Posed& s) { s.args.page_table.shape[0] = 3; },
                   "tensor page_table has 3 in dimension 0; expected 2"},
-                 {"page_table with gaps", [](Posed& s) { s.args.page_table.stride[0] = 4; },
-                  "tensor page_table is not contiguous"},
+                 {"page_table with gaps between rows",
+                  [](Posed& s) { s.args.page_table.stride[0] = 4; }, "ok"},
+                 {"page_table with gaps in rows", [](Posed& s) { s.args.page_table.stride[1] = 2; },
+                  "tensor page_table has stride 2 in its last dimension; expected 1"},
                  {"no pages",
                   [](Posed& s) {
                     s.args.k.shape[0] = s.args.v.shape[0] = 0;
@@ -487,6 +489,146 @@ TEST(CheckArgs, NoErrorStructAndAnOlderOne) {
   EXPECT_EQ(check_args(posed.problem, posed.args, &extents, &older), ATTNRT_INVALID_ARGUMENT);
   EXPECT_STREQ(older.message, "as it was");
   EXPECT_EQ(older.code, 77);
+}
+
+// Gives k and v the type i8, with scales of the given shape.
+void quantise(Posed& s, int32_t kv_scale, std::initializer_list<int64_t> shape) {
+  s.problem.kv_dtype = s.args.k.dtype = s.args.v.dtype = {ATTNRT_DTYPE_INT, 8, 1};
+  s.problem.alignment_bytes = 8;
+  s.problem.kv_scale = kv_scale;
+  if (kv_scale == ATTNRT_KV_SCALE_NONE) return;
+  s.args.k_scale = s.args.v_scale = view(s.memory.data(), kF32, shape);
+}
+
+TEST(CheckArgs, KvTypes) {
+  expect_all(Posed::dense,
+             {
+                 {"without scales", [](Posed& s) { quantise(s, ATTNRT_KV_SCALE_NONE, {}); }, "ok"},
+                 {"of a tensor", [](Posed& s) { quantise(s, ATTNRT_KV_SCALE_TENSOR, {1}); }, "ok"},
+                 {"of heads", [](Posed& s) { quantise(s, ATTNRT_KV_SCALE_HEAD, {2}); }, "ok"},
+                 {"of tokens",
+                  [](Posed& s) {
+                    quantise(s, ATTNRT_KV_SCALE_TOKEN, {2, 9, 2});
+                  },
+                  "ok"},
+                 {"of too few heads", [](Posed& s) { quantise(s, ATTNRT_KV_SCALE_HEAD, {1}); },
+                  "tensor k_scale has 1 in dimension 0; expected 2"},
+                 {"of tokens with a head_dim",
+                  [](Posed& s) {
+                    quantise(s, ATTNRT_KV_SCALE_TOKEN, {2, 9, 2, 1});
+                  },
+                  "tensor k_scale has 4 dimensions; expected 3"},
+                 {"v_scale alone is missing",
+                  [](Posed& s) {
+                    quantise(s, ATTNRT_KV_SCALE_HEAD, {2});
+                    s.args.v_scale = {};
+                  },
+                  "tensor v_scale is absent, but the problem uses it"},
+                 {"k in q's dtype",
+                  [](Posed& s) {
+                    quantise(s, ATTNRT_KV_SCALE_HEAD, {2});
+                    s.args.k.dtype = kF32;
+                  },
+                  "tensor k is f32; expected i8"},
+                 {"out in f32 where q is f16",
+                  [](Posed& s) {
+                    s.problem.dtype = s.args.q.dtype = s.args.k.dtype = s.args.v.dtype = kF16;
+                    s.problem.out_dtype = kF32;
+                  },
+                  "ok"},
+                 {"out in f16 where f32 was asked for",
+                  [](Posed& s) {
+                    s.problem.dtype = s.args.q.dtype = s.args.k.dtype = s.args.v.dtype = kF16;
+                    s.args.out.dtype = kF16;
+                    s.problem.out_dtype = kF32;
+                  },
+                  "tensor out is f16; expected f32"},
+                 {"v in k",
+                  [](Posed& s) {
+                    s.problem.v_in_k = 1;
+                    s.args.v = {};
+                  },
+                  "ok"},
+                 {"v in k, and v", [](Posed& s) { s.problem.v_in_k = 1; },
+                  "tensor v is given, but the problem does not use it"},
+                 {"diagonal offsets",
+                  [](Posed& s) {
+                    s.problem.diagonal_offset = 1;
+                    s.args.diagonal_offset = view(s.memory.data(), kI32, {2});
+                  },
+                  "ok"},
+                 {"too many diagonal offsets",
+                  [](Posed& s) {
+                    s.problem.diagonal_offset = 1;
+                    s.args.diagonal_offset = view(s.memory.data(), kI32, {3});
+                  },
+                  "tensor diagonal_offset has 3 in dimension 0; expected 2"},
+                 {"slopes for each sequence",
+                  [](Posed& s) {
+                    s.args.alibi_slopes = view(s.memory.data(), kF32, {2, 4});
+                  },
+                  "ok"},
+                 {"slopes for a sequence too many",
+                  [](Posed& s) {
+                    s.args.alibi_slopes = view(s.memory.data(), kF32, {3, 4});
+                  },
+                  "tensor alibi_slopes has 3 in dimension 0; expected 2"},
+             });
+}
+
+TEST(CheckArgs, PluginsFindAllDimensions) {
+  Posed posed(Posed::dense);
+  quantise(posed, ATTNRT_KV_SCALE_HEAD, {2});
+  attnrt_args args = posed.args;
+  Extents extents;
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  ASSERT_EQ(check_args(posed.problem, args, &extents, &error), ATTNRT_OK) << error.message;
+  const auto expect = [](const attnrt_tensor& tensor, std::vector<int64_t> shape,
+                         std::vector<int64_t> stride) {
+    EXPECT_EQ(std::vector<int64_t>(tensor.shape, tensor.shape + tensor.ndim), shape);
+    EXPECT_EQ(std::vector<int64_t>(tensor.stride, tensor.stride + tensor.ndim), stride);
+  };
+  expect(args.alibi_slopes, {2, 4}, {0, 1});
+  expect(args.k_scale, {2, 9, 2}, {0, 0, 1});
+  expect(args.v_scale, {2, 9, 2}, {0, 0, 1});
+  quantise(posed, ATTNRT_KV_SCALE_TENSOR, {1});
+  args = posed.args;
+  ASSERT_EQ(check_args(posed.problem, args, &extents, &error), ATTNRT_OK) << error.message;
+  expect(args.k_scale, {2, 9, 2}, {0, 0, 0});
+}
+
+TEST(ReadArgs, MovesDataByTheOffset) {
+  Posed posed(Posed::dense);
+  posed.args.k.byte_offset = 64;
+  posed.args.mask = {};
+  posed.args.mask.byte_offset = 8;  // of an absent tensor: nothing to move
+  attnrt_args args{};
+  ASSERT_TRUE(read_args(posed.args, &args));
+  EXPECT_EQ(args.k.data, moved(posed.args.k, 64));
+  EXPECT_EQ(args.k.byte_offset, 0);
+  EXPECT_EQ(args.q.data, posed.args.q.data);
+  EXPECT_EQ(args.mask.data, nullptr);
+}
+
+TEST(ReadArgs, RefusesOffsetsAndReservedFields) {
+  const auto refusal = [](void (*change)(attnrt_args&)) {
+    Posed posed(Posed::dense);
+    change(posed.args);
+    attnrt_args args{};
+    const auto read = read_args(posed.args, &args);
+    return read ? "accepted" : read.error().message;
+  };
+  EXPECT_EQ(refusal([](attnrt_args& a) { a.v.byte_offset = -1; }),
+            "run: tensor v: byte_offset is -1; expected 0 to the end of memory");
+  EXPECT_EQ(refusal([](attnrt_args& a) {
+              a.q.data = reinterpret_cast<void*>(UINTPTR_MAX - 15);
+              a.q.byte_offset = 16;
+            }),
+            "run: tensor q: byte_offset is 16; expected 0 to the end of memory");
+  EXPECT_EQ(refusal([](attnrt_args& a) { a.lse.reserved[1] = 7; }),
+            "run: tensor lse: a reserved field is 7; leave it at zero");
+  EXPECT_EQ(refusal([](attnrt_args& a) { a.reserved = 3; }),
+            "args: reserved is 3; leave it at zero");
 }
 
 }  // namespace

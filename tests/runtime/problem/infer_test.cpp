@@ -209,5 +209,44 @@ TEST_F(Infer, TensorsThatDisagree) {
             "run: tensors q and v disagree: dtype is f32 and code 9 bits 32");
 }
 
+TEST_F(Infer, KvTypesAndTheirScales) {
+  constexpr attnrt_dtype i8{ATTNRT_DTYPE_INT, 8, 1};
+  args.k = any(i8, {2, 9, 2, 16});
+  args.v = any(i8, {2, 9, 2, 24});
+  EXPECT_EQ(to_text(value_of(*find_word("kv_dtype"), inferred(), "")), "i8");
+  const auto scale = [&](std::initializer_list<int64_t> shape) {
+    args.k_scale = args.v_scale = any(kF32, shape);
+    return to_text(value_of(*find_word("kv_scale"), inferred(), ""));
+  };
+  EXPECT_EQ(scale({1}), "tensor");
+  EXPECT_EQ(scale({2}), "head");
+  EXPECT_EQ(scale({2, 9, 2}), "token");
+  args.v = any(kF32, {2, 9, 2, 24});
+  EXPECT_EQ(refusal(), "run: tensors k and v disagree: dtype is i8 and f32");
+  args.k = any({ATTNRT_DTYPE_INT, 16, 1}, {2, 9, 2, 16});
+  EXPECT_EQ(refusal(), "run: tensors q and k disagree: dtype is f32 and int16");
+}
+
+TEST_F(Infer, ValuesInTheKeys) {
+  problem.v_in_k = 1;
+  args.v = {};
+  args.out = view(memory.data(), kF32, {2, 5, 8, 12});
+  EXPECT_EQ(inferred().head_dim_v, 12);
+  args.out = {};
+  problem.head_dim_v = 4;
+  EXPECT_EQ(inferred().head_dim_v, 4);
+  problem.head_dim_v = 0;
+  EXPECT_EQ(inferred().head_dim_v, 16);
+}
+
+TEST_F(Infer, TheTypeOfOutAndDiagonalOffsets) {
+  EXPECT_TRUE(is_off(inferred().out_dtype));
+  args.q.dtype = args.k.dtype = args.v.dtype = {ATTNRT_DTYPE_BFLOAT, 16, 1};
+  EXPECT_EQ(dtype_name(inferred().out_dtype), "f32");
+  EXPECT_EQ(inferred().diagonal_offset, 0);
+  args.diagonal_offset = any(kI32, {2});
+  EXPECT_EQ(inferred().diagonal_offset, 1);
+}
+
 }  // namespace
 }  // namespace attnrt::core

@@ -48,7 +48,8 @@ TEST(Problem, VocabularyIsTheDocumentedOne) {
                                  "seq_kv", "head_dim", "head_dim_v", "scale", "mask", "mask_dtype",
                                  "causal", "align", "window_left", "window_right", "softcap",
                                  "alibi", "sinks", "kv_lengths", "varlen", "page_size", "lse",
-                                 "alignment_bytes", "deterministic"));
+                                 "alignment_bytes", "deterministic", "kv_dtype", "kv_scale",
+                                 "v_in_k", "out_dtype", "diagonal_offset", "batch_invariant"));
   for (const Word& word : vocabulary()) {
     EXPECT_EQ(find_word(word.name), &word);
     EXPECT_EQ(word.bound, word.name == "batch" || word.name == "seq_q" || word.name == "seq_kv")
@@ -96,6 +97,19 @@ TEST(Problem, EachWordReachesItsField) {
       {"lse=true", [](const Problem& p) { return p.lse == 1; }},
       {"alignment_bytes=4", [](const Problem& p) { return p.alignment_bytes == 4; }},
       {"deterministic=true", [](const Problem& p) { return p.deterministic == 1; }},
+      {"kv_dtype=f8_e4m3fn",
+       [](const Problem& p) { return p.kv_dtype.code == 10 && p.kv_dtype.bits == 8; }},
+      {"kv_dtype=f8_e4m3fnuz",
+       [](const Problem& p) { return p.kv_dtype.code == 11 && p.kv_dtype.bits == 8; }},
+      {"kv_dtype=i8",
+       [](const Problem& p) { return p.kv_dtype.code == 0 && p.kv_dtype.bits == 8; }},
+      {"kv_dtype=off", [](const Problem& p) { return is_off(p.kv_dtype); }},
+      {"kv_scale=token", [](const Problem& p) { return p.kv_scale == ATTNRT_KV_SCALE_TOKEN; }},
+      {"v_in_k=true", [](const Problem& p) { return p.v_in_k == 1; }},
+      {"out_dtype=f32",
+       [](const Problem& p) { return p.out_dtype.code == 2 && p.out_dtype.bits == 32; }},
+      {"diagonal_offset=true", [](const Problem& p) { return p.diagonal_offset == 1; }},
+      {"batch_invariant=true", [](const Problem& p) { return p.batch_invariant == 1; }},
       {"causal=false window_left=unbounded window_right=-1",
        [](const Problem& p) { return same_bytes(p, default_problem()); }},
       {" \t\n", [](const Problem& p) { return same_bytes(p, default_problem()); }},
@@ -217,7 +231,17 @@ Problem random_problem(std::mt19937_64& random) {
   p.kv_lengths = p.page_size > 0 ? 1 : flag();
   p.lse = flag();
   p.alignment_bytes = 1 << below(13);
-  p.deterministic = flag();
+  p.batch_invariant = flag();
+  p.deterministic = p.batch_invariant != 0 ? 1 : flag();
+  constexpr attnrt_dtype kv_dtypes[] = {{},
+                                        {ATTNRT_DTYPE_INT, 8, 1},
+                                        {ATTNRT_DTYPE_FLOAT8_E4M3FN, 8, 1},
+                                        {ATTNRT_DTYPE_FLOAT8_E4M3FNUZ, 8, 1}};
+  p.kv_dtype = kv_dtypes[below(4)];
+  p.kv_scale = same_dtype(p.kv_dtype, {}) ? 0 : static_cast<int32_t>(below(4));
+  p.v_in_k = p.head_dim_v <= p.head_dim ? flag() : 0;
+  if (!same_dtype(p.dtype, dtypes[0]) && flag() != 0) p.out_dtype = dtypes[0];
+  p.diagonal_offset = flag();
   return p;
 }
 
@@ -243,15 +267,17 @@ TEST(Problem, FeaturesAreWhatItUses) {
   EXPECT_THAT(
       features_of(parsed("heads_q=4 heads_kv=2 causal=true align=top_left window_left=3 softcap=1 "
                          "alibi=true sinks=true "
-                         "kv_lengths=true varlen=true page_size=1 lse=true deterministic=true")),
+                         "kv_lengths=true varlen=true page_size=1 lse=true deterministic=true "
+                         "diagonal_offset=true batch_invariant=true v_in_k=true")),
       ElementsAre("gqa", "causal", "align_top_left", "window", "softcap", "alibi", "sinks",
-                  "kv_lengths", "varlen", "paged", "lse", "deterministic"));
+                  "kv_lengths", "varlen", "paged", "lse", "deterministic", "diagonal_offset",
+                  "batch_invariant", "v_in_k"));
   EXPECT_THAT(features_of(parsed("align=top_left")), IsEmpty());  // nothing uses the diagonal
   EXPECT_THAT(features_of(parsed("align=top_left alibi=true")),
               ElementsAre("align_top_left", "alibi"));
   EXPECT_THAT(features_of(parsed("align=top_left window_right=0")),
               ElementsAre("align_top_left", "window"));
-  EXPECT_EQ(all_features().size(), 12U);
+  EXPECT_EQ(all_features().size(), 15U);
 }
 
 TEST(Problem, CheckRefusesEachBadWord) {
@@ -274,6 +300,21 @@ TEST(Problem, CheckRefusesEachBadWord) {
       {[](Problem& p) { p.device_type = 7; }, "problem: device 7 is not in {cpu, cuda, rocm}"},
       {[](Problem& p) { p.device_type = -7; },
        "problem: unknown device is not in {cpu, cuda, rocm}"},
+      {[](Problem& p) {
+         p.kv_dtype = {ATTNRT_DTYPE_FLOAT, 16, 1};
+       },
+       "problem: kv_dtype f16 is not in {off, f8_e4m3fn, f8_e4m3fnuz, i8}"},
+      {[](Problem& p) {
+         p.out_dtype = {ATTNRT_DTYPE_BFLOAT, 16, 1};
+       },
+       "problem: out_dtype bf16 is not in {off, f32}"},
+      {[](Problem& p) { p.kv_scale = ATTNRT_KV_SCALE_HEAD; },
+       "problem: kv_scale head needs a kv_dtype"},
+      {[](Problem& p) { p.kv_scale = 4; },
+       "problem: kv_scale 4 is not in {none, tensor, head, token}"},
+      {[](Problem& p) { p.head_dim = 64, p.head_dim_v = 65, p.v_in_k = 1; },
+       "problem: v_in_k needs a head_dim_v of at most head_dim 64, found 65"},
+      {[](Problem& p) { p.batch_invariant = 2; }, "problem: batch_invariant 2 is above 1"},
       {[](Problem& p) { p.device_id = -1; }, "problem: device_id -1 is below 0"},
       {[](Problem& p) {
          p.dtype = {ATTNRT_DTYPE_FLOAT, 64, 1};
@@ -334,6 +375,17 @@ TEST(Problem, CheckRefusesDimensionsThatOverflow) {
   EXPECT_EQ(check_error(problem), text);
   problem.seq_q = problem.seq_kv = int64_t{1} << 28;
   EXPECT_EQ(check_error(problem), "accepted");
+}
+
+TEST(Problem, CheckTurnsWhatEqualsDtypeOff) {
+  Problem problem = default_problem();
+  problem.kv_dtype = problem.out_dtype = problem.dtype;
+  problem.batch_invariant = 1;
+  const auto checked = check_problem(&problem);
+  ASSERT_TRUE(checked);
+  EXPECT_TRUE(is_off(checked->kv_dtype));
+  EXPECT_TRUE(is_off(checked->out_dtype));
+  EXPECT_EQ(checked->deterministic, 1);  // batch_invariant implies it
 }
 
 TEST(Problem, CheckFillsInTheDefaults) {
