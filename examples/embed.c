@@ -15,7 +15,9 @@ static attnrt_tensor tensor(float (*data)[HEADS][DIM]) {
                      {ATTNRT_DTYPE_FLOAT, 32, 1},
                      4,
                      {1, SEQ, HEADS, DIM},
-                     {SEQ * HEADS * DIM, HEADS * DIM, DIM, 1}};
+                     {SEQ * HEADS * DIM, HEADS * DIM, DIM, 1},
+                     0,
+                     {0, 0}};
   return t;
 }
 

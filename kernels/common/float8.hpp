@@ -1,4 +1,4 @@
-// kernels/common/float8.hpp: converts the two 8-bit floats of 4 exponent and 3 mantissa bits to float
+// kernels/common/float8.hpp: converts 8-bit floats with 4 exponent and 3 mantissa bits to float
 //
 //     e4m3fn    sign, exponent biased by 7, 3 bits; 0x7f and 0xff are NaN, there is no infinity
 //     e4m3fnuz  sign, exponent biased by 8, 3 bits; 0x80 is NaN, there is no infinity and no -0
@@ -16,8 +16,8 @@ KERNELS_HD inline float f8_e4m3_to_f32(uint8_t bits, int bias) {
   const int exponent = (bits >> 3) & 15, mantissa = bits & 7;
   const float significand =
       static_cast<float>(exponent == 0 ? mantissa : mantissa + 8);  // in eighths
-  const uint32_t power =
-      static_cast<uint32_t>((exponent == 0 ? 1 : exponent) - bias - 3 + 127) << 23;
+  const uint32_t power = static_cast<uint32_t>((exponent == 0 ? 1 : exponent) - bias - 3 + 127)
+                         << 23;
   float factor;
   __builtin_memcpy(&factor, &power, sizeof(factor));
   return (bits & 0x80) != 0 ? -(significand * factor) : significand * factor;

@@ -2,8 +2,8 @@
 //
 // It shows the errors that the dtype costs even without mistakes, and does nothing to reduce them:
 // scores and sums in f32, every sum in the order of the keys, each weight rounded to the dtype
-// before it meets v, and one rounding to out's dtype at the end. Stored keys and values are exact in
-// f32, and a scale multiplies a row's score or its values:
+// before it meets v, and one rounding to out's dtype at the end. Stored keys and values are exact
+// in f32, and a scale multiplies a row's score or its values:
 //     s_j = the score as attention.hpp defines it        m = max(s_j, sink)
 //     w_j = exp(s_j - m)                                 sum = exp(sink - m) + sum of w_j
 //     out = rounded(sum of rounded(w_j) v_j / sum)       lse = m + log(sum)

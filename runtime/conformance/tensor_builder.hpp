@@ -37,7 +37,8 @@ class TensorBuilder {
   // ---- tensor_numbers.cpp ----
   void fill_numbers();
   void fill_existing_keys();
-  void fill_floats(TensorName name, double low, double high);
+  void make_slopes();
+  void fill_floats(TensorName name, int64_t count, double low, double high);
   void make_mask();
   void draw_mask_patterns();
   enum class MaskEntry { hidden, visible, lowest };

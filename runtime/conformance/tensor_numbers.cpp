@@ -112,9 +112,10 @@ void TensorBuilder::fill_numbers() {
     });
   }
   if (nan_outside) fill_existing_keys();
-  if (problem_.alibi) fill_floats(TensorName::alibi_slopes, 0.02, 0.5);
+  if (problem_.alibi) make_slopes();
   if (problem_.sinks) {
-    fill_floats(TensorName::sinks, -2, 3);
+    make_dense(TensorName::sinks, kFloat32, {problem_.heads_q});
+    fill_floats(TensorName::sinks, problem_.heads_q, -2, 3);
     if (one_in(random_, 6)) set(TensorName::sinks, 0, -kInfinity);
   }
 }
@@ -131,10 +132,19 @@ void TensorBuilder::fill_existing_keys() {
   }
 }
 
-void TensorBuilder::fill_floats(TensorName name, double low, double high) {
-  make_dense(name, kFloat32, {problem_.heads_q});
-  for (int64_t head = 0; head < problem_.heads_q; ++head)
-    set(name, head, low + (high - low) * uniform());
+// Makes slopes of each sequence, or, in half of the cases, the same ones for all of them.
+void TensorBuilder::make_slopes() {
+  const auto batch = static_cast<int64_t>(case_.q_lengths.size());
+  const bool shared = one_in(random_, 2);
+  make_dense(TensorName::alibi_slopes, kFloat32, {shared ? 1 : batch, problem_.heads_q});
+  fill_floats(TensorName::alibi_slopes, (shared ? 1 : batch) * problem_.heads_q, 0.02, 0.5);
+  attnrt_tensor& view = tensors_[TensorName::alibi_slopes].view;
+  view.shape[0] = batch;
+  if (shared) view.stride[0] = 0;
+}
+
+void TensorBuilder::fill_floats(TensorName name, int64_t count, double low, double high) {
+  for (int64_t n = 0; n < count; ++n) set(name, n, low + (high - low) * uniform());
 }
 
 void TensorBuilder::make_mask() {

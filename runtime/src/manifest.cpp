@@ -60,8 +60,8 @@ void note_features(const Node& list, std::vector<std::string>& notes) {
   }
 }
 
-// Adds what an entry means where it does not name a word: values of ABI 1.0, so that an old manifest
-// never promises what a later version of the ABI adds.
+// Adds what an entry means where it does not name a word: values of ABI 1.0, so that an old
+// manifest never promises what a later version of the ABI adds.
 void add_absent(Constraints& constraints) {
   for (const Word& word : vocabulary()) {
     const auto names = [&word](const Constraint& each) { return each.word == &word; };

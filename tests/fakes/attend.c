@@ -141,7 +141,8 @@ static double score_of(const attnrt_problem* p, const attnrt_args* a, const row_
   if (p->softcap != 0) s = p->softcap * tanh(s / p->softcap);
   s += added;
   if (p->alibi)
-    s -= load(&a->alibi_slopes, h * a->alibi_slopes.stride[0]) * fabs((double)(diagonal - j));
+    s -= load(&a->alibi_slopes, b * a->alibi_slopes.stride[0] + h * a->alibi_slopes.stride[1]) *
+         fabs((double)(diagonal - j));
   return s;
 }
 

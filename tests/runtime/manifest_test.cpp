@@ -69,8 +69,8 @@ TEST(Manifest, HoldsWhatTheTextSays) {
   EXPECT_THAT(m.archs, ElementsAre("gfx1100", "gfx942"));
   ASSERT_EQ(m.entries.size(), 2U);
   EXPECT_EQ(m.entries[0].line, 8);
-  // Five that the text states, and what its absent keys mean: mask_dtype, align, kv_dtype, kv_scale,
-  // out_dtype.
+  // Five that the text states, and what its absent keys mean: mask_dtype, align, kv_dtype,
+  // kv_scale, out_dtype.
   EXPECT_EQ(m.entries[0].constraints.size(), 10U);
   EXPECT_THAT(m.entries[1].features,
               ElementsAre("causal", "time_travel"));  // an unknown feature is harmless

@@ -73,6 +73,7 @@ kernels::Args slice_sequence(const core::Problem& p, kernels::Args all, int64_t 
     args.mask = slice(all.mask, 2, first, rows);
     args.mask.stride[0] = args.mask.stride[1] = 0;  // one mask for all sequences and heads
   }
+  if (all.alibi_slopes.data != nullptr) args.alibi_slopes = slice(all.alibi_slopes, 0, b, 1);
   if (all.kv_lengths.data != nullptr) args.kv_lengths = slice(all.kv_lengths, 0, b, 1);
   if (packed) args.offsets_q = vector_of(offsets_q);
   if (packed && !paged) args.offsets_kv = vector_of(offsets_kv);

@@ -140,12 +140,13 @@ class TensorBuilder {
     }
   }
 
-  // Makes the slopes of the ALiBi paper: 2^(-8 (h + 1) / heads_q) for head h.
+  // Makes the slopes of the ALiBi paper, 2^(-8 (h + 1) / heads_q) for head h, for each sequence.
   void make_slopes() {
-    Tensor* tensor = allocate(tensors_.alibi_slopes, kFloat32, {p_.heads_q});
-    for (int64_t h = 0; tensor != nullptr && h < p_.heads_q; ++h) {
+    Tensor* tensor = allocate(tensors_.alibi_slopes, kFloat32, {p_.batch, p_.heads_q});
+    for (int64_t n = 0; tensor != nullptr && n < p_.batch * p_.heads_q; ++n) {
+      const int64_t h = n % p_.heads_q;
       const float exponent = -8.0F * static_cast<float>(h + 1) / static_cast<float>(p_.heads_q);
-      store(*tensor, h, std::exp2(exponent));
+      store(*tensor, n, std::exp2(exponent));
     }
   }
 

@@ -178,19 +178,19 @@ typedef struct attnrt_tensor {
  * a key exists but is masked, its k never reaches a result, but its v must be finite. A NaN in a
  * visible key or value reaches the rows that see it. Scores and sums are kept in f32 or better.
  *
- * KV TYPES. kv_dtype is the element type of k and v where it is not dtype: f8_e4m3fn, f8_e4m3fnuz or
- * i8. The stored numbers are multiplied by f32 scales: k = k_scale * stored k, v = v_scale * stored v.
- * kv_scale says what has a scale of its own, and so which shape the application gives:
+ * KV TYPES. kv_dtype is the element type of k and v where it is not dtype: f8_e4m3fn, f8_e4m3fnuz
+ * or i8. The stored numbers are multiplied by f32 scales: k = k_scale * stored k, v = v_scale *
+ * stored v. kv_scale says what has a scale of its own, and so which shape the application gives:
  *   none    nothing: the tensors are absent, and the scales are 1
  *   tensor  all of k, and all of v: [1]
  *   head    each key head: [heads_kv]
  *   token   each row: the shape of k (or v) without head_dim; a paged cache has pages of them
  * BROADCAST. Where an application's mask, alibi_slopes or scales lack dimensions, the host adds
  * them with stride 0. Plugins find all dimensions.
- * V IN K. With v_in_k, v is the first head_dim_v columns of k (multi-head latent attention), scaled as
- * k is. The tensors v and v_scale are absent.
- * OUT TYPE. out_dtype is the element type of out where it is not dtype: f32, for partial results that
- * are merged by their lse.
+ * V IN K. With v_in_k, v is the first head_dim_v columns of k (multi-head latent attention), scaled
+ * as k is. The tensors v and v_scale are absent.
+ * OUT TYPE. out_dtype is the element type of out where it is not dtype: f32, for partial results
+ * that are merged by their lse.
  *
  * REPEATABILITY. deterministic: the same call twice gives the same bits. batch_invariant, which
  * implies it: with one build, device and thread count, the bits of a sequence depend on its own
@@ -206,10 +206,10 @@ typedef struct attnrt_tensor {
  *                  offset are left untouched.
  *   page_size > 0  k and v are [pages, page_size, heads_kv, .], with an int32 page_table [batch,
  *                  max_pages] and kv_lengths. With varlen, q is packed and there is no offsets_kv.
- * Rows of page_table and of alibi_slopes may have any stride. sinks, diagonal_offset, kv_lengths and
- * the offsets are contiguous. All live where the other tensors live.
- * A cpu backend checks index arrays (INVALID_ARGUMENT). A device backend clamps them, so that no
- * value can make it read or write out of bounds. */
+ * Rows of page_table and of alibi_slopes may have any stride. sinks, diagonal_offset, kv_lengths
+ * and the offsets are contiguous. All live where the other tensors live. A cpu backend checks index
+ * arrays (INVALID_ARGUMENT). A device backend clamps them, so that no value can make it read or
+ * write out of bounds. */
 enum { ATTNRT_MASK_NONE = 0, ATTNRT_MASK_BOOLEAN = 1, ATTNRT_MASK_ADDITIVE = 2 };
 enum { ATTNRT_ALIGN_BOTTOM_RIGHT = 0, ATTNRT_ALIGN_TOP_LEFT = 1 };
 enum {
