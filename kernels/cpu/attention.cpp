@@ -51,16 +51,6 @@ int64_t choose_block_rows(const Tiling& tiling, int64_t rows, int64_t pairs, int
   return block_rows;
 }
 
-// Chooses the keys of a split of a decode step, a multiple of kDecodeTileKeys, so that there are
-// about kDecodeSplits in all. The number of threads plays no part, because the bits of the result
-// depend on the splits.
-int64_t choose_split_keys(int64_t pairs, int64_t longest) {
-  const int64_t even = static_cast<int64_t>(static_cast<double>(pairs) *
-                                            static_cast<double>(longest) / kDecodeSplits);
-  return round_up(std::clamp(even, kMinSplitKeys, std::max(longest, kMinSplitKeys)),
-                  kDecodeTileKeys);
-}
-
 void pack_task(const void* arg, int64_t index, int32_t worker) {
   const Run& run = *static_cast<const Run*>(arg);
   run.target->pack(run, index, worker);
@@ -139,7 +129,12 @@ void cut_prefill(Run* run, const Longest& longest, const Workspace& layout, char
 void cut_decode(Run* run, const Longest& longest, Stage* decode) {
   if (longest.q == 0) return;
   run->split_keys = choose_split_keys(run->pairs, longest.kv);
-  run->splits_per_pair = std::max(int64_t{1}, ceil_div(longest.kv, run->split_keys));
+  run->splits_per_pair = 1;
+  for (int64_t b = 0; b < run->pairs / run->problem->heads_kv; ++b) {
+    const Sequence s = sequence(*run->problem, *run->args, b);
+    if (is_decode(s.q_length, run->heads_per_kv))
+      run->splits_per_pair = std::max(run->splits_per_pair, splits_of(*run, s));
+  }
   run->partial_rows = longest.q * run->heads_per_kv;
   decode->count = run->pairs * run->splits_per_pair;
 }

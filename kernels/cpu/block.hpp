@@ -11,7 +11,8 @@
 // row group begins depends on the row numbers alone, and every decision (which keys to skip) is
 // made for a whole row group. That is why a row's bits depend neither on the size of its block nor
 // on the number of threads. A decode step has too few rows to cut: its keys are cut instead, into
-// splits whose size follows from the run's tensors alone.
+// splits whose size follows from the run's tensors alone, or from the sequence alone if the Problem
+// is batch_invariant.
 #pragma once
 
 #include <algorithm>
@@ -51,8 +52,8 @@ struct Run {
   char* packed_tiles;  // [pairs][tiles_per_pair]; null: each block packs its own
 
   // Decode.
-  int64_t split_keys;
-  int64_t splits_per_pair;
+  int64_t split_keys;       // see split_keys_of
+  int64_t splits_per_pair;  // of the sequence that has most
   int64_t partial_rows;
   float* partials;  // [pairs][splits_per_pair][partial_rows][partial_floats]
 
@@ -86,6 +87,26 @@ struct Block {
 // that a row's bits depend on neither blocks nor threads.
 inline bool is_decode(int64_t q_length, int64_t heads_per_kv) {
   return q_length * heads_per_kv <= kDecodeRows;
+}
+
+// Chooses the keys of a split of a decode step, a multiple of kDecodeTileKeys, so that there are
+// about kDecodeSplits in all. The number of threads plays no part, because the bits of the result
+// depend on the splits.
+inline int64_t choose_split_keys(int64_t pairs, int64_t longest) {
+  const int64_t even = static_cast<int64_t>(static_cast<double>(pairs) *
+                                            static_cast<double>(longest) / kDecodeSplits);
+  return round_up(std::clamp(even, kMinSplitKeys, std::max(longest, kMinSplitKeys)),
+                  kDecodeTileKeys);
+}
+
+// The keys of a split of this sequence. With batch_invariant it is cut as if it were alone.
+inline int64_t split_keys_of(const Run& run, const Sequence& s) {
+  const Problem& p = *run.problem;
+  return p.batch_invariant ? choose_split_keys(p.heads_kv, s.kv_length) : run.split_keys;
+}
+
+inline int64_t splits_of(const Run& run, const Sequence& s) {
+  return std::max(int64_t{1}, ceil_div(s.kv_length, split_keys_of(run, s)));
 }
 
 inline Block block_of_pair(const Run& run, int64_t pair, int64_t first_row, int64_t max_rows) {

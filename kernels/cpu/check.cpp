@@ -83,8 +83,9 @@ Status check_queries(const Problem& p, const Args& a, Error* error) {
                       : check_rows("q", a.q, p.dtype, {kAny, kAny, p.heads_q, p.head_dim}, error);
   if (status != Status::ok) return status;
   const int64_t* q = a.q.shape;
-  status = packed ? check_rows("out", a.out, p.dtype, {q[0], p.heads_q, p.head_dim_v}, error)
-                  : check_rows("out", a.out, p.dtype, {q[0], q[1], p.heads_q, p.head_dim_v}, error);
+  const DType out = out_dtype(p);
+  status = packed ? check_rows("out", a.out, out, {q[0], p.heads_q, p.head_dim_v}, error)
+                  : check_rows("out", a.out, out, {q[0], q[1], p.heads_q, p.head_dim_v}, error);
   if (status != Status::ok) return status;
   if (p.lse) {
     status = packed ? check_tensor("lse", a.lse, DType::f32, {p.heads_q, q[0]}, error)
@@ -96,26 +97,42 @@ Status check_queries(const Problem& p, const Args& a, Error* error) {
   return status != Status::ok ? status : check_bound("q.shape[1]", q[1], p.seq_q, error);
 }
 
+// The extents of k, v and their scales before heads_kv: sequences or pages, and keys of each. Packed
+// tensors have keys only.
+struct KeyShape {
+  int64_t outer, keys;
+};
+
+Status check_key_rows(const char* name, const Tensor& t, const Problem& p, KeyShape shape,
+                      int64_t columns, Error* error) {
+  const DType dtype = kv_dtype(p);
+  if (p.page_size == 0 && p.varlen)
+    return check_rows(name, t, dtype, {shape.keys, p.heads_kv, columns}, error);
+  return check_rows(name, t, dtype, {shape.outer, shape.keys, p.heads_kv, columns}, error);
+}
+
+Status check_key_scales(const char* name, const Tensor& t, const Problem& p, KeyShape shape,
+                        Error* error) {
+  if (p.page_size == 0 && p.varlen)
+    return check_tensor(name, t, DType::f32, {shape.keys, p.heads_kv}, error);
+  return check_tensor(name, t, DType::f32, {shape.outer, shape.keys, p.heads_kv}, error);
+}
+
 Status check_keys(const Problem& p, const Args& a, Error* error) {
-  Status status = Status::ok;
   const int64_t* k = a.k.shape;
-  if (p.page_size > 0) {
-    status = check_rows("k", a.k, p.dtype, {kAny, p.page_size, p.heads_kv, p.head_dim}, error);
-    if (status == Status::ok) {
-      status = check_rows("v", a.v, p.dtype, {k[0], p.page_size, p.heads_kv, p.head_dim_v}, error);
-    }
-  } else if (p.varlen) {
-    status = check_rows("k", a.k, p.dtype, {kAny, p.heads_kv, p.head_dim}, error);
-    if (status == Status::ok)
-      status = check_rows("v", a.v, p.dtype, {k[0], p.heads_kv, p.head_dim_v}, error);
-  } else {
-    status = check_rows("k", a.k, p.dtype, {a.q.shape[0], kAny, p.heads_kv, p.head_dim}, error);
-    if (status == Status::ok) {
-      status = check_rows("v", a.v, p.dtype, {a.q.shape[0], k[1], p.heads_kv, p.head_dim_v}, error);
-    }
-    if (status == Status::ok) status = check_bound("k.shape[1]", k[1], p.seq_kv, error);
+  const bool paged = p.page_size > 0, packed = p.varlen && !paged;
+  KeyShape shape{paged ? kAny : a.q.shape[0], paged ? p.page_size : kAny};
+  Status status = check_key_rows("k", a.k, p, shape, p.head_dim, error);
+  if (status != Status::ok) return status;
+  shape = packed ? KeyShape{kAny, k[0]} : KeyShape{k[0], k[1]};
+  if (!p.v_in_k) status = check_key_rows("v", a.v, p, shape, p.head_dim_v, error);
+  if (p.kv_scale != KvScale::none) {
+    if (status == Status::ok) status = check_key_scales("k_scale", a.k_scale, p, shape, error);
+    if (status == Status::ok && !p.v_in_k)
+      status = check_key_scales("v_scale", a.v_scale, p, shape, error);
   }
-  return status;
+  if (status != Status::ok || paged || packed) return status;
+  return check_bound("k.shape[1]", k[1], p.seq_kv, error);
 }
 
 Status check_optional_tensors(const Problem& p, const Args& a, Error* error) {
@@ -124,11 +141,6 @@ Status check_optional_tensors(const Problem& p, const Args& a, Error* error) {
     const int64_t keys = p.page_size > 0 ? kAny : a.k.shape[1];
     const Status status =
         check_tensor("mask", a.mask, dtype, {a.q.shape[0], p.heads_q, a.q.shape[1], keys}, error);
-    if (status != Status::ok) return status;
-  }
-  if (p.alibi) {
-    const Status status =
-        check_tensor("alibi_slopes", a.alibi_slopes, DType::f32, {kAny, p.heads_q}, error);
     if (status != Status::ok) return status;
   }
   return p.sinks ? check_tensor("sinks", a.sinks, DType::f32, {p.heads_q}, error) : Status::ok;
@@ -193,6 +205,26 @@ Status check_lengths(const Problem& p, const Args& a, int64_t batch, Error* erro
   return Status::ok;
 }
 
+// Checks what a Problem says of k, v and out beyond their sizes.
+Status check_types(const Problem& p, Error* error) {
+  const DType kv = kv_dtype(p), out = out_dtype(p);
+  if (kv != p.dtype && kv != DType::i8 && kv != DType::f8_e4m3fn && kv != DType::f8_e4m3fnuz) {
+    return fail(error, "kv_dtype: found %s, expected i8, f8_e4m3fn, f8_e4m3fnuz or q's %s",
+                dtype_name(kv), dtype_name(p.dtype));
+  }
+  if (p.kv_scale != KvScale::none && kv == p.dtype)
+    return fail(error, "kv_scale: found a scale with k of q's dtype, expected none");
+  if (out != p.dtype && out != DType::f32) {
+    return fail(error, "out_dtype: found %s, expected f32 or q's %s", dtype_name(out),
+                dtype_name(p.dtype));
+  }
+  if (p.v_in_k && p.head_dim_v > p.head_dim) {
+    return fail(error, "head_dim_v: found %jd with v_in_k, expected at most head_dim %jd",
+                p.head_dim_v, p.head_dim);
+  }
+  return Status::ok;
+}
+
 }  // namespace
 
 Status fail(Error* error, const char* format, ...) {
@@ -233,6 +265,8 @@ Status check_problem(const Problem& p, Error* error) {
   if (p.dtype != DType::f32 && p.dtype != DType::f16 && p.dtype != DType::bf16) {
     return fail(error, "dtype: found %s, expected f32, f16 or bf16", dtype_name(p.dtype));
   }
+  const Status types = check_types(p, error);
+  if (types != Status::ok) return types;
   if (p.mask == Mask::additive && p.mask_dtype != p.dtype && p.mask_dtype != DType::f32) {
     return fail(error, "mask_dtype: found %s, expected f32 or q's %s", dtype_name(p.mask_dtype),
                 dtype_name(p.dtype));
@@ -258,6 +292,12 @@ Status check_args(const Problem& problem, const Args& args, Error* error) {
   }
   const int64_t batch = real_batch(problem, args);
   status = check_bound("batch", batch, problem.batch, error);
+  if (status == Status::ok && problem.alibi) {
+    status = check_tensor("alibi_slopes", args.alibi_slopes, DType::f32, {batch, problem.heads_q},
+                          error);
+  }
+  if (status == Status::ok && problem.diagonal_offset)
+    status = check_tensor("diagonal_offset", args.diagonal_offset, DType::i32, {batch}, error);
   if (status == Status::ok && problem.varlen) {
     status =
         check_offsets("offsets_q", args.offsets_q, batch, args.q.shape[0], problem.seq_q, error);

@@ -22,7 +22,8 @@ struct Tiling {
   int64_t score_rows;            // rows whose scores a worker keeps at a time
   int64_t score_keys;            // keys whose scores a worker keeps at a time
   bool share_packed;             // pack K and V once for all blocks, not in each block
-  int64_t bf16_parts;            // bf16 numbers that stand for one element; 0: operands are floats
+  int64_t bf16_parts;            // bf16 numbers for an element of q or a weight; 0: floats instead
+  bool splits_tiles;             // packed K and V are f16, and each block splits them in two parts
 };
 
 // The functions compiled for one instruction set. `index` is the task's number, `worker` the

@@ -40,13 +40,15 @@ int64_t packed_tiles_bytes(const Problem& p, const Tiling& tiling) {
                             kMaxPackedBytes);
 }
 
-// Splits never outnumber kDecodeSplits plus one for each pair: see choose_split_keys,
-// attention.cpp.
+// Splits never outnumber kDecodeSplits plus one for each pair: see choose_split_keys, block.hpp.
+// With batch_invariant that holds for the pairs of each sequence.
 int64_t partials_bytes(const Problem& p) {
   const int64_t pairs = bounded_pairs(p);
+  const int64_t most =
+      p.batch_invariant ? saturating_product(pairs, kDecodeSplits / p.heads_kv + 1, kSaturatedBytes)
+                        : kDecodeSplits + pairs;
   const int64_t splits =
-      std::min(kDecodeSplits + pairs,
-               saturating_product(pairs, p.seq_kv / kMinSplitKeys + 1, kSaturatedBytes));
+      std::min(most, saturating_product(pairs, p.seq_kv / kMinSplitKeys + 1, kSaturatedBytes));
   const int64_t split_bytes =
       bounded_rows(p, kDecodeRows) * partial_floats(p) * static_cast<int64_t>(sizeof(float));
   return saturating_product(splits, split_bytes, kSaturatedBytes);
@@ -82,8 +84,12 @@ Scratch lay_out_scratch(const Problem& problem, const Tiling& tiling, void* memo
   s.packed_tile = take(tile_elements * tiling.packed_element_bytes);
   s.q_parts = halves(tiling.bf16_parts * tiling.max_block_rows * s.q_stride);
   s.weights = halves(tiling.bf16_parts * tiling.group_rows * tiling.tile_keys);
-  s.tile_parts = halves(tiling.bf16_parts == 2 ? 2 * tile_elements : 0);
+  s.tile_parts = halves(tiling.splits_tiles ? 2 * tile_elements : 0);
   s.k_rows = floats(16 * s.q_stride);
+  s.v_rows = halves(tiling.bf16_parts == 0 ? 0 : 2 * s.v_stride);
+  const bool has_scales = problem.kv_scale != KvScale::none;
+  s.k_scales = floats(has_scales ? tiling.tile_keys : 0);
+  s.v_scales = floats(has_scales ? tiling.tile_keys : 0);
   s.zeros = floats(std::max(s.q_stride, s.v_stride));
   s.mask_bias = floats(kPadFloats);
   s.max = floats(rows);

@@ -58,8 +58,11 @@ struct Scratch {
   char* packed_tile;         // one tile of K and V, if each block packs its own
   uint16_t* q_parts;         // AMX: [parts][block rows][q_stride]
   uint16_t* weights;         // AMX: [parts][group_rows][tile_keys]
-  uint16_t* tile_parts;      // AMX, f16: [2][elements of a packed tile]
+  uint16_t* tile_parts;      // AMX, splits_tiles: [2][elements of a packed tile]
   float* k_rows;             // [16][q_stride]: rows of K that are converted before they are packed
+  uint16_t* v_rows;          // AMX: [2][v_stride]: rows of V that are converted before, bf16
+  float* k_scales;           // [keys of a tile]: what the scores of a key are multiplied by
+  float* v_scales;           // [keys of a tile]: what the weights of a key are multiplied by
   float* zeros;              // [q_stride or v_stride]: read in place of rows that do not exist
   float* mask_bias;          // [kPadFloats]: a mask's values that are loaded one by one
   float* max;                // [block rows]: the softmax reference of the weights

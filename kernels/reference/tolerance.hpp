@@ -21,17 +21,21 @@
 //
 // The floor of a row. Let u be the dtype's unit roundoff, e = 2^-24 that of the f32 in which scores
 // and sums are kept, n the number of keys that the row sees, and V the largest |v| of those keys.
-//   out is rounded once to the dtype, which costs u max|out|; where f16 is subnormal, half of its
-//       least subnormal number.
+//   out is rounded once to its own dtype, whose unit roundoff is this u, which costs u max|out|;
+//       where f16 is subnormal, half of its least subnormal number.
 //   A score is a sum of head_dim rounded products. Rounding errors are independent, so they add up
-//       as a random walk does: e scale |q||k| / sqrt(2). The scale, softcap, mask and ALiBi each
-//       round a number of at most S, the largest |score|. The difference from the row's maximum,
+//       as a random walk does: e scale |q||k| / sqrt(2). The scale, k_scale, softcap, mask and
+//       ALiBi each round a number of at most S, the largest |score|; five independent roundings add
+//       up to e sqrt(5) S, which is below e 4 S. |k| and S are those of scaled keys: a stored number
+//       and its product with a number of q's dtype are as exact as without a scale. The difference from the row's maximum,
 //       which may be the sink, is rounded at the size of both. Together:
 //                                                         d = e (scale |q||k| + 4 S + |sink|)
 //   A weight w is the exp of a score and so has the relative error d. The numerator and the
 //       denominator of out each carry it:                            2 d
 //   Sums over n keys are random walks, too:                          e sqrt(n)
-//   exp, the rescaling between blocks of keys and the division are a handful of roundings:  8 e
+//   exp, the rescaling between blocks of keys, the division and v_scale, which multiplies a value,
+//       a weight or out once, are a handful of roundings:              8 e
+//       V is the largest of the scaled values.
 //   The last three add up to the relative error of a row of weights, which is 1 at most. It moves
 //       out by up to V times itself.
 // Only keys that count enter S and scale |q||k|: those whose weight is not negligible beside the

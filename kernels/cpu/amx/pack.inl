@@ -12,7 +12,9 @@
 //
 // So a row of K is transposed in words of two elements, and two rows of V are interleaved. Tiles
 // are packed with the tensor's bits, which suits bf16. f16 needs two bf16 parts: each block splits
-// a packed tile again (operands_of), since tiles of two parts would take twice the memory.
+// a packed tile again (operands_of), since tiles of two parts would take twice the memory. K and V of
+// 8 bits have at most 8 significant bits, so they are packed as bf16, which is exact, whatever q is.
+// Their scales multiply scores and weights.
 //
 // Invariant: keys past the last one up to a multiple of kTileDepth are zeros; beyond that nothing
 // is multiplied.
@@ -28,6 +30,7 @@
 #include <cstring>
 
 #include "hwy/highway.h"
+#include "kernels/common/half.hpp"
 #include "kernels/common/problem.hpp"
 #include "kernels/common/sequence.hpp"
 #include "kernels/cpu/amx/bf16.inl"
@@ -55,12 +58,18 @@ constexpr int64_t kChunkKeys = 2 * kTileColumns;
 static_assert(kChunkKeys == kTileDepth);
 
 Tiling bf16_tiling(const Problem& problem) {
-  if (problem.dtype == DType::f32) return float_tiling(problem);
+  // Where each row of V has a scale, weights are rounded to 16 bits after they are multiplied by it,
+  // which a wider out would show.
+  const bool wide_out = out_dtype(problem) != problem.dtype;
+  if (problem.dtype == DType::f32 || (wide_out && problem.kv_scale == KvScale::token))
+    return float_tiling(problem);
   const bool is_f16 = problem.dtype == DType::f16;
+  const bool splits_tiles = kv_dtype(problem) == DType::f16;
   Tiling tiling{};
   tiling.group_rows = kAmxGroupRows;
   tiling.max_block_rows = kAmxMaxBlockRows;
-  tiling.min_block_rows = kAmxMaxBlockRows / (is_f16 ? 4 : 8);  // each extra block splits f16 again
+  tiling.min_block_rows =
+      kAmxMaxBlockRows / (splits_tiles ? 4 : 8);  // each extra block splits again
   tiling.tile_keys = kAmxTileKeys;
   tiling.packed_element_bytes = sizeof(uint16_t);
   tiling.head_dim_multiple = kTileDepth;
@@ -69,7 +78,17 @@ Tiling bf16_tiling(const Problem& problem) {
   tiling.score_keys = kChunkKeys;
   tiling.share_packed = true;
   tiling.bf16_parts = is_f16 ? 2 : 1;
+  tiling.splits_tiles = splits_tiles;
   return tiling;
+}
+
+// Converts n numbers of 8 bits to bf16. Exact.
+inline void load_row_bf16(DType dtype, const void* row, int64_t n, uint16_t* to) {
+  int64_t x = 0;
+  with_kv_dtype(dtype, [&](auto constant) HWY_ATTR {
+    for (; x + kLanes <= n; x += kLanes) store_upper(widen<constant()>(row, x), to + x);
+  });
+  for (; x < n; ++x) to[x] = static_cast<uint16_t>(bits_of_float(load_float(dtype, row, x)) >> 16);
 }
 
 // Packs K of keys [begin, end) of the tile that begins at key `first`.
@@ -78,6 +97,7 @@ inline void pack_keys(const Block& block, const Scratch& scratch, int64_t first,
   const Tensor& k = block.run->args->k;
   const int64_t head_dim = block.run->problem->head_dim;
   const int64_t padded = round_up(head_dim, kTileDepth);
+  const bool has_16_bits = element_bytes(k.dtype) == 2;
   for (int64_t j = begin; j < round_up(end, kTileDepth); j += kPackRows) {
     const float* row[kPackRows];
     for (int64_t r = 0; r < kPackRows; ++r) {
@@ -86,12 +106,17 @@ inline void pack_keys(const Block& block, const Scratch& scratch, int64_t first,
         continue;
       }
       const char* from = key_data(block, k, first + j + r);
-      if (head_dim == padded && reinterpret_cast<uintptr_t>(from) % sizeof(float) == 0) {
+      if (has_16_bits && head_dim == padded &&
+          reinterpret_cast<uintptr_t>(from) % sizeof(float) == 0) {
         row[r] = reinterpret_cast<const float*>(from);
         continue;
       }
       char* copy = reinterpret_cast<char*>(scratch.k_rows + r * scratch.q_stride);
-      memcpy(copy, from, static_cast<size_t>(head_dim) * 2);
+      if (has_16_bits) {
+        memcpy(copy, from, static_cast<size_t>(head_dim) * 2);
+      } else {
+        load_row_bf16(k.dtype, from, head_dim, reinterpret_cast<uint16_t*>(copy));
+      }
       memset(copy + head_dim * 2, 0, static_cast<size_t>(padded - head_dim) * 2);
       row[r] = reinterpret_cast<const float*>(copy);
     }
@@ -104,14 +129,20 @@ inline void pack_keys(const Block& block, const Scratch& scratch, int64_t first,
 // Packs V of the same keys: two rows at a time, 16 columns at a time.
 inline void pack_values(const Block& block, const Scratch& scratch, int64_t first, int64_t begin,
                         int64_t end, uint16_t* to) {
-  const Tensor& v = block.run->args->v;
+  const Tensor& v = value_tensor(*block.run->problem, *block.run->args);
+  const bool has_16_bits = element_bytes(v.dtype) == 2;
   const int64_t columns = block.run->problem->head_dim_v;
   const int64_t panel = kAmxTileKeys * kTileColumns;
   const uint16_t* zeros = reinterpret_cast<const uint16_t*>(scratch.zeros);
   for (int64_t j = begin; j < round_up(end, kTileDepth); j += 2) {
     const uint16_t* row[2] = {zeros, zeros};
     for (int64_t r = 0; r < 2 && j + r < end; ++r) {
-      row[r] = reinterpret_cast<const uint16_t*>(key_data(block, v, first + j + r));
+      const char* from = key_data(block, v, first + j + r);
+      row[r] = reinterpret_cast<const uint16_t*>(from);
+      if (has_16_bits) continue;
+      uint16_t* converted = scratch.v_rows + r * scratch.v_stride;
+      load_row_bf16(v.dtype, from, columns, converted);
+      row[r] = converted;
     }
     uint16_t* at = to + j * kTileColumns;
     int64_t x = 0;
@@ -186,7 +217,7 @@ inline Operands operands_of(const Block& block, const Scratch& scratch, int64_t 
   const uint16_t* packed =
       reinterpret_cast<const uint16_t*>(packed_tile(block, scratch, first, amx::pack_tile));
   const int64_t keys = packed_key_elements(*run.problem, run.tiling);
-  if (run.tiling.bf16_parts == 1) return {{packed, nullptr}, {packed + keys, nullptr}};
+  if (!run.tiling.splits_tiles) return {{packed, nullptr}, {packed + keys, nullptr}};
   const int64_t all = packed_elements(*run.problem, run.tiling);
   // Keys of whole tiles of depth. What lies past them is neither split nor multiplied.
   const int64_t count =

@@ -11,7 +11,7 @@
 //
 // f16 is two bf16 parts, high and low (bf16.inl). q k adds all four products of parts and is exact:
 // without the fourth, large logits were too far off. Weights times v adds three; the product of
-// both low parts is below 2^-14 of a weight and left out.
+// both low parts is below 2^-14 of a weight and left out. K and V of 8 bits are one part.
 //
 // Invariant: weights and out refer to the same softmax references when pv_chunks adds them. Before
 // a reference rises, the products of earlier chunks are added to out; then raise_reference scales
@@ -62,11 +62,11 @@ inline void qk_chunk(const Run& run, const Scratch& scratch, const GroupTile& at
   const uint16_t* q[2] = {
       scratch.q_parts + at.row * scratch.q_stride,
       scratch.q_parts + (run.tiling.max_block_rows + at.row) * scratch.q_stride};
-  const bool two_parts = run.tiling.bf16_parts == 2;
-  const Term terms[2] = {
-      {q[0], two_parts ? q[1] : nullptr, operands.keys[0] + key * padded},
-      {q[0], two_parts ? q[1] : nullptr, two_parts ? operands.keys[1] + key * padded : nullptr}};
-  Tiles::template multiply<true, false>(terms, two_parts ? 2 : 1, shape, scratch.scores);
+  const uint16_t* q_low = run.tiling.bf16_parts == 2 ? q[1] : nullptr;
+  const bool low_keys = operands.keys[1] != nullptr;
+  const Term terms[2] = {{q[0], q_low, operands.keys[0] + key * padded},
+                         {q[0], q_low, low_keys ? operands.keys[1] + key * padded : nullptr}};
+  Tiles::template multiply<true, false>(terms, low_keys ? 2 : 1, shape, scratch.scores);
 }
 
 // Adds the weights of the tile's keys [begin, end) times their V to out.
@@ -74,7 +74,7 @@ template <class Tiles>
 inline void pv_chunks(const Run& run, const Scratch& scratch, const GroupTile& at,
                       const Operands& operands, int64_t begin, int64_t end) {
   if (begin >= end) return;
-  const bool two_parts = run.tiling.bf16_parts == 2;
+  const bool two_parts = run.tiling.bf16_parts == 2, low_values = operands.values[1] != nullptr;
   const TileShape shape{.a_stride = kChunkKeys,
                         .a_second_tile = kTileRows * kAmxTileKeys,
                         .a_step = kTileRows * kChunkKeys,
@@ -87,11 +87,11 @@ inline void pv_chunks(const Run& run, const Scratch& scratch, const GroupTile& a
   for (int64_t column = 0; column < scratch.v_stride; column += 2 * kTileColumns) {
     const int64_t from = column * kAmxTileKeys + begin * kTileColumns;
     const Term terms[2] = {{weights, two_parts ? low : nullptr, operands.values[0] + from},
-                           {weights, nullptr, two_parts ? operands.values[1] + from : nullptr}};
+                           {weights, nullptr, low_values ? operands.values[1] + from : nullptr}};
     if (column + kTileColumns < scratch.v_stride) {
-      Tiles::template multiply<true, true>(terms, two_parts ? 2 : 1, shape, out + column);
+      Tiles::template multiply<true, true>(terms, low_values ? 2 : 1, shape, out + column);
     } else {
-      Tiles::template multiply<false, true>(terms, two_parts ? 2 : 1, shape, out + column);
+      Tiles::template multiply<false, true>(terms, low_values ? 2 : 1, shape, out + column);
     }
   }
 }
@@ -101,7 +101,8 @@ inline void pv_chunks(const Run& run, const Scratch& scratch, const GroupTile& a
 inline void adjust_chunk(const Block& block, const Scratch& scratch, const GroupTile& at,
                          int64_t key) {
   adjust_scores(block, scratch,
-                {at.row, at.rows, at.first + key, kChunkKeys, scratch.scores, kChunkKeys},
+                {at.row, at.rows, at.first + key, kChunkKeys, scratch.scores, kChunkKeys,
+                 at.k_scales == nullptr ? nullptr : at.k_scales + key},
                 at.keys.mask);
   if (key >= at.inside.begin && key + kChunkKeys <= at.inside.end) return;
   for (int64_t r = 0; r < at.rows; ++r) {
@@ -142,7 +143,7 @@ inline void prefill_group(const Block& block, const Scratch& scratch, const Grou
 
 template <class Tiles, class Rounder>
 void prefill(const Run& run, int64_t index, int32_t worker) {
-  if (run.problem->dtype == DType::f32) return HWY_NAMESPACE::prefill(run, index, worker);
+  if (run.tiling.bf16_parts == 0) return HWY_NAMESPACE::prefill(run, index, worker);
   const Block block = block_of_task(run, index);
   if (block.rows <= 0 || is_decode(block.sequence.q_length, run.heads_per_kv)) return;
   const Scratch scratch = scratch_of(run, worker);
@@ -158,6 +159,10 @@ void prefill(const Run& run, int64_t index, int32_t worker) {
        first += kAmxTileKeys) {
     const int64_t count = std::min(kAmxTileKeys, block.sequence.kv_length - first);
     const Operands operands = operands_of<Rounder>(block, scratch, first);
+    const float* k_scales = load_key_scales(block, scratch, first, 0, count);
+    const float* v_scales = run.problem->kv_scale == KvScale::token
+                                ? load_value_scales(block, scratch, first, 0, count)
+                                : nullptr;
     for (int64_t row = 0; row < block.rows; row += kAmxGroupRows) {
       const int64_t rows = std::min(kAmxGroupRows, block.rows - row);
       const GroupKeys keys = group_keys(block, scratch, row, rows, first, count);
@@ -166,15 +171,20 @@ void prefill(const Run& run, int64_t index, int32_t worker) {
       // to row.
       const KeyRange inside{scratch.visible[row + rows - 1].begin - first,
                             scratch.visible[row].end - first};
-      prefill_group<Tiles, Rounder>(block, scratch, {row, rows, first, keys, inside}, operands);
+      prefill_group<Tiles, Rounder>(block, scratch,
+                                    {row, rows, first, keys, inside, k_scales, v_scales}, operands);
     }
   }
   Tiles::stop();
-  finish_rows(block, scratch, [&](int64_t row) { return weight_of_max(run, scratch, row); });
+  // One scale for all keys of V multiplies out, which no weight's rounding then hides.
+  const bool one_scale = run.problem->kv_scale != KvScale::token && seen.begin < seen.end;
+  finish_rows(
+      block, scratch, [&](int64_t row) { return weight_of_max(run, scratch, row); },
+      one_scale ? scale_of_value(block, seen.begin) : 1.0f);
 }
 
 void pack(const Run& run, int64_t index, int32_t worker) {
-  if (run.problem->dtype == DType::f32) return HWY_NAMESPACE::pack(run, index, worker);
+  if (run.tiling.bf16_parts == 0) return HWY_NAMESPACE::pack(run, index, worker);
   pack_shared(run, index, worker, amx::pack_tile);
 }
 

@@ -7,17 +7,21 @@
 // chooses:
 //
 //   |max * exponent_scale|   score_offset   exponent_offset                 why
-//   below 2^10               0              max * exponent_scale + kSlack   one multiply-add each
-//   2^10 or more             max            kSlack                          exact for max itself
+//   below 2^10               0              max * exponent_scale + slack    one multiply-add each
+//   2^10 or more             max            slack                           exact for max itself
 //
-// Either way the weight of max is 2^-kSlack, or within 2^-14 of it. If a later score is higher by
+// slack is kSlack, unless out is wider than the weights (has_wide_out): then it is 0, and
+// score_offset is always max, so that the largest weight is exactly 1. Rounded to 16 bits, a weight
+// near a row's largest would be off by 2^-9 otherwise, and nothing but a 16-bit out hides that. With
+// slack, either way the weight of max is 2^-kSlack, or within 2^-14 of it. If a later score is higher by
 // less than kSlack in the exponent, the reference stays, and neither out nor sum is rescaled. The
 // weight of that score is still below 1, so that sums of weights times values overflow no earlier
 // than without the slack. A score above rescale_threshold = max + kSlack / exponent_scale raises
 // the reference: raise_reference scales sum and out down.
 //
 //   scores   [32 rows][32 keys] floats: written by q k, read once
-//   weights  [parts][2 tiles of rows][chunks][16 rows][32 keys] bf16: operand a of p v (tiles.hpp)
+//   weights  [parts][2 tiles of rows][chunks][16 rows][32 keys] bf16: operand a of p v (tiles.hpp),
+//            multiplied by v_scale, if each key has its own: the sum of weights is not
 //
 // Invariant: when softmax_chunk returns true, every row's sum, out and weights refer to the same
 // reference.
@@ -32,6 +36,7 @@
 #include <cstdint>
 
 #include "hwy/highway.h"
+#include "kernels/common/problem.hpp"
 #include "kernels/common/visibility.hpp"
 #include "kernels/cpu/amx/bf16.inl"
 #include "kernels/cpu/amx/pack.inl"
@@ -49,26 +54,33 @@ namespace kernels::cpu::HWY_NAMESPACE::amx {
 // scaling costs a pass over out.
 constexpr float kSlack = 8;
 
+// Whether out shows the rounding of single weights.
+inline bool has_wide_out(const Run& run) { return out_dtype(*run.problem) != run.problem->dtype; }
+inline float slack_of(const Run& run) { return has_wide_out(run) ? 0 : kSlack; }
+
 // A row group and a tile of keys.
 struct GroupTile {
-  int64_t row;      // the group's first row in the block
-  int64_t rows;     // rows of the group that exist
-  int64_t first;    // the tile's first key
-  GroupKeys keys;   // keys that some row sees
-  KeyRange inside;  // keys that every row sees, but for the mask
+  int64_t row;            // the group's first row in the block
+  int64_t rows;           // rows of the group that exist
+  int64_t first;          // the tile's first key
+  GroupKeys keys;         // keys that some row sees
+  KeyRange inside;        // keys that every row sees, but for the mask
+  const float* k_scales;  // of the tile's keys; null: none
+  const float* v_scales;  // of the tile's keys; null: none, or one for all keys
 };
 
 // Makes `max` the row's softmax reference.
 inline void set_reference(const Run& run, const Scratch& scratch, int64_t row, float max) {
   scratch.max[row] = max;
   const float exponent = max * run.exponent_scale;
-  const bool large = !(std::abs(exponent) < 0x1p10f);
+  const bool large = has_wide_out(run) || !(std::abs(exponent) < 0x1p10f);
+  const float slack = slack_of(run);
   scratch.score_offset[row] = large ? max : 0;
-  scratch.exponent_offset[row] = (large ? 0 : exponent) + kSlack;
-  scratch.rescale_threshold[row] = max + kSlack / run.exponent_scale;
+  scratch.exponent_offset[row] = (large ? 0 : exponent) + slack;
+  scratch.rescale_threshold[row] = max + slack / run.exponent_scale;
 }
 
-// The weight of the row's max: 2^-kSlack or nearly so, and some number other than zero if max is
+// The weight of the row's max: 2^-slack or nearly so, and some number other than zero if max is
 // not finite.
 inline float weight_of_max(const Run& run, const Scratch& scratch, int64_t row) {
   const float distance =
@@ -162,7 +174,7 @@ inline GroupReferences group_references(const Scratch& scratch, const GroupTile&
 // RETURNS whether all exponents are below 0. If so, no score is above its row's rescale_threshold.
 //         If not, one may be: the caller then restores the sums (restore_sums), raises the
 //         references and calls again.
-template <class Rounder, class Polynomial, bool kTwoParts, bool kHasScoreOffset>
+template <class Rounder, class Polynomial, bool kTwoParts, bool kHasScoreOffset, bool kScalesValues>
 inline bool softmax_chunk(const Run& run, const Scratch& scratch, const GroupTile& at,
                           int64_t key) {
   const Floats d;
@@ -185,8 +197,12 @@ inline bool softmax_chunk(const Run& run, const Scratch& scratch, const GroupTil
       const Vector y = hn::MulSub(s, exponent_scale, exponent_offset);
       const Vector y2 = hn::MulSub(s2, exponent_scale, exponent_offset);
       negative = hn::And(negative, hn::And(y, y2));
-      const Vector p = exp2<Polynomial>(y), p2 = exp2<Polynomial>(y2);
+      Vector p = exp2<Polynomial>(y), p2 = exp2<Polynomial>(y2);
       sum = hn::Add(sum, hn::Add(p, p2));
+      if (kScalesValues) {
+        p = hn::Mul(p, hn::Load(d, at.v_scales + key + j));
+        p2 = hn::Mul(p2, hn::Load(d, at.v_scales + key + j + kLanes));
+      }
       if (kTwoParts) {
         split_bf16<Rounder>(p, p2, to + j, to + kPart + j);
       } else {
@@ -199,14 +215,21 @@ inline bool softmax_chunk(const Run& run, const Scratch& scratch, const GroupTil
 }
 
 // The same, with the polynomial that the result needs: lse is a float and shows errors that 16 bits
-// hide.
+// hide. (So is a wide out, which always has a score_offset.) Where V has scales, the better polynomial
+// always serves.
 template <class Rounder, bool kTwoParts>
 inline bool softmax_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key,
                           bool has_score_offset) {
-  if (has_score_offset) return softmax_chunk<Rounder, Exp2, kTwoParts, true>(run, scratch, at, key);
+  if (at.v_scales != nullptr) {
+    return has_score_offset
+               ? softmax_chunk<Rounder, Exp2, kTwoParts, true, true>(run, scratch, at, key)
+               : softmax_chunk<Rounder, Exp2, kTwoParts, false, true>(run, scratch, at, key);
+  }
+  if (has_score_offset)
+    return softmax_chunk<Rounder, Exp2, kTwoParts, true, false>(run, scratch, at, key);
   if (run.problem->lse)
-    return softmax_chunk<Rounder, Exp2, kTwoParts, false>(run, scratch, at, key);
-  return softmax_chunk<Rounder, Exp2For16Bits, kTwoParts, false>(run, scratch, at, key);
+    return softmax_chunk<Rounder, Exp2, kTwoParts, false, false>(run, scratch, at, key);
+  return softmax_chunk<Rounder, Exp2For16Bits, kTwoParts, false, false>(run, scratch, at, key);
 }
 
 template <class Rounder>

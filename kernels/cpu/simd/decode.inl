@@ -2,8 +2,8 @@
 // K and V, read in place
 //
 // Each element of K and V is used by a few rows only. Memory bandwidth is the limit, and packing
-// would cost more than it saves, so K and V are read where they lie, and 16-bit elements are
-// widened in registers.
+// would cost more than it saves, so K and V are read where they lie, and elements of 8 or 16 bits are
+// widened in registers. Scales of K multiply the scores, and scales of V the weights.
 //
 //   keys of a pair   | split 0          | split 1          | ...       one task each
 //   a split          | tile | tile |                                   kDecodeTileKeys keys
@@ -16,7 +16,9 @@
 //   out      = sum over splits s of factor_s out_s  /  sum over splits s of factor_s sum_s
 //
 // Invariant: partials are merged in the order of splits, and splits follow from the tensors alone,
-// so that the bits depend neither on the number of threads nor on which split finished first.
+// so that the bits depend neither on the number of threads nor on which split finished first. With
+// batch_invariant they follow from the sequence alone (block.hpp, split_keys_of). A sequence of one
+// split has no partials, whatever splits the others have.
 #if defined(KERNELS_CPU_SIMD_DECODE_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef KERNELS_CPU_SIMD_DECODE_INL
 #undef KERNELS_CPU_SIMD_DECODE_INL
@@ -198,13 +200,14 @@ template <DType kDType>
 inline void decode_scores(const Block& block, const Scratch& scratch, const GroupKeys& keys,
                           const char* const* k, const char* const* v) {
   const Problem& p = *block.run->problem;
+  const bool prefetch_values = !p.v_in_k;
   const int64_t k_bytes = p.head_dim * element_bytes(kDType);
   const int64_t v_bytes = p.head_dim_v * element_bytes(kDType);
   constexpr int64_t kKeysAhead = 8;
   for (int64_t j = keys.begin / 4 * 4; j < keys.end; j += 4) {
     for (int64_t n = j; n < std::min(j + 4, keys.end); ++n) {
       if (n + kKeysAhead < keys.end) prefetch_row(k[n + kKeysAhead], k_bytes);
-      if (n >= keys.begin) prefetch_row(v[n], v_bytes);
+      if (prefetch_values && n >= keys.begin) prefetch_row(v[n], v_bytes);
     }
     const void* const key[4] = {k[j], k[j + 1], k[j + 2], k[j + 3]};
     for_row_blocks(block.rows, [&](int64_t r, auto count) HWY_ATTR {
@@ -235,28 +238,42 @@ inline void decode_values(const Block& block, const Scratch& scratch, const Grou
   }
 }
 
+// Multiplies the weights of `panels` by their keys' scales of V.
+inline void multiply(const float* v_scales, KeyRange panels, float* weights) {
+  const Floats d;
+  for (int64_t j = panels.begin; j < panels.end; j += kLanes)
+    hn::Store(hn::Mul(hn::Load(d, v_scales + j), hn::Load(d, weights + j)), d, weights + j);
+}
+
 // Computes the rows against keys [keys.begin, keys.end) of the tile that begins at key `first`.
 template <DType kDType>
 inline void decode_tile(const Block& block, const Scratch& scratch, int64_t first,
                         const GroupKeys& keys) {
   const Args& args = *block.run->args;
   const char* k[kDecodeTileKeys + 4];
-  const char* v[kDecodeTileKeys];
+  const char* own_v[kDecodeTileKeys];
+  const bool v_in_k = block.run->problem->v_in_k;
   for (int64_t j = keys.begin; j < keys.end; ++j) {
     k[j] = key_data(block, args.k, first + j);
-    v[j] = key_data(block, args.v, first + j);
+    if (!v_in_k) own_v[j] = key_data(block, args.v, first + j);
   }
+  const char* const* v = v_in_k ? k : own_v;
   // Fills up the first and the last four with a key that exists; softmax_row hides their scores.
   for (int64_t j = keys.begin / 4 * 4; j < keys.begin; ++j) k[j] = k[keys.begin];
   for (int64_t j = keys.end; j < round_up(keys.end, 4); ++j) k[j] = k[keys.begin];
   decode_scores<kDType>(block, scratch, keys, k, v);
   const KeyRange panels = whole_panels(keys, kLanes * 2);
+  const float* k_scales = load_key_scales(block, scratch, first, keys.begin, keys.end);
+  const float* v_scales = load_value_scales(block, scratch, first, keys.begin, keys.end);
   adjust_scores(block, scratch,
                 {0, block.rows, first + panels.begin, panels.end - panels.begin,
-                 scratch.scores + panels.begin, kDecodeTileKeys},
+                 scratch.scores + panels.begin, kDecodeTileKeys,
+                 k_scales == nullptr ? nullptr : k_scales + panels.begin},
                 keys.mask);
   for (int64_t r = 0; r < block.rows; ++r) {
-    softmax_row(block, scratch, r, first, panels, scratch.scores + r * kDecodeTileKeys);
+    float* scores = scratch.scores + r * kDecodeTileKeys;
+    softmax_row(block, scratch, r, first, panels, scores);
+    if (v_scales != nullptr) multiply(v_scales, panels, scores);
   }
   decode_values<kDType>(block, scratch, keys, v);
 }
@@ -277,25 +294,24 @@ void decode(const Run& run, int64_t index, int32_t worker) {
   const int64_t split = index % run.splits_per_pair;
   const Block block = block_of_pair(run, index / run.splits_per_pair, 0, kDecodeRows);
   if (block.rows <= 0 || !is_decode(block.sequence.q_length, run.heads_per_kv)) return;
-  const int64_t begin = split * run.split_keys;
+  const int64_t split_keys = split_keys_of(run, block.sequence);
+  const int64_t begin = split * split_keys;
   if (split > 0 && begin >= block.sequence.kv_length) return;
   const Scratch scratch = scratch_of(run, worker);
   start_scratch(scratch);
   pack_queries(block, scratch);
   const KeyRange seen = start_rows(block, scratch, run.problem->sinks && split == 0);
-  const int64_t end = std::min(seen.end, begin + run.split_keys);
+  const int64_t end = std::min(seen.end, begin + split_keys);
   for (int64_t first = std::max(seen.begin / kDecodeTileKeys * kDecodeTileKeys, begin); first < end;
        first += kDecodeTileKeys) {
     const int64_t count = std::min(kDecodeTileKeys, block.sequence.kv_length - first);
     const GroupKeys keys = group_keys(block, scratch, 0, block.rows, first, count);
     if (keys.begin >= keys.end) continue;
-    switch (run.problem->dtype) {
-      case DType::f32: decode_tile<DType::f32>(block, scratch, first, keys); break;
-      case DType::f16: decode_tile<DType::f16>(block, scratch, first, keys); break;
-      default: decode_tile<DType::bf16>(block, scratch, first, keys);
-    }
+    with_kv_dtype(kv_dtype(*run.problem), [&](auto constant) HWY_ATTR {
+      decode_tile<constant()>(block, scratch, first, keys);
+    });
   }
-  if (run.splits_per_pair == 1) {
+  if (splits_of(run, block.sequence) == 1) {
     finish_rows(block, scratch);
   } else {
     store_partials(block, scratch, split);
@@ -305,9 +321,10 @@ void decode(const Run& run, int64_t index, int32_t worker) {
 void merge_partials(const Run& run, int64_t pair, int32_t worker) {
   const Block block = block_of_pair(run, pair, 0, kDecodeRows);
   if (block.rows <= 0 || !is_decode(block.sequence.q_length, run.heads_per_kv)) return;
+  const int64_t splits = splits_of(run, block.sequence);
+  if (splits == 1) return;
   const Scratch scratch = scratch_of(run, worker);
   const Floats d;
-  const int64_t splits = std::max(int64_t{1}, ceil_div(block.sequence.kv_length, run.split_keys));
   for (int64_t r = 0; r < block.rows; ++r) {
     float max = -INFINITY;
     for (int64_t s = 0; s < splits; ++s) {

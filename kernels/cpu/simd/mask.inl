@@ -1,13 +1,13 @@
 // kernels/cpu/simd/mask.inl: which keys a row group sees, and what scale, softcap, mask and ALiBi
 // make of its scores
 //
-//   score = scale q.k
+//   score = scale k_scale q.k
 //   score = softcap tanh(score / softcap)
 //   score = score + mask - slope |diagonal - key|
 //   score = -inf if the key is not visible
 //
-// Plain scores (Run::plain_scores) skip all of this but the boolean mask: their scale goes into the
-// softmax's exponent.
+// Plain scores (Run::plain_scores) skip all of this but k_scale and the boolean mask: their scale goes
+// into the softmax's exponent.
 //
 //   a tile's keys   0 . . . . . . . . . . . . . . . . tile_keys
 //   row r           . . |------ visible ------| . . .    causal, window, length: visibility.hpp
@@ -49,7 +49,7 @@ namespace kernels::cpu::HWY_NAMESPACE {
 enum class MaskEffect { none, some, hides_all };
 
 // The scores of the block's rows [row, row + rows) and of keys [first, first + count). Rows of
-// `data` are `stride` floats apart.
+// `data` are `stride` floats apart. k_scales: of these keys; null: none.
 struct Scores {
   int64_t row;
   int64_t rows;
@@ -57,6 +57,7 @@ struct Scores {
   int64_t count;
   float* data;
   int64_t stride;
+  const float* k_scales;
 };
 
 // Loads one row of the mask for `count` keys as what is added to the scores: -inf if a key is not
@@ -142,12 +143,25 @@ inline void add_alibi(const Block& block, const Scores& at) {
   }
 }
 
+// Multiplies each key's products by the scale of its row of K.
+inline void scale_keys(const Scores& at) {
+  const Floats d;
+  for (int64_t j = 0; j < at.count; j += kLanes) {
+    const Vector scale = hn::LoadU(d, at.k_scales + j);
+    for (int64_t r = 0; r < at.rows; ++r) {
+      float* score = at.data + r * at.stride + j;
+      hn::Store(hn::Mul(scale, hn::Load(d, score)), d, score);
+    }
+  }
+}
+
 // Turns products of q and k into scores. Does only what the Problem asks for; plain scores stay
 // unscaled.
 inline void adjust_scores(const Block& block, const Scratch& scratch, const Scores& at,
                           MaskEffect mask) {
   const Run& run = *block.run;
   const Problem& p = *run.problem;
+  if (at.k_scales != nullptr) scale_keys(at);
   if (run.plain_scores && mask == MaskEffect::none) return;
   const Floats d;
   Vector scale = hn::Set(d, run.plain_scores ? 1.0f : run.score_scale);

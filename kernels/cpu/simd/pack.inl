@@ -11,7 +11,8 @@
 //
 // So kVectors aligned loads give one element x of W keys, and the inner product runs over x without
 // any sum across lanes. V is copied even if it is f32: at the strides of a whole tensor its rows
-// would fall into few sets of the cache.
+// would fall into few sets of the cache. If V has scales, its rows are multiplied by them here; K is
+// packed as it is stored, and its scales multiply the scores (mask.inl).
 //
 // Invariant: the last panel is filled up with zeros, so no byte of a key that does not exist is
 // ever read. (What V has there is never multiplied.) Pieces of kPackKeys keys begin at a panel, so
@@ -47,6 +48,49 @@ inline const char* key_data(const Block& block, const Tensor& k_or_v, int64_t ke
   const Run& run = *block.run;
   return element(k_or_v, key_row(*run.problem, *run.args, k_or_v, block.sequence, block.batch, key,
                                  block.head_kv));
+}
+
+// Loads the scales of keys [begin, end) of the tile that begins at key `first`, to the same places
+// of `to`.
+inline void load_scales(const Block& block, const Tensor& scale, int64_t first, int64_t begin,
+                        int64_t end, float* to) {
+  const Run& run = *block.run;
+  const float* from = static_cast<const float*>(scale.data);
+  for (int64_t j = begin; j < end; ++j) {
+    to[j] = from[scale_element(*run.problem, *run.args, scale, block.sequence, block.batch,
+                               first + j, block.head_kv)];
+  }
+}
+
+// The scale of one row of V.
+inline float scale_of_value(const Block& block, int64_t key) {
+  float scale = 1;
+  const Run& run = *block.run;
+  if (run.problem->kv_scale != KvScale::none)
+    load_scales(block, value_scale(*run.problem, *run.args), key, 0, 1, &scale);
+  return scale;
+}
+
+// Loads the scales of K of the tile's keys [begin, end) into scratch.k_scales; those of the keys
+// around them that whole panels contain become 0. RETURNS them, or null if there are none.
+inline const float* load_key_scales(const Block& block, const Scratch& scratch, int64_t first,
+                                    int64_t begin, int64_t end) {
+  const Run& run = *block.run;
+  if (run.problem->kv_scale == KvScale::none) return nullptr;
+  std::fill(scratch.k_scales, scratch.k_scales + run.tiling.tile_keys, 0.0f);
+  load_scales(block, run.args->k_scale, first, begin, end, scratch.k_scales);
+  return scratch.k_scales;
+}
+
+// The same for V.
+inline const float* load_value_scales(const Block& block, const Scratch& scratch, int64_t first,
+                                      int64_t begin, int64_t end) {
+  const Run& run = *block.run;
+  if (run.problem->kv_scale == KvScale::none) return nullptr;
+  if (run.problem->v_in_k) return scratch.k_scales;
+  std::fill(scratch.v_scales, scratch.v_scales + run.tiling.tile_keys, 0.0f);
+  load_scales(block, run.args->v_scale, first, begin, end, scratch.v_scales);
+  return scratch.v_scales;
 }
 
 // Loads a row of q as floats, negated if the scale is negative.
@@ -137,13 +181,19 @@ inline void pack_keys(const Block& block, const Scratch& scratch, int64_t first,
   }
 }
 
-// Packs V of the same keys.
+// Packs V of the same keys, multiplied by its scale.
 inline void pack_values(const Block& block, const Scratch& scratch, int64_t first, int64_t begin,
                         int64_t end, float* to) {
-  const Tensor& v = block.run->args->v;
+  const Problem& p = *block.run->problem;
+  const Tensor& v = value_tensor(p, *block.run->args);
+  const Floats d;
   for (int64_t j = begin; j < end; ++j) {
-    load_row(v.dtype, key_data(block, v, first + j), block.run->problem->head_dim_v,
-             to + j * scratch.v_stride);
+    float* row = to + j * scratch.v_stride;
+    load_row(v.dtype, key_data(block, v, first + j), p.head_dim_v, row);
+    if (p.kv_scale == KvScale::none) continue;
+    const Vector scale = hn::Set(d, scale_of_value(block, first + j));
+    for (int64_t x = 0; x < p.head_dim_v; x += kLanes)
+      hn::Store(hn::Mul(scale, hn::Load(d, row + x)), d, row + x);
   }
 }
 

@@ -63,10 +63,10 @@ inline KeyRange start_rows(const Block& block, const Scratch& scratch, bool sink
 }
 
 // Divides by the sum of weights and writes out and lse. `weight_of_max(row)` is the weight that the
-// row's max has: sum is measured in it.
+// row's max has: sum is measured in it. out is multiplied by value_scale.
 template <class WeightOfMax>
 inline void finish_rows(const Block& block, const Scratch& scratch,
-                        const WeightOfMax& weight_of_max) {
+                        const WeightOfMax& weight_of_max, float value_scale) {
   const Run& run = *block.run;
   const Problem& p = *run.problem;
   const Args& args = *run.args;
@@ -75,15 +75,15 @@ inline void finish_rows(const Block& block, const Scratch& scratch,
     SoftmaxState state{scratch.max[r],
                        hn::GetLane(hn::SumOfLanes(d, hn::Load(d, scratch.sum + r * kSumLanes)))};
     float* row = scratch.out + r * scratch.v_stride;
-    const Vector factor = hn::Set(d, 1.0f / state.sum);
+    const Vector factor = hn::Set(d, 1.0f / state.sum), scale = hn::Set(d, value_scale);
     for (int64_t x = 0; x < scratch.v_stride; x += kLanes) {
       const Vector o = hn::Load(d, row + x);
-      hn::Store(state.sum == 0 ? hn::Zero(d) : hn::Mul(o, factor), d, row + x);
+      hn::Store(state.sum == 0 ? hn::Zero(d) : hn::Mul(hn::Mul(o, factor), scale), d, row + x);
     }
     const int64_t i = block.query(r);
     const int64_t offset = query_row(p, args.out, block.sequence, block.batch, i, block.head(r));
-    store_row(p.dtype, row, p.head_dim_v,
-              static_cast<char*>(args.out.data) + offset * element_bytes(p.dtype));
+    store_row(out_dtype(p), row, p.head_dim_v,
+              static_cast<char*>(args.out.data) + offset * element_bytes(out_dtype(p)));
     if (p.lse) {
       if (run.plain_scores) state.max *= run.score_scale;  // plain scores are not scaled yet
       state.sum /= weight_of_max(r);
@@ -94,7 +94,8 @@ inline void finish_rows(const Block& block, const Scratch& scratch,
 }
 
 inline void finish_rows(const Block& block, const Scratch& scratch) {
-  finish_rows(block, scratch, [](int64_t) { return 1.0f; });
+  finish_rows(
+      block, scratch, [](int64_t) { return 1.0f; }, 1.0f);
 }
 
 }  // namespace kernels::cpu::HWY_NAMESPACE

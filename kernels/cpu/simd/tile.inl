@@ -69,9 +69,10 @@ inline void pack_tile(const Block& block, const Scratch& scratch, int64_t first,
 }
 
 // Computes row groups [begin, end) of the block against `count` keys of the packed tile that begins
-// at key `first`.
+// at key `first`. k_scales: of the tile's keys; null: none.
 inline void prefill_groups(const Block& block, const Scratch& scratch, int64_t first, int64_t count,
-                           const float* keys, const float* values, int64_t begin, int64_t end) {
+                           const float* keys, const float* values, const float* k_scales,
+                           int64_t begin, int64_t end) {
   const int64_t head_dim = block.run->problem->head_dim;
   const auto rows_of = [&](int64_t group) {
     return std::min(kGroupRows, block.rows - group * kGroupRows);
@@ -94,10 +95,11 @@ inline void prefill_groups(const Block& block, const Scratch& scratch, int64_t f
     if (k.begin >= k.end) continue;
     const KeyRange panels = whole_panels(k, kPanel);
     float* scores = scratch.scores + (g - begin) * kGroupRows * kTileKeys;
-    adjust_scores(block, scratch,
-                  {g * kGroupRows, rows_of(g), first + panels.begin, panels.end - panels.begin,
-                   scores + panels.begin, kTileKeys},
-                  k.mask);
+    adjust_scores(
+        block, scratch,
+        {g * kGroupRows, rows_of(g), first + panels.begin, panels.end - panels.begin,
+         scores + panels.begin, kTileKeys, k_scales == nullptr ? nullptr : k_scales + panels.begin},
+        k.mask);
     for (int64_t r = 0; r < rows_of(g); ++r) {
       softmax_row(block, scratch, g * kGroupRows + r, first, panels, scores + r * kTileKeys);
     }
@@ -122,9 +124,10 @@ inline void prefill_tile(const Block& block, const Scratch& scratch, int64_t fir
   const char* packed = packed_tile(block, scratch, first, pack_tile);
   const float* keys = reinterpret_cast<const float*>(packed);
   const float* values = keys + packed_key_elements(*run.problem, run.tiling);
+  const float* k_scales = load_key_scales(block, scratch, first, 0, count);
   const int64_t groups = ceil_div(block.rows, kGroupRows);
   for (int64_t g = 0; g < groups; g += kGroupsAtOnce) {
-    prefill_groups(block, scratch, first, count, keys, values, g,
+    prefill_groups(block, scratch, first, count, keys, values, k_scales, g,
                    std::min(g + kGroupsAtOnce, groups));
   }
 }

@@ -88,6 +88,37 @@ TEST(CheckArgs, TensorsThatDisagree) {
           "k.shape[1]: found 5, expected at most the plan's 4");
 }
 
+TEST(CheckArgs, ScalesOffsetsAndTypes) {
+  Recipe r;
+  r.problem.dtype = DType::bf16;
+  r.problem.head_dim = r.problem.head_dim_v = 8;
+  r.problem.kv_dtype = DType::i8;
+  r.problem.kv_scale = KvScale::token;
+  r.problem.out_dtype = DType::f32;
+  r.problem.diagonal_offset = r.problem.alibi = true;
+  r.seq_q = 3;
+  r.seq_kv = 5;
+  const auto refused = [&](auto change, const char* message) {
+    Case c(r);
+    change(c);
+    expect_refused(c, message);
+  };
+  refused([](Case& c) { c.args.k.dtype = DType::bf16; }, "k: found dtype bf16, expected i8");
+  refused([](Case& c) { c.args.v.dtype = DType::f8_e4m3fn; },
+          "v: found dtype f8_e4m3fn, expected i8");
+  refused([](Case& c) { c.args.out.dtype = DType::bf16; }, "out: found dtype bf16, expected f32");
+  refused([](Case& c) { c.args.k_scale = {}; }, "k_scale: found 0 dimensions, expected 3");
+  refused([](Case& c) { c.args.v_scale.shape[1] = 4; }, "v_scale.shape[1]: found 4, expected 5");
+  refused([](Case& c) { c.args.v_scale.data = nullptr; },
+          "v_scale: found no data, expected a tensor");
+  refused([](Case& c) { c.args.diagonal_offset = {}; },
+          "diagonal_offset: found 0 dimensions, expected 1");
+  refused([](Case& c) { c.args.alibi_slopes.shape[0] = 2; },
+          "alibi_slopes.shape[0]: found 2, expected 1");
+  r.problem.v_in_k = true;
+  refused([](Case& c) { c.args.k_scale.shape[2] = 2; }, "k_scale.shape[2]: found 2, expected 1");
+}
+
 TEST(CheckProblem, NamesTheNumberThatIsWrong) {
   const auto refused = [](auto change, const char* message) {
     Problem p;
@@ -108,6 +139,14 @@ TEST(CheckProblem, NamesTheNumberThatIsWrong) {
           "mask: found a mask with varlen, expected none");
   refused([](Problem& p) { p.mask = Mask::additive, p.mask_dtype = DType::f16; },
           "mask_dtype: found f16, expected f32 or q's f32");
+  refused([](Problem& p) { p.kv_dtype = DType::f16; },
+          "kv_dtype: found f16, expected i8, f8_e4m3fn, f8_e4m3fnuz or q's f32");
+  refused([](Problem& p) { p.kv_scale = KvScale::head; },
+          "kv_scale: found a scale with k of q's dtype, expected none");
+  refused([](Problem& p) { p.out_dtype = DType::bf16; },
+          "out_dtype: found bf16, expected f32 or q's f32");
+  refused([](Problem& p) { p.v_in_k = true, p.head_dim_v = 2; },
+          "head_dim_v: found 2 with v_in_k, expected at most head_dim 1");
   EXPECT_EQ(cpu::check_problem(Problem{}, nullptr), cpu::Status::ok);
 }
 

@@ -39,11 +39,15 @@ TEST(RandomRecipes, CoverEveryPairOfFeatures) {
     static const std::set<std::string> dtypes{"f32", "f16", "bf16"};
     static const std::set<std::string> masks{"mask_boolean", "mask_additive"};
     static const std::set<std::string> layouts{"bhsd", "gapped"};
-    if ((dtypes.count(a) && dtypes.count(b)) || (masks.count(a) && masks.count(b))) return true;
-    return (layouts.count(a) && layouts.count(b)) || (masks.count(a) && b == "varlen") ||
-           (a == "varlen" && masks.count(b));
+    static const std::set<std::string> kv_dtypes{"kv_i8", "kv_f8_e4m3fn", "kv_f8_e4m3fnuz"};
+    static const std::set<std::string> kv_scales{"kv_scale_tensor", "kv_scale_head",
+                                                 "kv_scale_token"};
+    for (const auto* words : {&dtypes, &masks, &layouts, &kv_dtypes, &kv_scales})
+      if (a != b && words->count(a) && words->count(b)) return true;
+    return (masks.count(a) && b == "varlen") || (a == "varlen" && masks.count(b)) ||
+           (a == "f32" && b == "out_f32");
   };
-  EXPECT_EQ(names.size(), 22u);
+  EXPECT_EQ(names.size(), 32u);
   for (const std::string& a : names) {
     for (const std::string& b : names) {
       if (a > b || exclude_each_other(a, b)) continue;

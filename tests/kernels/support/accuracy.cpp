@@ -63,7 +63,7 @@ void expect_accurate(const Case& c, const reference::Expectation& expected) {
     const Sequence s = sequence(p, c.args, row.b);
     const int64_t offset = query_row(p, c.args.out, s, row.b, row.i, row.head);
     for (int64_t x = 0; x < p.head_dim_v; ++x) {
-      const double found = load_float(p.dtype, c.args.out.data, offset + x);
+      const double found = load_float(out_dtype(p), c.args.out.data, offset + x);
       out.add(found, expected.out[static_cast<size_t>(row.out_at + x)], expected.out_bound(row),
               [&] { return place(x); });
     }

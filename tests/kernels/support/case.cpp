@@ -14,13 +14,34 @@
 namespace kernels::test {
 namespace {
 
-constexpr char kPoison = '\xFF';  // four of them are a NaN in f32, two in f16 and bf16
-constexpr int64_t kGuard = 64;    // elements before and after an output that must stay untouched
+constexpr char kPoison = '\xFF';    // a NaN in e4m3fn; four are one in f32, two in f16 and bf16
+constexpr char kPoison80 = '\x80';  // a NaN in e4m3fnuz, the lowest number in i8
+constexpr int64_t kGuard = 64;      // elements before and after an output that must stay untouched
 
 // The lowest finite number of a dtype.
 float lowest(DType dtype) {
   if (dtype == DType::f32) return -3.40282347e38f;
   return dtype == DType::f16 ? -65504.0f : bf16_to_f32(0xFF7F);
+}
+
+// A number of 8 bits.
+struct Code {
+  float value;
+  uint8_t bits;
+};
+
+// All numbers of a dtype, the lowest first.
+std::vector<Code> codes_of(DType dtype) {
+  uint8_t all[256];
+  std::iota(all, all + 256, uint8_t{0});
+  std::vector<Code> codes;
+  for (const uint8_t bits : all) {
+    const float value = load_float(dtype, all, bits);
+    if (!std::isnan(value)) codes.push_back({value, bits});
+  }
+  std::sort(codes.begin(), codes.end(),
+            [](const Code& a, const Code& b) { return a.value < b.value; });
+  return codes;
 }
 
 int64_t largest_or(const std::vector<int32_t>& values, int64_t if_empty) {
@@ -45,13 +66,13 @@ Case::Case(Recipe recipe) : problem(recipe.problem), recipe_(std::move(recipe)) 
     for (const int32_t length : r.q_lengths) offsets.push_back(offsets.back() + length);
     args.offsets_q = indices(offsets);
     const int64_t total = offsets.back() + kAfter;
-    args.q = rows({total, p.heads_q, p.head_dim});
-    args.out = rows({total, p.heads_q, p.head_dim_v}, kGuard);
+    args.q = rows(p.dtype, {total, p.heads_q, p.head_dim});
+    args.out = rows(out_dtype(p), {total, p.heads_q, p.head_dim_v}, kGuard);
     out_memory_ = memory_.back().get();
     if (p.lse) args.lse = allocate(DType::f32, {p.heads_q, total}, {total + 1, 1}, kGuard);
   } else {
-    args.q = rows({r.batch, r.seq_q, p.heads_q, p.head_dim});
-    args.out = rows({r.batch, r.seq_q, p.heads_q, p.head_dim_v}, kGuard);
+    args.q = rows(p.dtype, {r.batch, r.seq_q, p.heads_q, p.head_dim});
+    args.out = rows(out_dtype(p), {r.batch, r.seq_q, p.heads_q, p.head_dim_v}, kGuard);
     out_memory_ = memory_.back().get();
     if (p.lse) {
       const int64_t row = r.seq_q + 1;
@@ -62,7 +83,12 @@ Case::Case(Recipe recipe) : problem(recipe.problem), recipe_(std::move(recipe)) 
   if (p.lse) lse_memory_ = memory_.back().get();
   make_keys();
   if (p.mask != Mask::none) make_mask();
-  if (p.alibi) args.alibi_slopes = allocate(DType::f32, {r.batch, p.heads_q}, {0, 2});
+  if (p.alibi)
+    args.alibi_slopes = allocate(DType::f32, {r.batch, p.heads_q}, {2 * p.heads_q + 1, 2});
+  if (p.diagonal_offset) {
+    r.diagonal_offsets.resize(static_cast<size_t>(r.batch));
+    args.diagonal_offset = indices(r.diagonal_offsets);
+  }
   if (p.sinks) args.sinks = allocate(DType::f32, {p.heads_q}, {1});
   fill();
   poison_outputs();
@@ -80,12 +106,13 @@ Tensor Case::allocate(DType dtype, std::vector<int64_t> shape, std::vector<int64
     elements = shape[n] == 0 || elements == 0 ? 0 : elements + (shape[n] - 1) * stride[n];
   }
   const int64_t bytes = (elements + 2 * guard) * element_bytes(dtype);
-  memory_.push_back(std::make_unique<std::vector<char>>(static_cast<size_t>(bytes), kPoison));
+  const char poison = dtype == DType::f8_e4m3fnuz || dtype == DType::i8 ? kPoison80 : kPoison;
+  memory_.push_back(std::make_unique<std::vector<char>>(static_cast<size_t>(bytes), poison));
   t.data = memory_.back()->data() + guard * element_bytes(dtype);
   return t;
 }
 
-Tensor Case::rows(std::vector<int64_t> shape, int64_t guard) {
+Tensor Case::rows(DType dtype, std::vector<int64_t> shape, int64_t guard) {
   const size_t last = shape.size() - 1;  // dimensions: [batch,] seq, heads, head_dim
   const int64_t gap = recipe_.layout == Layout::gapped ? recipe_.gap : 0;
   const int64_t row = shape[last] + gap;
@@ -99,7 +126,7 @@ Tensor Case::rows(std::vector<int64_t> shape, int64_t guard) {
     stride[last - 2] = shape[last - 1] * row + gap;
   }
   if (last == 3) stride[0] = shape[1] * shape[2] * row + shape[1] * gap;
-  return allocate(problem.dtype, std::move(shape), std::move(stride), guard);
+  return allocate(dtype, std::move(shape), std::move(stride), guard);
 }
 
 Tensor Case::indices(const std::vector<int32_t>& values) {
@@ -129,8 +156,7 @@ void Case::make_keys() {
         static_cast<int32_t*>(args.page_table.data)[b * (most + 2) + n] = order[next++];
       }
     }
-    args.k = rows({used + 3, p.page_size, p.heads_kv, p.head_dim});
-    args.v = rows({used + 3, p.page_size, p.heads_kv, p.head_dim_v});
+    make_rows_of_keys({used + 3, p.page_size, p.heads_kv});
   } else if (p.varlen) {
     // With kv_lengths as well, each sequence has room for two more keys than its length.
     const int32_t spare = p.kv_lengths ? 2 : 0;
@@ -138,12 +164,36 @@ void Case::make_keys() {
     for (const int32_t length : r.kv_lengths) offsets.push_back(offsets.back() + length + spare);
     problem.seq_kv += spare;
     args.offsets_kv = indices(offsets);
-    args.k = rows({offsets.back() + 2, p.heads_kv, p.head_dim});
-    args.v = rows({offsets.back() + 2, p.heads_kv, p.head_dim_v});
+    make_rows_of_keys({offsets.back() + 2, p.heads_kv});
   } else {
-    args.k = rows({r.batch, r.seq_kv, p.heads_kv, p.head_dim});
-    args.v = rows({r.batch, r.seq_kv, p.heads_kv, p.head_dim_v});
+    make_rows_of_keys({r.batch, r.seq_kv, p.heads_kv});
   }
+}
+
+// Allocates k, v and their scales. shape: theirs without the last dimension.
+void Case::make_rows_of_keys(std::vector<int64_t> shape) {
+  const auto with = [&shape](int64_t columns) {
+    std::vector<int64_t> all = shape;
+    all.push_back(columns);
+    return all;
+  };
+  args.k = rows(kv_dtype(problem), with(problem.head_dim));
+  if (!problem.v_in_k) args.v = rows(kv_dtype(problem), with(problem.head_dim_v));
+  if (problem.kv_scale == KvScale::none) return;
+  args.k_scale = scales(args.k);
+  if (!problem.v_in_k) args.v_scale = scales(args.v);
+}
+
+// Allocates the scales of k or v: stride 0 in each dimension that has none of its own.
+Tensor Case::scales(const Tensor& rows) {
+  const int64_t heads = problem.heads_kv;
+  const bool token = problem.kv_scale == KvScale::token;
+  std::vector<int64_t> shape(rows.shape, rows.shape + rows.ndim - 1);
+  std::vector<int64_t> stride(shape.size(), 0);
+  if (problem.kv_scale != KvScale::tensor) stride.back() = 1;
+  if (token) stride[stride.size() - 2] = heads + 1;
+  if (token && stride.size() == 3) stride[0] = shape[1] * (heads + 1);
+  return allocate(DType::f32, std::move(shape), std::move(stride));
 }
 
 void Case::make_mask() {
@@ -201,27 +251,11 @@ void Case::fill() {
     fill_row(args.q, query_row(problem, args.q, s, b, i, head), problem.head_dim,
              recipe_.magnitude);
   });
-  const int64_t group = problem.heads_q / problem.heads_kv;
-  for (int64_t b = 0; b < recipe_.batch; ++b) {
-    const Sequence s = sequence(problem, args, b);
-    for (int64_t j = 0; j < s.kv_length; ++j) {
-      for (int64_t head = 0; head < problem.heads_kv; ++head) {
-        bool seen = false;  // by any row; if not, k stays NaN (v must be finite anyway)
-        for (int64_t i = 0; i < s.q_length * group && !seen; ++i) {
-          seen = visible(b, s, i / group, head * group + i % group, j);
-        }
-        if (seen) {
-          const int64_t offset = key_row(problem, args, args.k, s, b, j, head);
-          fill_row(args.k, offset, problem.head_dim, recipe_.magnitude);
-        }
-        fill_row(args.v, key_row(problem, args, args.v, s, b, j, head), problem.head_dim_v, 1);
-      }
-    }
-  }
+  fill_keys(random);
   for (int64_t head = 0; head < problem.heads_q; ++head) {
-    if (problem.alibi) {
-      store_float(DType::f32, args.alibi_slopes.data, 2 * head,
-                  std::exp2(-1.0f - static_cast<float>(head)));
+    for (int64_t b = 0; problem.alibi && b < recipe_.batch; ++b) {
+      store_float(DType::f32, args.alibi_slopes.data, b * args.alibi_slopes.stride[0] + 2 * head,
+                  std::exp2(-1.0f - static_cast<float>(head + b)));
     }
     if (problem.sinks) {
       store_float(DType::f32, args.sinks.data, head, head % 3 == 2 ? -INFINITY : normal(random));
@@ -229,8 +263,46 @@ void Case::fill() {
   }
 }
 
+// With scales, i8 holds larger integers, which use its range, and the scales are smaller.
+void Case::fill_keys(std::mt19937& random) {
+  std::normal_distribution<float> normal;
+  const bool has_scales = problem.kv_scale != KvScale::none;
+  const float unit = has_scales && problem.kv_dtype == DType::i8 ? 20.0f : 1.0f;
+  const auto fill_row = [&](const Tensor& t, int64_t offset, int64_t n, float magnitude) {
+    for (int64_t x = 0; x < n; ++x)
+      store_nearest(t.dtype, t.data, offset + x, unit * magnitude * normal(random));
+  };
+  const auto fill_scale = [&](const Tensor& t, int64_t offset) {
+    static_cast<float*>(t.data)[offset] =
+        (0.5f + static_cast<float>(random() % 1000) / 1000) / unit;
+  };
+  const int64_t group = problem.heads_q / problem.heads_kv;
+  for (int64_t b = 0; b < recipe_.batch; ++b) {
+    const Sequence s = sequence(problem, args, b);
+    for (int64_t j = 0; j < s.kv_length; ++j) {
+      for (int64_t head = 0; head < problem.heads_kv; ++head) {
+        bool seen = problem.v_in_k;  // or by any row; if not, k stays NaN (v must be finite anyway)
+        for (int64_t i = 0; i < s.q_length * group && !seen; ++i) {
+          seen = visible(b, s, i / group, head * group + i % group, j);
+        }
+        const auto place = [&](const Tensor& t) {
+          return key_row(problem, args, t, s, b, j, head);
+        };
+        if (seen) {
+          fill_row(args.k, place(args.k), problem.head_dim, recipe_.magnitude);
+          if (has_scales) fill_scale(args.k_scale, place(args.k_scale));
+        }
+        if (problem.v_in_k) continue;
+        fill_row(args.v, place(args.v), problem.head_dim_v, 1);
+        if (has_scales) fill_scale(args.v_scale, place(args.v_scale));
+      }
+    }
+  }
+}
+
 bool Case::visible(int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t j) const {
-  const int64_t opposite = problem.align == Align::top_left ? i : i + s.kv_length - s.q_length;
+  int64_t opposite = problem.align == Align::top_left ? i : i + s.kv_length - s.q_length;
+  if (problem.diagonal_offset) opposite += recipe_.diagonal_offsets[static_cast<size_t>(b)];
   if (problem.causal && j > opposite) return false;
   if (problem.window_left >= 0 && opposite - j > problem.window_left) return false;
   if (problem.window_right >= 0 && j - opposite > problem.window_right) return false;
@@ -289,6 +361,20 @@ std::string Case::output_bytes() const {
   return bytes;
 }
 
+void store_nearest(DType dtype, void* data, int64_t index, float value) {
+  if (dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16)
+    return store_float(dtype, data, index, value);
+  static const std::vector<Code> tables[] = {codes_of(DType::i8), codes_of(DType::f8_e4m3fn),
+                                             codes_of(DType::f8_e4m3fnuz)};
+  const std::vector<Code>& codes = tables[static_cast<int>(dtype) - static_cast<int>(DType::i8)];
+  auto nearest = std::lower_bound(codes.begin(), codes.end(), value,
+                                  [](const Code& code, float x) { return code.value < x; });
+  if (nearest == codes.end() ||
+      (nearest != codes.begin() && value - (nearest - 1)->value < nearest->value - value))
+    --nearest;
+  static_cast<uint8_t*>(data)[index] = nearest->bits;
+}
+
 Recipe dense_recipe(DType dtype, int64_t seq_q, int64_t seq_kv, int64_t head_dim,
                     int64_t head_dim_v) {
   Recipe r;
@@ -320,9 +406,13 @@ std::string describe(const Recipe& r) {
        << " align=" << static_cast<int>(p.align) << " window=" << p.window_left << ","
        << p.window_right << " softcap=" << p.softcap << " alibi=" << p.alibi << " sinks=" << p.sinks
        << " kv_lengths=" << p.kv_lengths << " varlen=" << p.varlen << " page_size=" << p.page_size
-       << " lse=" << p.lse << " layout=" << static_cast<int>(r.layout)
-       << " magnitude=" << r.magnitude << " slack=" << r.slack
-       << " lengths q: " << list(r.q_lengths) << "kv: " << list(r.kv_lengths);
+       << " lse=" << p.lse << " kv_dtype=" << static_cast<int>(p.kv_dtype)
+       << " kv_scale=" << static_cast<int>(p.kv_scale) << " v_in_k=" << p.v_in_k
+       << " out_dtype=" << static_cast<int>(p.out_dtype) << " batch_invariant=" << p.batch_invariant
+       << " diagonal_offsets=" << (p.diagonal_offset ? list(r.diagonal_offsets) : "none ")
+       << "layout=" << static_cast<int>(r.layout) << " magnitude=" << r.magnitude
+       << " slack=" << r.slack << " lengths q: " << list(r.q_lengths)
+       << "kv: " << list(r.kv_lengths);
   return text.str();
 }
 

@@ -1,12 +1,14 @@
 // tests/kernels/support/case.hpp: builds a problem and its tensors from a recipe
 //
 // Tensors hold random numbers, and NaN wherever nothing exists: in gaps, behind lengths, in keys
-// that no query sees. So a kernel that uses what it must not read gives NaN.
+// that no query sees. So a kernel that uses what it must not read gives NaN. (i8 has no NaN: there it
+// reads -128 instead, and NaN from the scales of such keys.)
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -39,7 +41,8 @@ struct Recipe {
   int64_t gap = 3;         // elements; 8 if rows must begin at multiples of 16 bytes
   bool broadcast[4] = {};  // dimensions of the mask that have stride 0
   Hidden hidden = Hidden::some;
-  float magnitude = 1;  // of q and k
+  float magnitude = 1;                         // of q and k
+  std::vector<int32_t> diagonal_offsets = {};  // one for each sequence, if the problem has them
   uint32_t seed = 1;
 };
 
@@ -72,17 +75,23 @@ class Case {
  private:
   Tensor allocate(DType dtype, std::vector<int64_t> shape, std::vector<int64_t> stride,
                   int64_t guard = 0);
-  Tensor rows(std::vector<int64_t> shape, int64_t guard = 0);
+  Tensor rows(DType dtype, std::vector<int64_t> shape, int64_t guard = 0);
   Tensor indices(const std::vector<int32_t>& values);
+  Tensor scales(const Tensor& rows);
   void make_keys();
+  void make_rows_of_keys(std::vector<int64_t> shape);
   void make_mask();
   void fill();
+  void fill_keys(std::mt19937& random);
 
   Recipe recipe_;
   std::vector<std::unique_ptr<std::vector<char>>> memory_;
   std::vector<char>* out_memory_ = nullptr;
   std::vector<char>* lse_memory_ = nullptr;
 };
+
+// Stores the number of the dtype that is nearest to `value`; of 8 bits, too.
+void store_nearest(DType dtype, void* data, int64_t index, float value);
 
 // A recipe for one dense problem with two heads and lse, and defaults for the rest.
 Recipe dense_recipe(DType dtype, int64_t seq_q, int64_t seq_kv, int64_t head_dim,

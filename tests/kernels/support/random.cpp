@@ -79,6 +79,20 @@ Recipe random_recipe(uint32_t seed) {
     r.hidden = static_cast<Hidden>(random() % (p.mask == Mask::additive ? 6 : 5));
     for (bool& broadcast : r.broadcast) broadcast = chance(3);
   }
+  if (chance(2)) {
+    p.kv_dtype = static_cast<DType>(
+        pick({int64_t(DType::i8), int64_t(DType::f8_e4m3fn), int64_t(DType::f8_e4m3fnuz)}));
+    p.kv_scale = static_cast<KvScale>(random() % 4);
+  }
+  if (chance(3)) {
+    p.v_in_k = true;
+    p.head_dim_v = std::min(p.head_dim, p.head_dim_v);
+  }
+  if (chance(2) && p.dtype != DType::f32) p.out_dtype = DType::f32;
+  p.batch_invariant = chance(3);
+  p.diagonal_offset = chance(3);
+  for (int64_t b = 0; p.diagonal_offset && b < sequences; ++b)
+    r.diagonal_offsets.push_back(static_cast<int32_t>(pick({0, 1, -1, 17, -60, 300, -300})));
   // Shrinks what is too much work: heads and head_dim, but not lengths, since kernels go wrong at
   // the edges of tiles.
   if (work(r) > kMaxWork) {
@@ -116,6 +130,16 @@ std::vector<std::string> features(const Recipe& r) {
   add(p.varlen, "varlen");
   add(p.page_size > 0, "paged");
   add(p.lse, "lse");
+  add(p.kv_dtype == DType::i8, "kv_i8");
+  add(p.kv_dtype == DType::f8_e4m3fn, "kv_f8_e4m3fn");
+  add(p.kv_dtype == DType::f8_e4m3fnuz, "kv_f8_e4m3fnuz");
+  add(p.kv_scale == KvScale::tensor, "kv_scale_tensor");
+  add(p.kv_scale == KvScale::head, "kv_scale_head");
+  add(p.kv_scale == KvScale::token, "kv_scale_token");
+  add(p.v_in_k, "v_in_k");
+  add(p.out_dtype == DType::f32, "out_f32");
+  add(p.diagonal_offset, "diagonal_offset");
+  add(p.batch_invariant, "batch_invariant");
   add(r.layout == Layout::bhsd, "bhsd");
   add(r.layout == Layout::gapped, "gapped");
   add(r.magnitude > 1, "huge");
