@@ -24,9 +24,9 @@
 
 namespace kernels::hip {
 
-// Which of the three fused kernels. generic takes everything: masks, ALiBi, softcap, and causal
-// too. The other two have no code for masks, ALiBi and softcap, which makes their loop shorter;
-// causal starts with the longest blocks.
+// Which of the three fused kernels. generic takes everything: masks, ALiBi, softcap, a diagonal_offset,
+// and causal too. The other two have no code for these, which makes their loop shorter; causal starts
+// with the longest blocks.
 enum class Kind { generic, causal, nocausal };
 
 // The queries of one workgroup.
@@ -42,15 +42,16 @@ GPU_DEVICE Storage* head_of(Storage* tensor, const Strides& stride, int32_t batc
 }
 
 // Scales scores and adds to them what only the generic kernel can. key: of the lane's first score.
+// shift: the sequence's diagonal_offset.
 template <class Tile>
 GPU_DEVICE void modify_scores(const AttentionParams& p, const Tile& tile, const QueryBlock& block,
                               const StepMask<Tile>& mask, typename Tile::Scores& s, int32_t key,
-                              bool all_exist) {
+                              bool all_exist, int64_t shift) {
   if (p.flags & kScaledScores) scale_and_cap<Tile>(p, s);
   if (p.slopes != nullptr) {
     int64_t diagonal[Tile::kSlots];
     GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-      diagonal[slot] = block.first_query + tile.row(slot) + p.diagonal;
+      diagonal[slot] = block.first_query + tile.row(slot) + p.diagonal + shift;
     }
     add_alibi<Tile>(s, p.slopes[block.batch * p.slope_batch + block.head * p.slope_head], diagonal,
                     key);
@@ -106,10 +107,12 @@ GPU_DEVICE void flash_attention(const AttentionParams& p) {
   const Storage* k = head_of(static_cast<const Storage*>(p.k), p.k_stride, block.batch, head_kv);
   const Storage* v = head_of(static_cast<const Storage*>(p.v), p.v_stride, block.batch, head_kv);
 
-  const Range steps = steps_of_block<Tile>(p, block.first_query);
+  // A constant 0 in the other two kernels.
+  const int64_t shift = kKind == Kind::generic ? diagonal_offset(p, block.batch) : 0;
+  const Range steps = steps_of_block<Tile>(p, block.first_query, shift);
   const int32_t wave_row = block.first_query + tile.wave * Tile::kWaveRows;
-  const Range wave_first = visible_range(p, wave_row),
-              wave_last = visible_range(p, wave_row + Tile::kWaveRows - 1);
+  const Range wave_first = visible_range(p, wave_row + shift),
+              wave_last = visible_range(p, wave_row + Tile::kWaveRows - 1 + shift);
   typename Tile::Output o;
   GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) Tile::clear(o, slot);
   OnlineSoftmax<Tile> softmax;
@@ -160,9 +163,9 @@ GPU_DEVICE void flash_attention(const AttentionParams& p) {
     }
     if (sees) {
       if constexpr (kKind == Kind::generic)
-        modify_scores(p, tile, block, mask, s, lane_key, all_exist);
+        modify_scores(p, tile, block, mask, s, lane_key, all_exist, shift);
       if (key < wave_last.begin || next > wave_first.end)
-        hide_invisible(p, tile, s, block.first_query, lane_key);
+        hide_invisible(p, tile, s, block.first_query, lane_key, shift);
       float row_max[Tile::kSlots];
       if (softmax.exceeds_threshold(tile, p.exp_scale, s, row_max)) {
         GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {

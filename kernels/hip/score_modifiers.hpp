@@ -41,13 +41,23 @@ GPU_DEVICE int32_t rows_of_block(const AttentionParams& p, int32_t first_query) 
   return p.seq_q - first_query < Tile::kRows ? p.seq_q - first_query : Tile::kRows;
 }
 
+// Returns what a sequence's diagonal_offset adds to its diagonal. An offset beyond 2^30 counts as
+// 2^30, so that distances from the diagonal fit 32 bits.
+GPU_DEVICE int64_t diagonal_offset(const AttentionParams& p, int32_t batch) {
+  if (p.diagonal_offsets == nullptr) return 0;
+  constexpr int32_t kLargest = 1 << 30;
+  const int32_t offset = p.diagonal_offsets[batch];
+  return offset < -kLargest ? -kLargest : offset > kLargest ? kLargest : offset;
+}
+
 // The steps of keys, [begin, end), that some query of a block sees. The block's first and last
-// query give the two ends, since a visible range only moves forward from query to query.
+// query give the two ends, since a visible range only moves forward from query to query. shift: the
+// sequence's diagonal_offset.
 template <class Tile>
-GPU_DEVICE Range steps_of_block(const AttentionParams& p, int32_t first_query) {
+GPU_DEVICE Range steps_of_block(const AttentionParams& p, int32_t first_query, int64_t shift = 0) {
   const int32_t rows = rows_of_block<Tile>(p, first_query);
-  const Range first = visible_range(p, first_query),
-              last = visible_range(p, first_query + rows - 1);
+  const Range first = visible_range(p, first_query + shift),
+              last = visible_range(p, first_query + rows - 1 + shift);
   return {first.begin / Tile::kKeys, (last.end + Tile::kKeys - 1) / Tile::kKeys};
 }
 
@@ -87,12 +97,13 @@ GPU_DEVICE void add_alibi(typename Tile::Scores& s, float slope,
   }
 }
 
-// Hides the keys outside each query's visible range. key: of the lane's first score.
+// Hides the keys outside each query's visible range. key: of the lane's first score. shift: the
+// sequence's diagonal_offset.
 template <ScoreLayout Tile>
 GPU_DEVICE void hide_invisible(const AttentionParams& p, const Tile& tile, typename Tile::Scores& s,
-                               int first_query, int key) {
+                               int first_query, int key, int64_t shift) {
   GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-    const Range range = visible_range(p, first_query + gpu::recomputed(tile.row(slot)));
+    const Range range = visible_range(p, first_query + gpu::recomputed(tile.row(slot)) + shift);
     const int begin = range.begin - key, end = range.end - key;
     GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
       GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {

@@ -68,6 +68,8 @@ bool supported(const Problem& p, std::string* reason) {
   }
   if (p.kv_lengths || p.varlen || p.page_size > 0)
     return fail(reason, "kv_lengths, varlen and page_size are not supported");
+  if (kv_dtype(p) != p.dtype || out_dtype(p) != p.dtype)
+    return fail(reason, "kv_dtype and out_dtype are not supported");
   if (p.heads_kv > kLargestRowStride / p.head_dim) {  // of a dense k
     return fail(reason, "heads_kv " + std::to_string(p.heads_kv) + " times head_dim " +
                             std::to_string(p.head_dim) + " is above " +

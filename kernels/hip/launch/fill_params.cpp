@@ -24,14 +24,16 @@ bool reads_wide(const Tensor& mask) {
 
 }  // namespace
 
-bool strides_fit(const Args& args) {
-  return args.k.stride[1] <= kLargestRowStride && args.v.stride[1] <= kLargestRowStride;
+bool strides_fit(const Problem& problem, const Args& args) {
+  return args.k.stride[1] <= kLargestRowStride &&
+         value_tensor(problem, args).stride[1] <= kLargestRowStride;
 }
 
 AttentionParams fill_params(const Problem& problem, const Args& args) {
   AttentionParams p{};
-  p.q = args.q.data, p.k = args.k.data, p.v = args.v.data, p.out = args.out.data;
-  p.q_stride = strides_of(args.q), p.k_stride = strides_of(args.k), p.v_stride = strides_of(args.v),
+  const Tensor& v = value_tensor(problem, args);
+  p.q = args.q.data, p.k = args.k.data, p.v = v.data, p.out = args.out.data;
+  p.q_stride = strides_of(args.q), p.k_stride = strides_of(args.k), p.v_stride = strides_of(v),
   p.out_stride = strides_of(args.out);
   p.batch = static_cast<int32_t>(args.q.shape[0]);
   p.heads_q = static_cast<int32_t>(args.q.shape[2]);
@@ -40,6 +42,8 @@ AttentionParams fill_params(const Problem& problem, const Args& args) {
   p.seq_kv = static_cast<int32_t>(args.k.shape[1]);
   p.head_dim = static_cast<int32_t>(problem.head_dim);
   p.diagonal = problem.align == Align::top_left ? 0 : int64_t{p.seq_kv} - p.seq_q;
+  if (problem.diagonal_offset)
+    p.diagonal_offsets = static_cast<const int32_t*>(args.diagonal_offset.data);
   // A window of 2^32 reaches past every key that there can be.
   const int64_t unbounded = int64_t{1} << 32;
   p.window_left = problem.window_left < 0 ? unbounded : std::min(problem.window_left, unbounded);

@@ -12,7 +12,8 @@ namespace {
 
 // Which kernel of the code object: see Kind in flash_attention.hpp.
 const char* kernel_of(const Problem& problem) {
-  const bool generic = problem.mask != Mask::none || problem.alibi || problem.softcap != 0;
+  const bool generic = problem.mask != Mask::none || problem.alibi || problem.softcap != 0 ||
+                       problem.diagonal_offset;
   if (generic) return "flash_attention_kernel";
   return problem.causal ? "flash_attention_causal_kernel" : "flash_attention_nocausal_kernel";
 }
@@ -39,7 +40,7 @@ FlashPlan plan_flash(const Problem& problem, const char* arch) {
 int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void*,
                  Launch* out) {
   const AttentionParams p = fill_params(problem, args);
-  if (!strides_fit(args)) return -1;
+  if (!strides_fit(problem, args)) return -1;
   const int64_t heads = int64_t{p.batch} * p.heads_q;
   if (heads == 0 || p.seq_q == 0) return 0;
   out->object = plan.object, out->kernel = plan.kernel;

@@ -36,6 +36,10 @@ int64_t score_bytes(const Problem& problem, const TileFacts& tile) {
 
 bool unfused_supported(const Problem& problem, const char* arch, std::string* reason) {
   if (!supported(problem, reason)) return false;
+  if (problem.diagonal_offset) {
+    if (reason != nullptr) *reason = "diagonal_offset is not supported";
+    return false;
+  }
   if (score_bytes(problem, tile_of(problem, arch)) <= kLargestWorkspace) return true;
   if (reason != nullptr) {
     *reason = "the score matrix of batch " + std::to_string(problem.batch) + ", heads_q " +
@@ -64,7 +68,7 @@ UnfusedPlan plan_unfused(const Problem& problem, const char* arch) {
 int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace,
                  Launch* out) {
   AttentionParams p = fill_params(problem, args);
-  if (!strides_fit(args)) return -1;
+  if (!strides_fit(problem, args)) return -1;
   const int64_t heads = int64_t{p.batch} * p.heads_q;
   if (heads == 0 || p.seq_q == 0) return 0;
   p.scores = static_cast<float*>(workspace);

@@ -34,6 +34,10 @@ attnrt_dtype dtype(DType from) {
     case DType::f16: return {ATTNRT_DTYPE_FLOAT, 16, 1};
     case DType::bf16: return {ATTNRT_DTYPE_BFLOAT, 16, 1};
     case DType::boolean: return {ATTNRT_DTYPE_BOOL, 8, 1};
+    case DType::i8: return {ATTNRT_DTYPE_INT, 8, 1};
+    case DType::f8_e4m3fn: return {ATTNRT_DTYPE_FLOAT8_E4M3FN, 8, 1};
+    case DType::f8_e4m3fnuz: return {ATTNRT_DTYPE_FLOAT8_E4M3FNUZ, 8, 1};
+    case DType::unknown: return {};
     default: return {ATTNRT_DTYPE_INT, 32, 1};
   }
 }
@@ -72,6 +76,12 @@ attnrt_problem problem(const kernels::Problem& p) {
   to.varlen = p.varlen;
   to.page_size = static_cast<int32_t>(p.page_size);
   to.lse = p.lse;
+  to.kv_dtype = dtype(p.kv_dtype);
+  to.kv_scale = static_cast<int32_t>(p.kv_scale);
+  to.v_in_k = p.v_in_k;
+  to.out_dtype = dtype(p.out_dtype);
+  to.diagonal_offset = p.diagonal_offset;
+  to.batch_invariant = p.batch_invariant;
   return to;
 }
 
