@@ -43,8 +43,8 @@ struct AttentionParams {
   Strides q_stride, k_stride, v_stride, out_stride;
   int64_t mask_batch, mask_head, mask_row, mask_key;  // strides in elements
   int64_t lse_batch, lse_head, lse_row;               // strides in elements
-  int64_t scores_row;    // unfused: floats of a row of scores: seq_kv rounded up to whole steps
-  int64_t diagonal;      // the key opposite query 0; that of query i is i further
+  int64_t scores_row;  // unfused: floats of a row of scores: seq_kv rounded up to whole steps
+  int64_t diagonal;    // the key opposite query 0; that of query i is i further
   const int32_t* diagonal_offsets;  // [batch], added to diagonal; null: none (generic fused kernel)
   int64_t window_left;   // visible: key >= diagonal - window_left; past every key: no window
   int64_t window_right;  // visible: key <= diagonal + window_right; 0 if causal

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/kernels/support/run.hpp"
+#include "tests/kernels/support/store.hpp"
 
 namespace kernels::test {
 namespace {

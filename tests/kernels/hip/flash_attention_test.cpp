@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 #include "kernels/hip/launch/family.hpp"
 #include "kernels/hip/launch/launch.hpp"
@@ -138,6 +139,36 @@ TEST_P(Flash, Features) {
   });
 }
 
+TEST_P(Flash, DiagonalOffsets) {
+  for (const bool causal : {false, true}) {
+    for (const bool alibi : {false, true}) {
+      Recipe r = recipe(70, 150, 64, 2, 1);
+      r.problem.causal = causal, r.problem.alibi = alibi;
+      r.problem.window_left = causal ? -1 : 40;
+      r.problem.diagonal_offset = true;
+      r.batch = 6;
+      r.diagonal_offsets = {0, -1, 5, -200, 200, alibi ? 3 : INT32_MIN};
+      expect(r);
+    }
+  }
+}
+
+TEST_P(Flash, ValuesInKeys) {
+  for (const int64_t d : {64, 256}) {
+    Recipe r = recipe(70, 150, d, 2, 1);
+    r.problem.v_in_k = true;
+    r.layout = Layout::gapped, r.batch = 2;
+    expect(r);
+  }
+}
+
+// A sequence alone, and as one of three, under larger bounds.
+TEST_P(Flash, BitsDoNotDependOnTheBatch) {
+  Recipe r = recipe(70, 150, 64, 2, 1);
+  r.problem.batch_invariant = r.problem.causal = true;
+  expect_same_bits_alone(r, [this](const Case& c) { run_flash_on(arch, c); });
+}
+
 // Scores around 1e9: the differences that make weights are far smaller than the scores.
 TEST_P(Flash, HugeLogits) {
   for (const float magnitude : {300.0F, 10000.0F}) {
@@ -217,8 +248,8 @@ TEST(FlashGrid, RefusesRowsTooFarApart) {
   EXPECT_EQ(hip::launches(plan, p, args, nullptr, &launch), -1);
 }
 
-// Masks, ALiBi and softcap take the generic kernel, causal or not: the other two have no code for
-// them.
+// Masks, ALiBi, softcap and a diagonal_offset take the generic kernel, causal or not: the other two
+// have no code for them.
 TEST(FlashKernel, DependsOnTheProblemAlone) {
   for (const Mask mask : {Mask::none, Mask::boolean, Mask::additive}) {
     for (const bool alibi : {false, true}) {
@@ -233,6 +264,8 @@ TEST(FlashKernel, DependsOnTheProblemAlone) {
                                       : "flash_attention_nocausal_kernel";
           EXPECT_STREQ(hip::plan_flash(p, "gfx1100").kernel, want);
           EXPECT_STREQ(hip::plan_flash(p, "sm_90").kernel, want);
+          p.diagonal_offset = true;
+          EXPECT_STREQ(hip::plan_flash(p, "sm_90").kernel, "flash_attention_kernel");
         }
       }
     }

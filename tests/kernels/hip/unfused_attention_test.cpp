@@ -209,6 +209,20 @@ TEST_P(Unfused, ScoresThatOverflow) {
   }
 }
 
+TEST_P(Unfused, ValuesInKeys) {
+  Recipe r = recipe(70, 150);
+  r.problem.v_in_k = true;
+  r.layout = Layout::gapped, r.batch = 2;
+  expect_right(r);
+}
+
+// A sequence alone, and as one of three, under larger bounds.
+TEST_P(Unfused, BitsDoNotDependOnTheBatch) {
+  Recipe r = recipe(70, 150);
+  r.problem.batch_invariant = r.problem.causal = true;
+  expect_same_bits_alone(r, [](const Case& c) { run_unfused_on(GetParam().arch, c); });
+}
+
 // Two keys of equal score: out is the mean of two numbers of the dtype, so only the last rounding
 // matters.
 TEST_P(Unfused, OutIsRoundedToNearestEven) {
@@ -280,6 +294,30 @@ TEST(GpuPlans, RefuseRowsThatAreTooFarApart) {
     EXPECT_FALSE(supported(p, "gfx942", &reason));
     EXPECT_EQ(reason, "heads_kv 131072 times head_dim 256 is above 33554431");
   }
+}
+
+// Each reason names what is missing.
+TEST(GpuPlans, RefuseOtherTypes) {
+  const auto reason_of = [](auto supported, auto change) {
+    Problem p;
+    p.dtype = DType::f16;
+    p.head_dim = p.head_dim_v = 64;
+    change(p);
+    std::string reason;
+    const bool served = supported(p, "gfx942", &reason);
+    EXPECT_EQ(served, reason.empty());
+    return reason;
+  };
+  for (const auto supported : {&hip::flash_supported, &hip::unfused_supported}) {
+    EXPECT_EQ(reason_of(supported, [](Problem& p) { p.kv_dtype = DType::i8; }),
+              "kv_dtype and out_dtype are not supported");
+    EXPECT_EQ(reason_of(supported, [](Problem& p) { p.out_dtype = DType::f32; }),
+              "kv_dtype and out_dtype are not supported");
+    EXPECT_EQ(reason_of(supported, [](Problem& p) { p.v_in_k = p.batch_invariant = true; }), "");
+  }
+  const auto with_offset = [](Problem& p) { p.diagonal_offset = true; };
+  EXPECT_EQ(reason_of(&hip::flash_supported, with_offset), "");
+  EXPECT_EQ(reason_of(&hip::unfused_supported, with_offset), "diagonal_offset is not supported");
 }
 
 // Sizes whose products overflow 64 bits: no run has them, and planning with them is defined.

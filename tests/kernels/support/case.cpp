@@ -6,10 +6,10 @@
 #include <cstring>
 #include <numeric>
 #include <random>
-#include <sstream>
 
 #include "kernels/common/half.hpp"
 #include "kernels/common/shuffle.hpp"
+#include "tests/kernels/support/store.hpp"
 
 namespace kernels::test {
 namespace {
@@ -22,26 +22,6 @@ constexpr int64_t kGuard = 64;      // elements before and after an output that 
 float lowest(DType dtype) {
   if (dtype == DType::f32) return -3.40282347e38f;
   return dtype == DType::f16 ? -65504.0f : bf16_to_f32(0xFF7F);
-}
-
-// A number of 8 bits.
-struct Code {
-  float value;
-  uint8_t bits;
-};
-
-// All numbers of a dtype, the lowest first.
-std::vector<Code> codes_of(DType dtype) {
-  uint8_t all[256];
-  std::iota(all, all + 256, uint8_t{0});
-  std::vector<Code> codes;
-  for (const uint8_t bits : all) {
-    const float value = load_float(dtype, all, bits);
-    if (!std::isnan(value)) codes.push_back({value, bits});
-  }
-  std::sort(codes.begin(), codes.end(),
-            [](const Code& a, const Code& b) { return a.value < b.value; });
-  return codes;
 }
 
 int64_t largest_or(const std::vector<int32_t>& values, int64_t if_empty) {
@@ -359,61 +339,6 @@ std::string Case::output_bytes() const {
   std::string bytes(out_memory_->begin(), out_memory_->end());
   if (lse_memory_ != nullptr) bytes.append(lse_memory_->begin(), lse_memory_->end());
   return bytes;
-}
-
-void store_nearest(DType dtype, void* data, int64_t index, float value) {
-  if (dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16)
-    return store_float(dtype, data, index, value);
-  static const std::vector<Code> tables[] = {codes_of(DType::i8), codes_of(DType::f8_e4m3fn),
-                                             codes_of(DType::f8_e4m3fnuz)};
-  const std::vector<Code>& codes = tables[static_cast<int>(dtype) - static_cast<int>(DType::i8)];
-  auto nearest = std::lower_bound(codes.begin(), codes.end(), value,
-                                  [](const Code& code, float x) { return code.value < x; });
-  if (nearest == codes.end() ||
-      (nearest != codes.begin() && value - (nearest - 1)->value < nearest->value - value))
-    --nearest;
-  static_cast<uint8_t*>(data)[index] = nearest->bits;
-}
-
-Recipe dense_recipe(DType dtype, int64_t seq_q, int64_t seq_kv, int64_t head_dim,
-                    int64_t head_dim_v) {
-  Recipe r;
-  r.problem.dtype = dtype;
-  r.problem.heads_q = 2;
-  r.problem.heads_kv = 2;
-  r.problem.head_dim = head_dim;
-  r.problem.head_dim_v = head_dim_v;
-  r.problem.lse = true;
-  r.seq_q = seq_q;
-  r.seq_kv = seq_kv;
-  return r;
-}
-
-std::string describe(const Recipe& r) {
-  const Problem& p = r.problem;
-  const auto list = [](const std::vector<int32_t>& values) {
-    std::ostringstream text;
-    for (const int32_t value : values) text << value << ' ';
-    return text.str();
-  };
-  std::ostringstream text;
-  text << "seed=" << r.seed << " dtype=" << static_cast<int>(p.dtype) << " batch=" << r.batch
-       << " heads_q=" << p.heads_q << " heads_kv=" << p.heads_kv << " seq_q=" << r.seq_q
-       << " seq_kv=" << r.seq_kv << " head_dim=" << p.head_dim << " head_dim_v=" << p.head_dim_v
-       << " scale=" << p.scale << " mask=" << static_cast<int>(p.mask)
-       << " mask_dtype=" << static_cast<int>(p.mask_dtype)
-       << " hidden=" << static_cast<int>(r.hidden) << " causal=" << p.causal
-       << " align=" << static_cast<int>(p.align) << " window=" << p.window_left << ","
-       << p.window_right << " softcap=" << p.softcap << " alibi=" << p.alibi << " sinks=" << p.sinks
-       << " kv_lengths=" << p.kv_lengths << " varlen=" << p.varlen << " page_size=" << p.page_size
-       << " lse=" << p.lse << " kv_dtype=" << static_cast<int>(p.kv_dtype)
-       << " kv_scale=" << static_cast<int>(p.kv_scale) << " v_in_k=" << p.v_in_k
-       << " out_dtype=" << static_cast<int>(p.out_dtype) << " batch_invariant=" << p.batch_invariant
-       << " diagonal_offsets=" << (p.diagonal_offset ? list(r.diagonal_offsets) : "none ")
-       << "layout=" << static_cast<int>(r.layout) << " magnitude=" << r.magnitude
-       << " slack=" << r.slack << " lengths q: " << list(r.q_lengths)
-       << "kv: " << list(r.kv_lengths);
-  return text.str();
 }
 
 }  // namespace kernels::test

@@ -90,9 +90,6 @@ class Case {
   std::vector<char>* lse_memory_ = nullptr;
 };
 
-// Stores the number of the dtype that is nearest to `value`; of 8 bits, too.
-void store_nearest(DType dtype, void* data, int64_t index, float value);
-
 // A recipe for one dense problem with two heads and lse, and defaults for the rest.
 Recipe dense_recipe(DType dtype, int64_t seq_q, int64_t seq_kv, int64_t head_dim,
                     int64_t head_dim_v);
