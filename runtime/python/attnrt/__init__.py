@@ -61,10 +61,15 @@ def attention(
     offsets_q: Tensor = None,
     offsets_kv: Tensor = None,
     page_table: Tensor = None,
+    k_scale: Tensor = None,
+    v_scale: Tensor = None,
+    diagonal_offset: Tensor = None,
     out: Tensor = None,
     return_lse: bool = False,
     backend: str | None = None,
     deterministic: bool = False,
+    batch_invariant: bool = False,
+    v_in_k: bool = False,
     stream: Any = None,
     runtime: Runtime | None = None,
 ) -> Any:
@@ -72,7 +77,8 @@ def attention(
 
     q [batch, seq_q, heads_q, head_dim]; k [batch, seq_kv, heads_kv, head_dim];
     v [batch, seq_kv, heads_kv, head_dim_v]; all of one dtype: float32, float16 or bfloat16 (for
-    numpy, ml_dtypes has a bfloat16). heads_q is a multiple of heads_kv.
+    numpy, ml_dtypes has a bfloat16). k and v may also be int8, float8_e4m3fn or float8_e4m3fnuz.
+    heads_q is a multiple of heads_kv.
 
     mask           up to [batch, heads_q, seq_q, seq_kv], broadcast; bool (True: visible), or
                    additive in q's dtype or float32
@@ -83,7 +89,7 @@ def attention(
     window_right   j <= diagonal(i) + window_right; None: unbounded
     scale          None or 0: 1 / sqrt(head_dim)
     softcap        s = softcap * tanh(s / softcap); None or 0: none
-    alibi_slopes   float32 [heads_q]: s -= slope * |diagonal(i) - j|
+    alibi_slopes   float32 [heads_q] or [batch, heads_q]: s -= slope * |diagonal(i) - j|
     sinks          float32 [heads_q]: exp(sink) joins the denominator
     kv_lengths     int32 [batch]: keys at or past a sequence's length do not exist
     offsets_q, offsets_kv
@@ -91,12 +97,20 @@ def attention(
                    are packed
     page_table     int32 [batch, max_pages]: k and v are [pages, page_size, heads_kv, .]; needs
                    kv_lengths
-    out            [batch, seq_q, heads_q, head_dim_v] in q's dtype; it is written to and shares no
-                   memory with an input. None: allocated with q's library (numpy or torch)
+    k_scale, v_scale
+                   float32, for k and v of 8 bits: k is k_scale * k. [1], [heads_kv], or k's shape
+                   without head_dim
+    diagonal_offset
+                   int32 [batch]: added to diagonal(i) of that sequence; may be negative
+    out            [batch, seq_q, heads_q, head_dim_v] in q's dtype or float32; it is written to and
+                   shares no memory with an input. None: allocated with q's library (numpy or torch)
     return_lse     also return the log of each softmax denominator, float32
                    [batch, heads_q, seq_q] (packed: [heads_q, total_q])
     backend        this backend or an error; None: the policy decides
     deterministic  the same inputs give the same bits
+    batch_invariant
+                   a sequence's bits do not depend on the other sequences of the batch
+    v_in_k         v is None: it is the first columns of k, as many as out has (all, without out)
     stream         of device tensors: a torch stream, or a pointer as an int. None: torch's current
                    stream for torch tensors, else the default one. The work is enqueued there and
                    not waited for. If the stream is not torch's current one, tell torch's allocator
@@ -126,9 +140,14 @@ def attention(
         offsets_q=offsets_q,
         offsets_kv=offsets_kv,
         page_table=page_table,
+        k_scale=k_scale,
+        v_scale=v_scale,
+        diagonal_offset=diagonal_offset,
         out=out,
         return_lse=return_lse,
         backend=backend,
         deterministic=deterministic,
+        batch_invariant=batch_invariant,
+        v_in_k=v_in_k,
         stream=stream,
     )

@@ -82,6 +82,8 @@ def add_results(tensors: Tensors, with_lse: bool) -> None:
     Allocates neither if q and v do not have such shapes: the C library's message says more.
     """
     q, v = tensors["q"], tensors["v"]
+    if v is None:  # v is in k, and out says how much of it
+        v = tensors["k"]
     packed = tensors["offsets_q"] is not None
     q_shape, v_shape = (tuple(getattr(tensor, "shape", ())) for tensor in (q, v))
     if len(q_shape) != (3 if packed else 4) or not v_shape:

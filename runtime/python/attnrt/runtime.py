@@ -67,7 +67,7 @@ class Plan:
         self,
         q: Tensor,
         k: Tensor,
-        v: Tensor,
+        v: Tensor = None,
         out: Tensor = None,
         *,
         lse: Tensor = None,
@@ -78,6 +78,9 @@ class Plan:
         offsets_q: Tensor = None,
         offsets_kv: Tensor = None,
         page_table: Tensor = None,
+        k_scale: Tensor = None,
+        v_scale: Tensor = None,
+        diagonal_offset: Tensor = None,
         stream: Any = None,
     ) -> Tensor:
         """Runs on tensors as in attention() and returns out, which is allocated if it is None.
@@ -164,16 +167,23 @@ class Runtime:
         offsets_q: Tensor = None,
         offsets_kv: Tensor = None,
         page_table: Tensor = None,
+        k_scale: Tensor = None,
+        v_scale: Tensor = None,
+        diagonal_offset: Tensor = None,
         out: Tensor = None,
         return_lse: bool = False,
         backend: str | None = None,
         deterministic: bool = False,
+        batch_invariant: bool = False,
+        v_in_k: bool = False,
         stream: Any = None,
     ) -> Any:
         """out = softmax(scale * q k^T + ...) v, on the backend that the policy chooses.
 
         The arguments are those of the function attnrt.attention.
         """
+        if v is None and not v_in_k:
+            raise InvalidArgumentError("v is None; expected a tensor, or v_in_k=True")
         tensors = tensors_of(locals())
         add_results(tensors, with_lse=return_lse)
         words = words_text(
@@ -185,6 +195,8 @@ class Runtime:
                 "scale": scale,
                 "softcap": softcap,
                 "deterministic": deterministic or None,
+                "batch_invariant": batch_invariant or None,
+                "v_in_k": v_in_k or None,
             }
         )
         self._runtime.attention(

@@ -62,9 +62,7 @@ void unlocked(Function&& call) {
 using Array = nb::ndarray<nb::ro>;
 
 constexpr bool is_written(std::string_view name) { return name == "out" || name == "lse"; }
-constexpr bool is_required(std::string_view name) {
-  return name == "q" || name == "k" || name == "v";
-}
+constexpr bool is_required(std::string_view name) { return name == "q" || name == "k"; }
 
 struct TensorEntry {
   const char* name;
@@ -119,8 +117,8 @@ bool import(nb::handle object, bool written, Array& array) {
   return true;
 }
 
-// For the dtypes that a library has but does not export by DLPack (bfloat16 of ml_dtypes in numpy,
-// bool in older versions of torch): returns the tensor viewed as integers of the same size, and
+// For the dtypes that a library has but does not export by DLPack (bfloat16 and float8 of ml_dtypes
+// in numpy, bool and float8 in older versions of torch): returns the tensor viewed as integers of the same size, and
 // sets dtype to the real one. For all others, returns an invalid object.
 nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
   if (!nb::hasattr(object, "view") || !nb::hasattr(object, "dtype")) return {};
@@ -130,11 +128,19 @@ nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
     dtype = {ATTNRT_DTYPE_BFLOAT, 16, 1};
     return object.attr("view")("uint16");
   }
-  if (name == "torch.bool") {
+  const bool torch = name.starts_with("torch.");
+  const std::string kind = torch ? name.substr(6) : name;
+  if (kind == "float8_e4m3fn") {
+    dtype = {ATTNRT_DTYPE_FLOAT8_E4M3FN, 8, 1};
+  } else if (kind == "float8_e4m3fnuz") {
+    dtype = {ATTNRT_DTYPE_FLOAT8_E4M3FNUZ, 8, 1};
+  } else if (name == "torch.bool") {
     dtype = {ATTNRT_DTYPE_BOOL, 8, 1};
-    return object.attr("view")(nb::module_::import_("torch").attr("uint8"));
+  } else {
+    return {};
   }
-  return {};
+  return torch ? object.attr("view")(nb::module_::import_("torch").attr("uint8"))
+               : object.attr("view")("uint8");
 }
 
 // Raises InvalidArgumentError, which says why this object cannot be this tensor.

@@ -53,6 +53,46 @@ class Values(unittest.TestCase):
             with self.subTest(heads_kv=heads_kv):
                 self.check(*tensors(heads_kv=heads_kv))
 
+    def test_keys_and_values_of_8_bits(self) -> None:
+        import ml_dtypes
+
+        q, k, v = tensors(dtype=numpy.float16)
+        k_scale, v_scale = numpy.array([0.5, 0.25], "float32"), numpy.array([2, 0.125], "float32")
+        for dtype in (numpy.int8, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3fnuz):
+            with self.subTest(dtype=numpy.dtype(dtype).name):
+                stored_k, stored_v = (2 * k).astype(dtype), (4 * v).astype(dtype)
+                real_k = stored_k.astype("float32") * k_scale[:, None]
+                real_v = stored_v.astype("float32") * v_scale[:, None]
+                expected, _ = reference.attention(q, real_k, real_v)
+                out = attnrt.attention(q, stored_k, stored_v, k_scale=k_scale, v_scale=v_scale)
+                limit = reference.tolerance(EPSILON["float16"], real_v)
+                numpy.testing.assert_allclose(out.astype("float64"), expected, rtol=0, atol=limit)
+
+    def test_values_in_the_keys(self) -> None:
+        q, k, _ = tensors(head_dim=24)
+        expected, _ = reference.attention(q, k, k[..., :16])
+        out = numpy.full(q.shape[:3] + (16,), numpy.nan, q.dtype)
+        attnrt.attention(q, k, None, v_in_k=True, out=out)
+        numpy.testing.assert_allclose(out, expected, rtol=0, atol=1e-5)
+        whole, _ = reference.attention(q, k, k)
+        numpy.testing.assert_allclose(
+            attnrt.attention(q, k, None, v_in_k=True), whole, rtol=0, atol=1e-5
+        )
+
+    def test_diagonal_offsets(self) -> None:
+        offsets = numpy.array([3, -2], "int32")
+        for align in ("bottom_right", "top_left"):
+            with self.subTest(align=align):
+                self.check(*tensors(), causal=True, align=align, diagonal_offset=offsets)
+
+    def test_results_in_float32(self) -> None:
+        q, k, v = tensors(dtype=numpy.float16)
+        out = numpy.full(q.shape, numpy.nan, "float32")
+        attnrt.attention(q, k, v, out=out)
+        expected, _ = reference.attention(q, k, v)
+        limit = reference.tolerance(EPSILON["float16"], v)
+        numpy.testing.assert_allclose(out, expected, rtol=0, atol=limit)
+
     def test_values_of_another_head_dim(self) -> None:
         self.check(*tensors(head_dim=16, head_dim_v=40))
 

@@ -21,6 +21,7 @@ def attention(
     alibi_slopes: Array = None,
     sinks: Array = None,
     kv_lengths: Array = None,
+    diagonal_offset: Array = None,
 ) -> tuple[Array, Array]:
     """Returns (out, lse) of [batch, seq, heads, head_dim] tensors, row by row."""
     q, k, v = (numpy.asarray(tensor, numpy.float64) for tensor in (q, k, v))
@@ -33,6 +34,7 @@ def attention(
     for b in range(batch):
         seq_kv = k.shape[1] if kv_lengths is None else int(kv_lengths[b])
         diagonal = numpy.arange(seq_q)[:, None] + (seq_kv - seq_q if align == "bottom_right" else 0)
+        diagonal = diagonal + (0 if diagonal_offset is None else int(diagonal_offset[b]))
         j = numpy.arange(seq_kv)[None, :]
         for h in range(heads_q):
             keys, values = k[b, :seq_kv, h // heads_of_one], v[b, :seq_kv, h // heads_of_one]
