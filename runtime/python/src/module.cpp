@@ -118,8 +118,8 @@ bool import(nb::handle object, bool written, Array& array) {
 }
 
 // For the dtypes that a library has but does not export by DLPack (bfloat16 and float8 of ml_dtypes
-// in numpy, bool and float8 in older versions of torch): returns the tensor viewed as integers of the same size, and
-// sets dtype to the real one. For all others, returns an invalid object.
+// in numpy, bool and float8 in older versions of torch): returns the tensor viewed as integers of
+// the same size, and sets dtype to the real one. For all others, returns an invalid object.
 nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
   if (!nb::hasattr(object, "view") || !nb::hasattr(object, "dtype")) return {};
   const nb::object given = object.attr("dtype");
