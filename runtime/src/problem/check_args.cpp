@@ -104,8 +104,11 @@ class Checker {
   // an element fail this, too. REQUIRES: shape() was called, so that no span overflows.
   bool overlaps_itself_nowhere(const char* name, const attnrt_tensor& tensor) {
     int32_t order[] = {0, 1, 2, 3};
-    std::stable_sort(order, order + tensor.ndim,
-                     [&](int32_t a, int32_t b) { return tensor.stride[a] < tensor.stride[b]; });
+    // By insertion: std::stable_sort allocates, and no run may.
+    for (int32_t n = 1; n < tensor.ndim; ++n) {
+      for (int32_t m = n; m > 0 && tensor.stride[order[m]] < tensor.stride[order[m - 1]]; --m)
+        std::swap(order[m], order[m - 1]);
+    }
     int64_t span = 1;
     for (int32_t n = 0; n < tensor.ndim; ++n) {
       const int32_t i = order[n];
