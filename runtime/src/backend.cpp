@@ -58,8 +58,11 @@ std::string device_text(const Device& device) {
 }
 
 Backend::Backend(std::shared_ptr<const FoundPlugin> plugin, const attnrt_plugin& table,
-                 std::shared_ptr<Services> services)
-    : plugin_(std::move(plugin)), services_(std::move(services)), table_(&table) {
+                 std::shared_ptr<Services> services, std::shared_ptr<const void> library)
+    : library_(std::move(library)),
+      plugin_(std::move(plugin)),
+      services_(std::move(services)),
+      table_(&table) {
   host_.struct_size = sizeof host_;
   host_.abi_minor = ATTNRT_ABI_MINOR;
   host_.thread_count = services_->threads->count();
@@ -179,6 +182,15 @@ attnrt_status Backend::plan(const Problem& problem, attnrt_plan_info* info, void
 attnrt_status Backend::run(void* plan, const Problem& problem, const attnrt_args& args,
                            attnrt_error* error) const {
   return call_plugin(error, [&] { return table_->run(instance_, plan, &problem, &args, error); });
+}
+
+attnrt_status Backend::merge(const attnrt_merging& extension, const MergeArgs& args,
+                             attnrt_error* error) const {
+  return call_plugin(error, [&] {
+    return extension.merge(instance_, args.device_id, args.outs.data(), args.lses.data(),
+                           static_cast<int32_t>(args.outs.size()), &args.out, &args.lse,
+                           args.stream, error);
+  });
 }
 
 void Backend::plan_destroy(void* plan) const {

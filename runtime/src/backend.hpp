@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,16 +28,25 @@ std::string device_text(const Device& device);  // "cpu", "rocm:0 gfx1100"
 // What the policy passes to a plugin's open: keys and values, in the order of the file.
 using Options = std::vector<std::pair<std::string, std::string>>;
 
+// What attnrt.merge/1 takes.
+struct MergeArgs {
+  int32_t device_id = 0;
+  std::span<const attnrt_tensor> outs, lses;
+  attnrt_tensor out{}, lse{};
+  void* stream = nullptr;
+};
+
 // One instance of a plugin.
 //
-// OWNERSHIP: shared by snapshots and plans; the destructor closes the instance. The library stays
-// mapped (library.hpp).
+// OWNERSHIP: shared by snapshots and plans; the destructor closes the instance, then lets go of the
+// library (library.hpp).
 // THREADS: open and find_devices once, by load; all other calls as the plugin ABI promises.
 class Backend {
  public:
   // REQUIRES: the table has been checked against the plugin's manifest.
+  // library: what keeps an unloadable library mapped; nullptr: it stays mapped in any case.
   Backend(std::shared_ptr<const FoundPlugin> plugin, const attnrt_plugin& table,
-          std::shared_ptr<Services> services);
+          std::shared_ptr<Services> services, std::shared_ptr<const void> library = nullptr);
   ~Backend();
   Backend(const Backend&) = delete;
   Backend& operator=(const Backend&) = delete;
@@ -50,6 +60,7 @@ class Backend {
 
   const FoundPlugin& plugin() const { return *plugin_; }
   const Manifest& manifest() const { return *plugin_->manifest; }
+  int32_t abi_minor() const { return table_->abi_minor; }  // that the plugin was built for
   const std::vector<Device>& devices() const { return devices_; }
   const std::string& no_device_reason() const { return no_device_reason_; }  // if it has none
   const attnrt_memory* memory() const { return memory_; }
@@ -68,6 +79,9 @@ class Backend {
   attnrt_status run(void* plan, const Problem& problem, const attnrt_args& args,
                     attnrt_error* error) const;
   void plan_destroy(void* plan) const;
+  // REQUIRES: extension is one of this backend.
+  attnrt_status merge(const attnrt_merging& extension, const MergeArgs& args,
+                      attnrt_error* error) const;
 
   void log(int32_t severity, const std::string& text) const;  // prefixed with the backend's name
 
@@ -75,6 +89,7 @@ class Backend {
   void add_devices();
   void drop_devices_outside_manifest();
 
+  const std::shared_ptr<const void> library_;  // first, so that it goes last
   const std::shared_ptr<const FoundPlugin> plugin_;
   const std::shared_ptr<Services> services_;
   const attnrt_plugin* const table_;

@@ -1,7 +1,8 @@
 // runtime/src/library.cpp: maps a plugin's shared library into the process
 //
 // Each library is mapped once and stays mapped until the process ends: unloading GPU libraries is
-// known to crash. Opening and reloading a runtime any number of times maps no bytes twice.
+// known to crash. Opening and reloading a runtime any number of times maps no bytes twice. Only a
+// library whose manifest says `unloadable: true` is unmapped, after its last use.
 //
 //   libraries().by_key:  SHA-256 of the bytes     if a sealed copy was mapped
 //                        SHA-256 + " " + path     if the file at that path was mapped
@@ -33,7 +34,8 @@ namespace {
 
 struct Library {
   std::string path;        // of the file that was mapped; "" for a sealed copy
-  void* handle = nullptr;  // the loader's; nullptr: not mapped yet
+  void* handle = nullptr;  // the loader's; nullptr: not mapped
+  int64_t uses = 0;        // of an unloadable library
 };
 
 // The only state that belongs to the process rather than to a runtime.
@@ -47,6 +49,29 @@ Libraries& libraries() {
   static auto* const all = new Libraries;
   return *all;
 }
+
+// One use of an unloadable library: the last one unmaps it.
+class Use {
+ public:
+  Use() = default;
+  Use(const Use&) = delete;
+  Use& operator=(const Use&) = delete;
+  ~Use() {
+    if (library_ == nullptr) return;
+    const std::lock_guard lock(libraries().mutex);
+    if (--library_->uses > 0) return;
+    close_mapping(library_->handle);
+    library_->handle = nullptr;
+  }
+  // REQUIRES: the mutex is held, and the library is mapped.
+  void begin(Library& library) {
+    library_ = &library;
+    ++library.uses;
+  }
+
+ private:
+  Library* library_ = nullptr;
+};
 
 // The parts of the file that the loader reads. The rest, such as symbols for debuggers, need not be
 // copied.
@@ -142,9 +167,12 @@ Result<const attnrt_plugin*> table_of(void* handle) {
 
 Result<MappedLibrary> map_library(const FoundPlugin& plugin, bool by_path) {
   Libraries& all = libraries();
-  const std::lock_guard lock(all.mutex);
   MappedLibrary mapped;
-  void* handle = nullptr;
+  // Made before the library is mapped, so that no failed allocation leaves one without a use.
+  const auto use =
+      plugin.manifest && plugin.manifest->unloadable ? std::make_shared<Use>() : nullptr;
+  const std::lock_guard lock(all.mutex);
+  Library* found = nullptr;
   if (!by_path) {
     // The entry comes first, so that a library which is mapped can always be kept.
     Library& library = all.by_key[plugin.hash];
@@ -153,9 +181,9 @@ Result<MappedLibrary> map_library(const FoundPlugin& plugin, bool by_path) {
       if (!opened && mapped.fallback.empty()) return tl::unexpected(opened.error());
       if (opened) library.handle = *opened;
     }
-    handle = library.handle;
+    if (library.handle != nullptr) found = &library;
   }
-  if (handle == nullptr) {
+  if (found == nullptr) {
     const std::string& file = plugin.real_path.empty() ? plugin.path : plugin.real_path;
     Library& library = all.by_key[plugin.hash + " " + file];
     if (library.handle == nullptr) {
@@ -164,9 +192,11 @@ Result<MappedLibrary> map_library(const FoundPlugin& plugin, bool by_path) {
       if (!opened) return tl::unexpected(opened.error());
       library.handle = *opened;
     }
-    handle = library.handle;
+    found = &library;
   }
-  const auto table = table_of(handle);
+  if (use) use->begin(*found);
+  mapped.use = use;
+  const auto table = table_of(found->handle);
   if (!table) return tl::unexpected(table.error());
   if (plugin.bytes) plugin.bytes->drop();
   mapped.table = *table;

@@ -3,6 +3,7 @@
 
 #include <attnrt/plugin.h>
 
+#include <memory>
 #include <string>
 
 #include "plugin_file.hpp"
@@ -13,6 +14,8 @@ struct MappedLibrary {
   const attnrt_plugin* table = nullptr;  // the one that the library exports
   // Why the file itself was mapped instead of its checked copy, as was asked for; "": it was not.
   std::string fallback;
+  // Of an `unloadable` plugin: while it lives, the library stays mapped. Otherwise nullptr.
+  std::shared_ptr<const void> use;
 };
 
 // Maps the library, unless the process has mapped the same bytes before, and returns the table that
@@ -23,8 +26,9 @@ struct MappedLibrary {
 // the file and says so in `fallback`.
 // Errors: UNSUPPORTED, with what is wrong with the plugin; OUT_OF_MEMORY or INTERNAL if memory or
 // descriptors ran out, so that it may work later.
-// OWNERSHIP: the process keeps the library until it ends, and so the table stays valid. It keeps no
-// descriptor.
+// OWNERSHIP: the process keeps the library until it ends, and so the table stays valid. If the
+// plugin's manifest says `unloadable: true`, it keeps the library only until the last `use` of it is
+// gone. It keeps no descriptor.
 // THREADS: from any thread.
 Result<MappedLibrary> map_library(const FoundPlugin& plugin, bool by_path);
 

@@ -51,7 +51,8 @@ Result<std::shared_ptr<Backend>> load(std::shared_ptr<const FoundPlugin> plugin,
   }
   if (auto checked = check_table(*mapped->table, *plugin->manifest); !checked)
     return tl::unexpected(checked.error());
-  auto backend = std::make_shared<Backend>(std::move(plugin), *mapped->table, std::move(services));
+  auto backend = std::make_shared<Backend>(std::move(plugin), *mapped->table, std::move(services),
+                                           mapped->use);
   if (auto opened = backend->open(options); !opened) return tl::unexpected(opened.error());
   if (auto found = backend->find_devices(); !found) return tl::unexpected(found.error());
   return backend;

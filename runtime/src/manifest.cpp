@@ -1,6 +1,8 @@
 // runtime/src/manifest.cpp: what a backend can do, as its manifest says
 #include "manifest.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <span>
@@ -109,15 +111,32 @@ Result<bool> parse_entry(const Node& node, Manifest& manifest) {
   return true;
 }
 
-Result<void> parse_identity(const Node& key, const Node& value, Manifest& manifest) {
-  if (key.text == "abi") {
-    auto abi = yaml::integer(value, "abi");
+// Checks what decides whether this runtime can read the rest: the major version of the ABI, then
+// what the plugin requires of a runtime. This one knows no name of `requires`.
+Result<void> parse_conditions(const Node& root, Manifest& manifest) {
+  if (const Node* value = root.find("abi")) {
+    auto abi = yaml::integer(*value, "abi");
     if (!abi) return tl::unexpected(abi.error());
     if (*abi < 1)
-      return yaml::wrong(value, "abi", "the major version of the plugin ABI, such as 1");
+      return yaml::wrong(*value, "abi", "the major version of the plugin ABI, such as 1");
+    if (*abi != ATTNRT_ABI_MAJOR) {
+      return fail(ATTNRT_UNSUPPORTED, "is built for plugin ABI {}; this runtime has ABI {}", *abi,
+                  ATTNRT_ABI_MAJOR);
+    }
     manifest.abi = *abi;
-    return {};
   }
+  const Node* value = root.find("requires");
+  if (value == nullptr || value->kind == yaml::Kind::null) return {};
+  const auto names = yaml::words(*value, "requires");
+  if (!names) return tl::unexpected(names.error());
+  if (names->empty()) return {};
+  std::vector<std::string> quoted;
+  for (const std::string& name : *names) quoted.push_back(shown(name));
+  return fail(ATTNRT_UNSUPPORTED, "needs {}, which this runtime does not know",
+              fmt::join(quoted, ", "));
+}
+
+Result<void> parse_identity(const Node& key, const Node& value, Manifest& manifest) {
   auto text = yaml::word(value, key.text);
   if (!text) return tl::unexpected(text.error());
   if (key.text == "name") {
@@ -166,6 +185,13 @@ Result<void> parse_lists(const Node& key, const Node& value, Manifest& manifest)
   return {};
 }
 
+Result<void> parse_unloadable(const Node& value, Manifest& manifest) {
+  const auto flag = yaml::boolean(value, "unloadable");
+  if (!flag) return tl::unexpected(flag.error());
+  manifest.unloadable = *flag;
+  return {};
+}
+
 }  // namespace
 
 Result<Manifest> parse_manifest(std::string_view text, const std::string& file) {
@@ -173,17 +199,23 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& file) 
   if (!document) return tl::unexpected(document.error());
   const Node& root = document->root;
   if (root.kind != yaml::Kind::map) return yaml::wrong(root, "manifest", "a map");
-  constexpr std::array<std::string_view, 7> keys{"name",    "version", "abi",     "summary",
-                                                 "devices", "archs",   "supports"};
+  constexpr std::array<std::string_view, 9> keys{"name",     "version",  "abi",
+                                                 "summary",  "devices",  "archs",
+                                                 "supports", "requires", "unloadable"};
   Manifest manifest;
+  if (auto readable = parse_conditions(root, manifest); !readable)
+    return tl::unexpected(readable.error());
   std::vector<std::string_view> unknown;
   for (size_t i = 0; i < root.keys.size(); ++i) {
     const Node& key = root.keys[i];
     const auto is = [&](std::initializer_list<std::string_view> names) {
       return std::find(names.begin(), names.end(), key.text) != names.end();
     };
+    if (is({"abi", "requires"})) continue;  // parse_conditions has read them
     Result<void> parsed;
-    if (is({"name", "version", "abi", "summary"})) {
+    if (key.text == "unloadable") {
+      parsed = parse_unloadable(root.items[i], manifest);
+    } else if (is({"name", "version", "summary"})) {
       parsed = parse_identity(key, root.items[i], manifest);
     } else if (is({"devices", "archs", "supports"})) {
       parsed = parse_lists(key, root.items[i], manifest);

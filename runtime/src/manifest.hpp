@@ -23,6 +23,7 @@ struct Manifest {
   std::string summary;
   std::vector<std::string> devices;  // cpu cuda rocm
   std::vector<std::string> archs;    // empty: any
+  bool unloadable = false;           // the library may be unmapped after its last use
   std::vector<Entry> entries;        // `supports`: a problem fits if it fits one entry
   std::vector<std::string> notes;  // parts that this runtime does not know, and what became of them
 
@@ -47,8 +48,10 @@ struct Manifest {
 //   - an unknown feature is ignored
 // An entry that does not name dtype, mask, mask_dtype or align allows the values of ABI 1.0; one
 // that does not name kv_dtype, kv_scale or out_dtype allows only off (none).
-// Errors: INVALID_ARGUMENT, "file:line:column: ...", for everything else that is wrong, and for a
-// bound (batch, seq_q, seq_kv) with anything but a max.
+// Errors: UNSUPPORTED for a manifest of another major version of the ABI, and then for one with
+// `requires`, before anything else of it is looked at: its other keys may be anything.
+// INVALID_ARGUMENT, "file:line:column: ...", for everything else that is wrong, and for a bound
+// (batch, seq_q, seq_kv) with anything but a max.
 Result<Manifest> parse_manifest(std::string_view text, const std::string& file);
 
 }  // namespace attnrt::core

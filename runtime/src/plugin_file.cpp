@@ -115,10 +115,6 @@ Result<void> examine(const OpenPlugin& open, FoundPlugin& plugin) {
   if (!elf) return tl::unexpected(elf.error());
   auto manifest = parse_manifest(elf->manifest, plugin.path);
   if (!manifest) return tl::unexpected(manifest.error());
-  if (manifest->abi != ATTNRT_ABI_MAJOR) {
-    return fail(ATTNRT_UNSUPPORTED, "is built for plugin ABI {}; this runtime has ABI {}",
-                manifest->abi, ATTNRT_ABI_MAJOR);
-  }
   if (!elf->exports_plugin) {
     return fail(ATTNRT_UNSUPPORTED, "exports no symbol {}{}", ATTNRT_PLUGIN_SYMBOL,
                 elf->other_plugin_symbol.empty() ? "" : ", but " + elf->other_plugin_symbol);

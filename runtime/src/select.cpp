@@ -1,7 +1,8 @@
 // runtime/src/select.cpp: the select step: decides which candidate serves a problem, and why
 //
 // 1. Each candidate gets a verdict (judge): not_asked if the policy excludes it or it is
-//    quarantined, no if its manifest or its backend refuses the problem, yes otherwise.
+//    quarantined, no if its manifest or its backend refuses the problem or its plugin is too old to
+//    know all of it, yes otherwise.
 // 2. If one backend is asked for by name, all others become not_asked (keep_forced).
 // 3. The verdicts are sorted: those that say yes first, then by the policy's order. The first one
 //    wins if it says yes.
@@ -16,6 +17,7 @@
 
 #include "base/nearest.hpp"
 #include "base/text.hpp"
+#include "problem/since.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -50,10 +52,10 @@ const std::string* held_back(const Quarantine& quarantine, const Candidate& cand
   return held != nullptr && !held->due ? &held->reason : nullptr;
 }
 
-// Asks the policy, then the quarantine, then the manifest, then, if they all leave the candidate,
-// the plugin itself.
+// Asks the policy, then the quarantine, then the manifest and the version of the ABI that the plugin
+// was built for. If they all leave the candidate, asks the plugin itself.
 void judge(const Policy& policy, const Problem& problem, const Quarantine& quarantine,
-           Verdict& verdict) {
+           std::span<const Word> words, Verdict& verdict) {
   const Candidate& candidate = verdict.candidate;
   verdict.quarantined = verdict.lost = false;
   verdict.reasons = policy.exclusions(view_of(verdict), problem);
@@ -73,6 +75,10 @@ void judge(const Policy& policy, const Problem& problem, const Quarantine& quara
     verdict.reasons.emplace_back("paged caches are never staged");
   auto refusals = candidate.plugin->manifest->refusals(device_problem, candidate.device.arch);
   std::move(refusals.begin(), refusals.end(), std::back_inserter(verdict.reasons));
+  if (candidate.backend) {
+    auto later = later_words(device_problem, candidate.backend->abi_minor(), words);
+    std::move(later.begin(), later.end(), std::back_inserter(verdict.reasons));
+  }
   if (!verdict.reasons.empty()) return;
   if (candidate.backend &&
       candidate.backend->supports(device_problem, &verdict.reasons) != ATTNRT_OK)
@@ -190,9 +196,9 @@ bool any_says_yes(const Decision& decision) {
 }
 
 // Judges what is quarantined once more, as if it was not, except where the device is lost.
-void judge_quarantined(const Policy& policy, Decision& decision) {
+void judge_quarantined(const Policy& policy, std::span<const Word> words, Decision& decision) {
   for (Verdict& verdict : decision.verdicts) {
-    if (verdict.quarantined && !verdict.lost) judge(policy, decision.problem, {}, verdict);
+    if (verdict.quarantined && !verdict.lost) judge(policy, decision.problem, {}, words, verdict);
   }
 }
 
@@ -251,7 +257,8 @@ CandidateId id_of(const Candidate& candidate) {
 }
 
 Decision select(const Policy& policy, const Candidates& candidates, const Problem& problem,
-                const std::string& arch, const Quarantine& quarantine) {
+                const std::string& arch, const Quarantine& quarantine,
+                std::span<const Word> words) {
   Decision decision;
   decision.problem = problem;
   decision.arch = arch;
@@ -263,9 +270,9 @@ Decision select(const Policy& policy, const Candidates& candidates, const Proble
     verdict.candidate = candidate;
     verdict.staged = candidate.device.type != problem.device_type;
     verdict.rank = policy.rank(view_of(verdict), problem);
-    judge(policy, problem, another_may_serve(policy) ? quarantine : lost_only, verdict);
+    judge(policy, problem, another_may_serve(policy) ? quarantine : lost_only, words, verdict);
   }
-  if (!any_says_yes(decision)) judge_quarantined(policy, decision);
+  if (!any_says_yes(decision)) judge_quarantined(policy, words, decision);
   const auto& forced = policy.forced();
   decision.forced = forced.has_value();
   const bool name_exists = !forced || keep_forced(*forced, decision);
@@ -291,7 +298,8 @@ Decision without_winner(const Policy& policy, const Decision& decision, const st
       verdict.reasons = {"another version of the backend that was asked for failed"};
     }
   }
-  if (another_may_serve(policy) && !any_says_yes(next)) judge_quarantined(policy, next);
+  if (another_may_serve(policy) && !any_says_yes(next))
+    judge_quarantined(policy, vocabulary(), next);
   sort_verdicts(policy, next.verdicts);
   next.fallback.clear();
   conclude(policy, next);

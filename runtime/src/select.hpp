@@ -1,6 +1,7 @@
 // runtime/src/select.hpp: the select step: decides which candidate serves a problem, and why
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -46,8 +47,10 @@ CandidateId id_of(const Candidate& candidate);
 // quarantine: what is held back is not asked, but only as long as another candidate serves the
 // problem instead: a backend that was asked for by name, or that no other may replace (on_fallback:
 // error), or that is the only one, is tried again each time. A lost device is never tried.
+// words: those of the ABI, with the minor version that each came with; tests give others.
 Decision select(const Policy& policy, const Candidates& candidates, const Problem& problem,
-                const std::string& arch, const Quarantine& quarantine = {});
+                const std::string& arch, const Quarantine& quarantine = {},
+                std::span<const Word> words = vocabulary());
 
 // Returns the decision that is left after the winner's plan or run failed: the winner says no, with
 // this reason, and the next candidate that says yes wins. If there is none, or none may serve

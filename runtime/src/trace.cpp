@@ -296,6 +296,7 @@ json plugins_json(const Snapshot& snapshot, const std::vector<PluginRow>& rows) 
                               {"version", manifest ? json(manifest->version_text) : json(nullptr)},
                               {"abi", manifest ? json(manifest->abi) : json(nullptr)},
                               {"summary", manifest ? json(manifest->summary) : json(nullptr)},
+                              {"unloadable", manifest ? json(manifest->unloadable) : json(nullptr)},
                               {"for_devices", manifest ? json(manifest->devices) : json::array()},
                               {"notes", manifest ? json(manifest->notes) : json::array()},
                               {"devices", devices},

@@ -19,6 +19,25 @@ typedef struct fake_plan {
   attnrt_problem problem; /* as it was planned */
 } fake_plan;
 
+/* Copies what both sides know of a problem. */
+static attnrt_problem copy_of(const attnrt_problem* given) {
+  attnrt_problem known;
+  memset(&known, 0, sizeof known);
+  const int32_t ours = (int32_t)sizeof known;
+  memcpy(&known, given, (size_t)(given->struct_size < ours ? given->struct_size : ours));
+  return known;
+}
+
+/* Whether the host claims to know the field that only this plugin's header has. */
+static int host_knows_more(const attnrt_problem* problem) {
+#ifdef FAKE_HEADER_IS_NEWER
+  return ATTNRT_HAS(problem, attnrt_problem, rotary);
+#else
+  (void)problem;
+  return 0;
+#endif
+}
+
 /* Throws a C++ exception if that is this fake's fault. */
 static void may_throw(int fault, const char* where) {
 #ifdef FAKE_THROWS
@@ -116,7 +135,7 @@ static attnrt_status fake_make_plan(void* instance, const attnrt_problem* proble
     return attnrt_fail(error, ATTNRT_UNSUPPORTED, "supports said yes too early");
   fake_plan* p = calloc(1, sizeof *p);
   if (p == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a plan");
-  memcpy(&p->problem, problem, sizeof p->problem);
+  p->problem = copy_of(problem);
   __atomic_add_fetch(&fake_count.plans, 1, __ATOMIC_RELAXED);
   __atomic_add_fetch(&fake_count.plans_alive, 1, __ATOMIC_RELAXED);
   info->workspace_bytes =
@@ -144,7 +163,7 @@ static void write_too_much(const attnrt_args* args) {
 static attnrt_status fake_run(void* instance, void* plan, const attnrt_problem* problem,
                               const attnrt_args* args, attnrt_error* error) {
   fake* f = instance;
-  attnrt_problem asked = *problem;
+  attnrt_problem asked = copy_of(problem);
   attnrt_args given = *args;
   may_throw(FAULT_THROW_RUN, "run");
   __atomic_add_fetch(&fake_count.runs, 1, __ATOMIC_RELAXED);
@@ -153,6 +172,9 @@ static attnrt_status fake_run(void* instance, void* plan, const attnrt_problem* 
   if (fake_count.run_status != ATTNRT_OK)
     return attnrt_fail(error, (attnrt_status)fake_count.run_status,
                        "run was told to fail by a test");
+  if (host_knows_more(problem))
+    return attnrt_fail(error, ATTNRT_INTERNAL, "struct_size %d holds a field of a later header",
+                       problem->struct_size);
   if (FAKE_FAULT == FAULT_CRASH) raise(SIGSEGV);
   if (FAKE_FAULT == FAULT_EXIT) exit(0);
   if (FAKE_FAULT == FAULT_STDOUT_CRASH && problem->struct_size != (int32_t)sizeof(attnrt_problem))
@@ -176,8 +198,22 @@ static attnrt_status fake_run(void* instance, void* plan, const attnrt_problem* 
   return fake_attend(&asked, &given, error);
 }
 
+#ifdef FAKE_MERGE_STATUS
+static attnrt_status fake_merge(void* instance, int32_t device_id, const attnrt_tensor* outs,
+                                const attnrt_tensor* lses, int32_t count, const attnrt_tensor* out,
+                                const attnrt_tensor* lse, void* stream, attnrt_error* error) {
+  (void)instance, (void)device_id, (void)outs, (void)lses, (void)count, (void)out, (void)lse;
+  (void)stream;
+  return attnrt_fail(error, FAKE_MERGE_STATUS, "merge was told to fail");
+}
+static const attnrt_merging fake_merging = {sizeof(attnrt_merging), 0, fake_merge};
+#endif
+
 static const void* fake_get_extension(void* instance, const char* id) {
   (void)instance;
+#ifdef FAKE_MERGE_STATUS
+  if (strcmp(id, ATTNRT_MERGE) == 0) return &fake_merging;
+#endif
   if (strcmp(id, FAKE_COUNTERS) == 0) return &fake_count;
   const int memory = FAKE_DEVICE == DEVICE_FAKE && FAKE_FAULT != FAULT_NO_MEMORY;
   if (FAKE_DEVICE == DEVICE_FAKE && strcmp(id, ATTNRT_TIMING) == 0) return &fake_timing;

@@ -2,6 +2,8 @@
  *
  * fake.c is compiled once for each fake in CMakeLists.txt:
  *   FAKE_TABLE     which calls its table has (FAKE_IS_OLDER, FAKE_IS_NEWER: as of another version)
+ *   FAKE_MERGE_STATUS     it offers attnrt.merge/1, which returns this status
+ *   FAKE_HEADER_IS_NEWER  its plugin.h has a field, rotary, that the host's does not have
  *   FAKE_FAULT     the one thing that it does wrong
  *   FAKE_DEVICE    whether its tensors are on the host or on a fake device (device.c)
  */

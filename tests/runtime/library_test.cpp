@@ -37,6 +37,34 @@ TEST_F(LibraryTest, TheSameBytesAreMappedOnce) {
   EXPECT_STREQ(one->table->name, "fake_full");
 }
 
+bool is_mapped(const std::string& name) {
+  return fakes::read_file("/proc/self/maps").find(name) != std::string::npos;
+}
+
+TEST_F(LibraryTest, AnUnloadableOneIsUnmappedAfterItsLastUse) {
+  for (const bool by_path : {false, true}) {
+    const std::string file = fmt::format("unloadable_{}.so", by_path);
+    const auto plugin = found("fake_unloadable", file);
+    auto one = load(plugin, {}, services, by_path);
+    auto two = load(plugin, {}, services, by_path);
+    ASSERT_TRUE(one && two) << outcome(one) << outcome(two);
+    one->reset();
+    EXPECT_TRUE(is_mapped(file));
+    EXPECT_EQ(run_failure(**two), "");
+    two->reset();
+    EXPECT_FALSE(is_mapped(file));
+    EXPECT_THAT(outcome(load(plugin, {}, services, by_path)), StartsWith("ready"));
+    EXPECT_FALSE(is_mapped(file));
+  }
+}
+
+TEST_F(LibraryTest, OthersStayMapped) {
+  auto backend = loaded("fake_minimal", {}, true);
+  ASSERT_TRUE(backend) << backend.error().message;
+  backend->reset();
+  EXPECT_TRUE(is_mapped(directory.text() + "/fake_minimal.so"));
+}
+
 // What was found and checked is what is loaded, by path too.
 TEST_F(LibraryTest, ByPathRefusesWhatChangedSinceItWasFound) {
   const fakes::Directory elsewhere;

@@ -261,12 +261,37 @@ TEST(Manifest, ErrorsSayWhereAndWhat) {
   for (const auto& [text, expected] : rows) EXPECT_EQ(error(text), expected) << text;
 }
 
+// What decides whether the rest can be read comes first, wherever it stands.
+TEST(Manifest, OfAnotherMajorVersionOrWithRequirementsIsReadNoFurther) {
+  const std::string rest = "name: 7\nversion: [new]\ndevices: {a: b}\nsupports: all\n";
+  EXPECT_EQ(error(rest + "abi: 2\nrequires: [x]"),
+            "is built for plugin ABI 2; this runtime has ABI 1");
+  EXPECT_EQ(error("abi: 3"), "is built for plugin ABI 3; this runtime has ABI 1");
+  EXPECT_EQ(error(rest + "abi: 1\nrequires: [time_travel, x]"),
+            "needs time_travel, x, which this runtime does not know");
+  EXPECT_EQ(error(rest + "requires: rotary"), "needs rotary, which this runtime does not know");
+  EXPECT_EQ(error("requires: {a: 1}\n" + minimal("  - {}")),
+            "p.so:1:11: requires: found a map, expected a list of words");
+  for (const std::string_view none : {"requires: []\n", "requires:\n"})
+    EXPECT_EQ(error(std::string(none) + minimal("  - {}")), "accepted") << none;
+  const auto refused = parse_manifest("abi: 2", "p.so");
+  EXPECT_EQ(refused.error().code, ATTNRT_UNSUPPORTED);
+}
+
+TEST(Manifest, IsUnloadableIfItSaysSo) {
+  EXPECT_FALSE(manifest(minimal("  - {}")).unloadable);
+  EXPECT_FALSE(manifest("unloadable: false\n" + minimal("  - {}")).unloadable);
+  EXPECT_TRUE(manifest("unloadable: true\n" + minimal("  - {}")).unloadable);
+  EXPECT_EQ(error("unloadable: yes\n" + minimal("  - {}")),
+            "p.so:1:13: unloadable: found yes, expected true or false");
+}
+
 TEST(Manifest, ItsDocumentNamesEverythingThatTheReaderKnows) {
   const std::string document =
       testing::read_file(std::filesystem::path(ATTNRT_TESTS_DIR) / "../docs/manifest.md");
-  std::vector<std::string> names = {"name",        "version",  "abi",      "summary", "devices",
-                                    "archs",       "supports", "features", "min",     "max",
-                                    "multiple_of", "equals",   "unbounded"};
+  std::vector<std::string> names = {
+      "name", "version", "abi",         "summary", "devices",   "archs",    "supports",  "features",
+      "min",  "max",     "multiple_of", "equals",  "unbounded", "requires", "unloadable"};
   for (const Word& word : vocabulary()) {
     names.emplace_back(word.name);
     names.insert(names.end(), word.choices.begin(), word.choices.end());

@@ -54,6 +54,21 @@ class Reload : public ::testing::Test {
   Directory directory;
 };
 
+TEST_F(Reload, AnUnloadableLibraryGoesWithItsLastPlan) {
+  const auto mapped = [] {
+    return fakes::read_file("/proc/self/maps").find("gone_with_its_plan") != std::string::npos;
+  };
+  const auto path = directory.add("fake_unloadable", "gone_with_its_plan.so");
+  const auto runtime = open();
+  auto kept = plan(*runtime);
+  std::filesystem::remove(path);
+  ASSERT_TRUE(runtime->reload());
+  EXPECT_TRUE(mapped());
+  EXPECT_TRUE(runs(*kept));
+  kept.reset();
+  EXPECT_FALSE(mapped());
+}
+
 TEST_F(Reload, AFileThatWasOverwrittenIsANewPlugin) {
   const auto path = directory.add("fake_versions-1.0.0", "plugin.so");
   const auto runtime = open();

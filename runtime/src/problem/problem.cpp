@@ -41,76 +41,66 @@ constexpr std::array<NamedDtype, 8> dtypes{{{"f32", {ATTNRT_DTYPE_FLOAT, 32, 1}}
                                             {"f8_e4m3fn", {ATTNRT_DTYPE_FLOAT8_E4M3FN, 8, 1}},
                                             {"f8_e4m3fnuz", {ATTNRT_DTYPE_FLOAT8_E4M3FNUZ, 8, 1}}}};
 
-// The field of Problem that holds a word's value; monostate for arch, which no Problem holds.
-using Field = std::variant<std::monostate, int64_t Problem::*, int32_t Problem::*, float Problem::*,
-                           attnrt_dtype Problem::*>;
-
-constexpr Word size_word(std::string_view name, bool bound) {
-  return {name, WordKind::integer, bound, "", {}, 1};
+constexpr Word size_word(std::string_view name, int64_t Problem::*field, bool bound = false) {
+  return {name, field, WordKind::integer, bound, "", {}, 1};
 }
-constexpr Word flag_word(std::string_view name) { return {name, WordKind::flag, false, name, {}}; }
-constexpr Word name_word(std::string_view name, std::span<const std::string_view> choices,
-                         std::span<const std::string_view> if_absent) {
-  return {name, WordKind::name, false, "", choices, 0, INT64_MAX, false, if_absent};
+constexpr Word flag_word(std::string_view name, int32_t Problem::*field) {
+  return {name, field, WordKind::flag, false, name, {}};
+}
+constexpr Word name_word(std::string_view name, WordField field,
+                         std::span<const std::string_view> choices,
+                         std::span<const std::string_view> if_absent = {},
+                         std::string_view feature = "") {
+  return {name, field, WordKind::name, false, feature, choices, 0, INT64_MAX, false, if_absent};
+}
+constexpr Word window_word(std::string_view name, int64_t Problem::*field) {
+  return {name, field, WordKind::integer, false, "window", {}, 0, INT64_MAX, true};
 }
 
+// All of ABI 1.0. A word, or a choice, that a later minor version adds says so in `since` or
+// `choices_since`.
 constexpr std::array<Word, 32> words{
-    {{"device", WordKind::name, false, "", device_choices},
-     {"arch", WordKind::name, false, "", {}},
-     name_word("dtype", dtype_choices, dtype_choices),
-     size_word("batch", true),
-     size_word("heads_q", false),
-     size_word("heads_kv", false),
-     size_word("seq_q", true),
-     size_word("seq_kv", true),
-     size_word("head_dim", false),
-     size_word("head_dim_v", false),
-     {"scale", WordKind::real, false, "", {}},
-     name_word("mask", mask_choices, mask_choices),
-     name_word("mask_dtype", mask_dtype_choices, mask_dtype_choices),
-     flag_word("causal"),
-     {"align", WordKind::name, false, "align_top_left", align_choices, 0, INT64_MAX, false,
-      align_choices},
-     {"window_left", WordKind::integer, false, "window", {}, 0, INT64_MAX, true},
-     {"window_right", WordKind::integer, false, "window", {}, 0, INT64_MAX, true},
-     {"softcap", WordKind::real, false, "softcap", {}},
-     flag_word("alibi"),
-     flag_word("sinks"),
-     flag_word("kv_lengths"),
-     flag_word("varlen"),
-     {"page_size", WordKind::integer, false, "paged", {}, 0, INT32_MAX},
-     flag_word("lse"),
-     {"alignment_bytes", WordKind::integer, false, "", {}, 1, 4096},
-     flag_word("deterministic"),
-     name_word("kv_dtype", kv_dtype_choices, off),
-     name_word("kv_scale", kv_scale_choices, none),
-     flag_word("v_in_k"),
-     name_word("out_dtype", out_dtype_choices, off),
-     flag_word("diagonal_offset"),
-     flag_word("batch_invariant")}};
+    {name_word("device", &Problem::device_type, device_choices),
+     name_word("arch", std::monostate{}, {}),
+     name_word("dtype", &Problem::dtype, dtype_choices, dtype_choices),
+     size_word("batch", &Problem::batch, true),
+     size_word("heads_q", &Problem::heads_q),
+     size_word("heads_kv", &Problem::heads_kv),
+     size_word("seq_q", &Problem::seq_q, true),
+     size_word("seq_kv", &Problem::seq_kv, true),
+     size_word("head_dim", &Problem::head_dim),
+     size_word("head_dim_v", &Problem::head_dim_v),
+     {"scale", &Problem::scale, WordKind::real, false, "", {}},
+     name_word("mask", &Problem::mask, mask_choices, mask_choices),
+     name_word("mask_dtype", &Problem::mask_dtype, mask_dtype_choices, mask_dtype_choices),
+     flag_word("causal", &Problem::causal),
+     name_word("align", &Problem::align, align_choices, align_choices, "align_top_left"),
+     window_word("window_left", &Problem::window_left),
+     window_word("window_right", &Problem::window_right),
+     {"softcap", &Problem::softcap, WordKind::real, false, "softcap", {}},
+     flag_word("alibi", &Problem::alibi),
+     flag_word("sinks", &Problem::sinks),
+     flag_word("kv_lengths", &Problem::kv_lengths),
+     flag_word("varlen", &Problem::varlen),
+     {"page_size", &Problem::page_size, WordKind::integer, false, "paged", {}, 0, INT32_MAX},
+     flag_word("lse", &Problem::lse),
+     {"alignment_bytes", &Problem::alignment_bytes, WordKind::integer, false, "", {}, 1, 4096},
+     flag_word("deterministic", &Problem::deterministic),
+     name_word("kv_dtype", &Problem::kv_dtype, kv_dtype_choices, off),
+     name_word("kv_scale", &Problem::kv_scale, kv_scale_choices, none),
+     flag_word("v_in_k", &Problem::v_in_k),
+     name_word("out_dtype", &Problem::out_dtype, out_dtype_choices, off),
+     flag_word("diagonal_offset", &Problem::diagonal_offset),
+     flag_word("batch_invariant", &Problem::batch_invariant)}};
 
 constexpr std::array features{
     "gqa"sv,   "causal"sv,        "align_top_left"sv,  "window"sv,          "softcap"sv,
     "alibi"sv, "sinks"sv,         "kv_lengths"sv,      "varlen"sv,          "paged"sv,
     "lse"sv,   "deterministic"sv, "diagonal_offset"sv, "batch_invariant"sv, "v_in_k"sv};
 
-// The field of each word, in the order of words.
-constexpr std::array<Field, words.size()> fields{
-    {&Problem::device_type,     std::monostate{},         &Problem::dtype,
-     &Problem::batch,           &Problem::heads_q,        &Problem::heads_kv,
-     &Problem::seq_q,           &Problem::seq_kv,         &Problem::head_dim,
-     &Problem::head_dim_v,      &Problem::scale,          &Problem::mask,
-     &Problem::mask_dtype,      &Problem::causal,         &Problem::align,
-     &Problem::window_left,     &Problem::window_right,   &Problem::softcap,
-     &Problem::alibi,           &Problem::sinks,          &Problem::kv_lengths,
-     &Problem::varlen,          &Problem::page_size,      &Problem::lse,
-     &Problem::alignment_bytes, &Problem::deterministic,  &Problem::kv_dtype,
-     &Problem::kv_scale,        &Problem::v_in_k,         &Problem::out_dtype,
-     &Problem::diagonal_offset, &Problem::batch_invariant}};
-
+// REQUIRES: the word is one of vocabulary().
 size_t index_of(const Word& word) { return static_cast<size_t>(&word - words.data()); }
-const Field& field_of(const Word& word) { return fields.at(index_of(word)); }
-bool is(const Word& word, const Field& field) { return field_of(word) == field; }
+bool is(const Word& word, const WordField& field) { return word.field == field; }
 
 attnrt_dtype dtype_named(std::string_view name) {
   const auto found =
@@ -178,7 +168,7 @@ Result<Value> parse_name(const Word& word, std::string_view text) {
 
 // Stores a value that parse_value returned.
 void set_value(const Word& word, const Value& value, Problem& problem, std::string& arch) {
-  const Field& field = field_of(word);
+  const WordField& field = word.field;
   const auto* name = std::get_if<std::string>(&value);
   if (const auto* wide = std::get_if<int64_t Problem::*>(&field)) {
     const int64_t whole = std::get<int64_t>(value);
@@ -221,7 +211,7 @@ Problem default_problem() {
 }
 
 Value value_of(const Word& word, const Problem& problem, std::string_view arch) {
-  const Field& field = field_of(word);
+  const WordField& field = word.field;
   if (const auto* wide = std::get_if<int64_t Problem::*>(&field)) {
     const int64_t value = problem.*(*wide);
     if (word.window) return value < 0 ? INT64_MAX : value;
@@ -278,7 +268,8 @@ Result<void> set_word(const Word& word, std::string_view text, Problem& problem,
   Result<Value> id = int64_t{0};
   auto value = parse_value(word, text.substr(0, colon));
   if (value && colon != std::string_view::npos) {
-    const Word number{"device_id", WordKind::integer, false, "", {}, 0, INT32_MAX};
+    const Word number{"device_id", &Problem::device_id, WordKind::integer, false, "", {}, 0,
+                      INT32_MAX};
     id = parse_integer(number, text.substr(colon + 1));
   }
   for (const auto* read : {&value, &id}) {

@@ -25,10 +25,15 @@ using Value = std::variant<int64_t, double, std::string>;
 
 enum class WordKind { integer, real, flag, name };
 
+// The field of Problem that holds a word's value; monostate for arch, which no Problem holds.
+using WordField = std::variant<std::monostate, int64_t Problem::*, int32_t Problem::*,
+                               float Problem::*, attnrt_dtype Problem::*>;
+
 // One word of the vocabulary. vocabulary() lists the words in the order of the documentation:
 // device arch dtype batch ...
 struct Word {
   std::string_view name;
+  WordField field;
   WordKind kind;
   bool bound;  // batch, seq_q, seq_kv: upper bounds, for which manifests may give only a max
   std::string_view feature;  // the feature that any value but the default uses; "": none
@@ -39,6 +44,10 @@ struct Word {
   bool window = false;  // the value may be `unbounded`
   // What a manifest that does not name the word means: these of its choices. Empty: any value.
   std::span<const std::string_view> if_absent = {};
+  // The minor version of the ABI that the word came with, and for each of its choices the one that
+  // the choice came with (empty: the word's). See since.hpp.
+  int32_t since = 0;
+  std::span<const int32_t> choices_since = {};
 };
 
 std::span<const Word> vocabulary();
