@@ -24,6 +24,7 @@
 // clang-format on
 #include "kernels/cpu/amx/prefill.inl"
 #include "kernels/cpu/simd/decode.inl"
+#include "kernels/cpu/simd/merge.inl"
 #include "kernels/cpu/simd/prefill.inl"
 
 HWY_BEFORE_NAMESPACE();
@@ -31,8 +32,11 @@ namespace kernels::cpu::HWY_NAMESPACE {
 
 bool attainable() { return (hwy::SupportedTargets() & HWY_TARGET) != 0; }
 
-#define KERNELS_CPU_TARGET(name, attainable, tiling, pack, prefill) \
-  { name, "attend<" name ">", attainable, tiling, pack, prefill, decode, merge_partials }
+#define KERNELS_CPU_TARGET(name, attainable, tiling, pack, prefill)                      \
+  {                                                                                      \
+    name, "attend<" name ">", attainable, tiling, pack, prefill, decode, merge_partials, \
+        merge_rows                                                                       \
+  }
 
 // The kernels with float operands.
 const Target* float_target() {

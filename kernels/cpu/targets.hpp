@@ -7,6 +7,7 @@
 
 namespace kernels::cpu {
 
+struct Merge;
 struct Run;
 
 // How a target's kernels cut a problem into blocks of rows and tiles of keys, and in what form they
@@ -41,6 +42,8 @@ struct Target {
   void (*decode)(const Run& run, int64_t index, int32_t worker);
   // Merges the splits of one sequence and KV head into out and lse.
   void (*merge_partials)(const Run& run, int64_t pair, int32_t worker);
+  // Merges rows [first, end) of results over parts of the keys.
+  void (*merge_rows)(const Merge& merge, int64_t first, int64_t end);
 };
 
 }  // namespace kernels::cpu

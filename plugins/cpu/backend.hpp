@@ -36,4 +36,6 @@ attnrt_status run(void* instance, void* plan, const attnrt_problem* problem,
                   const attnrt_args* args, attnrt_error* error);
 void plan_destroy(void* instance, void* plan);
 
+extern const attnrt_merging merging;  // the extension attnrt.merge/1
+
 }  // namespace attnrt_cpu

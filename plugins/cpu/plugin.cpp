@@ -52,6 +52,10 @@ attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_
   return ATTNRT_OK;
 }
 
+const void* get_extension(void*, const char* id) {
+  return std::strcmp(id, ATTNRT_MERGE) == 0 ? &merging : nullptr;
+}
+
 void close(void* instance) { delete static_cast<Instance*>(instance); }
 
 }  // namespace
@@ -69,5 +73,5 @@ ATTNRT_PLUGIN_EXPORT const attnrt_plugin attnrt_plugin_v1 = {
     attnrt_cpu::run,
     attnrt_cpu::plan_destroy,
     attnrt_cpu::close,
-    nullptr,  // get_extension
+    attnrt_cpu::get_extension,
 };

@@ -247,8 +247,8 @@ Outcome check_unknown_extension(Subject& subject) {
   const attnrt_plugin& table = *subject.table();
   if (!ATTNRT_HAS(&table, attnrt_plugin, get_extension) || table.get_extension == nullptr)
     return skipped("it has no get_extension");
-  for (const char* id :
-       {"attnrt.no_such_extension/1", "", "attnrt.memory/999", "attnrt.timing/999"}) {
+  for (const char* id : {"attnrt.no_such_extension/1", "", "attnrt.memory/999", "attnrt.timing/999",
+                         "attnrt.merge/999"}) {
     if (subject.extension(id) != nullptr)
       return failed(fmt::format("get_extension(\"{}\") does not return NULL", id));
   }

@@ -11,6 +11,7 @@
 
 #include "base/guarded.hpp"
 #include "base/structs.hpp"
+#include "merge.hpp"
 #include "problem/check_args.hpp"
 #include "problem/infer.hpp"
 #include "run.hpp"
@@ -313,5 +314,29 @@ attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* pr
     attnrt_status status = problem != nullptr ? read(*problem, &attributes, error) : ATTNRT_OK;
     if (status == ATTNRT_OK) status = read_call(call, &asked, error);
     return status == ATTNRT_OK ? runtime->impl->attention(attributes, *args, asked, error) : status;
+  });
+}
+
+attnrt_status attnrt_merge(attnrt_runtime* runtime, int32_t device_type, int32_t device_id,
+                           const attnrt_tensor* outs, const attnrt_tensor* lses, int32_t count,
+                           const attnrt_tensor* out, const attnrt_tensor* lse, void* stream,
+                           attnrt_error* error) {
+  if (runtime == nullptr) return missing(error, "runtime");
+  if (outs == nullptr) return missing(error, "outs");
+  if (lses == nullptr) return missing(error, "lses");
+  if (out == nullptr) return missing(error, "out");
+  if (count < 1) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "merge: count is %d; expected at least 1",
+                       count);
+  }
+  return without_exceptions(error, [&] {
+    const auto partials = static_cast<size_t>(count);
+    const MergeArgs args{device_id,
+                         {outs, partials},
+                         {lses, partials},
+                         *out,
+                         lse != nullptr ? *lse : attnrt_tensor{},
+                         stream};
+    return merge(*runtime->impl->snapshot(), device_type, args, error);
   });
 }

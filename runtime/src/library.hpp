@@ -27,8 +27,8 @@ struct MappedLibrary {
 // Errors: UNSUPPORTED, with what is wrong with the plugin; OUT_OF_MEMORY or INTERNAL if memory or
 // descriptors ran out, so that it may work later.
 // OWNERSHIP: the process keeps the library until it ends, and so the table stays valid. If the
-// plugin's manifest says `unloadable: true`, it keeps the library only until the last `use` of it is
-// gone. It keeps no descriptor.
+// plugin's manifest says `unloadable: true`, only until the last `use` of the library is gone. It
+// keeps no descriptor.
 // THREADS: from any thread.
 Result<MappedLibrary> map_library(const FoundPlugin& plugin, bool by_path);
 

@@ -52,8 +52,8 @@ const std::string* held_back(const Quarantine& quarantine, const Candidate& cand
   return held != nullptr && !held->due ? &held->reason : nullptr;
 }
 
-// Asks the policy, then the quarantine, then the manifest and the version of the ABI that the plugin
-// was built for. If they all leave the candidate, asks the plugin itself.
+// Asks the policy, then the quarantine, then the manifest and the version of the ABI that the
+// plugin was built for. If they all leave the candidate, asks the plugin itself.
 void judge(const Policy& policy, const Problem& problem, const Quarantine& quarantine,
            std::span<const Word> words, Verdict& verdict) {
   const Candidate& candidate = verdict.candidate;

@@ -1,4 +1,4 @@
-// tests/runtime/abi_minor_test.cpp: plugins built with an older or a newer plugin.h, in this runtime
+// tests/runtime/abi_minor_test.cpp: plugins of an older or a newer plugin.h, in this runtime
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -43,7 +43,7 @@ Problem batch_invariant() {
 std::string run_failure(const Decision& decision) {
   Attention attention({.seq_q = 2, .seq_kv = 3});
   if (decision.winner() == nullptr) return decision.message;
-  const auto plan = make_plan(decision, *decision.winner());
+  const auto plan = make_plan(std::make_shared<const Decision>(decision), decision.problem);
   if (!plan) return plan.error().message;
   attnrt_error error = ATTNRT_ERROR_INIT;
   if (run(**plan, attention.args, &error) != ATTNRT_OK) return error.message;

@@ -214,6 +214,21 @@ ATTNRT_API attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_
                                           const attnrt_args* args, const attnrt_call* call,
                                           attnrt_error* error);
 
+/* ---- Partial results ---- */
+
+/* Merges the results of count runs, each over a part of the keys, into the result over all keys;
+ * attnrt.merge/1 in plugin.h has the formula, shapes and strides. The backend is the first in the
+ * policy's order of priorities that is enabled, has the device, and offers attnrt.merge/1. For
+ * device tensors it enqueues on stream and returns. lse: NULL or a tensor without data, if it is
+ * not wanted.
+ * ERRORS: INVALID_ARGUMENT for tensors that do not fit together, UNSUPPORTED if no such backend is
+ * here, or the backend's error. */
+ATTNRT_API attnrt_status attnrt_merge(attnrt_runtime* runtime, int32_t device_type,
+                                      int32_t device_id, const attnrt_tensor* outs,
+                                      const attnrt_tensor* lses, int32_t count,
+                                      const attnrt_tensor* out, const attnrt_tensor* lse,
+                                      void* stream, attnrt_error* error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -320,6 +321,26 @@ class Runtime {
     const attnrt_call call = detail::call(backend);
     attnrt_error error = ATTNRT_ERROR_INIT;
     if (attnrt_attention(runtime_.get(), &c, &a, &call, &error) != ATTNRT_OK)
+      return detail::unexpected(error);
+    return {};
+  }
+
+  // Merges the results of several runs, each over a part of the keys; see attnrt_merge. lse: the
+  // default is not wanted.
+  Result<void> merge(std::span<const Tensor> outs, std::span<const Tensor> lses, const Tensor& out,
+                     const Tensor& lse = {}, Device device = Device::cpu, int32_t device_id = 0,
+                     void* stream = nullptr) {
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (outs.size() != lses.size()) {
+      (void)attnrt_fail(&error, ATTNRT_INVALID_ARGUMENT,
+                        "merge: found %zu outs and %zu lses; expected as many of each", outs.size(),
+                        lses.size());
+      return detail::unexpected(error);
+    }
+    const auto count = static_cast<int32_t>(outs.size());
+    const auto type = static_cast<int32_t>(device);
+    if (attnrt_merge(runtime_.get(), type, device_id, outs.data(), lses.data(), count, &out, &lse,
+                     stream, &error) != ATTNRT_OK)
       return detail::unexpected(error);
     return {};
   }

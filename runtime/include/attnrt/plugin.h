@@ -20,9 +20,9 @@
  *     plugin gives live as long as its library. Strings that the host gives live as long as the
  *     call.
  *
- * VERSIONS. The major version is in the symbol's name. A minor version appends fields and
+ * VERSIONS. The major version is in the symbol's name. A minor version appends fields, values and
  * extensions. An appended field means "off" when it is zero. If a plugin is too old to know a
- * field, the host refuses it for problems in which that field is not zero.
+ * field, the host refuses it for problems in which that field is not zero; likewise for a value.
  */
 #ifndef ATTNRT_PLUGIN_H
 #define ATTNRT_PLUGIN_H
@@ -548,6 +548,34 @@ typedef struct attnrt_timing {
   attnrt_status (*elapsed)(void* instance, int32_t device_id, void* from, void* to, double* seconds,
                            attnrt_error* error);
 } attnrt_timing;
+
+/* ---- Extension attnrt.merge/1: results over parts of the keys become one result. ----
+ * Where several runs each see a part of a problem's keys and give lse, the result over all keys is
+ *   lse = log(sum over i of exp(lse_i))      out = sum over i of exp(lse_i - lse) out_i
+ * for each row, which is one query of one head. The runs' outs are f32 (out_dtype), so that nothing
+ * is rounded twice. A partial whose lse_i is -inf saw nothing: its row of out_i does not count,
+ * whatever it holds. A row where that holds for all gives zeros and lse -inf, never NaN. NaN or
+ * +inf in an lse_i gives NaN in its row.
+ * (Sinks belong to one of the runs only, since each sink that a run has counts once.)
+ * A backend of any device may offer it. */
+#define ATTNRT_MERGE "attnrt.merge/1"
+
+typedef struct attnrt_merging {
+  int32_t struct_size;
+  int32_t reserved;
+
+  /* Merges count partials, at least 1, given as two arrays of count tensors. For a device, enqueues
+   * on stream and returns; allocates nothing and never synchronises.
+   * outs: f32, all of out's shape: [batch, seq_q, heads_q, head_dim_v], or packed
+   *   [total_q, heads_q, head_dim_v]. lses: f32 [batch, heads_q, seq_q], or [heads_q, total_q].
+   * out: f32, f16 or bf16. lse: as the lses, or absent (data NULL).
+   * Strides are any, but 1 in head_dim_v. out may be one of outs and lse the lse of the same
+   * partial, with the same data and strides. Nothing else overlaps. The host has checked all that.
+   */
+  attnrt_status (*merge)(void* instance, int32_t device_id, const attnrt_tensor* outs,
+                         const attnrt_tensor* lses, int32_t count, const attnrt_tensor* out,
+                         const attnrt_tensor* lse, void* stream, attnrt_error* error);
+} attnrt_merging;
 
 #ifdef __cplusplus
 }

@@ -14,6 +14,7 @@ once, and the GIL is released while it works; a Plan runs once at a time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from . import _attnrt
@@ -38,6 +39,7 @@ __all__ = [
     "UnsupportedError",
     "attention",
     "default_runtime",
+    "merge",
 ]
 __version__: str = _attnrt.version()
 """The version of the C library that is loaded."""
@@ -150,4 +152,36 @@ def attention(
         batch_invariant=batch_invariant,
         v_in_k=v_in_k,
         stream=stream,
+    )
+
+
+def merge(
+    outs: Sequence[Tensor],
+    lses: Sequence[Tensor],
+    *,
+    out: Tensor = None,
+    return_lse: bool = False,
+    stream: Any = None,
+    runtime: Runtime | None = None,
+) -> Any:
+    """The result over all keys, from results over parts of them.
+
+        lse = log(sum of exp(lses[i]))    out = sum of exp(lses[i] - lse) * outs[i]
+
+    outs        float32 [batch, seq_q, heads_q, head_dim_v], or packed
+                [total_q, heads_q, head_dim_v]
+    lses        float32 [batch, heads_q, seq_q], or [heads_q, total_q]: what return_lse gave
+    out         of the same shape, in float32, float16 or bfloat16; it may be one of outs. None:
+                allocated with the library of outs[0], in float32
+    return_lse  also return the lse of the whole
+    stream      of device tensors, as in attention
+    runtime     None: default_runtime()
+
+    A partial whose lse is -inf saw nothing and does not count. Returns out, or (out, lse).
+
+    Raises InvalidArgumentError (tensors that do not fit together), UnsupportedError (no backend of
+    the tensors' device merges), Error (the backend failed).
+    """
+    return (default_runtime() if runtime is None else runtime).merge(
+        outs, lses, out=out, return_lse=return_lse, stream=stream
     )

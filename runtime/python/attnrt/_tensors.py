@@ -76,6 +76,19 @@ def _allocated(like: Tensor, shape: tuple[int, ...], packed: bool, float32: bool
     )
 
 
+def merged_results(outs: list[Tensor], out: Tensor, return_lse: bool) -> tuple[Tensor, Tensor]:
+    """Returns out, and an lse if it is wanted: allocated as outs[0] is where they are None."""
+    like = outs[0]
+    shape = tuple(getattr(like, "shape", ()))
+    if len(shape) not in (3, 4):
+        raise InvalidArgumentError(f"outs[0] has {len(shape)} dimensions; expected 3 or 4")
+    if out is None:
+        out = _allocated(like, shape, packed=False, float32=True)
+    *batch, seq, heads, _ = shape
+    lse = _allocated(like, (*batch, heads, seq), packed=False, float32=True) if return_lse else None
+    return out, lse
+
+
 def add_results(tensors: Tensors, with_lse: bool) -> None:
     """Allocates out if it is None, and lse if it is wanted.
 

@@ -12,7 +12,15 @@ from typing import Any
 
 from . import _attnrt, _torch_memory
 from ._arguments import integer, problem_text, text_or_none, words_text
-from ._tensors import Tensor, add_results, is_torch, stream_pointer, tensors_of, without_gradients
+from ._tensors import (
+    Tensor,
+    add_results,
+    is_torch,
+    merged_results,
+    stream_pointer,
+    tensors_of,
+    without_gradients,
+)
 from .errors import InvalidArgumentError
 
 Path = str | os.PathLike[str]
@@ -206,6 +214,28 @@ class Runtime:
             without_gradients(tensors),
         )
         return (tensors["out"], tensors["lse"]) if return_lse else tensors["out"]
+
+    def merge(
+        self,
+        outs: Sequence[Tensor],
+        lses: Sequence[Tensor],
+        *,
+        out: Tensor = None,
+        return_lse: bool = False,
+        stream: Any = None,
+    ) -> Any:
+        """The result over all keys, from results over parts of them.
+
+        The arguments are those of the function attnrt.merge.
+        """
+        outs, lses = list(outs), list(lses)
+        if not outs or len(outs) != len(lses):
+            raise InvalidArgumentError(
+                f"found {len(outs)} outs and {len(lses)} lses; expected as many of each, at least 1"
+            )
+        out, lse = merged_results(outs, out, return_lse)
+        self._runtime.merge(outs, lses, out, lse, stream_pointer(stream, outs[0]))
+        return (out, lse) if return_lse else out
 
     def plan(
         self,

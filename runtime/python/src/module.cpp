@@ -12,12 +12,14 @@
 
 #include <algorithm>
 #include <array>
+#include <deque>
 #include <iterator>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace nb = nanobind;
 
@@ -197,7 +199,7 @@ class Tensors {
   const attnrt_args* args() const { return &args_; }
   DeviceId device() const { return device_; }
 
- private:
+  // Returns a view of the object's memory, which `array` keeps alive.
   static attnrt_tensor view(const TensorEntry& entry, nb::handle object, Array& array) {
     attnrt_tensor tensor{};
     const bool plain = import(object, entry.written, array);
@@ -221,6 +223,7 @@ class Tensors {
     return tensor;
   }
 
+ private:
   // A tensor without elements may have no address, but NULL would mean that it is absent. So it
   // gets the address of some bytes that nobody reads, and dense strides.
   static void give_an_address(attnrt_tensor& tensor) {
@@ -236,6 +239,44 @@ class Tensors {
   attnrt_args args_{};
   std::array<Array, kTensorCount> arrays_;
   DeviceId device_{};
+};
+
+// The tensors of one merge. Keeps the Python objects alive for as long as the call lasts.
+class Partials {
+ public:
+  // REQUIRES: outs and lses have the same length, at least 1.
+  Partials(const nb::list& outs, const nb::list& lses, nb::handle out, nb::handle lse) {
+    for (size_t i = 0; i < outs.size(); ++i) {
+      outs_.push_back(view("outs[" + std::to_string(i) + "]", outs[i], false));
+      lses_.push_back(view("lses[" + std::to_string(i) + "]", lses[i], false));
+    }
+    out_ = view("out", out, true);
+    if (!lse.is_none()) lse_ = view("lse", lse, true);
+  }
+
+  attnrt_status merge(attnrt_runtime* runtime, uint64_t stream, attnrt_error* error) const {
+    return attnrt_merge(runtime, device_->type, device_->id, outs_.data(), lses_.data(),
+                        static_cast<int32_t>(outs_.size()), &out_, &lse_,
+                        reinterpret_cast<void*>(stream), error);
+  }
+
+ private:
+  attnrt_tensor view(const std::string& name, nb::handle object, bool written) {
+    Array& array = arrays_.emplace_back();
+    const attnrt_tensor tensor =
+        Tensors::view({name.c_str(), nullptr, written, true}, object, array);
+    if (!device_) device_ = device_of(array);
+    if (device_of(array) != *device_) {
+      invalid(name + " is on " + text_of(device_of(array)) + "; expected " + text_of(*device_) +
+              ", as outs[0] is");
+    }
+    return tensor;
+  }
+
+  std::vector<attnrt_tensor> outs_, lses_;
+  attnrt_tensor out_{}, lse_{};
+  std::deque<Array> arrays_;
+  std::optional<DeviceId> device_;  // of outs[0]
 };
 
 // ---- Problems ----
@@ -404,6 +445,12 @@ class Runtime {
     });
   }
 
+  void merge(const nb::list& outs, const nb::list& lses, const nb::object& out,
+             const nb::object& lse, uint64_t stream) {
+    const Partials partials(outs, lses, out, lse);
+    unlocked([&](attnrt_error* error) { return partials.merge(runtime_.get(), stream, error); });
+  }
+
   std::unique_ptr<Plan> plan(const std::string& words, int32_t device_id, const Text& backend,
                              uint64_t stream) {
     ParsedProblem parsed(words, false);
@@ -462,6 +509,8 @@ NB_MODULE(_attnrt, module) {
       .def("trim", &Runtime::trim, nb::arg("bytes"))
       .def("attention", &Runtime::attention, nb::arg("words"), nb::arg("backend").none(),
            nb::arg("stream"), nb::arg("tensors"))
+      .def("merge", &Runtime::merge, nb::arg("outs"), nb::arg("lses"), nb::arg("out"),
+           nb::arg("lse").none(), nb::arg("stream"))
       .def("plan", &Runtime::plan, nb::arg("words"), nb::arg("device_id"),
            nb::arg("backend").none(), nb::arg("stream"))
       .def("explain", &Runtime::explain, nb::arg("words"), nb::arg("backend").none(),
