@@ -264,11 +264,12 @@ void add_attribute_options(CLI::App& command, const std::shared_ptr<Options>& op
 
 constexpr const char* kFooter =
     R"(The file may hold the problem's other tensors, too: mask, alibi_slopes, sinks,
-kv_lengths, offsets_q, offsets_kv and page_table. If it holds expected or expected_lse (F64), the
-errors against them are shown, and the exit code is 3 if they are larger than rounding explains.
-Its __metadata__ may give scale, causal, align, window_left, window_right, softcap, lse and
-deterministic; options take precedence. If an option changes the answer, nothing is compared.
-Dtypes: F32, F16, BF16, BOOL, I32.
+kv_lengths, offsets_q, offsets_kv, page_table, k_scale, v_scale and diagonal_offset. If it holds
+expected or expected_lse (F64), the errors against them are shown, and the exit code is 3 if they
+are larger than rounding explains. Its __metadata__ may give scale, causal, align, window_left,
+window_right, softcap, lse, deterministic, batch_invariant, v_in_k, head_dim_v (with v_in_k) and
+out_dtype; options take precedence. If an option changes the answer, nothing is compared.
+Dtypes: F32, F16, BF16, BOOL, I32, and for k and v also I8 and F8_E4M3.
 
 The command makes one plan and times its runs. If a backend cannot make its plan, the next backend
 gets the problem. If a run fails, the command fails; attnrt_attention would try the next backend

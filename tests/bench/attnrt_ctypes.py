@@ -33,6 +33,8 @@ class Tensor(c.Structure):
         ("ndim", I32),
         ("shape", I64 * MAX_DIMENSIONS),
         ("stride", I64 * MAX_DIMENSIONS),
+        ("byte_offset", I64),
+        ("reserved", I32 * 2),
     ]
 
 
@@ -65,13 +67,19 @@ class Problem(c.Structure):
         ("lse", I32),
         ("alignment_bytes", I32),
         ("deterministic", I32),
+        ("kv_dtype", DType),
+        ("kv_scale", I32),
+        ("v_in_k", I32),
+        ("out_dtype", DType),
+        ("diagonal_offset", I32),
+        ("batch_invariant", I32),
     ]
 
 
 # The tensors of attnrt_args, in the order of ATTNRT_TENSORS.
 TENSORS = [
     "q", "k", "v", "out", "mask", "lse", "alibi_slopes", "sinks", "kv_lengths", "offsets_q",
-    "offsets_kv", "page_table",
+    "offsets_kv", "page_table", "k_scale", "v_scale", "diagonal_offset",
 ]  # fmt: skip
 
 
@@ -212,7 +220,6 @@ class Runtime:
         args.alibi_slopes, args.sinks = view(alibi_slopes), view(sinks)
         self.check(self.lib.attnrt_problem_infer, c.byref(problem), c.byref(args))
         return Plan(self, problem, args, backend)
-
 
     def attention(self, q, k, v, out, backend=None, **attributes):
         """Fills out in one call, on a GPU by enqueuing it on torch's current stream."""

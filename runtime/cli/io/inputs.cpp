@@ -39,8 +39,15 @@ std::vector<std::string_view> input_names() {
 }
 
 // The words that the tensors do not determine. Other keys of the metadata are comments.
-constexpr std::array<std::string_view, 8> attribute_words = {
-    "scale", "causal", "align", "window_left", "window_right", "softcap", "lse", "deterministic"};
+constexpr std::array<std::string_view, 12> attribute_words = {
+    "scale", "causal",        "align",           "window_left", "window_right", "softcap",
+    "lse",   "deterministic", "batch_invariant", "v_in_k",      "head_dim_v",   "out_dtype"};
+
+// Those of q, k and v that the file must hold. With v_in_k, v is in k.
+std::vector<const char*> row_tensors(const Inputs& inputs) {
+  if (inputs.problem.v_in_k != 0) return {"q", "k"};
+  return {"q", "k", "v"};
+}
 
 // Removes the name of the runtime's step, which means nothing to the user who gave a file.
 std::string without(std::string message, std::string_view prefix) {
@@ -55,7 +62,7 @@ Result<void> read_tensors(const SafetensorsReader& reader, Inputs& inputs) {
     return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: unknown name, expected one of {}{}", name,
                 fmt::join(names, ", "), core::did_you_mean(name, names));
   }
-  for (const char* name : {"q", "k", "v"})
+  for (const char* name : row_tensors(inputs))
     if (reader.header().tensors.count(name) == 0)
       return fail(ATTNRT_INVALID_ARGUMENT, "there is no tensor {}; expected q, k and v", name);
   for (const auto& [name, entry] : reader.header().tensors) {
@@ -79,15 +86,21 @@ Result<void> check_equal(const Inputs& inputs, const char* name, const char* oth
 }
 
 Result<void> check_dtypes(const Inputs& inputs) {
-  const std::string_view q_dtype = safetensors_name(inputs.tensors.at("q").dtype());
-  for (const char* name : {"q", "k", "v"}) {
-    const std::string_view dtype = safetensors_name(inputs.tensors.at(name).dtype());
-    if (dtype != "F32" && dtype != "F16" && dtype != "BF16")
+  const auto dtype_of = [&](const char* name) {
+    return safetensors_name(inputs.tensors.at(name).dtype());
+  };
+  const auto is_narrow = [](std::string_view dtype) { return dtype == "I8" || dtype == "F8_E4M3"; };
+  const std::string_view q_dtype = dtype_of("q"), k_dtype = dtype_of("k");
+  for (const char* name : row_tensors(inputs)) {
+    const std::string_view dtype = dtype_of(name);
+    const bool narrow = is_narrow(dtype) && dtype != q_dtype;
+    if (!narrow && dtype != "F32" && dtype != "F16" && dtype != "BF16")
       return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected F32, F16 or BF16", name,
                   dtype);
-    if (dtype != q_dtype)
-      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected {}, the dtype of q", name,
-                  dtype, q_dtype);
+    const std::string_view expected = narrow || is_narrow(k_dtype) ? k_dtype : q_dtype;
+    if (dtype != expected && dtype != q_dtype)
+      return fail(ATTNRT_INVALID_ARGUMENT, "tensor {} is {}, expected {}, the dtype of {}", name,
+                  dtype, expected, expected == q_dtype ? "q" : "k");
   }
   return {};
 }
@@ -97,7 +110,7 @@ Result<void> check_dtypes(const Inputs& inputs) {
 Result<void> check_shapes(const Inputs& inputs) {
   const bool dense =
       inputs.tensors.count("offsets_q") == 0 && inputs.tensors.count("page_table") == 0;
-  for (const char* name : {"q", "k", "v"}) {
+  for (const char* name : row_tensors(inputs)) {
     const auto& shape = inputs.tensors.at(name).shape();
     if (shape.size() == 4 || (!dense && shape.size() == 3)) continue;
     return fail(ATTNRT_INVALID_ARGUMENT, "tensor {}: shape {} has {} dimensions, expected {}", name,
@@ -105,7 +118,7 @@ Result<void> check_shapes(const Inputs& inputs) {
                 dense ? "4: [batch, seq, heads, head_dim]"
                       : "3 or 4, of which the last two are heads and head_dim");
   }
-  for (const char* name : {"q", "k", "v"}) {
+  for (const char* name : row_tensors(inputs)) {
     const auto& shape = inputs.tensors.at(name).shape();
     for (const size_t from_end : {2, 1}) {
       if (shape[shape.size() - from_end] != 0) continue;
@@ -116,6 +129,7 @@ Result<void> check_shapes(const Inputs& inputs) {
   if (!dense) return {};
   auto checked = check_equal(inputs, "k", "q", 0, "batch");
   if (checked) checked = check_equal(inputs, "k", "q", 3, "head_dim");
+  if (inputs.problem.v_in_k != 0) return checked;
   if (checked) checked = check_equal(inputs, "v", "k", 0, "batch");
   if (checked) checked = check_equal(inputs, "v", "k", 1, "seq_kv");
   if (checked) checked = check_equal(inputs, "v", "k", 2, "heads_kv");
@@ -161,7 +175,7 @@ std::string why_not_compared(const Inputs& inputs) {
   said.head_dim = inputs.problem.head_dim;  // the default of scale depends on it
   std::string arch;
   for (const std::string_view name : attribute_words) {
-    if (name == "lse" || name == "deterministic") continue;
+    if (name == "lse" || name == "deterministic" || name == "batch_invariant") continue;
     const core::Word& word = *core::find_word(name);
     const auto stored = inputs.metadata.find(std::string(name));
     // A value that cannot be read was replaced by an option. Then the default stands for it.
@@ -179,13 +193,19 @@ std::string why_not_compared(const Inputs& inputs) {
 Result<void> allocate_outputs(Inputs& inputs) {
   const Tensor& q = inputs.tensors.at("q");
   std::vector<int64_t> shape = q.shape();
-  shape.back() = inputs.tensors.at("v").shape().back();
-  int64_t bytes = q.dtype().bits / 8;
+  const core::Problem& problem = inputs.problem;
+  if (problem.v_in_k == 0) {
+    shape.back() = inputs.tensors.at("v").shape().back();
+  } else if (problem.head_dim_v > 0) {
+    shape.back() = problem.head_dim_v;
+  }
+  const attnrt_dtype dtype = core::is_off(problem.out_dtype) ? q.dtype() : problem.out_dtype;
+  int64_t bytes = dtype.bits / 8;
   for (const int64_t dimension : shape)
     if (dimension != 0 && __builtin_mul_overflow(bytes, dimension, &bytes))
       return fail(ATTNRT_INVALID_ARGUMENT,
                   "out would have the shape {}, which has too many elements", shape_text(shape));
-  auto out = Tensor::allocate(q.dtype(), shape);
+  auto out = Tensor::allocate(dtype, shape);
   if (!out) return fail(out.error().code, "out: {}", out.error().message);
   inputs.out = std::move(*out);
   inputs.args.out = inputs.out.view();

@@ -29,6 +29,8 @@ constexpr std::array named_dtypes = {
     NamedDtype{"BF16", {ATTNRT_DTYPE_BFLOAT, 16, 1}},
     NamedDtype{"BOOL", {ATTNRT_DTYPE_BOOL, 8, 1}},
     NamedDtype{"I32", {ATTNRT_DTYPE_INT, 32, 1}},
+    NamedDtype{"I8", {ATTNRT_DTYPE_INT, 8, 1}},
+    NamedDtype{"F8_E4M3", {ATTNRT_DTYPE_FLOAT8_E4M3FN, 8, 1}},
 };
 
 // Values in a header. A tensor has about ten: its dtype, up to four dimensions and two offsets.
@@ -150,7 +152,8 @@ Result<TensorEntry> read_entry(const json& value) {
       std::find_if(named_dtypes.begin(), named_dtypes.end(),
                    [&](const NamedDtype& one) { return dtype.is_string() && dtype == one.name; });
   if (named == named_dtypes.end())
-    return fail(ATTNRT_INVALID_ARGUMENT, "dtype is {}, expected F64, F32, F16, BF16, BOOL or I32",
+    return fail(ATTNRT_INVALID_ARGUMENT,
+                "dtype is {}, expected F64, F32, F16, BF16, BOOL, I32, I8 or F8_E4M3",
                 excerpt(dtype));
   entry.dtype = named->dtype;
 

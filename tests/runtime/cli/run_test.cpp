@@ -90,6 +90,45 @@ class Run : public ::testing::Test {
   const fakes::Directory directory;
 };
 
+// One query, and keys of 8 bits: with q 0, all keys weigh the same, and out is the mean of
+// v_scale * v.
+TEST_F(Run, KeysAndValuesOf8Bits) {
+  constexpr attnrt_dtype i8{ATTNRT_DTYPE_INT, 8, 1}, f8{ATTNRT_DTYPE_FLOAT8_E4M3FN, 8, 1};
+  const auto content = [&](attnrt_dtype dtype, const std::vector<uint8_t>& values) {
+    Content made;
+    made.add("q", f16, {1, 1, 1, 2}).add("k", dtype, {1, 2, 1, 2});
+    made.add("v", dtype, {1, 2, 1, 2}, values);
+    made.add<float>("k_scale", f32, {1}, {1}).add<float>("v_scale", f32, {1}, {0.5F});
+    return made.say("out_dtype", "f32");
+  };
+  const auto out = [&] {
+    const Content written = read(output());
+    const Tensor& tensor = written.tensors.at("out");
+    EXPECT_EQ(tensor.dtype().bits, 32);
+    return std::vector{element(tensor, 0), element(tensor, 1)};
+  };
+  // 3 and -4, 5 and 8 as i8; as e4m3fn, 0x38 is 1, 0xc0 -2, 0x40 2 and 0x44 3.
+  ASSERT_EQ(run(content(i8, {3, 0xfc, 5, 8})).exit, 0);
+  EXPECT_EQ(out(), (std::vector<double>{2, 1}));
+  ASSERT_EQ(run(content(f8, {0x38, 0xc0, 0x40, 0x44})).exit, 0);
+  EXPECT_EQ(out(), (std::vector<double>{0.75, 0.25}));
+
+  Content mixed = content(i8, {3, 0xfc, 5, 8});
+  mixed.add("v", f16, {1, 2, 1, 2});
+  EXPECT_THAT(run(mixed).err, HasSubstr("tensors k and v disagree: dtype is i8 and f16"));
+}
+
+TEST_F(Run, ValuesInTheKeys) {
+  Content content;
+  content.add("q", f32, {1, 1, 1, 2}).add<float>("k", f32, {1, 2, 1, 2}, {2, 3, 4, 5});
+  content.say("v_in_k", "true").say("head_dim_v", "1");
+  const Outcome outcome = run(content);
+  ASSERT_EQ(outcome.exit, 0) << outcome.err;
+  const Content written = read(output());
+  EXPECT_EQ(written.tensors.at("out").shape(), (std::vector<int64_t>{1, 1, 1, 1}));
+  EXPECT_EQ(element(written.tensors.at("out"), 0), 3);
+}
+
 TEST_F(Run, AModelsTensors) {
   // out is a mean of values of v, which are all below 16 in magnitude. Rounding it costs at most
   // half a unit in the last place of 16. The rest of the error is that of float32.
