@@ -54,8 +54,8 @@ int64_t workspace_bytes(const Problem& problem, const Target& target, int32_t th
 // Computes attention as kernels/reference defines it, with scores and sums in float32. Allocates
 // nothing. On target amx with f16, an infinite K or V gives NaN where the exact result may be
 // infinite or finite. Checks the tensors and reads the index arrays first; if it fails, it has
-// written nothing. The same inputs give the same bits on one target, whatever thread_count is. If the
-// problem is batch_invariant, a sequence's bits follow from its own rows and lengths alone.
+// written nothing. The same inputs give the same bits on one target, whatever thread_count is. If
+// the problem is batch_invariant, a sequence's bits follow from its own rows and lengths alone.
 // REQUIRES: check_problem says ok; workspace holds workspace_bytes(problem, target,
 //           workers.thread_count), aligned to kWorkspaceAlignment; no output overlaps an input.
 // THREADS: calls with different workspaces and outputs may overlap.

@@ -97,8 +97,8 @@ Status check_queries(const Problem& p, const Args& a, Error* error) {
   return status != Status::ok ? status : check_bound("q.shape[1]", q[1], p.seq_q, error);
 }
 
-// The extents of k, v and their scales before heads_kv: sequences or pages, and keys of each. Packed
-// tensors have keys only.
+// The extents of k, v and their scales before heads_kv: sequences or pages, and keys of each.
+// Packed tensors have keys only.
 struct KeyShape {
   int64_t outer, keys;
 };

@@ -26,9 +26,10 @@
 //   A score is a sum of head_dim rounded products. Rounding errors are independent, so they add up
 //       as a random walk does: e scale |q||k| / sqrt(2). The scale, k_scale, softcap, mask and
 //       ALiBi each round a number of at most S, the largest |score|; five independent roundings add
-//       up to e sqrt(5) S, which is below e 4 S. |k| and S are those of scaled keys: a stored number
-//       and its product with a number of q's dtype are as exact as without a scale. The difference from the row's maximum,
-//       which may be the sink, is rounded at the size of both. Together:
+//       up to e sqrt(5) S, which is below e 4 S. |k| and S are those of scaled keys: a stored
+//       number and its product with a number of q's dtype are as exact as without a scale. The
+//       difference from the row's maximum, which may be the sink, is rounded at the size of both.
+//       Together:
 //                                                         d = e (scale |q||k| + 4 S + |sink|)
 //   A weight w is the exp of a score and so has the relative error d. The numerator and the
 //       denominator of out each carry it:                            2 d

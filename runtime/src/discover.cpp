@@ -174,6 +174,7 @@ std::string program() {
   if (auto file = resolved("/proc/self/exe")) return *std::move(file);
   // /proc is not mounted. The kernel keeps the path that the program was started by. Whoever starts
   // a privileged program may choose that path, so there it does not count.
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): getauxval gives addresses as numbers
   const auto* started_by = reinterpret_cast<const char*>(getauxval(AT_EXECFN));
   return started_by != nullptr && getauxval(AT_SECURE) == 0 ? started_by : "";
 }

@@ -12,9 +12,9 @@
 //
 // So a row of K is transposed in words of two elements, and two rows of V are interleaved. Tiles
 // are packed with the tensor's bits, which suits bf16. f16 needs two bf16 parts: each block splits
-// a packed tile again (operands_of), since tiles of two parts would take twice the memory. K and V of
-// 8 bits have at most 8 significant bits, so they are packed as bf16, which is exact, whatever q is.
-// Their scales multiply scores and weights.
+// a packed tile again (operands_of), since tiles of two parts would take twice the memory. K and V
+// of 8 bits have at most 8 significant bits, so they are packed as bf16, which is exact, whatever q
+// is. Their scales multiply scores and weights.
 //
 // Invariant: keys past the last one up to a multiple of kTileDepth are zeros; beyond that nothing
 // is multiplied.
@@ -58,8 +58,8 @@ constexpr int64_t kChunkKeys = 2 * kTileColumns;
 static_assert(kChunkKeys == kTileDepth);
 
 Tiling bf16_tiling(const Problem& problem) {
-  // Where each row of V has a scale, weights are rounded to 16 bits after they are multiplied by it,
-  // which a wider out would show.
+  // Where each row of V has a scale, weights are rounded to 16 bits after they are multiplied by
+  // it, which a wider out would show.
   const bool wide_out = out_dtype(problem) != problem.dtype;
   if (problem.dtype == DType::f32 || (wide_out && problem.kv_scale == KvScale::token))
     return float_tiling(problem);

@@ -12,12 +12,12 @@
 //
 // slack is kSlack, unless out is wider than the weights (has_wide_out): then it is 0, and
 // score_offset is always max, so that the largest weight is exactly 1. Rounded to 16 bits, a weight
-// near a row's largest would be off by 2^-9 otherwise, and nothing but a 16-bit out hides that. With
-// slack, either way the weight of max is 2^-kSlack, or within 2^-14 of it. If a later score is higher by
-// less than kSlack in the exponent, the reference stays, and neither out nor sum is rescaled. The
-// weight of that score is still below 1, so that sums of weights times values overflow no earlier
-// than without the slack. A score above rescale_threshold = max + kSlack / exponent_scale raises
-// the reference: raise_reference scales sum and out down.
+// near a row's largest would be off by 2^-9 otherwise, and nothing but a 16-bit out hides that.
+// With slack, either way the weight of max is 2^-kSlack, or within 2^-14 of it. If a later score is
+// higher by less than kSlack in the exponent, the reference stays, and neither out nor sum is
+// rescaled. The weight of that score is still below 1, so that sums of weights times values
+// overflow no earlier than without the slack. A score above rescale_threshold = max + kSlack /
+// exponent_scale raises the reference: raise_reference scales sum and out down.
 //
 //   scores   [32 rows][32 keys] floats: written by q k, read once
 //   weights  [parts][2 tiles of rows][chunks][16 rows][32 keys] bf16: operand a of p v (tiles.hpp),
@@ -215,8 +215,8 @@ inline bool softmax_chunk(const Run& run, const Scratch& scratch, const GroupTil
 }
 
 // The same, with the polynomial that the result needs: lse is a float and shows errors that 16 bits
-// hide. (So is a wide out, which always has a score_offset.) Where V has scales, the better polynomial
-// always serves.
+// hide. (So is a wide out, which always has a score_offset.) Where V has scales, the better
+// polynomial always serves.
 template <class Rounder, bool kTwoParts>
 inline bool softmax_chunk(const Run& run, const Scratch& scratch, const GroupTile& at, int64_t key,
                           bool has_score_offset) {

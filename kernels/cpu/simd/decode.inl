@@ -2,8 +2,8 @@
 // K and V, read in place
 //
 // Each element of K and V is used by a few rows only. Memory bandwidth is the limit, and packing
-// would cost more than it saves, so K and V are read where they lie, and elements of 8 or 16 bits are
-// widened in registers. Scales of K multiply the scores, and scales of V the weights.
+// would cost more than it saves, so K and V are read where they lie, and elements of 8 or 16 bits
+// are widened in registers. Scales of K multiply the scores, and scales of V the weights.
 //
 //   keys of a pair   | split 0          | split 1          | ...       one task each
 //   a split          | tile | tile |                                   kDecodeTileKeys keys

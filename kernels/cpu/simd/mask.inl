@@ -6,8 +6,8 @@
 //   score = score + mask - slope |diagonal - key|
 //   score = -inf if the key is not visible
 //
-// Plain scores (Run::plain_scores) skip all of this but k_scale and the boolean mask: their scale goes
-// into the softmax's exponent.
+// Plain scores (Run::plain_scores) skip all of this but k_scale and the boolean mask: their scale
+// goes into the softmax's exponent.
 //
 //   a tile's keys   0 . . . . . . . . . . . . . . . . tile_keys
 //   row r           . . |------ visible ------| . . .    causal, window, length: visibility.hpp

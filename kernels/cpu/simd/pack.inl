@@ -11,8 +11,8 @@
 //
 // So kVectors aligned loads give one element x of W keys, and the inner product runs over x without
 // any sum across lanes. V is copied even if it is f32: at the strides of a whole tensor its rows
-// would fall into few sets of the cache. If V has scales, its rows are multiplied by them here; K is
-// packed as it is stored, and its scales multiply the scores (mask.inl).
+// would fall into few sets of the cache. If V has scales, its rows are multiplied by them here; K
+// is packed as it is stored, and its scales multiply the scores (mask.inl).
 //
 // Invariant: the last panel is filled up with zeros, so no byte of a key that does not exist is
 // ever read. (What V has there is never multiplied.) Pieces of kPackKeys keys begin at a panel, so

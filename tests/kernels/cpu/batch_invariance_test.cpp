@@ -1,5 +1,6 @@
-// tests/kernels/cpu/batch_invariance_test.cpp: with batch_invariant, a sequence's bits depend neither on
-// the other sequences nor on its index nor on the plan's bounds
+// tests/kernels/cpu/batch_invariance_test.cpp: a sequence's bits under batch_invariant
+//
+// They depend neither on the other sequences nor on its index nor on the plan's bounds.
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -1,5 +1,4 @@
-// tests/kernels/cpu/kv_types_test.cpp: keys and values of 8 bits, their scales, values in keys, and an
-// out of another type
+// tests/kernels/cpu/kv_types_test.cpp: stored types, their scales, values in keys, out's type
 #include <gtest/gtest.h>
 
 #include <algorithm>

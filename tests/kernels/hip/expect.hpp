@@ -19,8 +19,8 @@ void expect_unfused_right_on(const char* arch, const Recipe& recipe, uint32_t se
 void run_flash_on(const char* arch, const Case& c);
 void run_unfused_on(const char* arch, const Case& c);
 
-// Runs three sequences under bounds that are too large, then the second of them alone under the least
-// bounds. Expects the same bits of out and lse.
+// Runs three sequences under bounds that are too large, then the second of them alone under the
+// least bounds. Expects the same bits of out and lse.
 void expect_same_bits_alone(Recipe recipe, const std::function<void(const Case&)>& run);
 
 // Expects holds(out, lse) of each row, where out is each value of the row in turn.

@@ -1,5 +1,6 @@
-// tests/kernels/reference/kv_types_test.cpp: the reference on stored types, scales, v_in_k, out's type
-// and the diagonal's offset, by hand
+// tests/kernels/reference/kv_types_test.cpp: the reference against values computed by hand
+//
+// Of stored types, scales, v_in_k, out's type and the diagonal's offset.
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -1,8 +1,8 @@
 // tests/kernels/support/case.hpp: builds a problem and its tensors from a recipe
 //
 // Tensors hold random numbers, and NaN wherever nothing exists: in gaps, behind lengths, in keys
-// that no query sees. So a kernel that uses what it must not read gives NaN. (i8 has no NaN: there it
-// reads -128 instead, and NaN from the scales of such keys.)
+// that no query sees. So a kernel that uses what it must not read gives NaN. (i8 has no NaN: there
+// it reads -128 instead, and NaN from the scales of such keys.)
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
 // tests/runtime/cli/run_test.cpp: attnrt run on a model's tensors, edge cases and bad files
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -6,12 +7,14 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "cli/io/inputs.hpp"
 #include "support/command.hpp"
 
 namespace attnrt::cli {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::HasSubstr;
 using Words = std::vector<std::string>;
 
 constexpr attnrt_dtype f16{ATTNRT_DTYPE_FLOAT, 16, 1};
