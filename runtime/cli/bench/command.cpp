@@ -54,7 +54,8 @@ std::string values_text(std::string_view name) {
 // Reads "1,2,4". A pool of threads never has more threads than there are CPUs here. A larger count
 // is an error, because two such counts would give the same pool and look like no scaling.
 core::Result<std::vector<int32_t>> read_threads(std::string_view list) {
-  constexpr core::Word kCount{"threads", core::WordKind::integer, false, "", {}, 1, kMaxThreads};
+  constexpr core::Word kCount{"threads", {},         core::WordKind::integer, false, "", {},
+                              1,         kMaxThreads};
   std::vector<int32_t> counts;
   for (size_t at = 0; at <= list.size();) {
     const std::string_view text = list.substr(at, list.find(',', at) - at);
