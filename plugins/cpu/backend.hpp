@@ -2,20 +2,32 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
+#include <new>
 
 #include "attnrt/plugin.h"
 #include "kernels/cpu/attention.hpp"
 
 namespace attnrt_cpu {
 
+// Lets `new (std::nothrow)` of a type fail without an exception inside: an exception's thread-local
+// state is allocated when a thread first needs it, and libc ends the process if it cannot be.
+struct MadeByMalloc {
+  static void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+    return std::malloc(bytes);
+  }
+  static void operator delete(void* memory) { std::free(memory); }
+};
+
 // What open makes.
-struct Instance {
+struct Instance : MadeByMalloc {
   kernels::cpu::Workers workers;  // the host's threads
   const kernels::cpu::Target* target;
 };
 
 // What plan makes.
-struct Plan {
+struct Plan : MadeByMalloc {
+  explicit Plan(const kernels::Problem& planned) : problem(planned) {}
   kernels::Problem problem;
 };
 

@@ -10,7 +10,7 @@ attnrt_status plan(void* instance, const attnrt_problem* problem, attnrt_plan_in
   kernels::Problem translated;
   const attnrt_status status = checked_problem(*problem, &translated, error);
   if (status != ATTNRT_OK) return status;
-  Plan* made = new (std::nothrow) Plan{translated};
+  Plan* made = new (std::nothrow) Plan(translated);
   if (made == nullptr)
     return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "plan: out of host memory for the plan");
   const Instance& self = *static_cast<const Instance*>(instance);

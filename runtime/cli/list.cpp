@@ -1,4 +1,5 @@
 // runtime/cli/list.cpp: attnrt list: shows every plugin that is found, and its state
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
@@ -7,11 +8,14 @@
 namespace attnrt::cli {
 namespace {
 
-int list(const Common& common) {
+int list(const Common& common, bool retry) {
   const auto runtime = open_runtime(common);
   if (!runtime) return report_error(common, runtime.error());
-  const std::vector<core::PluginRow> rows =
-      (*runtime)->plugins(false);  // no warnings: the rows say it
+  std::vector<core::PluginRow> rows = (*runtime)->plugins(false);  // no warnings: the rows say it
+  if (retry) {
+    (*runtime)->retry();
+    rows = (*runtime)->plugins(false);
+  }
   const auto snapshot = (*runtime)->snapshot();
   if (common.json) {
     print_json(core::plugins_json(*snapshot, rows));
@@ -27,9 +31,12 @@ void add_list(CLI::App& app, Common& common) {
   CLI::App* command =
       app.add_subcommand("list", "Show every plugin that is found: its version, devices and state");
   add_runtime_options(*command, common);
-  command->callback([&common] {
+  auto retry = std::make_shared<bool>(false);
+  command->add_flag("--retry", *retry,
+                    "Look a second time for devices that are missing, in the same process");
+  command->callback([&common, retry] {
     common.command = "list";
-    common.exit = list(common);
+    common.exit = list(common, *retry);
   });
 }
 

@@ -18,6 +18,7 @@
 #include <stdexcept>
 
 #include "base/file.hpp"
+#include "base/signals.hpp"
 
 extern char** environ;
 
@@ -94,6 +95,7 @@ class Child {
  public:
   Child(const std::vector<std::string>& command, const json& request)
       : output_(memory_file("attnrt_output")) {
+    const core::NoFileSizeSignal no_signal;
     const Descriptor request_file = memory_file("attnrt_request");
     if (!write_all(request_file.number(), dump(request)) ||
         lseek(request_file.number(), 0, SEEK_SET) != 0) {
@@ -140,8 +142,12 @@ class Child {
     if (pid_ <= 0) return ending_;
     if (kill_first) kill(pid_, SIGKILL);
     int status = 0;
-    while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) continue;
+    pid_t waited = 0;
+    while ((waited = waitpid(pid_, &status, 0)) < 0 && errno == EINTR) continue;
     pid_ = 0;
+    // Where SIGCHLD is ignored, the system waits itself and keeps no status.
+    if (waited < 0)
+      return ending_ = "ended, and how is not known because this process ignores SIGCHLD";
     if (WIFSIGNALED(status)) {
       ending_ =
           fmt::format("ended by signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)));

@@ -164,6 +164,12 @@ attnrt_status attnrt_runtime_trim(attnrt_runtime* runtime, int64_t bytes, attnrt
   });
 }
 
+attnrt_status attnrt_runtime_retry(attnrt_runtime* runtime, attnrt_error* error) {
+  if (runtime == nullptr) return missing(error, "runtime");
+  return without_exceptions(error,
+                            [&] { return runtime->impl->retry(), attnrt_status{ATTNRT_OK}; });
+}
+
 attnrt_status attnrt_problem_infer(attnrt_problem* problem, const attnrt_args* args,
                                    attnrt_error* error) {
   if (problem == nullptr || args == nullptr)

@@ -2,50 +2,125 @@
 #include "backend.hpp"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <iterator>
+#include <new>
+#include <span>
 
-#include "base/guarded.hpp"
+#include "base/text.hpp"
 
 namespace attnrt::core {
 namespace {
-
-// Makes one call into the plugin. The status is INTERNAL if the call throws or returns a status
-// that does not exist.
-template <class Call>
-attnrt_status call_plugin(attnrt_error* error, Call&& call) {
-  const attnrt_status status = guarded(call, [error](const std::exception* exception) {
-    if (exception == nullptr)
-      return attnrt_fail(error, ATTNRT_INTERNAL, "threw an exception across the plugin boundary");
-    return attnrt_fail(error, ATTNRT_INTERNAL, "threw an exception across the plugin boundary: %s",
-                       exception->what());
-  });
-  if (status < ATTNRT_OK || status > ATTNRT_DEVICE_LOST) {
-    return attnrt_fail(error, ATTNRT_INTERNAL, "returned status %d, which does not exist",
-                       static_cast<int>(status));
-  }
-  return status;
-}
 
 std::string message_of(const attnrt_error& error, attnrt_status status) {
   return error.message[0] != '\0' ? error.message : status_name(status);
 }
 
+// What plugin.h promises to keep of what a plugin says; the rest is cut.
+constexpr size_t kMostDevices = 64;
+constexpr size_t kMostReasons = 16;
+constexpr size_t kMostTextBytes = 256;   // of a name, an arch or a reason
+constexpr size_t kMostLineBytes = 4096;  // of the log
+
+// What a plugin hands over through a callback.
+template <class Item>
+struct Sink {
+  std::vector<Item> items;
+  size_t most;
+  bool out_of_memory = false;  // something could not be copied
+
+  // Adds what `make` returns. Throws nothing, since its caller is the plugin, which may be C.
+  template <class Make>
+  void add(Make&& make) {
+    if (items.size() >= most) return;
+    try {
+      items.push_back(make());
+    } catch (const std::exception&) {
+      out_of_memory = true;
+    }
+  }
+  // After the plugin's call.
+  std::vector<Item> take() {
+    if (out_of_memory) throw std::bad_alloc();
+    return std::move(items);
+  }
+};
+
 extern "C" void host_log(void* self, int32_t severity, const char* text) {
-  static_cast<const Backend*>(self)->log(severity, text != nullptr ? text : "");
+  try {
+    static_cast<const Backend*>(self)->log(severity, cut(text, kMostLineBytes));
+  } catch (const std::exception&) {
+    return;  // no memory for the line, and the plugin's call need not fail for that
+  }
 }
 
-// Copies a device that a plugin reports. The sink is a std::vector<Device>.
 extern "C" void add_device(void* sink, const attnrt_device* device) {
   if (device == nullptr || !ATTNRT_HAS(device, attnrt_device, name)) return;
-  Device copy{device->device_type, device->device_id, device->arch != nullptr ? device->arch : "",
-              device->name != nullptr ? device->name : "", 0};
-  if (ATTNRT_HAS(device, attnrt_device, total_memory_bytes))
-    copy.total_memory_bytes = device->total_memory_bytes;
-  static_cast<std::vector<Device>*>(sink)->push_back(std::move(copy));
+  static_cast<Sink<Device>*>(sink)->add([device] {
+    Device copy{device->device_type, device->device_id, cut(device->arch, kMostTextBytes),
+                cut(device->name, kMostTextBytes), 0};
+    if (ATTNRT_HAS(device, attnrt_device, total_memory_bytes))
+      copy.total_memory_bytes = device->total_memory_bytes;
+    return copy;
+  });
 }
 
-// Copies a reason that a plugin gives. The sink is a std::vector<std::string>.
 extern "C" void add_reason(void* sink, const char* reason) {
-  if (reason != nullptr) static_cast<std::vector<std::string>*>(sink)->emplace_back(reason);
+  if (reason == nullptr) return;
+  static_cast<Sink<std::string>*>(sink)->add([reason] { return cut(reason, kMostTextBytes); });
+}
+
+// A call that an extension's struct must have.
+struct Member {
+  const char* name;
+  size_t offset;
+};
+#define ATTNRT_MEMBER(type, name) \
+  { #name, offsetof(type, name) }
+constexpr Member kMemoryMembers[] = {ATTNRT_MEMBER(attnrt_memory, allocate),
+                                     ATTNRT_MEMBER(attnrt_memory, free),
+                                     ATTNRT_MEMBER(attnrt_memory, allocate_pinned),
+                                     ATTNRT_MEMBER(attnrt_memory, free_pinned),
+                                     ATTNRT_MEMBER(attnrt_memory, copy),
+                                     ATTNRT_MEMBER(attnrt_memory, stream_create),
+                                     ATTNRT_MEMBER(attnrt_memory, stream_destroy),
+                                     ATTNRT_MEMBER(attnrt_memory, stream_synchronize),
+                                     ATTNRT_MEMBER(attnrt_memory, is_capturing),
+                                     ATTNRT_MEMBER(attnrt_memory, event_create),
+                                     ATTNRT_MEMBER(attnrt_memory, event_record),
+                                     ATTNRT_MEMBER(attnrt_memory, event_query),
+                                     ATTNRT_MEMBER(attnrt_memory, event_synchronize),
+                                     ATTNRT_MEMBER(attnrt_memory, event_destroy),
+                                     ATTNRT_MEMBER(attnrt_memory, stream_wait_event)};
+constexpr Member kTimingMembers[] = {
+    ATTNRT_MEMBER(attnrt_timing, timestamp_create), ATTNRT_MEMBER(attnrt_timing, timestamp_destroy),
+    ATTNRT_MEMBER(attnrt_timing, record), ATTNRT_MEMBER(attnrt_timing, elapsed)};
+#undef ATTNRT_MEMBER
+constexpr size_t kFirstMember = 2 * sizeof(int32_t);  // after struct_size and reserved
+static_assert(sizeof(attnrt_memory) == kFirstMember + std::size(kMemoryMembers) * sizeof(void*));
+static_assert(sizeof(attnrt_timing) == kFirstMember + std::size(kTimingMembers) * sizeof(void*));
+
+// Returns the struct if it has every member, or nullptr, and then says in *fault what is missing.
+template <class Extension>
+const Extension* complete(const void* found, const char* id, std::span<const Member> members,
+                          std::string* fault) {
+  const auto* extension = static_cast<const Extension*>(found);
+  if (extension == nullptr) {
+    *fault = fmt::format("not the extension {}", id);
+    return nullptr;
+  }
+  for (const Member& member : members) {
+    const bool ends_before =
+        extension->struct_size < static_cast<int64_t>(member.offset + sizeof(void*));
+    void* pointer = nullptr;
+    if (!ends_before)
+      std::memcpy(&pointer, static_cast<const char*>(found) + member.offset, sizeof pointer);
+    if (pointer != nullptr) continue;
+    *fault = fmt::format("an extension {} without {}", id, member.name);
+    return nullptr;
+  }
+  return extension;
 }
 
 }  // namespace
@@ -74,11 +149,13 @@ Backend::Backend(std::shared_ptr<const FoundPlugin> plugin, const attnrt_plugin&
 }
 
 Backend::~Backend() {
-  for (const auto& [device_id, stream] : own_streams_)
-    memory_->stream_destroy(instance_, device_id, stream);
-  if (open_ && ATTNRT_HAS(table_, attnrt_plugin, close) && table_->close != nullptr) {
-    call_plugin(nullptr, [this] { return table_->close(instance_), ATTNRT_OK; });
+  for (const auto& [device_id, stream] : own_streams_) {
+    call(nullptr, [&, id = device_id, own = stream] {
+      return memory_->stream_destroy(instance_, id, own), ATTNRT_OK;
+    });
   }
+  if (open_ && ATTNRT_HAS(table_, attnrt_plugin, close) && table_->close != nullptr)
+    call(nullptr, [this] { return table_->close(instance_), ATTNRT_OK; });
 }
 
 Result<void> Backend::open(const Options& options) {
@@ -90,7 +167,7 @@ Result<void> Backend::open(const Options& options) {
   std::vector<attnrt_option> list;
   for (const auto& [key, value] : options) list.push_back({key.c_str(), value.c_str()});
   attnrt_error error = ATTNRT_ERROR_INIT;
-  const attnrt_status status = call_plugin(&error, [&] {
+  const attnrt_status status = call(&error, [&] {
     return table_->open(&host_, list.data(), static_cast<int32_t>(list.size()), &instance_, &error);
   });
   if (status != ATTNRT_OK) return fail(status, "cannot be opened: {}", message_of(error, status));
@@ -103,48 +180,63 @@ void Backend::add_devices() {
     devices_.push_back({ATTNRT_DEVICE_CPU, 0, "", "cpu", 0});
     return;
   }
+  Sink<Device> sink{{}, kMostDevices};
   attnrt_error error = ATTNRT_ERROR_INIT;
-  const attnrt_status status = call_plugin(
-      &error, [&] { return table_->devices(instance_, add_device, &devices_, &error); });
-  if (status != ATTNRT_OK) devices_.clear();
+  const attnrt_status status =
+      call(&error, [&] { return table_->devices(instance_, add_device, &sink, &error); });
+  auto added = sink.take();
+  if (status == ATTNRT_OK) devices_ = std::move(added);
   if (devices_.empty())
     no_device_reason_ = error.message[0] != '\0' ? error.message : "it found no device";
 }
 
 // Drops devices of a kind that the manifest does not name: candidates are found by the manifest.
 void Backend::drop_devices_outside_manifest() {
-  std::erase_if(devices_, [this](const Device& device) {
+  std::string dropped;
+  std::erase_if(devices_, [&](const Device& device) {
     const std::string name = device_name(device.type);
     const auto& named = manifest().devices;
     if (std::find(named.begin(), named.end(), name) != named.end()) return false;
     log(ATTNRT_LOG_WARNING,
         fmt::format("its device {} is left out: its manifest does not name this kind", name));
-    no_device_reason_ = fmt::format("its manifest does not name {}, the kind of its device", name);
+    dropped = name;
     return true;
   });
+  if (devices_.empty() && !dropped.empty()) {
+    no_device_reason_ =
+        fmt::format("its manifest does not name {}, the kind of its device", dropped);
+  }
 }
 
 Result<void> Backend::find_devices() {
   add_devices();
   drop_devices_outside_manifest();
-  memory_ = static_cast<const attnrt_memory*>(extension(ATTNRT_MEMORY));
-  if (memory_ != nullptr && !ATTNRT_HAS(memory_, attnrt_memory, stream_wait_event))
-    memory_ = nullptr;
-  const bool needs_memory = std::any_of(devices_.begin(), devices_.end(), [](const Device& device) {
-    return device.type != ATTNRT_DEVICE_CPU;
-  });
-  if (needs_memory && memory_ == nullptr) {
-    return fail(ATTNRT_UNSUPPORTED, "has a device but not the extension {}, which it needs",
-                ATTNRT_MEMORY);
+  on_device_ = std::any_of(devices_.begin(), devices_.end(),
+                           [](const Device& device) { return device.type != ATTNRT_DEVICE_CPU; });
+  std::string fault;
+  memory_ =
+      complete<attnrt_memory>(extension(ATTNRT_MEMORY), ATTNRT_MEMORY, kMemoryMembers, &fault);
+  if (on_device_ && memory_ == nullptr) {
+    return fail(ATTNRT_UNSUPPORTED, "has a device but {}; a backend of a device needs all of {}",
+                fault, ATTNRT_MEMORY);
   }
   return {};
+}
+
+const attnrt_timing* Backend::timing() const {
+  std::string fault;
+  const void* found = extension(ATTNRT_TIMING);
+  const auto* timing = complete<attnrt_timing>(found, ATTNRT_TIMING, kTimingMembers, &fault);
+  if (timing == nullptr && found != nullptr)
+    log(ATTNRT_LOG_WARNING, fmt::format("offers {}, which is not used", fault));
+  return timing;
 }
 
 const void* Backend::extension(const char* id) const {
   if (!ATTNRT_HAS(table_, attnrt_plugin, get_extension) || table_->get_extension == nullptr)
     return nullptr;
   const void* found = nullptr;
-  call_plugin(nullptr, [&] { return found = table_->get_extension(instance_, id), ATTNRT_OK; });
+  call(nullptr, [&] { return found = table_->get_extension(instance_, id), ATTNRT_OK; });
   return found;
 }
 
@@ -153,9 +245,22 @@ void* Backend::own_stream(int32_t device_id) const {
   const auto known = own_streams_.find(device_id);
   if (known != own_streams_.end()) return known->second;
   void* stream = nullptr;
-  if (memory_->stream_create(instance_, device_id, &stream, nullptr) != ATTNRT_OK) return nullptr;
-  own_streams_.emplace(device_id, stream);
-  return stream;
+  const attnrt_status status =
+      call(nullptr, [&] { return memory_->stream_create(instance_, device_id, &stream, nullptr); });
+  if (status != ATTNRT_OK) return nullptr;
+  try {
+    own_streams_.emplace(device_id, stream);
+    return stream;
+  } catch (const std::bad_alloc&) {  // memory may be freed by a destructor
+    call(nullptr, [&] { return memory_->stream_destroy(instance_, device_id, stream), ATTNRT_OK; });
+    return nullptr;
+  }
+}
+
+attnrt_status Backend::refuse_after_fork(attnrt_error* error) const {
+  return attnrt_fail(error, ATTNRT_UNSUPPORTED,
+                     "its device was opened before this process was forked, and cannot be used in "
+                     "the child; open the runtime after the fork");
 }
 
 void Backend::log(int32_t severity, const std::string& text) const {
@@ -164,10 +269,14 @@ void Backend::log(int32_t severity, const std::string& text) const {
 
 attnrt_status Backend::supports(const Problem& problem, std::vector<std::string>* reasons) const {
   if (table_->supports == nullptr) return ATTNRT_OK;
+  Sink<std::string> sink{{}, kMostReasons};
   attnrt_error error = ATTNRT_ERROR_INIT;
-  const attnrt_status status = call_plugin(
-      &error, [&] { return table_->supports(instance_, &problem, add_reason, reasons); });
+  const attnrt_status status =
+      call(&error, [&] { return table_->supports(instance_, &problem, add_reason, &sink); });
+  if (status == ATTNRT_OUT_OF_MEMORY) throw std::bad_alloc();  // it may say yes the next time
+  auto added = sink.take();
   if (status == ATTNRT_OK) return status;
+  std::move(added.begin(), added.end(), std::back_inserter(*reasons));
   if (error.message[0] != '\0') reasons->emplace_back(error.message);
   if (reasons->empty()) reasons->emplace_back("it says no, without a reason");
   return status;
@@ -176,12 +285,12 @@ attnrt_status Backend::supports(const Problem& problem, std::vector<std::string>
 attnrt_status Backend::plan(const Problem& problem, attnrt_plan_info* info, void** plan,
                             attnrt_error* error) const {
   if (table_->plan == nullptr) return ATTNRT_OK;
-  return call_plugin(error, [&] { return table_->plan(instance_, &problem, info, plan, error); });
+  return call(error, [&] { return table_->plan(instance_, &problem, info, plan, error); });
 }
 
 attnrt_status Backend::run(void* plan, const Problem& problem, const attnrt_args& args,
                            attnrt_error* error) const {
-  return call_plugin(error, [&] { return table_->run(instance_, plan, &problem, &args, error); });
+  return call(error, [&] { return table_->run(instance_, plan, &problem, &args, error); });
 }
 
 attnrt_status Backend::merge(const attnrt_merging& extension, const MergeArgs& args,
@@ -198,7 +307,7 @@ void Backend::plan_destroy(void* plan) const {
       table_->plan_destroy == nullptr) {
     return;
   }
-  call_plugin(nullptr, [&] { return table_->plan_destroy(instance_, plan), ATTNRT_OK; });
+  call(nullptr, [&] { return table_->plan_destroy(instance_, plan), ATTNRT_OK; });
 }
 
 }  // namespace attnrt::core

@@ -3,6 +3,7 @@
 
 #include <attnrt/plugin.h>
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -11,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/fork.hpp"
+#include "base/plugin_call.hpp"
 #include "discover.hpp"
 #include "services.hpp"
 
@@ -63,16 +66,32 @@ class Backend {
   int32_t abi_minor() const { return table_->abi_minor; }  // that the plugin was built for
   const std::vector<Device>& devices() const { return devices_; }
   const std::string& no_device_reason() const { return no_device_reason_; }  // if it has none
+  // The extensions, if the backend offers them with every call that they must have; else nullptr.
+  // Their functions are called through call().
   const attnrt_memory* memory() const { return memory_; }
   // A stream of this device on which only the runtime works; made by the first call, destroyed with
   // the backend. The default stream if none can be made.
   void* own_stream(int32_t device_id) const;
+  const attnrt_timing* timing() const;
   const void* extension(const char* id) const;
   void* instance() const { return instance_; }
   const Services& services() const { return *services_; }
+  // Whether a call has said that a device no longer works.
+  bool lost_device() const { return lost_device_.load(std::memory_order_relaxed); }
+
+  // Makes one call into the plugin, as call_plugin does. In a child made by fork nothing is called
+  // if a device was opened before the fork, since contexts of devices do not survive it: the status
+  // is UNSUPPORTED, so that another backend may be tried.
+  template <class Call>
+  attnrt_status call(attnrt_error* error, Call&& call) const {
+    if (on_device_ && generation_ != fork_generation()) return refuse_after_fork(error);
+    const attnrt_status status = call_plugin(error, call);
+    if (status == ATTNRT_DEVICE_LOST) lost_device_.store(true, std::memory_order_relaxed);
+    return status;
+  }
 
   // The plugin's calls. If one throws, or returns a status that does not exist, the status is
-  // INTERNAL.
+  // INTERNAL. supports throws std::bad_alloc if memory ran out while it was asked.
   attnrt_status supports(const Problem& problem, std::vector<std::string>* reasons) const;
   attnrt_status plan(const Problem& problem, attnrt_plan_info* info, void** plan,
                      attnrt_error* error) const;
@@ -88,6 +107,7 @@ class Backend {
  private:
   void add_devices();
   void drop_devices_outside_manifest();
+  attnrt_status refuse_after_fork(attnrt_error* error) const;
 
   const std::shared_ptr<const void> library_;  // first, so that it goes last
   const std::shared_ptr<const FoundPlugin> plugin_;
@@ -99,8 +119,11 @@ class Backend {
   std::vector<Device> devices_;
   std::string no_device_reason_;
   const attnrt_memory* memory_ = nullptr;
-  mutable std::mutex own_streams_mutex_;
+  mutable ResetMutex own_streams_mutex_;          // nothing of a device is used in a child
   mutable std::map<int32_t, void*> own_streams_;  // by device_id
+  bool on_device_ = false;                        // it has a device besides the cpu
+  const uint32_t generation_ = fork_generation();
+  mutable std::atomic<bool> lost_device_{false};
 };
 
 }  // namespace attnrt::core

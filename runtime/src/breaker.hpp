@@ -35,6 +35,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/fork.hpp"
 #include "problem/problem.hpp"
 
 namespace attnrt::core {
@@ -124,7 +125,7 @@ class Breaker {
   void note_due(Time now);
   void changed();
 
-  mutable std::mutex mutex_;
+  mutable HeldMutex mutex_;
   std::vector<State> states_;
   std::set<std::pair<int32_t, int32_t>> lost_;  // device_type, device_id
   std::atomic<uint64_t> generation_{0};

@@ -52,9 +52,9 @@ bool has_problem_device(const Question& question) {
     if (!plugin.fault.empty()) continue;
     if (!names_device(*plugin.manifest, device_name(question.problem.device_type))) continue;
     if (!switched_off(*snapshot.config, plugin.manifest->name).empty()) continue;
-    snapshot.load(*entry);
-    if (!entry->backend) continue;
-    const auto& devices = entry->backend->devices();
+    const auto loaded = snapshot.load(*entry);
+    if (!loaded) continue;
+    const auto& devices = (*loaded)->devices();
     if (std::any_of(devices.begin(), devices.end(), [&question](const Device& device) {
           return is_problem_device(device, question);
         }))
@@ -99,19 +99,23 @@ void add_plugin(const Question& question, Snapshot::Entry& entry, bool suppose_d
     candidates.list.push_back({plugin, nullptr, supposed});
     return;
   }
-  snapshot.load(entry);
-  if (!entry.backend) return exclude(entry.load_error);
+  const auto loaded = snapshot.load(entry);
+  if (!loaded) {
+    if (loaded.error().code == ATTNRT_OUT_OF_MEMORY)
+      candidates.out_of_memory = plugin_label(*plugin) + ": " + loaded.error().message;
+    return exclude(loaded.error().message);
+  }
   bool has_device = false;
-  for (const Device& device : entry.backend->devices()) {
+  for (const Device& device : (*loaded)->devices()) {
     if (!may_serve(device, question)) continue;
-    candidates.list.push_back({plugin, entry.backend, device});
+    candidates.list.push_back({plugin, *loaded, device});
     has_device = true;
   }
   if (has_device) return;
   if (suppose_device && named) {
     candidates.list.push_back({plugin, nullptr, supposed});
   } else {
-    exclude(missing_device_reason(*entry.backend, problem));
+    exclude(missing_device_reason(**loaded, problem));
   }
 }
 

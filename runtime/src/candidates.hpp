@@ -31,6 +31,7 @@ struct ExcludedPlugin {
 struct Candidates {
   std::vector<Candidate> list;
   std::vector<ExcludedPlugin> excluded;
+  std::string out_of_memory;  // why a plugin could not be loaded for now; "": all could be asked
 };
 
 // Lists the candidates for a problem, in the order of the snapshot's plugins. Loads the backends

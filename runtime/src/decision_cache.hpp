@@ -18,6 +18,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/fork.hpp"
 #include "bounds.hpp"
 #include "policy.hpp"
 #include "select.hpp"
@@ -112,7 +113,7 @@ class DecisionCache {
     dropped.splice(dropped.end(), entries_, entry);
   }
 
-  std::mutex mutex_;
+  HeldMutex mutex_;
   const Snapshot* current_ = nullptr;
   std::list<Entry> entries_;  // most recently used first
   std::unordered_multimap<uint64_t, std::list<Entry>::iterator> by_hash_;

@@ -24,8 +24,10 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 
+#include "base/fork.hpp"
 #include "formats/elf_file.hpp"
 #include "mapping.hpp"
 
@@ -40,7 +42,7 @@ struct Library {
 
 // The only state that belongs to the process rather than to a runtime.
 struct Libraries {
-  std::mutex mutex;
+  HeldMutex mutex;  // a fork waits until no library is being mapped
   std::map<std::string, Library> by_key;
 };
 
@@ -164,6 +166,8 @@ Result<const attnrt_plugin*> table_of(void* handle) {
 }
 
 }  // namespace
+
+void prepare_libraries() { libraries(); }
 
 Result<MappedLibrary> map_library(const FoundPlugin& plugin, bool by_path) {
   Libraries& all = libraries();

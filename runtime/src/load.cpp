@@ -3,6 +3,8 @@
 
 #include <cstddef>
 
+#include "base/floating_point.hpp"
+#include "base/text.hpp"
 #include "library.hpp"
 
 namespace attnrt::core {
@@ -20,13 +22,15 @@ Result<void> check_table(const attnrt_plugin& table, const Manifest& manifest) {
     return fail(ATTNRT_UNSUPPORTED, "its attnrt_plugin has no {}",
                 table.name == nullptr ? "name" : "version");
   }
-  if (manifest.name != table.name) {
+  constexpr size_t kMostBytes = 256;  // of a text (plugin.h)
+  const std::string name = cut(table.name, kMostBytes), version = cut(table.version, kMostBytes);
+  if (manifest.name != name) {
     return fail(ATTNRT_UNSUPPORTED, "its manifest says name {}, its attnrt_plugin {}",
-                manifest.name, table.name);
+                manifest.name, name);
   }
-  if (manifest.version_text != table.version) {
+  if (manifest.version_text != version) {
     return fail(ATTNRT_UNSUPPORTED, "its manifest says version {}, its attnrt_plugin {}",
-                manifest.version_text, table.version);
+                manifest.version_text, version);
   }
   if (table.abi_minor < 0) {
     return fail(ATTNRT_UNSUPPORTED, "its abi_minor is {}; expected at least 0", table.abi_minor);
@@ -41,6 +45,8 @@ Result<std::shared_ptr<Backend>> load(std::shared_ptr<const FoundPlugin> plugin,
                                       const Options& options, std::shared_ptr<Services> services,
                                       bool by_path) {
   if (!plugin->fault.empty()) return fail(ATTNRT_UNSUPPORTED, "{}", plugin->fault);
+  // Loading a library that is built with -ffast-math changes the loading thread's environment.
+  const DefaultFloatingPoint floating_point;
   const auto mapped = map_library(*plugin, by_path);
   if (!mapped) return tl::unexpected(mapped.error());
   if (!mapped->fallback.empty()) {

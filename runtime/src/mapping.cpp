@@ -106,7 +106,10 @@ std::string fresh_path(const std::string& directory, const std::string& name) {
 }
 
 Result<void*> open_mapping(const std::string& path, std::string_view bytes) {
+  // Twice, because the loader reports some failed allocations of its own as other errors ("No such
+  // file or directory"), and a library that is refused for good is refused twice.
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) return loader_error(path);
   if (is_mapped_from(handle, bytes)) return handle;
   close_mapping(handle);

@@ -5,6 +5,7 @@
 #include <bit>
 #include <new>
 
+#include "base/text.hpp"
 #include "staging.hpp"
 
 namespace attnrt::core {
@@ -24,6 +25,16 @@ DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
   return *this;
 }
 
+namespace {
+
+void free_on_device(const Backend& backend, int32_t device_id, void* data, void* stream) {
+  backend.call(nullptr, [&] {
+    return backend.memory()->free(backend.instance(), device_id, data, stream), ATTNRT_OK;
+  });
+}
+
+}  // namespace
+
 DeviceMemory::~DeviceMemory() {
   if (data_ == nullptr) return;
   switch (kind_) {
@@ -34,12 +45,15 @@ DeviceMemory::~DeviceMemory() {
       if (applications_) {
         application.free(application.self, device_type_, device_id_, data_, stream);
       } else {
-        backend_->memory()->free(backend_->instance(), device_id_, data_, stream);
+        free_on_device(*backend_, device_id_, data_, stream);
       }
       break;
     }
     case Kind::pinned:
-      backend_->memory()->free_pinned(backend_->instance(), device_id_, data_);
+      backend_->call(nullptr, [this] {
+        backend_->memory()->free_pinned(backend_->instance(), device_id_, data_);
+        return ATTNRT_OK;
+      });
       break;
   }
 }
@@ -61,15 +75,20 @@ attnrt_status allocate_on_device(const Backend& backend, const Device& device, i
   if (status == ATTNRT_OK && *data == nullptr)
     status = attnrt_fail(error, ATTNRT_INTERNAL, "the application's allocator returned NULL");
   *applications = status != ATTNRT_UNSUPPORTED;
-  if (!*applications)
-    status = memory.allocate(backend.instance(), device.id, bytes, order, data, error);
+  if (!*applications) {
+    status = backend.call(error, [&] {
+      return memory.allocate(backend.instance(), device.id, bytes, order, data, error);
+    });
+  }
   if (status != ATTNRT_OK || stream) return status;
-  status = memory.stream_synchronize(backend.instance(), device.id, order, error);
+  status = backend.call(error, [&] {
+    return memory.stream_synchronize(backend.instance(), device.id, order, error);
+  });
   if (status == ATTNRT_OK) return status;
   if (*applications) {
     application.free(application.self, device.type, device.id, *data, order);
   } else {
-    memory.free(backend.instance(), device.id, *data, order);
+    free_on_device(backend, device.id, *data, order);
   }
   return status;
 }
@@ -98,8 +117,10 @@ Result<DeviceMemory> DeviceMemory::allocate(std::shared_ptr<const Backend> backe
       status = allocate_on_device(*backend, device, padded_bytes, stream, &memory.data_,
                                   &memory.applications_, &error);
     } else {
-      status = backend->memory()->allocate_pinned(backend->instance(), device.id, padded_bytes,
+      status = backend->call(&error, [&] {
+        return backend->memory()->allocate_pinned(backend->instance(), device.id, padded_bytes,
                                                   &memory.data_, &error);
+      });
     }
     if (status != ATTNRT_OK) memory.data_ = nullptr;
     const size_t misaligned_by = reinterpret_cast<uintptr_t>(memory.data_) % memory.alignment_;
@@ -131,8 +152,9 @@ int64_t Plan::held_bytes() const {
 Result<void> Plan::make_workspace(const attnrt_plan_info& info, std::optional<void*> stream) {
   constexpr int64_t kDefaultAlignment = 64;  // bytes, where the plugin says 0 (plugin.h)
   const int64_t alignment =
-      info.workspace_alignment > 0 ? info.workspace_alignment : kDefaultAlignment;
-  if (info.workspace_bytes < 0 || !std::has_single_bit(static_cast<uint64_t>(alignment))) {
+      info.workspace_alignment != 0 ? info.workspace_alignment : kDefaultAlignment;
+  if (info.workspace_bytes < 0 || alignment < 0 ||
+      !std::has_single_bit(static_cast<uint64_t>(alignment))) {
     return fail(ATTNRT_INTERNAL,
                 "plan: {}: asks for a workspace of {} bytes, aligned to {}; expected at least 0 "
                 "bytes and a power of two",
@@ -179,7 +201,8 @@ Result<std::unique_ptr<Plan>> make_plan(std::shared_ptr<const Decision> decision
   plan->planned_ = true;
   plan->capturable_ = info.capturable == 1;
   plan->plugin_bytes_ = std::max<int64_t>(info.held_bytes, 0);
-  plan->kernel_ = info.kernel != nullptr ? info.kernel : plan->backend_name();
+  constexpr size_t kMostBytes = 256;  // of the kernel's name (plugin.h)
+  plan->kernel_ = info.kernel != nullptr ? cut(info.kernel, kMostBytes) : plan->backend_name();
   if (auto made = plan->make_workspace(info, stream); !made) return tl::unexpected(made.error());
   return plan;
 }

@@ -25,6 +25,7 @@
 #include <mutex>
 #include <thread>
 
+#include "base/fork.hpp"
 #include "bounds.hpp"
 #include "capture.hpp"
 #include "plan.hpp"
@@ -96,7 +97,7 @@ class PlanCache {
   void retire_oldest();
   Taken passed();
 
-  std::mutex mutex_;
+  HeldMutex mutex_;
   const Snapshot* current_ = nullptr;
   int64_t most_bytes_ = INT64_MAX;
   int64_t idle_bytes_ = 0;

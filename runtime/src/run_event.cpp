@@ -16,8 +16,10 @@ RunEvent& RunEvent::operator=(RunEvent&& other) noexcept {
 }
 
 RunEvent::~RunEvent() {
-  if (event_ != nullptr)
-    backend_->memory()->event_destroy(backend_->instance(), device_id_, event_);
+  if (event_ == nullptr) return;
+  backend_->call(nullptr, [this] {
+    return backend_->memory()->event_destroy(backend_->instance(), device_id_, event_), ATTNRT_OK;
+  });
 }
 
 attnrt_status RunEvent::record(const std::shared_ptr<const Backend>& backend, int32_t device_id,
@@ -25,38 +27,51 @@ attnrt_status RunEvent::record(const std::shared_ptr<const Backend>& backend, in
   const attnrt_memory& memory = *backend->memory();
   attnrt_status status = ATTNRT_OK;
   if (event_ == nullptr) {
-    status = memory.event_create(backend->instance(), device_id, &event_, error);
+    status = backend->call(
+        error, [&] { return memory.event_create(backend->instance(), device_id, &event_, error); });
     if (status != ATTNRT_OK) event_ = nullptr;
     backend_ = backend;
     device_id_ = device_id;
   }
-  if (status == ATTNRT_OK)
-    status = memory.event_record(backend->instance(), device_id, event_, stream, error);
+  if (status == ATTNRT_OK) {
+    status = backend->call(error, [&] {
+      return memory.event_record(backend->instance(), device_id, event_, stream, error);
+    });
+  }
   recorded_ = status == ATTNRT_OK;
-  if (status != ATTNRT_OK)
-    (void)memory.stream_synchronize(backend->instance(), device_id, stream, nullptr);
+  if (status != ATTNRT_OK) {
+    backend->call(nullptr, [&] {
+      return memory.stream_synchronize(backend->instance(), device_id, stream, nullptr);
+    });
+  }
   return status;
 }
 
 bool RunEvent::passed() {
   if (!recorded_) return true;
   int32_t passed = 0;
-  const attnrt_status status =
-      backend_->memory()->event_query(backend_->instance(), device_id_, event_, &passed, nullptr);
+  const attnrt_status status = backend_->call(nullptr, [&] {
+    return backend_->memory()->event_query(backend_->instance(), device_id_, event_, &passed,
+                                           nullptr);
+  });
   recorded_ = status != ATTNRT_DEVICE_LOST && (status != ATTNRT_OK || passed == 0);
   return !recorded_;
 }
 
 attnrt_status RunEvent::order(void* stream, attnrt_error* error) {
   if (!recorded_) return ATTNRT_OK;
-  return backend_->memory()->stream_wait_event(backend_->instance(), device_id_, stream, event_,
-                                               error);
+  return backend_->call(error, [&] {
+    return backend_->memory()->stream_wait_event(backend_->instance(), device_id_, stream, event_,
+                                                 error);
+  });
 }
 
 void RunEvent::wait() {
   if (!recorded_) return;
   // If this fails, the device does not work any more, and so neither does the run.
-  (void)backend_->memory()->event_synchronize(backend_->instance(), device_id_, event_, nullptr);
+  backend_->call(nullptr, [this] {
+    return backend_->memory()->event_synchronize(backend_->instance(), device_id_, event_, nullptr);
+  });
   recorded_ = false;
 }
 

@@ -8,6 +8,8 @@
 
 #include <algorithm>
 
+#include "library.hpp"
+
 namespace attnrt::core {
 namespace {
 
@@ -38,8 +40,16 @@ Result<void> check_options(const RuntimeOptions& options) {
 Decision decide_uncached(const Snapshot& snapshot, const Problem& problem, const std::string& arch,
                          const Call& call, bool suppose_device, const Quarantine& quarantine) {
   const Policy policy(snapshot.config, call);
-  return select(policy, find_candidates(snapshot, problem, arch, suppose_device), problem, arch,
-                quarantine);
+  const Candidates candidates = find_candidates(snapshot, problem, arch, suppose_device);
+  if (!candidates.out_of_memory.empty()) {
+    Decision decision;
+    decision.problem = problem;
+    decision.excluded = candidates.excluded;
+    decision.status = ATTNRT_OUT_OF_MEMORY;
+    decision.message = "load: " + candidates.out_of_memory;
+    return decision;
+  }
+  return select(policy, candidates, problem, arch, quarantine);
 }
 
 // Returns the bounds between which the decision holds for every problem of its key: up to those
@@ -84,7 +94,10 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
   // The current directory was deleted: relative paths must lead nowhere, and nothing exists below a
   // file.
   if (error) runtime->folder_ = "/dev/null";
-  auto snapshot = take_snapshot(runtime->options_, runtime->folder_, nullptr);
+  prepare_libraries();
+  runtime->environment_ = read_environment();
+  auto snapshot =
+      take_snapshot(runtime->options_, runtime->environment_, runtime->folder_, nullptr);
   if (!snapshot) return tl::unexpected(snapshot.error());
   runtime->adopt(std::move(*snapshot));
   return runtime;
@@ -92,10 +105,15 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
 
 Result<void> Runtime::reload() {
   const std::lock_guard lock(reload_mutex_);
-  auto next = take_snapshot(options_, folder_, snapshot().get());
+  auto next = take_snapshot(options_, environment_, folder_, snapshot().get());
   if (!next) return tl::unexpected(next.error());
   adopt(std::move(*next));
   return {};
+}
+
+void Runtime::retry() {
+  const std::lock_guard lock(reload_mutex_);
+  if (auto next = look_again(*snapshot())) adopt(std::move(next));
 }
 
 // Makes the snapshot the current one. A call that still works on the previous one finishes there,
@@ -121,12 +139,13 @@ std::vector<PluginRow> Runtime::plugins(bool log_failures) const {
     }
     if (row.reason.empty()) row.reason = entry->plugin->manifest->serves_nothing();
     if (row.reason.empty()) {
-      snapshot->load(*entry, log_failures);
-      row.reason = entry->load_error;
-      if (entry->backend) {
-        row.devices = entry->backend->devices();
+      const auto loaded = snapshot->load(*entry, log_failures);
+      if (loaded) {
+        row.devices = (*loaded)->devices();
         row.state = row.devices.empty() ? "no device" : "ready";
-        if (row.devices.empty()) row.reason = entry->backend->no_device_reason();
+        if (row.devices.empty()) row.reason = (*loaded)->no_device_reason();
+      } else {
+        row.reason = loaded.error().message;
       }
     }
     rows.push_back(std::move(row));
@@ -170,6 +189,7 @@ std::shared_ptr<const Decision> Runtime::decide_anew(
       decision = decided();
     }
   }
+  if (decision->status == ATTNRT_OUT_OF_MEMORY) return decision;  // the next call may have memory
   // Logged by the call whose decision is kept.
   if (!decisions_.insert(snapshot, key, call, choice_of(decision, key, generation)))
     return decision;

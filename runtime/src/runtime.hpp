@@ -31,6 +31,10 @@ class Runtime {
   // Reads the policy and looks for plugins again. If that fails, everything stays as it was.
   Result<void> reload();
 
+  // Looks again for devices that were missing or were lost, and for what prevented a plugin from
+  // being loaded: new decisions and plans ask a new instance of each such backend.
+  void retry();
+
   // Loads the plugins that are not loaded yet, and returns a row for each. If log_failures is set,
   // also logs a warning for each that cannot be loaded.
   std::vector<PluginRow> plugins(bool log_failures = true) const;
@@ -76,11 +80,13 @@ class Runtime {
                                               const Call& call);
 
   RuntimeOptions options_;
-  std::filesystem::path folder_;  // the current directory at open; relative paths start there
-  std::mutex reload_mutex_;
+  // As open found them; a reload must not read the environment beside other threads' setenv.
+  Environment environment_;
+  std::filesystem::path folder_;  // the current directory; relative paths start there
+  ResetMutex reload_mutex_;
   // Instead of std::atomic<std::shared_ptr>, whose readers unlock with relaxed order up to GCC 13,
   // which is a data race.
-  mutable std::mutex snapshot_mutex_;
+  mutable HeldMutex snapshot_mutex_;
   std::shared_ptr<const Snapshot> snapshot_;
   DecisionCache decisions_;
   PlanCache plans_;

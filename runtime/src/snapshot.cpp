@@ -2,6 +2,7 @@
 #include "snapshot.hpp"
 
 #include <algorithm>
+#include <mutex>
 
 #include "base/text.hpp"
 #include "formats/yaml.hpp"
@@ -75,13 +76,13 @@ void log_loaded(const Snapshot& snapshot, const Backend& backend) {
 }
 
 // Returns the previous snapshot's entry for the same file with the same bytes and options, or
-// nullptr. One that could not be loaded is not kept: what prevented it may be gone by now.
+// nullptr if there is none that need not be loaded again.
 std::shared_ptr<Snapshot::Entry> entry_to_keep(const Snapshot& previous, const FoundPlugin& plugin,
                                                const Options& options) {
   if (plugin.hash.empty() || !plugin.fault.empty()) return nullptr;
   for (const auto& entry : previous.entries) {
     const bool same_file = entry->plugin->hash == plugin.hash && entry->plugin->path == plugin.path;
-    if (same_file && entry->options == options && !entry->failed) return entry;
+    if (same_file && entry->options == options && !entry->may_improve()) return entry;
   }
   return nullptr;
 }
@@ -113,19 +114,19 @@ void try_replacements(const Snapshot& previous, bool may_keep, Snapshot& snapsho
       continue;
     const auto before =
         std::find_if(previous.entries.begin(), previous.entries.end(), [&plugin](const auto& each) {
-          return each->loaded && each->plugin->path == plugin.path &&
+          return each->backend() && each->plugin->path == plugin.path &&
                  each->plugin->hash != plugin.hash;
         });
     if (before == previous.entries.end()) continue;
-    snapshot.load(*entry, false);
-    if (!entry->failed) continue;
+    const auto loaded = snapshot.load(*entry, false);
+    if (loaded) continue;
     auto kept = std::make_shared<FoundPlugin>(*(*before)->plugin);
-    kept->present_fault = entry->load_error;
+    kept->present_fault = loaded.error().message;
     kept->identity.reset();  // so that the next reload tries again
     snapshot.services->log(
         ATTNRT_LOG_WARNING,
         fmt::format("load: {}: {}; its last good version, {} {}, stays in service", plugin.path,
-                    entry->load_error, kept->manifest->name, kept->manifest->version_text));
+                    loaded.error().message, kept->manifest->name, kept->manifest->version_text));
     snapshot.entries[i] = entry_for(kept, may_keep ? &previous : nullptr, snapshot);
     snapshot.found.plugins[i] = std::move(kept);
   }
@@ -133,35 +134,53 @@ void try_replacements(const Snapshot& previous, bool may_keep, Snapshot& snapsho
 
 }  // namespace
 
-void Snapshot::load(Entry& entry, bool log_failure) const {
-  bool first = false;
-  std::call_once(entry.once, [&] {
-    first = true;
+// A mutex and a flag instead of std::call_once: an exception that leaves call_once is unwound
+// through libc, which loads another library for that, and ends the process if it cannot.
+Snapshot::Loaded Snapshot::load(Entry& entry, bool log_failure) const {
+  if (entry.is_loaded.load(std::memory_order_acquire)) return entry.loaded;
+  {
+    const std::lock_guard lock(entry.mutex);
+    if (entry.is_loaded.load(std::memory_order_relaxed)) return entry.loaded;
     auto loaded = core::load(entry.plugin, entry.options, services, config->load_by_path.value);
-    if (loaded) {
-      entry.backend = std::move(*loaded);
-      entry.loaded = true;
-      return;
+    if (!loaded) {
+      Error& error = loaded.error();
+      if (error.code == ATTNRT_OUT_OF_MEMORY) return tl::unexpected(std::move(error));
+      const auto settings = config->backends.find(entry.plugin->manifest->name);
+      if (!entry.options.empty() && error.code == ATTNRT_INVALID_ARGUMENT &&
+          settings != config->backends.end())
+        error.message += fmt::format(" (its options: {})", settings->second.options_origin);
+      entry.loaded = tl::unexpected(std::move(error));
+    } else {
+      entry.loaded = std::move(*loaded);
     }
-    entry.load_error = loaded.error().message;
-    const auto settings = config->backends.find(entry.plugin->manifest->name);
-    if (!entry.options.empty() && loaded.error().code == ATTNRT_INVALID_ARGUMENT &&
-        settings != config->backends.end())
-      entry.load_error += fmt::format(" (its options: {})", settings->second.options_origin);
-    entry.failed = true;
-  });
-  if (!first) return;
-  if (entry.failed && log_failure) {
-    services->log(ATTNRT_LOG_WARNING,
-                  fmt::format("load: {}: {}", entry.plugin->path, entry.load_error));
+    entry.is_loaded.store(true, std::memory_order_release);
   }
-  if (!entry.failed && services->logs_debug()) log_loaded(*this, *entry.backend);
+  if (!entry.loaded && log_failure) {
+    services->log(ATTNRT_LOG_WARNING,
+                  fmt::format("load: {}: {}", entry.plugin->path, entry.loaded.error().message));
+  }
+  if (entry.loaded && services->logs_debug()) log_loaded(*this, **entry.loaded);
+  return entry.loaded;
+}
+
+std::shared_ptr<Snapshot> look_again(const Snapshot& previous) {
+  const auto may_improve = [](const auto& entry) { return entry->may_improve(); };
+  if (std::none_of(previous.entries.begin(), previous.entries.end(), may_improve)) return nullptr;
+  auto next = std::make_shared<Snapshot>(previous);
+  for (auto& entry : next->entries) {
+    if (!may_improve(entry)) continue;
+    auto again = std::make_shared<Snapshot::Entry>();
+    again->plugin = entry->plugin;
+    again->options = entry->options;
+    entry = std::move(again);
+  }
+  return next;
 }
 
 Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
+                                                const Environment& environment,
                                                 const std::filesystem::path& folder,
                                                 const Snapshot* previous) {
-  const Environment environment = read_environment();
   const auto source = read_policy(options, environment, folder);
   if (!source) return tl::unexpected(source.error());
   auto config = read_config(source->text, source->file, environment);

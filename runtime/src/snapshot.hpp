@@ -4,11 +4,12 @@
 #include <atomic>
 #include <filesystem>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "base/fork.hpp"
 #include "config.hpp"
+#include "environment.hpp"
 #include "load.hpp"
 #include "runtime_options.hpp"
 
@@ -21,15 +22,26 @@ namespace attnrt::core {
 // next snapshot; calls that have begun finish on theirs.
 class Snapshot {
  public:
+  using Loaded = Result<std::shared_ptr<const Backend>>;
   struct Entry {
     std::shared_ptr<const FoundPlugin> plugin;
     Options options;
-    std::once_flag once;
-    // Set by Snapshot::load:
-    std::shared_ptr<const Backend> backend;  // absent if it could not be loaded
-    std::string load_error;                  // why not
-    std::atomic<bool> failed = false;        // it could not be loaded; a reload tries again
-    std::atomic<bool> loaded = false;        // backend is set
+
+    // The backend, if it is loaded already.
+    std::shared_ptr<const Backend> backend() const {
+      return is_loaded.load(std::memory_order_acquire) && loaded ? *loaded : nullptr;
+    }
+    // Whether a reload or retry opens another instance: this one could not be loaded, has no device
+    // or has lost one, and what prevented it may be gone by now.
+    bool may_improve() const {
+      if (!is_loaded.load(std::memory_order_acquire)) return false;
+      return !loaded || (*loaded)->devices().empty() || (*loaded)->lost_device();
+    }
+
+    // Set by Snapshot::load, under the mutex; `loaded` does not change any more once is_loaded.
+    ResetMutex mutex;
+    std::atomic<bool> is_loaded = false;
+    Loaded loaded = nullptr;
   };
   std::shared_ptr<const Config> config;
   std::string policy_file;  // empty: the built-in policy
@@ -39,20 +51,27 @@ class Snapshot {
   std::vector<std::shared_ptr<Entry>> entries;  // one for each plugin of `found`, in its order
   std::shared_ptr<Services> services;
 
-  // Loads the entry's backend, the first time only. If that fails and log_failure is set, logs why
-  // as a warning.
+  // Loads the entry's backend, unless an earlier call did or found why it cannot be loaded. If that
+  // is found now and log_failure is set, logs it as a warning. OUT_OF_MEMORY, also where it is
+  // thrown as std::bad_alloc, is not kept: the next call tries again.
   // THREADS: from any thread.
-  void load(Entry& entry, bool log_failure = true) const;
+  Loaded load(Entry& entry, bool log_failure = true) const;
 };
 
-// Reads the policy and the environment, and finds the plugins. Relative paths start at `folder`.
-// Backends of `previous` (nullptr at open) whose file and options are the same stay open. A file
+// Reads the policy and finds the plugins. Relative paths start at `folder`.
+// Backends of `previous` (nullptr at open) whose file and options are the same stay open, unless they may improve. A file
 // whose new bytes cannot be used keeps its last good ones; where those are in service, the new
 // bytes are loaded at once to find that out. Warnings go to the log.
 // Errors: a policy that is wrong, and what kept this process from looking (discover). Nothing has
 // changed then.
 Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
+                                                const Environment& environment,
                                                 const std::filesystem::path& folder,
                                                 const Snapshot* previous);
+
+// Returns the same snapshot, except that backends which may improve are loaded again when they are
+// asked for: as a second instance of the library that is mapped already. Plans keep the first.
+// nullptr: there are none.
+std::shared_ptr<Snapshot> look_again(const Snapshot& previous);
 
 }  // namespace attnrt::core

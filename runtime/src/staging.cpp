@@ -92,8 +92,9 @@ Result<std::unique_ptr<Staging>> Staging::make(std::shared_ptr<const Backend> ba
   std::unique_ptr<Staging> staging(new Staging(std::move(backend), device));
   const Backend& owner = *staging->backend_;
   attnrt_error error = ATTNRT_ERROR_INIT;
-  const attnrt_status status =
-      owner.memory()->stream_create(owner.instance(), device.id, &staging->stream_, &error);
+  const attnrt_status status = owner.call(&error, [&] {
+    return owner.memory()->stream_create(owner.instance(), device.id, &staging->stream_, &error);
+  });
   if (status != ATTNRT_OK) {
     return fail(status, "plan: {}: cannot create a stream for staging: {}", owner.manifest().name,
                 error.message);
@@ -102,8 +103,11 @@ Result<std::unique_ptr<Staging>> Staging::make(std::shared_ptr<const Backend> ba
 }
 
 Staging::~Staging() {
-  if (stream_ != nullptr)
+  if (stream_ == nullptr) return;
+  backend_->call(nullptr, [this] {
     backend_->memory()->stream_destroy(backend_->instance(), device_.id, stream_);
+    return ATTNRT_OK;
+  });
 }
 
 // Makes both buffers hold at least this many bytes. The size is rounded up to a power of two, so
@@ -128,8 +132,10 @@ attnrt_status Staging::copy(int64_t offset, int64_t bytes, int32_t direction, at
   char* const host = static_cast<char*>(pinned_.data()) + offset;
   char* const device = static_cast<char*>(on_device_.data()) + offset;
   const bool to_device = direction == ATTNRT_COPY_TO_DEVICE;
-  return backend_->memory()->copy(backend_->instance(), device_.id, to_device ? device : host,
-                                  to_device ? host : device, bytes, direction, stream_, error);
+  return backend_->call(error, [&] {
+    return backend_->memory()->copy(backend_->instance(), device_.id, to_device ? device : host,
+                                    to_device ? host : device, bytes, direction, stream_, error);
+  });
 }
 
 attnrt_status Staging::run(const Plan& plan, const attnrt_args& host, attnrt_error* error) {
@@ -172,8 +178,11 @@ attnrt_status Staging::run(const Plan& plan, const attnrt_args& host, attnrt_err
       status = copy(slots[i].offset, slots[i].bytes, ATTNRT_COPY_TO_HOST, error);
   }
   // Waits after a failure too: nothing may still use the buffers when the next run reuses them.
-  const attnrt_status waited = backend_->memory()->stream_synchronize(
-      backend_->instance(), device_.id, stream_, status == ATTNRT_OK ? error : nullptr);
+  attnrt_error* const wait_error = status == ATTNRT_OK ? error : nullptr;
+  const attnrt_status waited = backend_->call(wait_error, [&] {
+    return backend_->memory()->stream_synchronize(backend_->instance(), device_.id, stream_,
+                                                  wait_error);
+  });
   if (status == ATTNRT_OK) status = waited;
   if (status != ATTNRT_OK) return status;
   for (size_t i = 0; i < slots.size(); ++i) {

@@ -5,6 +5,8 @@
 #include <mutex>
 #include <unordered_set>
 
+#include "base/fork.hpp"
+
 namespace attnrt::core {
 
 // Remembers hashes of at most kMost warnings: about 300 kB. THREADS: any call from any threads at
@@ -28,7 +30,7 @@ class Warned {
   }
 
  private:
-  std::mutex mutex_;
+  HeldMutex mutex_;
   std::unordered_set<uint64_t> hashes_;
 };
 

@@ -263,6 +263,10 @@ const attnrt_timing fake_timing = {
     timestamps_elapsed,
 };
 
+const attnrt_timing fake_timing_without_record = {
+    sizeof(attnrt_timing), 0, timestamp_create, timestamp_destroy, NULL, timestamps_elapsed,
+};
+
 /* The bytes from the first element to the end of the last one. */
 static int64_t span_of(const attnrt_tensor* t) {
   int64_t last = 0;

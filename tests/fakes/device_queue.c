@@ -15,7 +15,7 @@ static _Thread_local char this_thread;
 
 static void complete(void);
 static int64_t replay(uint64_t capture_id, void* stream);
-fake_counters fake_count = {.complete = complete, .replay = replay};
+fake_counters fake_count = {.complete = complete, .replay = replay, .absent = FAKE_ABSENT};
 
 void device_lock(void) { pthread_mutex_lock(&mutex); }
 void device_unlock(void) { pthread_mutex_unlock(&mutex); }

@@ -2,6 +2,7 @@
 #define _DEFAULT_SOURCE
 #include "fake.h"
 
+#include <fenv.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,12 +48,32 @@ static void may_throw(int fault, const char* where) {
 #endif
 }
 
+/* Notes an environment that is not the default, and leaves another one behind. */
+static void disturb_floating_point(void) {
+  if (FAKE_FAULT != FAULT_FLOATING) return;
+  volatile float denormal = 1e-40F, sum = 1, little = 1e-10F;
+  denormal = denormal * 1.0F;
+  sum = sum + little;
+  if (fegetround() != FE_TONEAREST || denormal == 0 || sum != 1) ++fake_count.odd_environments;
+  (void)fesetround(FE_UPWARD);
+#if defined(__SSE__)
+  __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | 0x8040U); /* FTZ and DAZ */
+#endif
+}
+
+static const char* long_text(void) {
+  static char text[1000];
+  memset(text, 'x', sizeof text - 1);
+  return text;
+}
+
 static attnrt_status fake_open(const attnrt_host* host, const attnrt_option* options, int32_t count,
                                void** instance, attnrt_error* error) {
   may_throw(FAULT_THROW_OPEN, "open");
 #ifdef FAKE_CHDIR
   if (chdir("/") != 0) return attnrt_fail(error, ATTNRT_INTERNAL, "chdir failed");
 #endif
+  disturb_floating_point();
   if (FAKE_OPEN_STATUS != ATTNRT_OK)
     return attnrt_fail(error, FAKE_OPEN_STATUS, "open was told to fail");
   for (int32_t n = 0; n < count && FAKE_FAULT != FAULT_OPTIONS; ++n) {
@@ -71,6 +92,7 @@ static attnrt_status fake_open(const attnrt_host* host, const attnrt_option* opt
 
 static void fake_close(void* instance) {
   fake* f = instance;
+  disturb_floating_point();
   if (FAKE_DEVICE == DEVICE_FAKE) fake_device_report(f->host);
   free(f);
 }
@@ -79,13 +101,15 @@ static attnrt_status fake_devices(void* instance, attnrt_add_device add, void* s
                                   attnrt_error* error) {
   (void)instance;
   may_throw(FAULT_THROW_DEVICES, "devices");
+  disturb_floating_point();
+  if (fake_count.absent) return attnrt_fail(error, ATTNRT_OK, "the fake device is unplugged");
 #ifdef FAKE_NO_DEVICES
   (void)add, (void)sink;
   attnrt_fail(error, ATTNRT_OK, "%s", FAKE_NO_DEVICES);
 #else
   (void)error;
   const int host = FAKE_DEVICE == DEVICE_HOST;
-  for (int32_t id = 0; id < FAKE_DEVICE_COUNT; ++id) {
+  for (int32_t id = 0; id < (FAKE_FAULT == FAULT_MANY ? 100 : FAKE_DEVICE_COUNT); ++id) {
     attnrt_device device = {sizeof device,
                             host ? ATTNRT_DEVICE_CPU : ATTNRT_DEVICE_ROCM,
                             id,
@@ -94,8 +118,13 @@ static attnrt_status fake_devices(void* instance, attnrt_add_device add, void* s
                             host ? "cpu" : "fake device",
                             host ? 0 : 1 << 30};
     if (FAKE_FAULT == FAULT_ARCH) device.arch = "gfx803";
+    if (FAKE_FAULT == FAULT_MANY) device.name = long_text();
     add(sink, &device);
   }
+#ifdef FAKE_ALSO_CPU
+  const attnrt_device cpu = {sizeof cpu, ATTNRT_DEVICE_CPU, 0, 0, "", "cpu", 0};
+  add(sink, &cpu);
+#endif
 #endif
   return ATTNRT_OK;
 }
@@ -105,6 +134,12 @@ static attnrt_status fake_supports(void* instance, const attnrt_problem* problem
   static int flips;
   (void)instance;
   may_throw(FAULT_THROW_SUPPORTS, "supports");
+  disturb_floating_point();
+  if (FAKE_SUPPORTS_STATUS != ATTNRT_OK) return FAKE_SUPPORTS_STATUS;
+  if (FAKE_FAULT == FAULT_MANY && problem->causal) {
+    for (int n = 0; n < 100; ++n) add(sink, long_text());
+    return ATTNRT_UNSUPPORTED;
+  }
   if (FAKE_FAULT == FAULT_SUPPORTS_SILENT && problem->head_dim % 2 == 0) return ATTNRT_UNSUPPORTED;
   if (FAKE_FAULT == FAULT_SUPPORTS_FLIPS && flips++ % 2) {
     add(sink, "it is the other call");
@@ -125,6 +160,11 @@ static attnrt_status fake_make_plan(void* instance, const attnrt_problem* proble
                                     attnrt_plan_info* info, void** plan, attnrt_error* error) {
   (void)instance;
   may_throw(FAULT_THROW_PLAN, "plan");
+  disturb_floating_point();
+  if (FAKE_FAULT == FAULT_NO_NUL) {
+    if (error != NULL) memset(error->message, 'x', sizeof error->message);
+    return ATTNRT_INTERNAL;
+  }
   if (FAKE_PLAN_MILLISECONDS > 0) usleep(1000 * FAKE_PLAN_MILLISECONDS);
   if (FAKE_PLAN_STATUS != ATTNRT_OK)
     return attnrt_fail(error, FAKE_PLAN_STATUS, "plan was told to fail");
@@ -142,8 +182,10 @@ static attnrt_status fake_make_plan(void* instance, const attnrt_problem* proble
       fake_count.workspace_bytes != 0 ? fake_count.workspace_bytes : WORKSPACE_BYTES;
   info->held_bytes = fake_count.held_bytes;
   info->capturable = !fake_count.not_capturable;
-  info->workspace_alignment = FAKE_FAULT == FAULT_ALIGNMENT ? 48 : 64;
-  info->kernel = "fake_attention";
+  info->workspace_alignment = FAKE_FAULT == FAULT_ALIGNMENT  ? 48
+                              : FAKE_FAULT == FAULT_NEGATIVE ? -64
+                                                             : 64;
+  info->kernel = FAKE_FAULT == FAULT_MANY ? long_text() : "fake_attention";
   *plan = p;
   return ATTNRT_OK;
 }
@@ -152,6 +194,7 @@ static void fake_plan_destroy(void* instance, void* plan) {
   (void)instance;
   __atomic_sub_fetch(&fake_count.plans_alive, 1, __ATOMIC_RELAXED);
   fake_plan_destroyed(plan);
+  disturb_floating_point();
   free(plan);
 }
 
@@ -167,6 +210,7 @@ static attnrt_status fake_run(void* instance, void* plan, const attnrt_problem* 
   attnrt_args given = *args;
   may_throw(FAULT_THROW_RUN, "run");
   __atomic_add_fetch(&fake_count.runs, 1, __ATOMIC_RELAXED);
+  disturb_floating_point();
   if (FAKE_RUN_STATUS != ATTNRT_OK)
     return attnrt_fail(error, FAKE_RUN_STATUS, "run was told to fail");
   if (fake_count.run_status != ATTNRT_OK)
@@ -216,8 +260,10 @@ static const void* fake_get_extension(void* instance, const char* id) {
 #endif
   if (strcmp(id, FAKE_COUNTERS) == 0) return &fake_count;
   const int memory = FAKE_DEVICE == DEVICE_FAKE && FAKE_FAULT != FAULT_NO_MEMORY;
-  if (FAKE_DEVICE == DEVICE_FAKE && strcmp(id, ATTNRT_TIMING) == 0) return &fake_timing;
-  return memory && strcmp(id, ATTNRT_MEMORY) == 0 ? &fake_memory : NULL;
+  if (FAKE_DEVICE == DEVICE_FAKE && strcmp(id, ATTNRT_TIMING) == 0)
+    return FAKE_FAULT == FAULT_NULL_TIMING ? &fake_timing_without_record : &fake_timing;
+  if (!memory || strcmp(id, ATTNRT_MEMORY) != 0) return NULL;
+  return &fake_memory;
 }
 
 /* ---- The table ---- */

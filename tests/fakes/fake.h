@@ -54,6 +54,11 @@ enum {
   FAULT_STREAM,           /* memory: copies are lost */
   FAULT_TIMING,           /* timing: the time between two timestamps is negative */
   FAULT_NO_EVENTS,        /* memory: event_create is NULL */
+  FAULT_NULL_TIMING,      /* timing: record is NULL */
+  FAULT_FLOATING,         /* every call: leaves another rounding mode, FTZ and DAZ behind */
+  FAULT_MANY,             /* devices, supports, plan: more and longer texts than a host keeps */
+  FAULT_NO_NUL,           /* plan: an error text without NUL */
+  FAULT_NEGATIVE,         /* plan: asks for an alignment of -64 */
   FAULT_THROW_OPEN,       /* the call throws a C++ exception */
   FAULT_THROW_DEVICES,
   FAULT_THROW_SUPPORTS,
@@ -94,6 +99,12 @@ enum { DEVICE_HOST, DEVICE_FAKE };
 #ifndef FAKE_RUN_STATUS
 #define FAKE_RUN_STATUS ATTNRT_OK
 #endif
+#ifndef FAKE_SUPPORTS_STATUS
+#define FAKE_SUPPORTS_STATUS ATTNRT_OK
+#endif
+#ifndef FAKE_ABSENT /* whether the device is absent until a test says otherwise */
+#define FAKE_ABSENT 0
+#endif
 #ifndef FAKE_PLAN_MILLISECONDS
 #define FAKE_PLAN_MILLISECONDS 0
 #endif
@@ -117,6 +128,7 @@ typedef struct fake_counters {
   int64_t runs_of_captured;     /* a captured graph's workspace, used by another run */
   int64_t replays_of_freed;     /* a graph whose plan or workspace is gone */
   int64_t invalidated_captures; /* calls for the captured stream that a capture forbids */
+  int64_t odd_environments;     /* FAULT_FLOATING: calls in another environment than the default */
 
   /* Set by a test. */
   int64_t capturing;        /* a graph is being captured on captured_stream */
@@ -131,6 +143,7 @@ typedef struct fake_counters {
   int64_t held_bytes;       /* what plans say that they hold */
   int64_t not_capturable;   /* what plans say */
   int64_t most_keys;        /* supports refuses more; 0: no limit */
+  int64_t absent;           /* devices adds none */
 
   /* Called by a test. */
   void (*complete)(void);                               /* does the work of all streams */
@@ -149,6 +162,7 @@ attnrt_status fake_attend(const attnrt_problem* problem, const attnrt_args* args
 extern fake_counters fake_count;
 extern const attnrt_memory fake_memory;
 extern const attnrt_timing fake_timing;
+extern const attnrt_timing fake_timing_without_record;
 attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args, const void* plan,
                            attnrt_error* error);
 void fake_plan_destroyed(const void* plan);

@@ -69,11 +69,23 @@ TEST(Plan, FailuresHaveTheirStatusAndTheNameInFront) {
 }
 
 TEST(Plan, AnAlignmentThatIsNoPowerOfTwoIsThePluginsFault) {
-  const TestRuntime runtime({"fake_bad_alignment"});
+  for (const auto& [name, alignment] :
+       {std::pair{"fake_bad_alignment", "48"}, {"fake_bad_negative", "-64"}}) {
+    const TestRuntime runtime({name});
+    const auto plan = planned(runtime, checked(Attention({}).problem));
+    ASSERT_FALSE(plan) << name;
+    EXPECT_EQ(plan.error().code, ATTNRT_INTERNAL);
+    EXPECT_THAT(
+        plan.error().message,
+        HasSubstr(std::string("asks for a workspace of 256 bytes, aligned to ") + alignment));
+  }
+}
+
+TEST(Plan, TheNameOfAKernelIsBounded) {
+  const TestRuntime runtime({"fake_bad_many"});
   const auto plan = planned(runtime, checked(Attention({}).problem));
-  ASSERT_FALSE(plan);
-  EXPECT_EQ(plan.error().code, ATTNRT_INTERNAL);
-  EXPECT_THAT(plan.error().message, HasSubstr("asks for a workspace of 256 bytes, aligned to 48"));
+  ASSERT_TRUE(plan) << plan.error().message;
+  EXPECT_EQ((*plan)->kernel(), std::string(256, 'x'));
 }
 
 TEST(Plan, KeepsItsBackendAfterTheRuntimeIsClosed) {

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
+
 #include "runtime.hpp"
 #include "support/tensors.hpp"
 #include "support/test_runtime.hpp"
@@ -110,34 +112,40 @@ TEST(Open, ABrokenPluginIsARow) {
 }
 
 TEST(Environment, Overrides) {
-  TestRuntime runtime({"fake_full", "fake_minimal"});
-  EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0");
-  const auto reloaded = [&] {
-    const auto done = runtime->reload();
-    return done ? chosen(*runtime) : done.error().message;
-  };
+  const std::vector<std::string> both{"fake_full", "fake_minimal"};
+  EXPECT_EQ(chosen(*TestRuntime(both)), "fake_full 1.0.0");
   {
     const Variable backend("ATTNRT_BACKEND", "fake_minimal");
-    EXPECT_EQ(reloaded(), "fake_minimal 1.0.0");
+    const TestRuntime runtime(both);
+    EXPECT_EQ(chosen(*runtime), "fake_minimal 1.0.0");
     EXPECT_EQ(chosen(*runtime, kAny, "fake_full"), "fake_full 1.0.0") << "the call comes first";
   }
   {
     const Variable disable("ATTNRT_DISABLE", "*_full");
-    EXPECT_EQ(reloaded(), "fake_minimal 1.0.0");
+    EXPECT_EQ(chosen(*TestRuntime(both)), "fake_minimal 1.0.0");
   }
   {
     const Variable wrong("ATTNRT_LOG", "loud");
-    EXPECT_THAT(reloaded(), HasSubstr("ATTNRT_LOG: found loud"));
+    EXPECT_THAT(open_error({.policy_text = ""}), HasSubstr("ATTNRT_LOG: found loud"));
   }
   {
     const Variable unknown("ATTNRT_BACKENDS", "x");
-    runtime.clear_log();
-    EXPECT_EQ(reloaded(), "fake_full 1.0.0");
+    const TestRuntime runtime(both);
+    EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0");
     EXPECT_THAT(runtime.log(), ElementsAre(AllOf(HasSubstr("ATTNRT_BACKENDS"),
                                                  HasSubstr("did you mean ATTNRT_BACKEND?"))))
         << "said once";
   }
-  EXPECT_EQ(reloaded(), "fake_full 1.0.0");
+}
+
+// Other threads may call setenv while a reload runs.
+TEST(Environment, IsReadAtOpenAndNotAtReload) {
+  auto backend = std::make_optional<Variable>("ATTNRT_BACKEND", "fake_minimal");
+  const TestRuntime runtime({"fake_full", "fake_minimal"});
+  backend.reset();
+  const Variable other("ATTNRT_DISABLE", "fake_minimal");
+  ASSERT_TRUE(runtime->reload());
+  EXPECT_EQ(chosen(*runtime), "fake_minimal 1.0.0");
 }
 
 TEST(Environment, PolicyAndPluginPath) {

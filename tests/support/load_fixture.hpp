@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <mutex>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -75,7 +76,12 @@ inline std::string outcome(const Result<std::shared_ptr<Backend>>& loaded) {
   }
   if (backend.devices().empty()) return "no device: " + backend.no_device_reason();
   std::vector<std::string> reasons;
-  const attnrt_status status = backend.supports(fakes::Tiny().problem, &reasons);
+  attnrt_status status = ATTNRT_OK;
+  try {
+    status = backend.supports(fakes::Tiny().problem, &reasons);
+  } catch (const std::bad_alloc&) {
+    return text + "; supports: ran out of memory";
+  }
   if (status != ATTNRT_OK)
     text += fmt::format("; supports: {}: {}", status_name(status), fmt::join(reasons, ", "));
   if (backend.devices()[0].type != ATTNRT_DEVICE_CPU) return text;

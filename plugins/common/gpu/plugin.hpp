@@ -54,7 +54,7 @@ struct Calls {
     }
     return ATTNRT_OK;
   } catch (const std::bad_alloc&) {
-    return add(sink, "out of host memory"), ATTNRT_UNSUPPORTED;
+    return ATTNRT_OUT_OF_MEMORY;
   }
 
   // Loads a problem's kernels, and says which workspace their runs need.

@@ -40,7 +40,7 @@ Result<void> BenchMemory::make_stream_and_clock() {
   attnrt_error error = ATTNRT_ERROR_INIT;
   auto made = checked("stream_create",
                       memory().stream_create(instance(), device_.id, &stream_, &error), error);
-  const auto* timing = static_cast<const attnrt_timing*>(backend_->extension(ATTNRT_TIMING));
+  const auto* timing = backend_->timing();
   if (timing == nullptr || !ATTNRT_HAS(timing, attnrt_timing, elapsed)) return made;
   timing_ = timing;
   for (void** timestamp : {&start_, &end_})

@@ -106,9 +106,10 @@ Result<Comparison> measure_problem(core::Runtime& runtime, core::Problem problem
 std::shared_ptr<const core::Backend> backend_of(const core::Snapshot& snapshot,
                                                 const core::Device& wanted) {
   for (const auto& entry : snapshot.entries) {
-    if (!entry->backend) continue;
-    for (const core::Device& device : entry->backend->devices())
-      if (device.type == wanted.type && device.id == wanted.id) return entry->backend;
+    const auto backend = entry->backend();
+    if (!backend) continue;
+    for (const core::Device& device : backend->devices())
+      if (device.type == wanted.type && device.id == wanted.id) return backend;
   }
   return nullptr;
 }

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <csignal>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -82,6 +83,8 @@ int run_verify(const Common& common, const Request& request) {
                         fmt::format("there is no rule {}, expected one of {}", core::shown(id),
                                     fmt::join(known, ", ")));
   }
+  // Whoever started this command may ignore SIGCHLD, and then a child's ending would not be known.
+  std::signal(SIGCHLD, SIG_DFL);
   const auto paths = paths_of(common, request);
   if (!paths) return report_error(common, paths.error());
   nlohmann::json document = core::document("verification");

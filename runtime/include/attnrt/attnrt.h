@@ -16,8 +16,16 @@
  *  3. OWNERSHIP. What a call hands out through a pointer to a pointer is yours: close, destroy or
  *     free it with the call that its comment names. Tensors and their memory always stay yours.
  *  4. THREADS. A runtime may be used from any threads at once. A plan has one run in flight at a
- *     time.
- *  5. TEXT is UTF-8. ATTNRT_TEXT is for people and may change. ATTNRT_JSON follows the schema
+ *     time. When the process ends, threads may still be inside calls.
+ *  5. FORK. A child may use the runtimes and plans that it inherits, also if other threads were
+ *     inside a call at the fork: what they were doing is not done in the child, a plan that they
+ *     were running stays in use there, and the pool's threads start anew. A backend whose device
+ *     was opened before the fork is UNSUPPORTED in the child, because a device's context does not
+ *     survive a fork; a runtime that the child opens itself may use the device if the driver lets
+ *     it. REQUIRES: the application's own log and parallel_for work in the child.
+ *  6. FLOATING POINT. Backends run with the default rounding mode, denormals and traps, whatever
+ *     the calling thread has set, and the thread has its own again after each call.
+ *  7. TEXT is UTF-8. ATTNRT_TEXT is for people and may change. ATTNRT_JSON follows the schema
  *     "attnrt/1" (docs/json.md).
  */
 #ifndef ATTNRT_ATTNRT_H
@@ -96,9 +104,10 @@ ATTNRT_API attnrt_status attnrt_runtime_open(const attnrt_runtime_options* optio
                                              attnrt_runtime** runtime, attnrt_error* error);
 ATTNRT_API void attnrt_runtime_close(attnrt_runtime* runtime);
 
-/* Reads the policy, the environment and the plugin directories again. New plans use what is found
- * now; existing plans keep their backend. A file whose new bytes cannot be used keeps its last good
- * ones, with a warning. If it fails, everything stays as it was.
+/* Reads the policy and the plugin directories again, but not the environment. New plans use what is
+ * found now; existing plans keep their backend. A file whose new bytes cannot be used keeps its last
+ * good ones, with a warning. Looks again for devices, as attnrt_runtime_retry does. If it fails,
+ * everything stays as it was.
  * ERRORS: as attnrt_runtime_open; INTERNAL if a directory that could be read before cannot be. */
 ATTNRT_API attnrt_status attnrt_runtime_reload(attnrt_runtime* runtime, attnrt_error* error);
 
@@ -107,6 +116,12 @@ ATTNRT_API attnrt_status attnrt_runtime_reload(attnrt_runtime* runtime, attnrt_e
  * What captured graphs use is kept. ERRORS: INVALID_ARGUMENT if bytes is negative. */
 ATTNRT_API attnrt_status attnrt_runtime_trim(attnrt_runtime* runtime, int64_t bytes,
                                              attnrt_error* error);
+
+/* Looks again for devices that were missing or lost (DEVICE_LOST), and for what prevented a plugin
+ * from being loaded. Reads no files: each such backend gets a second instance of its library when
+ * it is next asked. New plans use that instance; existing plans keep theirs. Does nothing if
+ * all loaded backends have their devices. */
+ATTNRT_API attnrt_status attnrt_runtime_retry(attnrt_runtime* runtime, attnrt_error* error);
 
 /* ---- Problems ---- */
 

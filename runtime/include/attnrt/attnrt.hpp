@@ -283,7 +283,7 @@ class Runtime {
     return Runtime(runtime);
   }
 
-  // Reads the policy, the environment and the plugin directories again.
+  // Reads the policy and the plugin directories again.
   Result<void> reload() {
     attnrt_error error = ATTNRT_ERROR_INIT;
     if (attnrt_runtime_reload(runtime_.get(), &error) != ATTNRT_OK)
@@ -296,6 +296,13 @@ class Runtime {
     attnrt_error error = ATTNRT_ERROR_INIT;
     if (attnrt_runtime_trim(runtime_.get(), bytes, &error) != ATTNRT_OK)
       return detail::unexpected(error);
+    return {};
+  }
+
+  // Looks again for devices that were missing or lost.
+  Result<void> retry() {
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_runtime_retry(runtime_.get(), &error) != ATTNRT_OK) return detail::unexpected(error);
     return {};
   }
 

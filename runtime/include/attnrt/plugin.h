@@ -333,7 +333,10 @@ typedef struct attnrt_option {
   const char* value;
 } attnrt_option;
 
-/* Callbacks through which a plugin answers. The host copies what it is given before it returns. */
+/* Callbacks through which a plugin answers. The host copies what it is given before it returns. It
+ * keeps the first 64 devices and the first 16 reasons of a call, the first 256 bytes of each text
+ * (a name, version, arch, reason or kernel), and 4096 bytes of a line of the log. No callback
+ * throws. */
 typedef void (*attnrt_add_device)(void* sink, const attnrt_device* device);
 typedef void (*attnrt_add_reason)(void* sink, const char* reason);
 
@@ -375,6 +378,13 @@ typedef struct attnrt_host {
  * These may be NULL: open and close (there is no instance, and calls get NULL), devices (the
  * backend is for the cpu), supports (the manifest decides), plan and plan_destroy (there is no
  * state: run gets a NULL plan and no workspace), get_extension.
+ * INSTANCES. The host may open several, one after another or at once: to look again for devices
+ * that were missing or lost, it opens another one and asks that for its devices.
+ * FLOATING POINT. Every call, and every thread's part of a parallel_for, begins with the default
+ * rounding mode, denormals and traps, and the host restores the thread's own afterwards.
+ * FORK. In a child made by fork, an instance that has a device besides the cpu is not called any
+ * more. Others may be called while locks of the plugin are held by threads that do not exist there;
+ * so a plugin of the cpu holds no lock over a call.
  * THREADS: open, devices and close are called once, one after another. supports and plan may be
  * called from any threads at once, and so may run for different plans. A plan has one run in
  * flight, and the caller completes it before plan_destroy.
@@ -400,7 +410,7 @@ typedef struct attnrt_plugin {
   /* Decides only what the manifest cannot say, without device work or a clock: the same problem
    * gets the same answer. If manifest and supports say yes, plan and run succeed unless memory runs
    * out.
-   * RETURNS OK, or UNSUPPORTED with each reason added. */
+   * RETURNS OK, UNSUPPORTED with each reason added, or OUT_OF_MEMORY: the host asks again later. */
   attnrt_status (*supports)(void* instance, const attnrt_problem* problem, attnrt_add_reason add,
                             void* sink);
 

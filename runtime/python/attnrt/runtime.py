@@ -311,11 +311,15 @@ class Runtime:
         self._runtime.trim(integer("bytes", bytes, 2**63 - 1))
 
     def reload(self) -> None:
-        """Reads policy, environment and plugin directories again.
+        """Reads policy and plugin directories again.
 
         If that fails, everything stays as it was.
         """
         self._runtime.reload()
+
+    def retry(self) -> None:
+        """Looks again for devices that were missing or lost. New plans use what is found."""
+        self._runtime.retry()
 
 
 _default: Runtime | None = None

@@ -427,6 +427,9 @@ class Runtime {
   void reload() {
     unlocked([&](attnrt_error* error) { return attnrt_runtime_reload(runtime_.get(), error); });
   }
+  void retry() {
+    unlocked([&](attnrt_error* error) { return attnrt_runtime_retry(runtime_.get(), error); });
+  }
 
   void trim(int64_t bytes) {
     unlocked(
@@ -507,6 +510,7 @@ NB_MODULE(_attnrt, module) {
            nb::arg("plugin_path").none(), nb::arg("threads"), nb::arg("allocator").none())
       .def("reload", &Runtime::reload)
       .def("trim", &Runtime::trim, nb::arg("bytes"))
+      .def("retry", &Runtime::retry)
       .def("attention", &Runtime::attention, nb::arg("words"), nb::arg("backend").none(),
            nb::arg("stream"), nb::arg("tensors"))
       .def("merge", &Runtime::merge, nb::arg("outs"), nb::arg("lses"), nb::arg("out"),

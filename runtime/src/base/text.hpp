@@ -11,6 +11,10 @@ namespace attnrt::core {
 // ones.
 std::vector<std::string> split(std::string_view text, char separator);
 
+// Copies at most `most` bytes of a text that ends with NUL; a UTF-8 character is not cut in two.
+// NULL gives "". Reads no byte behind the ones that it copies.
+std::string cut(const char* text, size_t most);
+
 // Returns the parts in one line, with the separator between them.
 std::string joined(const std::vector<std::string>& parts, std::string_view separator = "; ");
 

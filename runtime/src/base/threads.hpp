@@ -5,13 +5,15 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <string_view>
 
 namespace attnrt::core {
 
 // THREADS: parallel_for from any threads at once, but not from inside a body.
 class Threads {
  public:
-  // A pool of oneTBB. Its threads start at the first use and sleep when they are idle.
+  // A pool of its own threads, which start at the first use and sleep when they are idle.
   // count: how many threads, the caller's included; 0: usable_cpus(). Never more than there are
   // CPUs.
   static std::unique_ptr<Threads> pool(int32_t count);
@@ -21,7 +23,7 @@ class Threads {
 
   virtual ~Threads() = default;
   // Calls body(arg, index, worker) once for each index in [0, count), and returns when all calls
-  // have returned.
+  // have returned. Bodies run in the default floating-point environment.
   virtual void parallel_for(int64_t count, attnrt_parallel_body body, void* arg) = 0;
   int32_t count() const { return count_; }
 
@@ -33,6 +35,9 @@ class Threads {
 // Returns how many CPUs this process may use: those of its affinity mask, or fewer if its cgroup
 // (v2 or v1) has a CPU quota, which is rounded up. At least 1.
 int32_t usable_cpus();
+
+// Whether cgroup v1's list of controllers ("cpu,cpuacct") has this name.
+bool names_controller(const std::string& names, std::string_view controller);
 
 // Returns the quota in CPUs that the text of a cgroup's cpu.max gives ("200000 100000" is 2), or 0
 // if it gives none.

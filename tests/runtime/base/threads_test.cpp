@@ -3,15 +3,18 @@
 
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cfenv>
 #include <chrono>
 #include <condition_variable>
 #include <ctime>
 #include <memory>
 #include <mutex>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -182,6 +185,67 @@ TEST(Threads, AnIdlePoolUsesNoCpu) {
   EXPECT_LT(quietest, 0.005);
 }
 
+// On every thread, whatever the caller, the application's threads and earlier bodies have set.
+TEST(Threads, BodiesRunInTheDefaultFloatingPointEnvironment) {
+  const auto odd = [](void* self, int64_t count, attnrt_parallel_body body, void* arg) {
+    fesetround(FE_UPWARD);
+    for (int64_t i = 0; i < count; ++i) body(arg, i, 0);
+    EXPECT_EQ(fegetround(), FE_UPWARD);
+    fesetround(*static_cast<const int*>(self));
+  };
+  int mode = FE_DOWNWARD;
+  std::atomic<int> others = 0;
+  const auto body = [](void* arg, int64_t, int32_t) {
+    if (fegetround() != FE_TONEAREST) ++*static_cast<std::atomic<int>*>(arg);
+  };
+  const auto disturb = [](void*, int64_t, int32_t) { fesetround(FE_TOWARDZERO); };
+  const auto pool = Threads::pool(2), one = Threads::pool(1),
+             lent = Threads::borrowed(2, odd, &mode);
+  for (int round = 0; round < 20; ++round) {
+    for (const auto* threads : {&pool, &one, &lent}) {
+      fesetround(FE_DOWNWARD);
+      (*threads)->parallel_for(50, body, &others);
+      EXPECT_EQ(fegetround(), FE_DOWNWARD);
+      (*threads)->parallel_for(50, disturb, nullptr);
+      EXPECT_EQ(fegetround(), FE_DOWNWARD);
+      (*threads)->parallel_for(1, body, &others);
+      EXPECT_EQ(fegetround(), FE_DOWNWARD);
+    }
+  }
+  fesetround(FE_TONEAREST);
+  EXPECT_EQ(others, 0);
+}
+
+TEST(Threads, AnExceptionOfABodyReachesTheCallerWhenAllHaveReturned) {
+  const auto threads = Threads::pool(2);
+  const auto body = [](void* arg, int64_t index, int32_t) {
+    ++*static_cast<std::atomic<int>*>(arg);
+    if (index == 3) throw std::runtime_error("three");
+    --*static_cast<std::atomic<int>*>(arg);
+  };
+  for (int round = 0; round < 50; ++round) {
+    std::atomic<int> inside = 0;
+    EXPECT_THROW(threads->parallel_for(1000, body, &inside), std::runtime_error);
+    EXPECT_EQ(inside, 1) << "the one that threw";
+  }
+}
+
+TEST(Threads, APoolWithoutThreadsLeavesTheWorkToItsCaller) {
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    Record record(100, 2);
+    const auto threads = Threads::pool(2);
+    const rlimit none{0, 0};  // no memory for another thread's stack
+    setrlimit(RLIMIT_AS, &none);
+    threads->parallel_for(100, Record::body, &record);
+    _exit(record.visits[99] == 1 && record.overlaps == 0 ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
 TEST(UsableCpus, FollowTheAffinityMask) {
   cpu_set_t mask;
   ASSERT_EQ(sched_getaffinity(0, sizeof mask, &mask), 0);
@@ -204,6 +268,14 @@ TEST(UsableCpus, FollowTheAffinityMask) {
 }
 
 TEST(UsableCpus, AreTheDefaultOfAPool) { EXPECT_EQ(Threads::pool(0)->count(), usable_cpus()); }
+
+TEST(Controllers, AreComparedAsWholeNames) {
+  EXPECT_TRUE(names_controller("cpu", "cpu"));
+  EXPECT_TRUE(names_controller("cpu,cpuacct", "cpu"));
+  EXPECT_TRUE(names_controller("cpuacct,cpu", "cpu"));
+  for (const char* other : {"", "cpuset", "cpuacct", "cpuset,cpuacct", "name=cpu"})
+    EXPECT_FALSE(names_controller(other, "cpu")) << other;
+}
 
 TEST(CpuMax, Texts) {
   EXPECT_EQ(cpus_of_cpu_max("200000 100000"), 2);

@@ -1,0 +1,39 @@
+// runtime/src/base/signals.hpp: writes beyond RLIMIT_FSIZE fail with EFBIG instead of a signal
+#pragma once
+
+#include <signal.h>
+
+#include <cerrno>
+
+namespace attnrt::core {
+
+// While it lives, a write of this thread that is beyond RLIMIT_FSIZE (memory files count, too)
+// fails with EFBIG and raises no SIGXFSZ, which would end the process. The application's handler
+// and the mask of the thread are as before afterwards.
+class NoFileSizeSignal {
+ public:
+  NoFileSizeSignal() {
+    sigset_t pending;
+    sigemptyset(&signal_);
+    sigaddset(&signal_, SIGXFSZ);
+    was_pending_ = sigpending(&pending) == 0 && sigismember(&pending, SIGXFSZ) == 1;
+    blocked_ = pthread_sigmask(SIG_BLOCK, &signal_, &mask_) == 0;
+  }
+  NoFileSizeSignal(const NoFileSizeSignal&) = delete;
+  NoFileSizeSignal& operator=(const NoFileSizeSignal&) = delete;
+  ~NoFileSizeSignal() {
+    if (!blocked_) return;
+    const int error = errno;  // of the write, for its caller
+    const timespec now{};
+    // One that was pending before is the application's, and stays pending.
+    while (!was_pending_ && sigtimedwait(&signal_, nullptr, &now) < 0 && errno == EINTR) continue;
+    pthread_sigmask(SIG_SETMASK, &mask_, nullptr);
+    errno = error;
+  }
+
+ private:
+  sigset_t signal_{}, mask_{};
+  bool was_pending_ = false, blocked_ = false;
+};
+
+}  // namespace attnrt::core
