@@ -295,7 +295,7 @@ attnrt_status Backend::run(void* plan, const Problem& problem, const attnrt_args
 
 attnrt_status Backend::merge(const attnrt_merging& extension, const MergeArgs& args,
                              attnrt_error* error) const {
-  return call_plugin(error, [&] {
+  return call(error, [&] {
     return extension.merge(instance_, args.device_id, args.outs.data(), args.lses.data(),
                            static_cast<int32_t>(args.outs.size()), &args.out, &args.lse,
                            args.stream, error);

@@ -156,16 +156,20 @@ Result<Merger> find_merger(const Snapshot& snapshot, int32_t device_type, int32_
     const auto& named = plugin.manifest->devices;
     if (std::find(named.begin(), named.end(), device_name(device_type)) == named.end()) continue;
     std::string why_not = switched_off(*snapshot.config, plugin.manifest->name);
+    Snapshot::Loaded loaded = nullptr;
     if (why_not.empty()) {
-      snapshot.load(*entry);
-      why_not = entry->load_error;
+      loaded = snapshot.load(*entry);
+      if (!loaded && loaded.error().code == ATTNRT_OUT_OF_MEMORY)
+        return fail(ATTNRT_OUT_OF_MEMORY, "merge: {}: {}", plugin_label(plugin),
+                    loaded.error().message);
+      if (!loaded) why_not = loaded.error().message;
     }
-    if (entry->backend && why_not.empty()) {
-      const auto* extension = find_extension(*entry->backend, device_type, device_id, &why_not);
+    if (why_not.empty()) {
+      const auto* extension = find_extension(**loaded, device_type, device_id, &why_not);
       const auto settings = snapshot.config->backends.find(plugin.manifest->name);
       const int64_t priority =
           settings != snapshot.config->backends.end() ? settings->second.priority.value : 0;
-      if (extension != nullptr) mergers.push_back({entry->backend, extension, priority});
+      if (extension != nullptr) mergers.push_back({*loaded, extension, priority});
     }
     if (!why_not.empty()) reasons.push_back(plugin_label(plugin) + ": " + why_not);
   }
