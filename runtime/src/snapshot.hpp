@@ -58,8 +58,8 @@ class Snapshot {
   Loaded load(Entry& entry, bool log_failure = true) const;
 };
 
-// Reads the policy and finds the plugins. Relative paths start at `folder`.
-// Backends of `previous` (nullptr at open) whose file and options are the same stay open, unless they may improve. A file
+// Reads the policy and finds the plugins. Relative paths start at `folder`. Backends of `previous`
+// (nullptr at open) whose file and options are the same stay open, unless they may improve. A file
 // whose new bytes cannot be used keeps its last good ones; where those are in service, the new
 // bytes are loaded at once to find that out. Warnings go to the log.
 // Errors: a policy that is wrong, and what kept this process from looking (discover). Nothing has

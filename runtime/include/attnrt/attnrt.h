@@ -105,9 +105,9 @@ ATTNRT_API attnrt_status attnrt_runtime_open(const attnrt_runtime_options* optio
 ATTNRT_API void attnrt_runtime_close(attnrt_runtime* runtime);
 
 /* Reads the policy and the plugin directories again, but not the environment. New plans use what is
- * found now; existing plans keep their backend. A file whose new bytes cannot be used keeps its last
- * good ones, with a warning. Looks again for devices, as attnrt_runtime_retry does. If it fails,
- * everything stays as it was.
+ * found now; existing plans keep their backend. A file whose new bytes cannot be used keeps its
+ * last good ones, with a warning. Looks again for devices, as attnrt_runtime_retry does. If it
+ * fails, everything stays as it was.
  * ERRORS: as attnrt_runtime_open; INTERNAL if a directory that could be read before cannot be. */
 ATTNRT_API attnrt_status attnrt_runtime_reload(attnrt_runtime* runtime, attnrt_error* error);
 

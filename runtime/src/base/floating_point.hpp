@@ -1,4 +1,4 @@
-// runtime/src/base/floating_point.hpp: the default floating-point environment around a plugin's code
+// runtime/src/base/floating_point.hpp: the default floating-point environment for a plugin's code
 //
 // A thread's rounding mode, FTZ and DAZ (numbers near zero become zero) and unmasked exceptions
 // change what arithmetic computes. Applications change them, and so does any library that is built

@@ -102,7 +102,8 @@ TEST_F(Run, KeysAndValuesOf8Bits) {
     made.add("q", f16, {1, 1, 1, 2}).add("k", dtype, {1, 2, 1, 2});
     made.add("v", dtype, {1, 2, 1, 2}, values);
     made.add<float>("k_scale", f32, {1}, {1}).add<float>("v_scale", f32, {1}, {0.5F});
-    return made.say("out_dtype", "f32");
+    made.say("out_dtype", "f32");
+    return made;
   };
   const auto out = [&] {
     const Content written = read(output());

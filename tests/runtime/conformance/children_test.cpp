@@ -1,4 +1,4 @@
-// tests/runtime/conformance/children_test.cpp: how a child ended, whatever this process does with SIGCHLD
+// tests/runtime/conformance/children_test.cpp: how a child ended, where SIGCHLD is ignored or not
 #include "conformance/children.hpp"
 
 #include <gmock/gmock.h>
