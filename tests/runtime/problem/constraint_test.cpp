@@ -140,7 +140,7 @@ TEST(Constraint, GrammarErrorsSayWhereAndWhat) {
       {"head_dim_v: {equals: head_dim, max: 3}",
        "p.yaml:1:13: head_dim_v: found equals with other keys, expected it alone"},
       {"window_left: all",
-       "p.yaml:1:14: window_left: found all, expected a whole number or unbounded"},
+       "p.yaml:1:14: window_left: found all, expected a whole number, or unbounded (-1)"},
       {"[head_dim]", "p.yaml:1:1: when: found a list, expected a map of conditions"},
   };
   for (const auto& [text, expected] : rows) {
