@@ -51,10 +51,26 @@ bool has_segments(const link_map& library, const std::vector<Elf64_Phdr>& segmen
   return search.same;
 }
 
+// Whether the bytes are equal. In a build with AddressSanitizer, a whole segment holds the red zones
+// between its variables, which only code without its checks may read.
+#if defined(__SANITIZE_ADDRESS__)
+__attribute__((no_sanitize_address)) bool same_bytes(const char* memory, const char* file,
+                                                     size_t size) {
+  for (size_t i = 0; i < size; ++i) {
+    if (memory[i] != file[i]) return false;
+  }
+  return true;
+}
+#else
+bool same_bytes(const char* memory, const char* file, size_t size) {
+  return std::memcmp(memory, file, size) == 0;
+}
+#endif
+
 // Whether the bytes in memory are those of the file, except where a debugger or a tracer of the
 // kernel has put a breakpoint.
 bool same_but_for_breakpoints(const char* memory, const char* file, size_t size) {
-  if (std::memcmp(memory, file, size) == 0) return true;
+  if (same_bytes(memory, file, size)) return true;
 #if defined(__x86_64__)
   for (size_t i = 0; i < size; ++i) {
     if (memory[i] != file[i] && memory[i] != '\xCC') return false;  // int3
@@ -85,7 +101,7 @@ bool is_mapped_from(void* handle, std::string_view bytes) {
     const char* file = bytes.data() + segment.p_offset;
     const bool same = (segment.p_flags & PF_X) != 0
                           ? same_but_for_breakpoints(memory, file, segment.p_filesz)
-                          : std::memcmp(memory, file, segment.p_filesz) == 0;
+                          : same_bytes(memory, file, segment.p_filesz);
     if (!same) return false;
   }
   return true;

@@ -30,11 +30,21 @@ void* device_new_stream(void) {
   return handle;
 }
 
+/* Returns an address that stays unique: it is never freed, and kept in a list. */
+static void* new_name(void) {
+  static void** names;
+  void** name = malloc(sizeof *name);
+  if (name == NULL) abort();
+  *name = names;
+  names = name;
+  return name;
+}
+
 void device_destroy_stream(void* handle) {
   void* nameless = NULL;
   for (work* w = queue; w != NULL; w = w->next) {
     if (w->stream != handle) continue;
-    if (nameless == NULL) nameless = malloc(1); /* never freed: its address must stay unique */
+    if (nameless == NULL) nameless = new_name();
     w->stream = nameless;
     if (w->kind == WORK_RECORD) w->event->stream = nameless;
   }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "fakes/fakes.hpp"
+#include "support/sanitized.hpp"
 #include "support/tensors.hpp"
 #include "support/test_runtime.hpp"
 
@@ -53,6 +54,8 @@ class Process : public ::testing::Test {
       throw std::runtime_error(error.message);
   }
 
+  ~Process() override { attnrt_runtime_close(runtime); }
+
   // Enough heads and rows that the pool's threads take part. Returns "" or what is wrong.
   std::string failure(const char* backend = "cpu", int64_t seq = 8) const {
     Attention a({.seq_q = seq, .seq_kv = seq, .heads_q = 4, .heads_kv = 2});
@@ -86,15 +89,12 @@ class Process : public ::testing::Test {
   }
 
   fakes::Directory directory;
-  attnrt_runtime* runtime = nullptr;  // not closed: other threads may be inside a call at the end
+  attnrt_runtime* runtime = nullptr;
 };
 
 // What ThreadSanitizer does not follow: threads that a child starts after a fork of several.
-#ifdef __SANITIZE_THREAD__
-#define SKIP_FORKS_OF_THREADS() GTEST_SKIP() << "ThreadSanitizer does not follow such forks"
-#else
-#define SKIP_FORKS_OF_THREADS() (void)0
-#endif
+#define SKIP_FORKS_OF_THREADS() \
+  if (kThreadSanitizer) GTEST_SKIP() << "ThreadSanitizer does not follow such forks"
 
 TEST_F(Process, AChildCallsWhileOtherThreadsOfTheParentDo) {
   SKIP_FORKS_OF_THREADS();
