@@ -153,7 +153,7 @@ Quarantine Breaker::quarantine(const Problem& problem, Time now) const {
   const std::lock_guard lock(mutex_);
   for (const auto& [type, id] : lost_) {
     const std::string name = fmt::format("{}:{}", device_name(type), id);
-    result.lost.push_back({type, id, name + " was lost; a reload looks for it again"});
+    result.lost.push_back({type, id, name + " was lost; a reload or a retry looks for it again"});
   }
   for (const State& state : states_) {
     if (!state.concerns(state.candidate, problem)) continue;

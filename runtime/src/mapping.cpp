@@ -51,8 +51,8 @@ bool has_segments(const link_map& library, const std::vector<Elf64_Phdr>& segmen
   return search.same;
 }
 
-// Whether the bytes are equal. In a build with AddressSanitizer, a whole segment holds the red zones
-// between its variables, which only code without its checks may read.
+// Whether the bytes are equal. In a build with AddressSanitizer, a segment holds the red zones
+// between its variables, too, which only code without its checks may read.
 #if defined(__SANITIZE_ADDRESS__)
 __attribute__((no_sanitize_address)) bool same_bytes(const char* memory, const char* file,
                                                      size_t size) {

@@ -18,11 +18,11 @@
  *  4. THREADS. A runtime may be used from any threads at once. A plan has one run in flight at a
  *     time. When the process ends, threads may still be inside calls.
  *  5. FORK. A child may use the runtimes and plans that it inherits, also if other threads were
- *     inside a call at the fork: what they were doing is not done in the child, a plan that they
- *     were running stays in use there, and the pool's threads start anew. A backend whose device
- *     was opened before the fork is UNSUPPORTED in the child, because a device's context does not
- *     survive a fork; a runtime that the child opens itself may use the device if the driver lets
- *     it. REQUIRES: the application's own log and parallel_for work in the child.
+ *     inside a call at the fork. What they were doing is not done in the child. A plan that they
+ *     were running stays in use and is lost there. The pool starts new threads. A backend whose
+ *     device was opened before the fork answers UNSUPPORTED, because a device's context does not
+ *     survive a fork. A runtime that the child opens may use the device, if the driver allows it.
+ *     REQUIRES: the application's own log and parallel_for work in the child.
  *  6. FLOATING POINT. Backends run with the default rounding mode, denormals and traps, whatever
  *     the calling thread has set, and the thread has its own again after each call.
  *  7. TEXT is UTF-8. ATTNRT_TEXT is for people and may change. ATTNRT_JSON follows the schema
@@ -51,14 +51,16 @@ ATTNRT_API const char* attnrt_version(void);
 
 /* ---- Runtime ---- */
 
-/* The application's own device memory, in place of the backends': for workspaces and staging
- * buffers. As the calls of attnrt.memory/1 (plugin.h), with self (allocator_self) and the kind of
- * device first. The memory is for work on stream, and for work that waits for stream; all work that
- * uses it has completed when free is called. Never called for the cpu.
- * RETURNS UNSUPPORTED if the allocator does not serve this device: then the backend's own memory is
- * used. THREADS: called from any thread, also while a stream of the device is being captured into
- * a graph: never for that stream, and it must not invalidate that capture. It must not call this
- * runtime. */
+/* Allocates and frees device memory for workspaces and staging buffers, in place of the backend's
+ * calls. self: allocator_self. bytes is at least 1; any alignment will do. stream: the call's
+ * stream, or one of attnrt's own if the memory may be used on any stream. free may get another
+ * stream than allocate got. Never called for the cpu.
+ * REQUIRES: the memory may be used by work on stream, and by work that waits for stream.
+ * RETURNS OK with *pointer set; UNSUPPORTED: the backend's own memory is used. ERRORS: any other
+ * status fails the plan with it.
+ * OWNERSHIP: all work that uses the memory has completed when free is called.
+ * THREADS: from any thread. While a stream of the device is being captured, both may be called for
+ * other streams, and must not invalidate the capture. They must not call this runtime. */
 typedef attnrt_status (*attnrt_device_allocate)(void* self, int32_t device_type, int32_t device_id,
                                                 int64_t bytes, void* stream, void** pointer,
                                                 attnrt_error* error);
@@ -97,7 +99,7 @@ typedef struct attnrt_runtime_options {
 /* Reads the policy and the environment, and scans the plugin directories. No plugin code runs yet.
  * A broken plugin is no error here; attnrt_plugins lists it. options: NULL means all defaults.
  * ERRORS: INVALID_ARGUMENT for a policy with an error, with file:line:column; INTERNAL or
- * OUT_OF_MEMORY if descriptors, memory or a device's answer were missing: it may work later.
+ * OUT_OF_MEMORY if file descriptors or memory ran out, or reading failed: it may work later.
  * OWNERSHIP: attnrt_runtime_close closes *runtime, after its plans are destroyed. It waits for the
  * runs of one-shot calls. Graphs that captured one-shot calls must not be launched any more. */
 ATTNRT_API attnrt_status attnrt_runtime_open(const attnrt_runtime_options* options,
@@ -111,16 +113,17 @@ ATTNRT_API void attnrt_runtime_close(attnrt_runtime* runtime);
  * ERRORS: as attnrt_runtime_open; INTERNAL if a directory that could be read before cannot be. */
 ATTNRT_API attnrt_status attnrt_runtime_reload(attnrt_runtime* runtime, attnrt_error* error);
 
-/* Gives back what idle plans of one-shot calls hold, the least recently used first, until the
- * others hold at most so many bytes; 0: all of it. Waits for the last runs of what it gives back.
- * What captured graphs use is kept. ERRORS: INVALID_ARGUMENT if bytes is negative. */
+/* Destroys idle plans of one-shot calls, the least recently used first, until the rest hold at most
+ * `bytes`; 0: destroys all. Waits for the last runs of what it destroys. Plans that captured graphs
+ * use are kept. ERRORS: INVALID_ARGUMENT if bytes is negative. */
 ATTNRT_API attnrt_status attnrt_runtime_trim(attnrt_runtime* runtime, int64_t bytes,
                                              attnrt_error* error);
 
 /* Looks again for devices that were missing or lost (DEVICE_LOST), and for what prevented a plugin
- * from being loaded. Reads no files: each such backend gets a second instance of its library when
- * it is next asked. New plans use that instance; existing plans keep theirs. Does nothing if
- * all loaded backends have their devices. */
+ * from being loaded. Does not scan the directories. A backend without a device, or with a lost one,
+ * gets a new instance of its library when it is next asked. A plugin that could not be loaded is
+ * loaded again then, which may read its file. New plans use the new instance; existing plans keep
+ * theirs. Does nothing if all loaded backends have their devices. */
 ATTNRT_API attnrt_status attnrt_runtime_retry(attnrt_runtime* runtime, attnrt_error* error);
 
 /* ---- Problems ---- */
@@ -131,7 +134,7 @@ typedef struct attnrt_call {
   int32_t reserved;
   const char* backend; /* a name: this backend or an error; NULL: the policy decides */
   /* For attnrt_plan_create: the plan's workspace may be used on this stream, and on streams that
-   * wait for it. NULL: the default stream, and any other one. attnrt_attention has args->stream.
+   * wait for it. NULL: the workspace may be used on any stream. attnrt_attention has args->stream.
    */
   void* stream;
 } attnrt_call;
@@ -186,14 +189,19 @@ ATTNRT_API void attnrt_text_free(char* text);
 /* Selects a backend and prepares the work. If the winner's plan fails with UNSUPPORTED,
  * OUT_OF_MEMORY or INTERNAL, the next candidate is taken, unless a backend was asked for by name or
  * the policy's on_fallback is error. What failed is not asked again for a while (docs/explain.md).
- * ERRORS: UNSUPPORTED (every candidate's reason, in one line), NOT_FOUND (no plugin has that name).
+ * ERRORS: UNSUPPORTED (every candidate's reason, in one line), NOT_FOUND (no plugin has that name),
+ * INVALID_ARGUMENT (the problem), DEVICE_LOST (its device was lost), OUT_OF_MEMORY, or the last
+ * candidate's error.
  * OWNERSHIP: attnrt_plan_destroy destroys *plan, after its last run has completed. */
 ATTNRT_API attnrt_status attnrt_plan_create(attnrt_runtime* runtime, const attnrt_problem* problem,
                                             const attnrt_call* call, attnrt_plan** plan,
                                             attnrt_error* error);
 /* Checks args against the plan's problem, then runs. If args->workspace is NULL, the plan's own is
- * used. For device tensors it enqueues on args->stream and returns. It allocates nothing.
- * REQUIRES: out and lse overlap no other tensor, from their first byte to their last.
+ * used. For device tensors it enqueues on args->stream and returns. It allocates nothing, except
+ * that a plan with staged tensors grows its buffers when a run needs more; such a run waits for its
+ * results.
+ * REQUIRES: out and lse overlap no other tensor, from their first byte to their last, and do not
+ * overlap themselves (plugin.h).
  * ERRORS: INVALID_ARGUMENT for args that do not fit; UNSUPPORTED, before anything is enqueued, if
  * args->stream is being captured into a graph and the plan cannot be; or the backend's error. No
  * other backend is tried. */

@@ -332,8 +332,8 @@ class Runtime {
     return {};
   }
 
-  // Merges the results of several runs, each over a part of the keys; see attnrt_merge. lse: the
-  // default is not wanted.
+  // Merges the results of several runs, each over a part of the keys; see attnrt_merge. lse:
+  // leave it out if it is not wanted. device, device_id: where all tensors are.
   Result<void> merge(std::span<const Tensor> outs, std::span<const Tensor> lses, const Tensor& out,
                      const Tensor& lse = {}, Device device = Device::cpu, int32_t device_id = 0,
                      void* stream = nullptr) {

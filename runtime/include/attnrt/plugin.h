@@ -108,8 +108,10 @@ enum {
   ATTNRT_DTYPE_FLOAT = 2,
   ATTNRT_DTYPE_BFLOAT = 4,
   ATTNRT_DTYPE_BOOL = 6,
-  ATTNRT_DTYPE_FLOAT8_E4M3FN = 10,  /* 1, 4 and 3 bits, bias 7; no infinity, 0x7f and 0xff NaN */
-  ATTNRT_DTYPE_FLOAT8_E4M3FNUZ = 11 /* 1, 4 and 3 bits, bias 8; no infinity, only 0x80 is NaN */
+  /* 1 sign, 4 exponent and 3 mantissa bits; no infinity. E4M3FN: bias 7; 0x7f and 0xff are NaN.
+   * E4M3FNUZ: bias 8; 0x80 is NaN, and there is no -0. */
+  ATTNRT_DTYPE_FLOAT8_E4M3FN = 10,
+  ATTNRT_DTYPE_FLOAT8_E4M3FNUZ = 11
 };
 
 /* An element type: f32 is {FLOAT, 32, 1}, f16 {FLOAT, 16, 1}, bf16 {BFLOAT, 16, 1}, i8 {INT, 8, 1},
@@ -139,7 +141,7 @@ typedef struct attnrt_tensor {
  * are free. q, k, v and out have the problem's dtype, unless kv_dtype and out_dtype say otherwise.
  * out and lse do not overlap themselves: if their dimensions are sorted by stride, each stride is
  * at least the number of elements from the first to the last that the dimensions before it reach.
- * (That is sufficient; some tensors that it refuses share no element.)
+ * (This rule is stricter than needed: it also refuses some tensors whose elements share nothing.)
  *   q    [batch, seq_q, heads_q, head_dim]
  *   k    [batch, seq_kv, heads_kv, head_dim]
  *   v    [batch, seq_kv, heads_kv, head_dim_v]
@@ -377,17 +379,19 @@ typedef struct attnrt_host {
  *
  * These may be NULL: open and close (there is no instance, and calls get NULL), devices (the
  * backend is for the cpu), supports (the manifest decides), plan and plan_destroy (there is no
- * state: run gets a NULL plan and no workspace), get_extension.
+ * state: run gets a NULL plan and no workspace, and on a device it cannot be captured),
+ * get_extension.
  * INSTANCES. The host may open several, one after another or at once: to look again for devices
  * that were missing or lost, it opens another one and asks that for its devices.
  * FLOATING POINT. Every call, and every thread's part of a parallel_for, begins with the default
  * rounding mode, denormals and traps, and the host restores the thread's own afterwards.
  * FORK. In a child made by fork, an instance that has a device besides the cpu is not called any
- * more. Others may be called while locks of the plugin are held by threads that do not exist there;
- * so a plugin of the cpu holds no lock over a call.
- * THREADS: open, devices and close are called once, one after another. supports and plan may be
- * called from any threads at once, and so may run for different plans. A plan has one run in
- * flight, and the caller completes it before plan_destroy.
+ * more. A lock that another thread held at the fork stays locked in the child. So a cpu plugin
+ * takes no lock in its calls, or makes it free again in the child (pthread_atfork).
+ * THREADS: for each instance, open, devices and close are called once, in this order. Calls for
+ * different instances may run at once. supports and plan may be called from any threads at once,
+ * and so may run for different plans. A plan has one run in flight, and the caller completes it
+ * before plan_destroy.
  * CAPTURE: plan and plan_destroy may be called while a stream of the same device is being captured
  * into a graph, by this thread or another one, and must not invalidate that capture. (CUDA and HIP:
  * exchange the thread's capture mode for the relaxed one around calls that a capture forbids.) */
@@ -410,7 +414,8 @@ typedef struct attnrt_plugin {
   /* Decides only what the manifest cannot say, without device work or a clock: the same problem
    * gets the same answer. If manifest and supports say yes, plan and run succeed unless memory runs
    * out.
-   * RETURNS OK, UNSUPPORTED with each reason added, or OUT_OF_MEMORY: the host asks again later. */
+   * RETURNS OK, UNSUPPORTED with each reason added, or OUT_OF_MEMORY: the application's call fails
+   * with it, and the next call asks again. */
   attnrt_status (*supports)(void* instance, const attnrt_problem* problem, attnrt_add_reason add,
                             void* sink);
 
@@ -457,9 +462,9 @@ typedef struct attnrt_plugin {
  * A backend of a device other than the cpu must offer it. The host allocates workspaces and staging
  * buffers with it.
  * THREADS: any call may come from any thread; an event is used by one thread at a time.
- * CAPTURE: while a stream of the same device is being captured into a graph, every call but copy,
- * event_record and stream_wait_event may be made for another stream, and must not invalidate that
- * capture (see attnrt_plugin). */
+ * CAPTURE: while a stream of the device is being captured into a graph, the host calls only
+ * is_capturing for that stream. It may make every other call but copy, event_record and
+ * stream_wait_event with other streams. None may invalidate the capture (see attnrt_plugin). */
 #define ATTNRT_MEMORY "attnrt.memory/1"
 
 enum { ATTNRT_COPY_TO_DEVICE = 0, ATTNRT_COPY_TO_HOST = 1, ATTNRT_COPY_ON_DEVICE = 2 };
@@ -574,14 +579,14 @@ typedef struct attnrt_merging {
   int32_t struct_size;
   int32_t reserved;
 
-  /* Merges count partials, at least 1, given as two arrays of count tensors. For a device, enqueues
-   * on stream and returns; allocates nothing and never synchronises.
+  /* Merges count partials, at least 1, given as two arrays of count tensors. For a device: enqueues
+   * on stream and returns, allocates nothing and never synchronises. A cpu backend may allocate.
    * outs: f32, all of out's shape: [batch, seq_q, heads_q, head_dim_v], or packed
    *   [total_q, heads_q, head_dim_v]. lses: f32 [batch, heads_q, seq_q], or [heads_q, total_q].
    * out: f32, f16 or bf16. lse: as the lses, or absent (data NULL).
-   * Strides are any, but 1 in head_dim_v. out may be one of outs and lse the lse of the same
-   * partial, with the same data and strides. Nothing else overlaps. The host has checked all that.
-   */
+   * Strides are any, but 1 in head_dim_v. out may be one of outs, and lse one of lses, with the
+   * same data and strides. They need not belong to the same partial, so a kernel reads all of a row
+   * before it writes it. Nothing else overlaps. The host has checked all that. */
   attnrt_status (*merge)(void* instance, int32_t device_id, const attnrt_tensor* outs,
                          const attnrt_tensor* lses, int32_t count, const attnrt_tensor* out,
                          const attnrt_tensor* lse, void* stream, attnrt_error* error);

@@ -100,8 +100,8 @@ def attention(
     page_table     int32 [batch, max_pages]: k and v are [pages, page_size, heads_kv, .]; needs
                    kv_lengths
     k_scale, v_scale
-                   float32, for k and v of 8 bits: k is k_scale * k. [1], [heads_kv], or k's shape
-                   without head_dim
+                   float32, for k and v of 8 bits: the keys are k_scale * k, the values v_scale * v.
+                   [1], [heads_kv], or k's shape without head_dim
     diagonal_offset
                    int32 [batch]: added to diagonal(i) of that sequence; may be negative
     out            [batch, seq_q, heads_q, head_dim_v] in q's dtype or float32; it is written to and
@@ -112,7 +112,7 @@ def attention(
     deterministic  the same inputs give the same bits
     batch_invariant
                    a sequence's bits do not depend on the other sequences of the batch
-    v_in_k         v is None: it is the first columns of k, as many as out has (all, without out)
+    v_in_k         v is the first columns of k, as many as out has (without out: all); give v=None
     stream         of device tensors: a torch stream, or a pointer as an int. None: torch's current
                    stream for torch tensors, else the default one. The work is enqueued there and
                    not waited for. If the stream is not torch's current one, tell torch's allocator

@@ -1,5 +1,5 @@
 # runtime/python/attnrt/_torch_memory.py: workspaces on GPUs from torch's caching allocator
-"""So workspaces and torch's tensors share one pool, and torch sees what attnrt holds."""
+"""Lets workspaces and torch's tensors share one pool, so that torch sees what attnrt holds."""
 
 from __future__ import annotations
 

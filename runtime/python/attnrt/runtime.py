@@ -93,6 +93,7 @@ class Plan:
     ) -> Tensor:
         """Runs on tensors as in attention() and returns out, which is allocated if it is None.
 
+        Give out if the plan has out_dtype, or v_in_k with a head_dim_v below head_dim.
         batch, seq_q and seq_kv are at most the plan's; everything else agrees with the plan. If the
         plan was made with lse, lse must be given: float32 [batch, heads_q, seq_q] (packed:
         [heads_q, total_q]). For device tensors the run is enqueued on the stream, and this returns
@@ -125,7 +126,8 @@ class Runtime:
                  $ATTNRT_PLUGIN_PATH
     threads      the number of threads of its pool; 0: as many as the policy says
     torch_memory take workspaces on GPUs from torch's caching allocator, if torch uses that GPU in
-                 this process; False: from the GPU's own
+                 this process; False: they come from the
+                 backend's own memory
 
     Raises InvalidArgumentError for a policy with an error (file:line:column). A plugin that cannot
     be used is no error here; plugins() lists it with the reason.
