@@ -91,12 +91,13 @@ void Breaker::note_due(Time now) {
   if (any) changed();
 }
 
-void Breaker::open(const CandidateId& candidate, const Problem* problem, Stage stage,
+// Returns false if that says nothing new.
+bool Breaker::open(const CandidateId& candidate, const Problem* problem, Stage stage,
                    attnrt_status status, Time now) {
   const Times times = *times_of(status);
   State* state = find(candidate, problem);
-  // A call that began before the others failed says nothing new.
-  if (state != nullptr && state->until > now && !state->trial) return;
+  // A call that began before the others failed.
+  if (state != nullptr && state->until > now && !state->trial) return false;
   if (state == nullptr) {
     if (states_.size() >= kMostStates) {
       states_.erase(
@@ -114,6 +115,7 @@ void Breaker::open(const CandidateId& candidate, const Problem* problem, Stage s
   state->stage = stage;
   state->until = now + state->time;
   state->due = state->trial = false;
+  return true;
 }
 
 bool Breaker::has_many_open(const CandidateId& candidate, Time now) const {
@@ -131,11 +133,12 @@ void Breaker::failed(const CandidateId& candidate, const Problem& problem, Stage
     return;
   }
   if (!times_of(status)) return;
-  open(candidate, &problem, stage, status, now);
+  bool opened = open(candidate, &problem, stage, status, now);
   const State* whole = find(candidate, nullptr);
   const bool trial_failed = whole != nullptr && whole->trial && status != ATTNRT_UNSUPPORTED;
-  if (trial_failed || has_many_open(candidate, now)) open(candidate, nullptr, stage, status, now);
-  changed();
+  if (trial_failed || has_many_open(candidate, now))
+    opened = open(candidate, nullptr, stage, status, now) || opened;
+  if (opened) changed();
 }
 
 void Breaker::succeeded(const CandidateId& candidate, const Problem& problem, Stage stage) {

@@ -119,7 +119,7 @@ class Breaker {
     bool concerns(const CandidateId& id, const Problem& of) const;
   };
   State* find(const CandidateId& candidate, const Problem* problem);
-  void open(const CandidateId& candidate, const Problem* problem, Stage stage, attnrt_status status,
+  bool open(const CandidateId& candidate, const Problem* problem, Stage stage, attnrt_status status,
             Time now);
   bool has_many_open(const CandidateId& candidate, Time now) const;
   void note_due(Time now);

@@ -103,13 +103,20 @@ void Failover::note_success(const Request& request, Breaker::Stage stage) {
 }
 
 Result<std::unique_ptr<Plan>> Failover::plan(Request request) {
+  Capture capture;
+  if (const Verdict& first = *request.decision->winner(); request.stream && !first.staged) {
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    const attnrt_status status = find_capture(*first.candidate.backend, first.candidate.device,
+                                              *request.stream, &capture, &error);
+    if (status != ATTNRT_OK) return fail(status, "{}", error.message);
+  }
   for (;;) {
-    auto plan = make(request, request.exact(), {});
+    auto plan = make(request, request.exact(), capture);
     if (plan) {
-      note_success(request, Breaker::Stage::plan);
+      if (!capture.active) note_success(request, Breaker::Stage::plan);
       return plan;
     }
-    if (!advance(request, Breaker::Stage::plan, plan.error())) return plan;
+    if (capture.active || !advance(request, Breaker::Stage::plan, plan.error())) return plan;
   }
 }
 
@@ -132,23 +139,28 @@ attnrt_status Failover::attempt(const Request& request, const Capture& capture,
   Returned returned(plans_, std::move(taken));
   PlanCache::Entry& entry = returned.entry();
   entry.stream = args.stream;
-  entry.capture = capture;
-  if (capture.active) entry.captured_by = std::this_thread::get_id();
+  // A plan that cannot be captured is refused before it enqueues anything, and stays a usual one.
+  if (capture.active && entry.plan->capturable()) {
+    entry.capture = capture;
+    entry.captured_by = std::this_thread::get_id();
+  }
   *stage = Breaker::Stage::run;
   attnrt_error found = ATTNRT_ERROR_INIT;
   attnrt_status status = entry.event.order(args.stream, &found);
-  if (status == ATTNRT_OK) {
+  bool event_failed = status != ATTNRT_OK;
+  if (!event_failed) {
     status = core::run(*entry.plan, args, error);
     if (is_enqueued(*entry.plan) && !capture.active) {
       const attnrt_status recorded =
           entry.event.record(candidate.backend, candidate.device.id, args.stream, &found);
-      if (status != ATTNRT_OK) found.message[0] = '\0';  // the run's own failure is the one to tell
-      if (status == ATTNRT_OK) status = recorded;
+      // If the run failed as well, its failure is the one to tell.
+      event_failed = status == ATTNRT_OK && recorded != ATTNRT_OK;
+      if (event_failed) status = recorded;
     }
   }
-  if (status != ATTNRT_OK && found.message[0] != '\0') {
+  if (event_failed) {
     (void)attnrt_fail(error, status, "run: %s: %s", entry.plan->backend_name().c_str(),
-                      found.message);
+                      found.message[0] != '\0' ? found.message : status_name(status));
   }
   return status;
 }

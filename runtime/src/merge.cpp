@@ -5,6 +5,7 @@
 
 #include "base/text.hpp"
 #include "candidates.hpp"
+#include "policy.hpp"
 #include "problem/tensor_checker.hpp"
 
 namespace attnrt::core {
@@ -155,7 +156,16 @@ Result<Merger> find_merger(const Snapshot& snapshot, int32_t device_type, int32_
     if (!plugin.fault.empty()) continue;
     const auto& named = plugin.manifest->devices;
     if (std::find(named.begin(), named.end(), device_name(device_type)) == named.end()) continue;
+    const auto& backends = snapshot.config->backends;
+    const auto listed = backends.find(plugin.manifest->name);
+    const BackendSettings* const settings = listed != backends.end() ? &listed->second : nullptr;
     std::string why_not = switched_off(*snapshot.config, plugin.manifest->name);
+    if (why_not.empty()) {
+      CandidateView view;
+      view.version = &plugin.manifest->version;
+      view.version_text = plugin.manifest->version_text;
+      why_not = version_refusal(settings, view);
+    }
     Snapshot::Loaded loaded = nullptr;
     if (why_not.empty()) {
       loaded = snapshot.load(*entry);
@@ -166,9 +176,7 @@ Result<Merger> find_merger(const Snapshot& snapshot, int32_t device_type, int32_
     }
     if (why_not.empty()) {
       const auto* extension = find_extension(**loaded, device_type, device_id, &why_not);
-      const auto settings = snapshot.config->backends.find(plugin.manifest->name);
-      const int64_t priority =
-          settings != snapshot.config->backends.end() ? settings->second.priority.value : 0;
+      const int64_t priority = settings != nullptr ? settings->priority.value : 0;
       if (extension != nullptr) mergers.push_back({*loaded, extension, priority});
     }
     if (!why_not.empty()) reasons.push_back(plugin_label(plugin) + ": " + why_not);

@@ -33,6 +33,16 @@ void free_on_device(const Backend& backend, int32_t device_id, void* data, void*
   });
 }
 
+// Under Backend::call, so that the application's allocator, too, is left alone in a child made by
+// fork, where its device's memory does not exist.
+void free_of_application(const Backend& backend, int32_t device_type, int32_t device_id, void* data,
+                         void* stream) {
+  const Allocator& application = backend.services().allocator;
+  backend.call(nullptr, [&] {
+    return application.free(application.self, device_type, device_id, data, stream), ATTNRT_OK;
+  });
+}
+
 }  // namespace
 
 DeviceMemory::~DeviceMemory() {
@@ -41,9 +51,8 @@ DeviceMemory::~DeviceMemory() {
     case Kind::host: ::operator delete (data_, std::align_val_t{alignment_}); break;
     case Kind::device: {
       void* const stream = backend_->own_stream(device_id_);
-      const Allocator& application = backend_->services().allocator;
       if (applications_) {
-        application.free(application.self, device_type_, device_id_, data_, stream);
+        free_of_application(*backend_, device_type_, device_id_, data_, stream);
       } else {
         free_on_device(*backend_, device_id_, data_, stream);
       }
@@ -69,9 +78,12 @@ attnrt_status allocate_on_device(const Backend& backend, const Device& device, i
   const Allocator& application = backend.services().allocator;
   void* const order = stream ? *stream : backend.own_stream(device.id);
   attnrt_status status = ATTNRT_UNSUPPORTED;
-  if (application.allocate != nullptr)
-    status =
-        application.allocate(application.self, device.type, device.id, bytes, order, data, error);
+  if (application.allocate != nullptr) {
+    status = backend.call(error, [&] {
+      return application.allocate(application.self, device.type, device.id, bytes, order, data,
+                                  error);
+    });
+  }
   if (status == ATTNRT_OK && *data == nullptr)
     status = attnrt_fail(error, ATTNRT_INTERNAL, "the application's allocator returned NULL");
   *applications = status != ATTNRT_UNSUPPORTED;
@@ -86,7 +98,7 @@ attnrt_status allocate_on_device(const Backend& backend, const Device& device, i
   });
   if (status == ATTNRT_OK) return status;
   if (*applications) {
-    application.free(application.self, device.type, device.id, *data, order);
+    free_of_application(backend, device.type, device.id, *data, order);
   } else {
     free_on_device(backend, device.id, *data, order);
   }

@@ -64,15 +64,22 @@ void PlanCache::retire_oldest() {
   retired_.splice(retired_.end(), idle_, std::prev(idle_.end()));
 }
 
-// Takes retired plans out whose runs have passed. Looks at a few only, so that a call costs no more
-// if many runs are in flight.
-PlanCache::Taken PlanCache::passed() {
-  Taken done;
-  constexpr int kLookedAt = 8;
-  for (int i = 0; i < kLookedAt && !retired_.empty(); ++i) {
-    Taken& target = retired_.front().event.passed() ? done : retired_;
-    target.splice(target.end(), retired_, retired_.begin());
+// Takes retired plans out whose runs have passed, of the first `most`. Asks for them without the
+// lock, since that calls the plugin.
+PlanCache::Taken PlanCache::passed(size_t most) {
+  Taken looked_at, done;
+  {
+    const std::lock_guard lock(mutex_);
+    for (; most > 0 && !retired_.empty(); --most)
+      looked_at.splice(looked_at.end(), retired_, retired_.begin());
   }
+  for (auto entry = looked_at.begin(); entry != looked_at.end();) {
+    const auto next = std::next(entry);
+    if (entry->event.passed()) done.splice(done.end(), looked_at, entry);
+    entry = next;
+  }
+  const std::lock_guard lock(mutex_);
+  retired_.splice(retired_.end(), looked_at);
   return done;
 }
 
@@ -80,35 +87,37 @@ void PlanCache::put_back(Taken taken) {
   if (taken.empty()) return;
   Entry& entry = taken.front();
   entry.bytes = entry.plan != nullptr ? entry.plan->held_bytes() : entry.bytes;
-  Taken done;  // destroyed last, without the lock
-  const std::lock_guard lock(mutex_);
-  if (entry.capture.active) {
-    captured_.splice(captured_.end(), taken);
-    return;
+  {
+    const std::lock_guard lock(mutex_);
+    if (entry.capture.active) {
+      captured_.splice(captured_.end(), taken);
+      return;
+    }
+    if (entry.snapshot.get() != current_) {
+      retired_.splice(retired_.end(), taken);
+    } else {
+      idle_bytes_ += entry.bytes;
+      idle_.splice(idle_.begin(), taken);
+      while (!idle_.empty() && (idle_.size() > kCapacity || idle_bytes_ > most_bytes_))
+        retire_oldest();
+    }
+    if (retired_.empty()) return;
   }
-  if (entry.snapshot.get() != current_) {
-    retired_.splice(retired_.end(), taken);
-  } else {
-    idle_bytes_ += entry.bytes;
-    idle_.splice(idle_.begin(), taken);
-    while (!idle_.empty() && (idle_.size() > kCapacity || idle_bytes_ > most_bytes_))
-      retire_oldest();
-  }
-  done = passed();
+  constexpr size_t kLookedAt = 8;  // so that a call costs no more if many runs are in flight
+  passed(kLookedAt);
 }
 
 void PlanCache::restart(const Snapshot* current, int64_t most_bytes) {
-  Taken done;
-  const std::lock_guard lock(mutex_);
-  current_ = current;
-  most_bytes_ = most_bytes;
-  idle_bytes_ = 0;
-  retired_.splice(retired_.end(), idle_);
-  for (auto entry = retired_.begin(); entry != retired_.end();) {
-    const auto next = std::next(entry);
-    if (entry->event.passed()) done.splice(done.end(), retired_, entry);
-    entry = next;
+  size_t retired = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    current_ = current;
+    most_bytes_ = most_bytes;
+    idle_bytes_ = 0;
+    retired_.splice(retired_.end(), idle_);
+    retired = retired_.size();
   }
+  passed(retired);
 }
 
 bool PlanCache::trim(int64_t most_bytes) {

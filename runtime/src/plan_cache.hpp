@@ -71,7 +71,7 @@ class PlanCache {
   PlanCache() = default;
   PlanCache(const PlanCache&) = delete;
   PlanCache& operator=(const PlanCache&) = delete;
-  // Waits for the runs of all plans. REQUIRES: no graph that uses one is launched any more.
+  // Waits for the runs of all plans. REQUIRES: all launches of graphs that use one have completed.
   ~PlanCache();
 
   // Takes a plan out, so that it never has two runs at once. If its event has not passed, the
@@ -95,7 +95,7 @@ class PlanCache {
   static bool fits(const Entry& entry, const Wanted& wanted);
   Taken take_captured(const Wanted& wanted);
   void retire_oldest();
-  Taken passed();
+  Taken passed(size_t most);
 
   HeldMutex mutex_;
   const Snapshot* current_ = nullptr;

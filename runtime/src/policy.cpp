@@ -22,8 +22,8 @@ const BackendSettings* settings_of(const Config& config, std::string_view name) 
   return found != config.backends.end() ? &found->second : nullptr;
 }
 
-// Returns why the version is excluded, or "" if it is not. A version range decides; without one,
-// pre-releases are excluded.
+}  // namespace
+
 std::string version_refusal(const BackendSettings* settings, const CandidateView& candidate) {
   if (candidate.version == nullptr) return "";
   const bool has_range = settings != nullptr && !settings->version.value.comparisons.empty();
@@ -37,8 +37,6 @@ std::string version_refusal(const BackendSettings* settings, const CandidateView
   return fmt::format("version {} is not in {} ({})", candidate.version_text, range.text,
                      settings->version.origin);
 }
-
-}  // namespace
 
 std::strong_ordering Rank::operator<=>(const Rank& other) const {
   if (const auto order = prefer <=> other.prefer; order != 0) return order;

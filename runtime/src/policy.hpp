@@ -42,6 +42,10 @@ struct Rank {
   bool operator==(const Rank& other) const { return (*this <=> other) == 0; }
 };
 
+// Returns why the version is excluded, or "" if it is not. A version range decides; without one,
+// pre-releases are excluded. settings: nullptr if the policy does not list the backend.
+std::string version_refusal(const BackendSettings* settings, const CandidateView& candidate);
+
 // A config together with one call's options. THREADS: immutable, so from any thread.
 class Policy {
  public:

@@ -113,7 +113,11 @@ Result<void> Runtime::reload() {
 
 void Runtime::retry() {
   const std::lock_guard lock(reload_mutex_);
-  if (auto next = look_again(*snapshot())) adopt(std::move(next));
+  if (auto next = look_again(*snapshot())) {
+    adopt(std::move(next));
+  } else {
+    failover_.restart();  // a call that began before the last retry may have told of a lost device
+  }
 }
 
 // Makes the snapshot the current one. A call that still works on the previous one finishes there,

@@ -245,9 +245,12 @@ Problem problem_on(const Device& device, const Problem& problem) {
   // Rows of a dense copy start at multiples of a row's bytes; the copy itself starts at a multiple
   // of more than 16.
   copied.alignment_bytes = 16;
-  const int64_t element_bytes = dtype_bytes(problem.dtype);
-  for (const int64_t dim : {problem.head_dim, problem.head_dim_v}) {
-    while (dim * element_bytes % copied.alignment_bytes != 0) copied.alignment_bytes /= 2;
+  const int64_t element = dtype_bytes(problem.dtype);
+  const int64_t kv = is_off(problem.kv_dtype) ? element : dtype_bytes(problem.kv_dtype);
+  const int64_t out = is_off(problem.out_dtype) ? element : dtype_bytes(problem.out_dtype);
+  for (const int64_t row_bytes : {problem.head_dim * element, problem.head_dim * kv,
+                                  problem.head_dim_v * kv, problem.head_dim_v * out}) {
+    while (row_bytes % copied.alignment_bytes != 0) copied.alignment_bytes /= 2;
   }
   return copied;
 }

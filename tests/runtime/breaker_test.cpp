@@ -51,6 +51,16 @@ class States : public ::testing::Test {
   Breaker::Time now = Breaker::Time() + seconds(1000);
 };
 
+TEST_F(States, AFailureThatSaysNothingNewChangesNothing) {
+  const auto generation = [this] { return breaker.generation([this] { return now; }); };
+  fail(problem(1), ATTNRT_INTERNAL);
+  const uint64_t before = generation();
+  fail(problem(1), ATTNRT_INTERNAL);
+  EXPECT_EQ(generation(), before);
+  fail(problem(2), ATTNRT_INTERNAL);
+  EXPECT_NE(generation(), before);
+}
+
 TEST_F(States, TheTimesDoubleUpToTheLongestAndASuccessResetsThem) {
   struct Row {
     attnrt_status status;
@@ -162,7 +172,7 @@ TEST_F(States, ALostDeviceIsLostForAllUntilAReload) {
   breaker.succeeded(kFlash, problem(1), Stage::run);
   EXPECT_EQ(state(problem(1)), "lost");
   EXPECT_EQ(breaker.quarantine(problem(1), now).lost.front().reason,
-            "rocm:0 was lost; a reload looks for it again");
+            "rocm:0 was lost; a reload or a retry looks for it again");
   breaker.forget_lost_devices();
   EXPECT_EQ(state(problem(9), kFlash), "closed");
 }

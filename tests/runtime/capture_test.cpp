@@ -64,6 +64,19 @@ TEST(Capture, AMissIsPlannedWithMemoryOfTheRuntimesOwnStream) {
   EXPECT_EQ(device.counters.last_allocation_stream, stream) << "without a capture, in its order";
 }
 
+TEST(Capture, APlanThatIsMadeForTheStreamAllocatesElsewhere) {
+  FakeDevice device;
+  DeviceAttention a(device.runtime, kShape);
+  FakeStreams streams(*a.backend());
+  void* const stream = streams.make();
+  device.capture(stream, 1);
+  const auto plan = device.runtime->plan(checked(a.problem), {}, stream);
+  ASSERT_TRUE(plan) << plan.error().message;
+  EXPECT_NE(device.counters.last_allocation_stream, stream);
+  EXPECT_EQ(device.counters.invalidated_captures, 0);
+  device.end_capture();
+}
+
 TEST(Capture, EachCaptureStreamAndThreadHasItsOwnPlans) {
   FakeDevice device;
   DeviceAttention a(device.runtime, kShape);
@@ -122,6 +135,9 @@ TEST(Capture, APlanThatCannotBeCapturedIsRefusedBeforeAnythingIsEnqueued) {
   device.counters.capturing_status = ATTNRT_OK;
   device.end_capture();
   EXPECT_EQ(run(**plan, a.args, nullptr), ATTNRT_OK);
+  const int64_t made = device.runtime->plans_made();
+  EXPECT_EQ(a.run(device.runtime), ATTNRT_OK) << a.error.message;
+  EXPECT_EQ(device.runtime->plans_made(), made) << "no graph uses the plan that was refused";
   device.counters.complete();
 }
 

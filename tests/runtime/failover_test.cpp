@@ -298,7 +298,8 @@ TEST(Recovery, ALostDeviceComesBackWithAReload) {
   EXPECT_EQ(a.run(device.runtime), ATTNRT_DEVICE_LOST);
   device.counters.run_status = ATTNRT_OK;
   EXPECT_EQ(a.run(device.runtime), ATTNRT_DEVICE_LOST) << "nor is another backend asked for it";
-  EXPECT_THAT(a.error.message, HasSubstr("rocm:0 was lost; a reload looks for it again"));
+  EXPECT_THAT(a.error.message,
+              HasSubstr("rocm:0 was lost; a reload or a retry looks for it again"));
   EXPECT_EQ(device.counters.runs, 1);
   ASSERT_TRUE(device.runtime->reload());
   EXPECT_EQ(a.run(device.runtime), ATTNRT_OK) << a.error.message;

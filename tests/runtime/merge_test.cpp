@@ -179,6 +179,8 @@ TEST_F(MergeTest, TheBestEnabledBackendThatOffersItMerges) {
       message_of(nobody, Two()),
       AllOf(HasSubstr("merge: no backend of cpu merges: "), HasSubstr("cpu 1.0.0: disabled"),
             HasSubstr("fake_full 1.0.0: does not offer attnrt.merge/1")));
+  auto pinned = open("backends: {fake_merge_fails: {version: \">=9\"}, cpu: {enabled: false}}\n");
+  EXPECT_THAT(message_of(pinned, Two()), HasSubstr("version 1.0.0 is not in >=9"));
   const Two two;
   const auto elsewhere = failing.merge(two.outs, two.lses, two.out, two.lse, attnrt::Device::rocm);
   ASSERT_FALSE(elsewhere);

@@ -561,6 +561,8 @@ TEST(Select, AStagedProblemIsDenseOnItsDevice) {
     problem.head_dim = head_dim;  // and head_dim_v, which stays 64
     EXPECT_EQ(problem_on(device, problem).alignment_bytes, alignment) << head_dim;
   }
+  problem.kv_dtype = {ATTNRT_DTYPE_INT, 8, 1};
+  EXPECT_EQ(problem_on(device, problem).alignment_bytes, 8) << "40 bytes of a row of k";
   const Problem at_home = problem_of("device=rocm alignment_bytes=2");
   EXPECT_EQ(problem_on(device, at_home).alignment_bytes, 2);
 }

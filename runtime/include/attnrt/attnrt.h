@@ -101,7 +101,8 @@ typedef struct attnrt_runtime_options {
  * ERRORS: INVALID_ARGUMENT for a policy with an error, with file:line:column; INTERNAL or
  * OUT_OF_MEMORY if file descriptors or memory ran out, or reading failed: it may work later.
  * OWNERSHIP: attnrt_runtime_close closes *runtime, after its plans are destroyed. It waits for the
- * runs of one-shot calls. Graphs that captured one-shot calls must not be launched any more. */
+ * runs of one-shot calls. Launches of graphs that captured one-shot calls have completed, and
+ * there are no more of them. */
 ATTNRT_API attnrt_status attnrt_runtime_open(const attnrt_runtime_options* options,
                                              attnrt_runtime** runtime, attnrt_error* error);
 ATTNRT_API void attnrt_runtime_close(attnrt_runtime* runtime);

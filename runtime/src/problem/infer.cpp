@@ -17,13 +17,13 @@ bool is_kv_dtype(attnrt_dtype dtype) {
 constexpr int32_t kUsualAlignment = 16;  // bytes; measured_alignment gives no more
 
 // Returns the largest power of two, up to the usual alignment, such that each row of q, k, v and
-// out starts at a multiple of it. An output that is not given yet does not count.
+// out starts at a multiple of it. A tensor that is not given does not count.
 int32_t measured_alignment(const attnrt_args& args) {
   // The lowest bit that is set in any row's address or in any distance between rows is the answer.
   uint64_t bits = kUsualAlignment;
   for (const auto& [name, member, rule] : kTensors) {
     const attnrt_tensor& tensor = args.*member;
-    if (rule.strides != Strides::rows || (rule.written && tensor.data == nullptr)) continue;
+    if (rule.strides != Strides::rows || tensor.data == nullptr) continue;
     bits |= reinterpret_cast<uintptr_t>(tensor.data);
     for (int32_t i = 0; i + 1 < tensor.ndim; ++i) {
       if (tensor.shape[i] <= 1) continue;

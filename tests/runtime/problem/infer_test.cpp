@@ -227,6 +227,15 @@ TEST_F(Infer, KvTypesAndTheirScales) {
   EXPECT_EQ(refusal(), "run: tensors q and k disagree: dtype is f32 and int16");
 }
 
+TEST_F(Infer, WhatAnAbsentTensorHoldsDoesNotCount) {
+  problem.v_in_k = 1;
+  args.v.data = nullptr;
+  args.v.ndim = 1000;
+  args.v.stride[0] = 1;
+  args.out = view(memory.data(), kF32, {2, 5, 8, 16});
+  EXPECT_EQ(inferred().alignment_bytes, 16);
+}
+
 TEST_F(Infer, ValuesInTheKeys) {
   problem.v_in_k = 1;
   args.v = {};
