@@ -176,6 +176,7 @@ std::string why_not_compared(const Inputs& inputs) {
   std::string arch;
   for (const std::string_view name : attribute_words) {
     if (name == "lse" || name == "deterministic" || name == "batch_invariant") continue;
+    if (name == "head_dim_v") continue;  // no option names it, and v says it where there is one
     const core::Word& word = *core::find_word(name);
     const auto stored = inputs.metadata.find(std::string(name));
     // A value that cannot be read was replaced by an option. Then the default stands for it.
