@@ -18,7 +18,6 @@
 #include <thread>
 #include <vector>
 
-
 #include "support/sanitized.hpp"
 
 namespace attnrt::core {

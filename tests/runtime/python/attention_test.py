@@ -71,7 +71,7 @@ class Values(unittest.TestCase):
     def test_values_in_the_keys(self) -> None:
         q, k, _ = tensors(head_dim=24)
         expected, _ = reference.attention(q, k, k[..., :16])
-        out = numpy.full(q.shape[:3] + (16,), numpy.nan, q.dtype)
+        out = numpy.full((*q.shape[:3], 16), numpy.nan, q.dtype)
         attnrt.attention(q, k, None, v_in_k=True, out=out)
         numpy.testing.assert_allclose(out, expected, rtol=0, atol=1e-5)
         whole, _ = reference.attention(q, k, k)
