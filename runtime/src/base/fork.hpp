@@ -5,9 +5,9 @@
 //
 //   HeldMutex    fork waits until it is free, so that the data it protects is whole in the child.
 //                For short sections that call nothing else: no other lock, no plugin, no log.
-//   ResetMutex   is free in the child, whoever held it. For long work (a reload, loading a plugin)
-//                that the child does anew; what had been done so far is left behind there.
-//   AtFork       anything else: says itself what it does around a fork (the thread pool).
+//   ResetMutex   is free in the child, whoever held it. For long work (a reload, loading a plugin):
+//                the child repeats it from its start, and leaks what the parent's thread had made.
+//   AtFork       anything else, which states what it does around a fork (the thread pool).
 #pragma once
 
 #include <pthread.h>

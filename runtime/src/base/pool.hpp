@@ -26,7 +26,7 @@ namespace attnrt::core {
 //
 // A call allocates nothing, and cannot fail: if the system gives no threads, its caller does all of
 // the work. A thread always has the same worker number, so the memory that it used in the last call
-// may still be in its cache; the caller is number 0. In a child made by fork, threads start anew.
+// may still be in its cache; the caller is number 0. A child made by fork starts new threads.
 // Nothing of the pool is destroyed when the process ends, so a call in another thread goes on.
 class Pool final : public Threads, AtFork {
  public:
