@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,11 @@
 
 namespace kernels::test {
 namespace {
+
+void set_sinks(const Case& c, float value) {
+  for (int64_t head = 0; head < c.problem.heads_q; ++head)
+    static_cast<float*>(c.args.sinks.data)[head * c.args.sinks.stride[0]] = value;
+}
 
 template <class Plan>
 void run_with(const Plan& plan, const char* arch, const Case& c, uint32_t seed) {
@@ -97,6 +103,38 @@ void expect_same_bits_alone(Recipe recipe, const std::function<void(const Case&)
   c.poison_outputs();
   run(c);
   EXPECT_TRUE(among_others == bits(0));
+}
+
+void expect_nan_sinks(const std::function<Recipe(int64_t keys)>& recipe,
+                      const std::function<void(const Case&)>& run) {
+  for (const int64_t keys : {int64_t{40}, int64_t{0}}) {
+    for (const Mask mask : {Mask::none, Mask::boolean}) {
+      Recipe r = recipe(keys);
+      r.problem.sinks = true;
+      r.problem.mask = mask;
+      r.problem.causal = mask == Mask::none;
+      r.hidden = Hidden::rows;
+      Case c(r);
+      set_sinks(c, NAN);
+      run(c);
+      expect_in_each_row(c,
+                         [](float out, float lse) { return std::isnan(out) && std::isnan(lse); });
+    }
+  }
+}
+
+void expect_overflow(Recipe recipe, const std::function<void(const Case&)>& run) {
+  if (recipe.problem.dtype == DType::f16) return;
+  for (const bool sinks : {false, true}) {
+    recipe.problem.sinks = sinks;
+    Case c(recipe);
+    fill_rows(c.args.q, 1e30F);
+    fill_rows(c.args.k, -1e30F);
+    if (sinks) set_sinks(c, 0.5F);
+    run(c);
+    const float want = sinks ? 0.5F : -INFINITY;
+    expect_in_each_row(c, [&](float out, float lse) { return out == 0 && lse == want; });
+  }
 }
 
 void fill_rows(const Tensor& t, float value) {

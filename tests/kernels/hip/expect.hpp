@@ -26,6 +26,15 @@ void expect_same_bits_alone(Recipe recipe, const std::function<void(const Case&)
 // Expects holds(out, lse) of each row, where out is each value of the row in turn.
 void expect_in_each_row(const Case& c, const std::function<bool(float out, float lse)>& holds);
 
+// Expects that a NaN sink reaches every row, also one that sees nothing. recipe: of a problem with
+// this number of keys, and more queries.
+void expect_nan_sinks(const std::function<Recipe(int64_t keys)>& recipe,
+                      const std::function<void(const Case&)>& run);
+
+// Expects that a row whose scores all overflow to -inf is one that sees nothing, with a sink and
+// without. Does nothing for f16, whose products are far from f32's limit.
+void expect_overflow(Recipe recipe, const std::function<void(const Case&)>& run);
+
 // Sets every element of q, k or v.
 void fill_rows(const Tensor& tensor, float value);
 
