@@ -174,7 +174,12 @@ GPU_DEVICE void store32(void* at, uint32_t value) { *static_cast<uint32_t*>(at) 
 #if defined(GPU_ON_HOST)
 inline char* shared(uint32_t offset) { return host::current().shared(offset); }
 #else
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+// 128-byte swizzling repeats every 1024 bytes of the address.
+extern __shared__ __attribute__((aligned(1024))) char shared_memory[];
+#else
 extern __shared__ __attribute__((aligned(128))) char shared_memory[];
+#endif
 GPU_DEVICE char* shared(uint32_t offset) { return shared_memory + offset; }
 #endif
 #if defined(GPU_NVIDIA)
@@ -189,6 +194,9 @@ GPU_DEVICE V shared_load(uint32_t offset) {
 }
 template <class V>
 GPU_DEVICE void shared_store(uint32_t offset, V value) {
+#if defined(GPU_ON_HOST)
+  host::current().will_store(offset, sizeof(V));
+#endif
   *reinterpret_cast<V*>(shared(offset)) = value;
 }
 

@@ -177,6 +177,7 @@ class Block {
 };
 
 char* Thread::shared(uint32_t offset) const { return owner->shared(offset); }
+void Thread::will_store(uint32_t, uint32_t) {}
 void Thread::wait_for_block() { owner->wait(owner->barrier_of_block()); }
 void Thread::wait_for_wave(int wave) { owner->wait(owner->barrier_of_wave(thread, wave)); }
 

@@ -24,6 +24,7 @@ struct Thread {
 
   // What gpu.hpp names: see there.
   char* shared(uint32_t offset) const;
+  void will_store(uint32_t offset, uint32_t bytes);
   void wait_for_block();
   void wait_for_wave(int wave);  // of this thread's wave; wave: its size in lanes
   // RETURNS the words that every lane of the wave gave, in lane order; valid until this thread's
