@@ -90,7 +90,7 @@ endfunction()
 # The libraries of both kernel files for one platform.
 function(attnrt_platform_kernels platform archs)
   attnrt_gpu_kernels(attnrt_kernels_flash_${platform} ARCHS ${archs} SOURCE flash_attention.hip
-    HOST launch/flash_attention.cpp launch/fill_params.cpp launch/family.cpp)
+    HOST launch/flash_attention.cpp launch/tensor_map.cpp launch/fill_params.cpp launch/family.cpp)
   attnrt_gpu_kernels(attnrt_kernels_unfused_${platform} ARCHS ${archs} SOURCE unfused_attention.hip
     HOST launch/unfused_attention.cpp launch/fill_params.cpp launch/family.cpp)
 endfunction()

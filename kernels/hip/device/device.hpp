@@ -10,7 +10,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
+
+#include "kernels/hip/launch/tensor_map.hpp"
 
 namespace kernels::hip {
 
@@ -56,10 +59,20 @@ struct Kernel {
 Status find_kernel(int32_t device_id, const void* code_object, const char* name,
                    uint32_t shared_bytes, Kernel* kernel, Message* message);
 
-// Enqueues a kernel. Its one argument is a struct by value, copied from params before launch
-// returns. Allocates nothing and never synchronises.
+// A kernel's one argument: a struct by value of size bytes, at most kMostArgumentBytes. The tensor
+// maps in it are still to be encoded.
+inline constexpr uint32_t kMostArgumentBytes = 1024;
+struct Argument {
+  const void* params;
+  uint32_t size;
+  std::span<const TensorMapRequest> maps;
+};
+
+// Enqueues a kernel. Copies its argument, and encodes the copy's tensor maps, before it returns.
+// Allocates nothing and never synchronises.
+// ERRORS: internal if a map cannot be encoded, as on AMD, which has none.
 Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threads,
-              uint32_t shared_bytes, const void* params, void* stream, Message* message);
+              uint32_t shared_bytes, const Argument& argument, void* stream, Message* message);
 
 // Device memory, in the order of a stream where the device has stream-ordered memory; else a free
 // waits for the device.

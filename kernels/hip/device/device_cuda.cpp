@@ -2,10 +2,12 @@
 //
 // The static runtime opens the driver's library at the first call, so a plugin loads on machines
 // without a driver.
+#include <cuda.h>  // types alone: nothing links the driver's library
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <new>
 
 #include "kernels/hip/device/device.hpp"
@@ -115,6 +117,42 @@ KernelCache& cache() {
   return *kernels;
 }
 
+// RETURNS the driver's function that encodes tensor maps; null if this driver has none.
+decltype(&cuTensorMapEncodeTiled) tensor_map_encoder() {
+  static const auto encoder = [] {
+    constexpr unsigned kCuda12 = 12000;
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
+    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found,
+                                                               kCuda12, cudaEnableDefault, &result);
+    if (error != cudaSuccess) (void)cudaGetLastError();
+    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found);
+  }();
+  return encoder;
+}
+
+// Copies the argument to `to`, and encodes its tensor maps there.
+Status encode_maps(const Argument& argument, unsigned char* to, Message* message) {
+  const auto encode = tensor_map_encoder();
+  if (encode == nullptr)
+    return fail(message, Status::internal, "this driver has no cuTensorMapEncodeTiled");
+  std::memcpy(to, argument.params, argument.size);
+  constexpr uint32_t kEveryElement[5] = {1, 1, 1, 1, 1};
+  for (const TensorMapRequest& map : argument.maps) {
+    // Copies look at no value, so the elements may be of any type of 16 bits.
+    const CUresult result =
+        encode(reinterpret_cast<CUtensorMap*>(to + map.at), CU_TENSOR_MAP_DATA_TYPE_UINT16,
+               map.rank, const_cast<void*>(map.base), map.size, map.stride, map.box, kEveryElement,
+               CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (result == CUDA_SUCCESS) continue;
+    // The runtime's errors have the driver's numbers, and so its words.
+    (void)failed(static_cast<cudaError_t>(result), "cuTensorMapEncodeTiled", message);
+    return Status::internal;
+  }
+  return Status::ok;
+}
+
 }  // namespace
 
 Platform platform() { return Platform::cuda; }
@@ -180,9 +218,16 @@ Status find_kernel(int32_t device_id, const void* code_object, const char* name,
 }
 
 Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threads,
-              uint32_t shared_bytes, const void* params, void* stream, Message* message) {
+              uint32_t shared_bytes, const Argument& argument, void* stream, Message* message) {
   const CurrentDevice current(kernel.device_id, message);
   if (current.status() != Status::ok) return current.status();
+  const void* params = argument.params;
+  alignas(kTensorMapAlignment) unsigned char with_maps[kMostArgumentBytes];
+  if (!argument.maps.empty()) {
+    if (const Status status = encode_maps(argument, with_maps, message); status != Status::ok)
+      return status;
+    params = with_maps;
+  }
   void* arguments[] = {const_cast<void*>(params)};
   const cudaError_t error =
       cudaLaunchKernel(kernel.function, dim3(grid[0], grid[1], grid[2]), dim3(block_threads),

@@ -207,10 +207,12 @@ Status find_kernel(int32_t device_id, const void* code_object, const char* name,
 }
 
 Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threads,
-              uint32_t shared_bytes, const void* params, void* stream, Message* message) {
+              uint32_t shared_bytes, const Argument& argument, void* stream, Message* message) {
+  if (!argument.maps.empty())
+    return fail(message, Status::internal, "AMD's GPUs have no tensor maps");
   const CurrentDevice current(kernel.device_id, message);
   if (current.status() != Status::ok) return current.status();
-  void* arguments[] = {const_cast<void*>(params)};
+  void* arguments[] = {const_cast<void*>(argument.params)};
   const Error error =
       current.f().ModuleLaunchKernel(kernel.function, grid[0], grid[1], grid[2], block_threads, 1,
                                      1, shared_bytes, stream, arguments, nullptr);

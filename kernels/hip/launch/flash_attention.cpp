@@ -40,7 +40,7 @@ FlashPlan plan_flash(const Problem& problem, const char* arch) {
 int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void*,
                  Launch* out) {
   const AttentionParams p = fill_params(problem, args);
-  if (!strides_fit(problem, args)) return -1;
+  if (!strides_fit(problem, args)) return kRowsTooFarApart;
   const int64_t heads = int64_t{p.batch} * p.heads_q;
   if (heads == 0 || p.seq_q == 0) return 0;
   out->object = plan.object, out->kernel = plan.kernel;

@@ -5,10 +5,12 @@
 #include <string>
 
 #include "kernels/common/problem.hpp"
+#include "kernels/hip/launch/tensor_map.hpp"
 
 namespace kernels::hip {
 
-// One kernel over a grid of workgroups. params holds its one argument, params_bytes of it.
+// One kernel over a grid of workgroups. params holds its one argument, params_bytes of it. The
+// tensor maps in it are still to be encoded, map_count of them.
 struct Launch {
   const char* object;
   const char* kernel;
@@ -16,7 +18,9 @@ struct Launch {
   uint32_t block;
   uint32_t shared_bytes;
   uint32_t params_bytes;
-  alignas(16) unsigned char params[512];
+  uint32_t map_count = 0;
+  TensorMapRequest maps[3];
+  alignas(kTensorMapAlignment) unsigned char params[1024];
 };
 
 struct FlashPlan {
@@ -41,9 +45,12 @@ bool unfused_supported(const Problem& problem, const char* arch, std::string* re
 FlashPlan plan_flash(const Problem& problem, const char* arch);
 UnfusedPlan plan_unfused(const Problem& problem, const char* arch);
 
+// What launches() returns for tensors that the kernels cannot read.
+inline constexpr int32_t kRowsTooFarApart = -1;  // rows of k or v: 2^25 elements or more
+inline constexpr int32_t kNoTensorMap = -2;      // see request_for
+
 // Writes the launches of one run, in order, to out, which has room for 8. RETURNS how many: 0 if
-// there is nothing to do, -1 if rows of k or v are 2^25 elements apart or more, which the kernels
-// cannot index.
+// there is nothing to do, or one of the two above.
 int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void* workspace,
                  Launch* out);
 int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace,

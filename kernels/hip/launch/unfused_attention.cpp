@@ -68,7 +68,7 @@ UnfusedPlan plan_unfused(const Problem& problem, const char* arch) {
 int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace,
                  Launch* out) {
   AttentionParams p = fill_params(problem, args);
-  if (!strides_fit(problem, args)) return -1;
+  if (!strides_fit(problem, args)) return kRowsTooFarApart;
   const int64_t heads = int64_t{p.batch} * p.heads_q;
   if (heads == 0 || p.seq_q == 0) return 0;
   p.scores = static_cast<float*>(workspace);

@@ -1,6 +1,5 @@
 // plugins/common/gpu/launch.cpp: loads a plan's kernels, and enqueues the launches of a run
 #include <cstring>
-#include <limits>
 
 #include "kernels/hip/device/code_objects.hpp"
 #include "plugins/common/gpu/backend.hpp"
@@ -9,6 +8,7 @@ namespace attnrt_gpu {
 namespace {
 
 namespace hip = kernels::hip;
+static_assert(sizeof(hip::Launch::params) <= hip::kMostArgumentBytes);
 
 // Finds a launch's kernel among this build's code objects, and loads it if it is not loaded yet.
 attnrt_status find(int32_t device_id, const char* code_arch, const hip::Launch& launch,
@@ -49,12 +49,14 @@ kernels::Args args_at_bounds(const kernels::Problem& p) {
   const auto dense = [](kernels::DType dtype, int32_t ndim, int64_t a, int64_t b = 0, int64_t c = 0,
                         int64_t d = 0) {
     kernels::Tensor tensor{planning_address(), dtype, ndim, {a, b, c, d}, {}};
+    // Bounds may multiply to more than any run has: a tensor map takes no larger stride, and no
+    // device has the memory.
+    constexpr int64_t kLargest = int64_t{1} << 38;
     int64_t stride = 1;
     for (int32_t n = ndim - 1; n >= 0; --n) {
       tensor.stride[n] = stride;
-      // Bounds may multiply to more than any run has. Such a stride is the largest there is.
-      if (__builtin_mul_overflow(stride, tensor.shape[n], &stride))
-        stride = std::numeric_limits<int64_t>::max();
+      if (__builtin_mul_overflow(stride, tensor.shape[n], &stride) || stride > kLargest)
+        stride = kLargest;
     }
     return tensor;
   };
@@ -108,8 +110,12 @@ attnrt_status load(const ServedDevice& device, const hip::Launch* launches, int3
 attnrt_status enqueue(const LoadedKernels& loaded, const hip::Launch* launches, int32_t count,
                       void* stream, attnrt_error* error) {
   if (count < 0) {
-    return attnrt_fail(error, ATTNRT_UNSUPPORTED,
-                       "k or v: found rows 2^25 elements apart or more, expected less");
+    const char* const text =
+        count == hip::kNoTensorMap
+            ? "q, k or v: found strides of 2^40 bytes or more, or of 0 between rows; expected "
+              "others"
+            : "k or v: found rows 2^25 elements apart or more, expected less";
+    return attnrt_fail(error, ATTNRT_UNSUPPORTED, "%s", text);
   }
   for (int32_t n = 0; n < count; ++n) {
     const hip::Launch& launch = launches[n];
@@ -123,8 +129,10 @@ attnrt_status enqueue(const LoadedKernels& loaded, const hip::Launch* launches, 
       return status;
     }
     hip::Message message;
+    const hip::Argument argument{
+        launch.params, launch.params_bytes, {launch.maps, launch.map_count}};
     const hip::Status status = hip::launch(handle, launch.grid, launch.block, launch.shared_bytes,
-                                           launch.params, stream, &message);
+                                           argument, stream, &message);
     if (status != hip::Status::ok)
       return attnrt_fail(error, status_of(status), "%s: %s", launch.kernel, message.text);
   }

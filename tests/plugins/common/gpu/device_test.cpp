@@ -57,6 +57,12 @@ class DeviceTest : public ::testing::Test {
     fake_hip()->failing_error = error;
   }
 
+  // RETURNS a kernel's argument without tensor maps.
+  template <class Params>
+  static Argument argument(const Params& params) {
+    return {&params, sizeof params, {}};
+  }
+
   Message message;
 };
 
@@ -96,7 +102,8 @@ TEST_F(DeviceTest, CopiesAndLaunchesInStreamOrderOnAnotherDevice) {
   const uint32_t grid[3] = {3, 1, 1};
   {
     const AddParams params{static_cast<int32_t*>(there), 10};  // read before launch returns
-    ASSERT_EQ(launch(kernel, grid, 64, 128, &params, stream, &message), Status::ok) << message.text;
+    ASSERT_EQ(launch(kernel, grid, 64, 128, argument(params), stream, &message), Status::ok)
+        << message.text;
   }
   ASSERT_EQ(copy(1, here, there, sizeof value, Direction::to_host, stream, &message), Status::ok)
       << message.text;
@@ -164,10 +171,23 @@ TEST_F(DeviceTest, ALaunchThatHipCallsInvalidIsNotTheCallersFault) {
   ASSERT_EQ(find_kernel(0, "code", "add", 0, &kernel, &message), Status::ok);
   const uint32_t none[3] = {0, 1, 1}, one[3] = {1, 1, 1};
   const AddParams params{};
-  EXPECT_EQ(launch(kernel, none, 64, 0, &params, nullptr, &message), Status::internal);
+  EXPECT_EQ(launch(kernel, none, 64, 0, argument(params), nullptr, &message), Status::internal);
   int nothing = 0;
-  EXPECT_EQ(launch(kernel, one, 64, 0, &params, &nothing, &message), Status::invalid)
+  EXPECT_EQ(launch(kernel, one, 64, 0, argument(params), &nothing, &message), Status::invalid)
       << "but its stream is";
+}
+
+TEST_F(DeviceTest, ALaunchWithTensorMapsIsRefused) {
+  Kernel kernel;
+  ASSERT_EQ(find_kernel(0, "code", "add", 0, &kernel, &message), Status::ok);
+  const uint32_t one[3] = {1, 1, 1};
+  const int64_t launches = fake_hip()->launches;
+  const AddParams params{};
+  const TensorMapRequest map{};
+  const Argument with_map{&params, sizeof params, {&map, 1}};
+  EXPECT_EQ(launch(kernel, one, 64, 0, with_map, nullptr, &message), Status::internal);
+  EXPECT_STREQ(message.text, "AMD's GPUs have no tensor maps");
+  EXPECT_EQ(fake_hip()->launches, launches);
 }
 
 TEST_F(DeviceTest, CodeIsLoadedOnceForEachDeviceFromAnyThread) {
@@ -298,7 +318,7 @@ TEST_F(DeviceTest, TimestampsMeasureWhatTheStreamDidBetweenThem) {
   const int milliseconds = 20;
   const int64_t synchronizations = fake_hip()->synchronizations;
   ASSERT_EQ(record(1, from, stream, &message), Status::ok) << message.text;
-  ASSERT_EQ(launch(kernel, grid, 64, 0, &milliseconds, stream, &message), Status::ok)
+  ASSERT_EQ(launch(kernel, grid, 64, 0, argument(milliseconds), stream, &message), Status::ok)
       << message.text;
   ASSERT_EQ(record(1, to, stream, &message), Status::ok) << message.text;
   EXPECT_EQ(fake_hip()->synchronizations, synchronizations) << "recording waits for nothing";

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "kernels/common/problem.hpp"
+#include "kernels/hip/launch/tensor_map.hpp"
 
 namespace kernels::hip {
 
@@ -18,7 +19,9 @@ struct Launch {
   uint32_t block;
   uint32_t shared_bytes;
   uint32_t params_bytes;
-  alignas(16) unsigned char params[512];
+  uint32_t map_count = 0;
+  TensorMapRequest maps[3];
+  alignas(kTensorMapAlignment) unsigned char params[1024];
 };
 
 struct FlashPlan {
@@ -29,6 +32,9 @@ struct UnfusedPlan {
   const char* kernel = nullptr;
   int64_t workspace_bytes = 0;
 };
+
+inline constexpr int32_t kRowsTooFarApart = -1;
+inline constexpr int32_t kNoTensorMap = -2;
 
 bool flash_supported(const Problem& problem, const char* arch, std::string* reason);
 bool unfused_supported(const Problem& problem, const char* arch, std::string* reason);
