@@ -175,19 +175,22 @@ Result<void> Backend::open(const Options& options) {
   return {};
 }
 
-void Backend::add_devices() {
+Result<void> Backend::add_devices() {
   if (table_->devices == nullptr) {
     devices_.push_back({ATTNRT_DEVICE_CPU, 0, "", "cpu", 0});
-    return;
+    return {};
   }
   Sink<Device> sink{{}, kMostDevices};
   attnrt_error error = ATTNRT_ERROR_INIT;
   const attnrt_status status =
       call(&error, [&] { return table_->devices(instance_, add_device, &sink, &error); });
+  if (status == ATTNRT_OUT_OF_MEMORY)  // says nothing about which devices there are
+    return fail(status, "cannot list its devices: {}", message_of(error, status));
   auto added = sink.take();
   if (status == ATTNRT_OK) devices_ = std::move(added);
   if (devices_.empty())
     no_device_reason_ = error.message[0] != '\0' ? error.message : "it found no device";
+  return {};
 }
 
 // Drops devices of a kind that the manifest does not name: candidates are found by the manifest.
@@ -209,7 +212,7 @@ void Backend::drop_devices_outside_manifest() {
 }
 
 Result<void> Backend::find_devices() {
-  add_devices();
+  if (auto added = add_devices(); !added) return added;
   drop_devices_outside_manifest();
   on_device_ = std::any_of(devices_.begin(), devices_.end(),
                            [](const Device& device) { return device.type != ATTNRT_DEVICE_CPU; });

@@ -105,7 +105,7 @@ class Backend {
   void log(int32_t severity, const std::string& text) const;  // prefixed with the backend's name
 
  private:
-  void add_devices();
+  Result<void> add_devices();
   void drop_devices_outside_manifest();
   attnrt_status refuse_after_fork(attnrt_error* error) const;
 

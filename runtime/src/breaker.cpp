@@ -125,20 +125,22 @@ bool Breaker::has_many_open(const CandidateId& candidate, Time now) const {
          }) >= kManyProblems;
 }
 
-void Breaker::failed(const CandidateId& candidate, const Problem& problem, Stage stage,
+bool Breaker::failed(const CandidateId& candidate, const Problem& problem, Stage stage,
                      attnrt_status status, Time now) {
   const std::lock_guard lock(mutex_);
   if (status == ATTNRT_DEVICE_LOST) {
-    if (lost_.emplace(candidate.device_type, candidate.device_id).second) changed();
-    return;
+    const bool is_new = lost_.emplace(candidate.device_type, candidate.device_id).second;
+    if (is_new) changed();
+    return is_new;
   }
-  if (!times_of(status)) return;
+  if (!times_of(status)) return false;
   bool opened = open(candidate, &problem, stage, status, now);
   const State* whole = find(candidate, nullptr);
   const bool trial_failed = whole != nullptr && whole->trial && status != ATTNRT_UNSUPPORTED;
   if (trial_failed || has_many_open(candidate, now))
     opened = open(candidate, nullptr, stage, status, now) || opened;
   if (opened) changed();
+  return opened;
 }
 
 void Breaker::succeeded(const CandidateId& candidate, const Problem& problem, Stage stage) {

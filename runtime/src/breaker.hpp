@@ -77,8 +77,9 @@ class Breaker {
   enum class Stage { plan, run };
   static constexpr size_t kMostStates = 256;
 
-  // Notes a failure. A status that is no failure of the candidate changes nothing.
-  void failed(const CandidateId& candidate, const Problem& problem, Stage stage,
+  // Notes a failure. RETURNS whether that began another generation; a status that is no failure of
+  // the candidate changes nothing.
+  bool failed(const CandidateId& candidate, const Problem& problem, Stage stage,
               attnrt_status status, Time now);
   // Closes what is open for the candidate and the problem. A plan that was made says nothing about
   // runs that failed.

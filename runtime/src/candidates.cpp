@@ -100,11 +100,11 @@ void add_plugin(const Question& question, Snapshot::Entry& entry, bool suppose_d
     return;
   }
   const auto loaded = snapshot.load(entry);
-  if (!loaded) {
-    if (loaded.error().code == ATTNRT_OUT_OF_MEMORY)
-      candidates.out_of_memory = plugin_label(*plugin) + ": " + loaded.error().message;
-    return exclude(loaded.error().message);
+  if (!loaded && loaded.error().code == ATTNRT_OUT_OF_MEMORY) {
+    candidates.list.push_back({plugin, nullptr, supposed, loaded.error().message});
+    return;
   }
+  if (!loaded) return exclude(loaded.error().message);
   bool has_device = false;
   for (const Device& device : (*loaded)->devices()) {
     if (!may_serve(device, question)) continue;

@@ -17,6 +17,7 @@ struct Candidate {
   std::shared_ptr<const FoundPlugin> plugin;
   std::shared_ptr<const Backend> backend;  // absent: not loaded, so its manifest alone is judged
   Device device;
+  std::string out_of_memory;  // why it could not be loaded for now; "" if that is not the reason
 };
 
 // "flash 1.0.0", or the file's path if it has no manifest.
@@ -31,12 +32,12 @@ struct ExcludedPlugin {
 struct Candidates {
   std::vector<Candidate> list;
   std::vector<ExcludedPlugin> excluded;
-  std::string out_of_memory;  // why a plugin could not be loaded for now; "": all could be asked
 };
 
 // Lists the candidates for a problem, in the order of the snapshot's plugins. Loads the backends
 // that may serve it; a backend that the policy switches off becomes a candidate without being
-// loaded, so that selection can say why it is out.
+// loaded, so that selection can say why it is out. So does one whose load ran out of memory, since
+// the policy ranks it all the same.
 //
 // arch: only devices of this architecture; empty: of any.
 // suppose_device: if no backend has the problem's device, acts as if this machine had it, with that

@@ -2,6 +2,7 @@
 #include "merge.hpp"
 
 #include <algorithm>
+#include <optional>
 
 #include "base/text.hpp"
 #include "candidates.hpp"
@@ -151,6 +152,7 @@ bool before(const Merger& a, const Merger& b) {
 Result<Merger> find_merger(const Snapshot& snapshot, int32_t device_type, int32_t device_id) {
   std::vector<Merger> mergers;
   std::vector<std::string> reasons;
+  std::optional<Error> out_of_memory;  // why a backend that may merge could not be loaded for now
   for (const auto& entry : snapshot.entries) {
     const FoundPlugin& plugin = *entry->plugin;
     if (!plugin.fault.empty()) continue;
@@ -169,9 +171,11 @@ Result<Merger> find_merger(const Snapshot& snapshot, int32_t device_type, int32_
     Snapshot::Loaded loaded = nullptr;
     if (why_not.empty()) {
       loaded = snapshot.load(*entry);
-      if (!loaded && loaded.error().code == ATTNRT_OUT_OF_MEMORY)
-        return fail(ATTNRT_OUT_OF_MEMORY, "merge: {}: {}", plugin_label(plugin),
-                    loaded.error().message);
+      if (!loaded && loaded.error().code == ATTNRT_OUT_OF_MEMORY) {
+        out_of_memory =
+            Error{ATTNRT_OUT_OF_MEMORY,
+                  fmt::format("merge: {}: {}", plugin_label(plugin), loaded.error().message)};
+      }
       if (!loaded) why_not = loaded.error().message;
     }
     if (why_not.empty()) {
@@ -182,6 +186,7 @@ Result<Merger> find_merger(const Snapshot& snapshot, int32_t device_type, int32_
     if (!why_not.empty()) reasons.push_back(plugin_label(plugin) + ": " + why_not);
   }
   if (!mergers.empty()) return *std::min_element(mergers.begin(), mergers.end(), before);
+  if (out_of_memory) return tl::unexpected(*std::move(out_of_memory));
   return fail(ATTNRT_UNSUPPORTED, "merge: no backend of {} merges: {}", device_name(device_type),
               reasons.empty() ? "no plugin for it was found" : joined(reasons));
 }

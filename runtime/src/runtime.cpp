@@ -41,14 +41,6 @@ Decision decide_uncached(const Snapshot& snapshot, const Problem& problem, const
                          const Call& call, bool suppose_device, const Quarantine& quarantine) {
   const Policy policy(snapshot.config, call);
   const Candidates candidates = find_candidates(snapshot, problem, arch, suppose_device);
-  if (!candidates.out_of_memory.empty()) {
-    Decision decision;
-    decision.problem = problem;
-    decision.excluded = candidates.excluded;
-    decision.status = ATTNRT_OUT_OF_MEMORY;
-    decision.message = "load: " + candidates.out_of_memory;
-    return decision;
-  }
   return select(policy, candidates, problem, arch, quarantine);
 }
 
@@ -194,6 +186,14 @@ std::shared_ptr<const Decision> Runtime::decide_anew(
     }
   }
   if (decision->status == ATTNRT_OUT_OF_MEMORY) return decision;  // the next call may have memory
+  // A load that ran out of memory is such a failure of its candidate: the breaker says when it is
+  // tried again. Until then the decision is kept, so that not every call tries.
+  for (const Verdict& verdict : decision->verdicts) {
+    if (verdict.out_of_memory &&
+        breaker.failed(id_of(verdict.candidate), rounded, Breaker::Stage::plan,
+                       ATTNRT_OUT_OF_MEMORY, failover_.now()))
+      ++generation;
+  }
   // Logged by the call whose decision is kept.
   if (!decisions_.insert(snapshot, key, call, choice_of(decision, key, generation)))
     return decision;

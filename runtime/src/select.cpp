@@ -57,7 +57,7 @@ const std::string* held_back(const Quarantine& quarantine, const Candidate& cand
 void judge(const Policy& policy, const Problem& problem, const Quarantine& quarantine,
            std::span<const Word> words, Verdict& verdict) {
   const Candidate& candidate = verdict.candidate;
-  verdict.quarantined = verdict.lost = false;
+  verdict.quarantined = verdict.lost = verdict.out_of_memory = false;
   verdict.reasons = policy.exclusions(view_of(verdict), problem);
   if (!verdict.reasons.empty()) {
     verdict.answer = Answer::not_asked;
@@ -80,6 +80,11 @@ void judge(const Policy& policy, const Problem& problem, const Quarantine& quara
     std::move(later.begin(), later.end(), std::back_inserter(verdict.reasons));
   }
   if (!verdict.reasons.empty()) return;
+  if (!candidate.out_of_memory.empty()) {
+    verdict.out_of_memory = true;
+    verdict.reasons = {candidate.out_of_memory};
+    return;
+  }
   if (candidate.backend &&
       candidate.backend->supports(device_problem, &verdict.reasons) != ATTNRT_OK)
     return;
@@ -96,6 +101,7 @@ bool keep_forced(const Policy::Forced& forced, Decision& decision) {
       exists = true;
     } else if (verdict.answer != Answer::not_asked) {
       verdict.answer = Answer::not_asked;
+      verdict.out_of_memory = false;
       verdict.reasons = {fmt::format("{} asks for {}", forced.by, forced.name)};
     } else {
       verdict.quarantined = verdict.lost = false;  // what holds it back does not matter
@@ -212,6 +218,14 @@ bool another_may_serve(const Policy& policy) {
 void conclude(const Policy& policy, Decision& decision) {
   const auto& forced = policy.forced();
   if (decision.verdicts.empty() || decision.verdicts.front().answer != Answer::yes) {
+    const auto no_memory = std::find_if(decision.verdicts.begin(), decision.verdicts.end(),
+                                        [](const Verdict& v) { return v.out_of_memory; });
+    if (no_memory != decision.verdicts.end()) {
+      decision.status = ATTNRT_OUT_OF_MEMORY;
+      decision.message = fmt::format("load: {}: {}", plugin_label(*no_memory->candidate.plugin),
+                                     joined(no_memory->reasons));
+      return;
+    }
     const bool lost = std::any_of(decision.verdicts.begin(), decision.verdicts.end(),
                                   [](const Verdict& verdict) { return verdict.lost; });
     decision.status = lost ? ATTNRT_DEVICE_LOST : ATTNRT_UNSUPPORTED;
@@ -228,6 +242,13 @@ void conclude(const Policy& policy, Decision& decision) {
       fmt::format("{}: {}", plugin_label(*refused->candidate.plugin), joined(refused->reasons));
   const auto& on_fallback = policy.config().on_fallback;
   if (on_fallback.value != OnFallback::error) return;
+  if (refused->out_of_memory) {
+    decision.status = ATTNRT_OUT_OF_MEMORY;
+    decision.message = fmt::format(
+        "select: on_fallback is error ({}), and the best ranked backend cannot be loaded: {}",
+        on_fallback.origin, decision.fallback);
+    return;
+  }
   decision.status = ATTNRT_UNSUPPORTED;
   decision.message = fmt::format(
       "select: on_fallback is error ({}), and the best ranked backend does not support the "

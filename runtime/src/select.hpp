@@ -18,8 +18,9 @@ struct Verdict {
   Candidate candidate;
   Answer answer = Answer::not_asked;
   bool staged = false;  // the runtime would copy the tensors to the candidate's device and back
-  bool quarantined = false;  // it is not asked because it failed before
-  bool lost = false;         // and that is because its device was lost
+  bool quarantined = false;    // it is not asked because it failed before
+  bool lost = false;           // and that is because its device was lost
+  bool out_of_memory = false;  // it would be asked, but could not be loaded for now
   Rank rank;
   std::vector<std::string> reasons;  // why not, each a clause: "head_dim 80 is not in {64, 128}"
 };

@@ -64,7 +64,8 @@ const char* answer_name(Answer answer) {
 // Whether the candidate was judged by its manifest alone, because this machine does not have its
 // device. A candidate that the policy excludes was not judged at all.
 bool is_supposed(const Verdict& verdict) {
-  return !verdict.candidate.backend && verdict.answer != Answer::not_asked;
+  return !verdict.candidate.backend && !verdict.out_of_memory &&
+         verdict.answer != Answer::not_asked;
 }
 
 std::string reason_text(const Verdict& verdict, bool wins, const Decision& decision) {

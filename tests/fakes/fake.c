@@ -76,6 +76,10 @@ static attnrt_status fake_open(const attnrt_host* host, const attnrt_option* opt
   disturb_floating_point();
   if (FAKE_OPEN_STATUS != ATTNRT_OK)
     return attnrt_fail(error, FAKE_OPEN_STATUS, "open was told to fail");
+  __atomic_add_fetch(&fake_count.opens, 1, __ATOMIC_RELAXED);
+  if (fake_count.open_status != ATTNRT_OK)
+    return attnrt_fail(error, (attnrt_status)fake_count.open_status,
+                       "open was told to fail by a test");
   for (int32_t n = 0; n < count && FAKE_FAULT != FAULT_OPTIONS; ++n) {
     if (strcmp(options[n].key, "note") == 0)
       continue; /* the one known option, which has no effect */
@@ -102,6 +106,9 @@ static attnrt_status fake_devices(void* instance, attnrt_add_device add, void* s
   (void)instance;
   may_throw(FAULT_THROW_DEVICES, "devices");
   disturb_floating_point();
+  if (fake_count.devices_status != ATTNRT_OK)
+    return attnrt_fail(error, (attnrt_status)fake_count.devices_status,
+                       "devices was told to fail by a test");
   if (fake_count.absent) return attnrt_fail(error, ATTNRT_OK, "the fake device is unplugged");
 #ifdef FAKE_NO_DEVICES
   (void)add, (void)sink;

@@ -117,7 +117,7 @@ typedef struct fake_counters {
   int64_t copies_to_device, copies_to_host, copies_on_device;
   int64_t streams_created, streams;
   int64_t synchronizations;
-  int64_t plans, plans_alive, runs;
+  int64_t opens, plans, plans_alive, runs;
   int64_t events, event_synchronizations, stream_waits;
   void* last_allocation_stream;
 
@@ -136,6 +136,8 @@ typedef struct fake_counters {
   uint64_t capture_id;      /* of that capture */
   int64_t capturing_status; /* what is_capturing returns */
   int64_t record_status;    /* what event_record returns */
+  int64_t open_status;      /* what the next opens return, of all instances of the library */
+  int64_t devices_status;   /* what the next devices return */
   int64_t plan_status;      /* what the next plans return */
   int64_t run_status;       /* what the next runs return */
   int64_t memory_limit;     /* allocate beyond it is OUT_OF_MEMORY; 0: no limit */

@@ -30,7 +30,7 @@ std::vector<std::string> lines(const TestRuntime& runtime, const Problem& proble
                                const std::string& arch = {}, bool suppose_device = false) {
   const auto candidates = find_candidates(*runtime->snapshot(), problem, arch, suppose_device);
   std::vector<std::string> lines;
-  for (const auto& [plugin, backend, device] : candidates.list) {
+  for (const auto& [plugin, backend, device, out_of_memory] : candidates.list) {
     lines.push_back(fmt::format("{} on {}{}", plugin_label(*plugin), device_text(device),
                                 backend ? "" : " (not loaded)"));
   }

@@ -16,6 +16,7 @@ namespace {
 using namespace support;
 using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -304,6 +305,103 @@ TEST(Recovery, ALostDeviceComesBackWithAReload) {
   ASSERT_TRUE(device.runtime->reload());
   EXPECT_EQ(a.run(device.runtime), ATTNRT_OK) << a.error.message;
 }
+
+// ---- A backend that runs out of memory while it is loaded ----
+
+// As Recovering, but the better backend is not loaded yet, and fails in `call` as often as it is.
+class NoMemoryToLoad : public ::testing::TestWithParam<int64_t fake_counters::*> {
+ protected:
+  NoMemoryToLoad() { best.*GetParam() = ATTNRT_OUT_OF_MEMORY; }
+  ~NoMemoryToLoad() override { reset(best); }
+
+  static constexpr const char* kReason[] = {"cannot be opened: open was told to fail by a test",
+                                            "cannot list its devices: devices was told to fail by "
+                                            "a test"};
+  static std::string reason() { return kReason[GetParam() == &fake_counters::open_status ? 0 : 1]; }
+  // The counters of the library, which stays mapped.
+  fake_counters& best = TestRuntime({"fake_full"}).counters(kAny);
+  Breaker::Time now = Breaker::Time() + std::chrono::seconds(1000);
+  RuntimeOptions with_clock() {
+    RuntimeOptions options;
+    options.clock = [this] { return now; };
+    return options;
+  }
+};
+
+TEST_P(NoMemoryToLoad, TheNextOneServesAndItIsTriedAgain) {
+  const TestRuntime runtime({"fake_full", "fake_slow"}, "", with_clock());
+  Attention a({.seq_q = 2, .seq_kv = 3});
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  const int64_t opens = best.opens;
+  for (int call = 0; call < 3; ++call) {
+    ASSERT_EQ(runtime->attention(a.problem, a.args, {}, &error), ATTNRT_OK) << error.message;
+    EXPECT_LT(largest_error(a.problem, a.args), kTolerance);
+    EXPECT_EQ(chosen(*runtime, checked(a.problem)), "fake_slow 1.0.0");
+  }
+  EXPECT_EQ(best.opens, opens + 1) << "not by every call";
+  EXPECT_THAT(runtime.log(),
+              ElementsAre(HasSubstr("select: fell back from fake_full 1.0.0: " + reason())));
+
+  now += std::chrono::seconds(1);
+  EXPECT_EQ(chosen(*runtime, checked(a.problem)), "fake_slow 1.0.0");
+  EXPECT_EQ(best.opens, opens + 2);
+  now += std::chrono::milliseconds(1999);
+  EXPECT_EQ(chosen(*runtime, checked(a.problem)), "fake_slow 1.0.0");
+  EXPECT_EQ(best.opens, opens + 2) << "each failure doubles the time";
+  best.*GetParam() = ATTNRT_OK;
+  now += std::chrono::milliseconds(1);
+  EXPECT_EQ(chosen(*runtime, checked(a.problem)), "fake_full 1.0.0");
+  EXPECT_EQ(chosen(*runtime, checked(a.problem)), "fake_full 1.0.0");
+  EXPECT_EQ(best.opens, opens + 3);
+}
+
+TEST_P(NoMemoryToLoad, IsTheErrorIfNoOtherMayServe) {
+  const auto expect = [this](const TestRuntime& runtime, const Call& call,
+                             const std::string& text) {
+    best.*GetParam() = ATTNRT_OUT_OF_MEMORY;
+    const auto plan = runtime->plan(kAny, call);
+    ASSERT_FALSE(plan);
+    EXPECT_EQ(plan.error().code, ATTNRT_OUT_OF_MEMORY);
+    EXPECT_THAT(plan.error().message, AllOf(HasSubstr(text), HasSubstr(reason())));
+    EXPECT_THAT(runtime.log(), IsEmpty());
+    best.*GetParam() = ATTNRT_OK;
+    EXPECT_EQ(chosen(*runtime, kAny, call.backend), "fake_full 1.0.0") << "the next call tries it";
+  };
+  expect(TestRuntime({"fake_full"}), {}, "load: fake_full 1.0.0: ");
+  expect(TestRuntime({"fake_full", "fake_bad_supports_nothing"}), {}, "load: fake_full 1.0.0: ");
+  expect(TestRuntime({"fake_full", "fake_slow"}), {"fake_full"}, "load: fake_full 1.0.0: ");
+  expect(TestRuntime({"fake_full", "fake_slow"}, "on_fallback: error\n"), {},
+         "the best ranked backend cannot be loaded: fake_full 1.0.0: ");
+}
+
+TEST_P(NoMemoryToLoad, DoesNotMatterToWhomThePolicyRanksOrAsksForInstead) {
+  const TestRuntime asked({"fake_full", "fake_slow"});
+  EXPECT_EQ(chosen(*asked, kAny, "fake_slow"), "fake_slow 1.0.0");
+  const TestRuntime denied({"fake_full", "fake_slow"},
+                           "on_fallback: error\n"
+                           "rules: [{name: all, when: {}, deny: [fake_full]}]\n");
+  EXPECT_EQ(chosen(*denied), "fake_slow 1.0.0");
+  const TestRuntime below({"fake_slow", "fake_full"}, "on_fallback: error\n");
+  EXPECT_EQ(chosen(*below), "fake_slow 1.0.0");
+  for (const TestRuntime* runtime : {&asked, &denied, &below})
+    EXPECT_THAT(runtime->log(), IsEmpty());
+}
+
+TEST_P(NoMemoryToLoad, ExplainShowsIt) {
+  const TestRuntime runtime({"fake_full", "fake_slow"});
+  const Decision decision = runtime->explain(kAny, "", {});
+  EXPECT_EQ(decision.status, ATTNRT_OK);
+  EXPECT_THAT(decision_text(decision),
+              AllOf(HasSubstr("fake_full 1.0.0  cpu     200       no      " + reason() + "\n"),
+                    HasSubstr("fallback  passed over: fake_full 1.0.0: " + reason())));
+}
+
+INSTANTIATE_TEST_SUITE_P(, NoMemoryToLoad,
+                         ::testing::Values(&fake_counters::open_status,
+                                           &fake_counters::devices_status),
+                         [](const auto& test) {
+                           return test.param == &fake_counters::open_status ? "Open" : "Devices";
+                         });
 
 // ---- on_fallback ----
 

@@ -1,4 +1,6 @@
 // tests/runtime/merge_test.cpp: attnrt_merge: its result, its checks, and who merges
+#include "merge.hpp"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -187,6 +189,29 @@ TEST_F(MergeTest, TheBestEnabledBackendThatOffersItMerges) {
   EXPECT_EQ(elsewhere.error().code, ATTNRT_UNSUPPORTED);
   EXPECT_EQ(elsewhere.error().message,
             "merge: no backend of rocm merges: no plugin for it was found");
+}
+
+TEST_F(MergeTest, ABackendThatRunsOutOfMemoryWhileItIsLoadedLeavesItToTheNext) {
+  using attnrt::core::support::TestRuntime;
+  // The counters of the library, which stays mapped.
+  fake_counters& counters = TestRuntime({"fake_merge_fails"}).counters(attnrt::core::support::kAny);
+  counters.open_status = ATTNRT_OUT_OF_MEMORY;
+  const Two two;
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  const auto status = [&](const TestRuntime& runtime) {
+    return attnrt::core::merge(*runtime->snapshot(), ATTNRT_DEVICE_CPU,
+                               {0, two.outs, two.lses, two.out, two.lse}, &error);
+  };
+  const TestRuntime both({"fake_merge_fails", "cpu"}), alone({"fake_merge_fails"});
+  EXPECT_EQ(status(both), ATTNRT_OK) << error.message;
+  EXPECT_EQ(status(alone), ATTNRT_OUT_OF_MEMORY);
+  EXPECT_STREQ(error.message,
+               "merge: fake_merge_fails 1.0.0: cannot be opened: open was told to fail by a test");
+  counters.open_status = ATTNRT_OK;
+  for (const TestRuntime* runtime : {&both, &alone}) {
+    EXPECT_EQ(status(*runtime), ATTNRT_INTERNAL) << "it is asked again";
+    EXPECT_STREQ(error.message, "merge: fake_merge_fails: merge was told to fail");
+  }
 }
 
 TEST_F(MergeTest, PointersAndTheCountAreChecked) {
