@@ -10,7 +10,7 @@ namespace attnrt::core {
 // The graph that is being captured on a stream.
 struct Capture {
   bool active = false;
-  uint64_t id = 0;  // 0: not known
+  uint64_t id = 0;  // 0 of an active one: work on the stream would spoil another stream's capture
 };
 
 // Asks the backend of the stream's device. On the cpu nothing is captured.

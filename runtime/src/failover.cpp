@@ -24,6 +24,18 @@ bool is_enqueued(const Plan& plan) {
   return plan.device().type != ATTNRT_DEVICE_CPU && plan.staging() == nullptr;
 }
 
+// Asks the decision's winner whether a graph is being captured on the stream. Staged tensors are on
+// the host, and their copies on a stream of the plan's own.
+Result<void> find_capture_for(const Request& request, Capture* capture) {
+  const Verdict& winner = *request.decision->winner();
+  if (!request.stream || winner.staged) return {};
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  const attnrt_status status = find_capture(*winner.candidate.backend, winner.candidate.device,
+                                            *request.stream, capture, &error);
+  if (status != ATTNRT_OK) return fail(status, "{}", error.message);
+  return {};
+}
+
 // A plan that goes back to the cache at the end, also if an exception passes.
 class Returned {
  public:
@@ -102,22 +114,39 @@ void Failover::note_success(const Request& request, Breaker::Stage stage) {
   breaker_.succeeded(id_of(request.decision->winner()->candidate), request.rounded(), stage);
 }
 
-Result<std::unique_ptr<Plan>> Failover::plan(Request request) {
-  Capture capture;
-  if (const Verdict& first = *request.decision->winner(); request.stream && !first.staged) {
-    attnrt_error error = ATTNRT_ERROR_INIT;
-    const attnrt_status status = find_capture(*first.candidate.backend, first.candidate.device,
-                                              *request.stream, &capture, &error);
-    if (status != ATTNRT_OK) return fail(status, "{}", error.message);
-  }
+// Calls attempt(capture, &stage) for the decision's winner, and for the next candidate as long as
+// one fails and another may succeed. asked_at: the stage of a candidate that cannot tell whether a
+// graph is being captured.
+template <class Attempt>
+Result<void> Failover::serve(Request& request, Breaker::Stage asked_at, Attempt&& attempt) {
+  std::optional<Error> untold;  // of a candidate that could not tell
   for (;;) {
-    auto plan = make(request, request.exact(), capture);
-    if (plan) {
-      if (!capture.active) note_success(request, Breaker::Stage::plan);
-      return plan;
+    Capture capture;
+    Breaker::Stage stage = asked_at;
+    Result<void> done = find_capture_for(request, &capture);
+    if (!done) {
+      untold = done.error();
+    } else if (capture.active && untold) {
+      return tl::unexpected(*std::move(untold));
+    } else {
+      done = attempt(capture, &stage);
     }
-    if (capture.active || !advance(request, Breaker::Stage::plan, plan.error())) return plan;
+    if (done && !capture.active) note_success(request, stage);
+    if (done || capture.active || !advance(request, stage, done.error())) return done;
   }
+}
+
+Result<std::unique_ptr<Plan>> Failover::plan(Request request) {
+  std::unique_ptr<Plan> plan;
+  const auto done = serve(request, Breaker::Stage::plan,
+                          [&](const Capture& capture, Breaker::Stage*) -> Result<void> {
+                            auto made = make(request, request.exact(), capture);
+                            if (!made) return tl::unexpected(made.error());
+                            plan = *std::move(made);
+                            return {};
+                          });
+  if (!done) return tl::unexpected(done.error());
+  return plan;
 }
 
 // Runs the decision's winner once: takes its plan out of the cache or makes one, runs it and puts
@@ -126,6 +155,12 @@ attnrt_status Failover::attempt(const Request& request, const Capture& capture,
                                 const attnrt_args& args, Breaker::Stage* stage,
                                 attnrt_error* error) {
   const Candidate& candidate = request.decision->winner()->candidate;
+  if (capture.active && capture.id == 0) {
+    return attnrt_fail(error, ATTNRT_UNSUPPORTED,
+                       "run: %s: work on this stream would invalidate another stream's capture; "
+                       "use the stream that is being captured",
+                       candidate.plugin->manifest->name.c_str());
+  }
   *stage = Breaker::Stage::plan;
   PlanCache::Taken taken =
       plans_.take({request.key, request.call, candidate.backend.get(), candidate.device,
@@ -166,24 +201,15 @@ attnrt_status Failover::attempt(const Request& request, const Capture& capture,
 }
 
 attnrt_status Failover::attend(Request request, const attnrt_args& args, attnrt_error* error) {
-  // Staged tensors are on the host, and their copies on a stream of the plan's own.
-  Capture capture;
-  if (const Verdict& first = *request.decision->winner(); !first.staged) {
-    const attnrt_status status = find_capture(*first.candidate.backend, first.candidate.device,
-                                              args.stream, &capture, error);
-    if (status != ATTNRT_OK) return status;
-  }
-  for (;;) {
-    Breaker::Stage stage = Breaker::Stage::plan;
-    attnrt_error found = ATTNRT_ERROR_INIT;
-    const attnrt_status status = attempt(request, capture, args, &stage, &found);
-    if (status == ATTNRT_OK) {
-      if (!capture.active) note_success(request, stage);
-      return status;
-    }
-    Error failure{status, found.message};
-    if (capture.active || !advance(request, stage, failure)) return fill_error(error, failure);
-  }
+  const auto done = serve(request, Breaker::Stage::run,
+                          [&](const Capture& capture, Breaker::Stage* stage) -> Result<void> {
+                            attnrt_error found = ATTNRT_ERROR_INIT;
+                            const attnrt_status status =
+                                attempt(request, capture, args, stage, &found);
+                            if (status != ATTNRT_OK) return fail(status, "{}", found.message);
+                            return {};
+                          });
+  return done ? attnrt_status{ATTNRT_OK} : fill_error(error, done.error());
 }
 
 }  // namespace attnrt::core

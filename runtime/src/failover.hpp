@@ -16,6 +16,10 @@
 // The breaker hears of each failure and success, except while a graph is being captured. So later
 // calls begin with the candidate that succeeded, until the one before it is due for a trial.
 //
+// Each candidate is asked whether a graph is being captured. One that cannot tell has failed, and
+// has enqueued nothing. If the next one says that a graph is being captured, the call fails with
+// the first one's error.
+//
 // A failed run can be repeated with other backends because inputs are const, and output is
 // undefined until a run succeeds (plugin.h).
 #pragma once
@@ -76,6 +80,8 @@ class Failover {
                                      const Capture& capture);
   attnrt_status attempt(const Request& request, const Capture& capture, const attnrt_args& args,
                         Breaker::Stage* stage, attnrt_error* error);
+  template <class Attempt>
+  Result<void> serve(Request& request, Breaker::Stage asked_at, Attempt&& attempt);
   void note_success(const Request& request, Breaker::Stage stage);
   bool advance(Request& request, Breaker::Stage stage, Error& failure);
 

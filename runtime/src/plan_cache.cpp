@@ -24,7 +24,6 @@ bool PlanCache::fits(const Entry& entry, const Wanted& wanted) {
 
 PlanCache::Taken PlanCache::take_captured(const Wanted& wanted) {
   Taken taken;
-  if (wanted.capture.id == 0) return taken;
   const std::lock_guard lock(mutex_);
   for (auto entry = captured_.begin(); entry != captured_.end(); ++entry) {
     if (entry->capture.id != wanted.capture.id || entry->stream != wanted.stream ||

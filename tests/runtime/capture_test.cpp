@@ -13,10 +13,18 @@ namespace attnrt::core {
 namespace {
 
 using namespace support;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 constexpr Shape kShape{.seq_q = 2, .seq_kv = 3};
+
+std::string outcome_of(const TestRuntime& runtime, const Problem& problem) {
+  const auto decision = runtime->decide(checked(problem), {});
+  const Verdict* winner = decision->winner();
+  return winner != nullptr ? winner->candidate.plugin->manifest->name : "none";
+}
 
 TEST(Capture, WhatAGraphUsesIsKeptUntilClose) {
   FakeDevice device("plan_cache: {bytes: 300}\n");
@@ -95,9 +103,6 @@ TEST(Capture, EachCaptureStreamAndThreadHasItsOwnPlans) {
   EXPECT_EQ(made_by(nullptr, 2), 1);
   std::thread([&] { EXPECT_EQ(made_by(stream, 2), 1); }).join();
   EXPECT_EQ(made_by(stream, 2), 0);
-  // An id that is not known may be another capture's.
-  EXPECT_EQ(made_by(stream, 0), 1);
-  EXPECT_EQ(made_by(stream, 0), 1);
   EXPECT_EQ(a.run(device.runtime, stream), ATTNRT_OK);
   EXPECT_EQ(device.counters.runs_of_captured, 0);
 }
@@ -114,6 +119,71 @@ TEST(Capture, ACallThatCannotTellFailsBeforeItPlans) {
   EXPECT_EQ(device.counters.runs, 0);
   device.counters.capturing_status = ATTNRT_OK;
   EXPECT_EQ(a.run(device.runtime), ATTNRT_OK) << a.error.message;
+}
+
+// The default stream of CUDA and HIP, while another stream is being captured: without an id, each
+// call would need a plan of its own until close.
+TEST(Capture, WhatWouldInvalidateAnothersIsRefusedBeforeAnythingIsPlanned) {
+  FakeDevice device("", {}, {"fake_rocm", "fake_rocm_two"});
+  DeviceAttention a(device.runtime, kShape);
+  device.capture(nullptr, 0);
+  for (int call = 0; call < 3; ++call) {
+    EXPECT_EQ(a.run(device.runtime), ATTNRT_UNSUPPORTED);
+    EXPECT_THAT(a.error.message,
+                HasSubstr("run: fake_rocm: work on this stream would invalidate another stream's "
+                          "capture"));
+  }
+  EXPECT_EQ(device.runtime->plans_made(), 0);
+  EXPECT_EQ(device.counters.runs, 0);
+  EXPECT_THAT(device.runtime.log(), IsEmpty());
+  device.end_capture();
+  EXPECT_EQ(a.run(device.runtime), ATTNRT_OK) << a.error.message;
+  EXPECT_EQ(device.counters.runs, 1) << "nor was anything remembered";
+}
+
+// As one whose plan fails: the breaker hears of it, and the next candidate is asked itself.
+TEST(Capture, OneThatCannotTellLeavesTheCallToTheNext) {
+  for (const bool planned : {false, true}) {
+    FakeDevice device("", {}, {"fake_rocm", "fake_rocm_two"});
+    DeviceAttention a(device.runtime, kShape);
+    fake_counters& other = device.runtime.counters(checked(a.problem), "fake_rocm_two");
+    const auto status = [&] {
+      if (!planned) return a.run(device.runtime);
+      const auto plan = device.runtime->plan(checked(a.problem), {}, nullptr);
+      if (plan) return attnrt_status{ATTNRT_OK};
+      return fill_error(&a.error, plan.error());
+    };
+    device.counters.capturing_status = ATTNRT_INTERNAL;
+    // The other fake cannot compute with this one's memory, but it can plan.
+    EXPECT_EQ(status(), planned ? ATTNRT_OK : ATTNRT_INTERNAL);
+    EXPECT_EQ(other.plans, 1);
+    EXPECT_EQ(device.counters.plans, 0);
+    EXPECT_THAT(device.runtime.log(),
+                ElementsAre(AllOf(HasSubstr("run: fake_rocm: cannot tell whether"),
+                                  HasSubstr("; the next candidate is tried"))));
+    if (planned) {
+      EXPECT_EQ(outcome_of(device.runtime, a.problem), "fake_rocm_two");
+    }
+
+    // In a capture no other backend is tried.
+    a.problem.causal = 1;
+    other.capturing = 1;
+    other.capture_id = 3;
+    EXPECT_EQ(status(), ATTNRT_INTERNAL);
+    EXPECT_THAT(a.error.message, HasSubstr("fake_rocm: cannot tell whether the stream"));
+    EXPECT_EQ(other.plans, 1);
+    other.capturing = 0;
+
+    // A lost device is lost for all.
+    a.problem.scale = 2;
+    device.counters.capturing_status = ATTNRT_DEVICE_LOST;
+    EXPECT_EQ(status(), ATTNRT_DEVICE_LOST);
+    device.counters.capturing_status = ATTNRT_OK;
+    EXPECT_EQ(status(), ATTNRT_DEVICE_LOST);
+    EXPECT_THAT(a.error.message, HasSubstr("rocm:0 was lost"));
+    EXPECT_EQ(other.plans, 1);
+    reset(other);
+  }
 }
 
 TEST(Capture, APlanThatCannotBeCapturedIsRefusedBeforeAnythingIsEnqueued) {
