@@ -1,10 +1,28 @@
-// kernels/hip/host/async.hpp: copies, mbarriers, named barriers and wgmma of sm_90a on the CPU
-// (see async.hpp, tile/wgmma.hpp)
+// kernels/hip/host/async.hpp: copies, mbarriers and named barriers of sm_90a on the CPU (see
+// kernels/hip/async.hpp)
+//
+// By the launch's seed a copy completes when it is issued, or when a thread waits for its mbarrier;
+// until then its destination is NaN. What ends the process, with the reason:
+//
+//   mbarriers       used before the workgroup has passed barrier() since their creation; created
+//                   twice; overwritten; an arrival too many; a phase that completes while a thread
+//                   still waits for the one before, or if no thread has waited for that: a parity
+//                   cannot tell the two apart
+//   copies          of more bytes than their mbarrier expects; to bytes that another copy may be
+//                   writing or a product reading (see below), or that a thread stored to without
+//                   fence_async_proxy(); in flight when the workgroup ends
+//   stores          by gpu::shared_store to such bytes
+//   named barriers  of waves in part; where threads say different counts
+//
+// Another copy or product may be using bytes unless the thread knows that it is complete: it has
+// waited for it, or has met (at an mbarrier, a barrier, an exchange) a thread that knew. So a wait
+// that is missing, or that comes after the arrival, is found in any order of the threads.
+//
+// Not modelled: loads of bytes that a copy has brought, by a thread that does not know it (they are
+// NaN or right, by the seed); registers; clusters.
 #pragma once
 
 #include <cstdint>
-
-#include "kernels/common/problem.hpp"
 
 namespace gpu {
 struct TensorMap;
@@ -28,9 +46,11 @@ struct Tensor {
   const void* base;
   uint32_t rank;
   uint64_t size[5];    // in elements
-  uint64_t stride[4];  // in bytes, of dimensions 1 and up
+  uint64_t stride[4];  // in bytes, of the dimensions from the second on
   uint32_t box[5];     // in elements
 };
+// REQUIRES: what cuTensorMapEncodeTiled requires, and rows of the box of 64 elements; else it ends
+// the process.
 void encode(const Tensor& tensor, TensorMap* map);
 
 // Encodes a request that has the members of Tensor.
@@ -44,20 +64,5 @@ void encode(const Request& request, TensorMap* map) {
   }
   encode(tensor, map);
 }
-
-// One wgmma of the calling thread: D[64, columns] (+)= A[64, 16] B[16, columns].
-struct Product {
-  kernels::DType dtype;  // f16 or bf16, of A and B
-  uint32_t columns;
-  float* d;                     // this thread's columns / 2 accumulators
-  bool accumulate;              // else D is overwritten
-  const uint32_t* a_registers;  // this thread's four words of A; null: A is in workgroup memory
-  uint64_t a, b;                // descriptors
-  bool b_transposed;            // B is MN-major
-};
-void wgmma(const Product& product);
-void wgmma_fence();
-void wgmma_commit();
-void wgmma_wait(uint32_t pending);
 
 }  // namespace gpu::host

@@ -4,6 +4,8 @@
 // It is made to be correct, not fast: the kernels are tested with it on machines without a GPU. A
 // workgroup runs on one thread of the CPU, and its fibers switch where threads wait for each other.
 // So a race shows here only if the order of the fibers brings it out; that order comes from a seed.
+// If all fibers wait, the process ends with a list of what each thread waits for. async.hpp and
+// wgmma.hpp say which other mistakes of a kernel end it.
 #pragma once
 
 #include <cstddef>
@@ -41,7 +43,8 @@ struct Launch {
   uint32_t grid[3];
   uint32_t block;
   uint32_t shared_bytes;
-  uint32_t seed = 0;  // of the order in which fibers run; 0: by their number
+  // Of the order in which fibers run (0: by their number) and of when copies and products complete.
+  uint32_t seed = 0;
 };
 
 // Runs kernel() once as every thread of the grid. Workgroup memory is filled with NaN before each

@@ -29,6 +29,10 @@
 #include "kernels/hip/async.hpp"
 #include "kernels/hip/dtype.hpp"
 
+#if defined(GPU_ON_HOST)
+#include "kernels/hip/host/wgmma.hpp"
+#endif
+
 namespace kernels::hip {
 
 // Describes an operand in workgroup memory. Adding bytes / 16 moves it. offset: of its first
