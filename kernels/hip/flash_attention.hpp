@@ -24,11 +24,6 @@
 
 namespace kernels::hip {
 
-// Which of the three fused kernels. generic takes everything: masks, ALiBi, softcap, a
-// diagonal_offset, and causal too. The other two have no code for these, which makes their loop
-// shorter; causal starts with the longest blocks.
-enum class Kind { generic, causal, nocausal };
-
 // The queries of one workgroup.
 struct QueryBlock {
   int32_t batch, head, first_query;

@@ -11,6 +11,7 @@
 //                                   workgroups of a multiprocessor (NVIDIA) or waves of a SIMD
 //                                   (AMD) should fit at once; the compiler limits registers
 //                                   accordingly.
+//   GPU_GRID_CONSTANT               of a kernel's parameter: its address may be taken (not on AMD)
 //   GPU_UNROLL, GPU_UNROLL_BY(n)    unrolls the loop that follows, whole or n times
 //
 // Words: a wave is AMD's wave of 32 or 64 lanes, or NVIDIA's warp; workgroup memory is LDS, or
@@ -35,12 +36,14 @@
 #if defined(GPU_ON_HOST)
 #define GPU_DEVICE inline
 #define GPU_KERNEL(threads, per_unit) inline void
+#define GPU_GRID_CONSTANT
 #define GPU_UNROLL
 #define GPU_UNROLL_BY(n)
 #elif defined(GPU_NVIDIA)
 #define GPU_DEVICE __device__ __forceinline__
 #define GPU_KERNEL(threads, per_unit) \
   extern "C" __global__ void __launch_bounds__(threads, per_unit)
+#define GPU_GRID_CONSTANT __grid_constant__
 #define GPU_UNROLL _Pragma("unroll")
 #define GPU_UNROLL_BY(n) GPU_PRAGMA(unroll n)
 #define GPU_PRAGMA(text) _Pragma(#text)
@@ -86,12 +89,14 @@ inline uint32_t thread() { return host::current().thread; }
 inline uint32_t block_x() { return host::current().block[0]; }
 inline uint32_t block_y() { return host::current().block[1]; }
 inline uint32_t block_z() { return host::current().block[2]; }
+inline uint32_t grid_x() { return host::current().grid[0]; }
 inline int uniform(int value) { return value; }
 #elif defined(GPU_NVIDIA)
 GPU_DEVICE uint32_t thread() { return threadIdx.x; }
 GPU_DEVICE uint32_t block_x() { return blockIdx.x; }
 GPU_DEVICE uint32_t block_y() { return blockIdx.y; }
 GPU_DEVICE uint32_t block_z() { return blockIdx.z; }
+GPU_DEVICE uint32_t grid_x() { return gridDim.x; }
 GPU_DEVICE int uniform(int value) { return __shfl_sync(0xFFFFFFFFu, value, 0); }
 #else
 GPU_DEVICE uint32_t thread() { return __builtin_amdgcn_workitem_id_x(); }

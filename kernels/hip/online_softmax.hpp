@@ -101,6 +101,20 @@ class OnlineSoftmax {
     }
   }
 
+  // Adds weights to the sums, apart from pack(), in four chains of additions. REQUIRES: the tile's
+  // pack() adds none.
+  GPU_DEVICE void add(const Scores& weights) {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      float part[4] = {};
+      GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
+        GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {
+          part[(t * Tile::kElements + e) % 4] += Tile::at(weights, slot, t, e);
+        }
+      }
+      sum_[slot] += (part[0] + part[1]) + (part[2] + part[3]);
+    }
+  }
+
   // Converts weights for the second product and adds them to the sums. wants_lse: whether result()
   // will be asked for lse.
   //

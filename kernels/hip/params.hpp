@@ -11,6 +11,11 @@ namespace kernels::hip {
 // along y, and those beyond this limit along z.
 inline constexpr uint32_t kGridY = 65535;
 
+// Which of the three fused kernels. generic takes everything: masks, ALiBi, softcap, a
+// diagonal_offset, and causal too. The other two have no code for these, which makes their loop
+// shorter; causal starts with the longest blocks.
+enum class Kind { generic, causal, nocausal };
+
 // Strides of q, k, v or out, in elements.
 struct Strides {
   int64_t batch, row, head;
@@ -50,7 +55,7 @@ struct AttentionParams {
   int64_t window_right;  // visible: key <= diagonal + window_right; 0 if causal
   int64_t slope_batch, slope_head, sink_stride;  // in elements
   int32_t batch, heads_q, heads_per_kv;
-  int32_t seq_q, seq_kv, head_dim;
+  int32_t seq_q, seq_kv, head_dim, head_dim_v;
   float score_scale;  // with kScaledScores: score = q.k * score_scale, divided by a softcap
   float mask_scale;   // with an additive mask: score = score * mask_scale + mask
   float softcap;      // 0: none

@@ -18,9 +18,19 @@
 
 namespace kernels::hip {
 
-// GPUs that one tile serves, named by what multiplies. valu32 and valu64: plain multiply-adds in
+// GPUs that one tile serves, named by what multiplies. wgmma_sm90 has its shapes in
+// tile_shapes_sm90.hpp. valu32 and valu64: plain multiply-adds in
 // waves of 32 and 64 lanes, with 64 KiB of workgroup memory. valu_large: with NVIDIA's larger one.
-enum class Family { wmma_gfx11, wmma_gfx12, mfma, mma_sm80, valu32, valu64, valu_large };
+enum class Family {
+  wmma_gfx11,
+  wmma_gfx12,
+  mfma,
+  mma_sm80,
+  wgmma_sm90,
+  valu32,
+  valu64,
+  valu_large
+};
 
 // A workgroup has kWaves waves of kTiles x 16 queries each (valu: kTiles queries a lane) and walks
 // the keys in steps of kKeys. kDim: head_dim, padded. kQueryShared: Q stays in workgroup memory,

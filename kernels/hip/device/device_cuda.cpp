@@ -143,7 +143,8 @@ Status encode_maps(const Argument& argument, unsigned char* to, Message* message
     const CUresult result =
         encode(reinterpret_cast<CUtensorMap*>(to + map.at), CU_TENSOR_MAP_DATA_TYPE_UINT16,
                map.rank, const_cast<void*>(map.base), map.size, map.stride, map.box, kEveryElement,
-               CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+               CU_TENSOR_MAP_INTERLEAVE_NONE,
+               map.box[0] == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result == CUDA_SUCCESS) continue;
     // The runtime's errors have the driver's numbers, and so its words.

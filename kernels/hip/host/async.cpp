@@ -22,8 +22,8 @@ struct Encoded {
 constexpr uint64_t kEncoded = 0x70616D726F736E65;
 static_assert(sizeof(Encoded) <= sizeof(TensorMap));
 
-constexpr uint32_t kRowBytes = 128;         // of a box in workgroup memory
-constexpr uint32_t kAtomBytes = 1024;       // copies begin at multiples of it
+constexpr uint32_t kMostRowBytes = 128;     // of a box in workgroup memory
+constexpr uint32_t kAtomBytes = 512;        // copies begin at multiples of it
 constexpr uint32_t kMaxExpected = 0xFFFFF;  // bytes that a phase can wait for
 
 struct Copy {
@@ -67,8 +67,9 @@ struct NamedBarrier : Awaited {
 // Copies a box, row by row, and swizzles each.
 void copy_box(const Copy& copy, char* to) {
   const Tensor& t = copy.tensor;
+  const uint32_t row_bytes = t.box[0] * 2;
   uint32_t place[5] = {};  // in the box
-  for (uint32_t row = 0; row < copy.bytes / kRowBytes; ++row) {
+  for (uint32_t row = 0; row < copy.bytes / row_bytes; ++row) {
     bool inside = true;
     uint64_t offset = 0;
     for (uint32_t d = 1; d < t.rank && inside; ++d) {
@@ -76,15 +77,15 @@ void copy_box(const Copy& copy, char* to) {
       inside = x >= 0 && x < static_cast<int64_t>(t.size[d]);
       if (inside) offset += static_cast<uint64_t>(x) * t.stride[d - 1];
     }
-    uint16_t elements[64] = {};
+    uint16_t elements[kMostRowBytes / 2] = {};
     const int64_t first = std::max<int64_t>(0, -int64_t{copy.at[0]}),
-                  end = std::min<int64_t>(64, static_cast<int64_t>(t.size[0]) - copy.at[0]);
+                  end = std::min<int64_t>(t.box[0], static_cast<int64_t>(t.size[0]) - copy.at[0]);
     if (inside && first < end) {
       const char* from = static_cast<const char*>(t.base) + offset + (copy.at[0] + first) * 2;
       std::memcpy(elements + first, from, static_cast<size_t>(end - first) * 2);
     }
-    for (uint32_t chunk = 0; chunk < 8; ++chunk) {
-      std::memcpy(to + row * kRowBytes + (chunk ^ row % 8) * 16, elements + chunk * 8, 16);
+    for (uint32_t chunk = 0; chunk < row_bytes / 16; ++chunk) {
+      std::memcpy(to + swizzled(row * row_bytes + chunk * 16, row_bytes), elements + chunk * 8, 16);
     }
     for (uint32_t d = 1; d < t.rank && ++place[d] == t.box[d]; ++d) place[d] = 0;
   }
@@ -285,7 +286,7 @@ void copy_tile(uint32_t to, const TensorMap& map, uint32_t mbarrier, const int32
     fail("copy_tile: %u places in a tensor of rank %u", rank, copy.tensor.rank);
   std::copy(at, at + rank, copy.at);
   for (uint32_t d = 0; d < rank; ++d) copy.bytes *= copy.tensor.box[d];
-  if (to % 1024 != 0 || to + copy.bytes > block.shared_bytes())
+  if (to % (8 * copy.tensor.box[0] * 2) != 0 || to + copy.bytes > block.shared_bytes())
     fail("copy_tile: %u bytes cannot go to offset %u", copy.bytes, to);
 
   Mbarrier& m = here.find(mbarrier);
@@ -327,7 +328,7 @@ void encode(const Tensor& tensor, TensorMap* map) {
   };
   require(tensor.rank >= 1 && tensor.rank <= 5, "the rank is not 1 to 5");
   require(reinterpret_cast<uintptr_t>(tensor.base) % 16 == 0, "the base is not aligned to 16");
-  require(tensor.box[0] == 64, "the box's innermost size is not 64");
+  require(tensor.box[0] == 64 || tensor.box[0] == 32, "the box's innermost size is not 64 or 32");
   for (uint32_t d = 0; d < tensor.rank; ++d) {
     require(tensor.size[d] >= 1 && tensor.size[d] <= uint64_t{1} << 32, "a size is not 1 to 2^32");
     require(tensor.box[d] >= 1 && tensor.box[d] <= 256, "a size of the box is not 1 to 256");

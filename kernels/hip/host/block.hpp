@@ -163,4 +163,9 @@ class Block {
 std::unique_ptr<Unit> make_async(Block& block);
 std::unique_ptr<Unit> make_products(Block& block);
 
+// RETURNS where an offset of a panel goes whose rows of 128 or 64 bytes are swizzled.
+inline uint32_t swizzled(uint32_t offset, uint32_t row_bytes) {
+  return offset ^ (offset >> 7 & (row_bytes / 16 - 1)) << 4;
+}
+
 }  // namespace gpu::host

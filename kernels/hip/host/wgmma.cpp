@@ -14,7 +14,6 @@ namespace {
 
 constexpr uint32_t kThreads = 128;  // of a warpgroup
 constexpr uint32_t kRows = 64, kK = 16;
-constexpr uint32_t kAtomBytes = 1024;  // 8 rows of 128 bytes: what swizzling permutes
 
 // An operand in workgroup memory: `size` rows of A or columns of B, by 16 k.
 struct Operand {
@@ -25,6 +24,9 @@ struct Operand {
   uint32_t start() const { return field(0); }
   uint32_t leading() const { return field(16); }
   uint32_t stride() const { return field(32); }
+  uint32_t row_bytes() const { return descriptor >> 62 == 1 ? 128 : 64; }
+  uint32_t panel() const { return row_bytes() / 2; }       // elements of a row
+  uint32_t atom_bytes() const { return 8 * row_bytes(); }  // 8 rows: what swizzling permutes
 
   // Calls visit(offset, n, k) for each 16 bytes, whose first element is (n, k).
   template <class Visit>
@@ -32,25 +34,26 @@ struct Operand {
     if (transposed) {
       for (uint32_t k = 0; k < kK; ++k) {
         for (uint32_t n = 0; n < size; n += 8) {
-          visit(
-              swizzled(start() + n / 64 * leading() + n % 64 * 2 + k / 8 * stride() + k % 8 * 128),
-              n, k);
+          visit(place(start() + n / panel() * leading() + n % panel() * 2 + k / 8 * stride() +
+                      k % 8 * row_bytes()),
+                n, k);
         }
       }
     } else {
       for (uint32_t n = 0; n < size; ++n) {
         for (uint32_t k = 0; k < kK; k += 8)
-          visit(swizzled(start() + n / 8 * stride() + n % 8 * 128 + k * 2), n, k);
+          visit(place(start() + n / 8 * stride() + n % 8 * row_bytes() + k * 2), n, k);
       }
     }
   }
   // Calls visit(offset) for each group of 8 rows.
   template <class Visit>
   void for_each_atom(const Visit& visit) const {
-    const uint32_t first = start() / kAtomBytes * kAtomBytes;
+    const uint32_t first = start() / atom_bytes() * atom_bytes();
     if (transposed) {
-      for (uint32_t n = 0; n < size; n += 64) {
-        for (uint32_t k = 0; k < kK; k += 8) visit(first + n / 64 * leading() + k / 8 * stride());
+      for (uint32_t n = 0; n < size; n += panel()) {
+        for (uint32_t k = 0; k < kK; k += 8)
+          visit(first + n / panel() * leading() + k / 8 * stride());
       }
     } else {
       for (uint32_t n = 0; n < size; n += 8) visit(first + n / 8 * stride());
@@ -59,26 +62,29 @@ struct Operand {
 
   void check(const Block& block) const {
     constexpr uint64_t kFields = 0x00003FFF3FFF3FFF;
-    if (descriptor >> 62 != 1 || (descriptor & ~kFields) << 2 != 0)
-      fail("wgmma: 0x%llx is no descriptor of a 128-byte swizzled operand",
+    const uint64_t swizzle = descriptor >> 62;
+    if ((swizzle != 1 && swizzle != 2) || (descriptor & ~kFields) << 2 != 0)
+      fail("wgmma: 0x%llx is no descriptor of an operand with 128 or 64 bytes swizzled",
            static_cast<unsigned long long>(descriptor));
-    const bool in_row = start() % 128 + (transposed ? 128 : kK * 2) <= 128;
-    if (start() / 128 % 8 != 0 || !in_row)
+    const uint32_t within = start() % row_bytes();
+    const bool in_row = within + (transposed ? row_bytes() : kK * 2) <= row_bytes();
+    if (start() / row_bytes() % 8 != 0 || !in_row)
       fail("wgmma: an operand begins at offset %u, which is not the begin of %s", start(),
            transposed ? "8 rows" : "16 k of the first of 8 rows");
-    if (stride() % kAtomBytes != 0 || (transposed && size > 64 && leading() % kAtomBytes != 0))
-      fail("wgmma: groups of 8 rows %u and panels %u bytes apart are not at multiples of 1024",
-           stride(), leading());
+    if (stride() % atom_bytes() != 0 ||
+        (transposed && size > panel() && leading() % atom_bytes() != 0))
+      fail("wgmma: groups of 8 rows %u and panels %u bytes apart are not at multiples of %u",
+           stride(), leading(), atom_bytes());
     for_each_atom([&](uint32_t offset) {
-      if (offset + kAtomBytes > block.shared_bytes())
+      if (offset + atom_bytes() > block.shared_bytes())
         fail("wgmma: an operand extends to offset %u, past the end of workgroup memory",
-             offset + kAtomBytes);
+             offset + atom_bytes());
     });
   }
 
  private:
   uint32_t field(int bit) const { return static_cast<uint32_t>(descriptor >> bit & 0x3FFF) << 4; }
-  static uint32_t swizzled(uint32_t offset) { return offset ^ (offset >> 7 & 7) << 4; }
+  uint32_t place(uint32_t offset) const { return swizzled(offset, row_bytes()); }
 };
 
 float to_float(kernels::DType dtype, uint16_t bits) {
@@ -352,7 +358,7 @@ void Products::issue(const Product& product) {
 void Products::check_copies(const Issued& issued) const {
   issued.for_each_operand([&](const Operand& operand) {
     operand.for_each_atom([&](uint32_t offset) {
-      const std::string user = block.async->user_of(offset, kAtomBytes);
+      const std::string user = block.async->user_of(offset, operand.atom_bytes());
       if (!user.empty()) fail("wgmma: reads offset %u, which %s", offset, user.c_str());
     });
   });

@@ -38,6 +38,7 @@ bool fail(std::string* reason, std::string text) {
 
 Family family_of(const char* name) {
   const std::string_view arch = name;
+  if (arch == "sm_90a") return Family::wgmma_sm90;
   if (arch.starts_with("sm_")) return Family::mma_sm80;
   if (arch.starts_with("gfx11")) return Family::wmma_gfx11;
   if (arch.starts_with("gfx12")) return Family::wmma_gfx12;
@@ -50,7 +51,8 @@ TileFacts tile_facts(Family family, DType dtype, int dim) {
     case Family::wmma_gfx11: return facts<Family::wmma_gfx11>(dtype, dim);
     case Family::wmma_gfx12: return facts<Family::wmma_gfx12>(dtype, dim);
     case Family::mfma: return facts<Family::mfma>(dtype, dim);
-    case Family::mma_sm80: return facts<Family::mma_sm80>(dtype, dim);
+    case Family::mma_sm80:
+    case Family::wgmma_sm90: return facts<Family::mma_sm80>(dtype, dim);
     case Family::valu64: return facts<Family::valu64>(dtype, dim);
     case Family::valu_large: return facts<Family::valu_large>(dtype, dim);
     case Family::valu32: break;

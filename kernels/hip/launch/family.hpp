@@ -15,11 +15,12 @@ struct TileFacts {
   uint32_t qk_shared_bytes;  // workgroup memory of the unfused first product
 };
 
-// The family of an architecture: "gfx1100" is of wmma_gfx11, "sm_86" of mma_sm80. One without
-// matrix instructions that a tile uses is of valu32 or valu64.
+// The family of an architecture: "gfx1100" is of wmma_gfx11, "sm_86" of mma_sm80, "sm_90a" of
+// wgmma_sm90. One without matrix instructions that a tile uses is of valu32 or valu64.
 Family family_of(const char* arch);
 
-// dim: head_dim, padded to one of kDims.
+// dim: head_dim, padded to one of kDims. wgmma_sm90's are those of mma_sm80, which serves it where
+// the loop of sm_90a does not.
 TileFacts tile_facts(Family family, DType dtype, int dim);
 
 // Whether the fused and the unfused kernels can solve the problem; if not, says why in reason.

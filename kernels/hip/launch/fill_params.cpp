@@ -41,6 +41,7 @@ AttentionParams fill_params(const Problem& problem, const Args& args) {
   p.seq_q = static_cast<int32_t>(args.q.shape[1]);
   p.seq_kv = static_cast<int32_t>(args.k.shape[1]);
   p.head_dim = static_cast<int32_t>(problem.head_dim);
+  p.head_dim_v = static_cast<int32_t>(problem.head_dim_v);
   p.diagonal = problem.align == Align::top_left ? 0 : int64_t{p.seq_kv} - p.seq_q;
   if (problem.diagonal_offset)
     p.diagonal_offsets = static_cast<const int32_t*>(args.diagonal_offset.data);

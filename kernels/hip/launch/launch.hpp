@@ -24,10 +24,11 @@ struct Launch {
 };
 
 struct FlashPlan {
-  const char* kernel = nullptr;  // name of one of the three fused kernels
+  const char* kernel = nullptr;  // name of one of the three fused kernels of either loop
   int64_t workspace_bytes = 0;
   const char* object = nullptr;
-  uint32_t block = 0, shared_bytes = 0, rows = 0;
+  uint32_t block = 0, shared_bytes = 0, rows = 0, keys = 0;
+  uint32_t box_columns = 0;  // sm_90a's loop: of the copies of q, k and v; 0: the other loop
 };
 struct UnfusedPlan {
   const char* kernel = nullptr;  // names of all five, for display

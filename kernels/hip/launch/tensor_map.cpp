@@ -29,17 +29,17 @@ bool add_dimension(TensorMapRequest* request, int64_t size, int64_t stride, int6
 
 }  // namespace
 
-bool request_for(const Tensor& tensor, int64_t columns, uint32_t rows, uint32_t group, uint32_t at,
+bool request_for(const Tensor& tensor, int64_t columns, const Box& box, uint32_t at,
                  TensorMapRequest* request) {
   const int64_t batch = tensor.shape[0], seq = tensor.shape[1], heads = tensor.shape[2];
   const int64_t batch_stride = tensor.stride[0], row_stride = tensor.stride[1],
                 head_stride = tensor.stride[2];
-  *request = {at, tensor.data, 1, {static_cast<uint64_t>(columns)}, {}, {kBoxColumns}};
-  const auto add = [request](int64_t size, int64_t stride, int64_t times, uint32_t box) {
-    return add_dimension(request, size, stride, times, box);
+  *request = {at, tensor.data, 1, {static_cast<uint64_t>(columns)}, {}, {box.columns}};
+  const auto add = [request](int64_t size, int64_t stride, int64_t times, uint32_t extent) {
+    return add_dimension(request, size, stride, times, extent);
   };
-  if (group > 1 && !add(group, head_stride, 1, group)) return false;
-  return add(seq, row_stride, 1, rows) && add(heads / group, head_stride, group, 1) &&
+  if (box.group > 1 && !add(box.group, head_stride, 1, box.group)) return false;
+  return add(seq, row_stride, 1, box.rows) && add(heads / box.group, head_stride, box.group, 1) &&
          add(batch, batch_stride, 1, 1);
 }
 

@@ -12,8 +12,8 @@ namespace kernels::hip {
 
 inline constexpr uint32_t kTensorMapBytes = 128, kTensorMapAlignment = 64;
 
-// What a tensor map is encoded from. Elements have 16 bits; in workgroup memory the box's rows of
-// 128 bytes are swizzled; elements past a size are zeros. Dimension 0 is the innermost.
+// What a tensor map is encoded from. Elements have 16 bits; in workgroup memory the box's rows, of
+// 128 or 64 bytes, are swizzled; elements past a size are zeros. Dimension 0 is the innermost.
 struct TensorMapRequest {
   uint32_t at;         // where the map goes: its offset in the kernel's argument
   const void* base;    // a multiple of 16
@@ -23,20 +23,23 @@ struct TensorMapRequest {
   uint32_t box[5];     // elements of each dimension that one copy takes
 };
 
-// A box has this many columns: 128 bytes, what the swizzle permutes.
-inline constexpr uint32_t kBoxColumns = 64;
+// What one copy takes: 64 or 32 columns, 128 or 64 bytes, of rows of one head, or of `group` heads
+// side by side.
+struct Box {
+  uint32_t columns, rows, group = 1;
+};
 
-// Describes tensor, [batch, seq, heads, columns]. Dimensions, and the box:
+// Describes tensor, [batch, seq, heads, columns]. Dimensions, and the box in them:
 //
-//   group 1       column, row, head, batch                box {64, rows, 1, 1}
-//   group above   column, head of the group, row, group, batch   box {64, group, rows, 1, 1}
+//   group 1       column, row, head, batch                {columns, rows, 1, 1}
+//   group above   column, head of the group, row, group, batch   {columns, group, rows, 1, 1}
 //
 // A dimension of stride 0 is dropped: its size is 1, so a kernel copies from index 0 there.
 // columns: head_dim, which v_in_k's tensor may exceed.
 // RETURNS false if no map can describe it: a stride is 2^40 bytes or more, or a dimension in which
 // the box has several elements has stride 0.
-// REQUIRES: group divides the heads.
-bool request_for(const Tensor& tensor, int64_t columns, uint32_t rows, uint32_t group, uint32_t at,
+// REQUIRES: box.group divides the heads.
+bool request_for(const Tensor& tensor, int64_t columns, const Box& box, uint32_t at,
                  TensorMapRequest* request);
 
 }  // namespace kernels::hip

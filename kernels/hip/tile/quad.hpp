@@ -26,6 +26,7 @@
 #pragma once
 
 #include "kernels/hip/tile/mma_sm80.hpp"
+#include "kernels/hip/tile/quad_rows.hpp"
 #include "kernels/hip/tile/tile.hpp"
 
 namespace kernels::hip {
@@ -107,14 +108,8 @@ struct QuadTile : ContiguousScores<2 * Shape::kTiles, Shape::kKeys / 8, 2> {
   }
   GPU_DEVICE int first_key() const { return quad * kRun; }
 
-  GPU_DEVICE float max_of_row(float x) const {
-    x = gpu::max(x, gpu::exchange<kWave>(x, 1));
-    return gpu::max(x, gpu::exchange<kWave>(x, 2));
-  }
-  GPU_DEVICE float sum_of_row(float x) const {
-    x += gpu::exchange<kWave>(x, 1);
-    return x + gpu::exchange<kWave>(x, 2);
-  }
+  GPU_DEVICE float max_of_row(float x) const { return max_of_quad(x); }
+  GPU_DEVICE float sum_of_row(float x) const { return sum_of_quad(x); }
 
   GPU_DEVICE void load_query(const AttentionParams& p, const typename T::Storage* q, int rows,
                              Query& query) const {
@@ -204,30 +199,10 @@ struct QuadTile : ContiguousScores<2 * Shape::kTiles, Shape::kKeys / 8, 2> {
     GPU_UNROLL for (int u = 0; u < kDim / 8; ++u) o[slot][u][0] *= factor, o[slot][u][1] *= factor;
   }
 
-  // The lanes of a quad exchange words, a 4 x 4 transpose in two rounds, so that each stores 16
-  // bytes.
   GPU_DEVICE void store(const AttentionParams& p, const Output& o, int slot, float factor,
                         typename T::Storage* out, bool exists) const {
-    GPU_UNROLL for (int u = 0; u < kDim / 8; u += 4) {
-      gpu::Bits128 bits;
-      GPU_UNROLL for (int i = 0; i < 4; ++i) {
-        bits.word[i] = pack2(T{}, o[slot][u + i][0] * factor, o[slot][u + i][1] * factor);
-      }
-      GPU_UNROLL for (int bit = 1; bit <= 2; bit *= 2) {
-        const bool upper = (quad & bit) != 0;
-        GPU_UNROLL for (int i = 0; i < 4; ++i) {
-          if (i & bit) continue;
-          const uint32_t got = gpu::exchange<kWave>(upper ? bits.word[i] : bits.word[i | bit], bit);
-          if (upper) {
-            bits.word[i] = got;
-          } else {
-            bits.word[i | bit] = got;
-          }
-        }
-      }
-      const int d = (u + quad) * 8;
-      if (exists && d < p.head_dim) gpu::store128(out + d, bits);
-    }
+    store_quad_row<T, kDim>(p.head_dim, out, exists,
+                            [&](int u, int e) { return o[slot][u][e] * factor; });
   }
 };
 

@@ -19,11 +19,11 @@
 //      further. So elements 8 t to 8 t + 7 of a D, rounded in pairs, are A of its columns 16 t to
 //      16 t + 15.
 //
-// Operands in workgroup memory lie as copy_tile puts them, in panels of 128-byte rows that begin at
-// multiples of 1024 bytes:
+// Operands in workgroup memory lie as copy_tile puts them, in panels of rows of 64 or 32 elements
+// that begin at multiples of 1024 or 512 bytes:
 //
-//   K-major    a row holds 64 k of one row of A or column of B. The next 16 k are 32 bytes on.
-//   MN-major   a row holds 64 columns of one k of B. The next 16 k are 16 rows on.
+//   K-major    a row holds k's of one row of A or column of B. The next 16 k are 32 bytes on.
+//   MN-major   a row holds columns of one k of B. The next 16 k are 16 rows on.
 #pragma once
 
 #include "kernels/hip/async.hpp"
@@ -35,16 +35,18 @@
 
 namespace kernels::hip {
 
-// Describes an operand in workgroup memory. Adding bytes / 16 moves it. offset: of its first
-// element. leading_bytes: between panels of 64 columns (MN-major; ignored if K-major).
-// stride_bytes: between groups of 8 rows.
+// Describes an operand in workgroup memory. Adding bytes / 16 moves it. kRowBytes: of a panel, 128
+// or 64. offset: of its first element. leading_bytes: between panels (MN-major; ignored if
+// K-major). stride_bytes: between groups of 8 rows.
+template <uint32_t kRowBytes = 128>
 GPU_DEVICE uint64_t matrix_descriptor(uint32_t offset, uint32_t leading_bytes,
                                       uint32_t stride_bytes) {
+  static_assert(kRowBytes == 128 || kRowBytes == 64);
 #if defined(GPU_NVIDIA)
   offset = gpu::shared_address(offset);
 #endif
-  constexpr uint64_t kSwizzle128Bytes = uint64_t{1} << 62;
-  return kSwizzle128Bytes | (offset & 0x3FFFF) >> 4 | uint64_t{leading_bytes >> 4} << 16 |
+  constexpr uint64_t kSwizzle = kRowBytes == 128 ? 1 : 2;
+  return kSwizzle << 62 | (offset & 0x3FFFF) >> 4 | uint64_t{leading_bytes >> 4} << 16 |
          uint64_t{stride_bytes >> 4} << 32;
 }
 
@@ -143,6 +145,7 @@ GPU_DEVICE void pin([[maybe_unused]] float (&registers)[n]) {
     }                                            \
   }
 #define WGMMA_OF_WIDTH(one_product)                 \
+  WGMMA_CASE(one_product, 48, 24, 25, 26, 27, 28)   \
   WGMMA_CASE(one_product, 64, 32, 33, 34, 35, 36)   \
   WGMMA_CASE(one_product, 80, 40, 41, 42, 43, 44)   \
   WGMMA_CASE(one_product, 96, 48, 49, 50, 51, 52)   \
@@ -158,9 +161,9 @@ GPU_DEVICE void pin([[maybe_unused]] float (&registers)[n]) {
 template <class T, int kColumns>
 struct Wgmma {
   static_assert(T::kBytes == 2);
-  static_assert(kColumns == 64 || kColumns == 80 || kColumns == 96 || kColumns == 112 ||
-                kColumns == 128 || kColumns == 160 || kColumns == 176 || kColumns == 192 ||
-                kColumns == 256);
+  static_assert(kColumns == 48 || kColumns == 64 || kColumns == 80 || kColumns == 96 ||
+                kColumns == 112 || kColumns == 128 || kColumns == 160 || kColumns == 176 ||
+                kColumns == 192 || kColumns == 256);
   using Accumulator = float[kColumns / 2];
 
   // D = A B, or D += A B if accumulate. a, b: descriptors of K-major operands.

@@ -37,6 +37,9 @@ class Flash : public testing::TestWithParam<Target> {
 INSTANTIATE_TEST_SUITE_P(, Flash, testing::ValuesIn(kTargets),
                          [](const auto& test) { return name_of(test.param); });
 
+INSTANTIATE_TEST_SUITE_P(Pipelined, Flash, testing::ValuesIn(kPipelinedTargets),
+                         [](const auto& test) { return name_of(test.param); });
+
 TEST_P(Flash, HeadDims) {
   for (const int64_t d : {32, 40, 64, 72, 80, 96, 128, 136, 192, 256}) {
     Recipe r = recipe(17, 70, d, 2);
@@ -46,8 +49,8 @@ TEST_P(Flash, HeadDims) {
 }
 
 TEST_P(Flash, EdgesOfTiles) {
-  for (const int64_t d : {64, 128, 256}) {
-    const hip::TileFacts tile = hip::tile_facts(hip::family_of(arch), dtype, static_cast<int>(d));
+  for (const int64_t d : {64, 96, 128, 192, 256}) {
+    const hip::FlashPlan tile = hip::plan_flash(recipe(1, 1, d).problem, arch);
     for (const int64_t seq_q : {int64_t{1}, int64_t{tile.rows} - 1, int64_t{tile.rows} + 1}) {
       for (const int64_t seq_kv :
            {int64_t{1}, int64_t{tile.keys} - 1, int64_t{tile.keys}, 2 * int64_t{tile.keys} + 1}) {
@@ -56,6 +59,20 @@ TEST_P(Flash, EdgesOfTiles) {
         expect(r);
       }
     }
+  }
+}
+
+// Far more steps than there are places for them, and several blocks of queries.
+TEST_P(Flash, ManySteps) {
+  for (const int64_t d : {64, 128, 256}) {
+    const hip::FlashPlan tile = hip::plan_flash(recipe(1, 1, d).problem, arch);
+    const int64_t keys = tile.keys;
+    Recipe r = recipe(int64_t{tile.rows} + 3, 7 * keys + 5, d, 2, 1);
+    expect(r);
+    r.problem.mask = Mask::boolean;
+    expect(r);
+    r.problem.mask = Mask::none, r.problem.causal = true, r.problem.window_left = 4 * keys;
+    expect(r);
   }
 }
 

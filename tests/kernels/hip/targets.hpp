@@ -20,6 +20,8 @@ inline constexpr Target kTargets[] = {
     {"gfx1030", DType::bf16}, {"gfx906", DType::f16},  {"gfx906", DType::bf16},
     {"gfx1030", DType::f32},  {"gfx906", DType::f32},  {"sm_80", DType::f32},
 };
+// Only the fused kernels have a loop of their own here.
+inline constexpr Target kPipelinedTargets[] = {{"sm_90a", DType::f16}, {"sm_90a", DType::bf16}};
 
 inline std::string name_of(const Target& t) {
   return std::string(t.arch) + (t.dtype == DType::f32   ? "_f32"

@@ -15,21 +15,26 @@ HostKernel kernel_of_family(const char* object, const char* name);
 
 namespace find {
 
+template <void (*kKernel)(const hip::AttentionParams&)>
+void run(const void* params) {
+  kKernel(*static_cast<const hip::AttentionParams*>(params));
+}
+
 template <class Tile>
 HostKernel unfused(const std::string& name) {
-  if (name == "qk_kernel") return hip::qk<Tile>;
-  if (name == "scale_kernel") return hip::scale<Tile>;
-  if (name == "mask_kernel") return hip::mask<Tile>;
-  if (name == "softmax_kernel") return hip::softmax<Tile>;
-  return name == "pv_kernel" ? hip::pv<Tile> : nullptr;
+  if (name == "qk_kernel") return run<hip::qk<Tile>>;
+  if (name == "scale_kernel") return run<hip::scale<Tile>>;
+  if (name == "mask_kernel") return run<hip::mask<Tile>>;
+  if (name == "softmax_kernel") return run<hip::softmax<Tile>>;
+  return name == "pv_kernel" ? run<hip::pv<Tile>> : nullptr;
 }
 
 template <class Tile>
 HostKernel flash(const std::string& name) {
   using hip::Kind;
-  if (name == "flash_attention_kernel") return hip::flash_attention<Tile, Kind::generic>;
-  if (name == "flash_attention_causal_kernel") return hip::flash_attention<Tile, Kind::causal>;
-  return name == "flash_attention_nocausal_kernel" ? hip::flash_attention<Tile, Kind::nocausal>
+  if (name == "flash_attention_kernel") return run<hip::flash_attention<Tile, Kind::generic>>;
+  if (name == "flash_attention_causal_kernel") return run<hip::flash_attention<Tile, Kind::causal>>;
+  return name == "flash_attention_nocausal_kernel" ? run<hip::flash_attention<Tile, Kind::nocausal>>
                                                    : nullptr;
 }
 
@@ -61,6 +66,8 @@ extern template HostKernel kernel_of_family<hip::Family::wmma_gfx11>(const char*
 extern template HostKernel kernel_of_family<hip::Family::wmma_gfx12>(const char*, const char*);
 extern template HostKernel kernel_of_family<hip::Family::mfma>(const char*, const char*);
 extern template HostKernel kernel_of_family<hip::Family::mma_sm80>(const char*, const char*);
+template <>
+HostKernel kernel_of_family<hip::Family::wgmma_sm90>(const char* object, const char* name);
 extern template HostKernel kernel_of_family<hip::Family::valu32>(const char*, const char*);
 extern template HostKernel kernel_of_family<hip::Family::valu64>(const char*, const char*);
 

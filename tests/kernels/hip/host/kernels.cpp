@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "kernels/hip/async.hpp"
 #include "kernels/hip/host/host.hpp"
 #include "tests/kernels/hip/expect.hpp"
 #include "tests/kernels/hip/host/family.hpp"
@@ -19,6 +20,7 @@ HostKernel host_kernel(Family family, const char* object, const char* name) {
     case Family::wmma_gfx12: return kernel_of_family<Family::wmma_gfx12>(object, name);
     case Family::mfma: return kernel_of_family<Family::mfma>(object, name);
     case Family::mma_sm80: return kernel_of_family<Family::mma_sm80>(object, name);
+    case Family::wgmma_sm90: return kernel_of_family<Family::wgmma_sm90>(object, name);
     case Family::valu32: return kernel_of_family<Family::valu32>(object, name);
     case Family::valu64: return kernel_of_family<Family::valu64>(object, name);
     case Family::valu_large: break;
@@ -29,9 +31,12 @@ HostKernel host_kernel(Family family, const char* object, const char* name) {
 void run_launch(const char* arch, const hip::Launch& launch, uint32_t seed) {
   const HostKernel kernel = host_kernel(hip::family_of(arch), launch.object, launch.kernel);
   ASSERT_NE(kernel, nullptr) << launch.object << " has no " << launch.kernel;
-  ASSERT_EQ(launch.params_bytes, sizeof(hip::AttentionParams));
-  hip::AttentionParams params;
-  std::memcpy(&params, launch.params, sizeof params);
+  alignas(64) unsigned char params[sizeof launch.params];
+  std::memcpy(params, launch.params, launch.params_bytes);
+  for (uint32_t n = 0; n < launch.map_count; ++n) {
+    gpu::host::encode(launch.maps[n],
+                      reinterpret_cast<gpu::TensorMap*>(params + launch.maps[n].at));
+  }
   const gpu::host::Launch grid{
       {launch.grid[0], launch.grid[1], launch.grid[2]}, launch.block, launch.shared_bytes, seed};
   gpu::host::run(grid, [&] { kernel(params); });

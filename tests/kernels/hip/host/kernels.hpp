@@ -2,11 +2,11 @@
 #pragma once
 
 #include "kernels/hip/launch/family.hpp"
-#include "kernels/hip/params.hpp"
 
 namespace kernels::test {
 
-using HostKernel = void (*)(const hip::AttentionParams&);
+// Runs as the calling thread of the grid. params: the kernel's argument.
+using HostKernel = void (*)(const void* params);
 
 // RETURNS the kernel that a code object of this family has by that name; null if it has none.
 HostKernel host_kernel(hip::Family family, const char* object, const char* name);

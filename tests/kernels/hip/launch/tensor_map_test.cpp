@@ -24,7 +24,7 @@ Tensor tensor(int64_t batch, int64_t seq, int64_t heads, int64_t columns, int64_
 // Expects that a map reaches each element where it lies.
 void expect_reaches(const Tensor& t, uint32_t group) {
   TensorMapRequest map;
-  ASSERT_TRUE(request_for(t, t.shape[3], 128, group, 64, &map));
+  ASSERT_TRUE(request_for(t, t.shape[3], {64, 128, group}, 64, &map));
   EXPECT_EQ(map.at, 64U);
   EXPECT_EQ(map.base, t.data);
   const uint32_t rank = group > 1 ? 5 : 4;
@@ -75,19 +75,19 @@ TEST(TensorMap, ReachesEveryElement) {
 
 TEST(TensorMap, SizesAreTheTensors) {
   TensorMapRequest map;
-  ASSERT_TRUE(request_for(tensor(2, 5, 6, 192, 5760, 1152, 192), 128, 64, 1, 0, &map));
+  ASSERT_TRUE(request_for(tensor(2, 5, 6, 192, 5760, 1152, 192), 128, {64, 64}, 0, &map));
   EXPECT_EQ(map.size[0], 128U) << "the first columns of wider rows";
   EXPECT_EQ(map.size[1], 5U);
   EXPECT_EQ(map.size[2], 6U);
   EXPECT_EQ(map.size[3], 2U);
-  ASSERT_TRUE(request_for(tensor(2, 0, 6, 64, 0, 384, 64), 64, 64, 1, 0, &map));
+  ASSERT_TRUE(request_for(tensor(2, 0, 6, 64, 0, 384, 64), 64, {64, 64}, 0, &map));
   EXPECT_EQ(map.size[1], 1U) << "a map has no empty dimension";
 }
 
 TEST(TensorMap, RefusesWhatNoMapDescribes) {
   TensorMapRequest map;
   const auto describes = [&map](const Tensor& t, uint32_t group = 1) {
-    return request_for(t, t.shape[3], 128, group, 0, &map);
+    return request_for(t, t.shape[3], {64, 128, group}, 0, &map);
   };
   EXPECT_TRUE(describes(tensor(2, 5, 4, 64, kLimit - 8, 256, 64)));
   EXPECT_FALSE(describes(tensor(2, 5, 4, 64, kLimit, 256, 64)));

@@ -1,0 +1,23 @@
+// kernels/hip/flash_attention_sm90.hip: the three fused kernels of sm_90a for one dtype and head
+// dimensions, GPU_DTYPE, GPU_DIM and GPU_DIM_V of the build
+#include "kernels/hip/flash_attention_sm90.hpp"
+
+namespace kernels::hip {
+
+template <Kind kKind>
+using Pipeline = PipelinedAttention<PipelinedTile<GPU_DTYPE, GPU_DIM, GPU_DIM_V, kKind>, kKind>;
+
+GPU_KERNEL(Pipeline<Kind::generic>::kThreads, 1)
+flash_attention_sm90_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {
+  Pipeline<Kind::generic>(params).run();
+}
+GPU_KERNEL(Pipeline<Kind::causal>::kThreads, 1)
+flash_attention_sm90_causal_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {
+  Pipeline<Kind::causal>(params).run();
+}
+GPU_KERNEL(Pipeline<Kind::nocausal>::kThreads, 1)
+flash_attention_sm90_nocausal_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {
+  Pipeline<Kind::nocausal>(params).run();
+}
+
+}  // namespace kernels::hip

@@ -1,0 +1,143 @@
+// kernels/hip/tile/wgmma_tile.hpp: the tile for NVIDIA's wgmma (sm_90a), f16 and bf16
+//
+//   S = Q K^T        O = P V        (64 queries of a warpgroup x all keys, or columns of V, x 16)
+//
+// A warpgroup is four waves. Wave w owns queries [16 w, 16 w + 16) of its warpgroup's 64, and its
+// lanes hold scores as mma.sync's do, tile after tile of 8 keys (PTX ISA, wgmma.m64nNk16, D):
+//
+//                 keys 0 1   2 3   4 5   6 7    8 9   ...
+//   query 0        lane 0  lane 1  lane 2  lane 3   lane 0      tile 0 | tile 1
+//   query 1        lane 4  lane 5  lane 6  lane 7   lane 4
+//   ...
+//   query 7        lane 28 lane 29 lane 30 lane 31  lane 28
+//
+// Queries 8 to 15 are the same lanes' second slot. Two neighbouring tiles are operand A of the
+// second product as they are. Scores, O and weights are flat arrays, since an instruction names
+// each of its registers.
+//
+// Q, K and V lie in workgroup memory as panels of kPanel columns, rows of kPanelBytes side by side,
+// swizzled as the copies (cp.async.bulk.tensor) write them and wgmma reads them:
+//
+//   panel 0: row 0 | row 1 | ... | row n      panel 1: row 0 | row 1 | ...
+//
+// K's panels are K-major operands B: 8 rows are one block of the layout. V's are MN-major: its
+// rows are k, and a panel holds kPanel columns of n.
+#pragma once
+
+#include "kernels/hip/tile/quad_rows.hpp"
+#include "kernels/hip/tile/tile.hpp"
+#include "kernels/hip/tile/wgmma.hpp"
+
+namespace kernels::hip {
+
+// kGroups warpgroups of consumers with 64 queries each; kKeys of a step; kStages places for steps
+// of K and of V; kDim, kDimV: head_dim and head_dim_v, padded.
+template <int kGroupCount, int kKeyCount, int kStageCount, int kDimension, int kDimensionV>
+struct PipelineShape {
+  static constexpr int kGroups = kGroupCount, kKeys = kKeyCount, kStages = kStageCount,
+                       kDim = kDimension, kDimV = kDimensionV;
+};
+
+template <class T, class Shape>
+struct WgmmaTile {
+  using Element = T;
+  static constexpr int kWave = 32, kWaveRows = 16, kGroupThreads = 128, kGroupRows = 64;
+  static constexpr int kGroups = Shape::kGroups, kRows = kGroups * kGroupRows;
+  static constexpr int kKeys = Shape::kKeys, kStages = Shape::kStages;
+  static constexpr int kDim = Shape::kDim, kDimV = Shape::kDimV;
+  static constexpr int kSlots = 2, kElements = 2, kScoreTiles = kKeys / 8;
+  static_assert(kKeys % 16 == 0 && kDim % 16 == 0);
+
+  using Scores = float[kKeys / 2];
+  using Output = float[kDimV / 2];
+  using Weights = uint32_t[kKeys / 16][4];
+  static constexpr bool kSumIsOfRounded = false;
+
+  // ---- Scores of one lane ----
+  GPU_DEVICE static constexpr int index(int slot, int t, int e) { return t * 4 + slot * 2 + e; }
+  GPU_DEVICE static float at(const Scores& s, int slot, int t, int e) {
+    return s[index(slot, t, e)];
+  }
+  GPU_DEVICE static void set(Scores& s, int slot, int t, int e, float value) {
+    s[index(slot, t, e)] = value;
+  }
+  GPU_DEVICE static void leave_undefined(Scores&) {}
+  GPU_DEVICE static constexpr int key_offset(int t, int e) { return t * 8 + e; }
+
+  // group: number of the calling thread's warpgroup among the consumers.
+  int group, wave, lane;
+  GPU_DEVICE explicit WgmmaTile(int number) : group(number) {
+    lane = static_cast<int>(gpu::thread()) % kWave;
+    wave = gpu::uniform(static_cast<int>(gpu::thread()) % kGroupThreads / kWave);
+  }
+
+  GPU_DEVICE int first_wave_row() const { return group * kGroupRows + wave * kWaveRows; }
+  GPU_DEVICE int row(int slot) const { return first_wave_row() + lane / 4 + slot * 8; }
+  GPU_DEVICE int first_key() const { return lane % 4 * 2; }
+  GPU_DEVICE float max_of_row(float x) const { return max_of_quad(x); }
+  GPU_DEVICE float sum_of_row(float x) const { return sum_of_quad(x); }
+
+  // ---- Workgroup memory: bytes ----
+  // 32 columns where 64 do not divide a dimension.
+  static constexpr int kPanel = kDim % 64 == 0 && kDimV % 64 == 0 ? 64 : 32;
+  static constexpr int kPanels = kDim / kPanel, kValuePanels = kDimV / kPanel;
+  static constexpr uint32_t kPanelRowBytes = kPanel * 2;
+  // 8 rows of a panel, after which the swizzle repeats.
+  static constexpr uint32_t kBlockBytes = 8 * kPanelRowBytes;
+  static constexpr uint32_t kQueryPanelBytes = kRows * kPanelRowBytes;
+  static constexpr uint32_t kKeyPanelBytes = kKeys * kPanelRowBytes;
+  static constexpr uint32_t kQueryBytes = kPanels * kQueryPanelBytes;
+  static constexpr uint32_t kKeyBytes = kPanels * kKeyPanelBytes;
+  static constexpr uint32_t kValueBytes = kValuePanels * kKeyPanelBytes;
+  static constexpr uint32_t kQueryAt = 0, kKeyAt = kQueryAt + kQueryBytes,
+                            kValueAt = kKeyAt + kStages * kKeyBytes,
+                            kTileEnd = kValueAt + kStages * kValueBytes;
+
+  // leading_bytes: from a panel to the next, where the operand is MN-major.
+  GPU_DEVICE static uint64_t descriptor(uint32_t offset, uint32_t leading_bytes) {
+    return matrix_descriptor<kPanelRowBytes>(offset, leading_bytes, kBlockBytes);
+  }
+
+  // ---- Products. `at`: where a stage's K or V begins ----
+  // Starts S = Q K^T of the calling warpgroup.
+  GPU_DEVICE void start_scores(Scores& s, uint32_t at) const {
+    const uint32_t query = kQueryAt + group * kGroupRows * kPanelRowBytes;
+    GPU_UNROLL for (int k = 0; k < kDim; k += 16) {
+      const uint32_t panel = k / kPanel, within = k % kPanel * 2;
+      Wgmma<T, kKeys>::multiply(s, descriptor(query + panel * kQueryPanelBytes + within, 16),
+                                descriptor(at + panel * kKeyPanelBytes + within, 16), k != 0);
+    }
+  }
+  // Starts O += P V of the calling warpgroup.
+  GPU_DEVICE static void start_output(Output& o, const Weights& weights, uint32_t at) {
+    GPU_UNROLL for (int t = 0; t < kKeys / 16; ++t) {
+      Wgmma<T, kDimV>::multiply(o, weights[t],
+                                descriptor(at + t * 2 * kBlockBytes, kKeyPanelBytes));
+    }
+  }
+
+  GPU_DEVICE static void pack(const Scores& p, Weights& weights) {
+    GPU_UNROLL for (int t = 0; t < kKeys / 16; ++t) {
+      GPU_UNROLL for (int i = 0; i < 4; ++i) {
+        weights[t][i] = pack2(T{}, p[t * 8 + i * 2], p[t * 8 + i * 2 + 1]);
+      }
+    }
+  }
+
+  // ---- O ----
+  GPU_DEVICE static void clear(Output& o, int slot) {
+    GPU_UNROLL for (int u = 0; u < kDimV / 8; ++u) o[index(slot, u, 0)] = o[index(slot, u, 1)] = 0;
+  }
+  GPU_DEVICE static void scale(Output& o, int slot, float factor) {
+    GPU_UNROLL for (int u = 0; u < kDimV / 8; ++u) {
+      o[index(slot, u, 0)] *= factor, o[index(slot, u, 1)] *= factor;
+    }
+  }
+  GPU_DEVICE void store(const AttentionParams& p, const Output& o, int slot, float factor,
+                        typename T::Storage* out, bool exists) const {
+    store_quad_row<T, kDimV>(p.head_dim_v, out, exists,
+                             [&](int u, int e) { return o[index(slot, u, e)] * factor; });
+  }
+};
+
+}  // namespace kernels::hip

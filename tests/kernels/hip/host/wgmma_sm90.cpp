@@ -1,0 +1,46 @@
+// tests/kernels/hip/host/wgmma_sm90.cpp: the host build of the kernels of family wgmma_sm90
+#include "kernels/hip/flash_attention_sm90.hpp"
+#include "tests/kernels/hip/host/family.hpp"
+
+namespace kernels::test {
+namespace {
+
+template <class T, int kDim, int kDimV, hip::Kind kKind>
+void run(const void* params) {
+  hip::PipelinedAttention<hip::PipelinedTile<T, kDim, kDimV, kKind>, kKind>(
+      *static_cast<const hip::PipelinedParams*>(params))
+      .run();
+}
+
+template <class T, int kDim, int kDimV>
+HostKernel of_dims(const std::string& name) {
+  using hip::Kind;
+  if (name == "flash_attention_sm90_kernel") return run<T, kDim, kDimV, Kind::generic>;
+  if (name == "flash_attention_sm90_causal_kernel") return run<T, kDim, kDimV, Kind::causal>;
+  return name == "flash_attention_sm90_nocausal_kernel" ? run<T, kDim, kDimV, Kind::nocausal>
+                                                        : nullptr;
+}
+
+template <class T>
+HostKernel of_dtype(const std::string& dims, const std::string& name) {
+  if (dims == "64") return of_dims<T, 64, 64>(name);
+  if (dims == "96") return of_dims<T, 96, 96>(name);
+  if (dims == "128") return of_dims<T, 128, 128>(name);
+  if (dims == "192") return of_dims<T, 192, 192>(name);
+  if (dims == "192_128") return of_dims<T, 192, 128>(name);
+  return dims == "256" ? of_dims<T, 256, 256>(name) : nullptr;
+}
+
+}  // namespace
+
+// object: flash_attention_sm90_<dtype>_<dims>. f32 is served by mma_sm80's.
+template <>
+HostKernel kernel_of_family<hip::Family::wgmma_sm90>(const char* object, const char* name) {
+  const std::string text = object, f16 = "flash_attention_sm90_f16_",
+                    bf16 = "flash_attention_sm90_bf16_";
+  if (text.starts_with(f16)) return of_dtype<hip::F16>(text.substr(f16.size()), name);
+  if (text.starts_with(bf16)) return of_dtype<hip::BF16>(text.substr(bf16.size()), name);
+  return kernel_of_family<hip::Family::mma_sm80>(object, name);
+}
+
+}  // namespace kernels::test
