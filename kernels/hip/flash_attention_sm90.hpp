@@ -102,8 +102,8 @@ class PipelinedAttention {
   using Weights = typename Tile::Weights;
   static constexpr int kKeys = Tile::kKeys, kSlots = Tile::kSlots;
   static constexpr int kWaves = Tile::kGroupThreads / Tile::kWave;  // of a warpgroup
-  // Registers of a thread; over all warpgroups they make up a multiprocessor's 64 Ki. Turning a mask
-  // into bits takes more of them than copying.
+  // Registers of a thread; over all warpgroups they make up a multiprocessor's 64 Ki. Turning a
+  // mask into bits takes more of them than copying.
   static constexpr int kProducerRegisters = Tile::kGroups == 2 ? kHasMask ? 56 : 24
                                             : kHasMask         ? 56
                                                                : 32;
