@@ -14,8 +14,15 @@
 //     n products and sums add, relative to the sum of |w_i out_i|,                (n + 1) e
 // So |error of out| <= e sum of w_i |out_i| (d_i + D + 2 n + 6), and out's own rounding. lse =
 // largest + log(sum): the sum's error, that of log, and two roundings.
+//
+// Where the partials are themselves off, each value of out_i by at most B and each lse_i by at most
+// L, an exact merge of them is off as well:
+//     a weight is exp(lse_i) over a sum of such, so its factor is    exp(-2 L) to exp(2 L)
+//     out: the values' error, and that of weights that add up to 1   B + (exp(2 L) - 1) max |out_i|
+//     lse: the log of a sum whose factor is exp(-L) to exp(L)        L
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -33,5 +40,10 @@ struct MergedRow {
 // Merges one row of count partials, each `width` values long. dtype: of the result's out.
 MergedRow merge_row(const float* const* outs, const float* lses, int64_t count, int64_t width,
                     DType dtype);
+
+// The largest error of out where the partials are off. largest: of all |out_i|, which are off.
+inline double merged_out_error(double out_error, double lse_error, double largest) {
+  return out_error + std::expm1(2 * lse_error) * largest;
+}
 
 }  // namespace kernels::reference

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/reference/store.hpp"
 #include "tests/kernels/support/run.hpp"
-#include "tests/kernels/support/store.hpp"
 
 namespace kernels::test {
 namespace {
@@ -22,7 +22,8 @@ struct Member {
 
 void write_row(const Tensor& t, int64_t at, int64_t n, std::mt19937& random) {
   std::normal_distribution<float> normal;
-  for (int64_t x = 0; x < n; ++x) store_nearest(t.dtype, t.data, at + x, 2 * normal(random));
+  for (int64_t x = 0; x < n; ++x)
+    reference::store_nearest(t.dtype, t.data, at + x, 2 * normal(random));
 }
 
 void write_member(const Case& c, int64_t b, uint32_t seed) {

@@ -9,7 +9,7 @@
 
 #include "kernels/common/half.hpp"
 #include "kernels/common/shuffle.hpp"
-#include "tests/kernels/support/store.hpp"
+#include "kernels/reference/store.hpp"
 
 namespace kernels::test {
 namespace {
@@ -250,7 +250,7 @@ void Case::fill_keys(std::mt19937& random) {
   const float unit = has_scales && problem.kv_dtype == DType::i8 ? 20.0f : 1.0f;
   const auto fill_row = [&](const Tensor& t, int64_t offset, int64_t n, float magnitude) {
     for (int64_t x = 0; x < n; ++x)
-      store_nearest(t.dtype, t.data, offset + x, unit * magnitude * normal(random));
+      reference::store_nearest(t.dtype, t.data, offset + x, unit * magnitude * normal(random));
   };
   const auto fill_scale = [&](const Tensor& t, int64_t offset) {
     static_cast<float*>(t.data)[offset] =

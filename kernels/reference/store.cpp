@@ -1,5 +1,5 @@
-// tests/kernels/support/store.cpp: stores numbers in any element type
-#include "tests/kernels/support/store.hpp"
+// kernels/reference/store.cpp: stores numbers in any element type
+#include "kernels/reference/store.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -8,7 +8,7 @@
 
 #include "kernels/common/half.hpp"
 
-namespace kernels::test {
+namespace kernels::reference {
 namespace {
 
 // A number of 8 bits.
@@ -39,6 +39,10 @@ void store_nearest(DType dtype, void* data, int64_t index, float value) {
   static const std::vector<Code> tables[] = {codes_of(DType::i8), codes_of(DType::f8_e4m3fn),
                                              codes_of(DType::f8_e4m3fnuz)};
   const std::vector<Code>& codes = tables[static_cast<int>(dtype) - static_cast<int>(DType::i8)];
+  if (std::isnan(value)) {
+    static_cast<uint8_t*>(data)[index] = dtype == DType::f8_e4m3fnuz ? 0x80 : 0x7F;
+    return;
+  }
   auto nearest = std::lower_bound(codes.begin(), codes.end(), value,
                                   [](const Code& code, float x) { return code.value < x; });
   if (nearest == codes.end() ||
@@ -47,4 +51,4 @@ void store_nearest(DType dtype, void* data, int64_t index, float value) {
   static_cast<uint8_t*>(data)[index] = nearest->bits;
 }
 
-}  // namespace kernels::test
+}  // namespace kernels::reference
