@@ -128,6 +128,51 @@ void draw_features(Random& random, const core::Manifest::Entry& entry, Problem& 
   if (p.mask == ATTNRT_MASK_ADDITIVE) p.mask_dtype = one_in(random, 3) ? kFloat32 : p.dtype;
 }
 
+// Draws one of the names that the entry allows for the word, in half of the cases `usual` if it is
+// one of them. If there is no choice, draws nothing at random.
+void draw_name(Random& random, const core::Manifest::Entry& entry, const char* word,
+               std::string_view usual, Problem& p) {
+  const Constraint* c = constraint_of(entry, word);
+  if (c == nullptr || c->values.empty()) return;
+  std::vector<std::string> names;
+  for (const core::Value& value : c->values) names.push_back(std::get<std::string>(value));
+  const auto found = std::find(names.begin(), names.end(), usual);
+  if (names.size() > 1 && found != names.end()) {
+    if (one_in(random, 2)) return;
+    names.erase(found);
+  }
+  std::string arch;
+  const std::string name = names.size() > 1 ? any_of(random, names) : names.front();
+  (void)core::set_word(*core::find_word(word), name, p, arch);  // a name may be unknown here
+}
+
+// Draws the words that say how k, v and out are stored, and what is promised of a batch.
+void draw_storage(Random& random, const core::Manifest::Entry& entry, Problem& p) {
+  const auto flag = [&](const char* word, int64_t n) {
+    return has(entry, word) && (must_be_set(entry, word) || one_in(random, n)) ? 1 : 0;
+  };
+  draw_name(random, entry, "kv_dtype", "off", p);
+  if (!core::is_off(p.kv_dtype)) draw_name(random, entry, "kv_scale", "", p);
+  p.v_in_k = flag("v_in_k", 5);
+  if (p.v_in_k) p.head_dim_v = std::min(p.head_dim_v, p.head_dim);
+  draw_name(random, entry, "out_dtype", "off", p);
+  if (core::same_dtype(p.out_dtype, p.dtype)) p.out_dtype = {};
+  p.diagonal_offset = flag("diagonal_offset", 4);
+  p.batch_invariant = flag("batch_invariant", 4);
+  if (p.batch_invariant) p.deterministic = 1;
+}
+
+// Whether NaN can be put into a key: into its numbers, of which i8 has none, or into its scale.
+bool can_be_nan(const Problem& p) {
+  return core::dtype_name(p.kv_dtype) != "i8" || p.kv_scale == ATTNRT_KV_SCALE_TOKEN;
+}
+
+// Whether NaN can be put into k at a key, and not into v.
+bool k_can_be_nan(const Problem& p) {
+  if (!p.v_in_k) return can_be_nan(p);
+  return p.head_dim_v < p.head_dim && core::dtype_name(p.kv_dtype) != "i8";
+}
+
 // Makes a change that the case's style asks for, and keeps it if the entry still fits.
 template <class Change>
 bool try_change(const core::Manifest::Entry& entry, const std::string& arch, Problem& problem,
@@ -159,9 +204,12 @@ bool apply_style(Random& random, const core::Manifest::Entry& entry, const std::
              causal(ATTNRT_ALIGN_BOTTOM_RIGHT) || (p.kv_lengths != 0);
     case Style::lowest_mask: return masked(ATTNRT_MASK_ADDITIVE);
     case Style::nan_outside:
-      return p.varlen || p.page_size > 0 ||
-             try_change(entry, arch, p, [](Problem& changed) { changed.kv_lengths = 1; });
+      return can_be_nan(p) &&
+             (p.varlen || p.page_size > 0 ||
+              try_change(entry, arch, p, [](Problem& changed) { changed.kv_lengths = 1; }));
+    case Style::nan_visible: return k_can_be_nan(p);
     case Style::nan_masked:
+      if (!k_can_be_nan(p)) return false;
       return (one_in(random, 2) && masked(ATTNRT_MASK_BOOLEAN)) || masked(ATTNRT_MASK_ADDITIVE) ||
              masked(ATTNRT_MASK_BOOLEAN) || causal(ATTNRT_ALIGN_TOP_LEFT);
     default: return true;
@@ -237,6 +285,13 @@ void set_extents(Case& drawn, std::vector<int64_t> q_lengths, std::vector<int64_
   drawn.kv_lengths = std::move(kv_lengths);
 }
 
+void set_pages(Case& drawn, int64_t unused) {
+  const int64_t page = drawn.problem.page_size;
+  drawn.max_pages = (drawn.problem.seq_kv + page - 1) / page;
+  drawn.pages = unused;
+  for (const int64_t length : drawn.kv_lengths) drawn.pages += (length + page - 1) / page;
+}
+
 std::optional<Case> draw_case(const core::Manifest& manifest, const core::Device& device,
                               uint64_t seed) {
   if (manifest.entries.empty()) return std::nullopt;
@@ -252,17 +307,13 @@ std::optional<Case> draw_case(const core::Manifest& manifest, const core::Device
     drawn.problem.device_id = device.id;
     draw_dimensions(random, entry, drawn.problem);
     draw_features(random, entry, drawn.problem);
+    draw_storage(random, entry, drawn.problem);
     if (!fits(entry, drawn.problem, device.arch)) continue;
     if (!apply_style(random, entry, device.arch, drawn.style, drawn.problem))
       drawn.style = Style::plain;
     draw_extents(random, entry, drawn);
     if (drawn.problem.varlen) drawn.spare_rows = between(random, 0, 3);
-    if (drawn.problem.page_size > 0) {
-      const int64_t page = drawn.problem.page_size;
-      drawn.max_pages = (drawn.problem.seq_kv + page - 1) / page;
-      drawn.pages = between(random, 1, 3);  // unused ones
-      for (const int64_t length : drawn.kv_lengths) drawn.pages += (length + page - 1) / page;
-    }
+    if (drawn.problem.page_size > 0) set_pages(drawn, between(random, 1, 3));
     if (fits(entry, drawn.problem, device.arch)) return drawn;
   }
   return std::nullopt;

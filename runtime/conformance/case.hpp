@@ -5,11 +5,11 @@
 //     entry = seed / kStyles modulo the number of the manifest's entries
 // So consecutive seeds try every style of one entry, then those of the next.
 //
-// First the problem is drawn: dtype, dimensions, features and mask, each as the entry's constraints
-// allow. Then the style asks for what it needs (a mask, causal, kv_lengths). If the entry does not
-// allow that, the case becomes a plain one. Last come the extents of the run: sequence lengths,
-// spare rows, pages. The problem's batch, seq_q and seq_kv are bounds. In half of the cases they
-// are larger than the run.
+// First the problem is drawn: dtype, dimensions, features, mask and storage, each as the entry's
+// constraints allow. Then the style asks for what it needs (a mask, causal, kv_lengths). If the
+// entry does not allow that, the case becomes a plain one. Last come the extents of the run:
+// sequence lengths, spare rows, pages. The problem's batch, seq_q and seq_kv are bounds. In half of
+// the cases they are larger than the run.
 //
 // Every random number here comes from one generator in a fixed order. If that order changes,
 // every seed means another case, including the seeds in old reports.
@@ -71,6 +71,9 @@ bool fits(const core::Manifest::Entry& entry, const core::Problem& problem,
 
 // Gives the case these extents, and its problem bounds that are just large enough for them.
 void set_extents(Case& drawn, std::vector<int64_t> q_lengths, std::vector<int64_t> kv_lengths);
+
+// Gives a paged case as many pages as its lengths need, and `unused` more.
+void set_pages(Case& drawn, int64_t unused);
 
 // Returns the problem and the lengths of the run in words.
 std::string describe(const Case& drawn);

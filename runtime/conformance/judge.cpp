@@ -46,15 +46,6 @@ std::string expected_text(double exact, double bound) {
                               : fmt::format("expected {}", exact);
 }
 
-// Returns the bound on lse. The denominator may be the sum of rounded weights, so the bound allows
-// for their rounding.
-double lse_bound(const Case& drawn, const Expectation& expectation, const ExpectedRow& row) {
-  const double bound = expectation.lse_bound(row);
-  if (row.empty) return bound;
-  return bound +
-         kernels::reference::rounded_sum_error(attnrt_plugins::translate(drawn.problem.dtype));
-}
-
 // The first finding against each rule.
 class Findings {
  public:
@@ -80,6 +71,13 @@ void judge_memory(const Case& drawn, const RunResult& result, Findings& findings
 }
 
 }  // namespace
+
+double lse_bound(const Case& drawn, const Expectation& expectation, const ExpectedRow& row) {
+  const double bound = expectation.lse_bound(row);
+  if (row.empty) return bound;
+  return bound +
+         kernels::reference::rounded_sum_error(attnrt_plugins::translate(drawn.problem.dtype));
+}
 
 double OutputReader::out(const std::vector<std::byte>& image, const ExpectedRow& row,
                          int64_t x) const {
@@ -118,8 +116,9 @@ std::vector<Finding> judge(const Case& drawn, const Tensors& tensors,
   if (result.out.empty()) return findings.take();
   const OutputReader reader(drawn, tensors);
   const std::vector<std::byte> unwritten(Image::kGuard + 4, tensors[TensorName::out].poison);
-  const double poison = kernels::load_float(attnrt_plugins::translate(drawn.problem.dtype),
-                                            unwritten.data() + Image::kGuard, 0);
+  const attnrt_dtype dtype = tensors[TensorName::out].view.dtype;
+  const double poison =
+      kernels::load_float(attnrt_plugins::translate(dtype), unwritten.data() + Image::kGuard, 0);
   for (const ExpectedRow& row : expectation.rows) {
     const double bound = expectation.out_bound(row);
     for (int64_t x = 0; x < drawn.problem.head_dim_v; ++x) {

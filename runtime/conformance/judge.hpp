@@ -26,6 +26,10 @@ class OutputReader {
   ReferenceRun run_;
 };
 
+// Returns the bound on lse. The denominator may be the sum of rounded weights, so the bound allows
+// for their rounding.
+double lse_bound(const Case& drawn, const Expectation& expectation, const ExpectedRow& row);
+
 // One mistake, and the id of the rule that it breaks.
 struct Finding {
   std::string rule, text;

@@ -1,9 +1,12 @@
 // runtime/conformance/rerun_rules.cpp: checks cases that are run again in another way
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <bit>
 #include <climits>
 #include <cstring>
 
+#include "conformance/parts.hpp"
 #include "conformance/rule_checks.hpp"
 #include "conformance/samples.hpp"
 #include "conformance/subject.hpp"
@@ -25,6 +28,89 @@ bool is_served(Subject& subject, const Sample& sample, const core::Problem& prob
   const auto& entry = subject.manifest().entries[static_cast<size_t>(sample.drawn.entry)];
   return fits(entry, problem, subject.device().arch) &&
          subject.supports(problem, &reasons) == ATTNRT_OK;
+}
+
+// Multiplications that the sequences which crowd a case may take.
+constexpr int64_t kCrowdWork = 10'000'000;
+
+// Returns the case with more sequences before and behind its own, some of them short and one long,
+// as far as the problem lets lengths differ. What decides how a plugin splits its work (the number
+// of sequences, the longest of them) then differs from that of a sequence alone.
+Case crowded(const Case& drawn) {
+  const core::Problem& p = drawn.problem;
+  const bool lengths_differ = has_indices(drawn);
+  const int64_t rows = p.varlen ? 1 : std::max<int64_t>(1, drawn.seq_q);  // of one more sequence
+  const int64_t most_keys = kCrowdWork / (rows * p.heads_q * (p.head_dim + p.head_dim_v));
+  std::vector<int64_t> q_lengths, kv_lengths;
+  const auto add = [&](int64_t keys) {
+    q_lengths.push_back(p.varlen ? 1 : drawn.seq_q);
+    kv_lengths.push_back(lengths_differ ? std::clamp<int64_t>(most_keys, 1, keys) : drawn.seq_kv);
+  };
+  add(1500);
+  q_lengths.insert(q_lengths.end(), drawn.q_lengths.begin(), drawn.q_lengths.end());
+  kv_lengths.insert(kv_lengths.end(), drawn.kv_lengths.begin(), drawn.kv_lengths.end());
+  const int64_t affordable = most_keys / std::max<int64_t>(1, drawn.seq_kv);
+  for (const int64_t keys : {1, 40, 300, 70, 7, 1}) {
+    if (lengths_differ || static_cast<int64_t>(q_lengths.size()) < affordable) add(keys);
+  }
+  Case crowd = drawn;
+  crowd.style = Style::plain;
+  set_extents(crowd, std::move(q_lengths), std::move(kv_lengths));
+  if (p.varlen) crowd.seq_kv = 0;
+  if (p.page_size > 0) set_pages(crowd, 1);
+  return crowd;
+}
+
+// Returns the first value of sequence b whose bits are not those of the sequence alone, or "".
+std::string other_bits(const Case& crowd, const Tensors& tensors, const RunResult& result,
+                       int64_t b, const Part& alone, const RunResult& result_alone) {
+  const OutputReader reader(crowd, tensors), reader_alone(alone.drawn, alone.tensors);
+  const auto differ = [](double x, double y) {
+    return std::bit_cast<uint64_t>(x) != std::bit_cast<uint64_t>(y);
+  };
+  ExpectedRow row{}, row_alone{};
+  row.b = b;
+  for (int64_t i = 0; i < crowd.q_lengths[static_cast<size_t>(b)]; ++i) {
+    for (int64_t head = 0; head < crowd.problem.heads_q; ++head) {
+      row.i = row_alone.i = i, row.head = row_alone.head = head;
+      const std::string place =
+          fmt::format("sequence {} of {}, query {}, head {}", b, crowd.batch, i, head);
+      for (int64_t x = 0; x < crowd.problem.head_dim_v; ++x) {
+        const double one = reader.out(result.out, row, x),
+                     two = reader_alone.out(result_alone.out, row_alone, x);
+        if (differ(one, two))
+          return fmt::format("out at {}, {} is {:.9g}, and {:.9g} alone", place, x, one, two);
+      }
+      if (!crowd.problem.lse) continue;
+      const double one = reader.lse(result.lse, row),
+                   two = reader_alone.lse(result_alone.lse, row_alone);
+      if (differ(one, two))
+        return fmt::format("lse at {} is {:.9g}, and {:.9g} alone", place, one, two);
+    }
+  }
+  return {};
+}
+
+// Runs a batch, then each of its sequences alone: with the bounds of the batch, and with the least.
+// RETURNS failed if bits differ.
+Outcome compare_alone(Subject& subject, const Case& crowd) {
+  const Tensors tensors = make_tensors(crowd);
+  const RunResult result = run_case(subject, crowd, tensors);
+  if (result.status == ATTNRT_OUT_OF_MEMORY) return passed();  // the contract allows it
+  if (!result.ok() || result.out.empty()) {
+    return failed(fmt::format("in a larger batch: {} ({})", result.message, describe(crowd)),
+                  crowd.seed);
+  }
+  for (int64_t b = 0; b < crowd.batch; ++b) {
+    const Part alone = sequence_alone(crowd, tensors, b);
+    for (const core::Problem* bounds : {&crowd.problem, &alone.drawn.problem}) {
+      const RunResult again = run_case(subject, alone.drawn, alone.tensors, {.problem = bounds});
+      std::string text = again.message;
+      if (text.empty()) text = other_bits(crowd, tensors, result, b, alone, again);
+      if (!text.empty()) return failed(fmt::format("{} ({})", text, describe(crowd)), crowd.seed);
+    }
+  }
+  return passed();
 }
 
 enum class Empty { batch, queries, keys };
@@ -181,6 +267,19 @@ Outcome check_deterministic(Subject& subject) {
                                 describe(sample.drawn)),
                     sample.drawn.seed);
     }
+  }
+  return passed();
+}
+
+Outcome check_batch_invariant(Subject& subject) {
+  const auto samples = draw_samples(
+      subject, 8, [](const Case& drawn) { return drawn.problem.batch_invariant != 0; });
+  if (samples.empty()) return skipped("no suitable case with batch_invariant ran");
+  for (const Sample& sample : samples) {
+    const Case crowd = crowded(sample.drawn);
+    const bool larger = is_served(subject, sample, crowd.problem);
+    Outcome outcome = compare_alone(subject, larger ? crowd : sample.drawn);
+    if (outcome.state != State::passed) return outcome;
   }
   return passed();
 }

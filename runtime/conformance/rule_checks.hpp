@@ -40,5 +40,9 @@ Outcome check_bad_indices(Subject& subject);
 Outcome check_newer_host(Subject& subject);
 Outcome check_dirty_workspace(Subject& subject);
 Outcome check_deterministic(Subject& subject);
+Outcome check_batch_invariant(Subject& subject);
+
+// merge_rules.cpp: the extension that merges results over parts of the keys
+Outcome check_merge(Subject& subject);
 
 }  // namespace attnrt::conformance

@@ -122,6 +122,14 @@ constexpr std::array kRules = {
          from_cases<"ACC-9">},
     Rule{"ACC-10", "if the problem is deterministic, the same inputs give the same bits",
          "runs cannot be reproduced", "AGR-2", check_deterministic},
+    Rule{"ACC-11",
+         "if the problem is batch_invariant, a sequence gives the same bits alone and in a batch",
+         "the answer to a request depends on which others are served with it", "AGR-2",
+         check_batch_invariant},
+    Rule{"ACC-12",
+         "if attnrt.merge/1 is offered, merged results over parts of the keys are the result over "
+         "all keys",
+         "what is split over parts of the keys, or over devices, is wrong", "AGR-2", check_merge},
 };
 
 }  // namespace

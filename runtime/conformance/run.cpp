@@ -83,29 +83,6 @@ class Workspace {
   std::string error_;
 };
 
-// Compares an image with what it was before the run. Notes the first byte that changed although it
-// must not, and how many elements of an output were not written.
-void compare_image(TensorName name, const Image& image, const std::vector<std::byte>& after,
-                   RunResult& result) {
-  const bool output = core::kTensors[static_cast<size_t>(name)].rule.written;
-  const int64_t size = image.view.dtype.bits / 8;
-  const auto is_poison = [&image](std::byte byte) { return byte == image.poison; };
-  int64_t unwritten = 0;
-  for (size_t n = 0; n < after.size(); ++n) {
-    const int64_t offset = static_cast<int64_t>(n) - Image::kGuard;
-    if (output && image.must_write[n]) {
-      const auto element = after.begin() + static_cast<int64_t>(n);
-      if (offset % size == 0 && std::all_of(element, element + size, is_poison)) ++unwritten;
-    } else if (after[n] != image.bytes[n]) {
-      std::string& text = output ? result.outside : result.inputs;
-      if (text.empty())
-        text = fmt::format("{} changed {} bytes after its first element", text_of(name), offset);
-    }
-  }
-  if (unwritten > 0 && result.unwritten.empty())
-    result.unwritten = fmt::format("{} values of {} were not written", unwritten, text_of(name));
-}
-
 void check_memory(DeviceTensors& on_device, const Tensors& tensors, RunResult& result) {
   for (const TensorName name : kTensorNames) {
     if (tensors[name].absent()) continue;
@@ -114,7 +91,8 @@ void check_memory(DeviceTensors& on_device, const Tensors& tensors, RunResult& r
       result.message = error, result.status = ATTNRT_INTERNAL;
       return;
     }
-    compare_image(name, tensors[name], after, result);
+    const bool output = core::kTensors[static_cast<size_t>(name)].rule.written;
+    compare_image(text_of(name), output, tensors[name], after, result);
     if (name == TensorName::out) {
       result.out = std::move(after);
     } else if (name == TensorName::lse) {
@@ -158,15 +136,31 @@ attnrt_status PluginPlan::run(const attnrt_args& args, std::string* text) {
   return returned;
 }
 
+DeviceStream::DeviceStream(Subject& subject) : subject_(subject) {
+  if (subject.on_cpu()) return;
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  const attnrt_status status =
+      subject.memory()->stream_create(subject.instance(), subject.device().id, &stream_, &error);
+  if (status != ATTNRT_OK) error_ = failure("stream_create", status, error);
+}
+
+DeviceStream::~DeviceStream() {
+  if (stream_ == nullptr) return;
+  subject_.memory()->stream_destroy(subject_.instance(), subject_.device().id, stream_);
+}
+
+std::string DeviceStream::synchronize() {
+  if (subject_.on_cpu()) return {};
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  const attnrt_status status = subject_.memory()->stream_synchronize(
+      subject_.instance(), subject_.device().id, stream_, &error);
+  return status == ATTNRT_OK ? "" : failure("stream_synchronize", status, error);
+}
+
 DeviceTensors::DeviceTensors(Subject& subject, const Tensors& tensors)
-    : subject_(subject), tensors_(tensors) {
+    : tensors_(tensors), stream_(subject), error_(stream_.error()) {
   args_.struct_size = sizeof args_;
-  if (!subject.on_cpu()) {
-    attnrt_error error = ATTNRT_ERROR_INIT;
-    const attnrt_status status = subject.memory()->stream_create(
-        subject.instance(), subject.device().id, &args_.stream, &error);
-    if (status != ATTNRT_OK) error_ = failure("stream_create", status, error);
-  }
+  args_.stream = stream_.get();
   for (const TensorName name : kTensorNames) {
     if (!error_.empty()) return;
     const Image& image = tensors[name];
@@ -181,24 +175,29 @@ DeviceTensors::DeviceTensors(Subject& subject, const Tensors& tensors)
   }
 }
 
-DeviceTensors::~DeviceTensors() {
-  for (auto& memory : memory_) memory.reset();
-  if (args_.stream != nullptr) {
-    subject_.memory()->stream_destroy(subject_.instance(), subject_.device().id, args_.stream);
-  }
-}
-
-std::string DeviceTensors::synchronize() {
-  if (subject_.on_cpu()) return {};
-  attnrt_error error = ATTNRT_ERROR_INIT;
-  const attnrt_status status = subject_.memory()->stream_synchronize(
-      subject_.instance(), subject_.device().id, args_.stream, &error);
-  return status == ATTNRT_OK ? "" : failure("stream_synchronize", status, error);
-}
-
 std::string DeviceTensors::read(TensorName name, std::vector<std::byte>* image) {
   image->resize(tensors_[name].bytes.size());
   return memory_[static_cast<size_t>(name)]->read(image->data(), args_.stream);
+}
+
+void compare_image(std::string_view name, bool output, const Image& image,
+                   const std::vector<std::byte>& after, RunResult& result) {
+  const int64_t size = image.view.dtype.bits / 8;
+  const auto is_poison = [&image](std::byte byte) { return byte == image.poison; };
+  int64_t unwritten = 0;
+  for (size_t n = 0; n < after.size(); ++n) {
+    const int64_t offset = static_cast<int64_t>(n) - Image::kGuard;
+    if (output && image.must_write[n]) {
+      const auto element = after.begin() + static_cast<int64_t>(n);
+      if (offset % size == 0 && std::all_of(element, element + size, is_poison)) ++unwritten;
+    } else if (after[n] != image.bytes[n]) {
+      std::string& text = output ? result.outside : result.inputs;
+      if (text.empty())
+        text = fmt::format("{} changed {} bytes after its first element", name, offset);
+    }
+  }
+  if (unwritten > 0 && result.unwritten.empty())
+    result.unwritten = fmt::format("{} values of {} were not written", unwritten, name);
 }
 
 RunResult run_case(Subject& subject, const Case& drawn, const Tensors& tensors,

@@ -11,6 +11,7 @@
 #include <array>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "conformance/guarded_memory.hpp"
@@ -42,23 +43,40 @@ class PluginPlan {
   void* plan_ = nullptr;
 };
 
+// A stream of the device under test. On the cpu there is none: get() is NULL.
+class DeviceStream {
+ public:
+  explicit DeviceStream(Subject& subject);
+  DeviceStream(const DeviceStream&) = delete;
+  DeviceStream& operator=(const DeviceStream&) = delete;
+  ~DeviceStream();
+
+  void* get() const { return stream_; }
+  const std::string& error() const { return error_; }  // why it could not be created, or ""
+  std::string synchronize();                           // RETURNS "" or what failed
+
+ private:
+  Subject& subject_;
+  void* stream_ = nullptr;
+  std::string error_;
+};
+
 // A case's tensors in memory of the device, and a stream that they were written on.
 class DeviceTensors {
  public:
   DeviceTensors(Subject& subject, const Tensors& tensors);
   DeviceTensors(const DeviceTensors&) = delete;
   DeviceTensors& operator=(const DeviceTensors&) = delete;
-  ~DeviceTensors();
 
   const std::string& error() const { return error_; }  // why attnrt.memory/1 failed, or ""
   attnrt_args& args() { return args_; }
   // Both return "" or what failed.
-  std::string synchronize();
+  std::string synchronize() { return stream_.synchronize(); }
   std::string read(TensorName name, std::vector<std::byte>* image);
 
  private:
-  Subject& subject_;
   const Tensors& tensors_;
+  DeviceStream stream_;  // outlives the memory
   std::array<std::optional<GuardedMemory>, kTensorNames.size()> memory_;
   attnrt_args args_{};
   std::string error_;
@@ -82,6 +100,11 @@ struct RunOptions {
   int32_t growth = 0;                      // see PluginPlan
   const core::Problem* problem = nullptr;  // planned instead of the case's: other bounds
 };
+
+// Compares an image with what it was before the run. Notes in the result the first byte that
+// changed although it must not, and how many elements of an output were not written.
+void compare_image(std::string_view name, bool output, const Image& image,
+                   const std::vector<std::byte>& after, RunResult& result);
 
 RunResult run_case(Subject& subject, const Case& drawn, const Tensors& tensors,
                    const RunOptions& options = {});

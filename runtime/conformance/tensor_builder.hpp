@@ -3,9 +3,10 @@
 // First come the layouts (tensor_layouts.cpp): shape, strides, alignment and an image that is
 // filled with a byte. q, k, v and out are dense, packed or paged; the heads' stride is smaller or
 // larger than that of the sequence; rows and batches may have gaps; k and v may be one cache for
-// the whole batch (stride 0). Then come the numbers (tensor_numbers.cpp): normally distributed ones
-// for q, k and v, then slopes, sinks and the mask, and last what the style asks for. All of them
-// draw from one generator, so their order is fixed.
+// the whole batch (stride 0). Scales have the dimensions of k that the host gives them. Then come
+// the numbers (tensor_numbers.cpp): normally distributed ones for q, k and v, then scales, slopes,
+// sinks and the mask, and last what the style asks for. All of them draw from one generator, so
+// their order is fixed.
 #pragma once
 
 #include <initializer_list>
@@ -26,7 +27,9 @@ class TensorBuilder {
   void make_layouts();
   void make_indices();
   void make_page_table();
-  void make_rows(TensorName name, int64_t head_dim, int64_t heads, bool of_queries);
+  void make_diagonal_offsets();
+  void make_rows(TensorName name, attnrt_dtype dtype, int64_t head_dim, bool of_queries);
+  void make_scales(TensorName name);
   // Makes a dense tensor: lse, the mask, index arrays, slopes, sinks.
   void make_dense(TensorName name, attnrt_dtype dtype, std::initializer_list<int64_t> shape);
   // Makes room for the view's elements. Every byte is filled: with NaN in style nan_outside, else
@@ -36,6 +39,7 @@ class TensorBuilder {
 
   // ---- tensor_numbers.cpp ----
   void fill_numbers();
+  void fill_scales(TensorName name);
   void fill_existing_keys();
   void make_slopes();
   void fill_floats(TensorName name, int64_t count, double low, double high);
@@ -47,12 +51,16 @@ class TensorBuilder {
   void put_nan_in_a_visible_key();
   void poison_output(TensorName name, int packed_dimension);
   void set(TensorName name, int64_t at, double value);
+  double draw_stored(TensorName name);
+  double draw_scale(TensorName name);
   double uniform();  // from 0 to 1, without 1
   double normal();
 
   bool has_nan_in_keys() const {
     return case_.style == Style::nan_masked || case_.style == Style::nan_visible;
   }
+  bool kv_has_nan() const { return core::dtype_name(problem_.kv_dtype) != "i8"; }
+  bool has_token_scales() const { return problem_.kv_scale == ATTNRT_KV_SCALE_TOKEN; }
   bool packed_q() const { return problem_.varlen != 0; }
   bool packed_kv() const { return problem_.varlen != 0 && problem_.page_size == 0; }
   int64_t total(const std::vector<int64_t>& lengths) const;  // rows of a packed tensor
@@ -62,17 +70,5 @@ class TensorBuilder {
   Random random_;
   Tensors tensors_;
 };
-
-// Calls body(offset in elements) for every element.
-template <class Body>
-void for_each_element(const attnrt_tensor& t, Body&& body) {
-  int64_t at[4] = {}, shape[4] = {1, 1, 1, 1}, stride[4] = {};
-  for (int32_t d = 0; d < t.ndim; ++d) shape[d] = t.shape[d], stride[d] = t.stride[d];
-  for (at[0] = 0; at[0] < shape[0]; ++at[0])
-    for (at[1] = 0; at[1] < shape[1]; ++at[1])
-      for (at[2] = 0; at[2] < shape[2]; ++at[2])
-        for (at[3] = 0; at[3] < shape[3]; ++at[3])
-          body(at[0] * stride[0] + at[1] * stride[1] + at[2] * stride[2] + at[3] * stride[3]);
-}
 
 }  // namespace attnrt::conformance

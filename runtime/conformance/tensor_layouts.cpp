@@ -11,8 +11,12 @@ namespace {
 
 constexpr attnrt_dtype kFloat32{ATTNRT_DTYPE_FLOAT, 32, 1}, kInt32{ATTNRT_DTYPE_INT, 32, 1};
 
-// Fills that are a NaN, and a number, in every dtype.
-constexpr std::byte kNanByte{0xFF}, kNumberByte{0x3D};
+constexpr std::byte kNumberByte{0x3D};  // a number in every dtype
+
+// A fill that is a NaN in the dtype, if it has one.
+std::byte nan_byte(attnrt_dtype dtype) {
+  return std::byte{dtype.code == ATTNRT_DTYPE_FLOAT8_E4M3FNUZ ? uint8_t{0x80} : uint8_t{0xFF}};
+}
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -20,10 +24,14 @@ int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / mult
 
 void TensorBuilder::make_layouts() {
   make_indices();
-  make_rows(TensorName::q, problem_.head_dim, problem_.heads_q, true);
-  make_rows(TensorName::k, problem_.head_dim, problem_.heads_kv, false);
-  make_rows(TensorName::v, problem_.head_dim_v, problem_.heads_kv, false);
-  make_rows(TensorName::out, problem_.head_dim_v, problem_.heads_q, true);
+  const core::Problem& p = problem_;
+  const attnrt_dtype kv = core::is_off(p.kv_dtype) ? p.dtype : p.kv_dtype;
+  make_rows(TensorName::q, p.dtype, p.head_dim, true);
+  make_rows(TensorName::k, kv, p.head_dim, false);
+  if (!p.v_in_k) make_rows(TensorName::v, kv, p.head_dim_v, false);
+  make_rows(TensorName::out, core::is_off(p.out_dtype) ? p.dtype : p.out_dtype, p.head_dim_v, true);
+  if (p.kv_scale != ATTNRT_KV_SCALE_NONE) make_scales(TensorName::k_scale);
+  if (p.kv_scale != ATTNRT_KV_SCALE_NONE && !p.v_in_k) make_scales(TensorName::v_scale);
   if (!problem_.lse) return;
   if (packed_q()) {
     make_dense(TensorName::lse, kFloat32, {problem_.heads_q, total(case_.q_lengths)});
@@ -37,17 +45,9 @@ int64_t TensorBuilder::total(const std::vector<int64_t>& lengths) const {
 }
 
 void TensorBuilder::allocate(TensorName name, int64_t alignment) {
-  Image& image = tensors_[name];
-  int64_t last = 0;
-  bool empty = false;
-  for (int32_t d = 0; d < image.view.ndim; ++d) {
-    empty |= image.view.shape[d] == 0;
-    last += (image.view.shape[d] - 1) * image.view.stride[d];
-  }
-  const int64_t content = empty ? 0 : (last + 1) * image.view.dtype.bits / 8;
-  image.bytes.assign(static_cast<size_t>(content + 2 * Image::kGuard),
-                     case_.style == Style::nan_outside ? kNanByte : kNumberByte);
-  image.alignment = alignment;
+  const attnrt_tensor view = tensors_[name].view;
+  const bool nan = case_.style == Style::nan_outside;
+  tensors_[name] = make_image(view, nan ? nan_byte(view.dtype) : kNumberByte, alignment);
 }
 
 void TensorBuilder::make_dense(TensorName name, attnrt_dtype dtype,
@@ -85,6 +85,20 @@ void TensorBuilder::make_indices() {
       set_index(TensorName::kv_lengths, b, case_.kv_lengths[static_cast<size_t>(b)]);
   }
   if (problem_.page_size > 0) make_page_table();
+  if (problem_.diagonal_offset) make_diagonal_offsets();
+}
+
+// Draws an offset for each sequence: mostly a few keys, else up to all of them, or as far as an
+// index goes. (Not with slopes: they would round everything but the offset away.)
+void TensorBuilder::make_diagonal_offsets() {
+  const auto batch = static_cast<int64_t>(case_.q_lengths.size());
+  make_dense(TensorName::diagonal_offset, kInt32, {batch});
+  for (int64_t b = 0; b < batch; ++b) {
+    const int64_t most = one_in(random_, 4) ? problem_.seq_kv + 2 : 9;
+    int64_t offset = between(random_, -most, most);
+    if (!problem_.alibi && one_in(random_, 12)) offset = offset < 0 ? INT32_MIN : INT32_MAX;
+    set_index(TensorName::diagonal_offset, b, offset);
+  }
 }
 
 // Gives each sequence pages in random order. Entries past a sequence's last page are 0.
@@ -105,10 +119,12 @@ void TensorBuilder::make_page_table() {
 
 // Makes q, k, v or out: [batch, seq, heads, head_dim]; packed: [rows, heads, head_dim]; paged:
 // [pages, page_size, heads, head_dim].
-void TensorBuilder::make_rows(TensorName name, int64_t head_dim, int64_t heads, bool of_queries) {
+void TensorBuilder::make_rows(TensorName name, attnrt_dtype dtype, int64_t head_dim,
+                              bool of_queries) {
   attnrt_tensor& t = tensors_[name].view;
-  t.dtype = problem_.dtype;
-  const int64_t element = problem_.dtype.bits / 8;
+  t.dtype = dtype;
+  const int64_t heads = of_queries ? problem_.heads_q : problem_.heads_kv;
+  const int64_t element = dtype.bits / 8;
   const int64_t alignment = std::max<int64_t>(problem_.alignment_bytes, element);
   const int64_t unit = std::max<int64_t>(1, problem_.alignment_bytes / element);
   int64_t row = round_up(head_dim, unit);  // rows start at multiples of unit
@@ -136,6 +152,26 @@ void TensorBuilder::make_rows(TensorName name, int64_t head_dim, int64_t heads, 
   if (one_in(random_, 4)) t.stride[0] += unit * between(random_, 1, 5);
   if (!of_queries && !paged && one_in(random_, 8)) t.stride[0] = 0;  // one cache for the batch
   allocate(name, alignment);
+}
+
+// Makes scales of the shape of k without head_dim. Where several numbers share one, its strides are
+// 0. Others may have gaps, and heads may be outside.
+void TensorBuilder::make_scales(TensorName name) {
+  const attnrt_tensor& rows = tensors_[TensorName::k].view;
+  attnrt_tensor& t = tensors_[name].view;
+  t.dtype = kFloat32;
+  t.ndim = rows.ndim - 1;
+  std::copy(rows.shape, rows.shape + t.ndim, t.shape);
+  const int32_t head = t.ndim - 1, row = t.ndim - 2;
+  if (problem_.kv_scale == ATTNRT_KV_SCALE_HEAD) t.stride[head] = 1;
+  if (has_token_scales()) {
+    const int64_t gap = one_in(random_, 3) ? 2 : 1;
+    const bool heads_outside = one_in(random_, 2);
+    t.stride[head] = gap * (heads_outside ? std::max<int64_t>(1, t.shape[row]) : 1);
+    t.stride[row] = gap * (heads_outside ? 1 : t.shape[head]);
+    if (row == 1) t.stride[0] = gap * t.shape[head] * std::max<int64_t>(1, t.shape[row]);
+  }
+  allocate(name, 4);
 }
 
 }  // namespace attnrt::conformance

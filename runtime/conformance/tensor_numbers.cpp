@@ -7,6 +7,7 @@
 #include "kernels/common/half.hpp"
 #include "kernels/common/sequence.hpp"
 #include "kernels/reference/attention.hpp"
+#include "kernels/reference/store.hpp"
 #include "plugins/common/translate.hpp"
 
 namespace attnrt::conformance {
@@ -18,6 +19,10 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 // The standard deviation of q and k in style huge_logits: scores reach thousands.
 constexpr double kHugeSpread = 60;
+
+// The standard deviation of stored numbers that have a scale: most of i8's range is used. The scale
+// is that much smaller.
+constexpr double kStoredSpread = 30;
 
 // What every byte of an output is before a run. The first is a NaN in every dtype, so that a plugin
 // which reads its output is noticed. The second is for cases in which a NaN may be the right answer
@@ -72,15 +77,9 @@ void TensorBuilder::poison_output(TensorName name, int packed_dimension) {
   if (image.absent()) return;
   const bool nan_is_possible = case_.style == Style::nan_outside || has_nan_in_keys();
   image.poison = nan_is_possible ? kNumberPoison : kNanPoison;
-  std::fill(image.bytes.begin(), image.bytes.end(), image.poison);
-  image.must_write.assign(image.bytes.size(), false);
   attnrt_tensor used = image.view;
   if (packed_q()) used.shape[packed_dimension] -= case_.spare_rows;
-  const int64_t size = used.dtype.bits / 8;
-  for_each_element(used, [&](int64_t at) {
-    for (int64_t n = 0; n < size; ++n)
-      image.must_write[static_cast<size_t>(Image::kGuard + at * size + n)] = true;
-  });
+  make_output(image, used);
 }
 
 double TensorBuilder::uniform() { return static_cast<double>(random_() >> 11) * 0x1p-53; }
@@ -96,21 +95,35 @@ double TensorBuilder::normal() {
 
 void TensorBuilder::set(TensorName name, int64_t at, double value) {
   Image& image = tensors_[name];
-  kernels::store_float(attnrt_plugins::translate(image.view.dtype), image.first(), at,
-                       static_cast<float>(value));
+  kernels::reference::store_nearest(attnrt_plugins::translate(image.view.dtype), image.first(), at,
+                                    static_cast<float>(value));
 }
 
-// Fills q, k, v, slopes and sinks. In style nan_outside, the k and v that belong to no sequence are
-// NaN.
+// Draws a number of q, k or v as it is stored.
+double TensorBuilder::draw_stored(TensorName name) {
+  const bool scaled = name != TensorName::q && problem_.kv_scale != ATTNRT_KV_SCALE_NONE;
+  const bool huge = case_.style == Style::huge_logits && name != TensorName::v;
+  return normal() * (scaled ? kStoredSpread : huge ? kHugeSpread : 1);
+}
+
+// Draws a scale of k or v. A few are negative.
+double TensorBuilder::draw_scale(TensorName name) {
+  const bool huge = case_.style == Style::huge_logits && name == TensorName::k_scale;
+  const double scale = (0.5 + uniform()) * (huge ? kHugeSpread : 1) / kStoredSpread;
+  return one_in(random_, 8) ? -scale : scale;
+}
+
+// Fills q, k, v, scales, slopes and sinks. In style nan_outside, the k and v that belong to no
+// sequence are NaN, and so are their scales if they have some of their own.
 void TensorBuilder::fill_numbers() {
   const bool nan_outside = case_.style == Style::nan_outside;
-  const double spread = case_.style == Style::huge_logits ? kHugeSpread : 1;
   for (const TensorName name : {TensorName::q, TensorName::k, TensorName::v}) {
-    const bool nan = nan_outside && name != TensorName::q;
-    for_each_element(tensors_[name].view, [&](int64_t at) {
-      set(name, at, nan ? kNan : normal() * (name == TensorName::v ? 1 : spread));
-    });
+    if (tensors_[name].absent()) continue;
+    const bool nan = nan_outside && name != TensorName::q && kv_has_nan();
+    for_each_element(tensors_[name].view,
+                     [&](int64_t at) { set(name, at, nan ? kNan : draw_stored(name)); });
   }
+  for (const TensorName name : {TensorName::k_scale, TensorName::v_scale}) fill_scales(name);
   if (nan_outside) fill_existing_keys();
   if (problem_.alibi) make_slopes();
   if (problem_.sinks) {
@@ -120,14 +133,28 @@ void TensorBuilder::fill_numbers() {
   }
 }
 
+void TensorBuilder::fill_scales(TensorName name) {
+  if (tensors_[name].absent()) return;
+  const bool nan = case_.style == Style::nan_outside && has_token_scales();
+  const attnrt_tensor& view = tensors_[name].view;
+  for_each_element(view, [&](int64_t at) { set(name, at, nan ? kNan : draw_scale(name)); });
+}
+
 void TensorBuilder::fill_existing_keys() {
   const ReferenceRun run = reference_run(case_, tensors_);
   for (const TensorName name : {TensorName::k, TensorName::v}) {
-    const kernels::Tensor& t = name == TensorName::k ? run.args.k : run.args.v;
-    const int64_t width = name == TensorName::k ? problem_.head_dim : problem_.head_dim_v;
+    if (tensors_[name].absent()) continue;
+    const bool is_k = name == TensorName::k;
+    const TensorName scale = is_k ? TensorName::k_scale : TensorName::v_scale;
+    const kernels::Tensor& t = is_k ? run.args.k : run.args.v;
+    const kernels::Tensor& scales = is_k ? run.args.k_scale : run.args.v_scale;
+    const int64_t width = is_k ? problem_.head_dim : problem_.head_dim_v;
     for_each_key(run, [&](const kernels::Sequence& s, int64_t b, int64_t j, int64_t head) {
       const int64_t row = kernels::key_row(run.problem, run.args, t, s, b, j, head);
-      for (int64_t x = 0; x < width; ++x) set(name, row + x, normal());
+      for (int64_t x = 0; x < width; ++x) set(name, row + x, draw_stored(name));
+      if (!has_token_scales()) return;
+      set(scale, kernels::scale_element(run.problem, run.args, scales, s, b, j, head),
+          draw_scale(scale));
     });
   }
 }
@@ -212,7 +239,8 @@ void TensorBuilder::draw_mask_patterns() {
   }
 }
 
-// Puts NaN into k at each key that no query sees.
+// Puts NaN into k at each key that no query sees: into its numbers, but not those that are v as
+// well, and into its scale, if that is not v's as well.
 void TensorBuilder::hide_nan_in_masked_keys() {
   const attnrt_tensor& t = tensors_[TensorName::k].view;
   const bool shared = t.ndim == 4 && t.stride[0] == 0 && case_.batch > 1;
@@ -221,19 +249,35 @@ void TensorBuilder::hide_nan_in_masked_keys() {
   for_each_key(run, [&](const kernels::Sequence& s, int64_t b, int64_t j, int64_t head) {
     if (any_query_sees(run, s, b, j, head)) return;
     const int64_t row = kernels::key_row(run.problem, run.args, run.args.k, s, b, j, head);
-    for (int64_t x = 0; x < problem_.head_dim; ++x) set(TensorName::k, row + x, kNan);
+    const int64_t first = problem_.v_in_k ? problem_.head_dim_v : 0;
+    for (int64_t x = first; x < problem_.head_dim && kv_has_nan(); ++x)
+      set(TensorName::k, row + x, kNan);
+    if (has_token_scales() && !problem_.v_in_k) {
+      const kernels::Tensor& scales = run.args.k_scale;
+      set(TensorName::k_scale, kernels::scale_element(run.problem, run.args, scales, s, b, j, head),
+          kNan);
+    }
     ++tensors_.nan_keys;
   });
 }
 
-// Puts one NaN into k at a key that some query sees. Looks at the visible keys in turn: key 0 of a
-// sequence gets the NaN at once, any other with probability 1/4. So there may be none.
+// Puts one NaN into k at a key that some query sees, where it is not v as well. Looks at the
+// visible keys in turn: key 0 of a sequence gets the NaN at once, any other with probability 1/4.
+// So there may be none.
 void TensorBuilder::put_nan_in_a_visible_key() {
   const ReferenceRun run = reference_run(case_, tensors_);
+  const kernels::Problem& problem = run.problem;
+  const kernels::Args& args = run.args;
   for_each_key(run, [&](const kernels::Sequence& s, int64_t b, int64_t j, int64_t head) {
     if (tensors_.nan_keys > 0 || !any_query_sees(run, s, b, j, head)) return;
     if (j > 0 && !one_in(random_, 4)) return;
-    set(TensorName::k, kernels::key_row(run.problem, run.args, run.args.k, s, b, j, head), kNan);
+    if (kv_has_nan()) {
+      const int64_t column = problem.v_in_k ? problem.head_dim - 1 : 0;
+      set(TensorName::k, kernels::key_row(problem, args, args.k, s, b, j, head) + column, kNan);
+    } else {
+      const kernels::Tensor& scales = args.k_scale;
+      set(TensorName::k_scale, kernels::scale_element(problem, args, scales, s, b, j, head), kNan);
+    }
     ++tensors_.nan_keys;
   });
 }

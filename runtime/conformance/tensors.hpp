@@ -43,6 +43,25 @@ struct Image {
   const std::byte* first() const { return bytes.data() + kGuard; }
 };
 
+// Calls body(offset in elements) for every element.
+template <class Body>
+void for_each_element(const attnrt_tensor& t, Body&& body) {
+  int64_t at[4] = {}, shape[4] = {1, 1, 1, 1}, stride[4] = {};
+  for (int32_t d = 0; d < t.ndim; ++d) shape[d] = t.shape[d], stride[d] = t.stride[d];
+  for (at[0] = 0; at[0] < shape[0]; ++at[0])
+    for (at[1] = 0; at[1] < shape[1]; ++at[1])
+      for (at[2] = 0; at[2] < shape[2]; ++at[2])
+        for (at[3] = 0; at[3] < shape[3]; ++at[3])
+          body(at[0] * stride[0] + at[1] * stride[1] + at[2] * stride[2] + at[3] * stride[3]);
+}
+
+// Makes room for the view's elements. Every byte is `fill`.
+Image make_image(const attnrt_tensor& view, std::byte fill, int64_t alignment);
+
+// Makes the image an output: every byte is its poison, and a run must write the elements of `used`,
+// which are some of the view's, or all.
+void make_output(Image& image, const attnrt_tensor& used);
+
 struct Tensors {
   std::array<Image, kTensorNames.size()> images;
   // The keys with NaN: hidden ones in style nan_masked, visible ones in nan_visible.

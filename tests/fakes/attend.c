@@ -1,7 +1,6 @@
 /* tests/fakes/attend.c: computes attention in double, with every feature, in plain C */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "fake.h"
 
@@ -9,62 +8,12 @@ typedef struct row_range {
   int64_t q_first, q_length, kv_first, kv_length;
 } row_range;
 
-static double load(const attnrt_tensor* t, int64_t at) {
-  if (t->dtype.bits == 32) return ((const float*)t->data)[at];
-  const uint16_t bits = ((const uint16_t*)t->data)[at];
-  if (t->dtype.code == ATTNRT_DTYPE_BFLOAT) {
-    const uint32_t wide = (uint32_t)bits << 16;
-    float value;
-    memcpy(&value, &wide, sizeof value);
-    return value;
-  }
-  const int exponent = (bits >> 10) & 31, fraction = bits & 1023;
-  double value = exponent == 31  ? (fraction ? (double)NAN : (double)INFINITY)
-                 : exponent == 0 ? ldexp(fraction, -24)
-                                 : ldexp(1024 + fraction, exponent - 25);
-  return bits & 0x8000 ? -value : value;
-}
-
-/* Rounds to `digits` significant bits, to nearest even; fewer bits below the smallest exponent. */
-static double rounded(double value, int digits, int least_exponent) {
-  int exponent;
-  if (value == 0 || !isfinite(value)) return value;
-  frexp(value, &exponent);
-  if (exponent < least_exponent) exponent = least_exponent;
-  return ldexp(nearbyint(ldexp(value, digits - exponent)), exponent - digits);
-}
-
-static void store(const attnrt_tensor* t, int64_t at, double value) {
-  if (t->dtype.bits == 32) {
-    ((float*)t->data)[at] = (float)value;
-    return;
-  }
-  uint16_t bits;
-  if (t->dtype.code == ATTNRT_DTYPE_BFLOAT) {
-    const float narrow = (float)rounded(value, 8, -125);
-    uint32_t wide;
-    memcpy(&wide, &narrow, sizeof wide);
-    bits = (uint16_t)(wide >> 16 | (isnan(narrow) ? 64 : 0));
-  } else {
-    const double near = fabs(rounded(value, 11, -13));
-    int exponent;
-    if (isnan(near)) {
-      bits = 0x7E00;
-    } else if (near >= 65520) {
-      bits = 0x7C00;
-    } else if (near < ldexp(1, -14)) {
-      bits = (uint16_t)ldexp(near, 24);
-    } else {
-      frexp(near, &exponent);
-      bits = (uint16_t)((exponent + 14) * 1024 + (int)(ldexp(near, 11 - exponent) - 1024));
-    }
-    bits |= signbit(value) ? 0x8000 : 0;
-  }
-  ((uint16_t*)t->data)[at] = bits;
-}
-
 static int64_t number(const attnrt_tensor* t, int64_t i, int64_t j) {
   return ((const int32_t*)t->data)[i * t->stride[0] + (t->ndim > 1 ? j * t->stride[1] : 0)];
+}
+
+static int64_t batch_of(const attnrt_problem* p, const attnrt_args* a) {
+  return p->varlen ? a->offsets_q.shape[0] - 1 : a->q.shape[0];
 }
 
 /* Finds the rows of sequence b. INVALID_ARGUMENT if index arrays point outside of their tensors. */
@@ -118,10 +67,30 @@ static int64_t row_of_key(const attnrt_problem* p, const attnrt_args* a, const a
   return b * t->stride[0] + j * t->stride[1] + h * t->stride[2];
 }
 
+/* The element of k_scale or v_scale beside a row of keys; 1: there are none. */
+static double scale_of(const attnrt_problem* p, const attnrt_args* a, const attnrt_tensor* scale,
+                       const row_range* r, int64_t b, int64_t j, int64_t h) {
+  if (p->kv_scale == ATTNRT_KV_SCALE_NONE) return 1;
+  if (FAKE_FAULT == FAULT_KV_SCALE && scale == &a->v_scale) return 1.0 / 30;
+  return fake_load(scale, row_of_key(p, a, scale, r, b, j, h));
+}
+
+static int64_t diagonal_of(const attnrt_problem* p, const attnrt_args* a, const row_range* r,
+                           int64_t b, int64_t i) {
+  const int64_t diagonal = p->align == ATTNRT_ALIGN_TOP_LEFT ? i : i + r->kv_length - r->q_length;
+#ifndef FAKE_HEADER_IS_OLDER
+  if (p->diagonal_offset && FAKE_FAULT != FAULT_DIAGONAL)
+    return diagonal + number(&a->diagonal_offset, b, 0);
+#else
+  (void)a, (void)b;
+#endif
+  return diagonal;
+}
+
 /* The score of key j. Sets *hidden, and returns -INFINITY, if the key is not visible. */
 static double score_of(const attnrt_problem* p, const attnrt_args* a, const row_range* r, int64_t b,
                        int64_t h, int64_t i, int64_t j, int* hidden) {
-  const int64_t diagonal = p->align == ATTNRT_ALIGN_TOP_LEFT ? i : i + r->kv_length - r->q_length;
+  const int64_t diagonal = diagonal_of(p, a, r, b, i);
   const attnrt_tensor* m = &a->mask;
   const int64_t at = b * m->stride[0] + h * m->stride[1] + i * m->stride[2] + j * m->stride[3];
   double added = 0;
@@ -130,25 +99,28 @@ static double score_of(const attnrt_problem* p, const attnrt_args* a, const row_
   if (p->window_left >= 0 && diagonal - j > p->window_left) return -INFINITY;
   if (p->window_right >= 0 && j - diagonal > p->window_right) return -INFINITY;
   if (p->mask == ATTNRT_MASK_BOOLEAN && !((const uint8_t*)m->data)[at]) return -INFINITY;
-  if (p->mask == ATTNRT_MASK_ADDITIVE) added = load(m, at);
+  if (p->mask == ATTNRT_MASK_ADDITIVE) added = fake_load(m, at);
   if (added == -INFINITY) return -INFINITY;
   *hidden = 0;
   const int64_t q = row_of_query(p, &a->q, r, b, i, h);
-  const int64_t k = row_of_key(p, a, &a->k, r, b, j, h / (p->heads_q / p->heads_kv));
+  const int64_t h_kv = h / (p->heads_q / p->heads_kv);
+  const int64_t k = row_of_key(p, a, &a->k, r, b, j, h_kv);
   double s = 0;
-  for (int64_t x = 0; x < p->head_dim; ++x) s += load(&a->q, q + x) * load(&a->k, k + x);
+  for (int64_t x = 0; x < p->head_dim; ++x) s += fake_load(&a->q, q + x) * fake_load(&a->k, k + x);
+  s *= scale_of(p, a, &a->k_scale, r, b, j, h_kv);
   s *= p->scale != 0 ? (double)p->scale : 1 / sqrt((double)p->head_dim);
   if (p->softcap != 0) s = p->softcap * tanh(s / p->softcap);
   s += added;
   if (p->alibi)
-    s -= load(&a->alibi_slopes, b * a->alibi_slopes.stride[0] + h * a->alibi_slopes.stride[1]) *
-         fabs((double)(diagonal - j));
+    s -=
+        fake_load(&a->alibi_slopes, b * a->alibi_slopes.stride[0] + h * a->alibi_slopes.stride[1]) *
+        fabs((double)(diagonal - j));
   return s;
 }
 
 static void attend_row(const attnrt_problem* p, const attnrt_args* a, const row_range* r, int64_t b,
                        int64_t h, int64_t i, double* scores, double* sum) {
-  double max = p->sinks ? load(&a->sinks, h * a->sinks.stride[0]) : -INFINITY;
+  double max = p->sinks ? fake_load(&a->sinks, h * a->sinks.stride[0]) : -INFINITY;
   const double sink = max;
   int seen = 0;
   for (int64_t j = 0; j < r->kv_length; ++j) {
@@ -161,34 +133,41 @@ static void attend_row(const attnrt_problem* p, const attnrt_args* a, const row_
   double total = p->sinks && sink != -INFINITY ? exp(sink - max) : 0;
   for (int64_t x = 0; x < p->head_dim_v; ++x)
     sum[x] = FAKE_FAULT == FAULT_MASKED && !seen ? NAN : 0;
+  const attnrt_tensor* values = p->v_in_k ? &a->k : &a->v;
+  const int64_t h_kv = h / (p->heads_q / p->heads_kv);
+  const int64_t shift = FAKE_FAULT == FAULT_V_IN_K && p->v_in_k ? p->head_dim - p->head_dim_v : 0;
   for (int64_t j = 0; j < r->kv_length; ++j) {
     if (scores[j] == -INFINITY) continue;
     const double weight = exp(scores[j] - max);
-    const int64_t v = row_of_key(p, a, &a->v, r, b, j, h / (p->heads_q / p->heads_kv));
+    const int64_t v = row_of_key(p, a, values, r, b, j, h_kv) + shift;
+    const double scale = scale_of(p, a, p->v_in_k ? &a->k_scale : &a->v_scale, r, b, j, h_kv);
     total += weight;
-    for (int64_t x = 0; x < p->head_dim_v; ++x) sum[x] += weight * load(&a->v, v + x);
+    for (int64_t x = 0; x < p->head_dim_v; ++x)
+      sum[x] += weight * (scale * fake_load(values, v + x));
   }
   if (FAKE_FAULT == FAULT_LEAK && !p->varlen && !p->page_size) {
-    for (int64_t j = r->kv_length; j < a->v.shape[1]; ++j)
-      sum[0] += 0 * load(&a->v, row_of_key(p, a, &a->v, r, b, j, h / (p->heads_q / p->heads_kv)));
+    for (int64_t j = r->kv_length; j < values->shape[1]; ++j)
+      sum[0] += 0 * fake_load(values, row_of_key(p, a, values, r, b, j, h_kv));
   }
   const int64_t out = row_of_query(p, &a->out, r, b, i, h);
   for (int64_t x = 0; x < p->head_dim_v; ++x) {
     double value = total > 0 || isnan(total) ? sum[x] / total : sum[x];
     if (FAKE_FAULT == FAULT_GARBAGE) value = 1 + (double)x;
     if (FAKE_FAULT == FAULT_ROUGH) value *= x % 2 ? 1.02 : 0.98;
-    store(&a->out, out + x, value);
+    if (FAKE_FAULT == FAULT_BATCH && batch_of(p, a) > 1) value *= 1 + ldexp(1, -23);
+    if (FAKE_FAULT == FAULT_OUT_DTYPE && p->out_dtype.bits != 0) value = fake_rounded(&a->q, value);
+    fake_store(&a->out, out + x, value);
   }
-  if (FAKE_FAULT == FAULT_GAP) store(&a->out, out + p->head_dim_v, 0);
+  if (FAKE_FAULT == FAULT_GAP) fake_store(&a->out, out + p->head_dim_v, 0);
   if (!p->lse) return;
   const attnrt_tensor* l = &a->lse;
   const int64_t at = p->varlen ? h * l->stride[0] + (r->q_first + i) * l->stride[1]
                                : b * l->stride[0] + h * l->stride[1] + i * l->stride[2];
-  store(l, at, total == 0 ? -INFINITY : max + log(total));
+  fake_store(l, at, total == 0 ? -INFINITY : max + log(total));
 }
 
 attnrt_status fake_attend(const attnrt_problem* p, const attnrt_args* a, attnrt_error* error) {
-  const int64_t batch = p->varlen ? a->offsets_q.shape[0] - 1 : a->q.shape[0];
+  const int64_t batch = batch_of(p, a);
   row_range r;
   int64_t longest = 1;
   for (int64_t b = 0; b < batch; ++b) { /* checks all before computing the first */

@@ -311,6 +311,35 @@ attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* arg
   return ATTNRT_OK;
 }
 
+attnrt_status fake_enqueue_merge(const fake_merge_call* call, void* stream, attnrt_error* error) {
+  const size_t count = (size_t)call->count;
+  work* w = calloc(1, sizeof *w);
+  attnrt_tensor* partials = malloc(2 * count * sizeof *partials);
+  if (w == NULL || partials == NULL) {
+    free(w);
+    free(partials);
+    return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a launch");
+  }
+  memcpy(partials, call->outs, count * sizeof *partials);
+  memcpy(partials + count, call->lses, count * sizeof *partials);
+  w->kind = WORK_MERGE, w->merge = *call;
+  w->merge.outs = partials, w->merge.lses = partials + count;
+  device_lock();
+  w->stream = device_stream(stream);
+  int elsewhere = device_block(call->out.data, span_of(&call->out), 0) == NULL;
+  for (size_t n = 0; n < 2 * count; ++n)
+    elsewhere |= device_block(partials[n].data, span_of(&partials[n]), 0) == NULL;
+  if (elsewhere) {
+    device_unlock();
+    free(w);
+    free(partials);
+    return attnrt_fail(error, ATTNRT_INTERNAL, "a partial is not in this device's memory");
+  }
+  device_enqueue(w);
+  device_unlock();
+  return ATTNRT_OK;
+}
+
 void fake_plan_destroyed(const void* plan) {
   device_lock();
   device_check_destroy(plan);

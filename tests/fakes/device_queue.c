@@ -124,6 +124,9 @@ static void do_work(work* w) {
   } else if (w->kind == WORK_ATTENTION) {
     /* A real kernel clamps indices and reports nothing. */
     (void)fake_attend(&w->problem, &w->args, NULL);
+  } else if (w->kind == WORK_MERGE) {
+    fake_merge(&w->merge);
+    free((void*)w->merge.outs);
   } else {
     if (w->kind == WORK_RECORD && w->event->passed < w->record) w->event->passed = w->record;
     --w->event->references;

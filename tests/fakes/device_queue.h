@@ -27,7 +27,14 @@ typedef struct event {
   int destroyed;
 } event;
 
-typedef enum work_kind { WORK_ATTENTION, WORK_COPY, WORK_STAMP, WORK_RECORD, WORK_WAIT } work_kind;
+typedef enum work_kind {
+  WORK_ATTENTION,
+  WORK_MERGE,
+  WORK_COPY,
+  WORK_STAMP,
+  WORK_RECORD,
+  WORK_WAIT
+} work_kind;
 
 typedef struct work {
   struct work* next;
@@ -43,7 +50,8 @@ typedef struct work {
   int64_t workspace_serial;
   attnrt_problem problem;
   attnrt_args args;
-  uint64_t capture_id; /* 0: not in a graph */
+  fake_merge_call merge; /* outs is an array of its own, with lses behind them */
+  uint64_t capture_id;   /* 0: not in a graph */
 } work;
 
 void device_lock(void);

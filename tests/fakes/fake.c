@@ -249,20 +249,27 @@ static attnrt_status fake_run(void* instance, void* plan, const attnrt_problem* 
   return fake_attend(&asked, &given, error);
 }
 
-#ifdef FAKE_MERGE_STATUS
-static attnrt_status fake_merge(void* instance, int32_t device_id, const attnrt_tensor* outs,
-                                const attnrt_tensor* lses, int32_t count, const attnrt_tensor* out,
-                                const attnrt_tensor* lse, void* stream, attnrt_error* error) {
-  (void)instance, (void)device_id, (void)outs, (void)lses, (void)count, (void)out, (void)lse;
-  (void)stream;
-  return attnrt_fail(error, FAKE_MERGE_STATUS, "merge was told to fail");
+#ifdef FAKE_MERGES
+#ifndef FAKE_MERGE_STATUS
+#define FAKE_MERGE_STATUS ATTNRT_OK
+#endif
+static attnrt_status merge(void* instance, int32_t device_id, const attnrt_tensor* outs,
+                           const attnrt_tensor* lses, int32_t count, const attnrt_tensor* out,
+                           const attnrt_tensor* lse, void* stream, attnrt_error* error) {
+  const fake_merge_call call = {outs, lses, count, *out, *lse};
+  (void)instance, (void)device_id;
+  if (FAKE_MERGE_STATUS != ATTNRT_OK)
+    return attnrt_fail(error, FAKE_MERGE_STATUS, "merge was told to fail");
+  if (FAKE_DEVICE == DEVICE_FAKE) return fake_enqueue_merge(&call, stream, error);
+  fake_merge(&call);
+  return ATTNRT_OK;
 }
-static const attnrt_merging fake_merging = {sizeof(attnrt_merging), 0, fake_merge};
+static const attnrt_merging fake_merging = {sizeof(attnrt_merging), 0, merge};
 #endif
 
 static const void* fake_get_extension(void* instance, const char* id) {
   (void)instance;
-#ifdef FAKE_MERGE_STATUS
+#ifdef FAKE_MERGES
   if (strcmp(id, ATTNRT_MERGE) == 0) return &fake_merging;
 #endif
   if (strcmp(id, FAKE_COUNTERS) == 0) return &fake_count;

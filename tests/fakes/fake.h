@@ -2,8 +2,10 @@
  *
  * fake.c is compiled once for each fake in CMakeLists.txt:
  *   FAKE_TABLE     which calls its table has (FAKE_IS_OLDER, FAKE_IS_NEWER: as of another version)
+ *   FAKE_MERGES           it offers attnrt.merge/1
  *   FAKE_MERGE_STATUS     it offers attnrt.merge/1, which returns this status
  *   FAKE_HEADER_IS_NEWER  its plugin.h has a field, rotary, that the host's does not have
+ *   FAKE_HEADER_IS_OLDER  its plugin.h lacks the field diagonal_offset and those after it
  *   FAKE_FAULT     the one thing that it does wrong
  *   FAKE_DEVICE    whether its tensors are on the host or on a fake device (device.c)
  */
@@ -41,6 +43,14 @@ enum {
   FAULT_MASKED,           /* run: a row that sees nothing gives NaN */
   FAULT_BOUNDS,           /* run: takes the problem's bounds as the tensors' shapes */
   FAULT_INDICES,          /* run: does not check index arrays */
+  FAULT_KV_SCALE,         /* run: takes every v_scale for 1/30 */
+  FAULT_V_IN_K,           /* run: v in k is its last columns, not the first */
+  FAULT_OUT_DTYPE,        /* run: rounds out to q's dtype, although out_dtype is another */
+  FAULT_DIAGONAL,         /* run: ignores diagonal_offset */
+  FAULT_BATCH,            /* run: other last bits if there is more than one sequence */
+  FAULT_MERGE_MEAN,       /* merge: every partial has the same weight */
+  FAULT_MERGE_UNSEEN,     /* merge: adds 0 * out of partials that saw nothing */
+  FAULT_MERGE_COUNT,      /* merge: leaves out all partials after the second */
   FAULT_OPTIONS,          /* open: accepts any option */
   FAULT_STDOUT,           /* run: prints */
   FAULT_STATE,            /* run: all plans share one buffer of the instance */
@@ -155,6 +165,19 @@ typedef struct fake_counters {
 /* Means another stream to each thread. */
 #define fake_stream_per_thread ((void*)2)
 
+/* numbers.c: loads an element, stores one, and rounds a value to the dtype of `like`. */
+double fake_load(const attnrt_tensor* t, int64_t at);
+void fake_store(const attnrt_tensor* t, int64_t at, double value);
+double fake_rounded(const attnrt_tensor* like, double value);
+
+/* merge.c: merges partials in double. */
+typedef struct fake_merge_call {
+  const attnrt_tensor *outs, *lses; /* count of each */
+  int32_t count;
+  attnrt_tensor out, lse;
+} fake_merge_call;
+void fake_merge(const fake_merge_call* call);
+
 /* attend.c: computes attention in double, in every dtype and with every feature. Wrong index arrays
  * are INVALID_ARGUMENT. */
 attnrt_status fake_attend(const attnrt_problem* problem, const attnrt_args* args,
@@ -167,6 +190,7 @@ extern const attnrt_timing fake_timing;
 extern const attnrt_timing fake_timing_without_record;
 attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args, const void* plan,
                            attnrt_error* error);
+attnrt_status fake_enqueue_merge(const fake_merge_call* call, void* stream, attnrt_error* error);
 void fake_plan_destroyed(const void* plan);
 void fake_device_report(const attnrt_host* host);
 

@@ -61,6 +61,28 @@ TEST_F(Verify, TheEnvironmentMayNameTheOnlyBackend) {
   EXPECT_EQ(paths({"--rule", "ABI-1", "--backend", "fake_full"}), "fake_full.so ");
 }
 
+// What a failing case is about stands in words that `attnrt explain` takes, and the printed command
+// repeats it alone.
+TEST_F(Verify, AFailingCaseIsNamedAndRepeated) {
+  directory.add("fake_bad_diagonal");
+  const auto failure = [&](const Words& words) {
+    Words all = {"verify", "--json", "--plugin", "fake_bad_diagonal.so", "--rule", "ACC-1"};
+    all.insert(all.end(), words.begin(), words.end());
+    const auto found = document(attnrt_in(directory, all));
+    for (const auto& rule : found["plugins"][0]["rules"])
+      if (rule["id"] == "ACC-1") return rule;
+    return nlohmann::json();
+  };
+  const auto first = failure({"--cases", "96"});
+  ASSERT_EQ(first["state"], "failed") << first.dump(2);
+  const std::string detail = first["detail"], again = first["reproduce"];
+  EXPECT_THAT(detail, HasSubstr(" diagonal_offset=true"));
+  const auto seed = again.find(" --cases 1 --seed ");
+  ASSERT_NE(seed, std::string::npos) << again;
+  const auto second = failure({"--cases", "1", "--seed", again.substr(seed + 18)});
+  EXPECT_EQ(second["detail"], detail.substr(0, detail.rfind(';')));  // "; 14 of 96 cases"
+}
+
 TEST_F(Verify, APluginThatEndsTheProcessIsTold) {
   directory.add("fake_bad_exit");
   const Outcome outcome = verify({"--plugin", "fake_bad_exit.so", "--rule", "AGR-2"});

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "conformance/tensors.hpp"
+#include "problem/check_args.hpp"
 
 namespace attnrt::conformance {
 namespace {
@@ -19,7 +20,10 @@ abi: 1
 devices: [cpu]
 supports:
   - features: [gqa, causal, align_top_left, window, softcap, alibi, sinks, kv_lengths, varlen,
-               paged, lse, deterministic]
+               paged, lse, deterministic, diagonal_offset, batch_invariant, v_in_k]
+    kv_dtype: [off, f8_e4m3fn, f8_e4m3fnuz, i8]
+    kv_scale: [none, tensor, head, token]
+    out_dtype: [off, f32]
 )";
 
 constexpr std::string_view kNarrow = R"(name: narrow
@@ -105,6 +109,35 @@ TEST(Case, EveryStyleAndFeatureIsDrawn) {
   EXPECT_EQ(features.size(), manifest.entries[0].features.size());
 }
 
+TEST(Case, EveryStorageIsDrawn) {
+  const core::Manifest manifest = manifest_of(kEverything);
+  std::set<std::string> kv, out;
+  for (uint64_t seed = 0; seed < 600; ++seed) {
+    const auto drawn = draw_case(manifest, kCpu, seed);
+    ASSERT_TRUE(drawn);
+    const core::Problem& p = drawn->problem;
+    if (!core::is_off(p.kv_dtype))
+      kv.insert(core::dtype_name(p.kv_dtype) + " " + std::to_string(p.kv_scale));
+    if (!core::is_off(p.out_dtype))
+      out.insert(core::dtype_name(p.dtype) + " " + core::dtype_name(p.out_dtype));
+  }
+  EXPECT_EQ(kv.size(), 3U * 4);
+  EXPECT_EQ(out, (std::set<std::string>{"bf16 f32", "f16 f32"}));
+}
+
+// A manifest without the words of storage draws the cases that it drew before there were any.
+TEST(Case, WordsThatAreNotServedDrawNothing) {
+  core::Manifest manifest = manifest_of(kNarrow);
+  const auto before = draw_case(manifest, kCpu, 3);
+  for (auto& entry : manifest.entries) {
+    std::erase_if(entry.constraints, [](const core::Constraint& c) {
+      return c.word->name == "kv_dtype" || c.word->name == "kv_scale" ||
+             c.word->name == "out_dtype";
+    });
+  }
+  EXPECT_EQ(describe(*before), describe(*draw_case(manifest, kCpu, 3)));
+}
+
 TEST(Case, NothingIsDrawnWithoutAnEntry) {
   core::Manifest manifest = manifest_of(kEverything);
   manifest.entries.clear();
@@ -117,6 +150,40 @@ TEST(Tensors, NamesAndMembersAreInTheOrderOfTheArgs) {
   EXPECT_EQ(&tensor_of(args, TensorName::lse), &args.lse);
   EXPECT_EQ(&tensor_of(args, TensorName::page_table), &args.page_table);
   EXPECT_EQ(text_of(TensorName::alibi_slopes), "alibi_slopes");
+}
+
+// Gives scales the dimensions that an application gives them.
+void narrow_scale(attnrt_tensor& scale, int32_t kv_scale) {
+  if (scale.data == nullptr || kv_scale == ATTNRT_KV_SCALE_TOKEN) return;
+  const int32_t heads = scale.ndim - 1;
+  const bool each_head = kv_scale == ATTNRT_KV_SCALE_HEAD;
+  scale.shape[0] = each_head ? scale.shape[heads] : 1;
+  scale.stride[0] = each_head ? scale.stride[heads] : 1;
+  scale.ndim = 1;
+}
+
+TEST(Tensors, AreThoseThatTheRuntimeLetsThrough) {
+  const core::Manifest manifest = manifest_of(kEverything);
+  for (uint64_t seed = 0; seed < 300; ++seed) {
+    const auto drawn = draw_case(manifest, kCpu, seed);
+    ASSERT_TRUE(drawn);
+    const Tensors tensors = make_tensors(*drawn);
+    attnrt_args args{};
+    args.struct_size = sizeof args;
+    for (const TensorName name : kTensorNames) {
+      if (tensors[name].absent()) continue;
+      tensor_of(args, name) = tensors[name].view;
+      // The runtime compares addresses, and reads nothing.
+      const auto address = (uintptr_t{1} << 40) * (1 + static_cast<uintptr_t>(name));
+      tensor_of(args, name).data = reinterpret_cast<void*>(address);
+    }
+    narrow_scale(args.k_scale, drawn->problem.kv_scale);
+    narrow_scale(args.v_scale, drawn->problem.kv_scale);
+    core::Extents extents;
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    EXPECT_EQ(core::check_args(drawn->problem, args, &extents, &error), ATTNRT_OK)
+        << error.message << ": " << describe(*drawn);
+  }
 }
 
 TEST(Tensors, OutputsArePoisonedAndOnlyTheirElementsMustBeWritten) {
@@ -132,7 +199,7 @@ TEST(Tensors, OutputsArePoisonedAndOnlyTheirElementsMustBeWritten) {
     for (const int64_t length : drawn->q_lengths) rows += length;
     const core::Problem& p = drawn->problem;
     EXPECT_EQ(std::count(out.must_write.begin(), out.must_write.end(), true),
-              rows * p.heads_q * p.head_dim_v * p.dtype.bits / 8)
+              rows * p.heads_q * p.head_dim_v * out.view.dtype.bits / 8)
         << describe(*drawn);
     const auto guard = out.must_write.begin() + Image::kGuard;
     EXPECT_EQ(std::count(out.must_write.begin(), guard, true), 0);
