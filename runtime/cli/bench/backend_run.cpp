@@ -69,8 +69,7 @@ void BackendRun::prepare(core::Runtime& runtime, const core::Problem& problem,
   const auto args = memory_->place(tensors);
   if (!args) return stop(args.error());
   args_ = {*args};
-  const int64_t bytes = tensors.q->bytes() + tensors.k->bytes() + tensors.v->bytes();
-  const int64_t copies = cold ? cold_copies(bytes).count : 1;
+  const int64_t copies = cold ? cold_copies(cold_bytes(tensors)).count : 1;
   for (int64_t n = 1; n < copies; ++n) {
     const auto more = memory_->copy_inputs(tensors, *args);
     if (!more) return stop(more.error());

@@ -14,11 +14,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "cli/io/inputs.hpp"
+#include "kernels/common/half.hpp"
 #include "kernels/reference/attention.hpp"
 #include "kernels/reference/tolerance.hpp"
 #include "plugins/common/translate.hpp"
+#include "problem/check_args.hpp"
 
 namespace attnrt::cli::bench {
 namespace {
@@ -33,15 +36,21 @@ constexpr double kReferenceFlop = 2e8;  // what the reference computes in about 
 
 double square(double x) { return x * x; }
 
-double largest_norm(const Tensor& tensor) {
-  const int64_t dim = tensor.shape().back();
+// Returns the largest norm of a row of q or k, with its scale. scale: absent for 1.
+double largest_norm(const Tensor& tensor, const std::optional<Tensor>& scale) {
+  const kernels::DType dtype = attnrt_plugins::translate(tensor.dtype());
+  const int64_t dim = tensor.shape().back(), heads = tensor.shape().end()[-2];
+  const int64_t scales = scale ? scale->elements() : 1;  // one, one for each head, or for each row
   double largest = 0;
-  for (int64_t row = 0; row < tensor.elements(); row += dim) {
+  for (int64_t row = 0; row < tensor.elements() / dim; ++row) {
     double sum = 0;
-    for (int64_t x = 0; x < dim; ++x) sum += square(element(tensor, row + x));
-    largest = std::max(largest, sum);
+    for (int64_t x = 0; x < dim; ++x)
+      sum += square(double{kernels::load_float(dtype, tensor.data(), row * dim + x)});
+    const int64_t at = scales == 1 ? 0 : scales == heads ? row % heads : row;
+    const double factor = scale ? element(*scale, at) : 1;
+    largest = std::max(largest, std::abs(factor) * std::sqrt(sum));
   }
-  return std::sqrt(largest);
+  return largest;
 }
 
 // Returns a view of the entries [first, first + count) of one dimension.
@@ -65,8 +74,8 @@ kernels::Args slice_sequence(const core::Problem& p, kernels::Args all, int64_t 
   args.out = {}, args.lse = {};
   args.q = packed ? slice(all.q, 0, b * p.seq_q + first, rows)
                   : slice(slice(all.q, 0, b, 1), 1, first, rows);
-  for (kernels::Tensor* t : {&args.k, &args.v}) {
-    if (paged) continue;  // the page table says which pages are the sequence's
+  for (kernels::Tensor* t : {&args.k, &args.v, &args.k_scale, &args.v_scale}) {
+    if (paged || t->data == nullptr) continue;  // the page table says which pages are its own
     *t = packed ? slice(*t, 0, b * p.seq_kv, p.seq_kv) : slice(*t, 0, b, 1);
   }
   if (p.mask != ATTNRT_MASK_NONE) {
@@ -74,6 +83,8 @@ kernels::Args slice_sequence(const core::Problem& p, kernels::Args all, int64_t 
     args.mask.stride[0] = args.mask.stride[1] = 0;  // one mask for all sequences and heads
   }
   if (all.alibi_slopes.data != nullptr) args.alibi_slopes = slice(all.alibi_slopes, 0, b, 1);
+  if (all.diagonal_offset.data != nullptr)
+    args.diagonal_offset = slice(all.diagonal_offset, 0, b, 1);
   if (all.kv_lengths.data != nullptr) args.kv_lengths = slice(all.kv_lengths, 0, b, 1);
   if (packed) args.offsets_q = vector_of(offsets_q);
   if (packed && !paged) args.offsets_kv = vector_of(offsets_kv);
@@ -87,7 +98,7 @@ ReferenceCheck::ReferenceCheck(const core::Problem& problem, const Tensors& tens
     : problem_(problem) {
   const double scale = problem.scale != 0 ? std::abs(static_cast<double>(problem.scale))
                                           : 1 / std::sqrt(static_cast<double>(problem.head_dim));
-  norms_ = scale * largest_norm(*tensors.q) * largest_norm(*tensors.k);
+  norms_ = scale * largest_norm(*tensors.q, {}) * largest_norm(*tensors.k, tensors.k_scale);
   const double row_flop = 2 * static_cast<double>(problem.heads_q) *
                           static_cast<double>(problem.seq_kv) *
                           static_cast<double>(problem.head_dim + problem.head_dim_v);
@@ -113,9 +124,13 @@ void ReferenceCheck::evaluate(const Tensors& tensors, int64_t b, int64_t rows) {
   kernels::Problem problem;
   kernels::Args all;
   attnrt_error error = ATTNRT_ERROR_INIT;
-  // The problem and the tensors have been checked, so they can always be translated.
+  // The problem is checked, and the tensors are made for it, so neither of these fails. check_args
+  // gives scales the dimensions that they lack.
+  attnrt_args given = tensors.args();
+  core::Extents extents;
+  (void)core::check_args(p, given, &extents, &error);
   (void)attnrt_plugins::translate(p, p.device_type, &problem, &error);
-  (void)attnrt_plugins::translate(tensors.args(), &all, &error);
+  (void)attnrt_plugins::translate(given, &all, &error);
   problem.batch = 1, problem.seq_q = rows;
   int32_t offsets_q[] = {0, static_cast<int32_t>(rows)};
   int32_t offsets_kv[] = {0, static_cast<int32_t>(p.seq_kv)};

@@ -71,9 +71,10 @@ Result<attnrt_args> BenchMemory::place(const Tensors& tensors) {
 }
 
 Result<attnrt_args> BenchMemory::copy_inputs(const Tensors& tensors, attnrt_args args) {
-  auto copied = copy_tensor(*tensors.q, args.q);
-  if (copied) copied = copy_tensor(*tensors.k, args.k);
-  if (copied) copied = copy_tensor(*tensors.v, args.v);
+  Result<void> copied;
+  for_each_cold(tensors, args, [&](const Tensor& tensor, attnrt_tensor& view) {
+    if (copied) copied = copy_tensor(tensor, view);
+  });
   if (!copied) return tl::unexpected(copied.error());
   return args;
 }

@@ -65,7 +65,7 @@ void measure_runs(const BackendRuns& runs, core::Runtime& runtime, const core::P
 
 // Warns if the copies of q, k and v that --cold makes are so small that a cache may hold them all.
 void warn_of_warm_runs(const core::Problem& problem, const Tensors& tensors) {
-  const int64_t bytes = tensors.q->bytes() + tensors.k->bytes() + tensors.v->bytes();
+  const int64_t bytes = cold_bytes(tensors);
   const ColdCopies copies = cold_copies(bytes);
   if (copies.enough) return;
   warn(

@@ -62,7 +62,9 @@ std::string size_text(int64_t bytes) {
 }  // namespace
 
 int64_t bytes_needed(const core::Problem& p) {
-  const int64_t element = core::dtype_bytes(p.dtype);
+  const auto bytes_of = [&p](attnrt_dtype other) {
+    return core::dtype_bytes(core::is_off(other) ? p.dtype : other);
+  };
   int64_t keys = p.seq_kv;
   if (p.page_size > 0) {  // whole pages
     const int64_t pages = (p.seq_kv - 1) / p.page_size + 1;
@@ -70,15 +72,17 @@ int64_t bytes_needed(const core::Problem& p) {
   }
   const int64_t rows_q = product({p.batch, p.seq_q, p.heads_q});
   const int64_t rows_kv = product({p.batch, keys, p.heads_kv});
-  const int64_t width = sum({p.head_dim, p.head_dim_v});
+  const bool own_v = p.v_in_k == 0;
+  const int64_t kv_width = own_v ? sum({p.head_dim, p.head_dim_v}) : p.head_dim;
+  const int64_t scales =
+      p.kv_scale == ATTNRT_KV_SCALE_TOKEN ? product({rows_kv, own_v ? 2 : 1, 4}) : 0;
   const int64_t mask = p.mask == ATTNRT_MASK_NONE
                            ? 0
                            : product({p.seq_q, p.seq_kv, core::dtype_bytes(p.mask_dtype)});
   const int64_t lse = p.lse != 0 ? product({rows_q, 4}) : 0;
-  return sum({product({rows_q, width, element}),         // q and out
-              product({rows_kv, width, element}),        // k and v
-              product({rows_q, p.head_dim_v, element}),  // the copy of out
-              mask, lse});
+  return sum({product({rows_q, p.head_dim, bytes_of({})}),
+              product({rows_q, p.head_dim_v, bytes_of(p.out_dtype), 2}),  // out and its copy
+              product({rows_kv, kv_width, bytes_of(p.kv_dtype)}), scales, mask, lse});
 }
 
 int64_t bytes_available() {

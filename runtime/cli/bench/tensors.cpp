@@ -1,8 +1,8 @@
 // runtime/cli/bench/tensors.cpp: fills a problem's tensors with reproducible random numbers
 //
-// q, k and v hold numbers of mean 0 and variance 1. Every sequence has the full length, so that a
-// packed, paged or padded problem costs as much as the dense one of the same size. Every
-// feature changes the result: a mask hides some keys, pages are in random order.
+// q, k and v hold numbers of mean 0 and variance about 1, with their scales. Every sequence has the
+// full length, so that a packed, paged or padded problem costs as much as the dense one of the same
+// size. Every feature changes the result: a mask hides some keys, pages are in random order.
 #include "cli/bench/tensors.hpp"
 
 #include <algorithm>
@@ -11,8 +11,9 @@
 #include <numeric>
 #include <random>
 
-#include "kernels/common/half.hpp"
 #include "kernels/common/shuffle.hpp"
+#include "kernels/reference/store.hpp"
+#include "plugins/common/translate.hpp"
 #include "problem/infer.hpp"
 
 namespace attnrt::cli::bench {
@@ -21,6 +22,9 @@ namespace {
 using core::Result;
 
 constexpr attnrt_dtype kFloat32{ATTNRT_DTYPE_FLOAT, 32, 1}, kInt32{ATTNRT_DTYPE_INT, 32, 1};
+// Stored numbers of k and v that have a scale are so many times as large, and use most of i8's
+// range. Scales are the inverse, up to a factor of 1/2 to 3/2.
+constexpr float kStoredSpread = 30;
 constexpr uint64_t kKeysPerHidden = 8;  // the mask hides one key in so many, at random
 
 // Each tensor draws from a range of random numbers of its own.
@@ -48,15 +52,10 @@ float random_number(uint64_t n) {
   return (static_cast<float>(sum) - kMean) * kScale;
 }
 
-// Stores value as element `at` of an f32, f16 or bf16 tensor.
+// Stores the number of the tensor's dtype that is nearest to value.
 void store(Tensor& tensor, int64_t at, float value) {
-  if (tensor.dtype().bits == 32) {
-    std::memcpy(tensor.data() + at * 4, &value, 4);
-    return;
-  }
-  const bool bf16 = tensor.dtype().code == ATTNRT_DTYPE_BFLOAT;
-  const uint16_t half = bf16 ? kernels::f32_to_bf16(value) : kernels::f32_to_f16(value);
-  std::memcpy(tensor.data() + at * 2, &half, 2);
+  kernels::reference::store_nearest(attnrt_plugins::translate(tensor.dtype()), tensor.data(), at,
+                                    value);
 }
 
 // Makes one tensor after another. The first failure is kept in error_, and build returns it.
@@ -76,9 +75,19 @@ class TensorBuilder {
                        : rows(p_.seq_kv, p_.heads_kv, dim);
     };
     make_numbers(tensors_.q, Stream::q, p_.dtype, rows(p_.seq_q, p_.heads_q, p_.head_dim));
-    make_numbers(tensors_.k, Stream::k, p_.dtype, keys(p_.head_dim));
-    make_numbers(tensors_.v, Stream::v, p_.dtype, keys(p_.head_dim_v));
-    allocate(tensors_.out, p_.dtype, rows(p_.seq_q, p_.heads_q, p_.head_dim_v));
+    const bool own_v = p_.v_in_k == 0, scaled = p_.kv_scale != ATTNRT_KV_SCALE_NONE;
+    const attnrt_dtype kv = core::is_off(p_.kv_dtype) ? p_.dtype : p_.kv_dtype;
+    const float spread = scaled ? kStoredSpread : 1;
+    make_numbers(tensors_.k, Stream::k, kv, keys(p_.head_dim), spread);
+    if (own_v) make_numbers(tensors_.v, Stream::v, kv, keys(p_.head_dim_v), spread);
+    std::vector<int64_t> scales = keys(1);
+    scales.pop_back();
+    if (p_.kv_scale == ATTNRT_KV_SCALE_TENSOR) scales = {1};
+    if (p_.kv_scale == ATTNRT_KV_SCALE_HEAD) scales = {p_.heads_kv};
+    if (scaled) make_scales(tensors_.k_scale, Stream::k_scale, scales);
+    if (scaled && own_v) make_scales(tensors_.v_scale, Stream::v_scale, scales);
+    allocate(tensors_.out, core::is_off(p_.out_dtype) ? p_.dtype : p_.out_dtype,
+             rows(p_.seq_q, p_.heads_q, p_.head_dim_v));
     make_mask();
     if (p_.lse != 0)
       allocate(tensors_.lse, kFloat32,
@@ -93,6 +102,8 @@ class TensorBuilder {
     if (packed && pages == 0)
       make_integers(tensors_.offsets_kv, p_.batch + 1, [&](int64_t b) { return b * p_.seq_kv; });
     if (pages > 0) make_page_table(pages);
+    if (p_.diagonal_offset != 0)
+      make_integers(tensors_.diagonal_offset, p_.batch, [](int64_t) { return kDiagonalOffset; });
     if (!error_.message.empty()) return tl::unexpected(error_);
     return std::move(tensors_);
   }
@@ -109,10 +120,18 @@ class TensorBuilder {
   }
 
   void make_numbers(std::optional<Tensor>& to, Stream stream, attnrt_dtype dtype,
-                    std::vector<int64_t> shape) {
+                    std::vector<int64_t> shape, float spread = 1) {
     Tensor* tensor = allocate(to, dtype, std::move(shape));
     for (int64_t i = 0; tensor != nullptr && i < tensor->elements(); ++i)
-      store(*tensor, i, random_number(first_of(stream) + static_cast<uint64_t>(i)));
+      store(*tensor, i, spread * random_number(first_of(stream) + static_cast<uint64_t>(i)));
+  }
+
+  void make_scales(std::optional<Tensor>& to, Stream stream, std::vector<int64_t> shape) {
+    Tensor* tensor = allocate(to, kFloat32, std::move(shape));
+    for (int64_t i = 0; tensor != nullptr && i < tensor->elements(); ++i) {
+      const uint64_t bits = random_bits(first_of(stream) + static_cast<uint64_t>(i));
+      store(*tensor, i, (0.5F + static_cast<float>(bits >> 40) * 0x1p-24F) / kStoredSpread);
+    }
   }
 
   template <class Value>
@@ -172,6 +191,14 @@ attnrt_args Tensors::args() const {
   for_each_tensor(*this, args,
                   [](const Tensor& tensor, attnrt_tensor& view) { view = tensor.view(); });
   return args;
+}
+
+int64_t cold_bytes(const Tensors& tensors) {
+  attnrt_args unused{};
+  int64_t bytes = 0;
+  for_each_cold(tensors, unused,
+                [&](const Tensor& tensor, attnrt_tensor&) { bytes += tensor.bytes(); });
+  return bytes;
 }
 
 Result<Tensors> make_tensors(core::Problem& problem) {

@@ -27,6 +27,21 @@ void for_each_tensor(const Tensors& tensors, attnrt_args& args, const Visit& vis
 #undef ATTNRT_VISIT
 }
 
+// Calls visit as for_each_tensor does, for the tensors of which cold runs have copies: q, k and v,
+// and the scales of k and v.
+template <class Visit>
+void for_each_cold(const Tensors& tensors, attnrt_args& args, const Visit& visit) {
+  if (tensors.q) visit(*tensors.q, args.q);
+  if (tensors.k) visit(*tensors.k, args.k);
+  if (tensors.v) visit(*tensors.v, args.v);
+  if (tensors.k_scale) visit(*tensors.k_scale, args.k_scale);
+  if (tensors.v_scale) visit(*tensors.v_scale, args.v_scale);
+}
+int64_t cold_bytes(const Tensors& tensors);  // of one copy
+
+// Where the diagonal of each sequence lies with diagonal_offset: one key before its usual place.
+constexpr int32_t kDiagonalOffset = -1;
+
 // Makes dense tensors of random numbers. The same problem always gets the same numbers.
 // problem.alignment_bytes becomes the alignment of the tensors, where that is less.
 // Errors: OUT_OF_MEMORY.

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "cli/bench/tensors.hpp"
+
 namespace attnrt::cli::bench {
 namespace {
 
@@ -15,7 +17,8 @@ struct Visible {
 // Query i has its diagonal at key i + shift. It sees keys from diagonal - window_left to diagonal
 // (causal) or diagonal + window_right, as far as these keys exist.
 Visible visible_scores(const core::Problem& p) {
-  const int64_t shift = p.align == ATTNRT_ALIGN_TOP_LEFT ? 0 : p.seq_kv - p.seq_q;
+  const int64_t shift = (p.align == ATTNRT_ALIGN_TOP_LEFT ? 0 : p.seq_kv - p.seq_q) +
+                        (p.diagonal_offset != 0 ? kDiagonalOffset : 0);
   Visible visible{0, p.seq_kv, 0};
   for (int64_t i = 0; i < p.seq_q; ++i) {
     const int64_t diagonal = i + shift;
@@ -37,22 +40,26 @@ Visible visible_scores(const core::Problem& p) {
 }  // namespace
 
 Work work_of(const core::Problem& p) {
+  const auto number = [](int64_t n) { return static_cast<double>(n); };
+  const auto bytes_of = [&](attnrt_dtype dtype) { return number(core::dtype_bytes(dtype)); };
+  const auto or_dtype = [&p](attnrt_dtype other) { return core::is_off(other) ? p.dtype : other; };
   const Visible visible = visible_scores(p);
-  const auto batch = static_cast<double>(p.batch), heads = static_cast<double>(p.heads_q);
-  const auto width = static_cast<double>(p.head_dim + p.head_dim_v);
-  const double rows = static_cast<double>(p.seq_q) * heads;
-  const auto seen_keys =
-      static_cast<double>(std::max<int64_t>(0, visible.end_key - visible.first_key));
-  const double key_rows = seen_keys * static_cast<double>(p.heads_kv);
-  const auto element_bytes = static_cast<double>(core::dtype_bytes(p.dtype));
+  const double batch = number(p.batch), heads = number(p.heads_q);
+  const double rows = number(p.seq_q) * heads;
+  const double seen_keys = number(std::max<int64_t>(0, visible.end_key - visible.first_key));
+  const double key_rows = seen_keys * number(p.heads_kv);
+  const int64_t kv_width = p.head_dim + (p.v_in_k != 0 ? 0 : p.head_dim_v);
 
   Work work;
-  work.flop = 2 * batch * heads * visible.scores * width;
-  work.bytes = batch * (rows + key_rows) * width * element_bytes;
+  work.flop = 2 * batch * heads * visible.scores * number(p.head_dim + p.head_dim_v);
+  work.bytes = batch * (rows * (number(p.head_dim) * bytes_of(p.dtype) +
+                                number(p.head_dim_v) * bytes_of(or_dtype(p.out_dtype))) +
+                        key_rows * number(kv_width) * bytes_of(or_dtype(p.kv_dtype)));
+  if (p.kv_scale == ATTNRT_KV_SCALE_TOKEN)
+    work.bytes += batch * key_rows * (p.v_in_k != 0 ? 1 : 2) * sizeof(float);
   if (p.mask != ATTNRT_MASK_NONE)
-    work.bytes += static_cast<double>(p.seq_q) * static_cast<double>(p.seq_kv) *
-                  static_cast<double>(core::dtype_bytes(p.mask_dtype));
-  if (p.lse != 0) work.bytes += batch * rows * static_cast<double>(sizeof(float));
+    work.bytes += number(p.seq_q) * number(p.seq_kv) * bytes_of(p.mask_dtype);
+  if (p.lse != 0) work.bytes += batch * rows * sizeof(float);
   return work;
 }
 

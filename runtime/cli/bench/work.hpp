@@ -9,7 +9,8 @@ namespace attnrt::cli::bench {
 //
 //   flop   2 for each multiply-add of q k and of weights v, for every score that causal and windows
 //          leave visible. A mask tensor saves nothing, because a backend has to read it first.
-//   bytes  each tensor moved once. Keys and values that no query can see are not counted.
+//   bytes  each tensor moved once. Keys and values that no query can see are not counted, nor are
+//          tensors as small as scales of heads.
 struct Work {
   double flop = 0, bytes = 0;
 };

@@ -188,6 +188,28 @@ problems:
   EXPECT_EQ(json["problems"][6]["bytes"], 3.0 * 8 * (4 + 2) * (16 + 8) * 2);
 }
 
+TEST_F(Bench, BytesCountWhatIsStored) {
+  directory.write("grid.yaml", R"(schema: 1
+problems:
+  - {heads: 2, head_dim: 16, seq_q: 3, seq_kv: 8, dtype: bf16, kv_dtype: i8, kv_scale: head}
+  - {heads: 2, head_dim: 16, seq_q: 3, seq_kv: 8, dtype: bf16, kv_dtype: i8, kv_scale: token}
+  - {heads: 2, head_dim: 16, head_dim_v: 8, seq_q: 3, seq_kv: 8, v_in_k: true}
+  - {heads: 2, head_dim: 16, seq_q: 3, seq_kv: 8, dtype: bf16, out_dtype: f32}
+  - {heads: 2, head_dim: 16, seq: 8, causal: true, diagonal_offset: true}
+)");
+  const auto json = document(bench({"--grid", "grid.yaml", "--json"}, {"fake_every_word"}));
+  const auto bytes = [&](size_t n) { return json["problems"][n]["bytes"]; };
+  const double rows_q = 3 * 2, rows_kv = 8 * 2;
+  EXPECT_EQ(bytes(0), rows_q * (16 + 16) * 2 + rows_kv * (16 + 16));
+  EXPECT_EQ(bytes(1), rows_q * (16 + 16) * 2 + rows_kv * (16 + 16) + rows_kv * 2 * 4);
+  EXPECT_EQ(bytes(2), rows_q * (16 + 8) * 4 + rows_kv * 16 * 4);
+  EXPECT_EQ(json["problems"][2]["flop"], 2.0 * 2 * 3 * 8 * (16 + 8));
+  EXPECT_EQ(bytes(3), rows_q * (16 * 2 + 16 * 4) + rows_kv * (16 + 16) * 2);
+  // Each query sees one key less than at its usual diagonal, and no query sees the last one.
+  EXPECT_EQ(json["problems"][4]["flop"], 28.0 * 2 * 2 * (16 + 16));
+  EXPECT_EQ(bytes(4), (8 + 7) * 2 * (16 + 16) * 4.0);
+}
+
 // The reference evaluates each problem through views of the same tensors. If a view were wrong, the
 // backend would be found wrong.
 TEST_F(Bench, EveryFeatureIsMeasuredAndFoundRight) {
@@ -214,6 +236,58 @@ problems:
     ASSERT_EQ(json["problems"].size(), 12U + 2 + 4 + 2 + 2 + 2 + 1);
     for (const auto& problem : json["problems"])
       EXPECT_EQ(problem["measurements"][0]["state"], "measured") << problem.dump(2);
+  }
+}
+
+TEST_F(Bench, EveryStorageIsMeasuredAndFoundRight) {
+  directory.write("grid.yaml", R"(schema: 1
+problems:
+  - {heads_q: 4, heads_kv: 2, head_dim: 16, batch: 2, seq_q: 3, seq_kv: 24, dtype: [f32, f16],
+      kv_dtype: [f8_e4m3fn, f8_e4m3fnuz, i8], kv_scale: [none, tensor, head, token]}
+  - {heads_q: 4, heads_kv: 2, head_dim: 16, batch: 3, seq: 24, kv_dtype: i8, kv_scale: token,
+      varlen: true, causal: true, lse: true}
+  - {heads_q: 4, heads_kv: 2, head_dim: 16, batch: 3, seq_q: 2, seq_kv: 24, page_size: 7,
+      kv_lengths: true, kv_dtype: f8_e4m3fn, kv_scale: [head, token]}
+  - {heads_q: 4, heads_kv: 1, head_dim: 24, head_dim_v: 16, seq_q: 2, seq_kv: 24, v_in_k: true,
+      kv_dtype: [off, i8], dtype: bf16}
+  - {heads: 2, head_dim: 16, seq: 24, dtype: [f32, f16, bf16], out_dtype: f32, lse: true}
+  - {heads: 2, head_dim: 16, batch: 2, seq: 24, causal: true, align: [bottom_right, top_left],
+      diagonal_offset: true, batch_invariant: both, lse: true}
+)");
+  for (const char* plugin : {"fake_every_word", "fake_rocm_every_word"}) {
+    const Outcome outcome = bench({"--grid", "grid.yaml", "--backend", plugin, "--json"}, {plugin});
+    EXPECT_EQ(outcome.exit, 0) << outcome.err;
+    const auto json = document(outcome);
+    ASSERT_EQ(json["problems"].size(), 24U + 1 + 2 + 2 + 3 + 4);
+    for (const auto& problem : json["problems"])
+      EXPECT_EQ(problem["measurements"][0]["state"], "measured") << problem.dump(2);
+  }
+}
+
+TEST_F(Bench, WordsOfStorageAreOptionsToo) {
+  const Outcome outcome =
+      bench({"--seq", "8", "--heads", "2", "--head-dim", "16", "--dtype", "bf16", "--kv-dtype",
+             "off,i8", "--out-dtype", "f32", "--v-in-k", "both"},
+            {"fake_every_word"});
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("problems: dtype=bf16 batch=1 heads=2 seq=8 head_dim=16 "
+                                     "out_dtype=f32\n"));
+  EXPECT_THAT(outcome.out, HasSubstr("\nkv_dtype  v_in_k  backend  "));
+  EXPECT_THAT(outcome.out, HasSubstr("\ni8        true    fake_every_word  "));
+}
+
+TEST_F(Bench, WrongStorageGetsNoNumber) {
+  const std::pair<const char*, Words> wrong[] = {
+      {"fake_bad_kv_scale", {"--kv-dtype", "i8", "--kv-scale", "token"}},
+      {"fake_bad_v_in_k", {"--v-in-k", "true", "--head-dim-v", "8"}},
+      {"fake_bad_diagonal", {"--diagonal-offset", "true", "--causal", "true"}}};
+  for (const auto& [plugin, more] : wrong) {
+    Words words = tiny;
+    words.insert(words.end(), more.begin(), more.end());
+    words.insert(words.end(), {"--backend", plugin});
+    const Outcome outcome = bench(words, {plugin});
+    EXPECT_EQ(outcome.exit, 3) << outcome.out;
+    EXPECT_THAT(outcome.out, HasSubstr("WRONG: ")) << plugin;
   }
 }
 
@@ -253,6 +327,18 @@ TEST_F(Bench, ColdInputsAreCopiesThatGiveTheSame) {
     EXPECT_EQ(outcome.exit, 0) << outcome.err;
     EXPECT_EQ(document(outcome)["cold"], true);
     EXPECT_EQ(measurement(document(outcome), plugin)["state"], "measured") << outcome.out;
+  }
+}
+
+TEST_F(Bench, ColdInputsHaveTheirScalesAndMayHaveNoV) {
+  for (const char* plugin : {"fake_every_word", "fake_rocm_every_word"}) {
+    const Words words = {"--seq-q",    "1",   "--seq-kv",  "4096",     "--heads",    "8",
+                         "--head-dim", "256", "--cold",    "--v-in-k", "both",       "--json",
+                         "--kv-dtype", "i8",  "--backend", plugin,     "--kv-scale", "token"};
+    const Outcome outcome = bench(words, {plugin});
+    EXPECT_EQ(outcome.exit, 0) << outcome.err;
+    for (const auto& problem : document(outcome)["problems"])
+      EXPECT_EQ(problem["measurements"][0]["state"], "measured") << problem.dump(2);
   }
 }
 

@@ -73,7 +73,8 @@ TEST(Grid, ParsesTheValuesOfAnAxis) {
 
 TEST(Grid, NamesEveryWordButThoseOfTheDevice) {
   const auto words = grid_words();
-  for (const char* word : {"seq", "heads", "seq_q", "causal", "deterministic"})
+  for (const char* word : {"seq", "heads", "seq_q", "causal", "deterministic", "kv_dtype",
+                           "kv_scale", "v_in_k", "out_dtype", "diagonal_offset", "batch_invariant"})
     EXPECT_THAT(words, Contains(word));
   EXPECT_THAT(words, Not(Contains("device")));
   EXPECT_THAT(words, Not(Contains("arch")));

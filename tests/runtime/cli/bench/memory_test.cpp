@@ -26,6 +26,14 @@ TEST(BenchMemory, IsTheSumOfAllTensors) {
   p.lse = 1;
   EXPECT_EQ(bytes_needed(p), dense + 8 * 10 * 4 + 2 * 4 * 8 * 4);
   p = problem();
+  p.kv_dtype = {ATTNRT_DTYPE_INT, 8, 1};
+  p.kv_scale = ATTNRT_KV_SCALE_TOKEN;
+  EXPECT_EQ(bytes_needed(p), 4 * 2 * 8 * 4 * (16 + 24 + 24) + 2 * 10 * 2 * (16 + 24 + 2 * 4));
+  p = problem();
+  p.v_in_k = 1, p.head_dim_v = 8, p.dtype = {ATTNRT_DTYPE_BFLOAT, 16, 1};
+  p.out_dtype = {ATTNRT_DTYPE_FLOAT, 32, 1};
+  EXPECT_EQ(bytes_needed(p), 2 * 8 * 4 * (2 * 16 + 4 * (8 + 8)) + 2 * 2 * 10 * 2 * 16);
+  p = problem();
   p.page_size = 7;  // two pages for 10 keys
   EXPECT_EQ(bytes_needed(p), 4 * (2 * 8 * 4 * (16 + 24 + 24) + 2 * 14 * 2 * (16 + 24)));
   p.seq_kv = kLargest;
