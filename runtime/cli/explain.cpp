@@ -59,15 +59,24 @@ int explain(const Common& common, const Options& options) {
   return exit_code(decision.status);
 }
 
-constexpr const char* kFooter =
-    R"(Words: device arch dtype batch heads_q heads_kv seq_q seq_kv head_dim head_dim_v scale
-mask mask_dtype causal align window_left window_right softcap alibi sinks kv_lengths varlen
-page_size lse alignment_bytes deterministic kv_dtype kv_scale v_in_k out_dtype
-diagonal_offset batch_invariant.
+constexpr size_t kFooterWidth = 95;
 
-A dimension that is not given is 1 (head_dim_v: head_dim), and the output says so. arch needs
+constexpr const char* kFooter =
+    R"(A dimension that is not given is 1 (head_dim_v: head_dim), and the output says so. arch needs
 device=rocm or device=cuda. If this machine has no such device, the manifests alone decide. Exit
 code 1: nothing supports the problem.)";
+
+// Lists the words of the vocabulary, wrapped.
+std::string words_text() {
+  std::string text = "Words:";
+  size_t column = text.size();
+  for (const core::Word& word : core::vocabulary()) {
+    const bool fits = column + 1 + word.name.size() <= kFooterWidth;
+    text += (fits ? " " : "\n") + std::string(word.name);
+    column = (fits ? column + 1 : 0) + word.name.size();
+  }
+  return text + ".\n\n";
+}
 
 }  // namespace
 
@@ -84,7 +93,7 @@ void add_explain(CLI::App& app, Common& common) {
       ->add_option("--backend", options->backend,
                    "Ask for this backend; without it the policy decides")
       ->type_name("NAME");
-  command->footer(kFooter);
+  command->footer(words_text() + kFooter);
   add_runtime_options(*command, common);
   command->callback([&common, options] {
     common.command = "explain";

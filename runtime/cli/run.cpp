@@ -4,8 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
@@ -22,8 +24,7 @@ constexpr int kMaxRepeat = 1'000'000;  // more is probably a typing error
 struct Options {
   std::string input;
   std::optional<std::string> output;
-  std::optional<bool> causal, lse, deterministic;
-  std::optional<std::string> align, window_left, window_right, scale, softcap;
+  std::map<std::string_view, std::string> attributes;  // the values of the words with an option
   std::string backend;
   int repeat = 1;
   bool explain = false;
@@ -36,25 +37,6 @@ struct Report {
   std::vector<double> microseconds;  // sorted
   Comparison comparison;             // with the file's expected tensors
 };
-
-Attributes attributes_of(const Options& options) {
-  Attributes attributes;
-  const auto add_flag = [&](const char* word, const std::optional<bool>& flag) {
-    if (flag) attributes.emplace_back(word, *flag ? "true" : "false");
-  };
-  const auto add = [&](const char* word, const std::optional<std::string>& value) {
-    if (value) attributes.emplace_back(word, *value);
-  };
-  add_flag("causal", options.causal);
-  add_flag("lse", options.lse);
-  add_flag("deterministic", options.deterministic);
-  add("align", options.align);
-  add("window_left", options.window_left);
-  add("window_right", options.window_right);
-  add("scale", options.scale);
-  add("softcap", options.softcap);
-  return attributes;
-}
 
 // Returns why this backend ran. If the winner's plan failed, another candidate's plan ran, and the
 // decision's reason is not the reason for that candidate.
@@ -187,7 +169,8 @@ int run(const Common& common, const Options& options) {
     if (!resolved) return report_error(common, resolved.error());
     output = *std::move(resolved);
   }
-  const auto inputs = read_inputs(options.input, attributes_of(options));
+  const auto inputs =
+      read_inputs(options.input, Attributes(options.attributes.begin(), options.attributes.end()));
   if (!inputs) return report_error(common, inputs.error());
   for (const std::string& warning : inputs->warnings) warn(warning);
   const auto runtime = open_runtime(common);
@@ -227,48 +210,63 @@ int run(const Common& common, const Options& options) {
   return exit_failed;
 }
 
-// Adds the options of the words that the tensors do not determine.
+// The options of attribute_words, in its order.
+struct AttributeOption {
+  std::string_view word;
+  const char* type;  // of the value; nullptr for a flag, which has none
+  const char* description;
+};
+constexpr std::array kAttributeOptions = {
+    AttributeOption{"scale", "X", "Factor of the scores (default: 1 / sqrt(head_dim))"},
+    AttributeOption{"causal", nullptr, "Query i sees the keys up to its diagonal"},
+    AttributeOption{"align", "CORNER",
+                    "Corner where the diagonal lies: bottom_right (the default) or top_left"},
+    AttributeOption{"window_left", "N",
+                    "Number of keys before the diagonal that a query sees, or unbounded"},
+    AttributeOption{"window_right", "N",
+                    "Number of keys after the diagonal that a query sees, or unbounded"},
+    AttributeOption{"softcap", "X", "Limit that the scores approach by tanh (default: none)"},
+    AttributeOption{"lse", nullptr,
+                    "Also compute lse, the logarithm of each row's softmax denominator"},
+    AttributeOption{"deterministic", nullptr, "Require that the same inputs give the same bits"},
+    AttributeOption{"batch_invariant", nullptr,
+                    "Require that a sequence's bits do not depend on the rest of the batch"},
+    AttributeOption{"v_in_k", nullptr, "v is the first head_dim_v columns of k"},
+    AttributeOption{"head_dim_v", "N",
+                    "Number of columns of v, where v is in k (default: head_dim)"},
+    AttributeOption{"out_dtype", "DTYPE",
+                    "Element type of out: off (that of q, the default) or f32"}};
+static_assert(std::equal(kAttributeOptions.begin(), kAttributeOptions.end(),
+                         attribute_words.begin(), attribute_words.end(),
+                         [](const auto& option, auto word) { return option.word == word; }));
+
+// Adds the options of the words that the tensors do not determine. A flag has three states: not
+// given, --causal and --no-causal. The metadata counts only if it is not given.
 void add_attribute_options(CLI::App& command, const std::shared_ptr<Options>& options) {
-  // A flag has three states: not given, --causal and --no-causal. The metadata counts only if it is
-  // not given.
-  const auto add_flag = [&](const char* names, std::optional<bool> Options::*field,
-                            const char* description) {
-    const auto set = [options, field](int64_t sum) { (*options).*field = sum > 0; };
-    command.add_flag_function(names, set, description);
-  };
-  add_flag("--causal,!--no-causal", &Options::causal, "Query i sees the keys up to its diagonal");
-  command
-      .add_option("--align", options->align,
-                  "Corner where the diagonal lies: bottom_right (the default) or top_left")
-      ->type_name("CORNER");
-  command
-      .add_option("--window-left", options->window_left,
-                  "Number of keys before the diagonal that a query sees, or unbounded")
-      ->type_name("N");
-  command
-      .add_option("--window-right", options->window_right,
-                  "Number of keys after the diagonal that a query sees, or unbounded")
-      ->type_name("N");
-  command
-      .add_option("--scale", options->scale, "Factor of the scores (default: 1 / sqrt(head_dim))")
-      ->type_name("X");
-  command
-      .add_option("--softcap", options->softcap,
-                  "Limit that the scores approach by tanh (default: none)")
-      ->type_name("X");
-  add_flag("--lse,!--no-lse", &Options::lse,
-           "Also compute lse, the logarithm of each row's softmax denominator");
-  add_flag("--deterministic,!--no-deterministic", &Options::deterministic,
-           "Require that the same inputs give the same bits");
+  for (const auto& [word, type, description] : kAttributeOptions) {
+    std::string name(word);
+    std::replace(name.begin(), name.end(), '_', '-');
+    if (type == nullptr) {
+      const auto set = [options, word = word](int64_t sum) {
+        options->attributes[word] = sum > 0 ? "true" : "false";
+      };
+      command.add_flag_function(fmt::format("--{0},!--no-{0}", name), set, description);
+    } else {
+      const auto set = [options, word = word](const std::string& value) {
+        options->attributes[word] = value;
+      };
+      command.add_option_function<std::string>("--" + name, set, description)->type_name(type);
+    }
+  }
 }
 
 constexpr const char* kFooter =
     R"(The file may hold the problem's other tensors, too: mask, alibi_slopes, sinks,
 kv_lengths, offsets_q, offsets_kv, page_table, k_scale, v_scale and diagonal_offset. If it holds
 expected or expected_lse (F64), the errors against them are shown, and the exit code is 3 if they
-are larger than rounding explains. Its __metadata__ may give scale, causal, align, window_left,
-window_right, softcap, lse, deterministic, batch_invariant, v_in_k, head_dim_v (with v_in_k) and
-out_dtype; options take precedence. If an option changes the answer, nothing is compared.
+are larger than rounding explains. Its __metadata__ may give the words that have options, such as
+causal and window_left; options take precedence. If an option changes the answer, nothing is
+compared.
 Dtypes: F32, F16, BF16, BOOL, I32, and for k and v also I8 and F8_E4M3.
 
 The command makes one plan and times its runs. If a backend cannot make its plan, the next backend

@@ -151,7 +151,8 @@ class Judge {
       const auto plain = reference::plain_row(problem_, args_, s, row.b, row.i, row.head);
       const double lse =
           reference::attend(problem_, args_, s, row.b, row.i, row.head, exact.data());
-      const double out_floor = plain.empty() ? 0 : reference::out_floor(problem_.dtype, plain.size);
+      const kernels::DType dtype = kernels::out_dtype(problem_);
+      const double out_floor = plain.empty() ? 0 : reference::out_floor(dtype, plain.size);
       const double lse_floor = reference::lse_floor(plain.size);
       for (size_t x = 0; x < exact.size(); ++x)
         out_errors.add(double{plain.out[x]}, exact[x], out_floor);

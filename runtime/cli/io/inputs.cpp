@@ -38,11 +38,6 @@ std::vector<std::string_view> input_names() {
   return names;
 }
 
-// The words that the tensors do not determine. Other keys of the metadata are comments.
-constexpr std::array<std::string_view, 12> attribute_words = {
-    "scale", "causal",        "align",           "window_left", "window_right", "softcap",
-    "lse",   "deterministic", "batch_invariant", "v_in_k",      "head_dim_v",   "out_dtype"};
-
 // Those of q, k and v that the file must hold. With v_in_k, v is in k.
 std::vector<const char*> row_tensors(const Inputs& inputs) {
   if (inputs.problem.v_in_k != 0) return {"q", "k"};
@@ -137,6 +132,7 @@ Result<void> check_shapes(const Inputs& inputs) {
 }
 
 // Sets the problem's attributes. Where an option is given, the metadata is not read for that word.
+// Other keys of the metadata are comments.
 Result<void> read_attributes(const Attributes& options, const std::string& path, Inputs& inputs) {
   for (const auto& [key, value] : inputs.metadata) {
     const bool known =
@@ -165,7 +161,8 @@ Result<void> read_attributes(const Attributes& options, const std::string& path,
 }
 
 // Returns what an option made of the problem that the file does not say, if the file has expected
-// tensors. They answer the file's problem. lse and deterministic do not change the answer.
+// tensors. They answer the file's problem. lse, out_dtype and what is promised of the bits do not
+// change the answer.
 std::string why_not_compared(const Inputs& inputs) {
   const auto& tensors = inputs.tensors;
   if (std::none_of(expected_names.begin(), expected_names.end(),
@@ -176,7 +173,8 @@ std::string why_not_compared(const Inputs& inputs) {
   std::string arch;
   for (const std::string_view name : attribute_words) {
     if (name == "lse" || name == "deterministic" || name == "batch_invariant") continue;
-    if (name == "head_dim_v") continue;  // no option names it, and v says it where there is one
+    if (name == "out_dtype") continue;
+    if (name == "head_dim_v") continue;  // the shape of what is expected says it
     const core::Word& word = *core::find_word(name);
     const auto stored = inputs.metadata.find(std::string(name));
     // A value that cannot be read was replaced by an option. Then the default stands for it.

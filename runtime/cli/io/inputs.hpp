@@ -3,9 +3,11 @@
 
 #include <attnrt/plugin.h>
 
+#include <array>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -16,6 +18,11 @@ namespace attnrt::cli {
 
 // Words of the vocabulary with their values: {"causal", "true"}.
 using Attributes = std::vector<std::pair<std::string, std::string>>;
+
+// The words that the tensors do not determine: those that the file's metadata and options may set.
+inline constexpr std::array<std::string_view, 12> attribute_words = {
+    "scale", "causal",        "align",           "window_left", "window_right", "softcap",
+    "lse",   "deterministic", "batch_invariant", "v_in_k",      "head_dim_v",   "out_dtype"};
 
 struct Inputs {
   std::map<std::string, Tensor> tensors;  // those of the file, by name

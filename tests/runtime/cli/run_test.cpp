@@ -217,6 +217,19 @@ TEST_F(Run, FlagsWinOverMetadata) {
   EXPECT_EQ(found["lse"], false);
   EXPECT_EQ(found["align"], "bottom_right");
   EXPECT_EQ(found["deterministic"], true);
+  EXPECT_EQ(found["out_dtype"], "off");
+  found = problem({"--batch-invariant", "--out-dtype", "f32"});
+  EXPECT_EQ(found["batch_invariant"], true);
+  EXPECT_EQ(found["out_dtype"], "f32");
+}
+
+// Each word that the tensors do not determine has an option.
+TEST_F(Run, ValuesInTheKeysByOption) {
+  Content content;
+  content.add("q", f32, {1, 1, 1, 2}).add<float>("k", f32, {1, 2, 1, 2}, {2, 3, 4, 5});
+  const Outcome outcome = run(content, {"--v-in-k", "--head-dim-v", "1"});
+  ASSERT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_EQ(f32_at(read(output()).tensors.at("out"), 0), 3);
 }
 
 TEST_F(Run, EveryTensor) {
@@ -348,8 +361,9 @@ TEST_F(Run, AnotherProblemThanTheFilesIsNotCompared) {
         Words{"--window-right", "1"}, Words{"--align", "top_left"}})
     EXPECT_TRUE(not_compared(words)) << words[0];
   for (const Words& words :
-       {Words{"--causal"}, Words{"--lse"}, Words{"--deterministic"}, Words{"--softcap", "0"},
-        Words{"--window-left", "unbounded"}, Words{"--scale", "0.35355338"}})
+       {Words{"--causal"}, Words{"--lse"}, Words{"--deterministic"}, Words{"--batch-invariant"},
+        Words{"--out-dtype", "f32"}, Words{"--softcap", "0"}, Words{"--window-left", "unbounded"},
+        Words{"--scale", "0.35355338"}})
     EXPECT_FALSE(not_compared(words)) << words[0];
 }
 
