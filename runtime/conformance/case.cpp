@@ -153,7 +153,13 @@ void draw_storage(Random& random, const core::Manifest::Entry& entry, Problem& p
   };
   draw_name(random, entry, "kv_dtype", "off", p);
   if (!core::is_off(p.kv_dtype)) draw_name(random, entry, "kv_scale", "", p);
-  p.v_in_k = flag("v_in_k", 5);
+  p.v_in_k = flag("v_in_k", 4);
+  const Constraint* width = constraint_of(entry, "head_dim_v");
+  const bool tied = width != nullptr && width->equals != nullptr;
+  if (p.v_in_k && !tied && !one_in(random, 3)) {
+    const int64_t half = std::max<int64_t>(1, p.head_dim / 2);
+    p.head_dim_v = draw_number(random, entry, "head_dim_v", {half, p.head_dim - half + 1});
+  }
   if (p.v_in_k) p.head_dim_v = std::min(p.head_dim_v, p.head_dim);
   draw_name(random, entry, "out_dtype", "off", p);
   if (core::same_dtype(p.out_dtype, p.dtype)) p.out_dtype = {};
