@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
 #include "config.hpp"
@@ -47,12 +46,13 @@ std::string to_text(const Finding& finding) {
          "\n";
 }
 
-nlohmann::json to_json(const Finding& finding) {
-  nlohmann::json json = {
-      {"file", finding.file}, {"severity", finding.severity}, {"message", finding.message}};
-  json["line"] = finding.line > 0 ? nlohmann::json(finding.line) : nullptr;
-  json["column"] = finding.line > 0 ? nlohmann::json(finding.column) : nullptr;
-  return json;
+core::Json to_json(const Finding& finding) {
+  const bool has_place = finding.line > 0;
+  return {{"file", finding.file},
+          {"severity", finding.severity},
+          {"message", finding.message},
+          {"line", has_place ? core::Json(finding.line) : nullptr},
+          {"column", has_place ? core::Json(finding.column) : nullptr}};
 }
 
 // Checks one policy. The environment is not read, because it is not part of the file.
@@ -96,12 +96,10 @@ int check(const Common& common, const std::vector<std::string>& files) {
     findings.insert(findings.end(), found.begin(), found.end());
   }
   if (common.json) {
-    nlohmann::json document = core::document("check");
-    document["files"] = files;
-    document["ok"] = exit == exit_ok;
-    document["findings"] = nlohmann::json::array();
-    for (const Finding& one : findings) document["findings"].push_back(to_json(one));
-    print_json(document);
+    std::vector<core::Json> list;
+    for (const Finding& one : findings) list.push_back(to_json(one));
+    print_json(
+        core::document("check", {{"files", files}, {"ok", exit == exit_ok}, {"findings", list}}));
   } else {
     print(text);
   }

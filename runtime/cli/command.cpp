@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
 #include "environment.hpp"
@@ -74,11 +73,7 @@ InputFile policy_file(const Common& common) {
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
-void print_json(const nlohmann::json& document) {
-  // Names and reasons come from plugins. Bytes that are not UTF-8 are replaced, because they would
-  // make the document invalid.
-  print(document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n');
-}
+void print_json(const core::Json& document) { print(document.text() + '\n'); }
 
 // fmt::print throws if it cannot write, and so does not serve here.
 void print_on_stderr(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stderr); }
@@ -92,11 +87,9 @@ int report_error(const Common& common, ExitCode code, const std::string& message
   const std::string space = common.command.empty() ? "" : " ";
   print_on_stderr(fmt::format("attnrt{}{}: {}\n", space, common.command, line));
   if (common.json) {
-    nlohmann::json document = core::document("error");
-    document["command"] = common.command;
-    document["message"] = line;
-    document["exit_code"] = static_cast<int>(code);
-    print_json(document);
+    print_json(core::document(
+        "error",
+        {{"command", common.command}, {"message", line}, {"exit_code", static_cast<int>(code)}}));
   }
   return code;
 }

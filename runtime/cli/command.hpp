@@ -3,13 +3,13 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "base/result.hpp"
 #include "cli/io/output_file.hpp"
+#include "formats/json.hpp"
 #include "runtime.hpp"
 
 namespace attnrt::cli {
@@ -69,9 +69,9 @@ std::string backend_of_environment(std::string_view done);
 // it.
 InputFile policy_file(const Common& common);
 
-// Print text, or a document as indented JSON, on stdout. main checks that it could be written.
+// Print text or a document on stdout. main checks that it could be written.
 void print(const std::string& text);
-void print_json(const nlohmann::json& document);
+void print_json(const core::Json& document);
 
 // Prints text on stderr. If stderr cannot be written, nothing happens: there is no other place to
 // say so, and the exit code stays what it is.

@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <cctype>
-#include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
 #include "problem/problem.hpp"

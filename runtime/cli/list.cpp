@@ -1,6 +1,5 @@
 // runtime/cli/list.cpp: attnrt list: shows every plugin that is found, and its state
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
 #include "trace.hpp"

@@ -1,5 +1,4 @@
 // runtime/cli/policy.cpp: attnrt policy: shows the effective policy and the source of each value
-#include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
 #include "trace.hpp"

@@ -8,7 +8,6 @@
 #include <chrono>
 #include <cmath>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
 #include "cli/io/expected.hpp"
@@ -90,40 +89,40 @@ void print_text(const Options& options, const Inputs& inputs, const Report& repo
   if (options.explain) print("\n" + core::decision_text(*report.decision));
 }
 
-// Infinite errors become null, because JSON has no infinity.
-nlohmann::json accuracy_json(const std::optional<Accuracy>& accuracy) {
-  if (!accuracy) return nullptr;
-  const auto number = [](double value) {
-    return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json();
-  };
-  return {{"max", number(accuracy->max)}, {"mean", number(accuracy->mean)}};
+core::Json accuracy_json(const Accuracy& accuracy) {
+  return {{"max", accuracy.max}, {"mean", accuracy.mean}};
 }
 
 void print_document(const Options& options, const Inputs& inputs, const Report& report) {
-  nlohmann::json document = core::document("run");
-  document["input"] = options.input;
-  document["output"] = options.output ? nlohmann::json(*options.output) : nullptr;
-  document["backend"] = {{"name", report.plan->backend_name()},
-                         {"version", report.plan->version()},
-                         {"device", core::device_name(report.plan->device().type)},
-                         {"device_id", report.plan->device().id},
-                         {"arch", report.plan->device().arch},
-                         {"kernel", report.plan->kernel()},
-                         {"workspace_bytes", report.plan->workspace_bytes()}};
-  document["because"] = reason(report);
-  document["decision"] = core::decision_json(*report.decision);
-  document["problem"] = document["decision"]["problem"];
-  document["time"] = {{"runs", report.microseconds.size()},
-                      {"median_us", median(report.microseconds)},
-                      {"fastest_us", report.microseconds.front()}};
+  const Comparison& comparison = report.comparison;
   const auto text_or_null = [](const std::string& text) {
-    return text.empty() ? nlohmann::json() : nlohmann::json(text);
+    return text.empty() ? core::Json(nullptr) : core::Json(text);
   };
-  document["error"] = {{"out", accuracy_json(report.comparison.out)},
-                       {"lse", accuracy_json(report.comparison.lse)},
-                       {"off", text_or_null(report.comparison.off)},
-                       {"not_compared", text_or_null(inputs.not_compared)}};
-  print_json(document);
+  const auto accuracy_or_null = [](const std::optional<Accuracy>& accuracy) {
+    return accuracy ? accuracy_json(*accuracy) : core::Json(nullptr);
+  };
+  print_json(core::document("run", {{"input", options.input},
+                                    {"output", options.output},
+                                    {"backend",
+                                     {{"name", report.plan->backend_name()},
+                                      {"version", report.plan->version()},
+                                      {"device", core::device_name(report.plan->device().type)},
+                                      {"device_id", report.plan->device().id},
+                                      {"arch", report.plan->device().arch},
+                                      {"kernel", report.plan->kernel()},
+                                      {"workspace_bytes", report.plan->workspace_bytes()}}},
+                                    {"because", reason(report)},
+                                    {"decision", core::decision_json(*report.decision)},
+                                    {"problem", core::problem_json(report.decision->problem)},
+                                    {"time",
+                                     {{"runs", report.microseconds.size()},
+                                      {"median_us", median(report.microseconds)},
+                                      {"fastest_us", report.microseconds.front()}}},
+                                    {"error",
+                                     {{"out", accuracy_or_null(comparison.out)},
+                                      {"lse", accuracy_or_null(comparison.lse)},
+                                      {"off", text_or_null(comparison.off)},
+                                      {"not_compared", text_or_null(inputs.not_compared)}}}}));
 }
 
 // Runs the plan and returns the microseconds of each run, ascending.

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <exception>
 #include <new>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "base/guarded.hpp"
@@ -82,12 +81,6 @@ attnrt_status read_call(const attnrt_call* given, Call* call, attnrt_error* erro
   if (status == ATTNRT_OK && known.backend != nullptr) call->backend = known.backend;
   if (status == ATTNRT_OK && known.stream != nullptr && stream != nullptr) *stream = known.stream;
   return status;
-}
-
-// Writes JSON. Text from plugins and file names may hold any bytes; those that are not UTF-8 are
-// replaced.
-std::string json_text(const nlohmann::json& document) {
-  return document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 attnrt_status give_text(const std::string& text, char** out, attnrt_error* error) {
@@ -225,7 +218,7 @@ attnrt_status attnrt_explain(attnrt_runtime* runtime, const attnrt_problem* prob
     if (const auto status = read_call(call, &asked, error); status != ATTNRT_OK) return status;
     const Decision decision = runtime->impl->explain(*checked, arch != nullptr ? arch : "", asked);
     return give_text(
-        format == ATTNRT_JSON ? json_text(decision_json(decision)) : decision_text(decision), text,
+        format == ATTNRT_JSON ? decision_json(decision).text() : decision_text(decision), text,
         error);
   });
 }
@@ -238,7 +231,7 @@ attnrt_status attnrt_plugins(attnrt_runtime* runtime, int32_t format, char** tex
   return without_exceptions(error, [&] {
     const auto snapshot = runtime->impl->snapshot();
     const auto rows = runtime->impl->plugins();
-    return give_text(format == ATTNRT_JSON ? json_text(plugins_json(*snapshot, rows))
+    return give_text(format == ATTNRT_JSON ? plugins_json(*snapshot, rows).text()
                                            : plugins_text(*snapshot, rows),
                      text, error);
   });
@@ -251,9 +244,8 @@ attnrt_status attnrt_policy(attnrt_runtime* runtime, int32_t format, char** text
   if (!known_format(format, error)) return ATTNRT_INVALID_ARGUMENT;
   return without_exceptions(error, [&] {
     const auto snapshot = runtime->impl->snapshot();
-    return give_text(
-        format == ATTNRT_JSON ? json_text(policy_json(*snapshot)) : policy_text(*snapshot), text,
-        error);
+    return give_text(format == ATTNRT_JSON ? policy_json(*snapshot).text() : policy_text(*snapshot),
+                     text, error);
   });
 }
 
@@ -304,7 +296,7 @@ attnrt_status attnrt_plan_explain(const attnrt_plan* plan, int32_t format, char*
   return without_exceptions(error, [&] {
     const Decision& decision = plan->impl->decision();
     return give_text(
-        format == ATTNRT_JSON ? json_text(decision_json(decision)) : decision_text(decision), text,
+        format == ATTNRT_JSON ? decision_json(decision).text() : decision_text(decision), text,
         error);
   });
 }

@@ -3,15 +3,12 @@
 
 #include <algorithm>
 #include <limits>
-#include <nlohmann/json.hpp>
 
 #include "base/bytes.hpp"
 #include "base/text.hpp"
 
 namespace attnrt::core {
 namespace {
-
-using nlohmann::json;
 
 using Rows = std::vector<std::vector<std::string>>;
 
@@ -77,7 +74,7 @@ std::string reason_text(const Verdict& verdict, bool wins, const Decision& decis
   return joined(notes);
 }
 
-json verdict_json(const Verdict& verdict, bool wins) {
+Json verdict_json(const Verdict& verdict, bool wins) {
   const Manifest& manifest = *verdict.candidate.plugin->manifest;
   const Device& device = verdict.candidate.device;
   return {{"name", manifest.name},
@@ -165,29 +162,32 @@ std::vector<PolicyLine> policy_lines(const Snapshot& snapshot) {
 
 }  // namespace
 
-json problem_json(const Problem& problem) {
-  json words = json::object();
+Json problem_json(const Problem& problem) {
+  std::vector<Json::Member> words;
   for (const Word& word : vocabulary()) {
     if (word.name == "arch") continue;
     const Value value = value_of(word, problem, "");
-    const std::string name(word.name);
     if (const auto* number = std::get_if<int64_t>(&value)) {
       if (word.kind == WordKind::flag)
-        words[name] = *number != 0;
+        words.push_back({word.name, *number != 0});
       else if (*number == std::numeric_limits<int64_t>::max())
-        words[name] = nullptr;
+        words.push_back({word.name, nullptr});
       else
-        words[name] = *number;
+        words.push_back({word.name, *number});
     } else if (const auto* real = std::get_if<double>(&value)) {
-      words[name] = *real;
+      words.push_back({word.name, *real});
     } else {
-      words[name] = std::get<std::string>(value);
+      words.push_back({word.name, std::get<std::string>(value)});
     }
   }
   return words;
 }
 
-json document(const char* kind) { return {{"schema", "attnrt/1"}, {"kind", kind}}; }
+Json document(const char* kind, std::vector<Json::Member> members) {
+  members.push_back({"schema", "attnrt/1"});
+  members.push_back({"kind", kind});
+  return members;
+}
 
 std::string decision_text(const Decision& decision) {
   std::string text = fmt::format("problem   {}\n", describe(decision.problem, decision.arch));
@@ -220,31 +220,30 @@ std::string decision_text(const Decision& decision) {
   return text + table(rows);
 }
 
-json decision_json(const Decision& decision) {
-  json out = document("decision");
-  out["problem"] = problem_json(decision.problem);
-  out["arch"] = decision.arch;
-  out["status"] = status_name(decision.status);
-  out["message"] = decision.message;
-  out["why"] = decision.why;
-  out["fallback"] = decision.fallback;
-  out["supposed"] = decision.supposed;
-  out["chosen"] = nullptr;
-  out["candidates"] = json::array();
-  for (const auto& verdict : decision.verdicts) {
-    const bool wins = &verdict == decision.winner();
-    out["candidates"].push_back(verdict_json(verdict, wins));
-    if (wins) out["chosen"] = verdict.candidate.plugin->manifest->name;
-  }
-  out["others"] = json::array();
+Json decision_json(const Decision& decision) {
+  const Verdict* winner = decision.winner();
+  std::vector<Json> candidates, others;
+  for (const auto& verdict : decision.verdicts)
+    candidates.push_back(verdict_json(verdict, &verdict == winner));
   for (const auto& excluded : decision.excluded) {
     const auto& manifest = excluded.plugin->manifest;
-    out["others"].push_back({{"path", excluded.plugin->path},
-                             {"name", manifest ? json(manifest->name) : json(nullptr)},
-                             {"version", manifest ? json(manifest->version_text) : json(nullptr)},
-                             {"reason", excluded.reason}});
+    others.push_back({{"path", excluded.plugin->path},
+                      {"name", manifest ? Json(manifest->name) : nullptr},
+                      {"version", manifest ? Json(manifest->version_text) : nullptr},
+                      {"reason", excluded.reason}});
   }
-  return out;
+  return document(
+      "decision",
+      {{"problem", problem_json(decision.problem)},
+       {"arch", decision.arch},
+       {"status", status_name(decision.status)},
+       {"message", decision.message},
+       {"why", decision.why},
+       {"fallback", decision.fallback},
+       {"supposed", decision.supposed},
+       {"chosen", winner != nullptr ? Json(winner->candidate.plugin->manifest->name) : nullptr},
+       {"candidates", candidates},
+       {"others", others}});
 }
 
 std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>& rows) {
@@ -277,13 +276,11 @@ std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>&
   return text + table(cells);
 }
 
-json plugins_json(const Snapshot& snapshot, const std::vector<PluginRow>& rows) {
-  json out = document("plugins");
-  out["directories"] = snapshot.directories;
-  out["plugins"] = json::array();
+Json plugins_json(const Snapshot& snapshot, const std::vector<PluginRow>& rows) {
+  std::vector<Json> plugins;
   for (const auto& row : rows) {
     const auto& manifest = row.plugin->manifest;
-    json devices = json::array();
+    std::vector<Json> devices;
     for (const auto& device : row.devices) {
       devices.push_back({{"device", device_name(device.type)},
                          {"device_id", device.id},
@@ -291,21 +288,22 @@ json plugins_json(const Snapshot& snapshot, const std::vector<PluginRow>& rows) 
                          {"name", device.name},
                          {"total_memory_bytes", device.total_memory_bytes}});
     }
-    out["plugins"].push_back({{"path", row.plugin->path},
-                              {"sha256", row.plugin->hash},
-                              {"name", manifest ? json(manifest->name) : json(nullptr)},
-                              {"version", manifest ? json(manifest->version_text) : json(nullptr)},
-                              {"abi", manifest ? json(manifest->abi) : json(nullptr)},
-                              {"summary", manifest ? json(manifest->summary) : json(nullptr)},
-                              {"unloadable", manifest ? json(manifest->unloadable) : json(nullptr)},
-                              {"for_devices", manifest ? json(manifest->devices) : json::array()},
-                              {"notes", manifest ? json(manifest->notes) : json::array()},
-                              {"devices", devices},
-                              {"state", row.state},
-                              {"reason", row.reason},
-                              {"present_fault", row.plugin->present_fault}});
+    const std::vector<std::string> none;
+    plugins.push_back({{"path", row.plugin->path},
+                       {"sha256", row.plugin->hash},
+                       {"name", manifest ? Json(manifest->name) : nullptr},
+                       {"version", manifest ? Json(manifest->version_text) : nullptr},
+                       {"abi", manifest ? Json(manifest->abi) : nullptr},
+                       {"summary", manifest ? Json(manifest->summary) : nullptr},
+                       {"unloadable", manifest ? Json(manifest->unloadable) : nullptr},
+                       {"for_devices", manifest ? manifest->devices : none},
+                       {"notes", manifest ? manifest->notes : none},
+                       {"devices", devices},
+                       {"state", row.state},
+                       {"reason", row.reason},
+                       {"present_fault", row.plugin->present_fault}});
   }
-  return out;
+  return document("plugins", {{"directories", snapshot.directories}, {"plugins", plugins}});
 }
 
 std::string policy_text(const Snapshot& snapshot) {
@@ -317,15 +315,14 @@ std::string policy_text(const Snapshot& snapshot) {
   return text + table(rows);
 }
 
-json policy_json(const Snapshot& snapshot) {
-  json out = document("policy");
-  out["file"] = snapshot.policy_file.empty() ? json(nullptr) : json(snapshot.policy_file);
-  out["warnings"] = snapshot.config->warnings;
-  out["values"] = json::array();
-  for (const auto& line : policy_lines(snapshot)) {
-    out["values"].push_back({{"key", line.key}, {"value", line.value}, {"from", line.source}});
-  }
-  return out;
+Json policy_json(const Snapshot& snapshot) {
+  std::vector<Json> values;
+  for (const auto& line : policy_lines(snapshot))
+    values.push_back({{"key", line.key}, {"value", line.value}, {"from", line.source}});
+  return document("policy",
+                  {{"file", snapshot.policy_file.empty() ? nullptr : Json(snapshot.policy_file)},
+                   {"warnings", snapshot.config->warnings},
+                   {"values", values}});
 }
 
 }  // namespace attnrt::core

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <functional>
+#include <utility>
 
 #include "fakes/fakes.hpp"
 #include "fakes/tiny.hpp"
@@ -87,14 +89,46 @@ TEST_P(FailedAllocations, OfTheFirstPlan) {
 
 TEST_P(FailedAllocations, OfTheFirstList) {
   open("fake_full");
-  expect_survived("first list", [this] {
-    char* text = nullptr;
-    const auto status = attnrt_plugins(runtime, ATTNRT_TEXT, &text, nullptr);
-    // A plugin that could not be looked at for lack of memory is listed so, and looked at again.
-    const bool ready = status == ATTNRT_OK && std::strstr(text, " ready ") != nullptr;
-    attnrt_text_free(text);
-    return status == ATTNRT_OK && !ready ? attnrt_status{ATTNRT_OUT_OF_MEMORY} : status;
-  });
+  for (const auto& [format, ready] :
+       {std::pair{ATTNRT_TEXT, " ready "}, {ATTNRT_JSON, "\"state\": \"ready\""}}) {
+    expect_survived(format == ATTNRT_TEXT ? "first list" : "first list as JSON", [&] {
+      char* text = nullptr;
+      const auto status = attnrt_plugins(runtime, format, &text, nullptr);
+      // A plugin that could not be looked at for lack of memory is listed so, and looked at again.
+      const bool looked_at = status == ATTNRT_OK && std::strstr(text, ready) != nullptr;
+      attnrt_text_free(text);
+      return status == ATTNRT_OK && !looked_at ? attnrt_status{ATTNRT_OUT_OF_MEMORY} : status;
+    });
+  }
+}
+
+TEST_P(FailedAllocations, OfTextsAndJson) {
+  open("fake_full");
+  ASSERT_EQ(attend(), ATTNRT_OK) << error.message;  // so that the backend is loaded
+  attnrt_plan* plan = nullptr;
+  Tiny tiny;
+  ASSERT_EQ(attnrt_plan_create(runtime, &tiny.problem, nullptr, &plan, &error), ATTNRT_OK);
+  using Write = std::function<attnrt_status(int32_t format, char** text)>;
+  const std::pair<const char*, Write> calls[] = {
+      {"explain",
+       [&](int32_t format, char** text) {
+         return attnrt_explain(runtime, &tiny.problem, nullptr, nullptr, format, text, &error);
+       }},
+      {"plan", [&](int32_t format,
+                   char** text) { return attnrt_plan_explain(plan, format, text, &error); }},
+      {"policy",
+       [&](int32_t format, char** text) { return attnrt_policy(runtime, format, text, &error); }}};
+  for (const auto& [name, write] : calls) {
+    for (const int32_t format : {ATTNRT_TEXT, ATTNRT_JSON}) {
+      expect_survived(name, [&, &call = write] {
+        char* text = nullptr;
+        const attnrt_status status = call(format, &text);
+        attnrt_text_free(text);
+        return status;
+      });
+    }
+  }
+  attnrt_plan_destroy(plan);
 }
 
 INSTANTIATE_TEST_SUITE_P(, FailedAllocations, ::testing::Values(Failing::once, Failing::lasting),

@@ -129,8 +129,8 @@ TEST_F(Reload, BadNewBytesLeaveTheLastGoodVersionInService) {
     EXPECT_EQ(rows.at(0).state, "ready");
     EXPECT_THAT(plugins_text(*runtime->snapshot(), rows),
                 HasSubstr("the last good version; the file has new bytes that cannot be used: is"));
-    EXPECT_THAT(plugins_json(*runtime->snapshot(), rows)["plugins"][0]["present_fault"],
-                StartsWith("is damaged"));
+    const auto json = nlohmann::json::parse(plugins_json(*runtime->snapshot(), rows).text());
+    EXPECT_THAT(json["plugins"][0]["present_fault"], StartsWith("is damaged"));
     // Another policy makes another instance of the last good version.
     runtime.set_policy("backends: {fake_full: {options: {note: other}}}\n");
     ASSERT_TRUE(runtime->reload());

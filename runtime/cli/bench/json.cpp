@@ -1,7 +1,9 @@
 // runtime/cli/bench/json.cpp: writes a benchmark's report as JSON for scripts
 #include "cli/bench/json.hpp"
 
-#include <nlohmann/json.hpp>
+#include <algorithm>
+#include <span>
+#include <vector>
 
 #include "cli/bench/table.hpp"
 #include "trace.hpp"
@@ -9,81 +11,91 @@
 namespace attnrt::cli::bench {
 namespace {
 
-// Absent numbers are null.
-nlohmann::json number(std::optional<double> value) {
-  return value ? nlohmann::json(*value) : nlohmann::json();
-}
+using core::Json;
+using Members = std::vector<Json::Member>;
 
-nlohmann::json device_json(const core::Device& device) {
+Members device_members(const core::Device& device) {
   return {
       {"device", core::device_name(device.type)}, {"device_id", device.id}, {"arch", device.arch}};
 }
 
-nlohmann::json measurement_json(const Measurement& m, const Comparison& comparison,
-                                const Peak* peak) {
-  nlohmann::json json = device_json(m.device);
-  json["threads"] = comparison.threads;
-  json["backend"] = m.backend;
-  json["version"] = m.version;
-  json["kernel"] = m.kernel;
-  json["state"] = state_name(m.state);
-  json["reason"] = m.reason;
-  json["checked"] = m.checked;
-  for (const char* name : {"time", "flop_s", "bytes_s", "of_compute", "of_memory"})
-    json[name] = nullptr;
-  if (m.state != State::measured) return json;
-  json["time"] = {{"samples", m.seconds.size()},
-                  {"runs", m.runs},
-                  {"clock", m.device_clock ? "device" : "host"},
-                  {"median_us", m.median() * 1e6},
-                  {"quartile_low_us", m.quantile(0.25) * 1e6},
-                  {"quartile_high_us", m.quantile(0.75) * 1e6},
-                  {"fastest_us", m.seconds.front() * 1e6}};
-  const Shares shares = shares_of(m, comparison, peak);
-  json["flop_s"] = comparison.work.flop / m.median();
-  json["bytes_s"] = comparison.work.bytes / m.median();
-  json["of_compute"] = number(shares.compute);
-  json["of_memory"] = number(shares.memory);
-  return json;
+Json measurement_json(const Measurement& m, const Comparison& comparison, const Peak* peak) {
+  Json time = nullptr, flop_s = nullptr, bytes_s = nullptr;
+  Shares shares;
+  if (m.state == State::measured) {
+    time = {{"samples", m.seconds.size()},
+            {"runs", m.runs},
+            {"clock", m.device_clock ? "device" : "host"},
+            {"median_us", m.median() * 1e6},
+            {"quartile_low_us", m.quantile(0.25) * 1e6},
+            {"quartile_high_us", m.quantile(0.75) * 1e6},
+            {"fastest_us", m.seconds.front() * 1e6}};
+    flop_s = comparison.work.flop / m.median();
+    bytes_s = comparison.work.bytes / m.median();
+    shares = shares_of(m, comparison, peak);
+  }
+  Members members = device_members(m.device);
+  members.insert(members.end(), {{"threads", comparison.threads},
+                                 {"backend", m.backend},
+                                 {"version", m.version},
+                                 {"kernel", m.kernel},
+                                 {"state", state_name(m.state)},
+                                 {"reason", m.reason},
+                                 {"checked", m.checked},
+                                 {"time", time},
+                                 {"flop_s", flop_s},
+                                 {"bytes_s", bytes_s},
+                                 {"of_compute", shares.compute},
+                                 {"of_memory", shares.memory}});
+  return members;
 }
 
-nlohmann::json peak_json(const Peak& peak) {
-  nlohmann::json json = device_json(peak.device);
-  json["threads"] = peak.threads > 0 ? nlohmann::json(peak.threads) : nlohmann::json();
-  json["name"] = peak.device.name;
-  json["fma_flop_s"] = number(peak.fma);
-  json["amx_bf16_flop_s"] = number(peak.amx);
-  json["copy_bytes_s"] = number(peak.copy);
-  json["read_bytes_s"] = number(peak.read);
-  return json;
+Json peak_json(const Peak& peak) {
+  Members members = device_members(peak.device);
+  members.insert(members.end(), {{"threads", peak.threads > 0 ? Json(peak.threads) : nullptr},
+                                 {"name", peak.device.name},
+                                 {"fma_flop_s", peak.fma},
+                                 {"amx_bf16_flop_s", peak.amx},
+                                 {"copy_bytes_s", peak.copy},
+                                 {"read_bytes_s", peak.read}});
+  return members;
+}
+
+// One problem: its comparisons, one for each thread count.
+Json problem_json(const Report& report, std::span<const Comparison> comparisons) {
+  std::vector<Json> measurements;
+  for (const Comparison& comparison : comparisons) {
+    for (const Measurement& m : comparison.measurements)
+      measurements.push_back(
+          measurement_json(m, comparison, report.peak_of(m.device, comparison.threads)));
+  }
+  const Comparison& first = comparisons.front();
+  return {{"problem", core::problem_json(first.problem)},
+          {"flop", first.work.flop},
+          {"bytes", first.work.bytes},
+          {"measurements", measurements}};
 }
 
 }  // namespace
 
-nlohmann::json to_json(const Report& report) {
-  nlohmann::json document = core::document("bench");
-  document["version"] = ATTNRT_VERSION;
-  document["processor"] = report.processor;
-  document["threads"] = report.threads.front();
-  document["thread_counts"] = report.threads;
-  document["cold"] = report.cold;
-  document["ok"] =
-      report.count(State::failed) + report.count(State::wrong) == 0 && !report.has_unserved();
-  document["peaks"] = nlohmann::json::array();
-  for (const Peak& peak : report.peaks) document["peaks"].push_back(peak_json(peak));
-  document["problems"] = nlohmann::json::array();
-  for (size_t c = 0; c < report.comparisons.size(); ++c) {
-    const Comparison& comparison = report.comparisons[c];
-    if (c % report.threads.size() == 0)  // the first thread count of the next problem
-      document["problems"].push_back({{"problem", core::problem_json(comparison.problem)},
-                                      {"flop", comparison.work.flop},
-                                      {"bytes", comparison.work.bytes},
-                                      {"measurements", nlohmann::json::array()}});
-    for (const Measurement& m : comparison.measurements)
-      document["problems"].back()["measurements"].push_back(
-          measurement_json(m, comparison, report.peak_of(m.device, comparison.threads)));
+Json to_json(const Report& report) {
+  std::vector<Json> peaks, problems;
+  for (const Peak& peak : report.peaks) peaks.push_back(peak_json(peak));
+  const std::span<const Comparison> all = report.comparisons;
+  for (size_t first = 0; first < all.size(); first += report.threads.size()) {
+    problems.push_back(problem_json(
+        report, all.subspan(first, std::min(report.threads.size(), all.size() - first))));
   }
-  return document;
+  return core::document("bench",
+                        {{"version", ATTNRT_VERSION},
+                         {"processor", report.processor},
+                         {"threads", report.threads.front()},
+                         {"thread_counts", report.threads},
+                         {"cold", report.cold},
+                         {"ok", report.count(State::failed) + report.count(State::wrong) == 0 &&
+                                    !report.has_unserved()},
+                         {"peaks", peaks},
+                         {"problems", problems}});
 }
 
 }  // namespace attnrt::cli::bench

@@ -6,7 +6,6 @@
 #include <csignal>
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "cli/verify/report.hpp"
 #include "conformance/children.hpp"
@@ -87,8 +86,7 @@ int run_verify(const Common& common, const Request& request) {
   std::signal(SIGCHLD, SIG_DFL);
   const auto paths = paths_of(common, request);
   if (!paths) return report_error(common, paths.error());
-  nlohmann::json document = core::document("verification");
-  document["plugins"] = nlohmann::json::array();
+  std::vector<core::Json> plugins;
   int64_t failures = 0;
   for (const std::string& path : *paths) {
     std::vector<RuleResult> results;
@@ -99,12 +97,12 @@ int run_verify(const Common& common, const Request& request) {
     }
     failures += verify::count(results, conformance::State::failed);
     if (common.json) {
-      document["plugins"].push_back(verify::to_json(path, results, request.settings));
+      plugins.push_back(verify::to_json(path, results, request.settings));
     } else {
       print(verify::to_text(path, results, request.settings));
     }
   }
-  if (common.json) print_json(document);
+  if (common.json) print_json(core::document("verification", {{"plugins", plugins}}));
   return failures == 0 ? exit_ok : exit_no;
 }
 

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
 
@@ -67,22 +66,22 @@ std::string to_text(const std::string& path, const std::vector<RuleResult>& resu
                             count(results, State::failed), count(results, State::skipped));
 }
 
-nlohmann::json to_json(const std::string& path, const std::vector<RuleResult>& results,
-                       const Settings& settings) {
-  nlohmann::json rules = nlohmann::json::array();
+core::Json to_json(const std::string& path, const std::vector<RuleResult>& results,
+                   const Settings& settings) {
+  std::vector<core::Json> rules;
   for (const RuleResult& result : results) {
-    nlohmann::json rule = {{"id", result.rule->id},
-                           {"requirement", result.rule->requirement},
-                           {"state", state_name(result.outcome.state)}};
-    if (result.outcome.state != State::passed) rule["detail"] = result.outcome.detail;
+    std::vector<core::Json::Member> rule = {{"id", result.rule->id},
+                                            {"requirement", result.rule->requirement},
+                                            {"state", state_name(result.outcome.state)}};
+    if (result.outcome.state != State::passed) rule.push_back({"detail", result.outcome.detail});
     if (result.outcome.state == State::failed) {
-      rule["effect"] = result.rule->effect;
-      rule["reproduce"] = reproduction(path, result, settings);
+      rule.push_back({"effect", result.rule->effect});
+      rule.push_back({"reproduce", reproduction(path, result, settings)});
     }
-    rules.push_back(std::move(rule));
+    rules.emplace_back(std::move(rule));
   }
   return {{"path", path},
-          {"rules", std::move(rules)},
+          {"rules", rules},
           {"passed", count(results, State::passed)},
           {"failed", count(results, State::failed)},
           {"skipped", count(results, State::skipped)}};

@@ -2,11 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
 #include "conformance/check_rules.hpp"
+#include "formats/json.hpp"
 
 namespace attnrt::cli::verify {
 
@@ -16,8 +16,8 @@ std::string to_text(const std::string& path, const std::vector<conformance::Rule
                     const conformance::Settings& settings);
 
 // Returns one element of the list `plugins`, which docs/json.md describes.
-nlohmann::json to_json(const std::string& path, const std::vector<conformance::RuleResult>& results,
-                       const conformance::Settings& settings);
+core::Json to_json(const std::string& path, const std::vector<conformance::RuleResult>& results,
+                   const conformance::Settings& settings);
 
 int64_t count(const std::vector<conformance::RuleResult>& results, conformance::State state);
 
