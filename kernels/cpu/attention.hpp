@@ -31,9 +31,9 @@ inline constexpr int64_t kWorkspaceAlignment = 64;
 // An instruction set that the kernels were compiled for.
 struct Target;
 
-// The targets that this processor has and this operating system enables, best first. Ends with
-// null; never empty.
-const Target* const* targets();
+// Returns the best target that this processor has and this operating system enables, or, given one,
+// the best of the others that follow it. null: there is none. Looked up each time.
+const Target* next_target(const Target* after);
 
 // The target of that name ("avx2"), or null if it is unknown or not available here. `name` ==
 // nullptr: the best.

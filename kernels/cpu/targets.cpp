@@ -7,9 +7,7 @@
 // in HWY_ONCE is compiled last, when all targets are known.
 #include "kernels/cpu/targets.hpp"
 
-#include <array>
 #include <cstring>
-#include <iterator>
 
 #include "kernels/cpu/amx/tiles.hpp"
 #include "kernels/cpu/attention.hpp"
@@ -22,6 +20,7 @@
 #include "hwy/foreach_target.h"  // before highway.h and every .inl
 #include "hwy/highway.h"
 // clang-format on
+#include "kernels/common/instruction_set.hpp"
 #include "kernels/cpu/amx/prefill.inl"
 #include "kernels/cpu/simd/decode.inl"
 #include "kernels/cpu/simd/merge.inl"
@@ -30,7 +29,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace kernels::cpu::HWY_NAMESPACE {
 
-bool attainable() { return (hwy::SupportedTargets() & HWY_TARGET) != 0; }
+bool attainable() { return has_instruction_set(HWY_TARGET); }
 
 #define KERNELS_CPU_TARGET(name, attainable, tiling, pack, prefill)                      \
   {                                                                                      \
@@ -105,33 +104,31 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace kernels::cpu {
 
-const Target* const* targets() {
-  static const auto attainable_targets = [] {
-    // Highway's lists are best first; an entry is null if nothing was compiled for that instruction
-    // set.
-    constexpr const Target* (*kCompiled[])() = {
-        HWY_CHOOSE_TARGET_LIST(amx_target),         HWY_CHOOSE_FALLBACK(amx_target),
-        HWY_CHOOSE_TARGET_LIST(float_target),       HWY_CHOOSE_FALLBACK(float_target),
+const Target* next_target(const Target* after) {
+  // Highway's lists are best first; an entry is null if nothing was compiled for that instruction
+  // set.
+  constexpr const Target* (*kCompiled[])() = {
+      HWY_CHOOSE_TARGET_LIST(amx_target),         HWY_CHOOSE_FALLBACK(amx_target),
+      HWY_CHOOSE_TARGET_LIST(float_target),       HWY_CHOOSE_FALLBACK(float_target),
 #ifdef KERNELS_CPU_PLAIN_TILES
-        HWY_CHOOSE_TARGET_LIST(plain_tiles_target), HWY_CHOOSE_FALLBACK(plain_tiles_target),
+      HWY_CHOOSE_TARGET_LIST(plain_tiles_target), HWY_CHOOSE_FALLBACK(plain_tiles_target),
 #endif
-    };
-    std::array<const Target*, std::size(kCompiled) + 1> found{};
-    size_t count = 0;
-    for (const auto target_of : kCompiled) {
-      const Target* target = target_of == nullptr ? nullptr : target_of();
-      if (target != nullptr && target->attainable()) found[count++] = target;
-    }
-    return found;
-  }();
-  return attainable_targets.data();
+  };
+  bool passed = after == nullptr;
+  for (const auto target_of : kCompiled) {
+    const Target* target = target_of == nullptr ? nullptr : target_of();
+    if (target == nullptr) continue;
+    if (passed && target->attainable()) return target;
+    if (target == after) passed = true;
+  }
+  return nullptr;
 }
 
 const Target* find_target(const char* name) {
-  for (const Target* const* target = targets(); *target != nullptr; ++target) {
-    if (name == nullptr || strcmp(name, (*target)->name) == 0) return *target;
-  }
-  return nullptr;
+  const Target* target = next_target(nullptr);
+  while (name != nullptr && target != nullptr && strcmp(name, target->name) != 0)
+    target = next_target(target);
+  return target;
 }
 
 const char* target_name(const Target& target) { return target.name; }

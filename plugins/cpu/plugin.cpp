@@ -15,11 +15,11 @@ struct TargetNames {
 // The instruction sets that this machine has, for a message: "avx512 avx2 sse4 ...".
 TargetNames target_names() {
   TargetNames names;
-  for (const kernels::cpu::Target* const* target = kernels::cpu::targets(); *target != nullptr;
-       ++target) {
+  for (const kernels::cpu::Target* target = kernels::cpu::next_target(nullptr); target != nullptr;
+       target = kernels::cpu::next_target(target)) {
     const size_t used = std::strlen(names.text);
     std::snprintf(names.text + used, sizeof names.text - used, used == 0 ? "%s" : " %s",
-                  kernels::cpu::target_name(**target));
+                  kernels::cpu::target_name(*target));
   }
   return names;
 }

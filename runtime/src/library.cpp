@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -47,9 +48,8 @@ struct Libraries {
 };
 
 Libraries& libraries() {
-  // Never destroyed: a plugin's static destructors may still run after ours.
-  static auto* const all = new Libraries;
-  return *all;
+  static constinit std::atomic<Libraries*> all = nullptr;
+  return only(all);
 }
 
 // One use of an unloadable library: the last one unmaps it.
@@ -166,8 +166,6 @@ Result<const attnrt_plugin*> table_of(void* handle) {
 }
 
 }  // namespace
-
-void prepare_libraries() { libraries(); }
 
 Result<MappedLibrary> map_library(const FoundPlugin& plugin, bool by_path) {
   Libraries& all = libraries();

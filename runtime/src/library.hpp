@@ -18,10 +18,6 @@ struct MappedLibrary {
   std::shared_ptr<const void> use;
 };
 
-// Makes the process's table of libraries. Called when a runtime opens, so that no thread is in the
-// middle of it when another one forks.
-void prepare_libraries();
-
 // Maps the library, unless the process has mapped the same bytes before, and returns the table that
 // it exports.
 //

@@ -110,11 +110,14 @@ bool is_mapped_from(void* handle, std::string_view bytes) {
 }  // namespace
 
 // Spells a counter in binary between the directory and the name: "/" is 0 and "/." is 1. The kernel
-// skips both, and the loader compares paths letter by letter. The counter starts at the time, so
-// that a second copy of this code in the process, with a counter of its own, spells other paths.
+// skips both, and the loader compares paths letter by letter. The counter starts at the time of the
+// first call, so that a second copy of this code in the process, with a counter of its own, spells
+// other paths.
 std::string fresh_path(const std::string& directory, const std::string& name) {
-  static std::atomic<uint64_t> counter{
-      static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count())};
+  static constinit std::atomic<uint64_t> counter{0};
+  uint64_t unused = 0;
+  counter.compare_exchange_strong(
+      unused, static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()));
   std::string path = directory;
   for (uint64_t bits = counter.fetch_add(1, std::memory_order_relaxed); bits != 0; bits >>= 1)
     path += (bits & 1) != 0 ? "/." : "/";

@@ -8,8 +8,6 @@
 
 #include <algorithm>
 
-#include "library.hpp"
-
 namespace attnrt::core {
 namespace {
 
@@ -86,7 +84,6 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
   // The current directory was deleted: relative paths must lead nowhere, and nothing exists below a
   // file.
   if (error) runtime->folder_ = "/dev/null";
-  prepare_libraries();
   runtime->environment_ = read_environment();
   auto snapshot =
       take_snapshot(runtime->options_, runtime->environment_, runtime->folder_, nullptr);

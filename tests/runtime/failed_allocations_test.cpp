@@ -24,8 +24,12 @@ class FailedAllocations : public ::testing::TestWithParam<Failing> {
     if (!can_fail_allocations) GTEST_SKIP() << "a sanitizer's malloc cannot be replaced";
   }
 
+  // backend: a fake's name.
   void open(const std::string& backend) {
     directory.add(backend);
+    open();
+  }
+  void open() {
     attnrt_runtime_options options = ATTNRT_RUNTIME_OPTIONS_INIT;
     options.thread_count = 2;
     options.policy_text = "schema: 1\n";
@@ -80,6 +84,13 @@ class FailedAllocations : public ::testing::TestWithParam<Failing> {
 TEST_P(FailedAllocations, OfTheFirstOneShotCall) {
   open("fake_full");
   expect_survived("first attention", [this] { return attend(); });
+}
+
+// Loading cpu.so runs what a shipped plugin runs when it is loaded.
+TEST_P(FailedAllocations, OfTheFirstOneShotCallOfTheCpu) {
+  std::filesystem::copy_file(cpu_plugin(), directory.path() / "cpu.so");
+  open();
+  expect_survived("first attention of the cpu", [this] { return attend(); });
 }
 
 TEST_P(FailedAllocations, OfTheFirstPlan) {

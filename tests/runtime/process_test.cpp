@@ -1,11 +1,13 @@
 // tests/runtime/process_test.cpp: forks and the end of the process, while threads are inside calls
 #include <attnrt/attnrt.h>
+#include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -23,20 +25,65 @@ namespace {
 using namespace support;
 
 constexpr unsigned kWatchdogSeconds = 30;
-constexpr int kThreads = 3;  // that call while another one forks or ends the process
+constexpr int kThreads = 3;      // that call while another one forks or ends the process
+constexpr int kProcesses = 100;  // that fork while they do something for the first time
 
-// Runs `body` in a child, which a watchdog ends if it hangs. Returns how the child ended: 0 if by
-// exit code 0.
-int ending_of_child(const std::function<int()>& body) {
+// Starts a child that runs `body`. A watchdog ends it if it hangs.
+pid_t start_child(const std::function<int()>& body) {
   const pid_t child = fork();
   if (child < 0) throw std::runtime_error("fork");
   if (child == 0) {
     alarm(kWatchdogSeconds);
     _exit(body());
   }
+  return child;
+}
+
+// Waits for the child, and returns how it ended: 0 if by exit code 0.
+int ending_of(pid_t child) {
   int status = -1;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
   return status;
+}
+
+int ending_of_child(const std::function<int()>& body) { return ending_of(start_child(body)); }
+
+// Opens a runtime on the plugins in the folder.
+attnrt_runtime* opened(const fakes::Directory& directory) {
+  attnrt_runtime_options options = ATTNRT_RUNTIME_OPTIONS_INIT;
+  options.thread_count = 2;
+  options.policy_text = "schema: 1\nbackends: {fake_rocm: {priority: 1}}\nstaging: allow\n";
+  options.plugin_path = directory.path().c_str();
+  options.log = [](void*, int32_t, const char*) {};
+  attnrt_runtime* runtime = nullptr;
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  if (attnrt_runtime_open(&options, &runtime, &error) != ATTNRT_OK)
+    throw std::runtime_error(error.message);
+  return runtime;
+}
+
+// How many of `kProcesses` processes fail in which one thread calls `first`, which does something
+// for the first time in its process, while another one forks children that call `in_child`. The
+// forks come at all times of it.
+int bad_of_forks_while(const std::function<bool()>& first, const std::function<bool()>& in_child) {
+  constexpr int kChildren = 5;
+  constexpr std::chrono::microseconds kStep{10};
+  int bad = 0;
+  for (int n = 0; n < kProcesses; ++n) {
+    bad += ending_of_child([&] {
+             std::atomic<int> wrong = 0;
+             std::thread other([&] { wrong += first() ? 0 : 1; });
+             std::vector<pid_t> children;
+             for (int forks = 0; forks < kChildren; ++forks) {
+               std::this_thread::sleep_for(n * kStep);
+               children.push_back(start_child([&] { return in_child() ? 0 : 1; }));
+             }
+             for (const pid_t child : children) wrong += ending_of(child) == 0 ? 0 : 1;
+             other.join();
+             return wrong.load();
+           }) != 0;
+  }
+  return bad;
 }
 
 class Process : public ::testing::Test {
@@ -44,14 +91,7 @@ class Process : public ::testing::Test {
   Process() {
     std::filesystem::copy_file(cpu_plugin(), directory.path() / "cpu.so");
     directory.add("fake_rocm");
-    attnrt_runtime_options options = ATTNRT_RUNTIME_OPTIONS_INIT;
-    options.thread_count = 2;
-    options.policy_text = "schema: 1\nbackends: {fake_rocm: {priority: 1}}\nstaging: allow\n";
-    options.plugin_path = directory.path().c_str();
-    options.log = [](void*, int32_t, const char*) {};
-    attnrt_error error = ATTNRT_ERROR_INIT;
-    if (attnrt_runtime_open(&options, &runtime, &error) != ATTNRT_OK)
-      throw std::runtime_error(error.message);
+    runtime = opened(directory);
   }
 
   ~Process() override { attnrt_runtime_close(runtime); }
@@ -131,6 +171,41 @@ TEST_F(Process, AChildReloadsListsAndCallsFromThreadsOfItsOwn) {
       bad += ended != 0 ? 1 : 0;
     }
   });
+  EXPECT_EQ(bad, 0) << "of " << kForks << " children";
+}
+
+TEST_F(Process, AChildCallsWhileTheParentsFirstCallLoadsTheBackend) {
+  SKIP_FORKS_OF_THREADS();
+  const auto call = [this] { return failure().empty(); };
+  EXPECT_EQ(bad_of_forks_while(call, call), 0) << "of " << kProcesses << " processes";
+}
+
+// Not of Process, which opens a runtime before.
+TEST(ProcessWithoutRuntime, AChildOpensOneWhileTheParentOpensTheFirst) {
+  SKIP_FORKS_OF_THREADS();
+  fakes::Directory directory;
+  directory.add("fake_rocm");
+  const auto open = [&] {
+    attnrt_runtime_close(opened(directory));
+    return true;
+  };
+  EXPECT_EQ(bad_of_forks_while(open, open), 0) << "of " << kProcesses << " processes";
+}
+
+// What a child can do although it has the loader in the middle of another thread's work.
+TEST_F(Process, AChildCallsALoadedBackendWhileTheParentUsesTheLoader) {
+  SKIP_FORKS_OF_THREADS();
+  constexpr int kForks = 150;
+  ASSERT_EQ(failure(), "") << "loads the backend";
+  std::atomic<bool> stop = false;
+  std::thread other([&] {
+    while (!stop) dlclose(dlopen(fakes::fake("fake_full").c_str(), RTLD_NOW | RTLD_LOCAL));
+  });
+  int bad = 0;
+  for (int n = 0; n < kForks; ++n)
+    bad += ending_of_child([this] { return failure().empty() ? 0 : 1; }) != 0 ? 1 : 0;
+  stop = true;
+  other.join();
   EXPECT_EQ(bad, 0) << "of " << kForks << " children";
 }
 

@@ -21,10 +21,13 @@
 #include "hwy/foreach_target.h"  // before highway.h
 #include "hwy/highway.h"
 // clang-format on
+#include "kernels/common/instruction_set.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace attnrt::cli::bench::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+
+bool attainable() { return kernels::has_instruction_set(HWY_TARGET); }
 
 using Floats = hn::ScalableTag<float>;
 using Vector = hn::Vec<Floats>;
@@ -79,15 +82,34 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace attnrt::cli::bench {
 
-HWY_EXPORT(multiply_add);
-HWY_EXPORT(read);
+namespace {
+
+// Every version of a function, the best instruction set's first; null where none was compiled.
+#define ATTNRT_VERSIONS(function) \
+  { HWY_CHOOSE_TARGET_LIST(function), HWY_CHOOSE_FALLBACK(function) }
+constexpr bool (*kAttainable[])() = ATTNRT_VERSIONS(attainable);
+constexpr double (*kMultiplyAdd[])(int64_t, float*) = ATTNRT_VERSIONS(multiply_add);
+constexpr void (*kRead[])(const float*, int64_t, float*) = ATTNRT_VERSIONS(read);
+#undef ATTNRT_VERSIONS
+
+// Returns which version is the best for this processor. The last one always runs.
+size_t best_version() {
+  static const size_t best = [] {
+    size_t at = 0;
+    while (kAttainable[at] == nullptr || !kAttainable[at]()) ++at;
+    return at;
+  }();
+  return best;
+}
+
+}  // namespace
 
 double multiply_add_loop(int64_t rounds, float* sink) {
-  return HWY_DYNAMIC_DISPATCH(multiply_add)(rounds, sink);
+  return kMultiplyAdd[best_version()](rounds, sink);
 }
 
 void read_loop(const float* from, int64_t count, float* sink) {
-  HWY_DYNAMIC_DISPATCH(read)(from, count, sink);
+  kRead[best_version()](from, count, sink);
 }
 
 #if defined(__x86_64__)

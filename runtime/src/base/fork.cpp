@@ -11,10 +11,15 @@ struct ForkRegistry {
   bool installed = false;
   std::atomic<uint32_t> generation{0};
 
+  // Returns false if memory ran out.
+  bool install() {
+    if (!installed) installed = pthread_atfork(before, in_parent, in_child) == 0;
+    return installed;
+  }
+
   void add(AtFork& entry) {
     const std::lock_guard lock(mutex);
-    if (!installed && pthread_atfork(before, in_parent, in_child) != 0) throw std::bad_alloc();
-    installed = true;
+    if (!install()) throw std::bad_alloc();
     entry.next_ = first;
     if (first != nullptr) first->previous_ = &entry;
     first = &entry;
@@ -48,6 +53,13 @@ void ForkRegistry::before() {
 }
 void ForkRegistry::in_parent() { registry.after(false); }
 void ForkRegistry::in_child() { registry.after(true); }
+
+namespace {
+// Done when the library is loaded. At a fork while another thread adds the first entry, nobody
+// would take the mutex, and it would stay locked in the child. (If memory runs out here, add tries
+// again.)
+[[maybe_unused]] const bool installed_early = registry.install();
+}  // namespace
 
 void AtFork::watch_forks() { registry.add(*this); }
 void AtFork::ignore_forks() { registry.remove(*this); }

@@ -14,6 +14,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <new>
 
@@ -89,5 +90,18 @@ class ResetMutex final : AtFork {
 
   std::mutex mutex_;
 };
+
+// Returns the process's only T, which the first call makes. Threads that call it at once may make
+// several, all but one of which are destroyed again. The one is never destroyed, since threads may
+// be inside calls when the process ends.
+// A static variable of a function would not do: if another thread is initialising it at a fork, the
+// child waits for that thread for ever.
+template <class T>
+T& only(std::atomic<T*>& made) {
+  T* one = made.load(std::memory_order_acquire);
+  if (one != nullptr) return *one;
+  auto mine = std::make_unique<T>();
+  return made.compare_exchange_strong(one, mine.get()) ? *mine.release() : *one;
+}
 
 }  // namespace attnrt::core

@@ -7,16 +7,19 @@
 #include <yaml-cpp/parser.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <mutex>
 #include <sstream>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "base/file.hpp"
+#include "base/fork.hpp"
 #include "base/nearest.hpp"
 
 namespace attnrt::core::yaml {
@@ -245,6 +248,14 @@ Result<void> check_bytes(std::string_view text, const std::string& file) {
   return {};
 }
 
+// Held while yaml-cpp works, so that a fork waits until it has finished. Its static variables are
+// initialised when a text first needs them. A child that was forked in the middle of that would
+// wait for ever when it needs them, too.
+HeldMutex& yaml_cpp_mutex() {
+  static constinit std::atomic<HeldMutex*> mutex = nullptr;
+  return only(mutex);
+}
+
 }  // namespace
 
 const Node* Node::find(std::string_view key) const {
@@ -276,6 +287,7 @@ Result<Document> parse(std::string_view text, std::string file) {
   Builder builder(document.file.get());
   try {
     std::istringstream stream{std::string(text)};
+    const std::lock_guard lock(yaml_cpp_mutex());
     YAML::Parser parser(stream);
     while (parser.HandleNextDocument(builder)) {
     }

@@ -43,8 +43,9 @@ cpu::Status run_once(const Case& c, const cpu::Target& target, int32_t thread_co
 
 std::vector<const cpu::Target*> targets() {
   std::vector<const cpu::Target*> all;
-  for (const cpu::Target* const* target = cpu::targets(); *target != nullptr; ++target)
-    all.push_back(*target);
+  for (const cpu::Target* target = cpu::next_target(nullptr); target != nullptr;
+       target = cpu::next_target(target))
+    all.push_back(target);
   return all;
 }
 
