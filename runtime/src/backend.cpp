@@ -188,8 +188,11 @@ Result<void> Backend::add_devices() {
     return fail(status, "cannot list its devices: {}", message_of(error, status));
   auto added = sink.take();
   if (status == ATTNRT_OK) devices_ = std::move(added);
-  if (devices_.empty())
+  if (!devices_.empty()) {
+    devices_note_ = error.message;
+  } else {
     no_device_reason_ = error.message[0] != '\0' ? error.message : "it found no device";
+  }
   return {};
 }
 

@@ -66,6 +66,7 @@ class Backend {
   int32_t abi_minor() const { return table_->abi_minor; }  // that the plugin was built for
   const std::vector<Device>& devices() const { return devices_; }
   const std::string& no_device_reason() const { return no_device_reason_; }  // if it has none
+  const std::string& devices_note() const { return devices_note_; }  // what it says of those it has
   // The extensions, if the backend offers them with every call that they must have; else nullptr.
   // Their functions are called through call().
   const attnrt_memory* memory() const { return memory_; }
@@ -117,7 +118,7 @@ class Backend {
   void* instance_ = nullptr;
   bool open_ = false;
   std::vector<Device> devices_;
-  std::string no_device_reason_;
+  std::string no_device_reason_, devices_note_;
   const attnrt_memory* memory_ = nullptr;
   mutable ResetMutex own_streams_mutex_;          // nothing of a device is used in a child
   mutable std::map<int32_t, void*> own_streams_;  // by device_id

@@ -125,7 +125,8 @@ std::vector<PluginRow> Runtime::plugins(bool log_failures) const {
   std::vector<PluginRow> rows;
   for (size_t i = 0; i < snapshot->entries.size(); ++i) {
     const auto& entry = snapshot->entries[i];
-    PluginRow row{snapshot->found.plugins[i], "broken", entry->plugin->fault, {}};
+    PluginRow row{snapshot->found.plugins[i], "broken", entry->plugin->fault, {}, {}};
+    if (entry->plugin->manifest) row.notes = entry->plugin->manifest->notes;
     if (row.reason.empty()) {
       row.reason = switched_off(*snapshot->config, entry->plugin->manifest->name);
       if (!row.reason.empty()) row.state = "disabled";
@@ -137,6 +138,7 @@ std::vector<PluginRow> Runtime::plugins(bool log_failures) const {
         row.devices = (*loaded)->devices();
         row.state = row.devices.empty() ? "no device" : "ready";
         if (row.devices.empty()) row.reason = (*loaded)->no_device_reason();
+        if (const auto& note = (*loaded)->devices_note(); !note.empty()) row.notes.push_back(note);
       } else {
         row.reason = loaded.error().message;
       }

@@ -21,6 +21,7 @@ struct PluginRow {
   std::string state;   // ready, no device, disabled or broken
   std::string reason;  // why it is not ready
   std::vector<Device> devices;
+  std::vector<std::string> notes;  // on its manifest, and what it says of its devices
 };
 
 // THREADS: any call from any threads at once.

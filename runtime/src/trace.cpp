@@ -266,9 +266,7 @@ std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>&
           fmt::format("{}the last good version; the file has new bytes that cannot be used: {}",
                       reason.empty() ? "" : "; ", row.plugin->present_fault);
     }
-    if (manifest && !manifest->notes.empty()) {
-      reason += (reason.empty() ? "note: " : "; note: ") + joined(manifest->notes);
-    }
+    if (!row.notes.empty()) reason += (reason.empty() ? "note: " : "; note: ") + joined(row.notes);
     cells.push_back({manifest ? manifest->name : "-", manifest ? manifest->version_text : "-",
                      manifest ? std::to_string(manifest->abi) : "-",
                      devices.empty() ? "-" : joined(devices, ", "), row.state, file, reason});
@@ -297,7 +295,7 @@ Json plugins_json(const Snapshot& snapshot, const std::vector<PluginRow>& rows) 
                        {"summary", manifest ? Json(manifest->summary) : nullptr},
                        {"unloadable", manifest ? Json(manifest->unloadable) : nullptr},
                        {"for_devices", manifest ? manifest->devices : none},
-                       {"notes", manifest ? manifest->notes : none},
+                       {"notes", row.notes},
                        {"devices", devices},
                        {"state", row.state},
                        {"reason", row.reason},

@@ -114,7 +114,11 @@ static attnrt_status fake_devices(void* instance, attnrt_add_device add, void* s
   (void)add, (void)sink;
   attnrt_fail(error, ATTNRT_OK, "%s", FAKE_NO_DEVICES);
 #else
+#ifdef FAKE_NOTE
+  attnrt_fail(error, ATTNRT_OK, "%s", FAKE_NOTE);
+#else
   (void)error;
+#endif
   const int host = FAKE_DEVICE == DEVICE_HOST;
   for (int32_t id = 0; id < (FAKE_FAULT == FAULT_MANY ? 100 : FAKE_DEVICE_COUNT); ++id) {
     attnrt_device device = {sizeof device,

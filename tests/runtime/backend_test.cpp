@@ -70,6 +70,8 @@ TEST_F(BackendTest, DevicesAndTheirMemory) {
   ASSERT_THAT((*backend)->devices(), SizeIs(2));
   EXPECT_EQ((*backend)->devices()[1].id, 1);
   EXPECT_EQ((*backend)->devices()[1].arch, "gfx1100");
+  EXPECT_EQ((*backend)->devices_note(), "both are fakes");
+  EXPECT_EQ((*backend)->no_device_reason(), "");
   EXPECT_NE((*backend)->memory(), nullptr);
   EXPECT_THAT(outcome(loaded("fake_rocm_no_memory")), HasSubstr(ATTNRT_MEMORY));
 }
@@ -79,6 +81,7 @@ TEST_F(BackendTest, NoDeviceHasItsReason) {
   ASSERT_TRUE(backend) << backend.error().message;
   EXPECT_THAT((*backend)->devices(), IsEmpty());
   EXPECT_EQ((*backend)->no_device_reason(), "no fake device is plugged in");
+  EXPECT_EQ((*backend)->devices_note(), "");
 }
 
 TEST_F(BackendTest, ADeviceOutsideTheManifestIsNoReasonWhereOthersAreLeft) {

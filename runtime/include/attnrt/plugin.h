@@ -408,7 +408,7 @@ typedef struct attnrt_plugin {
   attnrt_status (*open)(const attnrt_host* host, const attnrt_option* options, int32_t count,
                         void** instance, attnrt_error* error);
 
-  /* Adds each device that the backend can use now. Adding none is legal; error then says why. */
+  /* Adds each device that can be used now. error may hold a note on them, or why there is none. */
   attnrt_status (*devices)(void* instance, attnrt_add_device add, void* sink, attnrt_error* error);
 
   /* Decides only what the manifest cannot say, without device work or a clock: the same problem

@@ -55,6 +55,15 @@ TEST_F(Command, List) {
   expect_golden("list.json", attnrt_here({"list", "--json"}), 0);
 }
 
+TEST_F(Command, ListShowsWhatAPluginSaysOfItsDevices) {
+  fakes::Directory plugins;
+  plugins.add("fake_rocm_two");
+  const std::string text = attnrt({"list", "--plugins", plugins.text()}).out;
+  EXPECT_NE(text.find("note: both are fakes"), std::string::npos) << text;
+  const std::string json = attnrt({"list", "--json", "--plugins", plugins.text()}).out;
+  EXPECT_NE(json.find("\"both are fakes\""), std::string::npos) << json;
+}
+
 // A command that was found through PATH cannot tell its directory from argv[0], and must not take
 // the current directory for it.
 TEST_F(Command, ListFindsTheInstalledPluginsWhateverItsName) {
