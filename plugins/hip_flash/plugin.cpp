@@ -1,5 +1,7 @@
-// plugins/hip_flash/plugin.cpp: the plugin hip_flash: the fused kernels; it has no options
+// plugins/hip_flash/plugin.cpp: the plugin hip_flash: the fused kernels, and its option
 #include "plugins/common/gpu/plugin.hpp"
+
+#include <cstring>
 
 namespace {
 
@@ -9,14 +11,26 @@ struct Flash {
   static constexpr auto plan = kernels::hip::plan_flash;
 };
 
+// Reads the one option, code: ptx uses no code but PTX, as on NVIDIA devices that are newer than
+// this build. The build for AMD accepts it, since both builds get one plugin's options.
 attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_t count,
                    void** instance, attnrt_error* error) {
-  if (count > 0) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
-                       "options: found %s, expected none: this backend has no options",
-                       options[0].key);
+  bool ptx_only = false;
+  for (int32_t n = 0; n < count; ++n) {
+    if (std::strcmp(options[n].key, "code") != 0) {
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "options: found %s, expected code",
+                         options[n].key);
+    }
+    ptx_only = std::strcmp(options[n].value, "ptx") == 0;
+    if (!ptx_only && std::strcmp(options[n].value, "any") != 0) {
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "code: found %s, expected any or ptx",
+                         options[n].value);
+    }
   }
-  return attnrt_gpu::open(host, instance, error);
+  const attnrt_status status = attnrt_gpu::open(host, instance, error);
+  if (status == ATTNRT_OK && attnrt_gpu::device_type() == ATTNRT_DEVICE_CUDA)
+    static_cast<attnrt_gpu::Instance*>(*instance)->ptx_only = ptx_only;
+  return status;
 }
 
 }  // namespace

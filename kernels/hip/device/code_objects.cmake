@@ -1,14 +1,15 @@
 # kernels/hip/device/code_objects.cmake: compiles each kernel file for each architecture, and puts
 # these code objects into static libraries that the plugins link
 #
-# Each code object is also left in <build>/kernels/<arch>/<kernel>.elf, for tests and for a look at
-# it.
+# Each code object is also left in <build>/kernels/<arch>/<kernel>.elf (PTX: .fatbin), for tests and
+# for a look at it.
 include_guard(GLOBAL)
 
 option(ATTNRT_GPU_CODE "Compile device code, and the plugins that carry it" ON)
 set(ATTNRT_ROCM_ARCHS gfx1100 gfx1101 gfx1102 gfx1201 gfx90a gfx942 gfx1030
   CACHE STRING "AMD architectures to compile for")
-set(ATTNRT_CUDA_ARCHS sm_80 sm_90 CACHE STRING "NVIDIA architectures to compile for")
+# compute_80 is PTX, which the driver compiles on devices that no other code serves.
+set(ATTNRT_CUDA_ARCHS sm_80 sm_90 sm_90a sm_100 sm_120 compute_80 CACHE STRING "NVIDIA architectures to compile for")
 
 # AMD: clang alone, 19 or newer (RDNA4's matrix instructions); no HIP headers, no device libraries.
 find_program(ATTNRT_HIP_CLANG NAMES clang++-21 clang++-20 clang++-19 amdclang++ HINTS /opt/rocm/llvm/bin /opt/rocm/bin
@@ -20,17 +21,22 @@ get_filename_component(attnrt_hip_dir ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)
 
 # Adds the command that compiles source for one architecture, dtype and head_dim, through the
 # compiler launcher (ccache) if there is one; sets out to its file. nvcc gets -c beside -cubin
-# because ccache caches nothing without it.
+# because ccache caches nothing without it. PTX is packed into a fatbin, which compresses it.
 function(attnrt_code_object out source arch dtype dim)
   get_filename_component(name ${source} NAME_WE)
   string(TOLOWER ${dtype} word)
   set(kernel ${name}_${word}_${dim})
-  set(file ${PROJECT_BINARY_DIR}/kernels/${arch}/${kernel}.elf)
+  set(form elf)
+  if(arch MATCHES "^compute_")
+    set(form fatbin)
+  endif()
+  set(file ${PROJECT_BINARY_DIR}/kernels/${arch}/${kernel}.${form})
   file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/kernels/${arch})
   set(common -std=c++20 -O3 -I${PROJECT_SOURCE_DIR} -DGPU_DTYPE=${dtype} -DGPU_DIM=${dim})
-  if(arch MATCHES "^sm_(.*)$")
-    set(command ${CMAKE_CXX_COMPILER_LAUNCHER} ${ATTNRT_NVCC} ${common} -gencode arch=compute_${CMAKE_MATCH_1},code=${arch} -x cu -c
-      -cubin -MD -MF ${file}.d ${source} -o ${file})
+  if(arch MATCHES "^(sm|compute)_(.*)$")
+    string(REPLACE elf cubin form ${form})
+    set(command ${CMAKE_CXX_COMPILER_LAUNCHER} ${ATTNRT_NVCC} ${common} -gencode arch=compute_${CMAKE_MATCH_2},code=${arch} -x cu -c
+      -${form} -MD -MF ${file}.d ${source} -o ${file})
   else()
     set(command ${CMAKE_CXX_COMPILER_LAUNCHER} ${ATTNRT_HIP_CLANG} -x hip -nogpuinc -nogpulib --offload-arch=${arch} ${common} -fno-exceptions
       --offload-device-only --no-gpu-bundle-output -MD -MF ${file}.d -MT ${file} -c ${source} -o ${file})
@@ -40,28 +46,42 @@ function(attnrt_code_object out source arch dtype dim)
   set(${out} ${file} PARENT_SCOPE)
 endfunction()
 
-# attnrt_gpu_kernels(<target> ARCHS <arch>... SOURCE <file.hip> HOST <file.cpp>...): the library of
-# one kernel file, compiled for every architecture, dtype and padded head_dim, with its launches.
-function(attnrt_gpu_kernels target)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "SOURCE" "ARCHS;HOST")
-  set(assembly "")
-  set(table "")
-  set(count 0)
+# attnrt_code_objects(<files> SOURCE <file.hip> ARCHS <arch>... DTYPES <dtype>... DIMS <padded
+# head_dim>...): compiles one kernel file for each of them, and appends the code objects to files.
+function(attnrt_code_objects files)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "SOURCE" "ARCHS;DTYPES;DIMS")
   foreach(arch IN LISTS arg_ARCHS)
-    foreach(dtype F32 F16 BF16)
-      foreach(dim 64 128 256)
+    foreach(dtype IN LISTS arg_DTYPES)
+      foreach(dim IN LISTS arg_DIMS)
         attnrt_code_object(file ${attnrt_hip_dir}/${arg_SOURCE} ${arch} ${dtype} ${dim})
-        list(APPEND files ${file})
-        get_filename_component(name ${file} NAME_WE)
-        string(APPEND assembly
-          "  \".balign 4096\\n\"\n  \"attnrt_code_${count}:\\n\"\n  \".incbin \\\"${file}\\\"\\n\"\n  \"attnrt_code_${count}_end:\\n\"\n")
-        string(APPEND declarations
-          "extern \"C\" __attribute__((visibility(\"hidden\"))) const unsigned char attnrt_code_${count}[], attnrt_code_${count}_end[];\n")
-        string(APPEND table "    {\"${name}\", \"${arch}\", attnrt_code_${count},\n     static_cast<uint64_t>(attnrt_code_${count}_end - attnrt_code_${count})},\n")
-        math(EXPR count "${count} + 1")
+        list(APPEND ${files} ${file})
       endforeach()
     endforeach()
   endforeach()
+  set(${files} ${${files}} PARENT_SCOPE)
+endfunction()
+
+# attnrt_gpu_kernels(<target> CODE <file>... HOST <file.cpp>...): the library of code objects and
+# their launches.
+function(attnrt_gpu_kernels target)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "CODE;HOST")
+  set(assembly "")
+  set(table "")
+  set(archs "")
+  set(count 0)
+  foreach(file IN LISTS arg_CODE)
+    get_filename_component(name ${file} NAME_WE)
+    get_filename_component(arch ${file} DIRECTORY)
+    get_filename_component(arch ${arch} NAME)
+    list(APPEND archs ${arch})
+    string(APPEND assembly
+      "  \".balign 4096\\n\"\n  \"attnrt_code_${count}:\\n\"\n  \".incbin \\\"${file}\\\"\\n\"\n  \"attnrt_code_${count}_end:\\n\"\n")
+    string(APPEND declarations
+      "extern \"C\" __attribute__((visibility(\"hidden\"))) const unsigned char attnrt_code_${count}[], attnrt_code_${count}_end[];\n")
+    string(APPEND table "    {\"${name}\", \"${arch}\", attnrt_code_${count},\n     static_cast<uint64_t>(attnrt_code_${count}_end - attnrt_code_${count})},\n")
+    math(EXPR count "${count} + 1")
+  endforeach()
+  list(REMOVE_DUPLICATES archs)
   set(source ${CMAKE_CURRENT_BINARY_DIR}/${target}_code_objects.cpp)
   file(CONFIGURE OUTPUT ${source} @ONLY CONTENT [[
 // Generated by attnrt_gpu_kernels.
@@ -78,20 +98,25 @@ const CodeObject code_objects[] = {
 const uint32_t code_object_count = @count@;
 }  // namespace kernels::hip
 ]])
-  set_source_files_properties(${source} PROPERTIES OBJECT_DEPENDS "${files}" COMPILE_OPTIONS -fno-lto)
+  set_source_files_properties(${source} PROPERTIES OBJECT_DEPENDS "${arg_CODE}" COMPILE_OPTIONS -fno-lto)
   list(TRANSFORM arg_HOST PREPEND ${attnrt_hip_dir}/)
   add_library(${target} STATIC ${source} ${arg_HOST})
   target_link_libraries(${target} PUBLIC attnrt_kernels_common)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow)
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden
-    VISIBILITY_INLINES_HIDDEN ON ATTNRT_ARCHS "${arg_ARCHS}")
+    VISIBILITY_INLINES_HIDDEN ON ATTNRT_ARCHS "${archs}")
 endfunction()
 
-# The libraries of both kernel files for one platform.
+# The libraries of both plugins for one platform.
 function(attnrt_platform_kernels platform archs)
-  attnrt_gpu_kernels(attnrt_kernels_flash_${platform} ARCHS ${archs} SOURCE flash_attention.hip
+  set(all DTYPES F32 F16 BF16 DIMS 64 128 256)
+  # Architectures that end with a letter (sm_90a) are for kernel files that use what only they have.
+  list(FILTER archs EXCLUDE REGEX "^sm_.*[a-z]$")
+  attnrt_code_objects(flash SOURCE flash_attention.hip ARCHS ${archs} ${all})
+  attnrt_code_objects(unfused SOURCE unfused_attention.hip ARCHS ${archs} ${all})
+  attnrt_gpu_kernels(attnrt_kernels_flash_${platform} CODE ${flash}
     HOST launch/flash_attention.cpp launch/tensor_map.cpp launch/fill_params.cpp launch/family.cpp)
-  attnrt_gpu_kernels(attnrt_kernels_unfused_${platform} ARCHS ${archs} SOURCE unfused_attention.hip
+  attnrt_gpu_kernels(attnrt_kernels_unfused_${platform} CODE ${unfused}
     HOST launch/unfused_attention.cpp launch/fill_params.cpp launch/family.cpp)
 endfunction()
 

@@ -8,7 +8,7 @@ namespace kernels::hip {
 // One kernel file, compiled for one architecture, dtype and padded head_dim.
 struct CodeObject {
   const char* name;  // "flash_attention_f16_128"
-  const char* arch;  // "gfx1100", "sm_90"
+  const char* arch;  // "gfx1100", "sm_90"; "compute_80" if it is PTX
   const unsigned char* data;
   uint64_t bytes;
 };

@@ -39,7 +39,7 @@ bool fail(std::string* reason, std::string text) {
 Family family_of(const char* name) {
   const std::string_view arch = name;
   if (arch == "sm_90a") return Family::wgmma_sm90;
-  if (arch.starts_with("sm_")) return Family::mma_sm80;
+  if (arch.starts_with("sm_") || arch.starts_with("compute_")) return Family::mma_sm80;
   if (arch.starts_with("gfx11")) return Family::wmma_gfx11;
   if (arch.starts_with("gfx12")) return Family::wmma_gfx12;
   if (arch.starts_with("gfx90a") || arch.starts_with("gfx942")) return Family::mfma;

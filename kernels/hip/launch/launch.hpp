@@ -37,8 +37,8 @@ struct UnfusedPlan {
   uint32_t block = 0, shared_bytes = 0, qk_shared_bytes = 0, rows = 0, keys = 0;
 };
 
-// Whether the kernels can solve the problem; if not, reason says why. arch: of the code objects:
-// "gfx1100", "sm_90".
+// Whether the kernels can solve the problem; if not, reason says why. arch: of the newest
+// code object that runs on the device: "gfx1100", "sm_90a"; "compute_80" if it is PTX.
 bool flash_supported(const Problem& problem, const char* arch, std::string* reason);
 bool unfused_supported(const Problem& problem, const char* arch, std::string* reason);
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "attnrt/plugin.h"
+#include "kernels/hip/device/code_objects.hpp"
 #include "kernels/hip/device/device.hpp"
 #include "kernels/hip/launch/launch.hpp"
 
@@ -15,7 +16,9 @@ namespace attnrt_gpu {
 struct ServedDevice {
   int32_t device_id = -1;
   const char* arch = nullptr;       // the device's, without features: "gfx1100", "sm_86"
-  const char* code_arch = nullptr;  // of its code objects: "gfx1100", "sm_80"
+  const char* full_arch = nullptr;  // with them: "gfx90a:sramecc+:xnack-"
+  const char* code_arch = nullptr;  // the newest of its code objects: "gfx1100", "sm_80"
+  bool ptx_only = false;            // see Instance
   const char* name = nullptr;
   int64_t total_memory_bytes = 0;
   int64_t shared_bytes = 0;  // workgroup memory: the most that one workgroup may have
@@ -25,6 +28,7 @@ struct ServedDevice {
 struct Instance {
   const attnrt_host* host = nullptr;
   int64_t max_workspace_bytes = 0;  // 0: no limit but the device's memory
+  bool ptx_only = false;            // NVIDIA: no code but PTX is used, which the driver compiles
   std::vector<ServedDevice> devices;
 };
 
@@ -56,8 +60,14 @@ attnrt_status translate_for_device(const Instance& instance, const attnrt_proble
                                    DeviceProblem* asked, attnrt_error* error);
 
 // ---- arch.cpp ----
+inline constexpr char kPtxPrefix[] = "compute_";  // of a code object's arch
 // RETURNS the architecture of the code objects that run best on a device; null if none runs.
-const char* code_arch_for(const char* device_arch);
+const char* code_arch_for(const char* device_arch, bool ptx_only);
+// RETURNS the code object with the name that runs best on a device: not every kernel file is
+// compiled for every architecture. Null if none runs.
+const kernels::hip::CodeObject* code_object_for(const ServedDevice& device, const char* name);
+// Whether some of a device's code objects are PTX.
+bool runs_ptx(const ServedDevice& device);
 
 // ---- launch.cpp ----
 constexpr int32_t kMaxLaunches = 8;  // of one run; launches() writes no more
@@ -70,8 +80,7 @@ struct LoadedKernels {
     uint32_t shared_bytes = 0;
     kernels::hip::Kernel handle;
   };
-  int32_t device_id = -1;
-  const char* code_arch = nullptr;
+  ServedDevice device;
   int32_t count = 0;
   Kernel kernels[kMaxLaunches];
 };
@@ -82,8 +91,8 @@ kernels::Args args_at_bounds(const kernels::Problem& problem);
 // A non-null pointer in place of memory that is not allocated yet; nothing reads through it.
 void* planning_address();
 
-// Whether the device has the workgroup memory that every launch needs; if not, reason says what is
-// missing.
+// Whether this build has code for every launch, and the device the workgroup memory that it needs;
+// if not, reason says what is missing.
 bool fits(const ServedDevice& device, const kernels::hip::Launch* launches, int32_t count,
           std::string* reason);
 

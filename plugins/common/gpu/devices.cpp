@@ -6,7 +6,6 @@
 #include <string>
 #include <string_view>
 
-#include "kernels/hip/device/code_objects.hpp"
 #include "plugins/common/gpu/backend.hpp"
 #include "plugins/common/translate.hpp"
 
@@ -40,6 +39,19 @@ std::string built_archs() {
   return list;
 }
 
+// RETURNS what the user should know about the devices: for which of them the driver compiles PTX.
+std::string note_on(const Instance& instance) {
+  std::string list;
+  for (const ServedDevice& served : instance.devices) {
+    if (!runs_ptx(served)) continue;
+    list += (list.empty() ? "" : ", ") + std::string("device ") + std::to_string(served.device_id) +
+            " (" + served.arch + ")";
+  }
+  if (list.empty()) return list;
+  return "the driver compiles kernels from PTX for " + list +
+         (instance.ptx_only ? ", as the option code says" : "");
+}
+
 // Logs to the host, if it takes logs.
 void log(const Instance& instance, const std::string& text) {
   const attnrt_host* host = instance.host;
@@ -62,7 +74,9 @@ attnrt_status devices(void* instance, attnrt_add_device add, void* sink, attnrt_
     const std::string_view arch(device.arch);
     ServedDevice served{device.id,
                         interned(arch.substr(0, arch.find(':'))),
-                        code_arch_for(device.arch),
+                        interned(arch),
+                        code_arch_for(device.arch, self.ptx_only),
+                        self.ptx_only,
                         interned(device.name),
                         device.total_memory_bytes,
                         device.shared_bytes};
@@ -75,10 +89,13 @@ attnrt_status devices(void* instance, attnrt_add_device add, void* sink, attnrt_
     self.devices.push_back(served);
   }
   if (!unserved.empty()) {
-    unserved += ", and this build has code for " + built_archs();
+    unserved += (self.ptx_only ? ", the option code says ptx" : "") +
+                (", and this build has code for " + built_archs());
     if (self.devices.empty()) attnrt_fail(error, ATTNRT_OK, "%s", unserved.c_str());
     log(self, unserved);
   }
+  if (const std::string note = note_on(self); !note.empty())
+    attnrt_fail(error, ATTNRT_OK, "%s", note.c_str());
   for (const ServedDevice& served : self.devices) {
     const attnrt_device device = {sizeof(attnrt_device), device_type(), served.device_id,         0,
                                   served.arch,           served.name,   served.total_memory_bytes};

@@ -1,7 +1,6 @@
 // plugins/common/gpu/launch.cpp: loads a plan's kernels, and enqueues the launches of a run
 #include <cstring>
 
-#include "kernels/hip/device/code_objects.hpp"
 #include "plugins/common/gpu/backend.hpp"
 
 namespace attnrt_gpu {
@@ -11,22 +10,20 @@ namespace hip = kernels::hip;
 static_assert(sizeof(hip::Launch::params) <= hip::kMostArgumentBytes);
 
 // Finds a launch's kernel among this build's code objects, and loads it if it is not loaded yet.
-attnrt_status find(int32_t device_id, const char* code_arch, const hip::Launch& launch,
-                   hip::Kernel* kernel, attnrt_error* error) {
-  for (uint32_t n = 0; n < hip::code_object_count; ++n) {
-    const hip::CodeObject& object = hip::code_objects[n];
-    if (std::strcmp(object.name, launch.object) != 0 || std::strcmp(object.arch, code_arch) != 0)
-      continue;
-    hip::Message message;
-    const hip::Status status = hip::find_kernel(device_id, object.data, launch.kernel,
-                                                launch.shared_bytes, kernel, &message);
-    if (status == hip::Status::ok) return ATTNRT_OK;
-    // If the platform refuses the code, that is a fault of this build and never the caller's.
-    const attnrt_status code = status == hip::Status::invalid ? ATTNRT_INTERNAL : status_of(status);
-    return attnrt_fail(error, code, "%s for %s: %s", launch.object, code_arch, message.text);
+attnrt_status find(const ServedDevice& device, const hip::Launch& launch, hip::Kernel* kernel,
+                   attnrt_error* error) {
+  const hip::CodeObject* object = code_object_for(device, launch.object);
+  if (object == nullptr) {
+    return attnrt_fail(error, ATTNRT_INTERNAL, "this build has no code object %s for %s",
+                       launch.object, device.full_arch);
   }
-  return attnrt_fail(error, ATTNRT_INTERNAL, "this build has no code object %s for %s",
-                     launch.object, code_arch);
+  hip::Message message;
+  const hip::Status status = hip::find_kernel(device.device_id, object->data, launch.kernel,
+                                              launch.shared_bytes, kernel, &message);
+  if (status == hip::Status::ok) return ATTNRT_OK;
+  // If the platform refuses the code, that is a fault of this build and never the caller's.
+  const attnrt_status code = status == hip::Status::invalid ? ATTNRT_INTERNAL : status_of(status);
+  return attnrt_fail(error, code, "%s for %s: %s", launch.object, object->arch, message.text);
 }
 
 const LoadedKernels::Kernel* find_loaded(const LoadedKernels& loaded, const hip::Launch& launch) {
@@ -80,6 +77,11 @@ kernels::Args args_at_bounds(const kernels::Problem& p) {
 bool fits(const ServedDevice& device, const hip::Launch* launches, int32_t count,
           std::string* reason) {
   for (int32_t n = 0; n < count; ++n) {
+    if (code_object_for(device, launches[n].object) == nullptr) {
+      *reason = std::string("this build has no code object ") + launches[n].object + " for " +
+                device.full_arch;
+      return false;
+    }
     if (launches[n].shared_bytes <= device.shared_bytes) continue;
     *reason = std::string(launches[n].object) + " needs " +
               std::to_string(launches[n].shared_bytes) + " bytes of workgroup memory, and " +
@@ -91,13 +93,11 @@ bool fits(const ServedDevice& device, const hip::Launch* launches, int32_t count
 
 attnrt_status load(const ServedDevice& device, const hip::Launch* launches, int32_t count,
                    LoadedKernels* loaded, attnrt_error* error) {
-  loaded->device_id = device.device_id;
-  loaded->code_arch = device.code_arch;
+  loaded->device = device;
   for (int32_t n = 0; n < count; ++n) {
     if (find_loaded(*loaded, launches[n]) != nullptr) continue;
     LoadedKernels::Kernel& kernel = loaded->kernels[loaded->count];
-    const attnrt_status status =
-        find(device.device_id, device.code_arch, launches[n], &kernel.handle, error);
+    const attnrt_status status = find(device, launches[n], &kernel.handle, error);
     if (status != ATTNRT_OK) return status;
     kernel.object = launches[n].object;
     kernel.name = launches[n].kernel;
@@ -123,8 +123,7 @@ attnrt_status enqueue(const LoadedKernels& loaded, const hip::Launch* launches, 
     hip::Kernel handle;
     if (known != nullptr) {
       handle = known->handle;
-    } else if (const attnrt_status status =
-                   find(loaded.device_id, loaded.code_arch, launch, &handle, error);
+    } else if (const attnrt_status status = find(loaded.device, launch, &handle, error);
                status != ATTNRT_OK) {
       return status;
     }

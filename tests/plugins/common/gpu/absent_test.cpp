@@ -116,13 +116,18 @@ TEST_F(Hip, TheBuildForNvidiaIsLoadedBesideIt) {
   const Outcome run = attnrt({"run", "--input", kInput}, environment);
   EXPECT_THAT(run.out, HasSubstr("backend  cpu 1.0.0 on cpu"))
       << "a backend that needs no copy comes first";
-  const Outcome explained = attnrt(
-      {"explain",
-       "device=cuda arch=sm_86 dtype=f16 heads_q=8 heads_kv=8 seq_q=64 seq_kv=64 head_dim=64"},
-      environment);
-  EXPECT_EQ(explained.exit, 0) << explained.err;
-  EXPECT_THAT(explained.out, HasSubstr("hip_flash 1.0.0 on cuda"))
-      << "the manifest lists what sm_80's code serves";
+  const auto explain = [&](const std::string& arch) {
+    return attnrt({"explain", "device=cuda arch=" + arch +
+                                  " dtype=f16 heads_q=8 heads_kv=8 seq_q=64 seq_kv=64 head_dim=64"},
+                  environment);
+  };
+  for (const char* arch : {"sm_86", "sm_140"}) {
+    const Outcome explained = explain(arch);
+    EXPECT_EQ(explained.exit, 0) << explained.err;
+    EXPECT_THAT(explained.out, HasSubstr("hip_flash 1.0.0 on cuda"))
+        << "the manifest lists what PTX for compute_80 serves";
+  }
+  EXPECT_THAT(explain("sm_75").out, HasSubstr("arch sm_75 is not sm_80+"));
 }
 
 TEST_F(Hip, TheWholePipelineOnAModelsTensors) {

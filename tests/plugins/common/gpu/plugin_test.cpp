@@ -307,6 +307,15 @@ TEST_P(HipPlugin, UnknownOptionsAreNamed) {
   EXPECT_THAT(decision->message, HasSubstr("options: found colour, expected"));
 }
 
+TEST_P(HipPlugin, APolicyMayForcePtxWhichAmdsBuildDoesNotHave) {
+  if (GetParam() != "hip_flash") GTEST_SKIP() << "only hip_flash has the option";
+  const auto forced = open("staging: allow\nbackends: {hip_flash: {options: {code: ptx}}}\n");
+  EXPECT_TRUE(forced->plan(checked(on_device(a.problem, 0)), Call{GetParam()}));
+  const auto wrong = open("staging: allow\nbackends: {hip_flash: {options: {code: sass}}}\n");
+  EXPECT_THAT(wrong->decide(checked(on_device(a.problem, 0)), Call{GetParam()})->message,
+              HasSubstr("code: found sass, expected any or ptx"));
+}
+
 INSTANTIATE_TEST_SUITE_P(Both, HipPlugin, ::testing::Values("hip_flash", "hip_unfused"),
                          [](const auto& tested) { return tested.param; });
 

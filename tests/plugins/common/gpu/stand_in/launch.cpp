@@ -60,7 +60,7 @@ const char* const kUnfused[kUnfusedSteps] = {"stand_in_unfused_0", "stand_in_unf
                                              "stand_in_unfused_2", "stand_in_unfused_3",
                                              "stand_in_unfused_4"};
 constexpr unsigned char kBytes[] = "a code object of the stand-in";
-[[maybe_unused]] constexpr unsigned char kOther[] = "and one for another architecture";
+constexpr unsigned char kOther[] = "and one for another architecture";
 
 }  // namespace
 
@@ -87,8 +87,10 @@ int32_t launches(const UnfusedPlan&, const Problem& problem, const Args& args, v
 
 #if defined(STAND_IN_CUDA)
 const CodeObject code_objects[] = {{"flash", "sm_80", kBytes, sizeof kBytes},
-                                   {"unfused", "sm_80", kBytes, sizeof kBytes}};
-const uint32_t code_object_count = 2;
+                                   {"unfused", "sm_80", kBytes, sizeof kBytes},
+                                   {"flash", "compute_80", kOther, sizeof kOther},
+                                   {"unfused", "compute_80", kOther, sizeof kOther}};
+const uint32_t code_object_count = 4;
 #else
 const CodeObject code_objects[] = {{"flash", "gfx1100", kBytes, sizeof kBytes},
                                    {"unfused", "gfx1100", kBytes, sizeof kBytes},
