@@ -9,8 +9,8 @@
 
 namespace attnrt::core {
 
-// Returns a document of one of the kinds of docs/json.md: an object with these members, "schema" and
-// "kind".
+// Returns a document of one of the kinds of docs/json.md: an object with these members, "schema"
+// and "kind".
 Json document(const char* kind, std::vector<Json::Member> members);
 
 // Returns every word of the problem except arch. An unbounded window is null.
