@@ -298,8 +298,8 @@ struct PartResult {
   Expectation expectation;
 };
 
-// Runs the case on parts of its keys. RETURNS nothing if the plugin does not serve a part, or a run
-// fails: other rules look at that.
+// Runs the case on parts of its keys. RETURNS nothing if the plugin does not serve a part, or if a
+// run fails or is wrong: other rules look at that.
 std::vector<PartResult> run_parts(Subject& subject, const Case& whole, const Tensors& tensors,
                                   const std::vector<int64_t>& ends) {
   std::vector<PartResult> results;
@@ -313,8 +313,10 @@ std::vector<PartResult> run_parts(Subject& subject, const Case& whole, const Ten
         subject.supports(problem, &reasons) != ATTNRT_OK)
       return {};
     part.result = run_case(subject, part.part.drawn, part.part.tensors);
-    if (!part.result.ok() || part.result.out.empty() || !part.result.unwritten.empty()) return {};
-    part.expectation = expect(part.part.drawn, part.part.tensors);
+    if (!part.result.ok() || part.result.out.empty()) return {};
+    const auto& [drawn, tensors_of_part] = part.part;
+    part.expectation = expect(drawn, tensors_of_part);
+    if (!judge(drawn, tensors_of_part, part.expectation, part.result).empty()) return {};
     results.push_back(std::move(part));
     first = end;
   }
