@@ -137,7 +137,7 @@ TEST(Trace, Plugins) {
        {{ATTNRT_DEVICE_ROCM, 0, "gfx1100", "RX 7900 XTX", 25753026560},
         {ATTNRT_DEVICE_ROCM, 1, "gfx942", "", 0}}},
       {found_plugin("unfused", "1.0.0", "rocm, cuda"), "no device", "no HIP library was found", {}},
-      {noted, "disabled", "disabled (etc/policy.yaml:1:1)", {}},
+      {noted, "disabled", "disabled (etc/policy.yaml:1:1)", {}, noted->manifest->notes},
       {broken, "broken", broken->fault, {}}};
   EXPECT_TRUE(matches_golden("trace/plugins.txt",
                              plugins_text(snapshot, rows) + plugins_text(snapshot, {})));
