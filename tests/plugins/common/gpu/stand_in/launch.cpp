@@ -19,7 +19,7 @@ int32_t fill(const Problem& p, const Args& a, void* workspace, const char* objec
              const char* const* names, int32_t steps, Launch* out) {
   if (a.out.shape[0] == 0 || a.out.shape[1] == 0) return 0;
   StandInParams params{};
-  params.q = tensor(a.q), params.k = tensor(a.k), params.v = tensor(a.v),
+  params.q = tensor(a.q), params.k = tensor(a.k), params.v = tensor(value_tensor(p, a)),
   params.out = tensor(a.out);
   params.mask = tensor(a.mask), params.lse = tensor(a.lse);
   params.alibi_slopes = tensor(a.alibi_slopes), params.sinks = tensor(a.sinks);
@@ -65,8 +65,9 @@ constexpr unsigned char kOther[] = "and one for another architecture";
 }  // namespace
 
 bool flash_supported(const Problem& problem, const char*, std::string* reason) {
-  if (problem.softcap != 31) return true;
-  *reason = "softcap 31 is what the stand-in refuses";
+  if (problem.softcap != 31 && !problem.diagonal_offset) return true;
+  *reason = problem.diagonal_offset ? "the stand-in has no diagonal_offset"
+                                    : "softcap 31 is what the stand-in refuses";
   return false;
 }
 bool unfused_supported(const Problem& problem, const char* arch, std::string* reason) {
