@@ -402,7 +402,7 @@ TEST(EncodeDeathTest, RefusesWhatTheDriverRefuses) {
   EXPECT_DEATH(changed([](T& t) { t.stride[0] = 24; }), "a stride is not a multiple of 16");
   EXPECT_DEATH(changed([](T& t) { t.stride[0] = 0; }), "a stride is 0");
   EXPECT_DEATH(changed([](T& t) { t.stride[0] = uint64_t{1} << 40; }), "2\\^40 or more");
-  EXPECT_DEATH(changed([](T& t) { t.box[0] = 32; }), "the box's innermost size is not 64");
+  EXPECT_DEATH(changed([](T& t) { t.box[0] = 48; }), "the box.s innermost size is not 64 or 32");
   EXPECT_DEATH(changed([](T& t) { t.box[1] = 257; }), "a size of the box is not 1 to 256");
 }
 

@@ -457,7 +457,7 @@ TEST(ProductsDeathTest, TakeWhatTheHardwareTakes) {
   };
   const uint64_t a = matrix_descriptor(kA, 16, 1024), b = matrix_descriptor(kB, 16, 1024);
   EXPECT_DEATH(with(a, b & ~(uint64_t{1} << 62)),
-               "is no descriptor of a 128-byte swizzled operand");
+               "is no descriptor of an operand with 128 or 64 bytes swizzled");
   EXPECT_DEATH(with(a + 8 * 9, b), "an operand begins at offset 1152");
   EXPECT_DEATH(with(a + 7, b), "an operand begins at offset 112");
   EXPECT_DEATH(with(a, matrix_descriptor(kB, 16, 512)), "groups of 8 rows 512");
