@@ -60,8 +60,10 @@ struct Numbers {
   }
 };
 
-uint16_t element_at(uint32_t to, uint32_t row, uint32_t column) {
-  return shared_load<uint16_t>(to + row * 128 + (column / 8 ^ row % 8) * 16 + column % 8 * 2);
+// RETURNS an element of a box with rows of 128 or 64 bytes.
+uint16_t element_at(uint32_t to, uint32_t row, uint32_t column, uint32_t row_bytes = 128) {
+  const uint32_t chunk = column / 8 ^ (row_bytes == 128 ? row % 8 : row / 2 % 4);
+  return shared_load<uint16_t>(to + row * row_bytes + chunk * 16 + column % 8 * 2);
 }
 
 // Copies the box at a place, and compares it with plain loops.
@@ -70,7 +72,8 @@ void expect_copied(const Numbers& numbers, const int32_t (&place)[kRank], uint32
   const host::Tensor& t = numbers.tensor;
   uint32_t rows = 1;
   for (uint32_t d = 1; d < t.rank; ++d) rows *= t.box[d];
-  const uint32_t bytes = rows * 128, mbarrier = 1024 + bytes;
+  const uint32_t row_bytes = t.box[0] * 2, bytes = rows * row_bytes,
+                 mbarrier = 1024 + (bytes + 7) / 8 * 8;
   run(32, mbarrier + 8, seed, [&] {
     create(mbarrier, 1);
     if (thread() == 0) {
@@ -81,11 +84,12 @@ void expect_copied(const Numbers& numbers, const int32_t (&place)[kRank], uint32
     if (thread() != 9) return;
     EXPECT_EQ(shared_load<uint16_t>(1022), 0xFFFF);
     for (uint32_t row = 0; row < rows; ++row) {
-      for (uint32_t column = 0; column < 64; ++column) {
+      for (uint32_t column = 0; column < t.box[0]; ++column) {
         int64_t at[5] = {place[0] + column};
         for (uint32_t d = 1, rest = row; d < t.rank; rest /= t.box[d++])
           at[d] = place[d] + rest % t.box[d];
-        ASSERT_EQ(element_at(1024, row, column), numbers.at(at)) << row << ", " << column;
+        ASSERT_EQ(element_at(1024, row, column, row_bytes), numbers.at(at))
+            << row << ", " << column;
       }
     }
   });
@@ -100,6 +104,9 @@ TEST(CopyTile, BringsAnyBoxAndZerosOutside) {
     expect_copied<2>(plane, {-3, -5}, seed);
     expect_copied<2>(plane, {128, 0}, seed);
     expect_copied<2>(plane, {0, -24}, seed);
+    const Numbers narrow({96, 40}, {32, 24});
+    expect_copied<2>(narrow, {64, 20}, seed);
+    expect_copied<2>(narrow, {-8, -1}, seed);
     expect_copied<3>(Numbers({40, 3, 50}, {64, 3, 8}), {0, 0, 45}, seed);
     expect_copied<4>(Numbers({96, 20, 4, 3}, {64, 16, 1, 1}), {64, 10, 3, 1}, seed);
     expect_copied<5>(Numbers({72, 5, 3, 4, 2}, {64, 2, 3, 2, 2}), {8, 3, 0, -1, 0}, seed);
@@ -402,7 +409,7 @@ TEST(EncodeDeathTest, RefusesWhatTheDriverRefuses) {
   EXPECT_DEATH(changed([](T& t) { t.stride[0] = 24; }), "a stride is not a multiple of 16");
   EXPECT_DEATH(changed([](T& t) { t.stride[0] = 0; }), "a stride is 0");
   EXPECT_DEATH(changed([](T& t) { t.stride[0] = uint64_t{1} << 40; }), "2\\^40 or more");
-  EXPECT_DEATH(changed([](T& t) { t.box[0] = 48; }), "the box.s innermost size is not 64 or 32");
+  EXPECT_DEATH(changed([](T& t) { t.box[0] = 16; }), "the box's innermost size is not 64 or 32");
   EXPECT_DEATH(changed([](T& t) { t.box[1] = 257; }), "a size of the box is not 1 to 256");
 }
 

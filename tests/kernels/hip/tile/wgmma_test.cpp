@@ -33,14 +33,15 @@ float product_at(int row, int n, int depth) {
   return sum;
 }
 
-// The calling thread's share of storing rows of 64 elements, swizzled in their 16-byte chunks.
-template <class T, class Value>
+// The calling thread's share of storing rows of 64 or 32 elements, their 16-byte chunks swizzled.
+template <class T, int kElements = 64, class Value>
 void store_rows(uint32_t to, int rows, const Value& value) {
   for (int row = static_cast<int>(gpu::thread()); row < rows; row += 128) {
-    for (int column = 0; column < 64; ++column) {
-      const int chunk = column / 8 ^ row % 8;
-      gpu::shared_store(to + static_cast<uint32_t>(row * 128 + chunk * 16 + column % 8 * 2),
-                        bits_of<T>(value(row, column)));
+    for (int column = 0; column < kElements; ++column) {
+      const int chunk = column / 8 ^ (kElements == 64 ? row % 8 : row / 2 % 4);
+      gpu::shared_store(
+          to + static_cast<uint32_t>(row * kElements * 2 + chunk * 16 + column % 8 * 2),
+          bits_of<T>(value(row, column)));
     }
   }
 }
@@ -75,9 +76,9 @@ void fill(float (&d)[n], float value) {
 template <class Wgmma>
 class Products : public testing::Test {};
 using EveryProduct =
-    testing::Types<Wgmma<F16, 64>, Wgmma<F16, 80>, Wgmma<F16, 96>, Wgmma<F16, 112>, Wgmma<F16, 128>,
-                   Wgmma<F16, 160>, Wgmma<F16, 176>, Wgmma<F16, 192>, Wgmma<F16, 256>,
-                   Wgmma<BF16, 64>, Wgmma<BF16, 80>, Wgmma<BF16, 256>>;
+    testing::Types<Wgmma<F16, 48>, Wgmma<F16, 64>, Wgmma<F16, 80>, Wgmma<F16, 96>, Wgmma<F16, 112>,
+                   Wgmma<F16, 128>, Wgmma<F16, 160>, Wgmma<F16, 176>, Wgmma<F16, 192>,
+                   Wgmma<F16, 256>, Wgmma<BF16, 64>, Wgmma<BF16, 80>, Wgmma<BF16, 256>>;
 TYPED_TEST_SUITE(Products, EveryProduct);
 
 template <class Wgmma>
@@ -138,6 +139,39 @@ TYPED_TEST(Products, OfRegistersAreThePlainOnes) {
       for (int e = 0; e < kColumns / 2; ++e) {
         const auto [row, n] = place(e);
         ASSERT_EQ(d[e], product_at(row, n, kDepth) + 1) << row << ", " << n;
+      }
+    });
+  }
+}
+
+// Panels of 32 columns: K-major, 32 deep, and MN-major.
+TEST(NarrowPanels, GiveThePlainProduct) {
+  using Wide = Wgmma<BF16, 96>;
+  for (uint32_t seed = 0; seed < kSeeds; ++seed) {
+    run(128, seed, [] {
+      store_rows<BF16, 32>(kA, 64, a_value);
+      store_rows<BF16, 32>(kB, 96, [](int n, int k) { return b_value(k, n); });
+      const uint32_t transposed = kB + 96 * 64;
+      for (int panel = 0; panel < 3; ++panel) {
+        store_rows<BF16, 32>(transposed + static_cast<uint32_t>(panel) * 1024, 16,
+                             [&](int k, int n) { return b_value(k, panel * 32 + n); });
+      }
+      show_stores();
+      uint32_t a[4];
+      load_a<BF16>(0, a);
+      Wide::Accumulator s, o;
+      fill(o, 0);
+      wgmma_fence();
+      for (uint32_t i = 0; i < 2; ++i)
+        Wide::multiply(s, matrix_descriptor<64>(kA, 16, 512) + i * 2,
+                       matrix_descriptor<64>(kB, 16, 512) + i * 2, i > 0);
+      Wide::multiply(o, a, matrix_descriptor<64>(transposed, 1024, 512));
+      wgmma_commit();
+      wgmma_wait<0>();
+      for (int e = 0; e < 48; ++e) {
+        const auto [row, n] = place(e);
+        ASSERT_EQ(s[e], product_at(row, n, 32)) << row << ", " << n;
+        ASSERT_EQ(o[e], product_at(row, n, 16)) << row << ", " << n;
       }
     });
   }
