@@ -83,13 +83,15 @@ GPU_DEVICE uint32_t chunks_of_head(const AttentionParams& p, int keys) {
 }
 
 // Workgroup memory in which each wave of the first product turns its lanes' runs of keys into whole
-// rows, one slot at a time. It takes V's place, which that product does not use, unless Q lies
-// behind it.
+// rows, one slot at a time. It takes V's place, which that product does not use, unless that is
+// smaller and Q lies behind it.
 template <class Tile>
 struct ScoreStage {
   static constexpr int kSlotRows = Tile::kWaveRows / Tile::kSlots;
   static constexpr uint32_t kRowBytes = Tile::kKeys * 4 + 16, kWaveBytes = kSlotRows * kRowBytes;
-  static constexpr bool kInPlaceOfV = Tile::kQueryAt == Tile::kSharedBytes && !Tile::kAliased;
+  static constexpr bool kInPlaceOfV =
+      !Tile::kAliased && (Tile::kQueryAt == Tile::kSharedBytes ||
+                          Tile::kWaves * kWaveBytes <= Tile::kQueryAt - Tile::kValueAt);
   static constexpr uint32_t kAt = kInPlaceOfV ? Tile::kValueAt : Tile::kSharedBytes;
   // Bytes of workgroup memory that the first product needs.
   static constexpr uint32_t kEnd = kAt + Tile::kWaves * kWaveBytes;

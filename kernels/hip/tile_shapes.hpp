@@ -10,6 +10,7 @@
 //   gfx11, 256   a lane would hold Q in 128 registers beside 128 of O, so Q stays in workgroup
 //                memory, and K and V share one place there
 //   sm_80        Q stays in workgroup memory, which leaves almost nothing to spill at 255 registers
+//   sm_80, 256   32 keys: 96 KiB of workgroup memory, of which sm_86, sm_89 and sm_120 have 99
 #pragma once
 
 #include "kernels/hip/tile/quad.hpp"
@@ -94,7 +95,7 @@ struct TileOf<Family::mma_sm80, T, 128> {
 };
 template <class T>
 struct TileOf<Family::mma_sm80, T, 256> {
-  using Type = QuadTile<T, Shape<32, 8, 1, 64, 256, true>>;
+  using Type = QuadTile<T, Shape<32, 8, 1, 32, 256, true>>;
 };
 
 template <class T, int kDim>
