@@ -8,8 +8,9 @@ include_guard(GLOBAL)
 option(ATTNRT_GPU_CODE "Compile device code, and the plugins that carry it" ON)
 set(ATTNRT_ROCM_ARCHS gfx1100 gfx1101 gfx1102 gfx1201 gfx90a gfx942 gfx1030
   CACHE STRING "AMD architectures to compile for")
-# compute_80 is PTX, which the driver compiles on devices that no other code serves.
-set(ATTNRT_CUDA_ARCHS sm_80 sm_90 sm_90a sm_100 sm_120 compute_80 CACHE STRING "NVIDIA architectures to compile for")
+# compute_80 is PTX, which the driver compiles on devices that no other code serves. sm_90a adds the
+# loop of flash_attention_sm90.hip, which no GPU has run yet.
+set(ATTNRT_CUDA_ARCHS sm_80 sm_90 sm_100 sm_120 compute_80 CACHE STRING "NVIDIA architectures to compile for")
 
 # AMD: clang alone, 19 or newer (RDNA4's matrix instructions); no HIP headers, no device libraries.
 find_program(ATTNRT_HIP_CLANG NAMES clang++-21 clang++-20 clang++-19 amdclang++ HINTS /opt/rocm/llvm/bin /opt/rocm/bin
@@ -19,8 +20,8 @@ find_program(ATTNRT_NVCC nvcc HINTS ${CUDAToolkit_BIN_DIR} /usr/local/cuda/bin D
 
 get_filename_component(attnrt_hip_dir ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)
 
-# Adds the command that compiles source for one architecture, dtype and head_dim, through the
-# compiler launcher (ccache) if there is one; sets out to its file. nvcc gets -c beside -cubin
+# Adds the command that compiles source for one architecture, dtype and head_dim (or head_dim and
+# head_dim_v: 192_128), through the compiler launcher (ccache) if there is one; sets out to its file. nvcc gets -c beside -cubin
 # because ccache caches nothing without it. PTX is packed into a fatbin, which compresses it.
 function(attnrt_code_object out source arch dtype dim)
   get_filename_component(name ${source} NAME_WE)
@@ -32,10 +33,23 @@ function(attnrt_code_object out source arch dtype dim)
   endif()
   set(file ${PROJECT_BINARY_DIR}/kernels/${arch}/${kernel}.${form})
   file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/kernels/${arch})
-  set(common -std=c++20 -O3 -I${PROJECT_SOURCE_DIR} -DGPU_DTYPE=${dtype} -DGPU_DIM=${dim})
+  string(REGEX MATCHALL "[0-9]+" dims ${dim})
+  list(GET dims 0 dim_qk)
+  list(GET dims -1 dim_v)
+  set(common -std=c++20 -O3 -I${PROJECT_SOURCE_DIR} -DGPU_DTYPE=${dtype} -DGPU_DIM=${dim_qk} -DGPU_DIM_V=${dim_v})
   if(arch MATCHES "^(sm|compute)_(.*)$")
     string(REPLACE elf cubin form ${form})
-    set(command ${CMAKE_CXX_COMPILER_LAUNCHER} ${ATTNRT_NVCC} ${common} -gencode arch=compute_${CMAKE_MATCH_2},code=${arch} -x cu -c
+    set(strictly "")
+    if(arch STREQUAL "sm_90a" AND CMAKE_COMPILE_WARNING_AS_ERROR)
+      set(spill_bytes 0)
+      if(dim STREQUAL "256")
+        set(spill_bytes 48)  # of the generic kernel
+      endif()
+      set(strictly ${CMAKE_COMMAND} -D SPILL_BYTES=${spill_bytes}
+        -P ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/compile_strictly.cmake --)
+      list(APPEND common -Xptxas -v)
+    endif()
+    set(command ${strictly} ${CMAKE_CXX_COMPILER_LAUNCHER} ${ATTNRT_NVCC} ${common} -gencode arch=compute_${CMAKE_MATCH_2},code=${arch} -x cu -c
       -${form} -MD -MF ${file}.d ${source} -o ${file})
   else()
     set(command ${CMAKE_CXX_COMPILER_LAUNCHER} ${ATTNRT_HIP_CLANG} -x hip -nogpuinc -nogpulib --offload-arch=${arch} ${common} -fno-exceptions
@@ -47,7 +61,8 @@ function(attnrt_code_object out source arch dtype dim)
 endfunction()
 
 # attnrt_code_objects(<files> SOURCE <file.hip> ARCHS <arch>... DTYPES <dtype>... DIMS <padded
-# head_dim>...): compiles one kernel file for each of them, and appends the code objects to files.
+# head_dim[_head_dim_v]>...): compiles one kernel file for each of them, and appends the code objects
+# to files.
 function(attnrt_code_objects files)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "SOURCE" "ARCHS;DTYPES;DIMS")
   foreach(arch IN LISTS arg_ARCHS)
@@ -110,10 +125,19 @@ endfunction()
 # The libraries of both plugins for one platform.
 function(attnrt_platform_kernels platform archs)
   set(all DTYPES F32 F16 BF16 DIMS 64 128 256)
-  # Architectures that end with a letter (sm_90a) are for kernel files that use what only they have.
-  list(FILTER archs EXCLUDE REGEX "^sm_.*[a-z]$")
-  attnrt_code_objects(flash SOURCE flash_attention.hip ARCHS ${archs} ${all})
+  # sm_90a is for the kernel file that uses what only it has.
+  set(sm_90a ${archs})
+  list(FILTER sm_90a INCLUDE REGEX "^sm_90a$")
+  list(FILTER archs EXCLUDE REGEX "^sm_90a$")
   attnrt_code_objects(unfused SOURCE unfused_attention.hip ARCHS ${archs} ${all})
+  if(sm_90a)  # leaves f32 to sm_90
+    attnrt_code_objects(flash SOURCE flash_attention_sm90.hip ARCHS sm_90a DTYPES F16 BF16 DIMS 64 96 128 192 192_128 256)
+    if("sm_90" IN_LIST archs)
+      list(REMOVE_ITEM archs sm_90)
+      attnrt_code_objects(flash SOURCE flash_attention.hip ARCHS sm_90 DTYPES F32 DIMS 64 128 256)
+    endif()
+  endif()
+  attnrt_code_objects(flash SOURCE flash_attention.hip ARCHS ${archs} ${all})
   attnrt_gpu_kernels(attnrt_kernels_flash_${platform} CODE ${flash}
     HOST launch/flash_attention.cpp launch/tensor_map.cpp launch/fill_params.cpp launch/family.cpp)
   attnrt_gpu_kernels(attnrt_kernels_unfused_${platform} CODE ${unfused}
