@@ -139,7 +139,7 @@ GPU_DEVICE void flash_attention(const AttentionParams& p) {
     typename Tile::ValueCopy value_copy;
     typename Tile::Scores s;
     value_copy.issue(Tile::kValueAt, v + key * p.v_stride.row, p.v_stride.row, p.seq_kv - key,
-                     p.head_dim);
+                     p.head_dim_v);
     if (kKind == Kind::generic && sees && p.mask != nullptr)
       mask.load(p, tile, lane_key, all_exist);
     if (sees) {

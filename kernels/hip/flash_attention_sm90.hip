@@ -7,6 +7,9 @@ namespace kernels::hip {
 template <Kind kKind>
 using Pipeline = PipelinedAttention<PipelinedTile<GPU_DTYPE, GPU_DIM, GPU_DIM_V, kKind>, kKind>;
 
+GPU_KERNEL(32, 1) flash_attention_sm90_reset_kernel(const ResetParams params) {
+  if (gpu::thread() == 0) reset(params);
+}
 GPU_KERNEL(Pipeline<Kind::generic>::kThreads, 1)
 flash_attention_sm90_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {
   Pipeline<Kind::generic>(params).run();

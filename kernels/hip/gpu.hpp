@@ -205,6 +205,19 @@ GPU_DEVICE void shared_store(uint32_t offset, V value) {
   *reinterpret_cast<V*>(shared(offset)) = value;
 }
 
+// Adds to a number in global memory that all workgroups share. RETURNS what it was before.
+GPU_DEVICE uint32_t atomic_add(uint32_t* at, uint32_t value) {
+#if defined(GPU_ON_HOST)
+  const uint32_t before = *at;  // one thread of the host runs all of them
+  *at += value;
+  return before;
+#elif defined(GPU_NVIDIA)
+  return atomicAdd(at, value);
+#else
+  return __hip_atomic_fetch_add(at, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
+#endif
+}
+
 // ---- Barriers, and exchange between threads. ----
 // Waits until all threads of the workgroup have come here. Then each sees what the others stored to
 // workgroup memory.

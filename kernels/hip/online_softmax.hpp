@@ -47,12 +47,13 @@ class OnlineSoftmax {
                                     float (&row_max)[kSlots]) const {
     bool exceeds = false;
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
-      float m = Tile::at(s, slot, 0, 0);
-      GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
-        GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {
-          m = gpu::max(m, Tile::at(s, slot, t, e));
-        }
+      float part[kChains];
+      GPU_UNROLL for (int i = 0; i < Tile::kScoreTiles * Tile::kElements; ++i) {
+        const float x = Tile::at(s, slot, i / Tile::kElements, i % Tile::kElements);
+        part[i % kChains] = i < kChains ? x : gpu::max(part[i % kChains], x);
       }
+      float m = part[0];
+      GPU_UNROLL for (int i = 1; i < kChains; ++i) m = gpu::max(m, part[i]);
       row_max[slot] = tile.max_of_row(m);
       exceeds |= (row_max[slot] - reference_[slot]) * exp_scale > kRescaleThreshold;
     }
@@ -65,6 +66,9 @@ class OnlineSoftmax {
     const float raised = gpu::max(reference_[slot], row_max);
     const float factor =
         raised == -gpu::kInfinity ? 1 : gpu::exp2((reference_[slot] - raised) * exp_scale);
+    const bool large =
+        raised != -gpu::kInfinity && !(gpu::absolute(raised * exp_scale) <= kLargestExponentOffset);
+    large_ = gpu::any<Tile::kWave>(large) || large_;
     reference_[slot] = raised;
     sum_[slot] *= factor, lse_sum_[slot] *= factor;
     return factor;
@@ -73,13 +77,11 @@ class OnlineSoftmax {
   // Turns scores into weights, in place.
   GPU_DEVICE void weigh(float exp_scale, Scores& s) const {
     float exponent_offset[kSlots];
-    bool large = false;
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
       exponent_offset[slot] =
           reference_[slot] == -gpu::kInfinity ? 0 : reference_[slot] * exp_scale;
-      large |= !(gpu::absolute(exponent_offset[slot]) <= kLargestExponentOffset);
     }
-    if (gpu::any<Tile::kWave>(large)) {  // subtract first: s - m is exact enough at any size
+    if (large_) {  // subtract first: s - m is exact enough at any size
       GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
         const float m = reference_[slot] == -gpu::kInfinity ? 0 : reference_[slot];
         GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
@@ -111,7 +113,7 @@ class OnlineSoftmax {
           part[(t * Tile::kElements + e) % 4] += Tile::at(weights, slot, t, e);
         }
       }
-      sum_[slot] += (part[0] + part[1]) + (part[2] + part[3]);
+      sum_[slot] = sum_[slot] + ((part[0] + part[1]) + (part[2] + part[3]));
     }
   }
 
@@ -172,6 +174,14 @@ class OnlineSoftmax {
   }
 
  private:
+  // A row's maximum is found in so many chains, whose latencies overlap. AMD's waves hide each
+  // other's.
+#if defined(GPU_AMD)
+  static constexpr int kChains = 1;
+#else
+  static constexpr int kChains = Tile::kScoreTiles * Tile::kElements < 4 ? 1 : 4;
+#endif
+  bool large_ = false;       // some reference of the wave was beyond kLargestExponentOffset
   float reference_[kSlots];  // m, the same in all lanes of a row
   float sum_[kSlots];        // l, this lane's part of it
   float lse_sum_[kSlots];  // with kSumIsOfRounded: the sum of the weights before they were rounded

@@ -2,14 +2,17 @@
 // dimensions
 //
 // Registers and workgroup memory decide the shapes, one workgroup to a multiprocessor. A consumer
-// holds O (kDimV / 2 floats), scores (kKeys / 2) and weights (kKeys / 4 words) in 240 registers
-// where there are two warpgroups of them, in 160 where there are three. Q and kStages of K and V
-// share 227 KiB.
+// holds O (kColumns / 2 floats), scores (kKeys / 2) and weights (kKeys / 4 words) in 240 registers
+// where there are two warpgroups of them, in 160 where there are three. kQueryStages places of Q,
+// and kStages places each of K, V and a copied mask, share 227 KiB.
 //
-//   64        three warpgroups: the exponentials take longer than the products, so they get more of
-//             the multiprocessor's issue slots
-//   128       a causal block walks shorter steps, which waste less at the diagonal
-//   256       80 keys are what the memory holds; with masks, 64
+//   64        three warpgroups, so that there is work while two of them wait
+//   128       two places for Q, so that one block's end overlaps with the next one's start
+//   256       80 keys are what the memory holds
+//   512       two warpgroups with the same 64 queries: each computes all scores of a step of 32
+//             keys, and half of O's columns
+//   generic   two warpgroups. Up to 256 a step has 64 or 128 keys, since a mask is copied in panels
+//             of 64
 #pragma once
 
 #include "kernels/hip/params.hpp"
@@ -21,28 +24,33 @@ template <int kDim, int kDimV, Kind kKind>
 struct PipelineShapeOf;
 template <Kind kKind>
 struct PipelineShapeOf<64, 64, kKind> {
-  using Type = PipelineShape<kKind == Kind::generic ? 2 : 3, 128, 2, 64, 64>;
+  using Type = PipelineShape<kKind == Kind::generic ? 2 : 3, 128, 2, 1, 64, 64>;
 };
 template <Kind kKind>
 struct PipelineShapeOf<96, 96, kKind> {
-  using Type =
-      PipelineShape<kKind == Kind::generic ? 2 : 3, kKind == Kind::generic ? 128 : 96, 2, 96, 96>;
+  using Type = PipelineShape<kKind == Kind::generic ? 2 : 3, kKind == Kind::generic ? 128 : 96, 2,
+                             1, 96, 96>;
 };
 template <Kind kKind>
 struct PipelineShapeOf<128, 128, kKind> {
-  using Type = PipelineShape<2, kKind == Kind::nocausal ? 176 : 128, 2, 128, 128>;
+  using Type = PipelineShape<2, 128, 2, kKind == Kind::generic ? 1 : 2, 128, 128>;
 };
 template <Kind kKind>
 struct PipelineShapeOf<192, 128, kKind> {
-  using Type = PipelineShape<2, 128, 2, 192, 128>;
+  using Type = PipelineShape<2, kKind == Kind::generic ? 64 : 128, 2, 1, 192, 128>;
 };
 template <Kind kKind>
 struct PipelineShapeOf<192, 192, kKind> {
-  using Type = PipelineShape<2, kKind == Kind::generic ? 96 : 112, 2, 192, 192>;
+  using Type = PipelineShape<2, kKind == Kind::generic ? 64 : 112, 2, 1, 192, 192>;
 };
 template <Kind kKind>
 struct PipelineShapeOf<256, 256, kKind> {
-  using Type = PipelineShape<2, kKind == Kind::generic ? 48 : 80, 2, 256, 256>;
+  using Type = PipelineShape<2, kKind == Kind::generic ? 64 : 80, 2, 1, 256, 256>;
+};
+
+template <Kind kKind>
+struct PipelineShapeOf<512, 512, kKind> {
+  using Type = PipelineShape<2, 32, 2, 1, 512, 512, true>;
 };
 
 template <class T, int kDim, int kDimV, Kind kKind>

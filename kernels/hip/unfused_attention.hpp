@@ -271,7 +271,7 @@ GPU_DEVICE void pv(const AttentionParams& p) {
   for (int32_t step = steps.begin; step < steps.end; ++step) {
     const int32_t key = step * Tile::kKeys;
     copy.issue(Tile::kValueAt, v + key * p.v_stride.row, p.v_stride.row, p.seq_kv - key,
-               p.head_dim);
+               p.head_dim_v);
     // A wave whose queries see nothing of this step only helps to copy.
     const bool sees = key + Tile::kKeys > wave_first.begin && key < wave_last.end;
     typename Tile::Weights weights;

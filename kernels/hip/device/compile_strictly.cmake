@@ -1,5 +1,5 @@
 # kernels/hip/device/compile_strictly.cmake: compiles a kernel file of wgmma instructions, and fails
-# where ptxas runs them one after another (C7510) or spills more than SPILL_BYTES of a kernel's
+# where ptxas runs them one after another (C7510, C7520) or spills more than SPILL_BYTES of a kernel's
 # registers
 #
 #   cmake [-D SPILL_BYTES=<n>] -P compile_strictly.cmake -- <compiler> -Xptxas -v <argument>... -o <file>
@@ -14,7 +14,7 @@ foreach(n RANGE ${last})
   endif()
 endforeach()
 execute_process(COMMAND ${command} RESULT_VARIABLE failed OUTPUT_VARIABLE text ERROR_VARIABLE text)
-if(text MATCHES "C7510")
+if(text MATCHES "wgmma.mma_async instructions are serialized")
   set(failed 1)
 endif()
 string(REGEX MATCHALL "[0-9]+ bytes spill stores" spills "${text}")

@@ -1,8 +1,10 @@
 // kernels/hip/launch/family.cpp: which tile serves an architecture and a problem
 #include "kernels/hip/launch/family.hpp"
 
+#include <algorithm>
 #include <climits>
 #include <string_view>
+#include <utility>
 
 #include "kernels/hip/launch/fill_params.hpp"
 #include "kernels/hip/score_matrix.hpp"
@@ -60,21 +62,21 @@ TileFacts tile_facts(Family family, DType dtype, int dim) {
   return facts<Family::valu32>(dtype, dim);
 }
 
-bool supported(const Problem& p, std::string* reason) {
-  if (p.head_dim != p.head_dim_v)
-    return fail(reason, "head_dim_v " + std::to_string(p.head_dim_v) + " is not head_dim " +
-                            std::to_string(p.head_dim));
-  if (p.head_dim < 32 || p.head_dim > 256 || p.head_dim % 8 != 0) {
-    return fail(reason, "head_dim " + std::to_string(p.head_dim) +
-                            " is not a multiple of 8 from 32 to 256");
+bool supported(const Problem& p, int max_dim, std::string* reason) {
+  for (const auto& [name, dim] :
+       {std::pair{"head_dim ", p.head_dim}, {"head_dim_v ", p.head_dim_v}}) {
+    if (dim < 32 || dim > max_dim || dim % 8 != 0)
+      return fail(reason, name + std::to_string(dim) + " is not a multiple of 8 from 32 to " +
+                              std::to_string(max_dim));
   }
   if (p.kv_lengths || p.varlen || p.page_size > 0)
     return fail(reason, "kv_lengths, varlen and page_size are not supported");
   if (kv_dtype(p) != p.dtype || out_dtype(p) != p.dtype)
     return fail(reason, "kv_dtype and out_dtype are not supported");
-  if (p.heads_kv > kLargestRowStride / p.head_dim) {  // of a dense k
+  const int64_t widest = std::max(p.head_dim, p.head_dim_v);
+  if (p.heads_kv > kLargestRowStride / widest) {  // of a dense k or v
     return fail(reason, "heads_kv " + std::to_string(p.heads_kv) + " times head_dim " +
-                            std::to_string(p.head_dim) + " is above " +
+                            std::to_string(widest) + " is above " +
                             std::to_string(kLargestRowStride));
   }
   constexpr int64_t kLargest =

@@ -23,7 +23,13 @@ Family family_of(const char* arch);
 // the loop of sm_90a does not.
 TileFacts tile_facts(Family family, DType dtype, int dim);
 
+// The dim of a problem's tile: of head_dim and head_dim_v the larger, padded.
+inline int padded_dim(const Problem& p) {
+  return padded_dim(p.head_dim > p.head_dim_v ? p.head_dim : p.head_dim_v);
+}
+
 // Whether the fused and the unfused kernels can solve the problem; if not, says why in reason.
-bool supported(const Problem& problem, std::string* reason);
+// max_dim: the largest head_dim and head_dim_v.
+bool supported(const Problem& problem, int max_dim, std::string* reason);
 
 }  // namespace kernels::hip

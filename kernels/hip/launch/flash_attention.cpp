@@ -3,6 +3,7 @@
 #include <climits>
 #include <cstddef>
 #include <cstring>
+#include <string>
 
 #include "kernels/hip/flash_attention_sm90.hpp"
 #include "kernels/hip/launch/family.hpp"
@@ -35,14 +36,18 @@ constexpr Dims kPipelinedDims[] = {
     {192, 128, {"flash_attention_sm90_f16_192_128", "flash_attention_sm90_bf16_192_128"}},
     {192, 192, {"flash_attention_sm90_f16_192", "flash_attention_sm90_bf16_192"}},
     {256, 256, {"flash_attention_sm90_f16_256", "flash_attention_sm90_bf16_256"}},
+    {512, 512, {"flash_attention_sm90_f16_512", "flash_attention_sm90_bf16_512"}},
 };
+
+constexpr int kPipelinedMaxDim = 512;
 
 template <int kDim, int kDimV, Kind kKind>
 void set_sizes(FlashPlan* plan) {
   using Tile = PipelinedTile<F16, kDim, kDimV, kKind>;  // BF16's is as large
   using Loop = PipelinedAttention<Tile, kKind>;
   plan->block = Loop::kThreads, plan->shared_bytes = Loop::kSharedBytes;
-  plan->rows = Tile::kRows, plan->keys = Tile::kKeys, plan->box_columns = Tile::kPanel;
+  plan->rows = Tile::kRows, plan->keys = Tile::kKeys;
+  plan->box_columns = Tile::kPanel, plan->box_queries = Tile::kGroupRows;
 }
 template <int kDim, int kDimV>
 void set_sizes(Kind kind, FlashPlan* plan) {
@@ -53,12 +58,20 @@ void set_sizes(Kind kind, FlashPlan* plan) {
   }
 }
 
-FlashPlan plan_pipelined(const Problem& problem) {
+bool is_pipelined(const Problem& problem, const Target& target) {
+  return family_of(target.arch) == Family::wgmma_sm90 && problem.dtype != DType::f32;
+}
+int64_t blocks_of(const FlashPlan& plan, const Problem& problem, int64_t seq_q) {
+  return (seq_q + plan.rows - 1) / plan.rows * problem.batch * problem.heads_q;
+}
+
+FlashPlan plan_pipelined(const Problem& problem, const Target& target) {
   // A negative scale takes the generic kernel: the copies bring Q as it is.
   const Kind kind = problem.scale < 0 ? Kind::generic : kind_of(problem);
   const Dims* dims = kPipelinedDims;
   while (dims->dim < problem.head_dim || dims->dim_v < problem.head_dim_v) ++dims;
   FlashPlan plan;
+  plan.workgroups = static_cast<uint32_t>(target.multiprocessors);  // one is all that fits on each
   plan.object = dims->objects[problem.dtype == DType::bf16 ? 1 : 0];
   plan.kernel = kind == Kind::generic  ? "flash_attention_sm90_kernel"
                 : kind == Kind::causal ? "flash_attention_sm90_causal_kernel"
@@ -70,69 +83,108 @@ FlashPlan plan_pipelined(const Problem& problem) {
     case 192 + 128: set_sizes<192, 128>(kind, &plan); break;
     case 192 + 192: set_sizes<192, 192>(kind, &plan); break;
     case 256 + 256: set_sizes<256, 256>(kind, &plan); break;
+    case 512 + 512: set_sizes<512, 512>(kind, &plan); break;
   }
+  if (blocks_of(plan, problem, problem.seq_q) > plan.workgroups) plan.workspace_bytes = 16;
   return plan;
 }
 
+// Whether tensor copies can bring the mask: makes their request, and says how many rows they take.
+bool copy_mask(const FlashPlan& plan, const Args& args, const AttentionParams& p,
+               TensorMapRequest* request, uint32_t* rows) {
+  if (p.mask == nullptr || !(p.flags & kMaskVector) || (p.flags & kMaskF32)) return false;
+  if (plan.keys % 64 != 0) return false;  // of a panel
+  // Copies take elements of 16 bits: two keys of a boolean mask.
+  const int64_t keys = p.flags & kBooleanMask ? 2 : 1;
+  if (p.seq_kv % keys != 0 || p.seq_kv == 0) return false;
+  Tensor mask = args.mask;  // [batch, seq_q, heads, elements], as request_for reads them
+  mask.shape[1] = args.mask.shape[2], mask.stride[1] = args.mask.stride[2] / keys;
+  mask.shape[2] = args.mask.shape[1], mask.stride[2] = args.mask.stride[1] / keys;
+  mask.stride[0] = args.mask.stride[0] / keys;
+  const uint32_t count = p.mask_row == 0 ? 1 : plan.rows;
+  const uint32_t columns = std::min<uint32_t>(64, plan.keys / static_cast<uint32_t>(keys));
+  if (!request_for(mask, p.seq_kv / keys, {columns, count},
+                   static_cast<uint32_t>(offsetof(PipelinedParams, mask)), request))
+    return false;
+  *rows = count;
+  return true;
+}
+
 int32_t pipelined_launches(const FlashPlan& plan, const Problem& problem, const Args& args,
-                           const AttentionParams& p, Launch* out) {
+                           const AttentionParams& p, void* workspace, Launch* out) {
+  PipelinedParams params{};
+  static_assert(sizeof params <= sizeof Launch::params);
+  params.attention = p;
+  const int64_t blocks = blocks_of(plan, problem, p.seq_q);
+  int32_t count = 0;
+  if (blocks > plan.workgroups) {
+    params.taken = static_cast<uint32_t*>(workspace);
+    const ResetParams reset{params.taken};
+    Launch& launch = out[count++];
+    launch = {plan.object, "flash_attention_sm90_reset_kernel", {1, 1, 1}, 32, 0, sizeof reset};
+    std::memcpy(launch.params, &reset, sizeof reset);
+  }
+  Launch& launch = out[count++];
+  launch = {plan.object, plan.kernel, {1, 1, 1}, plan.block, plan.shared_bytes, sizeof params};
+  launch.grid[0] = static_cast<uint32_t>(std::min<int64_t>(blocks, plan.workgroups));
   const auto map = [&](const Tensor& tensor, int64_t columns, uint32_t rows, size_t at) {
     return request_for(tensor, columns, {plan.box_columns, rows}, static_cast<uint32_t>(at),
-                       &out->maps[out->map_count++]);
+                       &launch.maps[launch.map_count++]);
   };
-  out->map_count = 0;
-  if (!map(args.q, problem.head_dim, plan.rows, offsetof(PipelinedParams, q)) ||
+  if (!map(args.q, problem.head_dim, plan.box_queries, offsetof(PipelinedParams, q)) ||
       !map(args.k, problem.head_dim, plan.keys, offsetof(PipelinedParams, k)) ||
       !map(value_tensor(problem, args), problem.head_dim_v, plan.keys,
            offsetof(PipelinedParams, v))) {
     return kNoTensorMap;
   }
-  // A workgroup takes every grid[0]-th block.
-  const int64_t blocks = (int64_t{p.seq_q} + plan.rows - 1) / plan.rows * p.batch * p.heads_q;
-  out->grid[0] = static_cast<uint32_t>(std::min<int64_t>(blocks, INT32_MAX));
-  out->grid[1] = out->grid[2] = 1;
-  PipelinedParams params{};
-  params.attention = p;
-  out->params_bytes = sizeof params;
-  std::memcpy(out->params, &params, sizeof params);
-  return 1;
+  if (copy_mask(plan, args, p, &launch.maps[launch.map_count], &params.mask_rows))
+    ++launch.map_count;
+  std::memcpy(launch.params, &params, sizeof params);
+  return count;
 }
 
 }  // namespace
 
-bool flash_supported(const Problem& problem, const char*, std::string* reason) {
-  return supported(problem, reason);
+bool flash_supported(const Problem& problem, const Target& target, std::string* reason) {
+  const bool pipelined = is_pipelined(problem, target);
+  if (!supported(problem, pipelined ? kPipelinedMaxDim : kDims[2], reason)) return false;
+  if (!pipelined) return true;
+  const FlashPlan plan = plan_pipelined(problem, target);
+  if (blocks_of(plan, problem, problem.seq_q) <= INT32_MAX) return true;  // numbered in 32 bits
+  if (reason != nullptr)
+    *reason = "batch * heads_q * seq_q / " + std::to_string(plan.rows) + " is above " +
+              std::to_string(INT32_MAX);
+  return false;
 }
 
-FlashPlan plan_flash(const Problem& problem, const char* arch) {
+FlashPlan plan_flash(const Problem& problem, const Target& target) {
   static constexpr const char* kObjects[3][3] = {
       {"flash_attention_f32_64", "flash_attention_f32_128", "flash_attention_f32_256"},
       {"flash_attention_f16_64", "flash_attention_f16_128", "flash_attention_f16_256"},
       {"flash_attention_bf16_64", "flash_attention_bf16_128", "flash_attention_bf16_256"}};
-  const Family family = family_of(arch);
-  if (family == Family::wgmma_sm90 && problem.dtype != DType::f32) return plan_pipelined(problem);
-  const TileFacts tile = tile_facts(family, problem.dtype, padded_dim(problem.head_dim));
+  if (is_pipelined(problem, target)) return plan_pipelined(problem, target);
+  const TileFacts tile = tile_facts(family_of(target.arch), problem.dtype, padded_dim(problem));
   const Kind kind = kind_of(problem);
   FlashPlan plan;
   plan.kernel = kind == Kind::generic  ? "flash_attention_kernel"
                 : kind == Kind::causal ? "flash_attention_causal_kernel"
                                        : "flash_attention_nocausal_kernel";
-  plan.object = kObjects[static_cast<int>(problem.dtype)][padded_dim(problem.head_dim) / 128];
+  plan.object = kObjects[static_cast<int>(problem.dtype)][padded_dim(problem) / 128];
   plan.block = tile.threads, plan.shared_bytes = tile.shared_bytes;
   plan.rows = tile.rows, plan.keys = tile.keys;
   return plan;
 }
 
-int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void*,
+int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void* workspace,
                  Launch* out) {
   const AttentionParams p = fill_params(problem, args);
   const bool pipelined = plan.box_columns != 0;
   if (!pipelined && !strides_fit(problem, args)) return kRowsTooFarApart;
   const int64_t heads = int64_t{p.batch} * p.heads_q;
   if (heads == 0 || p.seq_q == 0) return 0;
+  if (pipelined) return pipelined_launches(plan, problem, args, p, workspace, out);
   out->object = plan.object, out->kernel = plan.kernel;
   out->block = plan.block, out->shared_bytes = plan.shared_bytes;
-  if (pipelined) return pipelined_launches(plan, problem, args, p, out);
   out->map_count = 0;
   out->grid[0] = (static_cast<uint32_t>(p.seq_q) + plan.rows - 1) / plan.rows;
   out->grid[1] = static_cast<uint32_t>(std::min<int64_t>(heads, kGridY));

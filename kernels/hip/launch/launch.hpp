@@ -19,16 +19,19 @@ struct Launch {
   uint32_t shared_bytes;
   uint32_t params_bytes;
   uint32_t map_count = 0;
-  TensorMapRequest maps[3];
+  TensorMapRequest maps[4];
   alignas(kTensorMapAlignment) unsigned char params[1024];
 };
 
 struct FlashPlan {
-  const char* kernel = nullptr;  // name of one of the three fused kernels of either loop
+  const char* kernel = nullptr;  // the fused kernel's name
   int64_t workspace_bytes = 0;
   const char* object = nullptr;
   uint32_t block = 0, shared_bytes = 0, rows = 0, keys = 0;
-  uint32_t box_columns = 0;  // sm_90a's loop: of the copies of q, k and v; 0: the other loop
+  // Only for sm_90a's loop; 0 for the other one.
+  uint32_t box_columns = 0;  // columns in one copy of q, k or v
+  uint32_t box_queries = 0;  // rows in one copy of q
+  uint32_t workgroups = 0;   // the largest grid: one for each multiprocessor
 };
 struct UnfusedPlan {
   const char* kernel = nullptr;  // names of all five, for display
@@ -37,14 +40,20 @@ struct UnfusedPlan {
   uint32_t block = 0, shared_bytes = 0, qk_shared_bytes = 0, rows = 0, keys = 0;
 };
 
-// Whether the kernels can solve the problem; if not, reason says why. arch: of the newest
-// code object that runs on the device: "gfx1100", "sm_90a"; "compute_80" if it is PTX.
-bool flash_supported(const Problem& problem, const char* arch, std::string* reason);
-bool unfused_supported(const Problem& problem, const char* arch, std::string* reason);
+// The GPU that a plan is for.
+struct Target {
+  const char* arch;  // of the newest code object that runs on it: "gfx1100", "sm_90a"; "compute_80"
+                     // if it is PTX
+  int32_t multiprocessors = 1;
+};
+
+// Whether the kernels can solve the problem; if not, reason says why.
+bool flash_supported(const Problem& problem, const Target& target, std::string* reason);
+bool unfused_supported(const Problem& problem, const Target& target, std::string* reason);
 
 // REQUIRES: the problem is supported.
-FlashPlan plan_flash(const Problem& problem, const char* arch);
-UnfusedPlan plan_unfused(const Problem& problem, const char* arch);
+FlashPlan plan_flash(const Problem& problem, const Target& target);
+UnfusedPlan plan_unfused(const Problem& problem, const Target& target);
 
 // What launches() returns for tensors that the kernels cannot read.
 inline constexpr int32_t kRowsTooFarApart = -1;  // rows of k or v: 2^25 elements or more

@@ -17,8 +17,8 @@ constexpr int64_t kLargestWorkspace = int64_t{1} << 38;
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-TileFacts tile_of(const Problem& problem, const char* arch) {
-  return tile_facts(family_of(arch), problem.dtype, padded_dim(problem.head_dim));
+TileFacts tile_of(const Problem& problem, const Target& target) {
+  return tile_facts(family_of(target.arch), problem.dtype, padded_dim(problem));
 }
 
 // RETURNS the bytes of the score matrix at the problem's bounds, or the largest int64 if they are
@@ -34,13 +34,13 @@ int64_t score_bytes(const Problem& problem, const TileFacts& tile) {
 
 }  // namespace
 
-bool unfused_supported(const Problem& problem, const char* arch, std::string* reason) {
-  if (!supported(problem, reason)) return false;
+bool unfused_supported(const Problem& problem, const Target& target, std::string* reason) {
+  if (!supported(problem, kDims[2], reason)) return false;
   if (problem.diagonal_offset) {
     if (reason != nullptr) *reason = "diagonal_offset is not supported";
     return false;
   }
-  if (score_bytes(problem, tile_of(problem, arch)) <= kLargestWorkspace) return true;
+  if (score_bytes(problem, tile_of(problem, target)) <= kLargestWorkspace) return true;
   if (reason != nullptr) {
     *reason = "the score matrix of batch " + std::to_string(problem.batch) + ", heads_q " +
               std::to_string(problem.heads_q) + ", seq_q " + std::to_string(problem.seq_q) +
@@ -50,15 +50,15 @@ bool unfused_supported(const Problem& problem, const char* arch, std::string* re
   return false;
 }
 
-UnfusedPlan plan_unfused(const Problem& problem, const char* arch) {
+UnfusedPlan plan_unfused(const Problem& problem, const Target& target) {
   static constexpr const char* kObjects[3][3] = {
       {"unfused_attention_f32_64", "unfused_attention_f32_128", "unfused_attention_f32_256"},
       {"unfused_attention_f16_64", "unfused_attention_f16_128", "unfused_attention_f16_256"},
       {"unfused_attention_bf16_64", "unfused_attention_bf16_128", "unfused_attention_bf16_256"}};
-  const TileFacts tile = tile_of(problem, arch);
+  const TileFacts tile = tile_of(problem, target);
   UnfusedPlan plan;
   plan.kernel = "qk_kernel, scale_kernel, mask_kernel, softmax_kernel, pv_kernel";
-  plan.object = kObjects[static_cast<int>(problem.dtype)][padded_dim(problem.head_dim) / 128];
+  plan.object = kObjects[static_cast<int>(problem.dtype)][padded_dim(problem) / 128];
   plan.workspace_bytes = score_bytes(problem, tile);
   plan.block = tile.threads, plan.rows = tile.rows, plan.keys = tile.keys;
   plan.shared_bytes = tile.shared_bytes, plan.qk_shared_bytes = tile.qk_shared_bytes;

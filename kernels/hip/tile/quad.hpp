@@ -201,7 +201,7 @@ struct QuadTile : ContiguousScores<2 * Shape::kTiles, Shape::kKeys / 8, 2> {
 
   GPU_DEVICE void store(const AttentionParams& p, const Output& o, int slot, float factor,
                         typename T::Storage* out, bool exists) const {
-    store_quad_row<T, kDim>(p.head_dim, out, exists,
+    store_quad_row<T, kDim>(p.head_dim_v, out, exists,
                             [&](int u, int e) { return o[slot][u][e] * factor; });
   }
 };

@@ -256,7 +256,7 @@ struct TransposedTile : ContiguousScores<Shape::kTiles, Shape::kKeys / 16, Mma::
     constexpr int kWide = kElements * kChunk;  // 8 columns side by side
     GPU_UNROLL for (int u = 0; u < kDimSteps; u += kChunk) {
       const int d = u * 16 + group * kWide;
-      if (!exists || d >= p.head_dim) continue;
+      if (!exists || d >= p.head_dim_v) continue;
       gpu::Bits128 bits;
       GPU_UNROLL for (int i = 0; i < 4; ++i) {
         const int at = u + 2 * i / kElements, e = 2 * i % kElements;

@@ -179,7 +179,7 @@ struct ValuTile : ContiguousScores<Shape::kTiles, 1, Shape::kKeys / 8> {
                         typename T::Storage* out, bool exists) const {
     GPU_UNROLL for (int u = 0; u < kDim / 32; ++u) {
       const int d = u * 32 + x * 4;
-      if (!exists || d >= p.head_dim) continue;
+      if (!exists || d >= p.head_dim_v) continue;
       const gpu::Floats<4>& f = o[slot][u];
       store4(T{}, out + d, f[0] * factor, f[1] * factor, f[2] * factor, f[3] * factor);
     }

@@ -145,14 +145,12 @@ GPU_DEVICE void pin([[maybe_unused]] float (&registers)[n]) {
     }                                            \
   }
 #define WGMMA_OF_WIDTH(one_product)                 \
-  WGMMA_CASE(one_product, 48, 24, 25, 26, 27, 28)   \
+  WGMMA_CASE(one_product, 32, 16, 17, 18, 19, 20)   \
   WGMMA_CASE(one_product, 64, 32, 33, 34, 35, 36)   \
   WGMMA_CASE(one_product, 80, 40, 41, 42, 43, 44)   \
   WGMMA_CASE(one_product, 96, 48, 49, 50, 51, 52)   \
   WGMMA_CASE(one_product, 112, 56, 57, 58, 59, 60)  \
   WGMMA_CASE(one_product, 128, 64, 65, 66, 67, 68)  \
-  WGMMA_CASE(one_product, 160, 80, 81, 82, 83, 84)  \
-  WGMMA_CASE(one_product, 176, 88, 89, 90, 91, 92)  \
   WGMMA_CASE(one_product, 192, 96, 97, 98, 99, 100) \
   WGMMA_CASE(one_product, 256, 128, 129, 130, 131, 132)
 #endif
@@ -161,9 +159,8 @@ GPU_DEVICE void pin([[maybe_unused]] float (&registers)[n]) {
 template <class T, int kColumns>
 struct Wgmma {
   static_assert(T::kBytes == 2);
-  static_assert(kColumns == 48 || kColumns == 64 || kColumns == 80 || kColumns == 96 ||
-                kColumns == 112 || kColumns == 128 || kColumns == 160 || kColumns == 176 ||
-                kColumns == 192 || kColumns == 256);
+  static_assert(kColumns == 32 || kColumns == 64 || kColumns == 80 || kColumns == 96 ||
+                kColumns == 112 || kColumns == 128 || kColumns == 192 || kColumns == 256);
   using Accumulator = float[kColumns / 2];
 
   // D = A B, or D += A B if accumulate. a, b: descriptors of K-major operands.

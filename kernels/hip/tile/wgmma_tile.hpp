@@ -1,6 +1,7 @@
 // kernels/hip/tile/wgmma_tile.hpp: the tile for NVIDIA's wgmma (sm_90a), f16 and bf16
 //
-//   S = Q K^T        O = P V        (64 queries of a warpgroup x all keys, or columns of V, x 16)
+//   S = Q K^T   one wgmma multiplies 64 queries by kKeys keys, over 16 columns of head_dim
+//   O += P V    64 queries by kColumns columns of V, over 16 keys
 //
 // A warpgroup is four waves. Wave w owns queries [16 w, 16 w + 16) of its warpgroup's 64, and its
 // lanes hold scores as mma.sync's do, tile after tile of 8 keys (PTX ISA, wgmma.m64nNk16, D):
@@ -15,13 +16,14 @@
 // second product as they are. Scores, O and weights are flat arrays, since an instruction names
 // each of its registers.
 //
-// Q, K and V lie in workgroup memory as panels of kPanel columns, rows of kPanelBytes side by side,
-// swizzled as the copies (cp.async.bulk.tensor) write them and wgmma reads them:
+// Q, K and V lie in workgroup memory as panels of kPanel columns. A panel's rows, kPanelRowBytes
+// each, follow one another. They are swizzled as the copies (cp.async.bulk.tensor) write them and
+// wgmma reads them:
 //
 //   panel 0: row 0 | row 1 | ... | row n      panel 1: row 0 | row 1 | ...
 //
-// K's panels are K-major operands B: 8 rows are one block of the layout. V's are MN-major: its
-// rows are k, and a panel holds kPanel columns of n.
+// K's panels are K-major operands B (PTX ISA): 8 rows are one block of the layout. V's are
+// MN-major: a row is one key, wgmma's k, and holds kPanel columns of V, wgmma's n.
 #pragma once
 
 #include "kernels/hip/tile/quad_rows.hpp"
@@ -31,25 +33,32 @@
 namespace kernels::hip {
 
 // kGroups warpgroups of consumers with 64 queries each; kKeys of a step; kStages places for steps
-// of K and of V; kDim, kDimV: head_dim and head_dim_v, padded.
-template <int kGroupCount, int kKeyCount, int kStageCount, int kDimension, int kDimensionV>
+// of K and of V, kQueryStages for blocks of Q; kDim, kDimV: head_dim and head_dim_v, padded.
+// kSharesRows: all warpgroups have the same 64 queries, and each a part of O's columns.
+template <int kGroupCount, int kKeyCount, int kStageCount, int kQueryStageCount, int kDimension,
+          int kDimensionV, bool kSharedRows = false>
 struct PipelineShape {
+  static constexpr bool kSharesRows = kSharedRows;
   static constexpr int kGroups = kGroupCount, kKeys = kKeyCount, kStages = kStageCount,
-                       kDim = kDimension, kDimV = kDimensionV;
+                       kQueryStages = kQueryStageCount, kDim = kDimension, kDimV = kDimensionV;
 };
 
 template <class T, class Shape>
 struct WgmmaTile {
   using Element = T;
   static constexpr int kWave = 32, kWaveRows = 16, kGroupThreads = 128, kGroupRows = 64;
-  static constexpr int kGroups = Shape::kGroups, kRows = kGroups * kGroupRows;
+  static constexpr bool kSharesRows = Shape::kSharesRows;
+  static constexpr int kGroups = Shape::kGroups,
+                       kRows = kSharesRows ? kGroupRows : kGroups * kGroupRows;
   static constexpr int kKeys = Shape::kKeys, kStages = Shape::kStages;
+  static constexpr int kQueryStages = Shape::kQueryStages;
   static constexpr int kDim = Shape::kDim, kDimV = Shape::kDimV;
   static constexpr int kSlots = 2, kElements = 2, kScoreTiles = kKeys / 8;
   static_assert(kKeys % 16 == 0 && kDim % 16 == 0);
 
   using Scores = float[kKeys / 2];
-  using Output = float[kDimV / 2];
+  static constexpr int kColumns = kSharesRows ? kDimV / kGroups : kDimV;  // of a warpgroup's O
+  using Output = float[kColumns / 2];
   using Weights = uint32_t[kKeys / 16][4];
   static constexpr bool kSumIsOfRounded = false;
 
@@ -71,7 +80,9 @@ struct WgmmaTile {
     wave = gpu::uniform(static_cast<int>(gpu::thread()) % kGroupThreads / kWave);
   }
 
-  GPU_DEVICE int first_wave_row() const { return group * kGroupRows + wave * kWaveRows; }
+  GPU_DEVICE int first_group_row() const { return kSharesRows ? 0 : group * kGroupRows; }
+  GPU_DEVICE int first_column() const { return kSharesRows ? group * kColumns : 0; }
+  GPU_DEVICE int first_wave_row() const { return first_group_row() + wave * kWaveRows; }
   GPU_DEVICE int row(int slot) const { return first_wave_row() + lane / 4 + slot * 8; }
   GPU_DEVICE int first_key() const { return lane % 4 * 2; }
   GPU_DEVICE float max_of_row(float x) const { return max_of_quad(x); }
@@ -89,19 +100,21 @@ struct WgmmaTile {
   static constexpr uint32_t kQueryBytes = kPanels * kQueryPanelBytes;
   static constexpr uint32_t kKeyBytes = kPanels * kKeyPanelBytes;
   static constexpr uint32_t kValueBytes = kValuePanels * kKeyPanelBytes;
-  static constexpr uint32_t kQueryAt = 0, kKeyAt = kQueryAt + kQueryBytes,
+  static constexpr uint32_t kKeyAt = kQueryStages * kQueryBytes,
                             kValueAt = kKeyAt + kStages * kKeyBytes,
                             kTileEnd = kValueAt + kStages * kValueBytes;
+
+  GPU_DEVICE static uint32_t query_at(uint32_t stage) { return stage * kQueryBytes; }
 
   // leading_bytes: from a panel to the next, where the operand is MN-major.
   GPU_DEVICE static uint64_t descriptor(uint32_t offset, uint32_t leading_bytes) {
     return matrix_descriptor<kPanelRowBytes>(offset, leading_bytes, kBlockBytes);
   }
 
-  // ---- Products. `at`: where a stage's K or V begins ----
+  // ---- Products. `at`, query_at: where a stage's K, V or Q begins ----
   // Starts S = Q K^T of the calling warpgroup.
-  GPU_DEVICE void start_scores(Scores& s, uint32_t at) const {
-    const uint32_t query = kQueryAt + group * kGroupRows * kPanelRowBytes;
+  GPU_DEVICE void start_scores(Scores& s, uint32_t query_at, uint32_t at) const {
+    const uint32_t query = query_at + static_cast<uint32_t>(first_group_row()) * kPanelRowBytes;
     GPU_UNROLL for (int k = 0; k < kDim; k += 16) {
       const uint32_t panel = k / kPanel, within = k % kPanel * 2;
       Wgmma<T, kKeys>::multiply(s, descriptor(query + panel * kQueryPanelBytes + within, 16),
@@ -109,10 +122,11 @@ struct WgmmaTile {
     }
   }
   // Starts O += P V of the calling warpgroup.
-  GPU_DEVICE static void start_output(Output& o, const Weights& weights, uint32_t at) {
+  GPU_DEVICE void start_output(Output& o, const Weights& weights, uint32_t at) const {
+    const uint32_t from = at + static_cast<uint32_t>(first_column() / kPanel) * kKeyPanelBytes;
     GPU_UNROLL for (int t = 0; t < kKeys / 16; ++t) {
-      Wgmma<T, kDimV>::multiply(o, weights[t],
-                                descriptor(at + t * 2 * kBlockBytes, kKeyPanelBytes));
+      Wgmma<T, kColumns>::multiply(o, weights[t],
+                                   descriptor(from + t * 2 * kBlockBytes, kKeyPanelBytes));
     }
   }
 
@@ -126,17 +140,18 @@ struct WgmmaTile {
 
   // ---- O ----
   GPU_DEVICE static void clear(Output& o, int slot) {
-    GPU_UNROLL for (int u = 0; u < kDimV / 8; ++u) o[index(slot, u, 0)] = o[index(slot, u, 1)] = 0;
+    GPU_UNROLL for (int u = 0; u < kColumns / 8; ++u) o[index(slot, u, 0)] = o[index(slot, u, 1)] =
+        0;
   }
   GPU_DEVICE static void scale(Output& o, int slot, float factor) {
-    GPU_UNROLL for (int u = 0; u < kDimV / 8; ++u) {
+    GPU_UNROLL for (int u = 0; u < kColumns / 8; ++u) {
       o[index(slot, u, 0)] *= factor, o[index(slot, u, 1)] *= factor;
     }
   }
   GPU_DEVICE void store(const AttentionParams& p, const Output& o, int slot, float factor,
                         typename T::Storage* out, bool exists) const {
-    store_quad_row<T, kDimV>(p.head_dim_v, out, exists,
-                             [&](int u, int e) { return o[index(slot, u, e)] * factor; });
+    store_quad_row<T, kColumns>(p.head_dim_v - first_column(), out + first_column(), exists,
+                                [&](int u, int e) { return o[index(slot, u, e)] * factor; });
   }
 };
 

@@ -22,6 +22,9 @@ struct ServedDevice {
   const char* name = nullptr;
   int64_t total_memory_bytes = 0;
   int64_t shared_bytes = 0;  // workgroup memory: the most that one workgroup may have
+  int32_t multiprocessors = 1;
+
+  kernels::hip::Target target() const { return {code_arch, multiprocessors}; }
 };
 
 // What open makes. devices fills it, and nothing writes to it afterwards.

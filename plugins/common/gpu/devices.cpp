@@ -79,7 +79,8 @@ attnrt_status devices(void* instance, attnrt_add_device add, void* sink, attnrt_
                         self.ptx_only,
                         interned(device.name),
                         device.total_memory_bytes,
-                        device.shared_bytes};
+                        device.shared_bytes,
+                        device.multiprocessor_count};
     if (served.code_arch == nullptr) {
       const std::string what =
           "device " + std::to_string(device.id) + " is a " + device.arch + " (" + device.name + ")";

@@ -34,11 +34,11 @@ struct Calls {
     DeviceProblem translated;
     if (translate_for_device(self, *problem, &translated, &error) != ATTNRT_OK)
       return add(sink, error.message), ATTNRT_UNSUPPORTED;
-    const char* arch = translated.device->code_arch;
+    const kernels::hip::Target target = translated.device->target();
     std::string reason;
-    if (!Kernels::supported(translated.problem, arch, &reason))
+    if (!Kernels::supported(translated.problem, target, &reason))
       return add(sink, reason.c_str()), ATTNRT_UNSUPPORTED;
-    const typename Kernels::Plan planned = Kernels::plan(translated.problem, arch);
+    const typename Kernels::Plan planned = Kernels::plan(translated.problem, target);
     kernels::hip::Launch launches[kMaxLaunches];
     const int32_t count =
         kernels::hip::launches(planned, translated.problem, args_at_bounds(translated.problem),
@@ -64,12 +64,12 @@ struct Calls {
     attnrt_status status =
         translate_for_device(*static_cast<const Instance*>(instance), *problem, &translated, error);
     if (status != ATTNRT_OK) return status;
-    const char* arch = translated.device->code_arch;
+    const kernels::hip::Target target = translated.device->target();
     std::string reason;
-    if (!Kernels::supported(translated.problem, arch, &reason)) {
+    if (!Kernels::supported(translated.problem, target, &reason)) {
       return attnrt_fail(error, ATTNRT_UNSUPPORTED, "%s", reason.c_str());
     }
-    const typename Kernels::Plan planned = Kernels::plan(translated.problem, arch);
+    const typename Kernels::Plan planned = Kernels::plan(translated.problem, target);
     // Without this check the allocation would fail too, but only after memory that is cached for
     // others had been freed for it.
     const int64_t total = translated.device->total_memory_bytes;

@@ -60,7 +60,7 @@ EXPORTED void run_workgroup(const char* arch, const char* dtype, int head_dim, i
       static_cast<int64_t>(hip::tile_facts(hip::family_of(arch), r.problem.dtype, head_dim).rows);
   r.seq_kv = seq_kv;
   const test::Case c(r);
-  hip::Launch launch;
-  hip::launches(hip::plan_flash(c.problem, arch), c.problem, c.args, nullptr, &launch);
-  test::run_launch(arch, launch, 0);
+  hip::Launch launches[8];
+  hip::launches(hip::plan_flash(c.problem, {arch}), c.problem, c.args, nullptr, launches);
+  test::run_launch(arch, launches[0], 0);
 }

@@ -14,6 +14,9 @@
 namespace kernels::test {
 namespace {
 
+// Fewer than most problems have blocks of queries, so that workgroups take several.
+constexpr int32_t kMultiprocessors = 3;
+
 void set_sinks(const Case& c, float value) {
   for (int64_t head = 0; head < c.problem.heads_q; ++head)
     static_cast<float*>(c.args.sinks.data)[head * c.args.sinks.stride[0]] = value;
@@ -44,21 +47,21 @@ void expect_right_on(const char* arch, const Recipe& recipe, uint32_t seed) {
   SCOPED_TRACE(describe(recipe));
   const Case c(recipe);
   std::string reason;
-  ASSERT_TRUE(hip::flash_supported(c.problem, arch, &reason)) << reason;
-  expect_right_with(hip::plan_flash(c.problem, arch), arch, c, seed);
+  ASSERT_TRUE(hip::flash_supported(c.problem, {arch}, &reason)) << reason;
+  expect_right_with(hip::plan_flash(c.problem, {arch, kMultiprocessors}), arch, c, seed);
 }
 
 void expect_unfused_right_on(const char* arch, const Recipe& recipe, uint32_t seed) {
   SCOPED_TRACE(describe(recipe));
   const Case c(recipe);
   std::string reason;
-  ASSERT_TRUE(hip::unfused_supported(c.problem, arch, &reason)) << reason;
-  expect_right_with(hip::plan_unfused(c.problem, arch), arch, c, seed);
+  ASSERT_TRUE(hip::unfused_supported(c.problem, {arch}, &reason)) << reason;
+  expect_right_with(hip::plan_unfused(c.problem, {arch, kMultiprocessors}), arch, c, seed);
 }
 
 void run_flash_on(const char* arch, const Case& c) {
-  ASSERT_TRUE(hip::flash_supported(c.problem, arch, nullptr));
-  run_with(hip::plan_flash(c.problem, arch), arch, c, 0);
+  ASSERT_TRUE(hip::flash_supported(c.problem, {arch}, nullptr));
+  run_with(hip::plan_flash(c.problem, {arch, kMultiprocessors}), arch, c, 0);
 }
 
 void expect_in_each_row(const Case& c, const std::function<bool(float out, float lse)>& holds) {
@@ -147,8 +150,8 @@ void fill_rows(const Tensor& t, float value) {
 }
 
 void run_unfused_on(const char* arch, const Case& c) {
-  ASSERT_TRUE(hip::unfused_supported(c.problem, arch, nullptr));
-  run_with(hip::plan_unfused(c.problem, arch), arch, c, 0);
+  ASSERT_TRUE(hip::unfused_supported(c.problem, {arch}, nullptr));
+  run_with(hip::plan_unfused(c.problem, {arch, kMultiprocessors}), arch, c, 0);
 }
 
 }  // namespace kernels::test

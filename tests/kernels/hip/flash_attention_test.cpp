@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <string>
+#include <utility>
 
 #include "kernels/hip/launch/family.hpp"
 #include "kernels/hip/launch/launch.hpp"
@@ -48,9 +50,19 @@ TEST_P(Flash, HeadDims) {
   }
 }
 
+// Values wider and narrower than keys.
+TEST_P(Flash, HeadDimsOfValues) {
+  for (const auto& [d, v] : {std::pair{192, 128}, {64, 32}, {40, 96}, {136, 256}, {256, 72}}) {
+    Recipe r = recipe(67, 130, d, 4, 2);
+    r.problem.head_dim_v = v;
+    r.problem.causal = d % 64 == 0;
+    expect(r);
+  }
+}
+
 TEST_P(Flash, EdgesOfTiles) {
   for (const int64_t d : {64, 96, 128, 192, 256}) {
-    const hip::FlashPlan tile = hip::plan_flash(recipe(1, 1, d).problem, arch);
+    const hip::FlashPlan tile = hip::plan_flash(recipe(1, 1, d).problem, {arch});
     for (const int64_t seq_q : {int64_t{1}, int64_t{tile.rows} - 1, int64_t{tile.rows} + 1}) {
       for (const int64_t seq_kv :
            {int64_t{1}, int64_t{tile.keys} - 1, int64_t{tile.keys}, 2 * int64_t{tile.keys} + 1}) {
@@ -65,7 +77,7 @@ TEST_P(Flash, EdgesOfTiles) {
 // Far more steps than there are places for them, and several blocks of queries.
 TEST_P(Flash, ManySteps) {
   for (const int64_t d : {64, 128, 256}) {
-    const hip::FlashPlan tile = hip::plan_flash(recipe(1, 1, d).problem, arch);
+    const hip::FlashPlan tile = hip::plan_flash(recipe(1, 1, d).problem, {arch});
     const int64_t keys = tile.keys;
     Recipe r = recipe(int64_t{tile.rows} + 3, 7 * keys + 5, d, 2, 1);
     expect(r);
@@ -209,6 +221,117 @@ TEST_P(Flash, ScoresThatOverflow) {
   expect_overflow(recipe(70, 150, 64, 2, 1), [this](const Case& c) { run_flash_on(arch, c); });
 }
 
+// What only the loop of sm_90a has: workgroups that take several blocks.
+class Pipeline : public Flash {};
+INSTANTIATE_TEST_SUITE_P(, Pipeline, testing::ValuesIn(kPipelinedTargets),
+                         [](const auto& test) { return name_of(test.param); });
+
+// A workgroup takes several blocks of queries, each with several steps of the mask.
+TEST_P(Pipeline, MasksOfSeveralBlocks) {
+  for (const int64_t d : {64, 96, 128, 192, 256}) {
+    for (const Mask mask : {Mask::boolean, Mask::additive}) {
+      Recipe r = recipe(137, 304, d, 2, 1);
+      r.batch = 2;
+      r.problem.mask = mask, r.problem.mask_dtype = dtype;
+      r.broadcast[1] = d == 128;  // over heads
+      r.broadcast[2] = d == 96;   // over queries
+      r.problem.causal = d == 64;
+      if (d == 192) r.problem.head_dim_v = 128;
+      expect(r);
+    }
+  }
+  // One row for all, which copies could read but for its odd end.
+  Recipe r = recipe(30, 201, 64, 2);
+  r.problem.mask = Mask::boolean;
+  r.broadcast[0] = r.broadcast[1] = r.broadcast[2] = true;
+  expect(r);
+}
+
+// More heads than a section has, and not a multiple.
+TEST_P(Pipeline, SectionsOfHeads) {
+  Recipe r = recipe(200, 140, 64, 19, 1);
+  expect(r);
+  r.problem.causal = true;
+  expect(r);
+}
+
+// Each workgroup takes several blocks: of one step of keys and of several, of every head.
+TEST_P(Pipeline, BlockAfterBlock) {
+  for (const int64_t seq_kv : {100, 300}) {
+    for (const int64_t d : {128, 256}) {
+      Recipe r = recipe(137, seq_kv, d, 4, 2);
+      r.batch = 2, r.problem.sinks = true;
+      expect(r);
+      r.problem.causal = true;
+      expect(r);
+    }
+  }
+}
+
+// Blocks that see no key, before and after those that see some.
+TEST_P(Pipeline, BlocksThatSeeNoKey) {
+  for (const int64_t d : {64, 128}) {
+    Recipe r = recipe(450, 100, d, 2);
+    r.problem.causal = true;
+    expect(r);
+    r = recipe(450, 128, d, 2);
+    r.problem.align = Align::top_left, r.problem.window_left = 17;
+    expect(r);
+  }
+}
+
+// One launch and no workspace if each workgroup has one block; else the counter is reset first.
+TEST_P(Pipeline, Launches) {
+  for (const int32_t extra : {0, 1}) {
+    Problem p = recipe(1, 1, 128).problem;
+    p.batch = 1, p.heads_q = p.heads_kv = 8 + extra, p.seq_q = p.seq_kv = 128;
+    const hip::FlashPlan plan = hip::plan_flash(p, {arch, 8});
+    EXPECT_EQ(plan.workspace_bytes, extra * 16);
+    const Case c(recipe(128, 128, 128, 8 + extra, 8 + extra));
+    hip::Launch launches[8];
+    uint32_t counter[4];
+    ASSERT_EQ(hip::launches(plan, p, c.args, counter, launches), 1 + extra);
+    EXPECT_EQ(launches[extra].grid[0], 8U);
+    EXPECT_STREQ(launches[extra].kernel, "flash_attention_sm90_nocausal_kernel");
+    if (extra == 1) {
+      EXPECT_STREQ(launches[0].kernel, "flash_attention_sm90_reset_kernel");
+      EXPECT_EQ(launches[0].grid[0], 1U);
+    }
+  }
+}
+
+// Only this loop serves head dimensions above 256; its warpgroups then share their queries.
+TEST_P(Pipeline, LargeHeadDims) {
+  Recipe r = recipe(70, 139, 512, 2);
+  expect(r);
+  r.batch = 2, r.problem.causal = true;
+  expect(r);
+  r.problem.causal = false, r.problem.mask = Mask::additive, r.problem.mask_dtype = dtype;
+  expect(r);
+  r.problem.mask = Mask::boolean, r.problem.head_dim = 264, r.problem.head_dim_v = 328;
+  expect(r);
+  r.problem.mask = Mask::none, r.problem.head_dim_v = 64;
+  expect(r);
+  std::string reason;
+  EXPECT_FALSE(hip::flash_supported(r.problem, {"sm_80"}, &reason));
+  EXPECT_EQ(reason, "head_dim 264 is not a multiple of 8 from 32 to 256");
+  r.problem.head_dim = 520;
+  EXPECT_FALSE(hip::flash_supported(r.problem, {arch}, &reason));
+  EXPECT_EQ(reason, "head_dim 520 is not a multiple of 8 from 32 to 512");
+}
+
+// Blocks are numbered in 32 bits.
+TEST_P(Pipeline, AsManyBlocksAsNumbers) {
+  Problem p = recipe(1, 1, 128).problem;
+  p.batch = 1 << 12, p.heads_q = p.heads_kv = 1 << 8;
+  p.seq_q = 128 * 2047;
+  EXPECT_TRUE(hip::flash_supported(p, {arch}, nullptr));
+  p.seq_q = 128 * 2048;
+  std::string reason;
+  EXPECT_FALSE(hip::flash_supported(p, {arch}, &reason));
+  EXPECT_EQ(reason, "batch * heads_q * seq_q / 128 is above 2147483647");
+}
+
 // More heads than a grid may have along y: the rest goes along z.
 TEST(FlashGrid, ManyHeads) {
   Problem p;
@@ -217,7 +340,7 @@ TEST(FlashGrid, ManyHeads) {
   args.q.shape[0] = p.batch, args.q.shape[1] = p.seq_q, args.q.shape[2] = args.k.shape[2] = 3,
   args.k.shape[1] = 1;
   hip::Launch launch;
-  const hip::FlashPlan plan = hip::plan_flash(p, "gfx1100");
+  const hip::FlashPlan plan = hip::plan_flash(p, {"gfx1100"});
   ASSERT_EQ(hip::launches(plan, p, args, nullptr, &launch), 1);
   EXPECT_EQ(launch.grid[0], (700 + plan.rows - 1) / plan.rows);
   EXPECT_EQ(launch.grid[1], 65535u);
@@ -231,7 +354,7 @@ TEST(FlashGrid, RefusesRowsTooFarApart) {
   Args args;
   args.q.shape[0] = args.q.shape[2] = args.k.shape[2] = 1, args.q.shape[1] = args.k.shape[1] = 64;
   hip::Launch launch;
-  const hip::FlashPlan plan = hip::plan_flash(p, "gfx1100");
+  const hip::FlashPlan plan = hip::plan_flash(p, {"gfx1100"});
   args.k.stride[1] = args.v.stride[1] = (int64_t{1} << 25) - 1;
   EXPECT_EQ(hip::launches(plan, p, args, nullptr, &launch), 1);
   args.v.stride[1] = int64_t{1} << 25;
@@ -252,10 +375,10 @@ TEST(FlashKernel, DependsOnTheProblemAlone) {
           const char* want = generic  ? "flash_attention_kernel"
                              : causal ? "flash_attention_causal_kernel"
                                       : "flash_attention_nocausal_kernel";
-          EXPECT_STREQ(hip::plan_flash(p, "gfx1100").kernel, want);
-          EXPECT_STREQ(hip::plan_flash(p, "sm_90").kernel, want);
+          EXPECT_STREQ(hip::plan_flash(p, {"gfx1100"}).kernel, want);
+          EXPECT_STREQ(hip::plan_flash(p, {"sm_90"}).kernel, want);
           p.diagonal_offset = true;
-          EXPECT_STREQ(hip::plan_flash(p, "sm_90").kernel, "flash_attention_kernel");
+          EXPECT_STREQ(hip::plan_flash(p, {"sm_90"}).kernel, "flash_attention_kernel");
         }
       }
     }

@@ -43,6 +43,7 @@ INSTANTIATE_TEST_SUITE_P(, Unfused, testing::ValuesIn(kTargets),
 TEST_P(Unfused, HeadDims) {
   for (const int64_t d : {32, 72, 128, 136, 256}) {
     Recipe r = recipe(19, 70, d);
+    if (d == 72 || d == 256) r.problem.head_dim_v = d == 72 ? 136 : 64;
     r.layout = static_cast<Layout>(d / 8 % 3);
     expect_right(r, static_cast<uint32_t>(d));
   }
@@ -248,8 +249,8 @@ TEST(UnfusedPlans, HaveRoomForTheScores) {
   p.batch = 2, p.heads_q = p.heads_kv = 3;
   p.seq_q = 5, p.seq_kv = 65;
   p.head_dim = p.head_dim_v = 64;
-  ASSERT_TRUE(hip::unfused_supported(p, "sm_80", nullptr));
-  const hip::UnfusedPlan plan = hip::plan_unfused(p, "sm_80");
+  ASSERT_TRUE(hip::unfused_supported(p, {"sm_80"}, nullptr));
+  const hip::UnfusedPlan plan = hip::plan_unfused(p, {"sm_80"});
   EXPECT_EQ(plan.workspace_bytes, 2 * 3 * 5 * 128 * 4);
   EXPECT_STREQ(plan.object, "unfused_attention_f16_64");
 }
@@ -262,9 +263,9 @@ TEST(GpuPlans, RefuseRowsThatAreTooFarApart) {
   for (const auto supported : {&hip::flash_supported, &hip::unfused_supported}) {
     std::string reason;
     p.heads_q = p.heads_kv = (1 << 17) - 1;
-    EXPECT_TRUE(supported(p, "gfx942", &reason)) << reason;
+    EXPECT_TRUE(supported(p, {"gfx942"}, &reason)) << reason;
     p.heads_q = p.heads_kv = 1 << 17;
-    EXPECT_FALSE(supported(p, "gfx942", &reason));
+    EXPECT_FALSE(supported(p, {"gfx942"}, &reason));
     EXPECT_EQ(reason, "heads_kv 131072 times head_dim 256 is above 33554431");
   }
 }
@@ -277,7 +278,7 @@ TEST(GpuPlans, RefuseOtherTypes) {
     p.head_dim = p.head_dim_v = 64;
     change(p);
     std::string reason;
-    const bool served = supported(p, "gfx942", &reason);
+    const bool served = supported(p, {"gfx942"}, &reason);
     EXPECT_EQ(served, reason.empty());
     return reason;
   };
@@ -319,7 +320,7 @@ TEST(UnfusedPlans, RefuseAScoreMatrixLargerThanAnyMemory) {
   p.seq_q = p.seq_kv = INT_MAX - 1024;
   p.head_dim = p.head_dim_v = 64;
   std::string reason;
-  EXPECT_FALSE(hip::unfused_supported(p, "gfx942", &reason));
+  EXPECT_FALSE(hip::unfused_supported(p, {"gfx942"}, &reason));
   EXPECT_EQ(reason,
             "the score matrix of batch 1048576, heads_q 1024, seq_q 2147482623, seq_kv 2147482623 "
             "is above 256 GiB");

@@ -12,9 +12,14 @@ void run(const void* params) {
       .run();
 }
 
+void reset(const void* params) {
+  if (gpu::thread() == 0) hip::reset(*static_cast<const hip::ResetParams*>(params));
+}
+
 template <class T, int kDim, int kDimV>
 HostKernel of_dims(const std::string& name) {
   using hip::Kind;
+  if (name == "flash_attention_sm90_reset_kernel") return reset;
   if (name == "flash_attention_sm90_kernel") return run<T, kDim, kDimV, Kind::generic>;
   if (name == "flash_attention_sm90_causal_kernel") return run<T, kDim, kDimV, Kind::causal>;
   return name == "flash_attention_sm90_nocausal_kernel" ? run<T, kDim, kDimV, Kind::nocausal>
@@ -28,7 +33,8 @@ HostKernel of_dtype(const std::string& dims, const std::string& name) {
   if (dims == "128") return of_dims<T, 128, 128>(name);
   if (dims == "192") return of_dims<T, 192, 192>(name);
   if (dims == "192_128") return of_dims<T, 192, 128>(name);
-  return dims == "256" ? of_dims<T, 256, 256>(name) : nullptr;
+  if (dims == "256") return of_dims<T, 256, 256>(name);
+  return dims == "512" ? of_dims<T, 512, 512>(name) : nullptr;
 }
 
 }  // namespace

@@ -64,17 +64,17 @@ constexpr unsigned char kOther[] = "and one for another architecture";
 
 }  // namespace
 
-bool flash_supported(const Problem& problem, const char*, std::string* reason) {
+bool flash_supported(const Problem& problem, const Target&, std::string* reason) {
   if (problem.softcap != 31 && !problem.diagonal_offset) return true;
   *reason = problem.diagonal_offset ? "the stand-in has no diagonal_offset"
                                     : "softcap 31 is what the stand-in refuses";
   return false;
 }
-bool unfused_supported(const Problem& problem, const char* arch, std::string* reason) {
-  return flash_supported(problem, arch, reason);
+bool unfused_supported(const Problem& problem, const Target& target, std::string* reason) {
+  return flash_supported(problem, target, reason);
 }
-FlashPlan plan_flash(const Problem&, const char*) { return {kFlash[0], 0}; }
-UnfusedPlan plan_unfused(const Problem& p, const char*) {
+FlashPlan plan_flash(const Problem&, const Target&) { return {kFlash[0], 0}; }
+UnfusedPlan plan_unfused(const Problem& p, const Target&) {
   return {kUnfused[0], p.batch * p.heads_q * p.seq_q * p.seq_kv * 4 + 64};
 }
 int32_t launches(const FlashPlan&, const Problem& problem, const Args& args, void* workspace,

@@ -36,10 +36,15 @@ struct UnfusedPlan {
 inline constexpr int32_t kRowsTooFarApart = -1;
 inline constexpr int32_t kNoTensorMap = -2;
 
-bool flash_supported(const Problem& problem, const char* arch, std::string* reason);
-bool unfused_supported(const Problem& problem, const char* arch, std::string* reason);
-FlashPlan plan_flash(const Problem& problem, const char* arch);
-UnfusedPlan plan_unfused(const Problem& problem, const char* arch);
+struct Target {
+  const char* arch;
+  int32_t multiprocessors = 1;
+};
+
+bool flash_supported(const Problem& problem, const Target& target, std::string* reason);
+bool unfused_supported(const Problem& problem, const Target& target, std::string* reason);
+FlashPlan plan_flash(const Problem& problem, const Target& target);
+UnfusedPlan plan_unfused(const Problem& problem, const Target& target);
 int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void* workspace,
                  Launch* out);
 int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace,
