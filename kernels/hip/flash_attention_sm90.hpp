@@ -225,9 +225,8 @@ class PipelinedAttention {
              Tile::kKeyPanelBytes, Tile::kValuePanels, full(kValue + stage), step * kKeys, head_kv,
              now.batch);
         ring.advance();
-        // Late enough for the number to have come.
-        if (step == now.steps.begin || step == now.steps.end - 2) {
-          if (found) continue;
+        // In the second step the number has come.
+        if (!found && (step == now.steps.begin || step == now.steps.end - 2)) {
           found = true;
           follows = find(number, &next);
           if (kAhead) send(follows, next, query);
