@@ -66,9 +66,9 @@ class OnlineSoftmax {
     const float raised = gpu::max(reference_[slot], row_max);
     const float factor =
         raised == -gpu::kInfinity ? 1 : gpu::exp2((reference_[slot] - raised) * exp_scale);
-    const bool large =
-        raised != -gpu::kInfinity && !(gpu::absolute(raised * exp_scale) <= kLargestExponentOffset);
-    large_ = gpu::any<Tile::kWave>(large) || large_;
+    if constexpr (kKeepsLarge) {
+      large_ = gpu::any<Tile::kWave>(is_large(exponent_offset(raised, exp_scale))) || large_;
+    }
     reference_[slot] = raised;
     sum_[slot] *= factor, lse_sum_[slot] *= factor;
     return factor;
@@ -76,12 +76,15 @@ class OnlineSoftmax {
 
   // Turns scores into weights, in place.
   GPU_DEVICE void weigh(float exp_scale, Scores& s) const {
-    float exponent_offset[kSlots];
+    float offset[kSlots];
+    bool large = false;
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
-      exponent_offset[slot] =
-          reference_[slot] == -gpu::kInfinity ? 0 : reference_[slot] * exp_scale;
+      offset[slot] = exponent_offset(reference_[slot], exp_scale);
+      large |= is_large(offset[slot]);
     }
-    if (large_) {  // subtract first: s - m is exact enough at any size
+    if (kKeepsLarge
+            ? large_
+            : gpu::any<Tile::kWave>(large)) {  // subtract first: s - m is exact enough at any size
       GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
         const float m = reference_[slot] == -gpu::kInfinity ? 0 : reference_[slot];
         GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
@@ -89,15 +92,14 @@ class OnlineSoftmax {
             Tile::set(s, slot, t, e, Tile::at(s, slot, t, e) - m);
           }
         }
-        exponent_offset[slot] = 0;
+        offset[slot] = 0;
       }
     }
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
       GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
         GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {
-          Tile::set(
-              s, slot, t, e,
-              gpu::exp2(gpu::fma(Tile::at(s, slot, t, e), exp_scale, -exponent_offset[slot])));
+          Tile::set(s, slot, t, e,
+                    gpu::exp2(gpu::fma(Tile::at(s, slot, t, e), exp_scale, -offset[slot])));
         }
       }
     }
@@ -113,7 +115,7 @@ class OnlineSoftmax {
           part[(t * Tile::kElements + e) % 4] += Tile::at(weights, slot, t, e);
         }
       }
-      sum_[slot] = sum_[slot] + ((part[0] + part[1]) + (part[2] + part[3]));
+      sum_[slot] += (part[0] + part[1]) + (part[2] + part[3]);
     }
   }
 
@@ -181,6 +183,19 @@ class OnlineSoftmax {
 #else
   static constexpr int kChains = Tile::kScoreTiles * Tile::kElements < 4 ? 1 : 4;
 #endif
+  // Whether large_ is kept from step to step, or found in each: AMD's compiler would spill.
+#if defined(GPU_AMD)
+  static constexpr bool kKeepsLarge = false;
+#else
+  static constexpr bool kKeepsLarge = true;
+#endif
+  GPU_DEVICE static float exponent_offset(float reference, float exp_scale) {
+    return reference == -gpu::kInfinity ? 0 : reference * exp_scale;
+  }
+  GPU_DEVICE static bool is_large(float offset) {
+    return !(gpu::absolute(offset) <= kLargestExponentOffset);
+  }
+
   bool large_ = false;       // some reference of the wave was beyond kLargestExponentOffset
   float reference_[kSlots];  // m, the same in all lanes of a row
   float sum_[kSlots];        // l, this lane's part of it
