@@ -5,22 +5,22 @@
 namespace kernels::hip {
 
 template <Kind kKind>
-using Pipeline = PipelinedAttention<PipelinedTile<GPU_DTYPE, GPU_DIM, GPU_DIM_V, kKind>, kKind>;
+using Attention = PipelinedAttention<PipelinedTile<GPU_DTYPE, GPU_DIM, GPU_DIM_V, kKind>, kKind>;
 
 GPU_KERNEL(32, 1) flash_attention_sm90_reset_kernel(const ResetParams params) {
   if (gpu::thread() == 0) reset(params);
 }
-GPU_KERNEL(Pipeline<Kind::generic>::kThreads, 1)
+GPU_KERNEL(Attention<Kind::generic>::kThreads, 1)
 flash_attention_sm90_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {
-  Pipeline<Kind::generic>(params).run();
+  Attention<Kind::generic>(params).run();
 }
-GPU_KERNEL(Pipeline<Kind::causal>::kThreads, 1)
+GPU_KERNEL(Attention<Kind::causal>::kThreads, 1)
 flash_attention_sm90_causal_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {
-  Pipeline<Kind::causal>(params).run();
+  Attention<Kind::causal>(params).run();
 }
-GPU_KERNEL(Pipeline<Kind::nocausal>::kThreads, 1)
+GPU_KERNEL(Attention<Kind::nocausal>::kThreads, 1)
 flash_attention_sm90_nocausal_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {
-  Pipeline<Kind::nocausal>(params).run();
+  Attention<Kind::nocausal>(params).run();
 }
 
 }  // namespace kernels::hip

@@ -176,17 +176,14 @@ class OnlineSoftmax {
   }
 
  private:
-  // A row's maximum is found in so many chains, whose latencies overlap. AMD's waves hide each
-  // other's.
+  // kChains: a row's maximum is found in so many chains, whose latencies overlap; AMD's waves hide
+  // each other's. kKeepsLarge: large_ is kept from step to step. With that AMD's compiler spills,
+  // so there each step finds it.
 #if defined(GPU_AMD)
   static constexpr int kChains = 1;
-#else
-  static constexpr int kChains = Tile::kScoreTiles * Tile::kElements < 4 ? 1 : 4;
-#endif
-  // Whether large_ is kept from step to step, or found in each: AMD's compiler would spill.
-#if defined(GPU_AMD)
   static constexpr bool kKeepsLarge = false;
 #else
+  static constexpr int kChains = Tile::kScoreTiles * Tile::kElements < 4 ? 1 : 4;
   static constexpr bool kKeepsLarge = true;
 #endif
   GPU_DEVICE static float exponent_offset(float reference, float exp_scale) {

@@ -34,10 +34,7 @@ from problems import (
     make_tensors,
 )
 
-PARTS = (
-    "check", "grid", "long", "capture",
-    "flash", "f16", "grouped", "values", "large", "mask", "window", "f32", "unfused",
-)  # fmt: skip
+PARTS = ("check", "grid", "long", "capture", *speeds.TABLES)
 GRID_HEAD_DIMS = (32, 64, 96, 128, 160, 192, 224, 256)
 GRID_SEQS = (
     (113, 203), (128, 217), (113, 211), (108, 256), (256, 512), (512, 256), (1024, 1024),
@@ -259,30 +256,6 @@ def numbers(text):
     return [int(word) for word in text.split(",")]
 
 
-def print_speeds(runtimes, parts, options):
-    """Prints the tables that `parts` names."""
-    rounds = options.rounds
-    print("TFLOP/s; host us: what the host spends in a call of the first")
-    if "flash" in parts:
-        speeds.print_flash(runtimes, options.dims, options.seqs, rounds)
-    if "f16" in parts:
-        speeds.print_flash(runtimes, (64, 128, 256), (2048, 8192), rounds, "f16")
-    if "grouped" in parts:
-        speeds.print_grouped(runtimes, rounds)
-    if "values" in parts:
-        speeds.print_values(runtimes, rounds)
-    if "large" in parts:
-        speeds.print_large(runtimes, rounds)
-    if "mask" in parts:
-        speeds.print_masks(runtimes, rounds)
-    if "window" in parts:
-        speeds.print_window(runtimes, rounds)
-    if "f32" in parts:
-        speeds.print_f32(runtimes, rounds)
-    if "unfused" in parts:
-        speeds.print_unfused(next(iter(runtimes.values())), rounds)
-
-
 def main():
     parser = argparse.ArgumentParser(description="Compares the CUDA plugins with their peers.")
     parser.add_argument("--library", required=True, help="libattnrt.so")
@@ -301,6 +274,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=graph_timing.ROUNDS)
     options = parser.parse_args()
     parts = options.what.split(",")
+    for part in parts:
+        if part not in PARTS:
+            parser.error(f"--what: found {part!r}; expected some of {', '.join(PARTS)}")
+    if options.into and set(parts) != set(PARTS):
+        parser.error("--into replaces every table; expected no --what beside it")
     print("seed", torch.seed())
     runtime = Runtime(options.library, options.plugins)
     runtimes = {"hip_flash": runtime}
@@ -326,7 +304,12 @@ def main():
         for backend in ("hip_flash", "hip_unfused"):
             for torch_memory in (False, True):
                 good &= check_one_shot_capture(options, backend, torch_memory)
-    print_speeds(runtimes, parts, options)
+    print("TFLOP/s; host us: what the host spends in a call of the first")
+    for part in parts:
+        if part == "flash":
+            speeds.print_flash(runtimes, options.rounds, options.dims, options.seqs)
+        elif part in speeds.TABLES:
+            speeds.TABLES[part](runtimes, options.rounds)
     if options.into and good:
         write_tables(options.into)
     return 0 if good else 1

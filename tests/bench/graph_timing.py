@@ -51,28 +51,28 @@ def host_us(call):
     return statistics.median(samples)
 
 
+def graph_of(call, count):
+    """Returns a graph of so many calls."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(count):
+            call()
+    return graph
+
+
 def captured(call):
     """Returns a graph of some calls, and how many it holds."""
     for _ in range(3):  # warms up
         call()
     torch.cuda.synchronize()
     count = max(1, min(MOST_CALLS, int(SAMPLE_MS / max(1e-3, elapsed_ms(call, 3) / 3)) + 1))
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(count):
-            call()
+    graph = graph_of(call, count)
     graph.replay()
     torch.cuda.synchronize()
     # Host time may have limited the first measurement, which makes count too small.
     once = elapsed_ms(graph.replay) / count
     wanted = max(1, min(MOST_CALLS, int(SAMPLE_MS / once) + 1))
-    if wanted > count:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            for _ in range(wanted):
-                call()
-        count = wanted
-    return graph, count
+    return (graph_of(call, wanted), wanted) if wanted > count else (graph, count)
 
 
 def times_in_turn(calls, rounds=ROUNDS):

@@ -7,6 +7,7 @@ quartiles; the best peer is the one of the smallest median time.
 """
 
 import dataclasses
+import functools
 
 import graph_timing
 import peers
@@ -121,7 +122,7 @@ def print_heading(first, ours):
     emit("|" + "---|" * len(cells))
 
 
-def print_flash(runtimes, dims, seqs, rounds, dtype="bf16"):
+def print_flash(runtimes, rounds, dims=DIMS, seqs=SEQS, dtype="bf16"):
     print_heading("dtype batch, heads, seq, head_dim", runtimes)
     for head_dim in dims:
         for seq in seqs:
@@ -220,8 +221,9 @@ def print_f32(runtimes, rounds):
             time_row(f"{shape}{' causal' if causal else ''}", shape, ours, theirs, rounds)
 
 
-def print_unfused(runtime, rounds):
+def print_unfused(runtimes, rounds):
     """hip_unfused beside hip_flash."""
+    runtime = next(iter(runtimes.values()))
     print_heading("unfused", ["hip_unfused"])
     for seq in (128, 512, 2048):
         for head_dim in (64, 128):
@@ -231,3 +233,16 @@ def print_unfused(runtime, rounds):
             theirs = our_calls({"hip_flash": runtime}, q, k, v, out)
             theirs["MATH"] = peers.torch_call("MATH", q, k, v)
             time_row(str(shape), shape, ours, theirs, rounds)
+
+
+TABLES = {
+    "flash": print_flash,
+    "f16": functools.partial(print_flash, dims=(64, 128, 256), seqs=(2048, 8192), dtype="f16"),
+    "grouped": print_grouped,
+    "values": print_values,
+    "large": print_large,
+    "mask": print_masks,
+    "window": print_window,
+    "f32": print_f32,
+    "unfused": print_unfused,
+}

@@ -46,8 +46,7 @@ void set_sizes(FlashPlan* plan) {
   using Tile = PipelinedTile<F16, kDim, kDimV, kKind>;  // BF16's is as large
   using Loop = PipelinedAttention<Tile, kKind>;
   plan->block = Loop::kThreads, plan->shared_bytes = Loop::kSharedBytes;
-  plan->rows = Tile::kRows, plan->keys = Tile::kKeys;
-  plan->box_columns = Tile::kPanel, plan->box_queries = Tile::kGroupRows;
+  plan->rows = Tile::kRows, plan->keys = Tile::kKeys, plan->box_columns = Tile::kPanel;
 }
 template <int kDim, int kDimV>
 void set_sizes(Kind kind, FlashPlan* plan) {
@@ -131,7 +130,7 @@ int32_t pipelined_launches(const FlashPlan& plan, const Problem& problem, const 
     return request_for(tensor, columns, {plan.box_columns, rows}, static_cast<uint32_t>(at),
                        &launch.maps[launch.map_count++]);
   };
-  if (!map(args.q, problem.head_dim, plan.box_queries, offsetof(PipelinedParams, q)) ||
+  if (!map(args.q, problem.head_dim, kWgmmaRows, offsetof(PipelinedParams, q)) ||
       !map(args.k, problem.head_dim, plan.keys, offsetof(PipelinedParams, k)) ||
       !map(value_tensor(problem, args), problem.head_dim_v, plan.keys,
            offsetof(PipelinedParams, v))) {

@@ -30,7 +30,6 @@ struct FlashPlan {
   uint32_t block = 0, shared_bytes = 0, rows = 0, keys = 0;
   // Only for sm_90a's loop; 0 for the other one.
   uint32_t box_columns = 0;  // columns in one copy of q, k or v
-  uint32_t box_queries = 0;  // rows in one copy of q
   uint32_t workgroups = 0;   // the largest grid: one for each multiprocessor
 };
 struct UnfusedPlan {

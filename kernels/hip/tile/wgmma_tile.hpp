@@ -43,10 +43,12 @@ struct PipelineShape {
                        kQueryStages = kQueryStageCount, kDim = kDimension, kDimV = kDimensionV;
 };
 
+inline constexpr int kWgmmaRows = 64;  // of a product, so of a warpgroup
+
 template <class T, class Shape>
 struct WgmmaTile {
   using Element = T;
-  static constexpr int kWave = 32, kWaveRows = 16, kGroupThreads = 128, kGroupRows = 64;
+  static constexpr int kWave = 32, kWaveRows = 16, kGroupThreads = 128, kGroupRows = kWgmmaRows;
   static constexpr bool kSharesRows = Shape::kSharesRows;
   static constexpr int kGroups = Shape::kGroups,
                        kRows = kSharesRows ? kGroupRows : kGroups * kGroupRows;

@@ -1,0 +1,122 @@
+// kernels/hip/pipeline.hpp: what both sides of the loop of sm_90a share: the argument, the
+// places and barriers in workgroup memory, and the numbering of blocks
+#pragma once
+
+#include "kernels/hip/async.hpp"
+#include "kernels/hip/flash_attention.hpp"
+#include "kernels/hip/mask_tile.hpp"
+#include "kernels/hip/tile_shapes_sm90.hpp"
+
+namespace kernels::hip {
+
+// The kernels' argument. The maps have four dimensions: head_dim, sequence, head, batch. A
+// dimension along which the tensor does not move (stride 0) has size 1.
+struct PipelinedParams {
+  gpu::TensorMap q, k, v, mask;
+  AttentionParams attention;
+  // Rows of the mask in one copy: kRows, or 1 if all queries share one; 0: the mask is not copied.
+  uint32_t mask_rows;
+  // Counts the blocks taken after each workgroup's first; null: each workgroup has one block.
+  uint32_t* taken;
+};
+
+// Heads of a section, whose blocks are taken together, so that their K and V stay in L2.
+inline constexpr uint32_t kHeadsOfSection = 16;
+
+// The argument of the kernel that comes before where workgroups take more than one block each.
+struct ResetParams {
+  uint32_t* taken;
+};
+GPU_DEVICE void reset(const ResetParams& params) { *params.taken = 0; }
+
+// A place in a ring of kStages, and which of the two phases of its barriers comes next.
+template <int kStages>
+struct Ring {
+  uint32_t count = 0;
+  GPU_DEVICE uint32_t stage() const { return count % kStages; }
+  GPU_DEVICE uint32_t full_parity() const { return count / kStages & 1; }
+  GPU_DEVICE uint32_t empty_parity() const { return full_parity() ^ 1; }  // places begin empty
+  GPU_DEVICE void advance() { ++count; }
+};
+
+template <class Tile, Kind kKind>
+class Pipeline {
+ public:
+  static constexpr int kThreads = (1 + Tile::kGroups) * Tile::kGroupThreads;
+  static constexpr int kWaves = Tile::kGroupThreads / Tile::kWave;  // of a warpgroup
+
+  // ---- Workgroup memory behind the tile's ----
+  static constexpr bool kHasMask = kKind == Kind::generic && Tile::kKeys % 64 == 0;
+  // Q comes in parts, one for each warpgroup's rows.
+  static constexpr int kParts = Tile::kSharesRows ? 1 : Tile::kGroups;
+  static constexpr uint32_t kMaskAt = Tile::kTileEnd,
+                            kMaskBytes = kHasMask ? MaskTile<Tile>::kBytes : 0;
+  static constexpr uint32_t kBarriersAt = kMaskAt + Tile::kStages * kMaskBytes;
+  enum Barrier : uint32_t {
+    kQuery,  // of each place and part of Q
+    kKey = kQuery + Tile::kQueryStages * kParts,
+    kValue = kKey + Tile::kStages,
+    kMask = kValue + Tile::kStages,
+    kBarriers = kMask + (kHasMask ? Tile::kStages : 0)
+  };
+  // The block that each warpgroup takes next, in each place of Q.
+  static constexpr uint32_t kWorkAt = kBarriersAt + 2 * kBarriers * 8, kWorkBytes = 32;
+  static constexpr uint32_t kSharedBytes = kWorkAt + Tile::kQueryStages * kParts * kWorkBytes;
+  static_assert(kSharedBytes <= 227 << 10);
+  GPU_DEVICE static uint32_t full(uint32_t barrier) { return kBarriersAt + barrier * 16; }
+  GPU_DEVICE static uint32_t empty(uint32_t barrier) { return full(barrier) + 8; }
+
+  GPU_DEVICE explicit Pipeline(const PipelinedParams& params)
+      : params_(params), p_(params.attention) {}
+
+ protected:
+  static constexpr int kKeys = Tile::kKeys;
+
+  // Whether copies bring the mask.
+  GPU_DEVICE bool copies_mask() const { return params_.mask_rows != 0; }
+  GPU_DEVICE bool mask_is_boolean() const { return (p_.flags & kBooleanMask) != 0; }
+
+  // ---- Which blocks of queries this workgroup takes ----
+  GPU_DEVICE uint32_t blocks_of_head() const {
+    return (static_cast<uint32_t>(p_.seq_q) + Tile::kRows - 1) / Tile::kRows;
+  }
+  GPU_DEVICE uint32_t block_count() const { return blocks_of_head() * p_.batch * p_.heads_q; }
+  GPU_DEVICE int64_t shift(int32_t batch) const {
+    return kKind == Kind::generic ? diagonal_offset(p_, batch) : 0;
+  }
+  // A block, and its steps of keys.
+  struct WorkItem {
+    int32_t batch, head, first_query;
+    Range steps;
+    GPU_DEVICE bool sees_keys() const { return steps.begin < steps.end; }
+  };
+  // Returns the n-th block. Within a section the head changes fastest: first one block of every
+  // head, then the next block of every head. With causal the longest blocks come first.
+  GPU_DEVICE WorkItem work_item(uint32_t n) const {
+    const uint32_t blocks = blocks_of_head(), heads = p_.batch * p_.heads_q;
+    constexpr uint32_t section = kHeadsOfSection;
+    const uint32_t first_head = n / (blocks * section) * section;
+    const uint32_t left = heads - first_head, width = left < section ? left : section;
+    const uint32_t within = n - first_head * blocks;
+    const uint32_t x = within / width, head = first_head + within % width;
+    const int32_t batch = static_cast<int32_t>(head / p_.heads_q);
+    const int32_t first_query =
+        static_cast<int32_t>(kKind == Kind::nocausal ? x : blocks - 1 - x) * Tile::kRows;
+    return {batch, static_cast<int32_t>(head % p_.heads_q), first_query,
+            steps_of_block<Tile>(p_, first_query, shift(batch))};
+  }
+  GPU_DEVICE QueryBlock block(const WorkItem& work) const {
+    return {work.batch, work.head, work.first_query, rows_of_block<Tile>(p_, work.first_query)};
+  }
+  GPU_DEVICE static uint32_t query_barrier(const Ring<Tile::kQueryStages>& query, int part) {
+    return kQuery + query.stage() * kParts + static_cast<uint32_t>(part);
+  }
+  GPU_DEVICE static uint32_t work_at(const Ring<Tile::kQueryStages>& query, int part) {
+    return kWorkAt + (query.stage() * kParts + static_cast<uint32_t>(part)) * kWorkBytes;
+  }
+
+  const PipelinedParams& params_;
+  const AttentionParams& p_;
+};
+
+}  // namespace kernels::hip

@@ -1,0 +1,343 @@
+// kernels/hip/pipeline_consumer.hpp: a warpgroup that computes, in the loop of sm_90a
+#pragma once
+
+#include "kernels/hip/pipeline.hpp"
+
+namespace kernels::hip {
+
+template <class Tile, Kind kKind>
+class Consumer : Pipeline<Tile, kKind> {
+  using Base = Pipeline<Tile, kKind>;
+  using Base::params_, Base::p_, Base::full, Base::empty, Base::query_barrier, Base::work_at,
+      Base::work_item, Base::block, Base::block_count, Base::blocks_of_head, Base::shift,
+      Base::copies_mask, Base::mask_is_boolean, Base::kKey, Base::kValue, Base::kMask,
+      Base::kMaskAt, Base::kMaskBytes, Base::kHasMask, Base::kParts, Base::kKeys;
+  using typename Base::WorkItem;
+
+ public:
+  using Base::Base;
+
+  GPU_DEVICE void consume(int group) const {
+    const Tile tile(group);
+    if (group == 0) gpu::named_barrier_arrive(turn_of(0), kTurnThreads);  // the first turn is its
+    walk(tile);
+    store_blocks_without_keys(tile);
+  }
+
+ private:
+  using Scores = typename Tile::Scores;
+  using Output = typename Tile::Output;
+  using Weights = typename Tile::Weights;
+  static constexpr int kSlots = Tile::kSlots;
+  // The first scores of a block are computed beside the last O += P V of the block before.
+  static constexpr bool kOverlaps = Tile::kQueryStages == 2;
+  // Whether a warpgroup skips steps that none of its rows sees. Not with kOverlaps, where a block's
+  // first step runs beside the last of the block before. Not with kSharesRows, where all warpgroups
+  // see the same steps. Not in nocausal kernels of three warpgroups: there only windows and the end
+  // of Q make such steps, and long rows lose more than short ones gain.
+  static constexpr bool kSkipsSteps =
+      !kOverlaps && !Tile::kSharesRows && !(kKind == Kind::nocausal && Tile::kGroups > 2);
+
+  // A block, as a warpgroup sees it: only the steps that some of its rows see.
+  struct Rows : WorkItem {
+    int64_t shift;
+    int32_t last_begin, first_end;  // keys [last_begin, first_end) are seen by every row of a wave
+    int32_t before, after;          // steps of the block that the warpgroup leaves out
+  };
+  GPU_DEVICE Rows rows_of(const Tile& tile, const WorkItem& work) const {
+    const int64_t offset = shift(work.batch);
+    const int64_t wave_row = work.first_query + tile.first_wave_row() + offset;
+    Rows rows{work,
+              offset,
+              visible_range(p_, wave_row + Tile::kWaveRows - 1).begin,
+              visible_range(p_, wave_row).end,
+              0,
+              0};
+    if constexpr (kSkipsSteps) {
+      const int32_t row = work.first_query + tile.first_group_row();
+      const int32_t left = p_.seq_q - row, last = left < Tile::kGroupRows ? left : Tile::kGroupRows;
+      const int32_t begin = visible_range(p_, row + offset).begin / kKeys,
+                    end = (visible_range(p_, row + last - 1 + offset).end + kKeys - 1) / kKeys;
+      const bool sees = last > 0 && begin < end;
+      rows.steps.end = sees ? end : work.steps.begin;
+      rows.steps.begin = sees ? begin : work.steps.begin;
+      rows.before = work.steps.end - rows.steps.end;
+      rows.after = rows.steps.begin - work.steps.begin;
+    }
+    return rows;
+  }
+
+  // Waits for what send() sent. RETURNS false if there is no block.
+  GPU_DEVICE bool receive(const Tile& tile, const Ring<Tile::kQueryStages>& query,
+                          WorkItem* work) const {
+    gpu::mbarrier_wait(full(query_barrier(query, own_part(tile))), query.full_parity());
+    const uint32_t from = work_at(query, own_part(tile));
+    work->steps.end = gpu::uniform(gpu::shared_load<int32_t>(from));
+    if (work->steps.end == 0) return false;
+    work->steps.begin = gpu::uniform(gpu::shared_load<int32_t>(from + 4));
+    work->first_query = gpu::uniform(gpu::shared_load<int32_t>(from + 8));
+    work->head = gpu::uniform(gpu::shared_load<int32_t>(from + 12));
+    work->batch = gpu::uniform(gpu::shared_load<int32_t>(from + 16));
+    return true;
+  }
+  GPU_DEVICE static int own_part(const Tile& tile) { return kParts == 1 ? 0 : tile.group; }
+
+  // The blocks that see no key, which the producers leave out.
+  GPU_DEVICE void store_blocks_without_keys(const Tile& tile) const {
+    const auto sees = [&](uint32_t x) {
+      const Range keys = steps_of_block<Tile>(p_, static_cast<int32_t>(x) * Tile::kRows);
+      return keys.begin < keys.end;
+    };
+    // What a query sees only moves forward, so those without keys are the first or the last.
+    if (p_.diagonal_offsets == nullptr && sees(0) && sees(blocks_of_head() - 1)) return;
+    const uint32_t count = block_count();
+    for (uint32_t n = gpu::block_x(); n < count; n += gpu::grid_x()) {
+      const WorkItem item = work_item(n);
+      if (item.sees_keys()) continue;
+      Output o;
+      clear(o);
+      store_rows(p_, tile, block(item), o, OnlineSoftmax<Tile>());
+    }
+  }
+
+  // Arrives for the whole warpgroup, by one thread. Call it after wgmma_wait or meet(), when all
+  // four waves are done with the place.
+  GPU_DEVICE static void release(uint32_t barrier) {
+    if (gpu::thread() % Tile::kGroupThreads == 0) gpu::mbarrier_arrive(barrier);
+  }
+  GPU_DEVICE static void meet(int group) {
+    gpu::named_barrier_wait(1 + Tile::kGroups + static_cast<uint32_t>(group), Tile::kGroupThreads);
+  }
+  static constexpr uint32_t kTurnThreads = 2 * Tile::kGroupThreads;
+  GPU_DEVICE static uint32_t turn_of(int group) { return 1 + static_cast<uint32_t>(group); }
+  GPU_DEVICE static void take_turn(int group) {
+    gpu::named_barrier_wait(turn_of(group), kTurnThreads);
+  }
+  GPU_DEVICE static void pass_turn(int group) {
+    gpu::named_barrier_arrive(turn_of((group + 1) % Tile::kGroups), kTurnThreads);
+  }
+
+  // All steps of all blocks. With kOverlaps the first scores of a block are computed beside the
+  // last O += P V of the block before.
+  GPU_DEVICE void walk(const Tile& tile) const {
+    Ring<Tile::kQueryStages> query;
+    Ring<Tile::kStages> ring;
+    WorkItem work;
+    if (!receive(tile, query, &work)) return;
+    OnlineSoftmax<Tile> softmax;
+    Weights weights;
+    Output o;
+    Rows rows = rows_of(tile, work);
+    int step = begin(tile, rows, query, ring, softmax, weights, o);
+    for (;;) {
+      while (step > rows.steps.begin) {
+        --step;
+        float factor[kSlots];
+        Scores s;
+        const bool rises = multiply(tile, rows, step, query, ring, softmax, weights, s, o, factor);
+        Tile::pack(s, weights);
+        if (rises) {
+          GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) Tile::scale(o, slot, factor[slot]);
+        }
+      }
+      query.advance();
+      const QueryBlock ended = block(rows);
+      if constexpr (kOverlaps) {
+        if (receive(tile, query, &work)) {
+          const OnlineSoftmax<Tile> before = softmax;
+          softmax = OnlineSoftmax<Tile>();
+          rows = rows_of(tile, work);
+          step = rows.steps.end - 1;
+          float factor[kSlots];
+          Scores s;
+          multiply(tile, rows, step, query, ring, softmax, weights, s, o, factor);
+          Tile::pack(s, weights);
+          store_rows(p_, tile, ended, o, before);
+          pin(o);  // without it ptxas serialises wgmma
+          clear(o);
+          continue;
+        }
+      }
+      if (!kSkipsSteps || rows.sees_keys()) finish(tile, weights, ring, o);
+      if constexpr (kSkipsSteps) skip_steps(tile, rows.after, true, ring);
+      store_rows(p_, tile, ended, o, softmax);
+      if (kOverlaps || !receive(tile, query, &work)) return;
+      softmax = OnlineSoftmax<Tile>();
+      rows = rows_of(tile, work);
+      step = begin(tile, rows, query, ring, softmax, weights, o);
+    }
+  }
+  // Skips `count` steps that this warpgroup's rows do not see. turns: whether the first of them
+  // takes a turn. INVARIANT: a warpgroup takes one turn for each step of a block but one, so that
+  // all take the same number.
+  GPU_DEVICE void skip_steps(const Tile& tile, int count, bool turns,
+                             Ring<Tile::kStages>& ring) const {
+    GPU_UNROLL_BY(1) for (int n = 0; n < count; ++n) {
+      const uint32_t stage = ring.stage(), parity = ring.full_parity();
+      gpu::mbarrier_wait(full(kKey + stage), parity);
+      gpu::mbarrier_wait(full(kValue + stage), parity);
+      if constexpr (kHasMask) {
+        if (copies_mask()) {
+          gpu::mbarrier_wait(full(kMask + stage), parity);
+          release_mask(tile, stage);
+        }
+      }
+      meet(tile.group);
+      release(empty(kKey + stage));
+      release(empty(kValue + stage));
+      ring.advance();
+      if (turns || n > 0) {
+        take_turn(tile.group);
+        pass_turn(tile.group);
+      }
+    }
+  }
+  // Computes S of a step beside O += P V of the step before, then turns S into weights. RETURNS
+  // whether O is to be scaled, and by what.
+  GPU_DEVICE bool multiply(const Tile& tile, const Rows& rows, int step,
+                           const Ring<Tile::kQueryStages>& query, Ring<Tile::kStages>& ring,
+                           OnlineSoftmax<Tile>& softmax, const Weights& weights, Scores& s,
+                           Output& o, float (&factor)[kSlots]) const {
+    const uint32_t value_stage = ring.stage(), value_parity = ring.full_parity();
+    ring.advance();
+    const uint32_t stage = ring.stage(), parity = ring.full_parity();
+    gpu::mbarrier_wait(full(kKey + stage), parity);
+    take_turn(tile.group);
+    pin(s);
+    pin(o);
+    wgmma_fence();
+    tile.start_scores(s, Tile::query_at(query.stage()), Tile::kKeyAt + stage * Tile::kKeyBytes);
+    wgmma_commit();
+    gpu::mbarrier_wait(full(kValue + value_stage), value_parity);
+    tile.start_output(o, weights, Tile::kValueAt + value_stage * Tile::kValueBytes);
+    wgmma_commit();
+    pass_turn(tile.group);
+    wgmma_wait<1>();
+    pin(s);
+    release(empty(kKey + stage));
+    if (step == rows.steps.begin) release(empty(query_barrier(query, own_part(tile))));
+    const bool rises = weigh(tile, rows, softmax, s, step, stage, parity, factor);
+    wgmma_wait<0>();
+    pin(o);
+    release(empty(kValue + value_stage));
+    return rises;
+  }
+  // O += P V of the last step.
+  GPU_DEVICE void finish(const Tile& tile, const Weights& weights, Ring<Tile::kStages>& ring,
+                         Output& o) const {
+    const uint32_t stage = ring.stage();
+    gpu::mbarrier_wait(full(kValue + stage), ring.full_parity());
+    ring.advance();
+    pin(o);
+    wgmma_fence();
+    tile.start_output(o, weights, Tile::kValueAt + stage * Tile::kValueBytes);
+    wgmma_commit();
+    wgmma_wait<0>();
+    pin(o);
+    release(empty(kValue + stage));
+  }
+  GPU_DEVICE static void clear(Output& o) {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) Tile::clear(o, slot);
+  }
+
+  // Computes the weights of a block's first step, that of its last keys, with no product beside.
+  // RETURNS the step.
+  GPU_DEVICE int begin(const Tile& tile, const Rows& rows, const Ring<Tile::kQueryStages>& query,
+                       Ring<Tile::kStages>& ring, OnlineSoftmax<Tile>& softmax, Weights& weights,
+                       Output& o) const {
+    const uint32_t query_number = query_barrier(query, own_part(tile));
+    const int step = rows.steps.end - 1;
+    clear(o);
+    if (kSkipsSteps && !rows.sees_keys()) {
+      meet(tile.group);
+      release(empty(query_number));
+      skip_steps(tile, rows.before, false, ring);
+      return step;
+    }
+    if constexpr (kSkipsSteps) skip_steps(tile, rows.before, true, ring);
+    const uint32_t stage = ring.stage(), parity = ring.full_parity();
+    Scores s;
+    gpu::mbarrier_wait(full(kKey + stage), parity);
+    pin(s);
+    wgmma_fence();
+    tile.start_scores(s, Tile::query_at(query.stage()), Tile::kKeyAt + stage * Tile::kKeyBytes);
+    wgmma_commit();
+    wgmma_wait<0>();
+    pin(s);
+    release(empty(kKey + stage));
+    if (step == rows.steps.begin) release(empty(query_number));
+    float factor[kSlots];
+    weigh(tile, rows, softmax, s, step, stage, parity, factor);  // O is 0: nothing to scale
+    Tile::pack(s, weights);
+    return step;
+  }
+
+  // Turns scores into weights, in place. RETURNS whether O is to be scaled, and by what.
+  GPU_DEVICE bool weigh(const Tile& tile, const Rows& rows, OnlineSoftmax<Tile>& softmax, Scores& s,
+                        int step, uint32_t stage, uint32_t parity, float (&factor)[kSlots]) const {
+    const int key = step * kKeys, lane_key = key + tile.first_key();
+    if constexpr (kKind == Kind::generic) {
+      modify(tile, rows, s, lane_key);
+      if (p_.mask != nullptr) apply_mask(tile, rows, s, lane_key, stage, parity);
+    }
+    if (key < rows.last_begin || key + kKeys > rows.first_end)
+      hide_invisible(p_, tile, s, rows.first_query, lane_key, rows.shift);
+    float row_max[kSlots];
+    const bool rises = softmax.exceeds_threshold(tile, p_.exp_scale, s, row_max);
+    if (rises) {
+      GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+        factor[slot] = softmax.raise_reference(slot, p_.exp_scale, row_max[slot]);
+      }
+    }
+    softmax.weigh(p_.exp_scale, s);
+    softmax.add(s);
+    return rises;
+  }
+
+  // Applies a negative scale, softcap and ALiBi. key: of the lane's first score.
+  GPU_DEVICE void modify(const Tile& tile, const Rows& rows, Scores& s, int32_t key) const {
+    // The copies bring Q as it is, so the sign of the scale is left to the scores.
+    if (p_.flags & kNegativeScale) transform_scores<Tile>(s, [](float x) { return -x; });
+    if (p_.flags & kScaledScores) scale_and_cap<Tile>(p_, s);
+    if (p_.slopes == nullptr) return;
+    int64_t diagonal[kSlots];
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      diagonal[slot] = rows.first_query + tile.row(slot) + p_.diagonal + rows.shift;
+    }
+    add_alibi<Tile>(s, p_.slopes[rows.batch * p_.slope_batch + rows.head * p_.slope_head], diagonal,
+                    key);
+  }
+  GPU_DEVICE void apply_mask(const Tile& tile, const Rows& rows, Scores& s, int32_t key,
+                             uint32_t stage, uint32_t parity) const {
+    using Mask = MaskTile<Tile>;
+    if constexpr (kHasMask) {
+      if (copies_mask()) {
+        const uint32_t from = kMaskAt + stage * kMaskBytes;
+        gpu::mbarrier_wait(full(kMask + stage), parity);
+        if (mask_is_boolean()) {
+          Mask::hide(tile, from, params_.mask_rows, s);
+        } else {
+          Mask::add(tile, from, params_.mask_rows, p_.mask_scale, s);
+        }
+        return release_mask(tile, stage);
+      }
+    }
+    const int64_t row_0 =
+        rows.batch * p_.mask_batch + rows.head * p_.mask_head + rows.first_query * p_.mask_row;
+    const int32_t count = rows_of_block<Tile>(p_, rows.first_query);
+    if (mask_is_boolean()) {
+      Mask::read_boolean(p_, tile, row_0, count, key, s);
+    } else if (p_.flags & kMaskF32) {
+      Mask::template read<F32>(p_, tile, row_0, count, key, s);
+    } else {
+      Mask::template read<typename Tile::Element>(p_, tile, row_0, count, key, s);
+    }
+  }
+  // Each wave arrives for itself.
+  GPU_DEVICE static void release_mask(const Tile& tile, uint32_t stage) {
+    gpu::wave_barrier(Tile::kWave);
+    if (tile.lane == 0) gpu::mbarrier_arrive(empty(kMask + stage));
+  }
+};
+
+}  // namespace kernels::hip
