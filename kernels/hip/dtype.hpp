@@ -77,6 +77,11 @@ GPU_DEVICE float rounded(T, float value) {
   return low_half<T>(pack2(T{}, value, 0));
 }
 
+// Stores two floats side by side. REQUIRES: `at` is aligned to 8 bytes.
+GPU_DEVICE void store2(float* at, float a, float b) {
+  gpu::store64(at, {{__builtin_bit_cast(uint32_t, a), __builtin_bit_cast(uint32_t, b)}});
+}
+
 // Rounds four floats to T and stores them side by side. REQUIRES: `at` is aligned to four elements.
 GPU_DEVICE void store4(F32, void* at, float a, float b, float c, float d) {
   gpu::store128(at, {{__builtin_bit_cast(uint32_t, a), __builtin_bit_cast(uint32_t, b),

@@ -19,16 +19,11 @@
 #pragma once
 
 #include "kernels/hip/online_softmax.hpp"
+#include "kernels/hip/query_block.hpp"
 #include "kernels/hip/step_mask.hpp"
 #include "kernels/hip/tile_shapes.hpp"
 
 namespace kernels::hip {
-
-// The queries of one workgroup.
-struct QueryBlock {
-  int32_t batch, head, first_query;
-  int32_t rows;  // how many of the tile's kRows exist
-};
 
 // One head's first element of a tensor.
 template <class Storage>
@@ -38,42 +33,131 @@ GPU_DEVICE Storage* head_of(Storage* tensor, const Strides& stride, int32_t batc
 
 // Scales scores and adds to them what only the generic kernel can. key: of the lane's first score.
 // shift: the sequence's diagonal_offset.
-template <class Tile>
-GPU_DEVICE void modify_scores(const AttentionParams& p, const Tile& tile, const QueryBlock& block,
-                              const StepMask<Tile>& mask, typename Tile::Scores& s, int32_t key,
+template <class Tile, class Block, class Mask>
+GPU_DEVICE void modify_scores(const AttentionParams& p, const Tile& tile, const Block& block,
+                              const Mask& mask, typename Tile::Scores& s, int32_t key,
                               bool all_exist, int64_t shift) {
   if (p.flags & kScaledScores) scale_and_cap<Tile>(p, s);
   if (p.slopes != nullptr) {
     int64_t diagonal[Tile::kSlots];
     GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-      diagonal[slot] = block.first_query + tile.row(slot) + p.diagonal + shift;
+      diagonal[slot] = block.query(tile.row(slot)) + p.diagonal + shift;
     }
-    add_alibi<Tile>(s, p.slopes[block.batch * p.slope_batch + block.head * p.slope_head], diagonal,
-                    key);
+    const float* slopes = p.slopes + block.batch * p.slope_batch;
+    add_alibi<Tile>(
+        s, [&](int slot) { return slopes[block.head(tile.row(slot)) * p.slope_head]; }, diagonal,
+        key);
   }
   if (p.mask != nullptr) mask.apply(p, tile, s, key, all_exist);
 }
 
 // Stores each of a lane's rows of out, and their lse.
-template <class Tile>
-GPU_DEVICE void store_rows(const AttentionParams& p, const Tile& tile, const QueryBlock& block,
+template <class Tile, class Block>
+GPU_DEVICE void store_rows(const AttentionParams& p, const Tile& tile, const Block& block,
                            const typename Tile::Output& o, const OnlineSoftmax<Tile>& softmax) {
   using Storage = typename Tile::Element::Storage;
-  Storage* out = head_of(static_cast<Storage*>(p.out), p.out_stride, block.batch, block.head) +
-                 block.first_query * p.out_stride.row;
+  Storage* const out = static_cast<Storage*>(p.out);
+  const auto out_row = block.offsets(p.out_stride), lse_row = block.offsets(lse_strides(p));
   // Read here: of a pointer that may be null, AMD's compiler no longer knows that it is global.
   const bool has_sink = p.sinks != nullptr;
-  float sink = 0;
-  if (has_sink) sink = p.sinks[block.head * p.sink_stride];
   const bool wants_lse = p.lse != nullptr;
   GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-    const auto result = softmax.result(tile, slot, p.exp_scale, has_sink, sink, wants_lse);
     const int r = tile.row(slot);
     const bool exists = r < block.rows;
-    tile.store(p, o, slot, result.output_factor, out + r * p.out_stride.row, exists);
-    if (wants_lse && exists && tile.first_key() == 0) {
-      p.lse[block.batch * p.lse_batch + block.head * p.lse_head +
-            (block.first_query + r) * p.lse_row] = result.lse;
+    float sink = 0;
+    if (has_sink) sink = p.sinks[block.head(exists ? r : 0) * p.sink_stride];
+    const auto result = softmax.result(tile, slot, p.exp_scale, has_sink, sink, wants_lse);
+    tile.store(p, o, slot, result.output_factor, out + out_row(r), exists);
+    if (wants_lse && exists && tile.first_key() == 0) p.lse[lse_row(r)] = result.lse;
+  }
+}
+
+// K and V of a dense problem.
+template <class Tile>
+struct DenseKeys {
+  using Storage = typename Tile::Element::Storage;
+  const AttentionParams& p;
+  const Storage* k;  // key 0's rows
+  const Storage* v;
+
+  // Start the copies of a step of keys from `key` on.
+  GPU_DEVICE void issue_keys(typename Tile::KeyCopy& copy, int32_t key) const {
+    copy.issue(Tile::kKeyAt, k + key * p.k_stride.row, p.k_stride.row, p.seq_kv - key, p.head_dim);
+  }
+  GPU_DEVICE void issue_values(typename Tile::ValueCopy& copy, int32_t key) const {
+    copy.issue(Tile::kValueAt, v + key * p.v_stride.row, p.v_stride.row, p.seq_kv - key,
+               p.head_dim_v);
+  }
+};
+
+// The main loop over the steps [begin, end) of a block's keys: leaves O and its sums. shift: the
+// sequence's diagonal_offset.
+template <AttentionTile Tile, Kind kKind, class Block, class Keys>
+GPU_DEVICE void attend(const AttentionParams& p, const Tile& tile, const Block& block,
+                       const Keys& keys, Range steps, int64_t shift, typename Tile::Output& o,
+                       OnlineSoftmax<Tile>& softmax) {
+  using Storage = typename Tile::Element::Storage;
+  constexpr bool kModifies = kKind == Kind::generic || kKind == Kind::listed;
+  const int32_t wave_row = tile.wave * Tile::kWaveRows;
+  const Range wave_first = visible_range(p, block.query(wave_row) + shift),
+              wave_last = visible_range(p, block.query(wave_row + Tile::kWaveRows - 1) + shift);
+  GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) Tile::clear(o, slot);
+  StepMask<Tile, typename Block::Where> mask;
+  if constexpr (kModifies) mask.start(tile, block.offsets(mask_strides(p)), block.rows);
+
+  typename Tile::Query query;
+  if (steps.begin < steps.end) {
+    typename Tile::KeyCopy key_copy;
+    keys.issue_keys(key_copy, steps.begin * Tile::kKeys);
+    const RowsOf<Storage, typename Block::Where> q{static_cast<const Storage*>(p.q),
+                                                   block.offsets(p.q_stride)};
+    tile.load_query(p, q, block.rows, query);
+    key_copy.commit(Tile::kKeyAt);
+    gpu::barrier();
+  }
+  for (int32_t step = steps.begin; step < steps.end; ++step) {
+    const int32_t key = step * Tile::kKeys, next = key + Tile::kKeys;
+    const int32_t lane_key = key + tile.first_key();
+    const bool all_exist = next <= p.seq_kv, last_step = step + 1 == steps.end;
+    // A wave whose queries see nothing of this step only helps to copy.
+    const bool sees = next > wave_first.begin && key < wave_last.end;
+    typename Tile::KeyCopy key_copy;
+    typename Tile::ValueCopy value_copy;
+    typename Tile::Scores s;
+    keys.issue_values(value_copy, key);
+    if (kModifies && sees && p.mask != nullptr) mask.load(p, tile, lane_key, all_exist);
+    if (sees) {
+      tile.scores(query, s);
+    } else {
+      Tile::leave_undefined(s);
+    }
+    if constexpr (Tile::kAliased) gpu::barrier();
+    value_copy.commit(Tile::kValueAt);
+    gpu::barrier();
+    if (!last_step) {
+      keys.issue_keys(key_copy, next);
+    } else {
+      key_copy.leave_undefined();
+    }
+    if (sees) {
+      if constexpr (kModifies) modify_scores(p, tile, block, mask, s, lane_key, all_exist, shift);
+      if (key < wave_last.begin || next > wave_first.end)
+        hide_invisible(p, tile, s, block, lane_key, shift);
+      float row_max[Tile::kSlots];
+      if (softmax.exceeds_threshold(tile, p.exp_scale, s, row_max)) {
+        GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+          Tile::scale(o, slot, softmax.raise_reference(slot, p.exp_scale, row_max[slot]));
+        }
+      }
+      softmax.weigh(p.exp_scale, s);
+      typename Tile::Weights weights;
+      softmax.pack(s, p.lse != nullptr || kKind == Kind::listed, weights);
+      tile.accumulate(weights, o);
+    }
+    if (!last_step) {
+      if constexpr (Tile::kAliased) gpu::barrier();
+      key_copy.commit(Tile::kKeyAt);
+      gpu::barrier();
     }
   }
 }
@@ -95,89 +179,16 @@ GPU_DEVICE void flash_attention(const AttentionParams& p) {
   if (index >= p.batch * p.heads_q) return;  // the grid is rounded up
   const QueryBlock block = query_block<Tile, kKind>(p, index);
   const Tile tile;
-  const int32_t head_kv = block.head / p.heads_per_kv;
-  const Storage* q =
-      head_of(static_cast<const Storage*>(p.q), p.q_stride, block.batch, block.head) +
-      block.first_query * p.q_stride.row;
-  const Storage* k = head_of(static_cast<const Storage*>(p.k), p.k_stride, block.batch, head_kv);
-  const Storage* v = head_of(static_cast<const Storage*>(p.v), p.v_stride, block.batch, head_kv);
-
+  const int32_t head_kv = block.head_ / p.heads_per_kv;
+  const DenseKeys<Tile> keys{
+      p, head_of(static_cast<const Storage*>(p.k), p.k_stride, block.batch, head_kv),
+      head_of(static_cast<const Storage*>(p.v), p.v_stride, block.batch, head_kv)};
   // A constant 0 in the other two kernels.
   const int64_t shift = kKind == Kind::generic ? diagonal_offset(p, block.batch) : 0;
-  const Range steps = steps_of_block<Tile>(p, block.first_query, shift);
-  const int32_t wave_row = block.first_query + tile.wave * Tile::kWaveRows;
-  const Range wave_first = visible_range(p, wave_row + shift),
-              wave_last = visible_range(p, wave_row + Tile::kWaveRows - 1 + shift);
   typename Tile::Output o;
-  GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) Tile::clear(o, slot);
   OnlineSoftmax<Tile> softmax;
-  StepMask<Tile> mask;
-  if constexpr (kKind == Kind::generic) {
-    mask.start(
-        p, tile,
-        block.batch * p.mask_batch + block.head * p.mask_head + block.first_query * p.mask_row,
-        block.rows);
-  }
-
-  typename Tile::Query query;
-  if (steps.begin < steps.end) {
-    const int32_t key = steps.begin * Tile::kKeys;
-    typename Tile::KeyCopy key_copy;
-    key_copy.issue(Tile::kKeyAt, k + key * p.k_stride.row, p.k_stride.row, p.seq_kv - key,
-                   p.head_dim);
-    tile.load_query(p, q, block.rows, query);
-    key_copy.commit(Tile::kKeyAt);
-    gpu::barrier();
-  }
-  for (int32_t step = steps.begin; step < steps.end; ++step) {
-    const int32_t key = step * Tile::kKeys, next = key + Tile::kKeys;
-    const int32_t lane_key = key + tile.first_key();
-    const bool all_exist = next <= p.seq_kv, last_step = step + 1 == steps.end;
-    // A wave whose queries see nothing of this step only helps to copy.
-    const bool sees = next > wave_first.begin && key < wave_last.end;
-    typename Tile::KeyCopy key_copy;
-    typename Tile::ValueCopy value_copy;
-    typename Tile::Scores s;
-    value_copy.issue(Tile::kValueAt, v + key * p.v_stride.row, p.v_stride.row, p.seq_kv - key,
-                     p.head_dim_v);
-    if (kKind == Kind::generic && sees && p.mask != nullptr)
-      mask.load(p, tile, lane_key, all_exist);
-    if (sees) {
-      tile.scores(query, s);
-    } else {
-      Tile::leave_undefined(s);
-    }
-    if constexpr (Tile::kAliased) gpu::barrier();
-    value_copy.commit(Tile::kValueAt);
-    gpu::barrier();
-    if (!last_step) {
-      key_copy.issue(Tile::kKeyAt, k + next * p.k_stride.row, p.k_stride.row, p.seq_kv - next,
-                     p.head_dim);
-    } else {
-      key_copy.leave_undefined();
-    }
-    if (sees) {
-      if constexpr (kKind == Kind::generic)
-        modify_scores(p, tile, block, mask, s, lane_key, all_exist, shift);
-      if (key < wave_last.begin || next > wave_first.end)
-        hide_invisible(p, tile, s, block.first_query, lane_key, shift);
-      float row_max[Tile::kSlots];
-      if (softmax.exceeds_threshold(tile, p.exp_scale, s, row_max)) {
-        GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-          Tile::scale(o, slot, softmax.raise_reference(slot, p.exp_scale, row_max[slot]));
-        }
-      }
-      softmax.weigh(p.exp_scale, s);
-      typename Tile::Weights weights;
-      softmax.pack(s, p.lse != nullptr, weights);
-      tile.accumulate(weights, o);
-    }
-    if (!last_step) {
-      if constexpr (Tile::kAliased) gpu::barrier();
-      key_copy.commit(Tile::kKeyAt);
-      gpu::barrier();
-    }
-  }
+  attend<Tile, kKind>(p, tile, block, keys, steps_of_block<Tile>(p, block.first_query, shift),
+                      shift, o, softmax);
   store_rows(p, tile, block, o, softmax);
 }
 

@@ -11,7 +11,7 @@
 //                                   workgroups of a multiprocessor (NVIDIA) or waves of a SIMD
 //                                   (AMD) should fit at once; the compiler limits registers
 //                                   accordingly.
-//   GPU_GRID_CONSTANT               of a kernel's parameter: its address may be taken (not on AMD)
+//   GPU_GRID_CONSTANT               of a kernel's parameter: its address may be taken
 //   GPU_UNROLL, GPU_UNROLL_BY(n)    unrolls the loop that follows, whole or n times
 //
 // Words: a wave is AMD's wave of 32 or 64 lanes, or NVIDIA's warp; workgroup memory is LDS, or
@@ -52,6 +52,7 @@
 #define GPU_KERNEL(threads, per_unit)                                                 \
   extern "C" __global__ __attribute__((amdgpu_flat_work_group_size(threads, threads), \
                                        amdgpu_waves_per_eu(per_unit))) void
+#define GPU_GRID_CONSTANT
 #define GPU_UNROLL _Pragma("unroll")
 #define GPU_UNROLL_BY(n) GPU_PRAGMA(unroll n)
 #define GPU_PRAGMA(text) _Pragma(#text)
@@ -274,6 +275,19 @@ GPU_DEVICE uint32_t exchange(uint32_t value, int bit) {
 template <int kWave>
 GPU_DEVICE float exchange(float value, int bit) {
   return __builtin_bit_cast(float, exchange<kWave>(__builtin_bit_cast(uint32_t, value), bit));
+}
+
+// RETURNS the value of lane `from`, which may differ from lane to lane.
+template <int kWave>
+GPU_DEVICE int32_t value_of_lane(int32_t value, int from) {
+#if defined(GPU_ON_HOST)
+  const uint32_t word = static_cast<uint32_t>(value);
+  return static_cast<int32_t>(host::current().gather(&word, 1, kWave)[from]);
+#elif defined(GPU_NVIDIA)
+  return __shfl_sync(0xFFFFFFFFu, value, from);
+#else
+  return __builtin_amdgcn_ds_bpermute(from << 2, value);
+#endif
 }
 
 // Keeps the compiler from moving instructions across this point. Without it, the scheduler starts

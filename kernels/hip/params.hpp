@@ -11,10 +11,11 @@ namespace kernels::hip {
 // along y, and those beyond this limit along z.
 inline constexpr uint32_t kGridY = 65535;
 
-// Which of the three fused kernels. generic takes everything: masks, ALiBi, softcap, a
-// diagonal_offset, and causal too. The other two have no code for these, which makes their loop
-// shorter; causal starts with the longest blocks.
-enum class Kind { generic, causal, nocausal };
+// Which of the fused kernels. generic takes everything: masks, ALiBi, softcap, a diagonal_offset,
+// and causal too. causal and nocausal have no code for these, which makes their loop shorter;
+// causal starts with the longest blocks. listed takes what generic does, and its work from a list:
+// see work_list.hpp.
+enum class Kind { generic, causal, nocausal, listed };
 
 // Strides of q, k, v or out, in elements.
 struct Strides {
@@ -61,6 +62,73 @@ struct AttentionParams {
   float softcap;      // 0: none
   float exp_scale;    // weight = 2^((score - reference) * exp_scale)
   uint32_t flags;
+};
+
+// ---- For sequences of different lengths: see work_list.hpp ----
+
+struct alignas(16) WorkItem {
+  int32_t sequence;             // in the batch
+  int32_t head_kv;              // the head of K and V
+  int32_t first_row;            // packed row of the tile's first one
+  int32_t rows;                 // how many of the tile's rows exist; 0: nothing to do
+  int32_t key_begin, key_end;   // the keys to read
+  int32_t slot;                 // of the partial result; -1: the item has all keys of its rows
+  int32_t q_first, q_length;    // the sequence's rows of q and out
+  int32_t kv_first, kv_length;  // the sequence's rows of k and v; with pages, kv_first is 0
+  int32_t unused;
+};
+
+// A place where the line of all costs is cut.
+struct alignas(8) Cut {
+  int32_t item;    // the item that begins here, or the first one after it
+  int32_t pieces;  // items of the tile whose first inner cut this is; else 0
+};
+
+// The items of one kernel.
+struct WorkSection {
+  WorkItem* items;
+  Cut* cuts;                      // [cut_count + 1]; the last one's item is the end of the items
+  float* partial_out;             // [2 * cut_count, rows, head_dim_v]
+  float* partial_lse;             // [2 * cut_count, rows]
+  int64_t share;                  // cost between cuts; 0: so that cut_count shares hold all
+  int32_t rows;                   // of a tile
+  int32_t cut_keys;               // keys in one unit of cost
+  int32_t cut_count;              // the most shares
+  int32_t least_rows, most_rows;  // a sequence belongs here if its packed rows are among these
+};
+
+struct WorkParams {
+  const int32_t* kv_lengths;  // null: there are none, as with those below
+  const int32_t* offsets_q;
+  const int32_t* offsets_kv;
+  const int32_t* page_table;
+  int64_t kv_lengths_stride, offsets_q_stride, offsets_kv_stride;
+  int64_t page_row, page_column;  // strides of page_table: of a sequence, of a page
+  int32_t total_q, total_kv;      // with offsets: rows of q and of k
+  int32_t most_q, most_kv;        // of one sequence
+  int32_t pages, page_size;
+  int32_t page_shift;  // log2(page_size); -1: page_size is no power of 2
+  int32_t sequences, heads_kv, group;
+  int32_t top_left;  // whether query 0 is opposite key 0
+  // Without a list (section.items is null) all sequences are alike: one tile of tile_rows packed
+  // rows for each head of K and V, which sees the keys [tile_begin, tile_end), at tile_cost.
+  int32_t tile_rows, tile_begin, tile_end, tile_cost;
+  WorkSection section;
+};
+
+// The argument of the kernels that take their work from a list.
+struct ServingParams {
+  AttentionParams attention;
+  WorkParams work;
+};
+
+// The argument of the kernel that makes the lists.
+inline constexpr int kMostSections = 2;
+struct ScheduleParams {
+  AttentionParams attention;
+  WorkParams work;
+  WorkSection sections[kMostSections];
+  int32_t section_count;
 };
 
 }  // namespace kernels::hip

@@ -281,7 +281,7 @@ class Consumer : Pipeline<Tile, kKind> {
       if (p_.mask != nullptr) apply_mask(tile, rows, s, lane_key, stage, parity);
     }
     if (key < rows.last_begin || key + kKeys > rows.first_end)
-      hide_invisible(p_, tile, s, rows.first_query, lane_key, rows.shift);
+      hide_invisible(p_, tile, s, block(rows), lane_key, rows.shift);
     float row_max[kSlots];
     const bool rises = softmax.exceeds_threshold(tile, p_.exp_scale, s, row_max);
     if (rises) {
@@ -304,8 +304,9 @@ class Consumer : Pipeline<Tile, kKind> {
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
       diagonal[slot] = rows.first_query + tile.row(slot) + p_.diagonal + rows.shift;
     }
-    add_alibi<Tile>(s, p_.slopes[rows.batch * p_.slope_batch + rows.head * p_.slope_head], diagonal,
-                    key);
+    const float slope = p_.slopes[rows.batch * p_.slope_batch + rows.head * p_.slope_head];
+    add_alibi<Tile>(
+        s, [&](int) { return slope; }, diagonal, key);
   }
   GPU_DEVICE void apply_mask(const Tile& tile, const Rows& rows, Scores& s, int32_t key,
                              uint32_t stage, uint32_t parity) const {

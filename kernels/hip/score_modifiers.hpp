@@ -80,9 +80,10 @@ GPU_DEVICE void scale_and_cap(const AttentionParams& p, typename Tile::Scores& s
   if (p.softcap != 0) transform_scores<Tile>(s, [&](float x) { return p.softcap * gpu::tanh(x); });
 }
 
-// Subtracts slope * distance from the diagonal. key: of the lane's first score.
-template <ScoreLayout Tile>
-GPU_DEVICE void add_alibi(typename Tile::Scores& s, float slope,
+// Subtracts slope * distance from the diagonal. slope(slot): of the slot's head; key: of the lane's
+// first score.
+template <ScoreLayout Tile, class Slope>
+GPU_DEVICE void add_alibi(typename Tile::Scores& s, const Slope& slope,
                           const int64_t (&diagonal)[Tile::kSlots], int64_t key) {
   GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
     const int32_t from = static_cast<int32_t>(diagonal[slot] - key);
@@ -91,19 +92,19 @@ GPU_DEVICE void add_alibi(typename Tile::Scores& s, float slope,
         const int32_t distance = from - Tile::key_offset(t, e);
         Tile::set(s, slot, t, e,
                   Tile::at(s, slot, t, e) -
-                      slope * static_cast<float>(distance < 0 ? -distance : distance));
+                      slope(slot) * static_cast<float>(distance < 0 ? -distance : distance));
       }
     }
   }
 }
 
-// Hides the keys outside each query's visible range. key: of the lane's first score. shift: the
-// sequence's diagonal_offset.
-template <ScoreLayout Tile>
+// Hides the keys outside each query's visible range. block.query(r): the query of row r; key: of the
+// lane's first score; shift: the sequence's diagonal_offset.
+template <ScoreLayout Tile, class Block>
 GPU_DEVICE void hide_invisible(const AttentionParams& p, const Tile& tile, typename Tile::Scores& s,
-                               int first_query, int key, int64_t shift) {
+                               const Block& block, int key, int64_t shift) {
   GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-    const Range range = visible_range(p, first_query + gpu::recomputed(tile.row(slot)) + shift);
+    const Range range = visible_range(p, block.query(gpu::recomputed(tile.row(slot))) + shift);
     const int begin = range.begin - key, end = range.end - key;
     GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
       GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {

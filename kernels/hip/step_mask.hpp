@@ -17,16 +17,16 @@
 
 namespace kernels::hip {
 
-template <ContiguousKeys Tile>
+// Where(r): the mask's element at row r and key 0.
+template <ContiguousKeys Tile, class Where = Offsets>
 class StepMask {
  public:
   using Scores = typename Tile::Scores;
 
-  // first: the mask's element at the workgroup's first query and key 0; rows: how many of its
-  // queries exist.
-  GPU_DEVICE void start(const AttentionParams& p, const Tile& tile, int64_t first, int32_t rows) {
-    first_ = first, rows_ = rows;
-    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) row_[slot] = row_at(p, tile.row(slot));
+  // rows: how many of the workgroup's queries exist.
+  GPU_DEVICE void start(const Tile& tile, const Where& where, int32_t rows) {
+    where_ = where, rows_ = rows;
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) row_[slot] = row_at(tile.row(slot));
   }
 
   // key: of the lane's first score; all_exist: whether all keys of the step exist.
@@ -50,7 +50,7 @@ class StepMask {
     const auto words_of = [&](uint32_t t) { return gpu::scalar(flags) == (t | kMaskVector); };
     const auto keys_of = [&](uint32_t t) { return gpu::scalar(flags) == t; };
     const auto each_slot = [&](const auto& f) {
-      GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) f(slot, row_of(p, tile, slot));
+      GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) f(slot, row_of(tile, slot));
     };
     if (words_of(kBooleanMask))
       each_slot([&](int slot, int64_t row) { hide_words(p, s, slot, row + key); });
@@ -73,12 +73,10 @@ class StepMask {
 
   // Element of the mask at a query's row and key 0. A query that does not exist reads the last
   // one's row. With few registers it is computed again at each use.
-  GPU_DEVICE int64_t row_of(const AttentionParams& p, const Tile& tile, int slot) const {
-    return Tile::kHoldMask ? row_[slot] : row_at(p, gpu::recomputed(tile.row(slot)));
+  GPU_DEVICE int64_t row_of(const Tile& tile, int slot) const {
+    return Tile::kHoldMask ? row_[slot] : row_at(gpu::recomputed(tile.row(slot)));
   }
-  GPU_DEVICE int64_t row_at(const AttentionParams& p, int32_t r) const {
-    return first_ + (r < rows_ ? r : rows_ - 1) * p.mask_row;
-  }
+  GPU_DEVICE int64_t row_at(int32_t r) const { return where_(r < rows_ ? r : rows_ - 1); }
 
   // The same answer in all lanes: else a wave would execute both ways of reading.
   GPU_DEVICE static bool reads_words(const AttentionParams& p, bool all_exist) {
@@ -89,7 +87,7 @@ class StepMask {
   template <int kBytes>
   GPU_DEVICE void hold(const AttentionParams& p, const Tile& tile, int key) {
     GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
-      const char* from = static_cast<const char*>(p.mask) + (row_of(p, tile, slot) + key) * kBytes;
+      const char* from = static_cast<const char*>(p.mask) + (row_of(tile, slot) + key) * kBytes;
       GPU_UNROLL for (int i = 0; i * 16 < kRun * kBytes; ++i) held_[slot][i] =
           read_word<kBytes>(from, i);
     }
@@ -191,7 +189,7 @@ class StepMask {
   static constexpr int kHeldWords = Tile::kHoldMask ? kRun * 2 / 16 : 1;
   gpu::Bits128 held_[kSlots][kHeldWords];
   int64_t row_[kSlots];  // used only with kHoldMask
-  int64_t first_;
+  Where where_;
   int32_t rows_;
 };
 

@@ -80,7 +80,7 @@ GPU_DEVICE void qk(const AttentionParams& p) {
     copy.issue(Tile::kKeyAt, k + key * p.k_stride.row, p.k_stride.row, p.seq_kv - key, p.head_dim);
   };
   issue(begin);
-  tile.load_query(p, q, rows, query);
+  tile.load_query(p, RowsOf<typename T::Storage>{q, {0, p.q_stride.row}}, rows, query);
   copy.commit(Tile::kKeyAt);
   gpu::barrier();
   for (int32_t step = begin; step < end; ++step) {

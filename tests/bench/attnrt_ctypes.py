@@ -204,18 +204,19 @@ class Runtime:
         self.check(self.lib.attnrt_plugins, self.handle, 0, c.byref(text))
         return text.value.decode()
 
-    def plan(self, q, k, v, out, backend=None, mask=None, lse=None, alibi_slopes=None, sinks=None,
-             **attributes):  # fmt: skip
+    def plan(self, q, k, v, out, backend=None, **words):
         """Returns a plan whose run() fills out, and lse if it is given.
 
-        q, k, v and out are [batch, seq, heads, head_dim] with any strides. Attributes are words of
-        the vocabulary, as in causal=1.
+        q, k, v and out are [batch, seq, heads, head_dim] with any strides, or as attnrt_args says
+        for packed and paged ones. Words are further tensors by their names in attnrt_args, and
+        words of the vocabulary, as in causal=1.
         """
+        attributes = {name: word for name, word in words.items() if name not in TENSORS}
         problem = problem_of(q, attributes)
         args = Args(c.sizeof(Args))
-        args.q, args.k, args.v, args.out = view(q), view(k), view(v), view(out)
-        args.mask, args.lse = view(mask), view(lse)
-        args.alibi_slopes, args.sinks = view(alibi_slopes), view(sinks)
+        tensors = {"q": q, "k": k, "v": v, "out": out}
+        for name, tensor in (tensors | {n: w for n, w in words.items() if n in TENSORS}).items():
+            setattr(args, name, view(tensor))
         self.check(self.lib.attnrt_problem_infer, c.byref(problem), c.byref(args))
         return Plan(self, problem, args, backend)
 

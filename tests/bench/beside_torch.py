@@ -18,6 +18,7 @@ import math
 import sys
 
 import graph_timing
+import serving
 import speeds
 import torch
 from attnrt_ctypes import Runtime
@@ -34,7 +35,8 @@ from problems import (
     make_tensors,
 )
 
-PARTS = ("check", "grid", "long", "capture", *speeds.TABLES)
+TABLES = speeds.TABLES | serving.TABLES
+PARTS = ("check", "grid", "long", "serving", "capture", *TABLES)
 GRID_HEAD_DIMS = (32, 64, 96, 128, 160, 192, 224, 256)
 GRID_SEQS = (
     (113, 203), (128, 217), (113, 211), (108, 256), (256, 512), (512, 256), (1024, 1024),
@@ -298,6 +300,8 @@ def main():
         good &= check_grid(runtime, "hip_flash", [d for d in options.dtypes if d != "f32"])
     if "long" in parts:
         good &= check_long(runtime, "hip_flash")
+    if "serving" in parts:
+        good &= serving.check(runtime)
     if "capture" in parts:
         good &= check_capture(runtime, "hip_flash")
         good &= check_capture(runtime, "hip_unfused")
@@ -308,8 +312,8 @@ def main():
     for part in parts:
         if part == "flash":
             speeds.print_flash(runtimes, options.rounds, options.dims, options.seqs)
-        elif part in speeds.TABLES:
-            speeds.TABLES[part](runtimes, options.rounds)
+        elif part in TABLES:
+            TABLES[part](runtimes, options.rounds)
     if options.into and good:
         write_tables(options.into)
     return 0 if good else 1

@@ -134,6 +134,7 @@ function(attnrt_platform_kernels platform archs)
   list(FILTER sm_90a INCLUDE REGEX "^sm_90a$")
   list(FILTER archs EXCLUDE REGEX "^sm_90a$")
   attnrt_code_objects(unfused SOURCE unfused_attention.hip ARCHS ${archs} ${all})
+  attnrt_code_objects(flash SOURCE serving_attention.hip ARCHS ${archs} ${all})
   if(sm_90a)  # leaves f32 to sm_90
     attnrt_code_objects(flash SOURCE flash_attention_sm90.hip ARCHS sm_90a DTYPES F16 BF16 DIMS 64 96 128 192 192_128 256 512)
     if("sm_90" IN_LIST archs)
@@ -143,7 +144,7 @@ function(attnrt_platform_kernels platform archs)
   endif()
   attnrt_code_objects(flash SOURCE flash_attention.hip ARCHS ${archs} ${all})
   attnrt_gpu_kernels(attnrt_kernels_flash_${platform} CODE ${flash}
-    HOST launch/flash_attention.cpp launch/tensor_map.cpp launch/fill_params.cpp launch/family.cpp)
+    HOST launch/flash_attention.cpp launch/listed_attention.cpp launch/tensor_map.cpp launch/fill_params.cpp launch/family.cpp)
   attnrt_gpu_kernels(attnrt_kernels_unfused_${platform} CODE ${unfused}
     HOST launch/unfused_attention.cpp launch/fill_params.cpp launch/family.cpp)
 endfunction()

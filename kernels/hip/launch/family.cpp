@@ -62,14 +62,14 @@ TileFacts tile_facts(Family family, DType dtype, int dim) {
   return facts<Family::valu32>(dtype, dim);
 }
 
-bool supported(const Problem& p, int max_dim, std::string* reason) {
+bool supported(const Problem& p, int max_dim, bool lists, std::string* reason) {
   for (const auto& [name, dim] :
        {std::pair{"head_dim ", p.head_dim}, {"head_dim_v ", p.head_dim_v}}) {
     if (dim < 32 || dim > max_dim || dim % 8 != 0)
       return fail(reason, name + std::to_string(dim) + " is not a multiple of 8 from 32 to " +
                               std::to_string(max_dim));
   }
-  if (p.kv_lengths || p.varlen || p.page_size > 0)
+  if (!lists && (p.kv_lengths || p.varlen || p.page_size > 0))
     return fail(reason, "kv_lengths, varlen and page_size are not supported");
   if (kv_dtype(p) != p.dtype || out_dtype(p) != p.dtype)
     return fail(reason, "kv_dtype and out_dtype are not supported");

@@ -28,8 +28,9 @@ inline int padded_dim(const Problem& p) {
   return padded_dim(p.head_dim > p.head_dim_v ? p.head_dim : p.head_dim_v);
 }
 
-// Whether the fused and the unfused kernels can solve the problem; if not, says why in reason.
-// max_dim: the largest head_dim and head_dim_v.
-bool supported(const Problem& problem, int max_dim, std::string* reason);
+// Whether the kernels can solve the problem; if not, says why in reason. max_dim: the largest
+// head_dim and head_dim_v. lists: whether the kernels that take their work from a list are among
+// them.
+bool supported(const Problem& problem, int max_dim, bool lists, std::string* reason);
 
 }  // namespace kernels::hip

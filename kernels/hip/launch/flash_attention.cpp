@@ -9,6 +9,7 @@
 #include "kernels/hip/launch/family.hpp"
 #include "kernels/hip/launch/fill_params.hpp"
 #include "kernels/hip/launch/launch.hpp"
+#include "kernels/hip/launch/listed_attention.hpp"
 
 namespace kernels::hip {
 
@@ -54,6 +55,7 @@ void set_sizes(Kind kind, FlashPlan* plan) {
     case Kind::generic: return set_sizes<kDim, kDimV, Kind::generic>(plan);
     case Kind::causal: return set_sizes<kDim, kDimV, Kind::causal>(plan);
     case Kind::nocausal: return set_sizes<kDim, kDimV, Kind::nocausal>(plan);
+    case Kind::listed: break;  // no kernel of this loop
   }
 }
 
@@ -145,8 +147,10 @@ int32_t pipelined_launches(const FlashPlan& plan, const Problem& problem, const 
 }  // namespace
 
 bool flash_supported(const Problem& problem, const Target& target, std::string* reason) {
-  const bool pipelined = is_pipelined(problem, target);
-  if (!supported(problem, pipelined ? kPipelinedMaxDim : kDims[2], reason)) return false;
+  const bool listed = is_listed(problem, target);
+  const bool pipelined = !listed && is_pipelined(problem, target);
+  if (!supported(problem, pipelined ? kPipelinedMaxDim : kDims[2], listed, reason)) return false;
+  if (listed) return listed_supported(problem, target, reason);
   if (!pipelined) return true;
   const FlashPlan plan = plan_pipelined(problem, target);
   if (blocks_of(plan, problem, problem.seq_q) <= INT32_MAX) return true;  // numbered in 32 bits
@@ -161,6 +165,7 @@ FlashPlan plan_flash(const Problem& problem, const Target& target) {
       {"flash_attention_f32_64", "flash_attention_f32_128", "flash_attention_f32_256"},
       {"flash_attention_f16_64", "flash_attention_f16_128", "flash_attention_f16_256"},
       {"flash_attention_bf16_64", "flash_attention_bf16_128", "flash_attention_bf16_256"}};
+  if (is_listed(problem, target)) return plan_listed(problem, target);
   if (is_pipelined(problem, target)) return plan_pipelined(problem, target);
   const TileFacts tile = tile_facts(family_of(target.arch), problem.dtype, padded_dim(problem));
   const Kind kind = kind_of(problem);
@@ -176,6 +181,8 @@ FlashPlan plan_flash(const Problem& problem, const Target& target) {
 
 int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void* workspace,
                  Launch* out) {
+  if (plan.list.decode.kernel != nullptr || plan.list.prefill.kernel != nullptr)
+    return listed_launches(plan, problem, args, workspace, out);
   const AttentionParams p = fill_params(problem, args);
   const bool pipelined = plan.box_columns != 0;
   if (!pipelined && !strides_fit(problem, args)) return kRowsTooFarApart;

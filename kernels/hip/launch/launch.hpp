@@ -23,6 +23,24 @@ struct Launch {
   alignas(kTensorMapAlignment) unsigned char params[1024];
 };
 
+// What launches of the kernels that take their work from a list need: see work_list.hpp.
+struct ListPlan {
+  // One kernel, and its section of the list.
+  struct Section {
+    const char* kernel = nullptr;  // null: the plan does not use it
+    uint32_t block = 0, shared_bytes = 0;
+    uint32_t workgroups = 0;  // of its grid
+    int32_t rows = 0, cut_keys = 0, cut_count = 0;
+    int64_t share = 0;
+    int64_t items = 0;                      // the most items
+    int32_t least_rows = 0, most_rows = 0;  // packed rows of a sequence that belongs here
+    int64_t items_at = 0, cuts_at = 0;      // bytes from the workspace's first
+    int64_t partial_out_at = 0, partial_lse_at = 0;
+  };
+  Section decode, prefill;
+  bool has_list = false;  // else all sequences are alike, and decode needs none
+};
+
 struct FlashPlan {
   const char* kernel = nullptr;  // the fused kernel's name
   int64_t workspace_bytes = 0;
@@ -31,6 +49,8 @@ struct FlashPlan {
   // Only for sm_90a's loop; 0 for the other one.
   uint32_t box_columns = 0;  // columns in one copy of q, k or v
   uint32_t workgroups = 0;   // the largest grid: one for each multiprocessor
+  // Only for the kernels that take their work from a list; both kernels are null else.
+  ListPlan list;
 };
 struct UnfusedPlan {
   const char* kernel = nullptr;  // names of all five, for display

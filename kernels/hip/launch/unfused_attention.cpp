@@ -35,7 +35,7 @@ int64_t score_bytes(const Problem& problem, const TileFacts& tile) {
 }  // namespace
 
 bool unfused_supported(const Problem& problem, const Target& target, std::string* reason) {
-  if (!supported(problem, kDims[2], reason)) return false;
+  if (!supported(problem, kDims[2], false, reason)) return false;
   if (problem.diagonal_offset) {
     if (reason != nullptr) *reason = "diagonal_offset is not supported";
     return false;

@@ -51,6 +51,17 @@ struct RowCopy {
     }
   }
 
+  template <class Rows>
+  GPU_DEVICE void issue_rows(uint32_t, const Rows& rows, int first, int end, int head_dim) {
+    const int r = static_cast<int>(gpu::thread()) / kChunks,
+              d = static_cast<int>(gpu::thread()) % kChunks * kWide;
+    GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
+      const int row = r + i * kPassRows;
+      bits[i] = {};
+      if (row >= first && row < end && d < head_dim) bits[i] = gpu::load128(rows(row) + d);
+    }
+  }
+
   GPU_DEVICE void leave_undefined() {
     GPU_UNROLL for (int i = 0; i < kPasses; ++i) gpu::leave_undefined(bits[i]);
   }
@@ -95,6 +106,19 @@ struct TransposingCopy {
             bits[i][j] = gpu::load128(at + j * stride, gpu::recomputed(offset));
           }
         }
+      }
+    }
+  }
+
+  template <class Rows>
+  GPU_DEVICE void issue_rows(uint32_t, const Rows& rows, int first, int end, int head_dim) {
+    GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
+      const int index = static_cast<int>(gpu::thread()) + i * kThreads;
+      const int key = index % kKeyBlocks * kBlock, d = index / kKeyBlocks * 8;
+      GPU_UNROLL for (int j = 0; j < kBlock; ++j) {
+        bits[i][j] = {};
+        if (key + j >= first && key + j < end && d < head_dim)
+          bits[i][j] = gpu::load128(rows(key + j) + d);
       }
     }
   }

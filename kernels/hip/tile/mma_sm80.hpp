@@ -100,6 +100,19 @@ struct MmaSm80 {
     asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
   }
+  // Makes a group of the copies that this thread started since its last one; waits until all but
+  // its last kLeft groups are complete.
+  GPU_DEVICE static void group_copies() {
+#if defined(GPU_NVIDIA)
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+  }
+  template <int kLeft>
+  GPU_DEVICE static void wait_for_groups() {
+#if defined(GPU_NVIDIA)
+    asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+#endif
+  }
 };
 
 }  // namespace kernels::hip

@@ -89,6 +89,16 @@ struct QuadTile : ContiguousScores<2 * Shape::kTiles, Shape::kKeys / 8, 2> {
         MmaSm80::copy_async(to + place(r + i * kPassRows, c), exists ? from : at, exists);
       }
     }
+    template <class Rows>
+    GPU_DEVICE void issue_rows(uint32_t to, const Rows& rows, int first, int end, int head_dim) {
+      const int r = static_cast<int>(gpu::thread()) / kChunks,
+                c = static_cast<int>(gpu::thread()) % kChunks;
+      GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
+        const int row = r + i * kPassRows;
+        const bool exists = row >= first && row < end && c * 8 < head_dim;
+        MmaSm80::copy_async(to + place(row, c), exists ? rows(row) + c * 8 : rows.tensor, exists);
+      }
+    }
     GPU_DEVICE void leave_undefined() {}
     GPU_DEVICE void commit(uint32_t) const { MmaSm80::wait_for_copies(); }
   };
@@ -111,14 +121,15 @@ struct QuadTile : ContiguousScores<2 * Shape::kTiles, Shape::kKeys / 8, 2> {
   GPU_DEVICE float max_of_row(float x) const { return max_of_quad(x); }
   GPU_DEVICE float sum_of_row(float x) const { return sum_of_quad(x); }
 
-  GPU_DEVICE void load_query(const AttentionParams& p, const typename T::Storage* q, int rows,
+  template <class Rows>
+  GPU_DEVICE void load_query(const AttentionParams& p, const Rows& q, int rows,
                              Query& query) const {
     constexpr int kChunks = kDim / 8;
     const uint32_t sign = p.flags & kNegativeScale ? 0x80008000u : 0;
     for (int i = static_cast<int>(gpu::thread()); i < kRows * kChunks; i += kThreads) {
       const int r = i / kChunks, c = i % kChunks;
       gpu::Bits128 bits{};
-      if (r < rows && c * 8 < p.head_dim) bits = gpu::load128(q + r * p.q_stride.row + c * 8);
+      if (r < rows && c * 8 < p.head_dim) bits = gpu::load128(q(r) + c * 8);
       GPU_UNROLL for (int w = 0; w < 4; ++w) bits.word[w] ^= sign;
       gpu::shared_store(kQueryAt + query_place(r, c), bits);
     }
@@ -203,6 +214,14 @@ struct QuadTile : ContiguousScores<2 * Shape::kTiles, Shape::kKeys / 8, 2> {
                         typename T::Storage* out, bool exists) const {
     store_quad_row<T, kDim>(p.head_dim_v, out, exists,
                             [&](int u, int e) { return o[slot][u][e] * factor; });
+  }
+  GPU_DEVICE void store_float(const AttentionParams& p, const Output& o, int slot, float factor,
+                              float* out, bool exists) const {
+    GPU_UNROLL for (int u = 0; u < kDim / 8; ++u) {
+      const int d = u * 8 + quad * 2;
+      if (exists && d < p.head_dim_v)
+        store2(out + d, o[slot][u][0] * factor, o[slot][u][1] * factor);
+    }
   }
 };
 

@@ -88,15 +88,32 @@ concept ContiguousKeys = ScoreLayout<T> && has_contiguous_keys<T>() && requires 
   requires(T::kRun == T::kScoreTiles * T::kElements);
 };
 
+// Rows that stand `row` elements apart, the first one at element `first`. (r): the element at which
+// row r begins.
+struct Offsets {
+  int64_t first, row;
+  GPU_DEVICE int64_t operator()(int r) const { return first + r * row; }
+};
+// The rows of a tensor. (r): the first element of row r.
+template <class Storage, class Where = Offsets>
+struct RowsOf {
+  const Storage* tensor;
+  Where where;
+  GPU_DEVICE const Storage* operator()(int r) const { return tensor + where(r); }
+};
+
 // Copies one step's rows of K or V from global to workgroup memory in two calls, so that a kernel
 // can compute between them. Calls of one object alternate: issue, commit, issue, commit.
 template <class Copy, class Element>
 concept StepCopy = requires(Copy copy, uint32_t to, const typename Element::Storage* from,
-                            int64_t stride, int keys, int head_dim) {
+                            int64_t stride, const RowsOf<typename Element::Storage>& rows, int keys,
+                            int first, int end, int head_dim) {
   // Starts the copy of kKeys rows to byte offset `to`. from: the step's first row; stride: elements
   // between rows; keys: how many of the rows exist. Rows from `keys` on and columns from head_dim
   // on become zero and are not read.
   copy.issue(to, from, stride, keys, head_dim);
+  // The same from rows that may lie anywhere: rows(n) is the step's n-th. Only [first, end) exist.
+  copy.issue_rows(to, rows, first, end, head_dim);
   // Completes it: after this and a barrier, the workgroup sees the rows. REQUIRES: `to` as in
   // issue.
   copy.commit(to);
@@ -112,8 +129,9 @@ concept AttentionTile = ContiguousKeys<T> && StepCopy<typename T::KeyCopy, typen
              const typename T::Scores& const_scores, typename T::Weights& weights,
              const typename T::Weights& const_weights, typename T::Output& o,
              const typename T::Output& const_o, float (&sums)[T::kSlots],
-             typename T::KeyCopy& key_copy, const typename T::Element::Storage* q,
-             typename T::Element::Storage* out, int slot, int rows, float factor, bool exists) {
+             typename T::KeyCopy& key_copy, const RowsOf<typename T::Element::Storage>& q,
+             typename T::Element::Storage* out, float* out_float, int slot, int rows, float factor,
+             bool exists) {
   // ---- Types ----
   // Element: F32, F16 or BF16, of q, k, v and out.
   requires(T::Element::kBytes == 2 || T::Element::kBytes == 4);
@@ -143,7 +161,7 @@ concept AttentionTile = ContiguousKeys<T> && StepCopy<typename T::KeyCopy, typen
   // ---- Calls: all lanes of the workgroup make them, in the same order, unless said otherwise ----
   // Number of the lane's wave, which owns rows [wave * kWaveRows, + kWaveRows).
   requires(kSameType<decltype(T::wave), int>);
-  // Loads the workgroup's queries. q: the first of them; rows: how many of the kRows exist, the
+  // Loads the workgroup's queries. q(r): row r of them; rows: how many of the kRows exist, the
   // others become zero. If the scale is negative (kNegativeScale), Q is negated. Visible
   // after a barrier.
   tile.load_query(p, q, rows, query);
@@ -165,6 +183,7 @@ concept AttentionTile = ContiguousKeys<T> && StepCopy<typename T::KeyCopy, typen
   // there is such a query; lanes whose query does not exist take part and store nothing. Columns
   // from head_dim on are not stored.
   tile.store(p, const_o, slot, factor, out, exists);
+  tile.store_float(p, const_o, slot, factor, out_float, exists);  // the same, not rounded
 };
 
 // Scores of a tile whose lanes hold kRun keys side by side: the part of ScoreLayout that such tiles

@@ -116,7 +116,8 @@ struct TransposedTile : ContiguousScores<Shape::kTiles, Shape::kKeys / 16, Mma::
     }
   }
 
-  GPU_DEVICE void load_query(const AttentionParams& p, const typename T::Storage* q, int rows,
+  template <class Rows>
+  GPU_DEVICE void load_query(const AttentionParams& p, const Rows& q, int rows,
                              Query& query) const {
     const uint32_t sign = p.flags & kNegativeScale ? 0x80008000u : 0;
     if constexpr (kQueryShared) {
@@ -124,14 +125,14 @@ struct TransposedTile : ContiguousScores<Shape::kTiles, Shape::kKeys / 16, Mma::
       for (int i = static_cast<int>(gpu::thread()); i < kRows * kChunks; i += kThreads) {
         const int r = i / kChunks, d = i % kChunks * 8;
         gpu::Bits128 bits{};
-        if (r < rows && d < p.head_dim) bits = gpu::load128(q + r * p.q_stride.row + d);
+        if (r < rows && d < p.head_dim) bits = gpu::load128(q(r) + d);
         GPU_UNROLL for (int w = 0; w < 4; ++w) bits.word[w] ^= sign;
         gpu::shared_store(kQueryAt + r * kQueryRow + d * 2, bits);
       }
     } else {
       GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
         const int r = row(slot);
-        const typename T::Storage* from = q + r * p.q_stride.row;
+        const typename T::Storage* from = q(r);
         const auto at = [&](int d) {
           gpu::Bits128 bits{};
           if (r < rows && d < p.head_dim) bits = gpu::load128(from + d);
@@ -263,6 +264,18 @@ struct TransposedTile : ContiguousScores<Shape::kTiles, Shape::kKeys / 16, Mma::
         bits.word[i] = pack2(T{}, o[slot][at][e] * factor, o[slot][at][e + 1] * factor);
       }
       gpu::store128(out + d, bits);
+    }
+  }
+  GPU_DEVICE void store_float(const AttentionParams& p, const Output& o, int slot, float factor,
+                              float* out, bool exists) const {
+    constexpr int kWide = kElements * kChunk;
+    GPU_UNROLL for (int u = 0; u < kDimSteps; u += kChunk) {
+      const int d = u * 16 + group * kWide;
+      if (!exists || d >= p.head_dim_v) continue;
+      GPU_UNROLL for (int i = 0; i < kWide; i += 4) {
+        const auto at = [&](int n) { return o[slot][u + n / kElements][n % kElements] * factor; };
+        store4(F32{}, out + d + i, at(i), at(i + 1), at(i + 2), at(i + 3));
+      }
     }
   }
 };

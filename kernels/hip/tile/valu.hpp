@@ -75,15 +75,15 @@ struct ValuTile : ContiguousScores<Shape::kTiles, 1, Shape::kKeys / 8> {
     return value;
   }
 
-  GPU_DEVICE void load_query(const AttentionParams& p, const typename T::Storage* q, int rows,
-                             Query&) const {
+  template <class Rows>
+  GPU_DEVICE void load_query(const AttentionParams& p, const Rows& q, int rows, Query&) const {
     constexpr int kChunks = kDim / kWide;
     const uint32_t sign =
         p.flags & kNegativeScale ? (T::kBytes == 4 ? 0x80000000u : 0x80008000u) : 0;
     for (int i = static_cast<int>(gpu::thread()); i < kRows * kChunks; i += kThreads) {
       const int r = i / kChunks, d = i % kChunks * kWide;
       gpu::Bits128 bits{};
-      if (r < rows && d < p.head_dim) bits = gpu::load128(q + r * p.q_stride.row + d);
+      if (r < rows && d < p.head_dim) bits = gpu::load128(q(r) + d);
       GPU_UNROLL for (int w = 0; w < 4; ++w) bits.word[w] ^= sign;
       gpu::shared_store(kQueryAt + r * kRowBytes + d * T::kBytes, bits);
     }
@@ -177,11 +177,20 @@ struct ValuTile : ContiguousScores<Shape::kTiles, 1, Shape::kKeys / 8> {
 
   GPU_DEVICE void store(const AttentionParams& p, const Output& o, int slot, float factor,
                         typename T::Storage* out, bool exists) const {
+    store_as(T{}, p, o, slot, factor, out, exists);
+  }
+  GPU_DEVICE void store_float(const AttentionParams& p, const Output& o, int slot, float factor,
+                              float* out, bool exists) const {
+    store_as(F32{}, p, o, slot, factor, out, exists);
+  }
+  template <class As>
+  GPU_DEVICE void store_as(As as, const AttentionParams& p, const Output& o, int slot, float factor,
+                           typename As::Storage* out, bool exists) const {
     GPU_UNROLL for (int u = 0; u < kDim / 32; ++u) {
       const int d = u * 32 + x * 4;
       if (!exists || d >= p.head_dim_v) continue;
       const gpu::Floats<4>& f = o[slot][u];
-      store4(T{}, out + d, f[0] * factor, f[1] * factor, f[2] * factor, f[3] * factor);
+      store4(as, out + d, f[0] * factor, f[1] * factor, f[2] * factor, f[3] * factor);
     }
   }
 };

@@ -71,6 +71,23 @@ kernels::Args args_at_bounds(const kernels::Problem& p) {
   if (p.alibi) args.alibi_slopes = dense(DType::f32, 2, p.batch, p.heads_q);
   if (p.sinks) args.sinks = dense(DType::f32, 1, p.heads_q);
   if (p.kv_lengths) args.kv_lengths = dense(DType::i32, 1, p.batch);
+  if (p.varlen) {
+    int64_t total_q = 0, total_kv = 0;
+    if (__builtin_mul_overflow(p.batch, p.seq_q, &total_q)) total_q = INT64_MAX;
+    if (__builtin_mul_overflow(p.batch, p.seq_kv, &total_kv)) total_kv = INT64_MAX;
+    args.q = dense(p.dtype, 3, total_q, p.heads_q, p.head_dim);
+    args.k = dense(p.dtype, 3, total_kv, p.heads_kv, p.head_dim);
+    args.v = dense(p.dtype, 3, total_kv, p.heads_kv, p.head_dim_v);
+    args.out = dense(p.dtype, 3, total_q, p.heads_q, p.head_dim_v);
+    if (p.lse) args.lse = dense(DType::f32, 2, p.heads_q, total_q);
+    args.offsets_q = dense(DType::i32, 1, p.batch + 1);
+    args.offsets_kv = args.offsets_q;
+  }
+  if (p.page_size > 0) {
+    args.k = dense(p.dtype, 4, 1, p.page_size, p.heads_kv, p.head_dim);
+    args.v = dense(p.dtype, 4, 1, p.page_size, p.heads_kv, p.head_dim_v);
+    args.page_table = dense(DType::i32, 2, p.batch, 1);
+  }
   return args;
 }
 

@@ -3,7 +3,10 @@
 
 #include <string>
 
+#include "kernels/hip/decode_attention.hpp"
 #include "kernels/hip/flash_attention.hpp"
+#include "kernels/hip/listed_attention.hpp"
+#include "kernels/hip/schedule.hpp"
 #include "kernels/hip/unfused_attention.hpp"
 #include "tests/kernels/hip/host/kernels.hpp"
 
@@ -38,24 +41,49 @@ HostKernel flash(const std::string& name) {
                                                    : nullptr;
 }
 
-template <class Tile>
+inline void schedule(const void* params) {
+  hip::Scheduler(*static_cast<const hip::ScheduleParams*>(params)).run();
+}
+template <void (*kKernel)(const hip::ServingParams&)>
+void run_listed(const void* params) {
+  kKernel(*static_cast<const hip::ServingParams*>(params));
+}
+template <class T, int kDim>
+void decode(const void* params) {
+  hip::DecodeAttention<T, kDim>(*static_cast<const hip::ServingParams*>(params)).run();
+}
+
+template <hip::Family kFamily, class Tile>
+HostKernel serving(const std::string& name) {
+  using T = typename Tile::Element;
+  if (name == "schedule_kernel") return schedule;
+  if (name == "listed_attention_kernel") return run_listed<hip::listed_attention<Tile>>;
+  if (name == "combine_kernel") return run_listed<hip::combine<T>>;
+  if constexpr (kFamily == hip::Family::mma_sm80 && T::kBytes == 2) {
+    if (name == "decode_attention_kernel") return decode<T, Tile::kDim>;
+  }
+  return nullptr;
+}
+
+template <hip::Family kFamily, class Tile>
 HostKernel of_tile(const std::string& object, const std::string& name) {
+  if (object.starts_with("serving_")) return serving<kFamily, Tile>(name);
   return object.starts_with("unfused_") ? unfused<Tile>(name) : flash<Tile>(name);
 }
 
 template <hip::Family kFamily, class T>
 HostKernel of_dtype(const std::string& object, const std::string& name) {
-  if (object.ends_with("_64")) return of_tile<hip::Tile<kFamily, T, 64>>(object, name);
-  if (object.ends_with("_128")) return of_tile<hip::Tile<kFamily, T, 128>>(object, name);
-  return object.ends_with("_256") ? of_tile<hip::Tile<kFamily, T, 256>>(object, name) : nullptr;
+  if (object.ends_with("_64")) return of_tile<kFamily, hip::Tile<kFamily, T, 64>>(object, name);
+  if (object.ends_with("_128")) return of_tile<kFamily, hip::Tile<kFamily, T, 128>>(object, name);
+  return object.ends_with("_256") ? of_tile<kFamily, hip::Tile<kFamily, T, 256>>(object, name)
+                                  : nullptr;
 }
 
 }  // namespace find
 
 template <hip::Family kFamily>
 HostKernel kernel_of_family(const char* object, const char* name) {
-  const std::string text =
-      object;  // flash_attention_<dtype>_<dim>, unfused_attention_<dtype>_<dim>
+  const std::string text = object;  // <flash, unfused or serving>_attention_<dtype>_<dim>
   if (text.find("_f32_") != text.npos) return find::of_dtype<kFamily, hip::F32>(text, name);
   if (text.find("_f16_") != text.npos) return find::of_dtype<kFamily, hip::F16>(text, name);
   return text.find("_bf16_") != text.npos ? find::of_dtype<kFamily, hip::BF16>(text, name)

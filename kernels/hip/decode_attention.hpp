@@ -1,0 +1,337 @@
+// kernels/hip/decode_attention.hpp: attention of few queries to many keys on NVIDIA GPUs, f16 and
+// bf16: what a language model does for each token
+//
+// It is bound by memory: each key and value is used by at most 16 packed rows (see work_list.hpp).
+// So the aim is many bytes in flight at all times. The waves of a workgroup share the keys of an
+// item, 16 at a time, in turn. Each wave has a ring of kStages places of its own in workgroup
+// memory, which it fills by asynchronous copies, and multiplies by mma.sync; no wave waits for
+// another until the end, when the waves' results are merged.
+//
+// A workgroup takes the items between two cuts: a share of the work as large as any other's.
+#pragma once
+
+#include "kernels/hip/flash_attention.hpp"
+#include "kernels/hip/partial_results.hpp"
+#include "kernels/hip/tile/mma_sm80.hpp"
+#include "kernels/hip/tile/quad_rows.hpp"
+
+namespace kernels::hip {
+
+// 16 packed rows and 16 keys of one wave. Lane 4 r + c holds rows r and r + 8 (slots 0 and 1), and
+// of each the keys 2 c, 2 c + 1, 2 c + 8 and 2 c + 9.
+template <class T, int kDimension>
+struct DecodeTile {
+  static constexpr int kWave = 32, kWaveRows = 16, kRows = 16, kKeys = 16;
+  static constexpr int kSlots = 2, kScoreTiles = 2, kElements = 2;
+  static constexpr int kDim = kDimension, kDimSteps = kDim / 16;
+  static constexpr int kWaves = kDim == 256 ? 2 : 4, kThreads = kWave * kWaves;
+  // Two workgroups of 96 KiB fit on a multiprocessor of sm_90, and one on any.
+  static constexpr uint32_t kRowBytes = kDim * 2, kStepBytes = kKeys * kRowBytes;
+  static constexpr int kStages = static_cast<int>(96 * 1024 / (kWaves * 2 * kStepBytes));
+  static constexpr int kResident = 2;
+
+  using Element = T;
+  using Scores = gpu::Floats<2>[kSlots][kScoreTiles];
+  using Query = uint32_t[kDimSteps][4];
+  using Weights = uint32_t[kSlots][kScoreTiles];
+  using Output = gpu::Floats<2>[kSlots][kDim / 8];
+  static constexpr bool kSumIsOfRounded = false;
+
+  GPU_DEVICE static float at(const Scores& s, int slot, int t, int e) { return s[slot][t][e]; }
+  GPU_DEVICE static void set(Scores& s, int slot, int t, int e, float value) {
+    s[slot][t][e] = value;
+  }
+  GPU_DEVICE static void leave_undefined(Scores&) {}
+  GPU_DEVICE static constexpr int key_offset(int t, int e) { return t * 8 + e; }
+
+  int lane, wave;
+  GPU_DEVICE DecodeTile() {
+    lane = static_cast<int>(gpu::thread()) % kWave;
+    wave = gpu::uniform(static_cast<int>(gpu::thread()) / kWave);
+  }
+  GPU_DEVICE int row(int slot) const { return slot * 8 + lane / 4; }
+  GPU_DEVICE int first_key() const { return lane % 4 * 2; }
+  GPU_DEVICE float max_of_row(float x) const { return max_of_quad(x); }
+  GPU_DEVICE float sum_of_row(float x) const { return sum_of_quad(x); }
+
+  // ---- Workgroup memory: rows of K and V, swizzled by 16-byte chunks ----
+  GPU_DEVICE static uint32_t place(int row, int chunk) {
+    return row * kRowBytes + ((chunk ^ (row & 7)) << 4);
+  }
+  GPU_DEVICE uint32_t keys_at(int stage) const {
+    return static_cast<uint32_t>(wave * kStages + stage) * 2 * kStepBytes;
+  }
+  GPU_DEVICE uint32_t values_at(int stage) const { return keys_at(stage) + kStepBytes; }
+  // At the end, rows of O in float, and lse, of each wave. Rows are padded so that the lanes of a
+  // wave spread over the banks.
+  static constexpr uint32_t kOutputRow = (kDim + 8) * 4, kOutputBytes = kRows * kOutputRow;
+  GPU_DEVICE static uint32_t output_at(int of_wave, int row) {
+    return static_cast<uint32_t>(of_wave) * kOutputBytes + static_cast<uint32_t>(row) * kOutputRow;
+  }
+  GPU_DEVICE static uint32_t lse_at(int of_wave, int row) {
+    return kWaves * kOutputBytes + static_cast<uint32_t>(of_wave * kRows + row) * 4;
+  }
+  static constexpr uint32_t kRingBytes = kWaves * kStages * 2 * kStepBytes,
+                            kMergeBytes = kWaves * (kOutputBytes + kRows * 4),
+                            kSharedBytes = kRingBytes > kMergeBytes ? kRingBytes : kMergeBytes;
+
+  // ---- Products ----
+  template <class Rows>
+  GPU_DEVICE void load_query(const AttentionParams& p, const Rows& q, int rows,
+                             Query& query) const {
+    const uint32_t sign = p.flags & kNegativeScale ? 0x80008000u : 0;
+    GPU_UNROLL for (int half = 0; half < 2; ++half) {
+      const int r = row(half);
+      const typename T::Storage* from = q(r < rows ? r : 0);
+      GPU_UNROLL for (int step = 0; step < kDimSteps; ++step) {
+        GPU_UNROLL for (int i = 0; i < 2; ++i) {
+          const int d = step * 16 + lane % 4 * 2 + i * 8;
+          uint32_t word = 0;
+          if (r < rows && d < p.head_dim)
+            word = *reinterpret_cast<const uint32_t*>(from + d) ^ sign;
+          query[step][half + 2 * i] = word;
+        }
+      }
+    }
+  }
+
+  GPU_DEVICE void scores(const Query& query, int stage, Scores& s) const {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      GPU_UNROLL for (int t = 0; t < kScoreTiles; ++t) s[slot][t][0] = s[slot][t][1] = 0;
+    }
+    const int key = lane % 8 + lane / 16 * 8, half = lane / 8 % 2;
+    GPU_UNROLL for (int step = 0; step < kDimSteps; ++step) {
+      uint32_t b[4];
+      MmaSm80::load_matrices<false>(keys_at(stage) + place(key, step * 2 + half), b);
+      MmaSm80::multiply<T>(query[step], b[0], b[1], s[0][0], s[1][0]);
+      MmaSm80::multiply<T>(query[step], b[2], b[3], s[0][1], s[1][1]);
+    }
+  }
+
+  GPU_DEVICE static void pack(const Scores& p, Weights& weights, float (&sum)[kSlots]) {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      GPU_UNROLL for (int t = 0; t < kScoreTiles; ++t) {
+        weights[slot][t] = pack2(T{}, p[slot][t][0], p[slot][t][1]);
+        sum[slot] += p[slot][t][0] + p[slot][t][1];
+      }
+    }
+  }
+
+  GPU_DEVICE void accumulate(const Weights& weights, int stage, Output& o) const {
+    const uint32_t a[4] = {weights[0][0], weights[1][0], weights[0][1], weights[1][1]};
+    GPU_UNROLL for (int u = 0; u < kDim / 8; u += 2) {
+      uint32_t b[4];
+      MmaSm80::load_matrices<true>(values_at(stage) + place(lane % 16, u + lane / 16), b);
+      MmaSm80::multiply<T>(a, b[0], b[1], o[0][u], o[1][u]);
+      MmaSm80::multiply<T>(a, b[2], b[3], o[0][u + 1], o[1][u + 1]);
+    }
+  }
+
+  GPU_DEVICE static void clear(Output& o, int slot) {
+    GPU_UNROLL for (int u = 0; u < kDim / 8; ++u) o[slot][u][0] = o[slot][u][1] = 0;
+  }
+  GPU_DEVICE static void scale(Output& o, int slot, float factor) {
+    GPU_UNROLL for (int u = 0; u < kDim / 8; ++u) o[slot][u][0] *= factor, o[slot][u][1] *= factor;
+  }
+};
+
+template <class T, int kDim>
+class DecodeAttention {
+  using Tile = DecodeTile<T, kDim>;
+  using Storage = typename T::Storage;
+  static_assert(ScoreLayout<Tile>);
+
+ public:
+  GPU_DEVICE explicit DecodeAttention(const ServingParams& params) : params_(params) {}
+
+  GPU_DEVICE void run() const {
+    const auto workgroup = static_cast<int32_t>(gpu::block_x());
+    const int32_t count = item_count(params_), step = static_cast<int32_t>(gpu::grid_x());
+    if (params_.work.section.cut_count == step) {
+      const int32_t end = cut_at(params_, workgroup + 1).item;
+      for (int32_t index = cut_at(params_, workgroup).item; index < end; ++index) take(index);
+    } else {
+      for (int32_t index = workgroup; index < count; index += step) take(index);
+    }
+  }
+
+ private:
+  // Copies of K and V of this wave, 16 keys at a time.
+  struct Copies {
+    const AttentionParams& p;
+    const KeyRows& rows;
+    const Tile& tile;
+    int32_t begin, end;  // keys that some row sees
+
+    GPU_DEVICE void issue(int32_t key, int stage) const {
+      constexpr int kChunks = kDim / 8, kPassRows = Tile::kWave / kChunks;
+      const int r = tile.lane / kChunks, c = tile.lane % kChunks;
+      // With pages, each lane finds the place of one key, and then all lanes ask for what they need.
+      const bool paged = rows.w.page_table != nullptr;
+      const int32_t own = key + tile.lane % Tile::kKeys;
+      KeyRows::Place place{};
+      if (paged && own >= begin && own < end) place = rows.place(own);
+      GPU_UNROLL for (int i = 0; i < Tile::kKeys / kPassRows; ++i) {
+        const int row = i * kPassRows + r;
+        const bool exists = key + row >= begin && key + row < end;
+        const KeyRows::Place at =
+            paged ? KeyRows::Place{gpu::value_of_lane<Tile::kWave>(place.page, row),
+                                   gpu::value_of_lane<Tile::kWave>(place.row, row)}
+                  : rows.place(key + row);
+        copy(tile.keys_at(stage), p.k, p.k_stride, at, row, c, exists && c * 8 < p.head_dim);
+        copy(tile.values_at(stage), p.v, p.v_stride, at, row, c, exists && c * 8 < p.head_dim_v);
+      }
+    }
+    GPU_DEVICE void copy(uint32_t to, const void* tensor, const Strides& stride,
+                         KeyRows::Place from, int row, int chunk, bool exists) const {
+      const Storage* first = static_cast<const Storage*>(tensor);
+      MmaSm80::copy_async(to + Tile::place(row, chunk),
+                          exists ? first + rows.offset(stride, from) + chunk * 8 : first, exists);
+    }
+  };
+
+  GPU_DEVICE void take(int32_t index) const {
+    const WorkItem item = item_at(params_, index);
+    if (item.rows == 0) return;
+    const AttentionParams p =
+        params_of(params_.attention, params_.work, item.sequence, item.q_length, item.kv_length);
+    const PackedBlock block = block_of(params_.work, item);
+    const Range first = visible_range(p, block.query(0)),
+                last = visible_range(p, block.query(item.rows - 1));
+    const Tile tile;
+    const KeyRows rows{params_.work, item.sequence, item.head_kv, item.kv_first};
+    const Copies copies{p, rows, tile, first.begin,
+                        item.key_end < last.end ? item.key_end : last.end};
+    typename Tile::Query query;
+    typename Tile::Output o;
+    OnlineSoftmax<Tile> softmax;
+    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) Tile::clear(o, slot);
+
+    constexpr int kApart = Tile::kKeys * Tile::kWaves, kAhead = Tile::kStages - 1;
+    int32_t key = item.key_begin + tile.wave * Tile::kKeys;
+    GPU_UNROLL for (int s = 0; s < kAhead; ++s) {
+      if (key + s * kApart < item.key_end) copies.issue(key + s * kApart, s);
+      MmaSm80::group_copies();
+    }
+    tile.load_query(p,
+                    RowsOf<Storage, PackedBlock::Where>{static_cast<const Storage*>(p.q),
+                                                        block.offsets(p.q_stride)},
+                    item.rows, query);
+    for (int stage = 0; key < item.key_end; key += kApart) {
+      if (key + kAhead * kApart < item.key_end)
+        copies.issue(key + kAhead * kApart, (stage + kAhead) % Tile::kStages);
+      MmaSm80::group_copies();
+      MmaSm80::wait_for_groups<kAhead>();
+      gpu::wave_barrier(Tile::kWave);
+      typename Tile::Scores s;
+      tile.scores(query, stage, s);
+      modify(p, tile, block, s, key);
+      if (key < last.begin || key + Tile::kKeys > first.end)
+        hide_invisible(p, tile, s, block, key + tile.first_key(), 0);
+      float row_max[Tile::kSlots];
+      if (softmax.exceeds_threshold(tile, p.exp_scale, s, row_max)) {
+        GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+          Tile::scale(o, slot, softmax.raise_reference(slot, p.exp_scale, row_max[slot]));
+        }
+      }
+      softmax.weigh(p.exp_scale, s);
+      typename Tile::Weights weights;
+      softmax.pack(s, true, weights);
+      tile.accumulate(weights, stage, o);
+      gpu::wave_barrier(Tile::kWave);  // before the next copies to this place
+      stage = (stage + 1) % Tile::kStages;
+    }
+    merge(p, tile, block, item, o, softmax);
+  }
+
+  // key: of the step's first score.
+  GPU_DEVICE void modify(const AttentionParams& p, const Tile& tile, const PackedBlock& block,
+                         typename Tile::Scores& s, int32_t key) const {
+    if (p.flags & kScaledScores) scale_and_cap<Tile>(p, s);
+    const int32_t lane_key = key + tile.first_key();
+    if (p.slopes != nullptr) {
+      int64_t diagonal[Tile::kSlots];
+      GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+        diagonal[slot] = block.query(tile.row(slot)) + p.diagonal;
+      }
+      const float* slopes = p.slopes + block.batch * p.slope_batch;
+      add_alibi<Tile>(
+          s,
+          [&](int slot) {
+            const int r = tile.row(slot);
+            return slopes[block.head(r < block.rows ? r : 0) * p.slope_head];
+          },
+          diagonal, lane_key);
+    }
+    if (p.mask == nullptr) return;
+    const auto mask_row = block.offsets(mask_strides(p));
+    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+      const int r = tile.row(slot);
+      const int64_t row = mask_row(r < block.rows ? r : block.rows - 1);
+      GPU_UNROLL for (int i = 0; i < 4; ++i) {
+        const int t = i / 2, e = i % 2, at = lane_key + Tile::key_offset(t, e);
+        if (at >= p.seq_kv) continue;  // hidden later
+        const float bias = mask_bias(p, row + at * p.mask_key);
+        const float sum = gpu::fma(Tile::at(s, slot, t, e), p.mask_scale, bias);
+        Tile::set(s, slot, t, e,
+                  bias == -gpu::kInfinity         ? bias
+                  : (p.flags & kBooleanMask) != 0 ? Tile::at(s, slot, t, e)
+                                                  : sum);
+      }
+    }
+  }
+  // What an element of the mask adds to a score.
+  GPU_DEVICE static float mask_bias(const AttentionParams& p, int64_t element) {
+    if (p.flags & kBooleanMask)
+      return static_cast<const uint8_t*>(p.mask)[element] != 0 ? 0 : -gpu::kInfinity;
+    if (p.flags & kMaskF32) return static_cast<const float*>(p.mask)[element];
+    return to_float(T{}, static_cast<const Storage*>(p.mask)[element]);
+  }
+
+  // Merges the waves' results, and stores them.
+  GPU_DEVICE void merge(const AttentionParams& p, const Tile& tile, const PackedBlock& block,
+                        const WorkItem& item, const typename Tile::Output& o,
+                        const OnlineSoftmax<Tile>& softmax) const {
+    MmaSm80::wait_for_copies();
+    gpu::barrier();
+    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+      const auto result = softmax.result(tile, slot, p.exp_scale, false, 0, true);
+      const int r = tile.row(slot);
+      GPU_UNROLL for (int u = 0; u < kDim / 8; ++u) {
+        gpu::Bits64 pair;
+        GPU_UNROLL for (int e = 0; e < 2; ++e) {
+          pair.word[e] = __builtin_bit_cast(uint32_t, o[slot][u][e] * result.output_factor);
+        }
+        gpu::shared_store(Tile::output_at(tile.wave, r) + (u * 8 + tile.lane % 4 * 2) * 4, pair);
+      }
+      if (tile.lane % 4 == 0) gpu::shared_store(Tile::lse_at(tile.wave, r), result.lse);
+    }
+    gpu::barrier();
+    const bool whole = item.slot < 0, has_sink = whole && p.sinks != nullptr;
+    const int32_t columns = p.head_dim_v / 4;
+    for (int32_t i = static_cast<int32_t>(gpu::thread()); i < item.rows * columns;
+         i += Tile::kThreads) {
+      const int32_t row = i / columns, column = i % columns * 4;
+      const MergedColumns merged = merge_columns(
+          Tile::kWaves, [&](int n) { return gpu::shared_load<float>(Tile::lse_at(n, row)); },
+          [&](int n) {
+            return reinterpret_cast<const float*>(
+                gpu::shared(Tile::output_at(n, row) + column * 4));
+          },
+          has_sink, has_sink ? p.sinks[block.head(row) * p.sink_stride] : 0);
+      if (whole) {
+        store_columns<T>(p, block, row, column, merged);
+      } else {
+        const WorkSection& section = params_.work.section;
+        store4(F32{}, partial_out(p, section, item.slot, row) + column, merged.out[0],
+               merged.out[1], merged.out[2], merged.out[3]);
+        if (column == 0) *partial_lse(section, item.slot, row) = merged.lse;
+      }
+    }
+    gpu::barrier();  // before the next item's copies
+  }
+
+  const ServingParams& params_;
+};
+
+}  // namespace kernels::hip

@@ -1,0 +1,300 @@
+// kernels/hip/launch/listed_attention.cpp: plans and launches of the kernels that take their work
+// from a list
+#include "kernels/hip/launch/listed_attention.hpp"
+
+#include <algorithm>
+#include <climits>
+#include <cstring>
+#include <limits>
+
+#include "kernels/common/sequence.hpp"
+#include "kernels/hip/decode_attention.hpp"
+#include "kernels/hip/launch/family.hpp"
+#include "kernels/hip/launch/fill_params.hpp"
+#include "kernels/hip/schedule.hpp"
+
+namespace kernels::hip {
+namespace {
+
+// Keys in one unit of the decode kernel's cost: what its waves take in one turn.
+constexpr int32_t kDecodeCutKeys = 64;
+// With batch_invariant, every sequence is cut after these keys, whatever else is in the batch.
+constexpr int32_t kInvariantCutKeys = 2048;
+// More than any cost, so that nothing is cut.
+constexpr int64_t kNoCuts = int64_t{1} << 40;
+// Fewer workgroups of decode than this share of a full round are left idle, at most, before tiles
+// are cut for them.
+constexpr double kLeastUse = 0.9;
+
+int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t group_of(const Problem& p) { return p.heads_q / std::max<int64_t>(1, p.heads_kv); }
+int64_t packed_rows(const Problem& p) { return group_of(p) * p.seq_q; }
+
+// Whether sequences differ, so that only the device knows the work.
+bool is_ragged(const Problem& p) {
+  return p.kv_lengths || p.varlen || p.page_size > 0 || p.diagonal_offset;
+}
+bool has_decode(const Problem& p, const Target& target) {
+  const Family family = family_of(target.arch);
+  return (family == Family::mma_sm80 || family == Family::wgmma_sm90) && p.dtype != DType::f32 &&
+         std::max(p.head_dim, p.head_dim_v) <= kDims[2];
+}
+constexpr int kDecodeRows = DecodeTile<BF16, 64>::kRows;
+
+template <int kDim>
+void set_decode_sizes(ListPlan::Section* section) {
+  using Tile = DecodeTile<BF16, kDim>;
+  section->block = Tile::kThreads, section->shared_bytes = Tile::kSharedBytes;
+}
+
+// The most items, by the problem's bounds.
+int64_t most_items(const Problem& p, const ListPlan::Section& section, int64_t most_rows) {
+  return p.batch * p.heads_kv * quotient_up(most_rows, section.rows) + section.cut_count + 1;
+}
+
+// Gives each array of a section its place in the workspace.
+void place(const Problem& p, bool has_list, ListPlan::Section* section, int64_t* bytes) {
+  const auto take = [&](int64_t size) {
+    const int64_t at = *bytes;
+    *bytes += quotient_up(size, 256) * 256;
+    return at;
+  };
+  if (has_list) {
+    section->cuts_at = take((section->cut_count + 1) * int64_t{sizeof(Cut)});
+    section->items_at = take(section->items * int64_t{sizeof(WorkItem)});
+  }
+  const int64_t rows = 2 * int64_t{section->cut_count} * section->rows;
+  section->partial_lse_at = take(rows * 4);
+  section->partial_out_at = take(rows * 4 * p.head_dim_v);
+}
+
+ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_bytes) {
+  ListPlan list;
+  list.has_list = is_ragged(p);
+  const int64_t rows = packed_rows(p);
+  const bool decodes = has_decode(p, target);
+  if (decodes && (rows <= kDecodeRows || p.varlen)) {
+    ListPlan::Section& s = list.decode;
+    s.kernel = "decode_attention_kernel";
+    switch (padded_dim(p)) {
+      case 64: set_decode_sizes<64>(&s); break;
+      case 128: set_decode_sizes<128>(&s); break;
+      case 256: set_decode_sizes<256>(&s); break;
+    }
+    s.rows = kDecodeRows;
+    s.workgroups = 2 * static_cast<uint32_t>(target.multiprocessors);
+    s.cut_keys = kDecodeCutKeys, s.cut_count = static_cast<int32_t>(s.workgroups);
+    if (p.batch_invariant) {
+      s.cut_keys = kInvariantCutKeys, s.share = 1;
+      s.cut_count = static_cast<int32_t>(p.batch * p.heads_kv *
+                                         std::max<int64_t>(1, quotient_up(p.seq_kv, s.cut_keys)));
+    }
+    s.least_rows = 1, s.most_rows = kDecodeRows;
+    s.items = most_items(p, s, std::min<int64_t>(rows, kDecodeRows));
+  }
+  if (!decodes || rows > kDecodeRows) {
+    ListPlan::Section& s = list.prefill;
+    const TileFacts tile = tile_facts(family_of(target.arch), p.dtype, padded_dim(p));
+    s.kernel = "listed_attention_kernel";
+    s.block = tile.threads, s.shared_bytes = tile.shared_bytes;
+    s.rows = static_cast<int32_t>(tile.rows), s.cut_keys = static_cast<int32_t>(tile.keys);
+    s.workgroups = 2 * static_cast<uint32_t>(target.multiprocessors);
+    s.cut_count = static_cast<int32_t>(2 * s.workgroups);
+    if (p.batch_invariant) s.cut_count = 1, s.share = kNoCuts;
+    s.least_rows = decodes && p.varlen ? kDecodeRows + 1 : 1, s.most_rows = INT_MAX;
+    s.items = most_items(p, s, rows);
+  }
+  int64_t bytes = 0;
+  for (ListPlan::Section* s : {&list.decode, &list.prefill})
+    if (s->kernel != nullptr) place(p, list.has_list, s, &bytes);
+  *workspace_bytes = bytes;
+  return list;
+}
+
+// ---- One run ----
+
+const int32_t* numbers(const Tensor& tensor) { return static_cast<const int32_t*>(tensor.data); }
+
+// RETURNS args in which q, k, v, out and lse have the dimensions of a dense problem, with a batch
+// of stride 0 in place of the one that packed rows lack.
+Args with_batch(const Problem& p, const Args& args, const WorkParams& w) {
+  Args dense = args;
+  const auto unpack = [&](Tensor* t, int64_t rows) {
+    *t = {t->data,
+          t->dtype,
+          4,
+          {w.sequences, rows, t->shape[1], t->shape[2]},
+          {0, t->stride[0], t->stride[1], t->stride[2]}};
+  };
+  if (p.varlen) {
+    unpack(&dense.q, w.most_q), unpack(&dense.out, w.most_q);
+    if (p.lse)
+      dense.lse.stride[2] = args.lse.stride[1], dense.lse.stride[1] = args.lse.stride[0],
+      dense.lse.stride[0] = 0;
+    if (p.page_size == 0) {
+      unpack(&dense.k, w.most_kv);
+      if (!p.v_in_k) unpack(&dense.v, w.most_kv);
+    }
+  }
+  return dense;
+}
+
+int32_t as_int(int64_t n) {
+  return static_cast<int32_t>(std::min<int64_t>(n, std::numeric_limits<int32_t>::max()));
+}
+
+WorkParams fill_work(const Problem& p, const Args& args) {
+  WorkParams w{};
+  w.sequences = as_int(real_batch(p, args)), w.heads_kv = as_int(p.heads_kv);
+  w.group = as_int(group_of(p));
+  w.top_left = p.align == Align::top_left;
+  w.most_q = as_int(args.q.shape[1]), w.most_kv = as_int(args.k.shape[1]);
+  if (p.varlen) {
+    w.offsets_q = numbers(args.offsets_q), w.offsets_q_stride = args.offsets_q.stride[0];
+    w.total_q = as_int(args.q.shape[0]);
+    w.most_q = std::min(as_int(p.seq_q), w.total_q);
+  }
+  if (p.page_size > 0) {
+    w.page_table = numbers(args.page_table);
+    w.page_row = args.page_table.stride[0], w.page_column = args.page_table.stride[1];
+    w.pages = as_int(args.k.shape[0]), w.page_size = as_int(p.page_size);
+    w.page_shift = -1;
+    for (int32_t shift = 0; shift < 31; ++shift)
+      if (p.page_size == int64_t{1} << shift) w.page_shift = shift;
+    const int64_t columns = std::min(args.page_table.shape[1], quotient_up(INT_MAX, p.page_size));
+    w.most_kv = w.pages == 0 ? 0 : as_int(std::min(p.seq_kv, columns * p.page_size));
+  } else if (p.varlen) {
+    w.offsets_kv = numbers(args.offsets_kv), w.offsets_kv_stride = args.offsets_kv.stride[0];
+    w.total_kv = as_int(args.k.shape[0]);
+    w.most_kv = std::min(as_int(p.seq_kv), w.total_kv);
+  }
+  if (has_kv_lengths(p)) {
+    w.kv_lengths = numbers(args.kv_lengths), w.kv_lengths_stride = args.kv_lengths.stride[0];
+  }
+  if (p.mask != Mask::none) w.most_kv = std::min(w.most_kv, as_int(args.mask.shape[3]));
+  return w;
+}
+
+// Finds the one tile of which all are copies, and how they share the workgroups.
+void set_uniform(const AttentionParams& p, WorkParams* w, WorkSection* section,
+                 const ListPlan::Section& plan) {
+  const Range first = visible_range(p, 0), last = visible_range(p, w->most_q - 1);
+  w->tile_rows = w->group * w->most_q;
+  w->tile_begin = first.begin / section->cut_keys * section->cut_keys;
+  w->tile_end = std::max(w->tile_begin, last.end);
+  const int64_t cost =
+      std::max<int64_t>(1, quotient_up(w->tile_end - w->tile_begin, section->cut_keys));
+  w->tile_cost = static_cast<int32_t>(cost);
+  if (section->share != 0) return;  // batch_invariant
+  const int64_t tiles = int64_t{w->sequences} * w->heads_kv;
+  const int64_t rounds = quotient_up(tiles, plan.workgroups);
+  const bool cuts =
+      static_cast<double>(tiles) < kLeastUse * static_cast<double>(rounds * plan.workgroups);
+  section->share = cuts ? quotient_up(tiles * cost, section->cut_count) : tiles * cost;
+}
+
+WorkSection section_at(const ListPlan& list, const ListPlan::Section& plan, char* workspace) {
+  WorkSection section{};
+  if (list.has_list) {
+    section.items = reinterpret_cast<WorkItem*>(workspace + plan.items_at);
+    section.cuts = reinterpret_cast<Cut*>(workspace + plan.cuts_at);
+  }
+  section.partial_out = reinterpret_cast<float*>(workspace + plan.partial_out_at);
+  section.partial_lse = reinterpret_cast<float*>(workspace + plan.partial_lse_at);
+  section.share = plan.share;
+  section.rows = plan.rows, section.cut_keys = plan.cut_keys, section.cut_count = plan.cut_count;
+  section.least_rows = plan.least_rows, section.most_rows = plan.most_rows;
+  return section;
+}
+
+template <class Params>
+void set_launch(const char* object, const char* kernel, uint32_t workgroups, uint32_t block,
+                uint32_t shared_bytes, const Params& params, Launch* out) {
+  static_assert(sizeof params <= sizeof out->params);
+  *out = {object, kernel, {workgroups, 1, 1}, block, shared_bytes, sizeof params};
+  std::memcpy(out->params, &params, sizeof params);
+}
+
+}  // namespace
+
+bool is_listed(const Problem& p, const Target& target) {
+  if (p.kv_lengths || p.varlen || p.page_size > 0) return true;
+  return has_decode(p, target) && packed_rows(p) <= kDecodeRows && !p.batch_invariant;
+}
+
+bool listed_supported(const Problem& p, const Target& target, std::string* reason) {
+  const auto fail = [&](const std::string& text) {
+    if (reason != nullptr) *reason = text;
+    return false;
+  };
+  constexpr int64_t kLargest = INT_MAX - 1024;
+  const int64_t group = group_of(p);
+  if (p.seq_q > kLargest / group)
+    return fail("heads_q / heads_kv * seq_q is above " + std::to_string(kLargest));
+  // Items and cuts have numbers of 32 bits, and costs of a section 62.
+  const double tiles = static_cast<double>(p.batch) * static_cast<double>(p.heads_kv) *
+                       static_cast<double>(quotient_up(packed_rows(p), kDecodeRows) +
+                                           quotient_up(p.seq_kv, kInvariantCutKeys));
+  if (tiles > 1 << 28)
+    return fail("batch * heads_kv * (seq_q and seq_kv in blocks) is above " +
+                std::to_string(1 << 28));
+  static_cast<void>(target);
+  return true;
+}
+
+FlashPlan plan_listed(const Problem& problem, const Target& target) {
+  static constexpr const char* kObjects[3][3] = {
+      {"serving_attention_f32_64", "serving_attention_f32_128", "serving_attention_f32_256"},
+      {"serving_attention_f16_64", "serving_attention_f16_128", "serving_attention_f16_256"},
+      {"serving_attention_bf16_64", "serving_attention_bf16_128", "serving_attention_bf16_256"}};
+  FlashPlan plan;
+  plan.object = kObjects[static_cast<int>(problem.dtype)][padded_dim(problem) / 128];
+  plan.list = list_plan(problem, target, &plan.workspace_bytes);
+  const ListPlan::Section &decode = plan.list.decode, &prefill = plan.list.prefill;
+  plan.kernel = decode.kernel == nullptr    ? prefill.kernel
+                : prefill.kernel == nullptr ? decode.kernel
+                                            : "decode_attention_kernel, listed_attention_kernel";
+  const ListPlan::Section& first = decode.kernel != nullptr ? decode : prefill;
+  plan.block = first.block, plan.shared_bytes = first.shared_bytes;
+  plan.rows = static_cast<uint32_t>(first.rows), plan.keys = static_cast<uint32_t>(first.cut_keys);
+  return plan;
+}
+
+int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Args& args,
+                        void* workspace, Launch* out) {
+  const ListPlan& list = plan.list;
+  ServingParams params{};
+  params.work = fill_work(problem, args);
+  WorkParams& w = params.work;
+  if (w.sequences == 0 || w.most_q == 0) return 0;
+  params.attention = fill_params(problem, with_batch(problem, args, w));
+  AttentionParams& p = params.attention;
+  p.batch = w.sequences, p.seq_q = w.most_q, p.seq_kv = w.most_kv;
+  char* const memory = static_cast<char*>(workspace);
+  int32_t count = 0;
+  if (list.has_list) {
+    ScheduleParams schedule{p, w, {}, 0};
+    for (const ListPlan::Section* s : {&list.decode, &list.prefill}) {
+      if (s->kernel == nullptr) continue;
+      schedule.sections[schedule.section_count++] = section_at(list, *s, memory);
+    }
+    set_launch(plan.object, "schedule_kernel", 1, kScheduleThreads, kScheduleSharedBytes, schedule,
+               &out[count++]);
+  }
+  for (const ListPlan::Section* s : {&list.decode, &list.prefill}) {
+    if (s->kernel == nullptr) continue;
+    w.section = section_at(list, *s, memory);
+    if (!list.has_list) set_uniform(p, &w, &w.section, *s);
+    set_launch(plan.object, s->kernel, s->workgroups, s->block, s->shared_bytes, params,
+               &out[count++]);
+    const bool cuts = list.has_list
+                          ? s->share != kNoCuts
+                          : w.section.share < int64_t{w.sequences} * w.heads_kv * w.tile_cost;
+    if (!cuts) continue;
+    set_launch(plan.object, "combine_kernel", static_cast<uint32_t>(s->cut_count), kCombineThreads,
+               0, params, &out[count++]);
+  }
+  return count;
+}
+
+}  // namespace kernels::hip

@@ -1,0 +1,83 @@
+// kernels/hip/listed_attention.hpp: fused attention over a list of work items: sequences of
+// different lengths, paged keys, packed queries of grouped heads, keys that workgroups share
+//
+// The main loop is flash_attention's. See work_list.hpp for the list.
+#pragma once
+
+#include "kernels/hip/flash_attention.hpp"
+#include "kernels/hip/partial_results.hpp"
+
+namespace kernels::hip {
+
+// K and V of one item. Keys before `begin` and from `end` on, which no row sees, become zero and
+// are not read: their page may belong to another sequence by now.
+template <class Tile>
+struct ListedKeys {
+  using Storage = typename Tile::Element::Storage;
+  const AttentionParams& p;
+  KeyRows rows;
+  int32_t begin, end;
+
+  struct Where {
+    const KeyRows& rows;
+    const Strides& stride;
+    int32_t key;  // the step's first
+    GPU_DEVICE int64_t operator()(int r) const { return rows.offset(stride, rows.place(key + r)); }
+  };
+  GPU_DEVICE void issue_keys(typename Tile::KeyCopy& copy, int32_t key) const {
+    const RowsOf<Storage, Where> from{static_cast<const Storage*>(p.k), {rows, p.k_stride, key}};
+    copy.issue_rows(Tile::kKeyAt, from, begin - key, end - key, p.head_dim);
+  }
+  GPU_DEVICE void issue_values(typename Tile::ValueCopy& copy, int32_t key) const {
+    const RowsOf<Storage, Where> from{static_cast<const Storage*>(p.v), {rows, p.v_stride, key}};
+    copy.issue_rows(Tile::kValueAt, from, begin - key, end - key, p.head_dim_v);
+  }
+};
+
+// Stores a lane's rows of an item that has not all keys of its rows.
+template <class Tile>
+GPU_DEVICE void store_partial_rows(const AttentionParams& p, const WorkSection& section,
+                                   const WorkItem& item, const Tile& tile,
+                                   const typename Tile::Output& o,
+                                   const OnlineSoftmax<Tile>& softmax) {
+  GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+    const auto result = softmax.result(tile, slot, p.exp_scale, false, 0, true);
+    const int r = tile.row(slot);
+    const bool exists = r < item.rows;
+    tile.store_float(p, o, slot, result.output_factor, partial_out(p, section, item.slot, r),
+                     exists);
+    if (exists && tile.first_key() == 0) *partial_lse(section, item.slot, r) = result.lse;
+  }
+}
+
+template <AttentionTile Tile>
+GPU_DEVICE void listed_attention(const ServingParams& params) {
+  const WorkSection& section = params.work.section;
+  const int32_t count = item_count(params);
+  for (int32_t index = static_cast<int32_t>(gpu::block_x()); index < count;
+       index += static_cast<int32_t>(gpu::grid_x())) {
+    const WorkItem item = item_at(params, index);
+    if (item.rows == 0) continue;
+    const AttentionParams p =
+        params_of(params.attention, params.work, item.sequence, item.q_length, item.kv_length);
+    const PackedBlock block = block_of(params.work, item);
+    const Range seen = {visible_range(p, block.query(0)).begin,
+                        visible_range(p, block.query(item.rows - 1)).end};
+    const ListedKeys<Tile> keys{
+        p, {params.work, item.sequence, item.head_kv, item.kv_first}, seen.begin, seen.end};
+    const Range steps = {item.key_begin / Tile::kKeys,
+                         (item.key_end + Tile::kKeys - 1) / Tile::kKeys};
+    const Tile tile;
+    typename Tile::Output o;
+    OnlineSoftmax<Tile> softmax;
+    attend<Tile, Kind::listed>(p, tile, block, keys, steps, 0, o, softmax);
+    if (item.slot < 0) {
+      store_rows(p, tile, block, o, softmax);
+    } else {
+      store_partial_rows(p, section, item, tile, o, softmax);
+    }
+    gpu::barrier();  // before the next item's copies
+  }
+}
+
+}  // namespace kernels::hip

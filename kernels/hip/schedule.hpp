@@ -1,0 +1,193 @@
+// kernels/hip/schedule.hpp: makes the list of work items of a run, on the device, from the lengths
+// that are there: see work_list.hpp
+//
+// One workgroup makes the lists of all sections. It takes kScheduleThreads sequences at a time: a
+// thread finds the extent and the cost of one, a prefix sum gives the place of its tiles, and then
+// all threads write items, each of every kScheduleThreads-th tile.
+#pragma once
+
+#include "kernels/hip/work_list.hpp"
+
+namespace kernels::hip {
+
+inline constexpr int kScheduleThreads = 256;
+
+// What the tiles of some sequences are, and what they cost. A prefix sum of it says where the next
+// sequence begins.
+struct Costs {
+  int64_t cost;
+  int64_t tiles;
+};
+
+inline constexpr uint32_t kScheduleSharedBytes = 2 * kScheduleThreads * sizeof(Costs);
+
+class Scheduler {
+ public:
+  GPU_DEVICE explicit Scheduler(const ScheduleParams& params) : params_(params) {}
+
+  GPU_DEVICE void run() {
+    static_assert(kMostSections == 2);  // named one by one: AMD's registers have no index
+    make(params_.sections[0]);
+    if (params_.section_count == 2) make(params_.sections[1]);
+  }
+
+ private:
+  // One sequence's part of a section.
+  struct Part {
+    Extent extent;
+    int32_t rows;    // packed
+    int32_t blocks;  // tiles of one head
+    int64_t cost;    // of one tile
+  };
+
+  GPU_DEVICE Part part_of(const WorkSection& section, int32_t sequence) const {
+    const WorkParams& w = params_.work;
+    Part part{extent_of(w, sequence), 0, 0, 1};
+    const int64_t rows = int64_t{part.extent.q_length} * w.group;
+    if (rows < section.least_rows || rows > section.most_rows) return part;
+    part.rows = static_cast<int32_t>(rows);
+    part.blocks = (part.rows + section.rows - 1) / section.rows;
+    const Range seen = keys_of(section, sequence, part.extent, 0, part.rows);
+    const int32_t steps = (seen.end - seen.begin + section.cut_keys - 1) / section.cut_keys;
+    if (steps > 1) part.cost = steps;
+    return part;
+  }
+
+  // The keys that some of these rows see. begin is rounded down to a step.
+  GPU_DEVICE Range keys_of(const WorkSection& section, int32_t sequence, const Extent& extent,
+                           int32_t first_row, int32_t rows) const {
+    const AttentionParams p =
+        params_of(params_.attention, params_.work, sequence, extent.q_length, extent.kv_length);
+    const int32_t group = params_.work.group;
+    const Range first = visible_range(p, first_row / group),
+                last = visible_range(p, (first_row + rows - 1) / group);
+    const int32_t begin = first.begin / section.cut_keys * section.cut_keys;
+    return {begin, last.end > begin ? last.end : begin};
+  }
+
+  // ---- Prefix sums, in workgroup memory ----
+  GPU_DEVICE static Costs sum_at(int index) {
+    return gpu::shared_load<Costs>(static_cast<uint32_t>(index * sizeof(Costs)));
+  }
+  // Leaves the sum over threads 0 to i at place i, in the first half of workgroup memory or in the
+  // second. RETURNS which.
+  GPU_DEVICE static int prefix_sum(Costs own) {
+    const int thread = static_cast<int>(gpu::thread());
+    const auto put = [&](int half, Costs value) {
+      gpu::shared_store(static_cast<uint32_t>((half * kScheduleThreads + thread) * sizeof(Costs)),
+                        value);
+    };
+    put(0, own);
+    gpu::barrier();
+    int half = 0;
+    for (int apart = 1; apart < kScheduleThreads; apart *= 2, half = 1 - half) {
+      if (thread >= apart) {
+        const Costs before = sum_at(half * kScheduleThreads + thread - apart);
+        own.cost += before.cost, own.tiles += before.tiles;
+      }
+      put(1 - half, own);
+      gpu::barrier();
+    }
+    return half;
+  }
+
+  GPU_DEVICE Costs total_of(const WorkSection& section) const {
+    Costs own{0, 0};
+    for (int32_t s = static_cast<int32_t>(gpu::thread()); s < params_.work.sequences;
+         s += kScheduleThreads) {
+      const Part part = part_of(section, s);
+      const int64_t tiles = int64_t{part.blocks} * params_.work.heads_kv;
+      own.cost += tiles * part.cost, own.tiles += tiles;
+    }
+    const int half = prefix_sum(own);
+    const Costs total = sum_at(half * kScheduleThreads + kScheduleThreads - 1);
+    gpu::barrier();
+    return total;
+  }
+
+  GPU_DEVICE void make(const WorkSection& section) {
+    const int thread = static_cast<int>(gpu::thread());
+    const Costs total = total_of(section);
+    int64_t share = section.share;
+    if (share == 0) share = (total.cost + section.cut_count - 1) / section.cut_count;
+    if (share == 0) share = 1;
+    // Cuts at the end and past it.
+    for (int64_t m = total.cost / share + (total.cost % share == 0 ? 0 : 1) + thread;
+         m <= section.cut_count; m += kScheduleThreads) {
+      section.cuts[m] = {static_cast<int32_t>(total.tiles + total.cost / share), 0};
+    }
+    Costs before{0, 0};
+    for (int32_t first = 0; first < params_.work.sequences; first += kScheduleThreads) {
+      Part own{};
+      Costs costs{0, 0};
+      if (first + thread < params_.work.sequences) {
+        own = part_of(section, first + thread);
+        costs.tiles = int64_t{own.blocks} * params_.work.heads_kv;
+        costs.cost = costs.tiles * own.cost;
+      }
+      const int at = prefix_sum(costs) * kScheduleThreads;
+      const Costs sum = sum_at(at + kScheduleThreads - 1);
+      for (int64_t tile = thread; tile < sum.tiles; tile += kScheduleThreads) {
+        // The sequence that holds the tile: the first one whose sum is above it.
+        int low = 0, high = kScheduleThreads - 1;
+        while (low < high) {
+          const int middle = (low + high) / 2;
+          if (sum_at(at + middle).tiles > tile) {
+            high = middle;
+          } else {
+            low = middle + 1;
+          }
+        }
+        const Costs start = low == 0 ? Costs{0, 0} : sum_at(at + low - 1);
+        const Part part = part_of(section, first + low);
+        const auto rest = static_cast<int32_t>(tile - start.tiles);
+        write_tile(section, share, first + low, part, rest, before.tiles + tile,
+                   before.cost + start.cost + rest * part.cost);
+      }
+      before.cost += sum.cost, before.tiles += sum.tiles;
+      gpu::barrier();  // before the next sums
+    }
+  }
+
+  // Writes the items and cuts of one tile. rest: its number in its sequence; u: the cost before it.
+  GPU_DEVICE void write_tile(const WorkSection& section, int64_t share, int32_t sequence,
+                             const Part& part, int32_t rest, int64_t tile, int64_t u) const {
+    const int32_t head = rest / part.blocks;
+    // The last queries see most keys, so they come first.
+    const int32_t first_row = (part.blocks - 1 - rest % part.blocks) * section.rows;
+    const int32_t rows =
+        part.rows - first_row < section.rows ? part.rows - first_row : section.rows;
+    const Range keys = keys_of(section, sequence, part.extent, first_row, rows);
+    const TileOfWork place{keys, part.cost, u};
+    const Cuts cuts = cuts_of(place, share);
+    WorkItem item{sequence,
+                  head,
+                  first_row,
+                  rows,
+                  0,
+                  0,
+                  0,
+                  part.extent.q_first,
+                  part.extent.q_length,
+                  part.extent.kv_first,
+                  part.extent.kv_length,
+                  0};
+    const auto first = static_cast<int32_t>(tile + u / share);
+    if (cuts.at_begin) section.cuts[u / share] = {first, 0};
+    for (int32_t piece = 0; piece < cuts.pieces; ++piece) {
+      set_piece(place, cuts, share, section.cut_keys, piece, &item);
+      section.items[first + piece] = item;
+      if (piece > 0) {
+        section.cuts[cuts.first + piece - 1] = {first + piece, piece == 1 ? cuts.pieces : 0};
+      }
+    }
+    if (cuts.at_end) {
+      item.rows = 0;
+      section.items[first + cuts.pieces] = item;
+    }
+  }
+
+  const ScheduleParams& params_;
+};
+
+}  // namespace kernels::hip

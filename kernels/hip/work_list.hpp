@@ -1,0 +1,201 @@
+// kernels/hip/work_list.hpp: the work of one run as a list of items, for sequences of different
+// lengths, paged keys, and keys that several workgroups share
+//
+// The queries of the heads that share one head of K and V are packed as rows: row r is query
+// r / group of head head_kv * group + r % group, where group is heads_q / heads_kv. A tile is
+// section.rows of these rows, of one sequence and one head of K and V. An item is a tile and the
+// range of its keys that one workgroup reads:
+//
+//   tile 0        tile 1                                   tile 2
+//   |-- item 0 --|-- item 1 --|-- item 2 --|-- item 3 --|-- item 4 --| ...
+//                             ^ cut 1                   ^ cut 2
+//
+// The cost of a tile is the number of its steps of section.cut_keys keys, at least 1. All costs, in
+// the order of the tiles, are one line, cut at each multiple of `share`. A cut inside of a tile
+// makes two items of it; one between tiles makes none. The items of a tile that is cut write
+// partial results to slots, and combine() merges them in the order of the keys.
+//
+// INVARIANT: tile i, which begins at cost u, begins with item i + u / share, and the item that
+// begins at cut m, or the first one after it, is item t + m, where t is the tile that holds the
+// cut. (So a cut between two tiles leaves a number without an item: an empty item, rows 0.) Thus
+// every thread finds the place of its items by itself.
+#pragma once
+
+#include "kernels/hip/query_block.hpp"
+#include "kernels/hip/score_modifiers.hpp"
+
+namespace kernels::hip {
+
+// ---- Where a tile is cut ----
+
+// One tile: the keys that some of its rows see, begin rounded down to a step, and its place on the
+// line of all costs.
+struct TileOfWork {
+  Range keys;
+  int64_t cost, before;  // before: the cost of all tiles before it
+};
+
+struct Cuts {
+  int64_t first;   // the first cut past the tile's beginning
+  int32_t pieces;  // items of the tile
+  bool at_begin, at_end;
+};
+GPU_DEVICE Cuts cuts_of(const TileOfWork& tile, int64_t share) {
+  const int64_t end = tile.before + tile.cost, first = tile.before / share + 1;
+  return {first, static_cast<int32_t>((end - 1) / share + 1 - first) + 1, tile.before % share == 0,
+          end % share == 0};
+}
+
+// The slot of piece number `piece` of a tile whose first inner cut is `cut`.
+GPU_DEVICE int32_t slot_of(int64_t cut, int32_t piece) {
+  return static_cast<int32_t>(piece == 0 ? 2 * cut : 2 * (cut + piece - 1) + 1);
+}
+
+// Sets the keys and the slot of a piece of a tile.
+GPU_DEVICE void set_piece(const TileOfWork& tile, const Cuts& cuts, int64_t share, int32_t cut_keys,
+                          int32_t piece, WorkItem* item) {
+  const auto key_at = [&](int64_t cut) {
+    const int64_t key = tile.keys.begin + (cut * share - tile.before) * cut_keys;
+    return key < tile.keys.end ? static_cast<int32_t>(key) : tile.keys.end;
+  };
+  item->key_begin = piece == 0 ? tile.keys.begin : key_at(cuts.first + piece - 1);
+  item->key_end = piece + 1 < cuts.pieces ? key_at(cuts.first + piece) : tile.keys.end;
+  item->slot = cuts.pieces > 1 ? slot_of(cuts.first, piece) : -1;
+  // A tile may cost more than its keys do. Nothing is left then for its last pieces.
+  if (item->key_begin >= item->key_end) item->key_begin = item->key_end = tile.keys.begin;
+}
+
+// ---- Items, from a list or, where all sequences are alike, from their number ----
+
+GPU_DEVICE TileOfWork uniform_tile(const WorkParams& w, int64_t tile) {
+  return {{w.tile_begin, w.tile_end}, w.tile_cost, tile * w.tile_cost};
+}
+
+GPU_DEVICE WorkItem uniform_item(const WorkParams& w, int32_t index) {
+  const int64_t share = w.section.share, both = share + w.tile_cost;
+  // Tile i begins with item i + i * cost / share, rounded down.
+  int64_t i = index * share / both;
+  if ((i + 1) * both / share <= index) ++i;
+  const TileOfWork tile = uniform_tile(w, i);
+  const Cuts cuts = cuts_of(tile, share);
+  const auto piece = static_cast<int32_t>(index - i - tile.before / share);
+  WorkItem item{};
+  item.sequence = static_cast<int32_t>(i / w.heads_kv);
+  item.head_kv = static_cast<int32_t>(i % w.heads_kv);
+  item.rows = piece < cuts.pieces ? w.tile_rows : 0;
+  item.q_length = w.most_q, item.kv_length = w.most_kv;
+  set_piece(tile, cuts, share, w.section.cut_keys, piece, &item);
+  return item;
+}
+
+GPU_DEVICE Cut uniform_cut(const WorkParams& w, int32_t cut) {
+  const int64_t share = w.section.share, at = cut * share;
+  const int64_t tiles = int64_t{w.sequences} * w.heads_kv, total = tiles * w.tile_cost;
+  if (at >= total) return {static_cast<int32_t>(tiles + total / share), 0};
+  const int64_t i = at / w.tile_cost;
+  const TileOfWork tile = uniform_tile(w, i);
+  const Cuts cuts = cuts_of(tile, share);
+  return {static_cast<int32_t>(i) + cut, at > tile.before && cuts.first == cut ? cuts.pieces : 0};
+}
+
+// Reads item number `index`.
+GPU_DEVICE WorkItem item_at(const ServingParams& params, int32_t index) {
+  const WorkSection& section = params.work.section;
+  if (section.items == nullptr) return uniform_item(params.work, index);
+  static_assert(sizeof(WorkItem) == 48);
+  struct {
+    gpu::Bits128 part[3];
+  } bits;
+  GPU_UNROLL for (int i = 0; i < 3; ++i) bits.part[i] =
+      gpu::load128(reinterpret_cast<const char*>(section.items + index) + i * 16);
+  WorkItem item = __builtin_bit_cast(WorkItem, bits);
+  for (int32_t* field :
+       {&item.sequence, &item.head_kv, &item.first_row, &item.rows, &item.key_begin, &item.key_end,
+        &item.slot, &item.q_first, &item.q_length, &item.kv_first, &item.kv_length})
+    *field = gpu::uniform(*field);
+  return item;
+}
+
+// Reads cut number `cut`, 0 to cut_count.
+GPU_DEVICE Cut cut_at(const ServingParams& params, int32_t cut) {
+  const WorkSection& section = params.work.section;
+  if (section.items == nullptr) return uniform_cut(params.work, cut);
+  return {gpu::uniform(section.cuts[cut].item), gpu::uniform(section.cuts[cut].pieces)};
+}
+
+GPU_DEVICE int32_t item_count(const ServingParams& params) {
+  return cut_at(params, params.work.section.cut_count).item;
+}
+
+// ---- Extents, clamped: no index array makes a kernel read or write out of bounds ----
+
+// One sequence of this run.
+struct Extent {
+  int32_t q_first, q_length;    // rows of q and out
+  int32_t kv_first, kv_length;  // rows of k and v; with pages, kv_first is 0
+};
+
+GPU_DEVICE int32_t clamped(int32_t value, int32_t least, int32_t most) {
+  return value < least ? least : value > most ? most : value;
+}
+
+GPU_DEVICE Extent extent_of(const WorkParams& w, int32_t sequence) {
+  const auto at = [&](const int32_t* from, int64_t stride, int32_t i) { return from[i * stride]; };
+  Extent e{0, w.most_q, 0, w.most_kv};
+  if (w.offsets_q != nullptr) {
+    e.q_first = clamped(at(w.offsets_q, w.offsets_q_stride, sequence), 0, w.total_q);
+    const int32_t end = at(w.offsets_q, w.offsets_q_stride, sequence + 1);
+    e.q_length = clamped(end, e.q_first, w.total_q) - e.q_first;
+    e.q_length = clamped(e.q_length, 0, w.most_q);
+  }
+  if (w.offsets_kv != nullptr) {
+    e.kv_first = clamped(at(w.offsets_kv, w.offsets_kv_stride, sequence), 0, w.total_kv);
+    const int32_t end = at(w.offsets_kv, w.offsets_kv_stride, sequence + 1);
+    e.kv_length = clamped(end, e.kv_first, w.total_kv) - e.kv_first;
+    e.kv_length = clamped(e.kv_length, 0, w.most_kv);
+  }
+  if (w.kv_lengths != nullptr)
+    e.kv_length = clamped(at(w.kv_lengths, w.kv_lengths_stride, sequence), 0, e.kv_length);
+  return e;
+}
+
+// RETURNS the argument for one sequence: its lengths, and the key opposite its first query.
+GPU_DEVICE AttentionParams params_of(const AttentionParams& attention, const WorkParams& w,
+                                     int32_t sequence, int32_t q_length, int32_t kv_length) {
+  AttentionParams p = attention;
+  p.seq_q = q_length, p.seq_kv = kv_length;
+  p.diagonal = w.top_left ? 0 : int64_t{kv_length} - q_length;
+  p.diagonal += diagonal_offset(p, sequence);
+  return p;
+}
+
+// The queries of an item.
+GPU_DEVICE PackedBlock block_of(const WorkParams& w, const WorkItem& item) {
+  return {item.sequence, item.head_kv * w.group, item.first_row, item.rows, item.q_first, w.group};
+}
+
+// ---- Rows of K and V ----
+
+// Where the keys of an item lie.
+struct KeyRows {
+  const WorkParams& w;
+  int32_t sequence, head, first;  // first: the sequence's first row; 0 with pages or a batch
+
+  // The page of a key that exists, and its row there.
+  struct Place {
+    int32_t page, row;
+  };
+  GPU_DEVICE Place place(int32_t key) const {
+    if (w.page_table == nullptr) return {sequence, first + key};
+    const int32_t column =
+        w.page_shift >= 0 ? key >> w.page_shift : static_cast<int32_t>(key / w.page_size);
+    const int32_t page = w.page_table[sequence * w.page_row + column * w.page_column];
+    return {clamped(page, 0, w.pages - 1), key - column * w.page_size};
+  }
+  // Elements from the tensor's first one to a row.
+  GPU_DEVICE int64_t offset(const Strides& stride, Place place) const {
+    return place.page * stride.batch + place.row * stride.row + head * stride.head;
+  }
+};
+
+}  // namespace kernels::hip

@@ -1,0 +1,349 @@
+"""tests/bench/serving.py: hip_flash on what an inference server asks for, on one GPU.
+
+Decoding, sequences of different lengths, packed sequences and paged caches: first right, then fast.
+Times of decoding are of inputs that change from call to call, 256 MB or more of them in turn, so
+that K and V come from memory. GB/s counts the K and V that the lengths leave visible.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import graph_timing
+import peers
+import speeds
+import torch
+from problems import DTYPES, F32_ROUNDOFF, UNIT_ROUNDOFF, Features, evaluate, largest_error
+
+ROTATED_BYTES = 256 << 20
+
+
+@dataclasses.dataclass
+class Batch:
+    """Sequences of one run: dense q with lengths, or packed; keys dense, packed or in pages."""
+
+    q_lengths: list
+    kv_lengths: list
+    heads_q: int = 32
+    heads_kv: int = 8
+    head_dim: int = 128
+    dtype: str = "bf16"
+    packed: bool = False  # else every sequence has the longest one's queries
+    page_size: int = 0
+    layout: str = "nhd"  # of pages: nhd, hnd, or pairs ([pages, 2, ...])
+    features: Features = dataclasses.field(default_factory=Features)
+
+    @property
+    def bytes(self):
+        """Of the visible K and V."""
+        return 2 * sum(self.kv_lengths) * self.heads_kv * self.head_dim * 2
+
+    @property
+    def flop(self):
+        scores = 0
+        for q, kv in zip(self.q_lengths, self.kv_lengths, strict=True):
+            scores += q * kv - (q * (q - 1) / 2 if self.features.causal else 0)
+        return 4 * self.heads_q * self.head_dim * scores
+
+    def rows(self, tensor, sequence, starts):
+        """Returns a sequence's part [rows, heads, head_dim] of q or out."""
+        length = self.q_lengths[sequence]
+        if self.packed:
+            return tensor[starts[sequence] : starts[sequence] + length]
+        return tensor[sequence, :length]
+
+
+def starts_of(lengths):
+    return list(itertools.accumulate(lengths, initial=0))
+
+
+def make(batch):
+    """Returns the tensors of a run by name, and K and V of each sequence.
+
+    What no sequence owns is NaN.
+    """
+    kind = DTYPES[batch.dtype]
+    count, dim = len(batch.q_lengths), batch.head_dim
+
+    def random(*shape):
+        return torch.randn(shape, device="cuda", dtype=kind) * batch.features.magnitude
+
+    def index(numbers):
+        return torch.tensor(numbers, dtype=torch.int32, device="cuda")
+
+    tensors = {}
+    if batch.packed:
+        total = sum(batch.q_lengths)
+        tensors["q"] = random(total, batch.heads_q, dim)
+        tensors["lse"] = torch.full((batch.heads_q, total), math.nan, device="cuda")
+        tensors["offsets_q"] = index(starts_of(batch.q_lengths))
+    else:
+        longest = max(batch.q_lengths)
+        tensors["q"] = random(count, longest, batch.heads_q, dim)
+        tensors["lse"] = torch.full((count, batch.heads_q, longest), math.nan, device="cuda")
+    tensors["out"] = torch.full_like(tensors["q"], math.nan)
+    keys = []
+    if batch.page_size:
+        size = batch.page_size
+        needed = [(n + size - 1) // size for n in batch.kv_lengths]
+        pages = max(1, sum(needed)) + 3
+        shape = (pages, size, batch.heads_kv, dim)
+        if batch.layout == "pairs":
+            both = torch.full((pages, 2, *shape[1:]), math.nan, device="cuda", dtype=kind)
+            k, v = both[:, 0], both[:, 1]
+        elif batch.layout == "hnd":
+            whole = (pages, batch.heads_kv, size, dim)
+            k, v = (
+                torch.full(whole, math.nan, device="cuda", dtype=kind).transpose(1, 2)
+                for _ in range(2)
+            )
+        else:
+            k, v = (torch.full(shape, math.nan, device="cuda", dtype=kind) for _ in range(2))
+        numbers = torch.randperm(pages, device="cuda").tolist()
+        table = torch.full((count, max(1, *needed)), 2**31 - 1, dtype=torch.int32)
+        for s, length in enumerate(batch.kv_lengths):
+            own = [numbers.pop() for _ in range(needed[s])]
+            table[s, : len(own)] = torch.tensor(own, dtype=torch.int32)
+            pair = [random(length, batch.heads_kv, dim) for _ in range(2)]
+            where = torch.tensor(own, device="cuda").repeat_interleave(size)[:length].long()
+            row = torch.arange(length, device="cuda") % size
+            for tensor, part in zip((k, v), pair, strict=True):
+                tensor[where, row] = part
+            keys.append(pair)
+        tensors["page_table"] = table.cuda()
+        tensors["kv_lengths"] = index(batch.kv_lengths)
+    elif batch.packed:
+        total = sum(batch.kv_lengths)
+        k, v = (random(total, batch.heads_kv, dim) for _ in range(2))
+        offsets = starts_of(batch.kv_lengths)
+        tensors["offsets_kv"] = index(offsets)
+        keys = [(k[a:b], v[a:b]) for a, b in itertools.pairwise(offsets)]
+    else:
+        longest = max(batch.kv_lengths)
+        k, v = (random(count, longest, batch.heads_kv, dim) for _ in range(2))
+        if min(batch.kv_lengths) != longest:
+            tensors["kv_lengths"] = index(batch.kv_lengths)
+        for s, length in enumerate(batch.kv_lengths):
+            k[s, length:], v[s, length:] = math.nan, math.nan
+            keys.append((k[s, :length], v[s, :length]))
+    tensors["k"], tensors["v"] = k, v
+    return tensors, keys
+
+
+def plan_of(runtime, batch, tensors, **words):
+    features = batch.features
+    words = dict(words, causal=int(features.causal), window_left=features.left)
+    words |= {"softcap": features.softcap, "scale": features.scale}
+    if batch.packed:
+        words |= {"seq_q": max(batch.q_lengths), "seq_kv": max(batch.kv_lengths)}
+    elif batch.page_size:
+        words |= {"seq_kv": max(batch.kv_lengths)}
+    return runtime.plan(backend="hip_flash", **tensors, **words)
+
+
+def check_batch(runtime, batch):
+    """Returns the largest error relative to its bound, and what is wrong, or ""."""
+    tensors, keys = make(batch)
+    plan = plan_of(runtime, batch, tensors)
+    plan.run()
+    first = tensors["out"].clone()
+    tensors["out"].fill_(math.nan)
+    plan.run()
+    torch.cuda.synchronize()
+    same = torch.equal(first.nan_to_num(7), tensors["out"].nan_to_num(7))
+    starts, worst, wrong = starts_of(batch.q_lengths), 0.0, "" if same else "other bits, "
+    for s, (k, v) in enumerate(keys):
+        length = batch.q_lengths[s] if batch.packed else max(batch.q_lengths)
+        if length == 0:
+            continue
+        whole = dataclasses.replace(batch, q_lengths=[length] * len(keys))
+        source = batch if batch.packed else whole
+        q, out = (source.rows(tensors[n], s, starts)[None] for n in ("q", "out"))
+        if k.shape[0] == 0:
+            wrong += "" if bool((out == 0).all()) else f"sequence {s} is not 0, "
+            continue
+        exact, _ = evaluate(q, k[None], v[None], None, batch.features)
+        plain, _ = evaluate(q, k[None], v[None], DTYPES[batch.dtype], batch.features)
+        scale = abs(batch.features.scale or 1 / math.sqrt(batch.head_dim))
+        norms = float(q.double().norm(dim=-1).max() * k.double().norm(dim=-1).max()) * scale
+        floor = UNIT_ROUNDOFF[batch.dtype] * float(exact.abs().max())
+        sums = F32_ROUNDOFF * (math.sqrt(k.shape[0]) + 8)
+        floor += float(v.abs().max()) * (2 * F32_ROUNDOFF * 5 * norms + sums)
+        error, bound = largest_error(out, exact), 2 * largest_error(plain, exact) + floor
+        worst = max(worst, error / bound)
+        if not error <= bound:
+            wrong += f"sequence {s}: {error:.2e} of {bound:.2e}, "
+    return worst, wrong
+
+
+def cases():
+    """Yields batches that go wrong where anything does."""
+    causal, window = Features(causal=True), Features(causal=True, left=100)
+    ragged = [0, 1, 15, 16, 17, 63, 64, 65, 300, 4097]
+    for dtype in ("bf16", "f16", "f32"):
+        for dim in (64, 96, 128, 256):
+            word = {"head_dim": dim, "dtype": dtype}
+            yield Batch([1] * 3, [1000] * 3, **word)
+            yield Batch([1] * 10, ragged, **word)
+            yield Batch([4] * 10, ragged, features=causal, **word)
+            yield Batch([40] * 10, ragged, features=causal, **word)
+            lengths = [5, 1, 0, 300, 17, 1, 64, 9, 2, 1000]
+            yield Batch(lengths, ragged, packed=True, features=causal, **word)
+            for size in (1, 7, 16, 64, 256):
+                yield Batch([1] * 10, ragged, page_size=size, **word)
+                yield Batch(lengths, ragged, packed=True, page_size=size, features=window, **word)
+    for heads in ((32, 32), (64, 4), (71, 1), (12, 2), (128, 1)):
+        pair = {"heads_q": heads[0], "heads_kv": heads[1]}
+        yield Batch([1] * 10, ragged, **pair)
+        yield Batch([3] * 10, ragged, features=causal, **pair)
+    for layout in ("hnd", "pairs"):
+        yield Batch([1] * 10, ragged, page_size=16, layout=layout)
+    for features in (
+        Features(softcap=20.0), Features(scale=-0.3), Features(magnitude=30.0), window,
+    ):  # fmt: skip
+        yield Batch([2] * 10, ragged, features=features)
+    yield Batch([1] * 100, [1] * 57 + [200_000] + [1] * 42)
+    yield Batch([1] * 2000, [5] * 1999 + [70], heads_q=8, heads_kv=2)
+
+
+def check(runtime):
+    """Checks all cases. Returns whether all results are right."""
+    count, wrong_count, worst = 0, 0, 0.0
+    for batch in cases():
+        part, wrong = check_batch(runtime, batch)
+        count, worst = count + 1, max(worst, part)
+        if wrong:
+            wrong_count += 1
+            if wrong_count < 12:
+                print(f"WRONG {batch}: {wrong[:300]}")
+    print(f"serving: {count - wrong_count} of {count} right; worst error / bound {worst:.2f}")
+    return wrong_count == 0
+
+
+# ---- Speed ----
+
+
+def rotated(batch, call_of):
+    """Returns a call that takes the next of several inputs each time, and these inputs' tensors."""
+    count = max(1, math.ceil(ROTATED_BYTES / max(1, batch.bytes)))
+    sets = [make(batch)[0] for _ in range(min(count, 64))]
+    calls = [call_of(tensors) for tensors in sets]
+    turn = itertools.cycle([c for c in calls if c])
+    return (lambda: next(turn)()) if all(calls) else None
+
+
+def decode_peers(batch):
+    """Returns makers of peers' calls, by name, for dense decoding."""
+    makers = {}
+    if batch.page_size or batch.packed or min(batch.kv_lengths) != max(batch.kv_lengths):
+        return makers
+
+    def cudnn(t):
+        return peers.torch_call("cuDNN", t["q"], t["k"], t["v"])
+
+    makers["cuDNN"] = cudnn
+    if peers.flash_attn_func is not None and batch.dtype == "bf16":
+        for splits in (0, 1):
+            makers[f"FA3 splits={splits}"] = lambda t, splits=splits: (
+                lambda: peers.flash_attn_func(t["q"], t["k"], t["v"], num_splits=splits)
+            )
+    return makers
+
+
+def copy_gbs():
+    """Returns the bytes read and written per second by a copy of 1 GB, in GB/s."""
+    a = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    b = torch.empty_like(a)
+    times = graph_timing.times_in_turn({"copy": lambda: b.copy_(a)}, 5)
+    return 2 * a.numel() / times["copy"].median_ms / 1e6
+
+
+def print_rows(title, runtimes, batches, rounds, compute=False):
+    """Prints a table: of each batch our GB/s (TFLOP/s if compute), and the ratio to peers."""
+    speeds.print_heading(title, runtimes)
+    for label, batch, reference in batches:
+        print_row(label, batch, reference, runtimes, rounds, compute)
+        torch.cuda.empty_cache()
+
+
+def print_row(label, batch, reference, runtimes, rounds, compute):
+    """reference: the same work without pages or raggedness, timed as a peer; or None."""
+
+    def ours_for(runtime, of):
+        return rotated(of, lambda tensors: plan_of(runtime, of, tensors).run)
+
+    ours = {name: ours_for(runtime, batch) for name, runtime in runtimes.items()}
+    theirs = {name: rotated(batch, maker) for name, maker in decode_peers(batch).items()}
+    if reference is not None:
+        theirs["dense"] = ours_for(next(iter(runtimes.values())), reference)
+    theirs = {name: call for name, call in theirs.items() if call}
+    times = graph_timing.times_in_turn({**ours, **theirs}, rounds)
+
+    def rate(name):
+        amount = batch.flop / 1e9 if compute else batch.bytes / 1e6
+        return amount / times[name].median_ms
+
+    best = min(theirs, key=lambda name: times[name].median_ms) if theirs else None
+    cells = [label]
+    for name in ours:
+        cells.append(f"{rate(name):.0f}, {times[name].median_ms * 1e3:.1f} us")
+        if best:
+            low, middle, high = graph_timing.ratio(times[name], times[best])
+            cells.append(f"{middle:.2f} ({low:.2f}-{high:.2f})")
+        else:
+            cells.append("-")
+    cells.append(", ".join(f"{name} {rate(name):.0f}" for name in theirs) or "no peer")
+    cells.append(f"{times[next(iter(ours))].host_us:.0f}")
+    speeds.emit("| " + " | ".join(cells) + " |")
+
+
+DECODES = [  # batch, heads_q, heads_kv, seq_kv, queries
+    (1, 32, 8, 8192, 1), (16, 32, 8, 4096, 1), (64, 32, 8, 2048, 1), (1, 64, 8, 131072, 1),
+    (1, 32, 32, 4096, 1), (128, 32, 8, 1024, 1), (1, 32, 8, 1024, 1), (16, 32, 8, 4096, 4),
+    (8, 128, 1, 8192, 1),
+]  # fmt: skip
+
+
+def print_decode(runtimes, rounds):
+    speeds.emit(f"\nA copy of 1 GB reads and writes {copy_gbs():.0f} GB/s.")
+    rows = []
+    for count, heads_q, heads_kv, seq, queries in DECODES:
+        label = f"{count}, {heads_q}/{heads_kv}, {seq}" + (f", {queries} queries" * (queries > 1))
+        batch = Batch([queries] * count, [seq] * count, heads_q, heads_kv)
+        rows.append((label, batch, None))
+    rows.append(("f16 16, 32/8, 4096", Batch([1] * 16, [4096] * 16, dtype="f16"), None))
+    for dim in (64, 256):
+        batch = Batch([1] * 16, [4096] * 16, head_dim=dim)
+        rows.append((f"16, 32/8, 4096, head_dim {dim}", batch, None))
+    print_rows("decode: batch, heads, seq_kv; GB/s", runtimes, rows, rounds)
+
+
+def print_pages(runtimes, rounds):
+    rows = []
+    for count, seq in ((16, 4096), (64, 2048)):
+        dense = Batch([1] * count, [seq] * count)
+        for size in (256, 64, 16, 1):
+            paged = dataclasses.replace(dense, page_size=size)
+            rows.append((f"{count}, 32/8, {seq}, pages of {size}", paged, dense))
+    print_rows("paged decode; GB/s, beside dense", runtimes, rows, rounds)
+    ragged = [131072] + [1024] * 63
+    rows = [("1 of 128k, 63 of 1k", Batch([1] * 64, ragged, page_size=64), None)]
+    rows.append(("the same, dense", Batch([1] * 64, [1024 * i for i in range(1, 65)]), None))
+    print_rows("ragged decode; GB/s", runtimes, rows, rounds)
+
+
+def print_packed(runtimes, rounds):
+    causal = Features(causal=True)
+    rows = []
+    for count, seq in ((8, 2048), (2, 8192)):
+        dense = Batch([seq] * count, [seq] * count, features=causal)
+        rows.append((f"{count} of {seq}", dataclasses.replace(dense, packed=True), dense))
+        paged = dataclasses.replace(dense, packed=True, page_size=64)
+        rows.append((f"{count} of {seq}, pages of 64", paged, dense))
+    lengths = [512] * 4
+    batch = Batch(lengths, [16384] * 4, packed=True, page_size=64, features=causal)
+    rows.append(("chunks of 512 on 16k, pages of 64", batch, None))
+    print_rows("packed prefill, causal; TFLOP/s, beside dense", runtimes, rows, rounds, True)
+
+
+TABLES = {"decode": print_decode, "pages": print_pages, "packed": print_packed}
