@@ -135,7 +135,7 @@ struct DecodeTile {
   }
 };
 
-template <class T, int kDim>
+template <class T, int kDim, bool kSmallPages>
 class DecodeAttention {
   using Tile = DecodeTile<T, kDim>;
   using Storage = typename T::Storage;
@@ -145,54 +145,63 @@ class DecodeAttention {
   GPU_DEVICE explicit DecodeAttention(const ServingParams& params) : params_(params) {}
 
   GPU_DEVICE void run() const {
-    const auto workgroup = static_cast<int32_t>(gpu::block_x());
-    const int32_t count = item_count(params_), step = static_cast<int32_t>(gpu::grid_x());
-    if (params_.work.section.cut_count == step) {
-      const int32_t end = cut_at(params_, workgroup + 1).item;
-      for (int32_t index = cut_at(params_, workgroup).item; index < end; ++index) take(index);
-    } else {
-      for (int32_t index = workgroup; index < count; index += step) take(index);
-    }
+    Items items(params_.work);
+    for (WorkItem item; items.next(&item);)
+      if (item.rows != 0) take(item);
   }
 
  private:
-  // Copies of K and V of this wave, 16 keys at a time.
+  // Copies K and V of this wave, 16 keys at a time, from rows that lie side by side. A page holds
+  // whole steps, unless kSmallPages: then each key may lie in a page of its own.
   struct Copies {
     const AttentionParams& p;
     const KeyRows& rows;
     const Tile& tile;
     int32_t begin, end;  // keys that some row sees
+    KeyRows::Place ahead;
+
+    // Finds where the keys from `key` on lie, for the next issue(); lane n: key n's place. So the
+    // page table is read long before the number is needed.
+    GPU_DEVICE void look_ahead(int32_t key) {
+      ahead = {};
+      const int32_t own = kSmallPages ? key + tile.lane % Tile::kKeys : key;
+      if (own < end && (!kSmallPages || own >= begin)) ahead = rows.place(own);
+    }
 
     GPU_DEVICE void issue(int32_t key, int stage) const {
       constexpr int kChunks = kDim / 8, kPassRows = Tile::kWave / kChunks;
       const int r = tile.lane / kChunks, c = tile.lane % kChunks;
-      // With pages, each lane finds the place of one key, and then all lanes ask for what they need.
-      const bool paged = rows.w.page_table != nullptr;
-      const int32_t own = key + tile.lane % Tile::kKeys;
-      KeyRows::Place place{};
-      if (paged && own >= begin && own < end) place = rows.place(own);
+      const Storage *k = static_cast<const Storage*>(p.k) + c * 8,
+                    *v = static_cast<const Storage*>(p.v) + c * 8;
+      if constexpr (!kSmallPages) {
+        const KeyRows::Place first{ahead.page, ahead.row + r};
+        k += rows.offset(p.k_stride, first), v += rows.offset(p.v_stride, first);
+      }
+      const int64_t k_pass = kPassRows * p.k_stride.row, v_pass = kPassRows * p.v_stride.row;
       GPU_UNROLL for (int i = 0; i < Tile::kKeys / kPassRows; ++i) {
         const int row = i * kPassRows + r;
         const bool exists = key + row >= begin && key + row < end;
-        const KeyRows::Place at =
-            paged ? KeyRows::Place{gpu::value_of_lane<Tile::kWave>(place.page, row),
-                                   gpu::value_of_lane<Tile::kWave>(place.row, row)}
-                  : rows.place(key + row);
-        copy(tile.keys_at(stage), p.k, p.k_stride, at, row, c, exists && c * 8 < p.head_dim);
-        copy(tile.values_at(stage), p.v, p.v_stride, at, row, c, exists && c * 8 < p.head_dim_v);
+        if constexpr (kSmallPages) {
+          const KeyRows::Place at{gpu::value_of_lane<Tile::kWave>(ahead.page, row),
+                                  gpu::value_of_lane<Tile::kWave>(ahead.row, row)};
+          copy(tile.keys_at(stage), k + rows.offset(p.k_stride, at), row, c,
+               exists && c * 8 < p.head_dim, p.k);
+          copy(tile.values_at(stage), v + rows.offset(p.v_stride, at), row, c,
+               exists && c * 8 < p.head_dim_v, p.v);
+        } else {
+          copy(tile.keys_at(stage), k, row, c, exists && c * 8 < p.head_dim, p.k);
+          copy(tile.values_at(stage), v, row, c, exists && c * 8 < p.head_dim_v, p.v);
+          k += k_pass, v += v_pass;
+        }
       }
     }
-    GPU_DEVICE void copy(uint32_t to, const void* tensor, const Strides& stride,
-                         KeyRows::Place from, int row, int chunk, bool exists) const {
-      const Storage* first = static_cast<const Storage*>(tensor);
-      MmaSm80::copy_async(to + Tile::place(row, chunk),
-                          exists ? first + rows.offset(stride, from) + chunk * 8 : first, exists);
+    GPU_DEVICE static void copy(uint32_t to, const Storage* from, int row, int chunk, bool exists,
+                                const void* any) {
+      MmaSm80::copy_async(to + Tile::place(row, chunk), exists ? from : any, exists);
     }
   };
 
-  GPU_DEVICE void take(int32_t index) const {
-    const WorkItem item = item_at(params_, index);
-    if (item.rows == 0) return;
+  GPU_DEVICE void take(const WorkItem& item) const {
     const AttentionParams p =
         params_of(params_.attention, params_.work, item.sequence, item.q_length, item.kv_length);
     const PackedBlock block = block_of(params_.work, item);
@@ -200,27 +209,31 @@ class DecodeAttention {
                 last = visible_range(p, block.query(item.rows - 1));
     const Tile tile;
     const KeyRows rows{params_.work, item.sequence, item.head_kv, item.kv_first};
-    const Copies copies{p, rows, tile, first.begin,
-                        item.key_end < last.end ? item.key_end : last.end};
+    Copies copies{p, rows, tile, first.begin, item.key_end < last.end ? item.key_end : last.end,
+                  {}};
     typename Tile::Query query;
     typename Tile::Output o;
     OnlineSoftmax<Tile> softmax;
     GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) Tile::clear(o, slot);
 
+    // The copies of a step are issued kAhead turns before it is computed. The first turns compute
+    // nothing.
     constexpr int kApart = Tile::kKeys * Tile::kWaves, kAhead = Tile::kStages - 1;
-    int32_t key = item.key_begin + tile.wave * Tile::kKeys;
-    GPU_UNROLL for (int s = 0; s < kAhead; ++s) {
-      if (key + s * kApart < item.key_end) copies.issue(key + s * kApart, s);
-      MmaSm80::group_copies();
-    }
+    const int32_t wave_begin = item.key_begin + tile.wave * Tile::kKeys;
+    copies.look_ahead(wave_begin);
     tile.load_query(p,
                     RowsOf<Storage, PackedBlock::Where>{static_cast<const Storage*>(p.q),
                                                         block.offsets(p.q_stride)},
                     item.rows, query);
-    for (int stage = 0; key < item.key_end; key += kApart) {
-      if (key + kAhead * kApart < item.key_end)
-        copies.issue(key + kAhead * kApart, (stage + kAhead) % Tile::kStages);
+    int stage = 0, to = 0;  // the places of the step, and of the next copies
+    GPU_UNROLL_BY(1)
+    for (int32_t key = wave_begin - kAhead * kApart; key < item.key_end; key += kApart) {
+      const int32_t next = key + kAhead * kApart;
+      if (next < item.key_end) copies.issue(next, to);
+      copies.look_ahead(next + kApart);
       MmaSm80::group_copies();
+      to = to + 1 == Tile::kStages ? 0 : to + 1;
+      if (key < wave_begin) continue;
       MmaSm80::wait_for_groups<kAhead>();
       gpu::wave_barrier(Tile::kWave);
       typename Tile::Scores s;
@@ -239,7 +252,7 @@ class DecodeAttention {
       softmax.pack(s, true, weights);
       tile.accumulate(weights, stage, o);
       gpu::wave_barrier(Tile::kWave);  // before the next copies to this place
-      stage = (stage + 1) % Tile::kStages;
+      stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
     }
     merge(p, tile, block, item, o, softmax);
   }

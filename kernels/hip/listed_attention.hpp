@@ -51,33 +51,33 @@ GPU_DEVICE void store_partial_rows(const AttentionParams& p, const WorkSection& 
 }
 
 template <AttentionTile Tile>
-GPU_DEVICE void listed_attention(const ServingParams& params) {
-  const WorkSection& section = params.work.section;
-  const int32_t count = item_count(params);
-  for (int32_t index = static_cast<int32_t>(gpu::block_x()); index < count;
-       index += static_cast<int32_t>(gpu::grid_x())) {
-    const WorkItem item = item_at(params, index);
-    if (item.rows == 0) continue;
-    const AttentionParams p =
-        params_of(params.attention, params.work, item.sequence, item.q_length, item.kv_length);
-    const PackedBlock block = block_of(params.work, item);
-    const Range seen = {visible_range(p, block.query(0)).begin,
-                        visible_range(p, block.query(item.rows - 1)).end};
-    const ListedKeys<Tile> keys{
-        p, {params.work, item.sequence, item.head_kv, item.kv_first}, seen.begin, seen.end};
-    const Range steps = {item.key_begin / Tile::kKeys,
-                         (item.key_end + Tile::kKeys - 1) / Tile::kKeys};
-    const Tile tile;
-    typename Tile::Output o;
-    OnlineSoftmax<Tile> softmax;
-    attend<Tile, Kind::listed>(p, tile, block, keys, steps, 0, o, softmax);
-    if (item.slot < 0) {
-      store_rows(p, tile, block, o, softmax);
-    } else {
-      store_partial_rows(p, section, item, tile, o, softmax);
-    }
-    gpu::barrier();  // before the next item's copies
+GPU_DEVICE void listed_item(const ServingParams& params, const WorkItem& item) {
+  const AttentionParams p =
+      params_of(params.attention, params.work, item.sequence, item.q_length, item.kv_length);
+  const PackedBlock block = block_of(params.work, item);
+  const Range seen = {visible_range(p, block.query(0)).begin,
+                      visible_range(p, block.query(item.rows - 1)).end};
+  const ListedKeys<Tile> keys{
+      p, {params.work, item.sequence, item.head_kv, item.kv_first}, seen.begin, seen.end};
+  const Range steps = {item.key_begin / Tile::kKeys,
+                       (item.key_end + Tile::kKeys - 1) / Tile::kKeys};
+  const Tile tile;
+  typename Tile::Output o;
+  OnlineSoftmax<Tile> softmax;
+  attend<Tile, Kind::listed>(p, tile, block, keys, steps, 0, o, softmax);
+  if (item.slot < 0) {
+    store_rows(p, tile, block, o, softmax);
+  } else {
+    store_partial_rows(p, params.work.section, item, tile, o, softmax);
   }
+  gpu::barrier();  // before the next item's copies
+}
+
+template <AttentionTile Tile>
+GPU_DEVICE void listed_attention(const ServingParams& params) {
+  Items items(params.work);
+  for (WorkItem item; items.next(&item);)
+    if (item.rows != 0) listed_item<Tile>(params, item);
 }
 
 }  // namespace kernels::hip

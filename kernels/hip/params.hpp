@@ -94,6 +94,7 @@ struct WorkSection {
   int32_t rows;                   // of a tile
   int32_t cut_keys;               // keys in one unit of cost
   int32_t cut_count;              // the most shares
+  int32_t by_shares;              // whether a workgroup takes one share, or every so many-th item
   int32_t least_rows, most_rows;  // a sequence belongs here if its packed rows are among these
 };
 
@@ -109,7 +110,8 @@ struct WorkParams {
   int32_t pages, page_size;
   int32_t page_shift;  // log2(page_size); -1: page_size is no power of 2
   int32_t sequences, heads_kv, group;
-  int32_t top_left;  // whether query 0 is opposite key 0
+  uint32_t group_magic;  // see divide_by_group
+  int32_t top_left;      // whether query 0 is opposite key 0
   // Without a list (section.items is null) all sequences are alike: one tile of tile_rows packed
   // rows for each head of K and V, which sees the keys [tile_begin, tile_end), at tile_cost.
   int32_t tile_rows, tile_begin, tile_end, tile_cost;

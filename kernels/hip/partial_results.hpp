@@ -66,30 +66,93 @@ GPU_DEVICE void store_columns(const AttentionParams& p, const PackedBlock& block
   if (p.lse != nullptr && column == 0) p.lse[block.offsets(lse_strides(p))(row)] = merged.lse;
 }
 
+// A workgroup of combine() takes one row of one cut tile, kCombineThreads pieces at a time.
 inline constexpr int kCombineThreads = 128;
+inline constexpr uint32_t kCombineSharedBytes = kCombineThreads * (16 + 4);
 
-// Merges the pieces of each tile that was cut. A workgroup takes one cut.
+// RETURNS the maximum over the workgroup. at: kCombineThreads floats of workgroup memory.
+GPU_DEVICE float max_of_workgroup(uint32_t at, float value) {
+  const auto thread = gpu::thread();
+  gpu::shared_store(at + thread * 4, value);
+  gpu::barrier();
+  for (uint32_t apart = kCombineThreads / 2; apart > 0; apart /= 2) {
+    if (thread < apart) {
+      value = gpu::max(value, gpu::shared_load<float>(at + (thread + apart) * 4));
+      gpu::shared_store(at + thread * 4, value);
+    }
+    gpu::barrier();
+  }
+  value = gpu::shared_load<float>(at);
+  gpu::barrier();
+  return value;
+}
+
+// Merges the pieces of each tile that was cut: workgroup (cut, row). Lanes side by side take the
+// columns, and groups of lanes every so many-th piece, whose sums they add at the end.
 template <class T>
 GPU_DEVICE void combine(const ServingParams& params) {
   const AttentionParams& p = params.attention;
   const WorkSection& section = params.work.section;
-  const auto first_cut = static_cast<int32_t>(gpu::block_x());
-  const Cut cut = cut_at(params, first_cut);
-  if (cut.pieces == 0) return;
-  const WorkItem item = item_at(params, cut.item - 1);  // the tile's first piece
-  const PackedBlock block = block_of(params.work, item);
-  const int32_t columns = p.head_dim_v / 4;
+  const uint32_t cut = gpu::block_x();
+  const auto row = static_cast<int32_t>(gpu::block_y()), thread = static_cast<int>(gpu::thread());
+  const CutTile tile = cut_tile(params.work, cut);
+  if (tile.pieces == 0 || row >= tile.item.rows) return;
+  const PackedBlock block = block_of(params.work, tile.item);
+  constexpr uint32_t kWeightsAt = 0, kSumsAt = kCombineThreads * 4;
+  const auto lse_of = [&](int piece) { return *partial_lse(section, slot_of(cut, piece), row); };
   const bool has_sink = p.sinks != nullptr;
-  for (int32_t i = static_cast<int32_t>(gpu::thread()); i < item.rows * columns;
-       i += kCombineThreads) {
-    const int32_t row = i / columns, column = i % columns * 4;
-    const auto slot = [&](int piece) { return slot_of(first_cut, piece); };
-    store_columns<T>(p, block, row, column,
-                     merge_columns(
-                         cut.pieces, [&](int n) { return *partial_lse(section, slot(n), row); },
-                         [&](int n) { return partial_out(p, section, slot(n), row) + column; },
-                         has_sink, has_sink ? p.sinks[block.head(row) * p.sink_stride] : 0));
+  const float sink = has_sink ? p.sinks[block.head(row) * p.sink_stride] : -gpu::kInfinity;
+  float largest = sink;
+  for (int piece = thread; piece < tile.pieces; piece += kCombineThreads)
+    largest = gpu::max(largest, lse_of(piece));
+  largest = max_of_workgroup(kWeightsAt, largest);
+  const auto weight_of = [&](float lse) {
+    if (lse == -gpu::kInfinity) return 0.0F;
+    return lse == largest ? 1.0F : gpu::exp2((lse - largest) * gpu::kLog2E);
+  };
+  const int quads = p.head_dim_v / 4, groups = kCombineThreads / quads;
+  const int group = thread / quads, column = thread % quads * 4;
+  gpu::Floats<4> o;
+  GPU_UNROLL for (int c = 0; c < 4; ++c) o[c] = 0;
+  float sum = 0;  // the same in all threads: each adds all weights
+  for (int first = 0; first < tile.pieces; first += kCombineThreads) {
+    const int count = tile.pieces - first < kCombineThreads ? tile.pieces - first : kCombineThreads;
+    if (thread < count)
+      gpu::shared_store(kWeightsAt + static_cast<uint32_t>(thread) * 4,
+                        weight_of(lse_of(first + thread)));
+    gpu::barrier();
+    for (int n = 0; n < count; ++n)
+      sum += gpu::shared_load<float>(kWeightsAt + static_cast<uint32_t>(n) * 4);
+    if (group < groups) {
+      GPU_UNROLL_BY(4)
+      for (int n = group; n < count; n += groups) {
+        const float weight = gpu::shared_load<float>(kWeightsAt + static_cast<uint32_t>(n) * 4);
+        if (weight == 0) continue;  // nothing was visible: its row is not used
+        const auto bits =
+            gpu::load128(partial_out(p, section, slot_of(cut, first + n), row) + column);
+        GPU_UNROLL for (int c = 0; c < 4; ++c) {
+          o[c] = gpu::fma(weight, __builtin_bit_cast(float, bits.word[c]), o[c]);
+        }
+      }
+    }
+    gpu::barrier();
   }
+  gpu::Bits128 own;
+  GPU_UNROLL for (int c = 0; c < 4; ++c) own.word[c] = __builtin_bit_cast(uint32_t, o[c]);
+  gpu::shared_store(kSumsAt + static_cast<uint32_t>(thread) * 16, own);
+  gpu::barrier();
+  if (group != 0) return;
+  for (int n = 1; n < groups; ++n) {
+    const auto other =
+        gpu::shared_load<gpu::Bits128>(kSumsAt + static_cast<uint32_t>(n * quads + thread) * 16);
+    GPU_UNROLL for (int c = 0; c < 4; ++c) o[c] += __builtin_bit_cast(float, other.word[c]);
+  }
+  if (has_sink) sum += weight_of(sink);
+  const bool visible = sum > 0 || sum != sum;
+  MergedColumns merged;
+  GPU_UNROLL for (int c = 0; c < 4; ++c) merged.out[c] = visible ? o[c] / sum : 0;
+  merged.lse = visible ? largest + gpu::log2(sum) * gpu::kLn2 : -gpu::kInfinity;
+  store_columns<T>(p, block, row, column, merged);
 }
 
 }  // namespace kernels::hip

@@ -25,26 +25,41 @@ struct QueryBlock {
   }
 };
 
-struct PackedBlock {
-  int32_t batch, first_head, first_row;  // first_head: of the group
-  int32_t rows;                          // how many of the tile's exist
-  int32_t q_first;                       // the sequence's first row of q and out
-  int32_t group;
+// Divides by group, by one multiplication. magic: 2^32 / group, rounded up; 0 if group is 1.
+// REQUIRES: packed and group are below 2^16.
+GPU_DEVICE int32_t divide_by_group(int32_t packed, uint32_t magic) {
+  return magic == 0 ? packed : static_cast<int32_t>(static_cast<uint64_t>(packed) * magic >> 32);
+}
 
-  GPU_DEVICE int32_t query(int r) const { return (first_row + r) / group; }
-  GPU_DEVICE int32_t head(int r) const { return first_head + (first_row + r) % group; }
+struct PackedBlock {
+  int32_t batch, first_head;  // first_head: of the group
+  int32_t first_query, lead;  // row 0 is query first_query of head first_head + lead
+  int32_t rows;               // how many of the tile's exist
+  int32_t q_first;            // the sequence's first row of q and out
+  int32_t group;
+  uint32_t magic;
+
+  GPU_DEVICE int32_t query(int r) const { return first_query + divide_by_group(lead + r, magic); }
+  GPU_DEVICE int32_t head(int r) const {
+    return first_head + lead + r - divide_by_group(lead + r, magic) * group;
+  }
 
   struct Where {
     int64_t first, row, head;
-    int32_t first_row, group;
+    int32_t lead, group;
+    uint32_t magic;
     GPU_DEVICE int64_t operator()(int r) const {
-      const int32_t packed = first_row + r, query = packed / group;
-      return first + query * row + (packed - query * group) * head;
+      const int32_t query = divide_by_group(lead + r, magic);
+      return first + query * row + (lead + r - query * group) * head;
     }
   };
   GPU_DEVICE Where offsets(const Strides& stride) const {
-    return {batch * stride.batch + q_first * stride.row + first_head * stride.head, stride.row,
-            stride.head, first_row, group};
+    return {batch * stride.batch + (q_first + first_query) * stride.row + first_head * stride.head,
+            stride.row,
+            stride.head,
+            lead,
+            group,
+            magic};
   }
 };
 

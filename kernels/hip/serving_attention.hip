@@ -24,7 +24,11 @@ using DecodeTileHere = DecodeTile<BF16, GPU_DIM>;  // F16's is of the same shape
 
 GPU_KERNEL(DecodeTileHere::kThreads, DecodeTileHere::kResident)
 decode_attention_kernel(const GPU_GRID_CONSTANT ServingParams p) {
-  if constexpr (GPU_DTYPE::kBytes == 2) DecodeAttention<GPU_DTYPE, GPU_DIM>(p).run();
+  if constexpr (GPU_DTYPE::kBytes == 2) DecodeAttention<GPU_DTYPE, GPU_DIM, false>(p).run();
+}
+GPU_KERNEL(DecodeTileHere::kThreads, DecodeTileHere::kResident)
+decode_attention_small_pages_kernel(const GPU_GRID_CONSTANT ServingParams p) {
+  if constexpr (GPU_DTYPE::kBytes == 2) DecodeAttention<GPU_DTYPE, GPU_DIM, true>(p).run();
 }
 #endif
 

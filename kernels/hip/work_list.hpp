@@ -65,43 +65,9 @@ GPU_DEVICE void set_piece(const TileOfWork& tile, const Cuts& cuts, int64_t shar
   if (item->key_begin >= item->key_end) item->key_begin = item->key_end = tile.keys.begin;
 }
 
-// ---- Items, from a list or, where all sequences are alike, from their number ----
+// ---- Items, from a list ----
 
-GPU_DEVICE TileOfWork uniform_tile(const WorkParams& w, int64_t tile) {
-  return {{w.tile_begin, w.tile_end}, w.tile_cost, tile * w.tile_cost};
-}
-
-GPU_DEVICE WorkItem uniform_item(const WorkParams& w, int32_t index) {
-  const int64_t share = w.section.share, both = share + w.tile_cost;
-  // Tile i begins with item i + i * cost / share, rounded down.
-  int64_t i = index * share / both;
-  if ((i + 1) * both / share <= index) ++i;
-  const TileOfWork tile = uniform_tile(w, i);
-  const Cuts cuts = cuts_of(tile, share);
-  const auto piece = static_cast<int32_t>(index - i - tile.before / share);
-  WorkItem item{};
-  item.sequence = static_cast<int32_t>(i / w.heads_kv);
-  item.head_kv = static_cast<int32_t>(i % w.heads_kv);
-  item.rows = piece < cuts.pieces ? w.tile_rows : 0;
-  item.q_length = w.most_q, item.kv_length = w.most_kv;
-  set_piece(tile, cuts, share, w.section.cut_keys, piece, &item);
-  return item;
-}
-
-GPU_DEVICE Cut uniform_cut(const WorkParams& w, int32_t cut) {
-  const int64_t share = w.section.share, at = cut * share;
-  const int64_t tiles = int64_t{w.sequences} * w.heads_kv, total = tiles * w.tile_cost;
-  if (at >= total) return {static_cast<int32_t>(tiles + total / share), 0};
-  const int64_t i = at / w.tile_cost;
-  const TileOfWork tile = uniform_tile(w, i);
-  const Cuts cuts = cuts_of(tile, share);
-  return {static_cast<int32_t>(i) + cut, at > tile.before && cuts.first == cut ? cuts.pieces : 0};
-}
-
-// Reads item number `index`.
-GPU_DEVICE WorkItem item_at(const ServingParams& params, int32_t index) {
-  const WorkSection& section = params.work.section;
-  if (section.items == nullptr) return uniform_item(params.work, index);
+GPU_DEVICE WorkItem item_at(const WorkSection& section, int32_t index) {
   static_assert(sizeof(WorkItem) == 48);
   struct {
     gpu::Bits128 part[3];
@@ -116,15 +82,107 @@ GPU_DEVICE WorkItem item_at(const ServingParams& params, int32_t index) {
   return item;
 }
 
-// Reads cut number `cut`, 0 to cut_count.
-GPU_DEVICE Cut cut_at(const ServingParams& params, int32_t cut) {
-  const WorkSection& section = params.work.section;
-  if (section.items == nullptr) return uniform_cut(params.work, cut);
+GPU_DEVICE Cut cut_at(const WorkSection& section, int32_t cut) {
   return {gpu::uniform(section.cuts[cut].item), gpu::uniform(section.cuts[cut].pieces)};
 }
 
-GPU_DEVICE int32_t item_count(const ServingParams& params) {
-  return cut_at(params, params.work.section.cut_count).item;
+// ---- Items of sequences that are all alike, without a list; in 32 bits, as division is slow ----
+
+GPU_DEVICE uint32_t uniform_total(const WorkParams& w) {
+  return static_cast<uint32_t>(w.sequences) * w.heads_kv * w.tile_cost;
+}
+
+GPU_DEVICE WorkItem uniform_item(const WorkParams& w, uint32_t tile) {
+  WorkItem item{};
+  item.sequence = static_cast<int32_t>(tile / w.heads_kv);
+  item.head_kv = static_cast<int32_t>(tile - item.sequence * static_cast<uint32_t>(w.heads_kv));
+  item.rows = w.tile_rows;
+  item.key_begin = w.tile_begin, item.key_end = w.tile_end;
+  item.slot = -1;
+  item.q_length = w.most_q, item.kv_length = w.most_kv;
+  return item;
+}
+
+// The items of this workgroup, one after another.
+class Items {
+ public:
+  GPU_DEVICE explicit Items(const WorkParams& w) : w_(w) {
+    const WorkSection& section = w.section;
+    const auto workgroup = static_cast<int32_t>(gpu::block_x());
+    if (section.items == nullptr) {
+      share_ = workgroup;
+      enter_share();
+    } else if (section.by_shares) {
+      at_ = static_cast<uint32_t>(cut_at(section, workgroup).item);
+      end_ = static_cast<uint32_t>(cut_at(section, workgroup + 1).item);
+      apart_ = 1;
+    } else {
+      at_ = gpu::block_x();
+      end_ = static_cast<uint32_t>(cut_at(section, section.cut_count).item);
+      apart_ = gpu::grid_x();
+    }
+  }
+
+  // RETURNS false after the last one. An item may have no rows: there is nothing to do then.
+  GPU_DEVICE bool next(WorkItem* item) {
+    if (w_.section.items != nullptr) {
+      if (at_ >= end_) return false;
+      *item = item_at(w_.section, static_cast<int32_t>(at_));
+      at_ += apart_;
+      return true;
+    }
+    if (at_ >= end_) {
+      share_ += static_cast<int32_t>(gpu::grid_x());
+      if (share_ >= w_.section.cut_count) return false;
+      enter_share();
+    }
+    const auto cost = static_cast<uint32_t>(w_.tile_cost);
+    const uint32_t tile = at_ / cost, before = tile * cost;
+    const uint32_t stop = before + cost < end_ ? before + cost : end_;
+    *item = uniform_item(w_, tile);
+    if (stop - before < cost) {
+      item->key_end = w_.tile_begin + static_cast<int32_t>(stop - before) * w_.section.cut_keys;
+      item->slot = slot_of(int64_t{share_} + 1, 0);
+    }
+    if (at_ > before) {
+      item->key_begin = w_.tile_begin + static_cast<int32_t>(at_ - before) * w_.section.cut_keys;
+      item->slot = slot_of(share_, 1);
+    }
+    at_ = stop;
+    return true;
+  }
+
+ private:
+  // Without a list, at_ and end_ are places on the line of all costs.
+  GPU_DEVICE void enter_share() {
+    const auto share = static_cast<uint32_t>(w_.section.share), total = uniform_total(w_);
+    at_ = static_cast<uint32_t>(share_) * share;
+    end_ = at_ + share < total ? at_ + share : total;
+  }
+
+  const WorkParams& w_;
+  uint32_t at_ = 0, end_ = 0, apart_ = 0;
+  int32_t share_ = 0;
+};
+
+// A tile that was cut: its first item, and how many there are; 0 if the cut is not its first one.
+struct CutTile {
+  WorkItem item;
+  int32_t pieces;
+};
+GPU_DEVICE CutTile cut_tile(const WorkParams& w, uint32_t cut) {
+  const WorkSection& section = w.section;
+  if (section.items != nullptr) {
+    const Cut at = cut_at(section, static_cast<int32_t>(cut));
+    if (at.pieces == 0) return {{}, 0};
+    return {item_at(section, at.item - 1), at.pieces};
+  }
+  const auto cost = static_cast<uint32_t>(w.tile_cost),
+             share = static_cast<uint32_t>(section.share), u = cut * share;
+  if (u >= uniform_total(w)) return {{}, 0};
+  const uint32_t tile = u / cost, before = tile * cost, first = before / share + 1;
+  if (u == before || cut != first) return {{}, 0};
+  return {uniform_item(w, tile), static_cast<int32_t>((before + cost - 1) / share + 2 - first)};
 }
 
 // ---- Extents, clamped: no index array makes a kernel read or write out of bounds ----
@@ -171,7 +229,9 @@ GPU_DEVICE AttentionParams params_of(const AttentionParams& attention, const Wor
 
 // The queries of an item.
 GPU_DEVICE PackedBlock block_of(const WorkParams& w, const WorkItem& item) {
-  return {item.sequence, item.head_kv * w.group, item.first_row, item.rows, item.q_first, w.group};
+  const int32_t query = item.first_row / w.group;
+  return {item.sequence, item.head_kv * w.group, query,   item.first_row - query * w.group,
+          item.rows,     item.q_first,           w.group, w.group_magic};
 }
 
 // ---- Rows of K and V ----

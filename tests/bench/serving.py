@@ -229,7 +229,12 @@ def rotated(batch, call_of):
     sets = [make(batch)[0] for _ in range(min(count, 64))]
     calls = [call_of(tensors) for tensors in sets]
     turn = itertools.cycle([c for c in calls if c])
-    return (lambda: next(turn)()) if all(calls) else None
+
+    def call():
+        next(turn)()
+
+    call.inputs = sets  # kept alive: plans hold their addresses
+    return call if all(calls) else None
 
 
 def decode_peers(batch):

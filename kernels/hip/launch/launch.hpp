@@ -32,6 +32,7 @@ struct ListPlan {
     uint32_t workgroups = 0;  // of its grid
     int32_t rows = 0, cut_keys = 0, cut_count = 0;
     int64_t share = 0;
+    bool by_shares = false;
     int64_t items = 0;                      // the most items
     int32_t least_rows = 0, most_rows = 0;  // packed rows of a sequence that belongs here
     int64_t items_at = 0, cuts_at = 0;      // bytes from the workspace's first

@@ -39,6 +39,7 @@ bool has_decode(const Problem& p, const Target& target) {
   return (family == Family::mma_sm80 || family == Family::wgmma_sm90) && p.dtype != DType::f32 &&
          std::max(p.head_dim, p.head_dim_v) <= kDims[2];
 }
+constexpr int64_t kLargestGroup = 1 << 15;  // see divide_by_group
 constexpr int kDecodeRows = DecodeTile<BF16, 64>::kRows;
 
 template <int kDim>
@@ -75,7 +76,9 @@ ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_by
   const bool decodes = has_decode(p, target);
   if (decodes && (rows <= kDecodeRows || p.varlen)) {
     ListPlan::Section& s = list.decode;
-    s.kernel = "decode_attention_kernel";
+    s.kernel = p.page_size % DecodeTile<BF16, 64>::kKeys == 0
+                   ? "decode_attention_kernel"
+                   : "decode_attention_small_pages_kernel";
     switch (padded_dim(p)) {
       case 64: set_decode_sizes<64>(&s); break;
       case 128: set_decode_sizes<128>(&s); break;
@@ -84,8 +87,9 @@ ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_by
     s.rows = kDecodeRows;
     s.workgroups = 2 * static_cast<uint32_t>(target.multiprocessors);
     s.cut_keys = kDecodeCutKeys, s.cut_count = static_cast<int32_t>(s.workgroups);
+    s.by_shares = true;
     if (p.batch_invariant) {
-      s.cut_keys = kInvariantCutKeys, s.share = 1;
+      s.cut_keys = kInvariantCutKeys, s.share = 1, s.by_shares = false;
       s.cut_count = static_cast<int32_t>(p.batch * p.heads_kv *
                                          std::max<int64_t>(1, quotient_up(p.seq_kv, s.cut_keys)));
     }
@@ -147,6 +151,7 @@ WorkParams fill_work(const Problem& p, const Args& args) {
   WorkParams w{};
   w.sequences = as_int(real_batch(p, args)), w.heads_kv = as_int(p.heads_kv);
   w.group = as_int(group_of(p));
+  w.group_magic = w.group == 1 ? 0 : static_cast<uint32_t>(quotient_up(int64_t{1} << 32, w.group));
   w.top_left = p.align == Align::top_left;
   w.most_q = as_int(args.q.shape[1]), w.most_kv = as_int(args.k.shape[1]);
   if (p.varlen) {
@@ -175,8 +180,8 @@ WorkParams fill_work(const Problem& p, const Args& args) {
   return w;
 }
 
-// Finds the one tile of which all are copies, and how they share the workgroups.
-void set_uniform(const AttentionParams& p, WorkParams* w, WorkSection* section,
+// Finds the one tile of which all are copies, and where they are cut. RETURNS whether inside.
+bool set_uniform(const AttentionParams& p, WorkParams* w, WorkSection* section,
                  const ListPlan::Section& plan) {
   const Range first = visible_range(p, 0), last = visible_range(p, w->most_q - 1);
   w->tile_rows = w->group * w->most_q;
@@ -185,12 +190,15 @@ void set_uniform(const AttentionParams& p, WorkParams* w, WorkSection* section,
   const int64_t cost =
       std::max<int64_t>(1, quotient_up(w->tile_end - w->tile_begin, section->cut_keys));
   w->tile_cost = static_cast<int32_t>(cost);
-  if (section->share != 0) return;  // batch_invariant
   const int64_t tiles = int64_t{w->sequences} * w->heads_kv;
-  const int64_t rounds = quotient_up(tiles, plan.workgroups);
-  const bool cuts =
-      static_cast<double>(tiles) < kLeastUse * static_cast<double>(rounds * plan.workgroups);
-  section->share = cuts ? quotient_up(tiles * cost, section->cut_count) : tiles * cost;
+  if (section->share == 0) {  // not batch_invariant
+    const int64_t rounds = quotient_up(tiles, plan.workgroups);
+    const bool cuts =
+        static_cast<double>(tiles) < kLeastUse * static_cast<double>(rounds * plan.workgroups);
+    section->share = cuts ? quotient_up(tiles * cost, plan.workgroups) : cost;
+  }
+  section->cut_count = static_cast<int32_t>(quotient_up(tiles * cost, section->share));
+  return section->share % cost != 0;
 }
 
 WorkSection section_at(const ListPlan& list, const ListPlan::Section& plan, char* workspace) {
@@ -201,7 +209,7 @@ WorkSection section_at(const ListPlan& list, const ListPlan::Section& plan, char
   }
   section.partial_out = reinterpret_cast<float*>(workspace + plan.partial_out_at);
   section.partial_lse = reinterpret_cast<float*>(workspace + plan.partial_lse_at);
-  section.share = plan.share;
+  section.share = plan.share, section.by_shares = plan.by_shares;
   section.rows = plan.rows, section.cut_keys = plan.cut_keys, section.cut_count = plan.cut_count;
   section.least_rows = plan.least_rows, section.most_rows = plan.most_rows;
   return section;
@@ -229,6 +237,8 @@ bool listed_supported(const Problem& p, const Target& target, std::string* reaso
   };
   constexpr int64_t kLargest = INT_MAX - 1024;
   const int64_t group = group_of(p);
+  if (group > kLargestGroup)
+    return fail("heads_q / heads_kv is above " + std::to_string(kLargestGroup));
   if (p.seq_q > kLargest / group)
     return fail("heads_q / heads_kv * seq_q is above " + std::to_string(kLargest));
   // Items and cuts have numbers of 32 bits, and costs of a section 62.
@@ -242,6 +252,15 @@ bool listed_supported(const Problem& p, const Target& target, std::string* reaso
   return true;
 }
 
+namespace {
+// The names of both kernels, for display.
+const char* both_names(const char* decode) {
+  return std::strcmp(decode, "decode_attention_kernel") == 0
+             ? "decode_attention_kernel, listed_attention_kernel"
+             : "decode_attention_small_pages_kernel, listed_attention_kernel";
+}
+}  // namespace
+
 FlashPlan plan_listed(const Problem& problem, const Target& target) {
   static constexpr const char* kObjects[3][3] = {
       {"serving_attention_f32_64", "serving_attention_f32_128", "serving_attention_f32_256"},
@@ -253,7 +272,7 @@ FlashPlan plan_listed(const Problem& problem, const Target& target) {
   const ListPlan::Section &decode = plan.list.decode, &prefill = plan.list.prefill;
   plan.kernel = decode.kernel == nullptr    ? prefill.kernel
                 : prefill.kernel == nullptr ? decode.kernel
-                                            : "decode_attention_kernel, listed_attention_kernel";
+                                            : both_names(decode.kernel);
   const ListPlan::Section& first = decode.kernel != nullptr ? decode : prefill;
   plan.block = first.block, plan.shared_bytes = first.shared_bytes;
   plan.rows = static_cast<uint32_t>(first.rows), plan.keys = static_cast<uint32_t>(first.cut_keys);
@@ -284,15 +303,16 @@ int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Arg
   for (const ListPlan::Section* s : {&list.decode, &list.prefill}) {
     if (s->kernel == nullptr) continue;
     w.section = section_at(list, *s, memory);
-    if (!list.has_list) set_uniform(p, &w, &w.section, *s);
-    set_launch(plan.object, s->kernel, s->workgroups, s->block, s->shared_bytes, params,
+    const bool cuts = list.has_list ? s->share != kNoCuts : set_uniform(p, &w, &w.section, *s);
+    const auto shares = static_cast<uint32_t>(w.section.cut_count);
+    const uint32_t workgroups = list.has_list ? s->workgroups : std::min(s->workgroups, shares);
+    set_launch(plan.object, s->kernel, workgroups, s->block, s->shared_bytes, params,
                &out[count++]);
-    const bool cuts = list.has_list
-                          ? s->share != kNoCuts
-                          : w.section.share < int64_t{w.sequences} * w.heads_kv * w.tile_cost;
     if (!cuts) continue;
-    set_launch(plan.object, "combine_kernel", static_cast<uint32_t>(s->cut_count), kCombineThreads,
-               0, params, &out[count++]);
+    set_launch(plan.object, "combine_kernel", shares, kCombineThreads, kCombineSharedBytes, params,
+               &out[count]);
+    out[count++].grid[1] =
+        static_cast<uint32_t>(std::min<int64_t>(s->rows, int64_t{w.group} * w.most_q));
   }
   return count;
 }

@@ -48,9 +48,9 @@ template <void (*kKernel)(const hip::ServingParams&)>
 void run_listed(const void* params) {
   kKernel(*static_cast<const hip::ServingParams*>(params));
 }
-template <class T, int kDim>
+template <class T, int kDim, bool kSmallPages>
 void decode(const void* params) {
-  hip::DecodeAttention<T, kDim>(*static_cast<const hip::ServingParams*>(params)).run();
+  hip::DecodeAttention<T, kDim, kSmallPages>(*static_cast<const hip::ServingParams*>(params)).run();
 }
 
 template <hip::Family kFamily, class Tile>
@@ -60,7 +60,8 @@ HostKernel serving(const std::string& name) {
   if (name == "listed_attention_kernel") return run_listed<hip::listed_attention<Tile>>;
   if (name == "combine_kernel") return run_listed<hip::combine<T>>;
   if constexpr (kFamily == hip::Family::mma_sm80 && T::kBytes == 2) {
-    if (name == "decode_attention_kernel") return decode<T, Tile::kDim>;
+    if (name == "decode_attention_kernel") return decode<T, Tile::kDim, false>;
+    if (name == "decode_attention_small_pages_kernel") return decode<T, Tile::kDim, true>;
   }
   return nullptr;
 }
