@@ -5,7 +5,7 @@
 // So the aim is many bytes in flight at all times. The waves of a workgroup share the keys of an
 // item, 16 at a time, in turn. Each wave has a ring of kStages places of its own in workgroup
 // memory, which it fills by asynchronous copies, and multiplies by mma.sync; no wave waits for
-// another until the end, when the waves' results are merged.
+// another until the end of the item, when the waves' results are merged.
 //
 // A workgroup takes the items between two cuts: a share of the work as large as any other's.
 #pragma once
@@ -19,16 +19,17 @@ namespace kernels::hip {
 
 // 16 packed rows and 16 keys of one wave. Lane 4 r + c holds rows r and r + 8 (slots 0 and 1), and
 // of each the keys 2 c, 2 c + 1, 2 c + 8 and 2 c + 9.
-template <class T, int kDimension>
+// kLarge: for GPUs with 227 KiB of workgroup memory; the others have 99 KiB or more.
+template <class T, int kDimension, bool kLarge>
 struct DecodeTile {
   static constexpr int kWave = 32, kWaveRows = 16, kRows = 16, kKeys = 16;
   static constexpr int kSlots = 2, kScoreTiles = 2, kElements = 2;
   static constexpr int kDim = kDimension, kDimSteps = kDim / 16;
-  static constexpr int kWaves = kDim == 256 ? 2 : 4, kThreads = kWave * kWaves;
-  // Two workgroups of 96 KiB fit on a multiprocessor of sm_90, and one on any.
+  static constexpr int kWaves = (kDim == 256 ? 2 : 4) * (kLarge ? 2 : 1), kThreads = kWave * kWaves;
   static constexpr uint32_t kRowBytes = kDim * 2, kStepBytes = kKeys * kRowBytes;
-  static constexpr int kStages = static_cast<int>(96 * 1024 / (kWaves * 2 * kStepBytes));
-  static constexpr int kResident = 2;
+  static constexpr int kStages =
+      static_cast<int>((kLarge ? 192 : 80) * 1024 / (kWaves * 2 * kStepBytes));
+  static constexpr int kResident = 1;
 
   using Element = T;
   using Scores = gpu::Floats<2>[kSlots][kScoreTiles];
@@ -62,24 +63,25 @@ struct DecodeTile {
     return static_cast<uint32_t>(wave * kStages + stage) * 2 * kStepBytes;
   }
   GPU_DEVICE uint32_t values_at(int stage) const { return keys_at(stage) + kStepBytes; }
-  // At the end, rows of O in float, and lse, of each wave. Rows are padded so that the lanes of a
-  // wave spread over the banks.
-  static constexpr uint32_t kOutputRow = (kDim + 8) * 4, kOutputBytes = kRows * kOutputRow;
+  // Behind the rings, where waves merge their results, one slot's rows at a time: rows of O in
+  // float, and lse, of each wave. Rows are padded so that the lanes of a wave spread over the banks.
+  static constexpr int kMergeRows = 8;
+  static constexpr uint32_t kRingBytes = kWaves * kStages * 2 * kStepBytes;
+  static constexpr uint32_t kOutputRow = (kDim + 8) * 4, kOutputBytes = kMergeRows * kOutputRow;
   GPU_DEVICE static uint32_t output_at(int of_wave, int row) {
-    return static_cast<uint32_t>(of_wave) * kOutputBytes + static_cast<uint32_t>(row) * kOutputRow;
+    return kRingBytes + static_cast<uint32_t>(of_wave) * kOutputBytes +
+           static_cast<uint32_t>(row) * kOutputRow;
   }
   GPU_DEVICE static uint32_t lse_at(int of_wave, int row) {
-    return kWaves * kOutputBytes + static_cast<uint32_t>(of_wave * kRows + row) * 4;
+    return kRingBytes + kWaves * kOutputBytes +
+           static_cast<uint32_t>(of_wave * kMergeRows + row) * 4;
   }
-  static constexpr uint32_t kRingBytes = kWaves * kStages * 2 * kStepBytes,
-                            kMergeBytes = kWaves * (kOutputBytes + kRows * 4),
-                            kSharedBytes = kRingBytes > kMergeBytes ? kRingBytes : kMergeBytes;
+  static constexpr uint32_t kSharedBytes = kRingBytes + kWaves * (kOutputBytes + kMergeRows * 4);
 
   // ---- Products ----
   template <class Rows>
   GPU_DEVICE void load_query(const AttentionParams& p, const Rows& q, int rows,
                              Query& query) const {
-    const uint32_t sign = p.flags & kNegativeScale ? 0x80008000u : 0;
     GPU_UNROLL for (int half = 0; half < 2; ++half) {
       const int r = row(half);
       const typename T::Storage* from = q(r < rows ? r : 0);
@@ -87,8 +89,7 @@ struct DecodeTile {
         GPU_UNROLL for (int i = 0; i < 2; ++i) {
           const int d = step * 16 + lane % 4 * 2 + i * 8;
           uint32_t word = 0;
-          if (r < rows && d < p.head_dim)
-            word = *reinterpret_cast<const uint32_t*>(from + d) ^ sign;
+          if (r < rows && d < p.head_dim) word = *reinterpret_cast<const uint32_t*>(from + d);
           query[step][half + 2 * i] = word;
         }
       }
@@ -135,112 +136,151 @@ struct DecodeTile {
   }
 };
 
-template <class T, int kDim, bool kSmallPages>
+// kModifies: whether scores are more than scaled: softcap, ALiBi, a mask.
+template <class Tile, bool kModifies, bool kSmallPages>
 class DecodeAttention {
-  using Tile = DecodeTile<T, kDim>;
+  using T = typename Tile::Element;
   using Storage = typename T::Storage;
   static_assert(ScoreLayout<Tile>);
+  static constexpr int kDim = Tile::kDim;
 
  public:
   GPU_DEVICE explicit DecodeAttention(const ServingParams& params) : params_(params) {}
 
+  // The copies of the next item begin before this one's results are merged.
   GPU_DEVICE void run() const {
+    gpu::wait_for_previous_kernel();
+    gpu::start_next_kernel();
     Items items(params_.work);
-    for (WorkItem item; items.next(&item);)
-      if (item.rows != 0) take(item);
+    const Tile tile;
+    Ring ring;
+    Task current{}, next{};
+    typename Tile::Query query;
+    typename Tile::Output o;
+    OnlineSoftmax<Tile> softmax;
+    for (bool has_current = false;; has_current = true) {
+      bool has_next = items.next(&next.item);
+      while (has_next && next.item.rows == 0) has_next = items.next(&next.item);
+      if (has_next) begin(tile, &next, &ring, query);
+      if (has_current) merge(tile, current, o, softmax);
+      if (!has_next) return;
+      current = next;
+      attend(tile, current, query, &ring, o, softmax);
+    }
   }
 
  private:
-  // Copies K and V of this wave, 16 keys at a time, from rows that lie side by side. A page holds
-  // whole steps, unless kSmallPages: then each key may lie in a page of its own.
-  struct Copies {
-    const AttentionParams& p;
-    const KeyRows& rows;
-    const Tile& tile;
-    int32_t begin, end;  // keys that some row sees
-    KeyRows::Place ahead;
+  static constexpr int kApart = Tile::kKeys * Tile::kWaves;  // keys between steps of one wave
+  static constexpr int kAhead = Tile::kStages - 1;           // steps copied ahead
 
-    // Finds where the keys from `key` on lie, for the next issue(); lane n: key n's place. So the
-    // page table is read long before the number is needed.
-    GPU_DEVICE void look_ahead(int32_t key) {
-      ahead = {};
-      const int32_t own = kSmallPages ? key + tile.lane % Tile::kKeys : key;
-      if (own < end && (!kSmallPages || own >= begin)) ahead = rows.place(own);
-    }
+  // An item, and what follows from it.
+  struct Task {
+    WorkItem item;
+    AttentionParams p;
+    PackedBlock block;
+    Range first, last;  // the keys that its first and its last row see
+  };
+  // This wave's copies: the next step to copy, and its place; where its keys lie.
+  struct Ring {
+    int32_t next;
+    int to;
+    KeyRows::Place place;
+  };
 
-    GPU_DEVICE void issue(int32_t key, int stage) const {
+  GPU_DEVICE static int32_t end_of(const Task& task) {
+    return task.item.key_end < task.last.end ? task.item.key_end : task.last.end;
+  }
+  GPU_DEVICE KeyRows rows_of(const Task& task) const {
+    return {params_.work, task.item.sequence, task.item.head_kv, task.item.kv_first};
+  }
+
+  GPU_DEVICE void begin(const Tile& tile, Task* task, Ring* ring,
+                        typename Tile::Query& query) const {
+    const WorkItem& item = task->item;
+    task->p =
+        params_of(params_.attention, params_.work, item.sequence, item.q_length, item.kv_length);
+    task->block = block_of(params_.work, item);
+    task->first = visible_range(task->p, task->block.query(0));
+    task->last = visible_range(task->p, task->block.query(item.rows - 1));
+    // Before the copies of keys: else it would wait until they are served.
+    tile.load_query(task->p,
+                    RowsOf<Storage, PackedBlock::Where>{static_cast<const Storage*>(task->p.q),
+                                                        task->block.offsets(task->p.q_stride)},
+                    item.rows, query);
+    ring->next = item.key_begin + tile.wave * Tile::kKeys, ring->to = 0;
+    look_ahead(tile, *task, ring);
+    GPU_UNROLL_BY(1)
+    for (int n = 0; n < kAhead; ++n) issue(tile, *task, ring);
+  }
+
+  // Finds where the keys of the next step to copy lie; with kSmallPages, lane n finds key n. So the
+  // page table is read long before the number is needed.
+  GPU_DEVICE void look_ahead(const Tile& tile, const Task& task, Ring* ring) const {
+    ring->place = {};
+    const int32_t own = kSmallPages ? ring->next + tile.lane % Tile::kKeys : ring->next;
+    if (own < end_of(task) && (!kSmallPages || own >= task.first.begin))
+      ring->place = rows_of(task).place(own);
+  }
+
+  // Starts the copies of a step, if there is one. A page holds whole steps, unless kSmallPages.
+  GPU_DEVICE void issue(const Tile& tile, const Task& task, Ring* ring) const {
+    const AttentionParams& p = task.p;
+    const int32_t key = ring->next, first = task.first.begin, end = end_of(task);
+    if (key < end) {
       constexpr int kChunks = kDim / 8, kPassRows = Tile::kWave / kChunks;
       const int r = tile.lane / kChunks, c = tile.lane % kChunks;
+      const KeyRows rows = rows_of(task);
       const Storage *k = static_cast<const Storage*>(p.k) + c * 8,
                     *v = static_cast<const Storage*>(p.v) + c * 8;
       if constexpr (!kSmallPages) {
-        const KeyRows::Place first{ahead.page, ahead.row + r};
-        k += rows.offset(p.k_stride, first), v += rows.offset(p.v_stride, first);
+        const KeyRows::Place at{ring->place.page, ring->place.row + r};
+        k += rows.offset(p.k_stride, at), v += rows.offset(p.v_stride, at);
       }
       const int64_t k_pass = kPassRows * p.k_stride.row, v_pass = kPassRows * p.v_stride.row;
       GPU_UNROLL for (int i = 0; i < Tile::kKeys / kPassRows; ++i) {
         const int row = i * kPassRows + r;
-        const bool exists = key + row >= begin && key + row < end;
+        const bool exists = key + row >= first && key + row < end;
+        const bool exists_k = exists && c * 8 < p.head_dim,
+                   exists_v = exists && c * 8 < p.head_dim_v;
+        const uint32_t to = Tile::place(row, c);
         if constexpr (kSmallPages) {
-          const KeyRows::Place at{gpu::value_of_lane<Tile::kWave>(ahead.page, row),
-                                  gpu::value_of_lane<Tile::kWave>(ahead.row, row)};
-          copy(tile.keys_at(stage), k + rows.offset(p.k_stride, at), row, c,
-               exists && c * 8 < p.head_dim, p.k);
-          copy(tile.values_at(stage), v + rows.offset(p.v_stride, at), row, c,
-               exists && c * 8 < p.head_dim_v, p.v);
+          const KeyRows::Place at{gpu::value_of_lane<Tile::kWave>(ring->place.page, row),
+                                  gpu::value_of_lane<Tile::kWave>(ring->place.row, row)};
+          copy(tile.keys_at(ring->to) + to, k + rows.offset(p.k_stride, at), exists_k, p.k);
+          copy(tile.values_at(ring->to) + to, v + rows.offset(p.v_stride, at), exists_v, p.v);
         } else {
-          copy(tile.keys_at(stage), k, row, c, exists && c * 8 < p.head_dim, p.k);
-          copy(tile.values_at(stage), v, row, c, exists && c * 8 < p.head_dim_v, p.v);
+          copy(tile.keys_at(ring->to) + to, k, exists_k, p.k);
+          copy(tile.values_at(ring->to) + to, v, exists_v, p.v);
           k += k_pass, v += v_pass;
         }
       }
     }
-    GPU_DEVICE static void copy(uint32_t to, const Storage* from, int row, int chunk, bool exists,
-                                const void* any) {
-      MmaSm80::copy_async(to + Tile::place(row, chunk), exists ? from : any, exists);
-    }
-  };
+    MmaSm80::group_copies();
+    ring->to = ring->to + 1 == Tile::kStages ? 0 : ring->to + 1;
+    ring->next += kApart;
+    look_ahead(tile, task, ring);
+  }
+  GPU_DEVICE static void copy(uint32_t to, const Storage* from, bool exists, const void* any) {
+    MmaSm80::copy_async(to, exists ? from : any, exists);
+  }
 
-  GPU_DEVICE void take(const WorkItem& item) const {
-    const AttentionParams p =
-        params_of(params_.attention, params_.work, item.sequence, item.q_length, item.kv_length);
-    const PackedBlock block = block_of(params_.work, item);
-    const Range first = visible_range(p, block.query(0)),
-                last = visible_range(p, block.query(item.rows - 1));
-    const Tile tile;
-    const KeyRows rows{params_.work, item.sequence, item.head_kv, item.kv_first};
-    Copies copies{p, rows, tile, first.begin, item.key_end < last.end ? item.key_end : last.end,
-                  {}};
-    typename Tile::Query query;
-    typename Tile::Output o;
-    OnlineSoftmax<Tile> softmax;
+  GPU_DEVICE void attend(const Tile& tile, const Task& task, const typename Tile::Query& query,
+                         Ring* ring, typename Tile::Output& o, OnlineSoftmax<Tile>& softmax) const {
+    const AttentionParams& p = task.p;
+    softmax = OnlineSoftmax<Tile>();
     GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) Tile::clear(o, slot);
-
-    // The copies of a step are issued kAhead turns before it is computed. The first turns compute
-    // nothing.
-    constexpr int kApart = Tile::kKeys * Tile::kWaves, kAhead = Tile::kStages - 1;
-    const int32_t wave_begin = item.key_begin + tile.wave * Tile::kKeys;
-    copies.look_ahead(wave_begin);
-    tile.load_query(p,
-                    RowsOf<Storage, PackedBlock::Where>{static_cast<const Storage*>(p.q),
-                                                        block.offsets(p.q_stride)},
-                    item.rows, query);
-    int stage = 0, to = 0;  // the places of the step, and of the next copies
+    int stage = 0;
     GPU_UNROLL_BY(1)
-    for (int32_t key = wave_begin - kAhead * kApart; key < item.key_end; key += kApart) {
-      const int32_t next = key + kAhead * kApart;
-      if (next < item.key_end) copies.issue(next, to);
-      copies.look_ahead(next + kApart);
-      MmaSm80::group_copies();
-      to = to + 1 == Tile::kStages ? 0 : to + 1;
-      if (key < wave_begin) continue;
+    for (int32_t key = task.item.key_begin + tile.wave * Tile::kKeys; key < task.item.key_end;
+         key += kApart) {
+      issue(tile, task, ring);
       MmaSm80::wait_for_groups<kAhead>();
       gpu::wave_barrier(Tile::kWave);
       typename Tile::Scores s;
       tile.scores(query, stage, s);
-      modify(p, tile, block, s, key);
-      if (key < last.begin || key + Tile::kKeys > first.end)
-        hide_invisible(p, tile, s, block, key + tile.first_key(), 0);
+      if constexpr (kModifies) modify(p, tile, task.block, s, key);
+      if (key < task.last.begin || key + Tile::kKeys > task.first.end)
+        hide_invisible(p, tile, s, task.block, key + tile.first_key(), 0);
       float row_max[Tile::kSlots];
       if (softmax.exceeds_threshold(tile, p.exp_scale, s, row_max)) {
         GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
@@ -254,12 +294,12 @@ class DecodeAttention {
       gpu::wave_barrier(Tile::kWave);  // before the next copies to this place
       stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
     }
-    merge(p, tile, block, item, o, softmax);
   }
 
   // key: of the step's first score.
   GPU_DEVICE void modify(const AttentionParams& p, const Tile& tile, const PackedBlock& block,
                          typename Tile::Scores& s, int32_t key) const {
+    if (p.flags & kNegativeScale) transform_scores<Tile>(s, [](float x) { return -x; });
     if (p.flags & kScaledScores) scale_and_cap<Tile>(p, s);
     const int32_t lane_key = key + tile.first_key();
     if (p.slopes != nullptr) {
@@ -302,14 +342,17 @@ class DecodeAttention {
   }
 
   // Merges the waves' results, and stores them.
-  GPU_DEVICE void merge(const AttentionParams& p, const Tile& tile, const PackedBlock& block,
-                        const WorkItem& item, const typename Tile::Output& o,
+  GPU_DEVICE void merge(const Tile& tile, const Task& task, const typename Tile::Output& o,
                         const OnlineSoftmax<Tile>& softmax) const {
-    MmaSm80::wait_for_copies();
-    gpu::barrier();
+    const AttentionParams& p = task.p;
+    const WorkItem& item = task.item;
+    const bool whole = item.slot < 0, has_sink = whole && p.sinks != nullptr;
+    const int32_t columns = p.head_dim_v / 4;
     GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+      const int32_t first_row = slot * Tile::kMergeRows;
+      if (first_row >= item.rows) break;
       const auto result = softmax.result(tile, slot, p.exp_scale, false, 0, true);
-      const int r = tile.row(slot);
+      const int r = tile.lane / 4;
       GPU_UNROLL for (int u = 0; u < kDim / 8; ++u) {
         gpu::Bits64 pair;
         GPU_UNROLL for (int e = 0; e < 2; ++e) {
@@ -318,30 +361,31 @@ class DecodeAttention {
         gpu::shared_store(Tile::output_at(tile.wave, r) + (u * 8 + tile.lane % 4 * 2) * 4, pair);
       }
       if (tile.lane % 4 == 0) gpu::shared_store(Tile::lse_at(tile.wave, r), result.lse);
-    }
-    gpu::barrier();
-    const bool whole = item.slot < 0, has_sink = whole && p.sinks != nullptr;
-    const int32_t columns = p.head_dim_v / 4;
-    for (int32_t i = static_cast<int32_t>(gpu::thread()); i < item.rows * columns;
-         i += Tile::kThreads) {
-      const int32_t row = i / columns, column = i % columns * 4;
-      const MergedColumns merged = merge_columns(
-          Tile::kWaves, [&](int n) { return gpu::shared_load<float>(Tile::lse_at(n, row)); },
-          [&](int n) {
-            return reinterpret_cast<const float*>(
-                gpu::shared(Tile::output_at(n, row) + column * 4));
-          },
-          has_sink, has_sink ? p.sinks[block.head(row) * p.sink_stride] : 0);
-      if (whole) {
-        store_columns<T>(p, block, row, column, merged);
-      } else {
-        const WorkSection& section = params_.work.section;
-        store4(F32{}, partial_out(p, section, item.slot, row) + column, merged.out[0],
-               merged.out[1], merged.out[2], merged.out[3]);
-        if (column == 0) *partial_lse(section, item.slot, row) = merged.lse;
+      gpu::barrier();
+      const int32_t rows =
+          item.rows - first_row < Tile::kMergeRows ? item.rows - first_row : Tile::kMergeRows;
+      for (int32_t i = static_cast<int32_t>(gpu::thread()); i < rows * columns;
+           i += Tile::kThreads) {
+        const int32_t in_slot = i / columns, column = (i - in_slot * columns) * 4,
+                      row = first_row + in_slot;
+        const MergedColumns merged = merge_columns<Tile::kWaves>(
+            [&](int n) { return gpu::shared_load<float>(Tile::lse_at(n, in_slot)); },
+            [&](int n) {
+              return gpu::shared_load<gpu::Bits128>(Tile::output_at(n, in_slot) +
+                                                    static_cast<uint32_t>(column) * 4);
+            },
+            has_sink, has_sink ? p.sinks[task.block.head(row) * p.sink_stride] : 0);
+        if (whole) {
+          store_columns<T>(p, task.block, row, column, merged);
+        } else {
+          const WorkSection& section = params_.work.section;
+          store4(F32{}, partial_out(p, section, item.slot, row) + column, merged.out[0],
+                 merged.out[1], merged.out[2], merged.out[3]);
+          if (column == 0) *partial_lse(section, item.slot, row) = merged.lse;
+        }
       }
+      gpu::barrier();  // before the next results
     }
-    gpu::barrier();  // before the next item's copies
   }
 
   const ServingParams& params_;

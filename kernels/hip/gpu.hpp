@@ -290,6 +290,22 @@ GPU_DEVICE int32_t value_of_lane(int32_t value, int from) {
 #endif
 }
 
+// Waits until the kernel before this one in the stream is complete, where this one was launched
+// before that: see Launch::overlaps. Else does nothing.
+GPU_DEVICE void wait_for_previous_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Lets the kernel after this one in the stream start as soon as all workgroups have come here, if it
+// overlaps. It still waits for the end of this one where it says so.
+GPU_DEVICE void start_next_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // Keeps the compiler from moving instructions across this point. Without it, the scheduler starts
 // all reads of an unrolled loop at once, and the registers that they take spill.
 GPU_DEVICE void schedule_fence() {

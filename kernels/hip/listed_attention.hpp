@@ -75,6 +75,7 @@ GPU_DEVICE void listed_item(const ServingParams& params, const WorkItem& item) {
 
 template <AttentionTile Tile>
 GPU_DEVICE void listed_attention(const ServingParams& params) {
+  gpu::wait_for_previous_kernel();
   Items items(params.work);
   for (WorkItem item; items.next(&item);)
     if (item.rows != 0) listed_item<Tile>(params, item);

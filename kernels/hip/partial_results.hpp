@@ -17,34 +17,42 @@ struct MergedColumns {
   float lse;
 };
 
-// Merges in the order of the parts' numbers. lse_of(i), out_of(i): of part i; out_of gives a
-// pointer to the four columns, aligned to 16 bytes.
-template <class LseOf, class OutOf>
-GPU_DEVICE MergedColumns merge_columns(int count, const LseOf& lse_of, const OutOf& out_of,
-                                       bool has_sink, float sink) {
-  const auto exists = [](float lse) { return lse != -gpu::kInfinity; };  // NaN does
-  float largest = has_sink ? sink : -gpu::kInfinity;
-  for (int i = 0; i < count; ++i) largest = gpu::max(largest, lse_of(i));
-  MergedColumns merged{};
-  GPU_UNROLL for (int c = 0; c < 4; ++c) merged.out[c] = 0;
-  float sum = 0;
-  const auto weight_of = [&](float lse) {
-    return lse == largest ? 1 : gpu::exp2((lse - largest) * gpu::kLog2E);  // also if both are inf
-  };
-  if (has_sink && exists(sink)) sum = weight_of(sink);
-  for (int i = 0; i < count; ++i) {
-    const float lse = lse_of(i);
-    if (!exists(lse)) continue;
-    const float weight = weight_of(lse);
-    const float* out = out_of(i);
-    sum += weight;
-    GPU_UNROLL for (int c = 0; c < 4; ++c) merged.out[c] = gpu::fma(weight, out[c], merged.out[c]);
-  }
-  const bool visible = sum > 0 || sum != sum;
+// The weight of a part of this lse. A part that saw nothing has weight 0, and zeros as its out.
+GPU_DEVICE float weight_of_part(float lse, float largest) {
+  if (lse == -gpu::kInfinity) return 0;
+  return lse == largest ? 1 : gpu::exp2((lse - largest) * gpu::kLog2E);  // also if both are inf
+}
+GPU_DEVICE MergedColumns finished(MergedColumns merged, float sum, float largest) {
+  const bool visible = sum > 0 || sum != sum;  // NaN was seen, too
   const float factor = visible ? 1 / sum : 0;
   GPU_UNROLL for (int c = 0; c < 4; ++c) merged.out[c] *= factor;
   merged.lse = visible ? largest + gpu::log2(sum) * gpu::kLn2 : -gpu::kInfinity;
   return merged;
+}
+
+// Merges kCount parts in the order of their numbers. lse_of(i): of part i; out_of(i): its four
+// columns, as words.
+template <int kCount, class LseOf, class OutOf>
+GPU_DEVICE MergedColumns merge_columns(const LseOf& lse_of, const OutOf& out_of, bool has_sink,
+                                       float sink) {
+  float weight[kCount], largest = has_sink ? sink : -gpu::kInfinity;
+  GPU_UNROLL for (int i = 0; i < kCount; ++i) {
+    weight[i] = lse_of(i);
+    largest = gpu::max(largest, weight[i]);
+  }
+  const auto weight_of = [&](float lse) { return weight_of_part(lse, largest); };
+  float sum = has_sink ? weight_of(sink) : 0;
+  MergedColumns merged{};
+  GPU_UNROLL for (int c = 0; c < 4; ++c) merged.out[c] = 0;
+  GPU_UNROLL for (int i = 0; i < kCount; ++i) {
+    const float w = weight_of(weight[i]);
+    const gpu::Bits128 out = out_of(i);
+    sum += w;
+    GPU_UNROLL for (int c = 0; c < 4; ++c) {
+      merged.out[c] = gpu::fma(w, __builtin_bit_cast(float, out.word[c]), merged.out[c]);
+    }
+  }
+  return finished(merged, sum, largest);
 }
 
 // Where an item's partial results lie: one row of head_dim_v floats for each of its rows.
@@ -70,19 +78,16 @@ GPU_DEVICE void store_columns(const AttentionParams& p, const PackedBlock& block
 inline constexpr int kCombineThreads = 128;
 inline constexpr uint32_t kCombineSharedBytes = kCombineThreads * (16 + 4);
 
-// RETURNS the maximum over the workgroup. at: kCombineThreads floats of workgroup memory.
-GPU_DEVICE float max_of_workgroup(uint32_t at, float value) {
-  const auto thread = gpu::thread();
-  gpu::shared_store(at + thread * 4, value);
+// RETURNS f over the values of all threads of a workgroup, in an order that does not change. at: a
+// float of workgroup memory for each 32 lanes.
+template <class F>
+GPU_DEVICE float over_workgroup(uint32_t at, float value, const F& f) {
+  GPU_UNROLL for (int bit = 1; bit < 32; bit *= 2) value = f(value, gpu::exchange<32>(value, bit));
+  if (gpu::thread() % 32 == 0) gpu::shared_store(at + gpu::thread() / 32 * 4, value);
   gpu::barrier();
-  for (uint32_t apart = kCombineThreads / 2; apart > 0; apart /= 2) {
-    if (thread < apart) {
-      value = gpu::max(value, gpu::shared_load<float>(at + (thread + apart) * 4));
-      gpu::shared_store(at + thread * 4, value);
-    }
-    gpu::barrier();
-  }
   value = gpu::shared_load<float>(at);
+  GPU_UNROLL for (uint32_t n = 1; n < kCombineThreads / 32; ++n) value =
+      f(value, gpu::shared_load<float>(at + n * 4));
   gpu::barrier();
   return value;
 }
@@ -95,64 +100,65 @@ GPU_DEVICE void combine(const ServingParams& params) {
   const WorkSection& section = params.work.section;
   const uint32_t cut = gpu::block_x();
   const auto row = static_cast<int32_t>(gpu::block_y()), thread = static_cast<int>(gpu::thread());
+  // The list was complete before the kernel started whose results this one merges.
   const CutTile tile = cut_tile(params.work, cut);
   if (tile.pieces == 0 || row >= tile.item.rows) return;
   const PackedBlock block = block_of(params.work, tile.item);
-  constexpr uint32_t kWeightsAt = 0, kSumsAt = kCombineThreads * 4;
-  const auto lse_of = [&](int piece) { return *partial_lse(section, slot_of(cut, piece), row); };
   const bool has_sink = p.sinks != nullptr;
   const float sink = has_sink ? p.sinks[block.head(row) * p.sink_stride] : -gpu::kInfinity;
+  gpu::wait_for_previous_kernel();
+
+  constexpr uint32_t kWeightsAt = 0, kSumsAt = kCombineThreads * 4;
+  const auto lse_of = [&](int piece) { return *partial_lse(section, slot_of(cut, piece), row); };
   float largest = sink;
+  GPU_UNROLL_BY(1)
   for (int piece = thread; piece < tile.pieces; piece += kCombineThreads)
     largest = gpu::max(largest, lse_of(piece));
-  largest = max_of_workgroup(kWeightsAt, largest);
-  const auto weight_of = [&](float lse) {
-    if (lse == -gpu::kInfinity) return 0.0F;
-    return lse == largest ? 1.0F : gpu::exp2((lse - largest) * gpu::kLog2E);
-  };
+  largest = over_workgroup(kWeightsAt, largest, [](float a, float b) { return gpu::max(a, b); });
   const int quads = p.head_dim_v / 4, groups = kCombineThreads / quads;
-  const int group = thread / quads, column = thread % quads * 4;
-  gpu::Floats<4> o;
-  GPU_UNROLL for (int c = 0; c < 4; ++c) o[c] = 0;
-  float sum = 0;  // the same in all threads: each adds all weights
+  const int group = thread / quads, column = (thread - group * quads) * 4;
+  MergedColumns merged{};
+  GPU_UNROLL for (int c = 0; c < 4; ++c) merged.out[c] = 0;
+  float own_sum = 0;
+  GPU_UNROLL_BY(1)
   for (int first = 0; first < tile.pieces; first += kCombineThreads) {
     const int count = tile.pieces - first < kCombineThreads ? tile.pieces - first : kCombineThreads;
-    if (thread < count)
-      gpu::shared_store(kWeightsAt + static_cast<uint32_t>(thread) * 4,
-                        weight_of(lse_of(first + thread)));
+    float weight = 0;
+    if (thread < count) weight = weight_of_part(lse_of(first + thread), largest);
+    own_sum += weight;
+    gpu::shared_store(kWeightsAt + static_cast<uint32_t>(thread) * 4, weight);
     gpu::barrier();
-    for (int n = 0; n < count; ++n)
-      sum += gpu::shared_load<float>(kWeightsAt + static_cast<uint32_t>(n) * 4);
     if (group < groups) {
       GPU_UNROLL_BY(4)
       for (int n = group; n < count; n += groups) {
-        const float weight = gpu::shared_load<float>(kWeightsAt + static_cast<uint32_t>(n) * 4);
-        if (weight == 0) continue;  // nothing was visible: its row is not used
+        const float w = gpu::shared_load<float>(kWeightsAt + static_cast<uint32_t>(n) * 4);
         const auto bits =
             gpu::load128(partial_out(p, section, slot_of(cut, first + n), row) + column);
         GPU_UNROLL for (int c = 0; c < 4; ++c) {
-          o[c] = gpu::fma(weight, __builtin_bit_cast(float, bits.word[c]), o[c]);
+          merged.out[c] = gpu::fma(w, __builtin_bit_cast(float, bits.word[c]), merged.out[c]);
         }
       }
     }
     gpu::barrier();
   }
+  const float sum = over_workgroup(kWeightsAt, own_sum, [](float a, float b) { return a + b; });
   gpu::Bits128 own;
-  GPU_UNROLL for (int c = 0; c < 4; ++c) own.word[c] = __builtin_bit_cast(uint32_t, o[c]);
+  GPU_UNROLL for (int c = 0; c < 4; ++c) {
+    own.word[c] = __builtin_bit_cast(uint32_t, merged.out[c]);
+  }
   gpu::shared_store(kSumsAt + static_cast<uint32_t>(thread) * 16, own);
   gpu::barrier();
   if (group != 0) return;
+  GPU_UNROLL_BY(1)
   for (int n = 1; n < groups; ++n) {
     const auto other =
         gpu::shared_load<gpu::Bits128>(kSumsAt + static_cast<uint32_t>(n * quads + thread) * 16);
-    GPU_UNROLL for (int c = 0; c < 4; ++c) o[c] += __builtin_bit_cast(float, other.word[c]);
+    GPU_UNROLL for (int c = 0; c < 4; ++c) {
+      merged.out[c] += __builtin_bit_cast(float, other.word[c]);
+    }
   }
-  if (has_sink) sum += weight_of(sink);
-  const bool visible = sum > 0 || sum != sum;
-  MergedColumns merged;
-  GPU_UNROLL for (int c = 0; c < 4; ++c) merged.out[c] = visible ? o[c] / sum : 0;
-  merged.lse = visible ? largest + gpu::log2(sum) * gpu::kLn2 : -gpu::kInfinity;
-  store_columns<T>(p, block, row, column, merged);
+  const float sink_weight = has_sink ? weight_of_part(sink, largest) : 0;
+  store_columns<T>(p, block, row, column, finished(merged, sum + sink_weight, largest));
 }
 
 }  // namespace kernels::hip

@@ -26,9 +26,9 @@ class Scheduler {
   GPU_DEVICE explicit Scheduler(const ScheduleParams& params) : params_(params) {}
 
   GPU_DEVICE void run() {
-    static_assert(kMostSections == 2);  // named one by one: AMD's registers have no index
-    make(params_.sections[0]);
-    if (params_.section_count == 2) make(params_.sections[1]);
+    gpu::start_next_kernel();
+    GPU_UNROLL_BY(1)
+    for (int s = 0; s < params_.section_count; ++s) make(params_.sections[s]);
   }
 
  private:
@@ -172,8 +172,8 @@ class Scheduler {
                   part.extent.kv_first,
                   part.extent.kv_length,
                   0};
-    const auto first = static_cast<int32_t>(tile + u / share);
-    if (cuts.at_begin) section.cuts[u / share] = {first, 0};
+    const auto first = static_cast<int32_t>(tile + cuts.first - 1);
+    if (cuts.at_begin) section.cuts[cuts.first - 1] = {first, 0};
     for (int32_t piece = 0; piece < cuts.pieces; ++piece) {
       set_piece(place, cuts, share, section.cut_keys, piece, &item);
       section.items[first + piece] = item;

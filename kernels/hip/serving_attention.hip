@@ -20,15 +20,28 @@ GPU_KERNEL(kCombineThreads, 1)
 combine_kernel(const GPU_GRID_CONSTANT ServingParams p) { combine<GPU_DTYPE>(p); }
 
 #if defined(GPU_NVIDIA)
-using DecodeTileHere = DecodeTile<BF16, GPU_DIM>;  // F16's is of the same shape
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
+inline constexpr bool kLargeDecode = true;
+#else
+inline constexpr bool kLargeDecode = false;
+#endif
+using Decode = DecodeTile<BF16, GPU_DIM, kLargeDecode>;  // F16's is of the same shape
 
-GPU_KERNEL(DecodeTileHere::kThreads, DecodeTileHere::kResident)
-decode_attention_kernel(const GPU_GRID_CONSTANT ServingParams p) {
-  if constexpr (GPU_DTYPE::kBytes == 2) DecodeAttention<GPU_DTYPE, GPU_DIM, false>(p).run();
+template <bool kModifies, bool kSmallPages>
+GPU_DEVICE void decode(const ServingParams& p) {
+  if constexpr (GPU_DTYPE::kBytes == 2) {
+    using Tile = DecodeTile<GPU_DTYPE, GPU_DIM, kLargeDecode>;
+    DecodeAttention<Tile, kModifies, kSmallPages>(p).run();
+  }
 }
-GPU_KERNEL(DecodeTileHere::kThreads, DecodeTileHere::kResident)
+
+GPU_KERNEL(Decode::kThreads, Decode::kResident)
+decode_attention_kernel(const GPU_GRID_CONSTANT ServingParams p) { decode<true, false>(p); }
+GPU_KERNEL(Decode::kThreads, Decode::kResident)
+decode_attention_plain_kernel(const GPU_GRID_CONSTANT ServingParams p) { decode<false, false>(p); }
+GPU_KERNEL(Decode::kThreads, Decode::kResident)
 decode_attention_small_pages_kernel(const GPU_GRID_CONSTANT ServingParams p) {
-  if constexpr (GPU_DTYPE::kBytes == 2) DecodeAttention<GPU_DTYPE, GPU_DIM, true>(p).run();
+  decode<true, true>(p);
 }
 #endif
 

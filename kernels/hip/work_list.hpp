@@ -41,9 +41,10 @@ struct Cuts {
   bool at_begin, at_end;
 };
 GPU_DEVICE Cuts cuts_of(const TileOfWork& tile, int64_t share) {
-  const int64_t end = tile.before + tile.cost, first = tile.before / share + 1;
-  return {first, static_cast<int32_t>((end - 1) / share + 1 - first) + 1, tile.before % share == 0,
-          end % share == 0};
+  const int64_t end = tile.before + tile.cost, before = tile.before / share,
+                last = (end - 1) / share;
+  return {before + 1, static_cast<int32_t>(last - before) + 1, before * share == tile.before,
+          (last + 1) * share == end};
 }
 
 // The slot of piece number `piece` of a tile whose first inner cut is `cut`.

@@ -66,6 +66,7 @@ struct Argument {
   const void* params;
   uint32_t size;
   std::span<const TensorMapRequest> maps;
+  bool overlaps = false;  // see Launch; NVIDIA only
 };
 
 // Enqueues a kernel. Copies its argument, and encodes the copy's tensor maps, before it returns.

@@ -230,11 +230,15 @@ Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threa
     params = with_maps;
   }
   void* arguments[] = {const_cast<void*>(params)};
-  const cudaError_t error =
-      cudaLaunchKernel(kernel.function, dim3(grid[0], grid[1], grid[2]), dim3(block_threads),
-                       arguments, shared_bytes, static_cast<cudaStream_t>(stream));
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  const cudaLaunchConfig_t config{
+      dim3(grid[0], grid[1], grid[2]),   dim3(block_threads), shared_bytes,
+      static_cast<cudaStream_t>(stream), &attribute,          argument.overlaps ? 1U : 0U};
+  const cudaError_t error = cudaLaunchKernelExC(&config, kernel.function, arguments);
   if (error == cudaSuccess) return Status::ok;
-  const Status status = failed(error, "cudaLaunchKernel", message);
+  const Status status = failed(error, "cudaLaunchKernelExC", message);
   // If CUDA calls a launch invalid, the fault is ours and not the caller's.
   return error == cudaErrorInvalidValue ? Status::internal : status;
 }

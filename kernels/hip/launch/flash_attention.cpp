@@ -147,10 +147,10 @@ int32_t pipelined_launches(const FlashPlan& plan, const Problem& problem, const 
 }  // namespace
 
 bool flash_supported(const Problem& problem, const Target& target, std::string* reason) {
-  const bool listed = is_listed(problem, target);
+  const bool listed = is_listed(problem);
   const bool pipelined = !listed && is_pipelined(problem, target);
   if (!supported(problem, pipelined ? kPipelinedMaxDim : kDims[2], listed, reason)) return false;
-  if (listed) return listed_supported(problem, target, reason);
+  if (listed) return listed_supported(problem, reason);
   if (!pipelined) return true;
   const FlashPlan plan = plan_pipelined(problem, target);
   if (blocks_of(plan, problem, problem.seq_q) <= INT32_MAX) return true;  // numbered in 32 bits
@@ -165,7 +165,7 @@ FlashPlan plan_flash(const Problem& problem, const Target& target) {
       {"flash_attention_f32_64", "flash_attention_f32_128", "flash_attention_f32_256"},
       {"flash_attention_f16_64", "flash_attention_f16_128", "flash_attention_f16_256"},
       {"flash_attention_bf16_64", "flash_attention_bf16_128", "flash_attention_bf16_256"}};
-  if (is_listed(problem, target)) return plan_listed(problem, target);
+  if (is_listed(problem)) return plan_listed(problem, target);
   if (is_pipelined(problem, target)) return plan_pipelined(problem, target);
   const TileFacts tile = tile_facts(family_of(target.arch), problem.dtype, padded_dim(problem));
   const Kind kind = kind_of(problem);

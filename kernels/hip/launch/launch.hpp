@@ -18,6 +18,9 @@ struct Launch {
   uint32_t block;
   uint32_t shared_bytes;
   uint32_t params_bytes;
+  // Whether its workgroups may start while those of the launch before still run: the kernel waits
+  // for them itself. Only for code of sm_90 and newer.
+  bool overlaps = false;
   uint32_t map_count = 0;
   TensorMapRequest maps[4];
   alignas(kTensorMapAlignment) unsigned char params[1024];
@@ -40,6 +43,7 @@ struct ListPlan {
   };
   Section decode, prefill;
   bool has_list = false;  // else all sequences are alike, and decode needs none
+  bool overlaps = false;  // see Launch
 };
 
 struct FlashPlan {
@@ -65,6 +69,8 @@ struct Target {
   const char* arch;  // of the newest code object that runs on it: "gfx1100", "sm_90a"; "compute_80"
                      // if it is PTX
   int32_t multiprocessors = 1;
+  // The same of serving_attention's code object; null: arch. (sm_90a has none.)
+  const char* list_arch = nullptr;
 };
 
 // Whether the kernels can solve the problem; if not, reason says why.

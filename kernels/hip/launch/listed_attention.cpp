@@ -6,6 +6,7 @@
 #include <climits>
 #include <cstring>
 #include <limits>
+#include <string_view>
 
 #include "kernels/common/sequence.hpp"
 #include "kernels/hip/decode_attention.hpp"
@@ -34,18 +35,43 @@ int64_t packed_rows(const Problem& p) { return group_of(p) * p.seq_q; }
 bool is_ragged(const Problem& p) {
   return p.kv_lengths || p.varlen || p.page_size > 0 || p.diagonal_offset;
 }
+const char* arch_of(const Target& target) {
+  return target.list_arch != nullptr ? target.list_arch : target.arch;
+}
 bool has_decode(const Problem& p, const Target& target) {
-  const Family family = family_of(target.arch);
+  const Family family = family_of(arch_of(target));
   return (family == Family::mma_sm80 || family == Family::wgmma_sm90) && p.dtype != DType::f32 &&
          std::max(p.head_dim, p.head_dim_v) <= kDims[2];
 }
+// Up to so many queries, heads that share K and V are packed, and keys are split over workgroups:
+// else most rows of a tile would be empty.
+constexpr int64_t kFewQueries = 32;
 constexpr int64_t kLargestGroup = 1 << 15;  // see divide_by_group
-constexpr int kDecodeRows = DecodeTile<BF16, 64>::kRows;
+using AnyDecodeTile = DecodeTile<BF16, 64, false>;
+constexpr int kDecodeRows = AnyDecodeTile::kRows;
 
-template <int kDim>
+// Whether the decode kernels of a target are compiled for 227 KiB of workgroup memory.
+bool is_large(const Target& target) {
+  const std::string_view arch = arch_of(target);
+  return arch.starts_with("sm_90") || arch.starts_with("sm_10");
+}
+
+template <int kDim, bool kLarge>
 void set_decode_sizes(ListPlan::Section* section) {
-  using Tile = DecodeTile<BF16, kDim>;
+  using Tile = DecodeTile<BF16, kDim, kLarge>;
   section->block = Tile::kThreads, section->shared_bytes = Tile::kSharedBytes;
+}
+template <bool kLarge>
+void set_decode_sizes(int dim, ListPlan::Section* section) {
+  switch (dim) {
+    case 64: return set_decode_sizes<64, kLarge>(section);
+    case 128: return set_decode_sizes<128, kLarge>(section);
+    case 256: return set_decode_sizes<256, kLarge>(section);
+  }
+}
+// Whether scores are more than scaled by a positive number.
+bool modifies(const Problem& p) {
+  return p.softcap != 0 || p.alibi || p.mask != Mask::none || p.scale < 0;
 }
 
 // The most items, by the problem's bounds.
@@ -72,20 +98,24 @@ void place(const Problem& p, bool has_list, ListPlan::Section* section, int64_t*
 ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_bytes) {
   ListPlan list;
   list.has_list = is_ragged(p);
+  const std::string_view arch = arch_of(target);
+  list.overlaps = arch.starts_with("sm_") && !arch.starts_with("sm_8");
   const int64_t rows = packed_rows(p);
   const bool decodes = has_decode(p, target);
   if (decodes && (rows <= kDecodeRows || p.varlen)) {
     ListPlan::Section& s = list.decode;
-    s.kernel = p.page_size % DecodeTile<BF16, 64>::kKeys == 0
-                   ? "decode_attention_kernel"
-                   : "decode_attention_small_pages_kernel";
-    switch (padded_dim(p)) {
-      case 64: set_decode_sizes<64>(&s); break;
-      case 128: set_decode_sizes<128>(&s); break;
-      case 256: set_decode_sizes<256>(&s); break;
+    s.kernel = p.page_size % AnyDecodeTile::kKeys != 0 ? "decode_attention_small_pages_kernel"
+               : modifies(p)                           ? "decode_attention_kernel"
+                                                       : "decode_attention_plain_kernel";
+    const bool large = is_large(target);
+    if (large) {
+      set_decode_sizes<true>(padded_dim(p), &s);
+    } else {
+      set_decode_sizes<false>(padded_dim(p), &s);
     }
     s.rows = kDecodeRows;
-    s.workgroups = 2 * static_cast<uint32_t>(target.multiprocessors);
+    // Of the smaller ones, two fit on most multiprocessors.
+    s.workgroups = (large ? 1 : 2) * static_cast<uint32_t>(target.multiprocessors);
     s.cut_keys = kDecodeCutKeys, s.cut_count = static_cast<int32_t>(s.workgroups);
     s.by_shares = true;
     if (p.batch_invariant) {
@@ -98,9 +128,10 @@ ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_by
   }
   if (!decodes || rows > kDecodeRows) {
     ListPlan::Section& s = list.prefill;
-    const TileFacts tile = tile_facts(family_of(target.arch), p.dtype, padded_dim(p));
+    const TileFacts tile = tile_facts(family_of(arch_of(target)), p.dtype, padded_dim(p));
     s.kernel = "listed_attention_kernel";
     s.block = tile.threads, s.shared_bytes = tile.shared_bytes;
+    list.has_list = list.has_list || rows > int64_t{tile.rows};
     s.rows = static_cast<int32_t>(tile.rows), s.cut_keys = static_cast<int32_t>(tile.keys);
     s.workgroups = 2 * static_cast<uint32_t>(target.multiprocessors);
     s.cut_count = static_cast<int32_t>(2 * s.workgroups);
@@ -225,12 +256,13 @@ void set_launch(const char* object, const char* kernel, uint32_t workgroups, uin
 
 }  // namespace
 
-bool is_listed(const Problem& p, const Target& target) {
+bool is_listed(const Problem& p) {
   if (p.kv_lengths || p.varlen || p.page_size > 0) return true;
-  return has_decode(p, target) && packed_rows(p) <= kDecodeRows && !p.batch_invariant;
+  return p.seq_q <= kFewQueries && std::max(p.head_dim, p.head_dim_v) <= kDims[2] &&
+         !p.batch_invariant;
 }
 
-bool listed_supported(const Problem& p, const Target& target, std::string* reason) {
+bool listed_supported(const Problem& p, std::string* reason) {
   const auto fail = [&](const std::string& text) {
     if (reason != nullptr) *reason = text;
     return false;
@@ -248,18 +280,8 @@ bool listed_supported(const Problem& p, const Target& target, std::string* reaso
   if (tiles > 1 << 28)
     return fail("batch * heads_kv * (seq_q and seq_kv in blocks) is above " +
                 std::to_string(1 << 28));
-  static_cast<void>(target);
   return true;
 }
-
-namespace {
-// The names of both kernels, for display.
-const char* both_names(const char* decode) {
-  return std::strcmp(decode, "decode_attention_kernel") == 0
-             ? "decode_attention_kernel, listed_attention_kernel"
-             : "decode_attention_small_pages_kernel, listed_attention_kernel";
-}
-}  // namespace
 
 FlashPlan plan_listed(const Problem& problem, const Target& target) {
   static constexpr const char* kObjects[3][3] = {
@@ -272,7 +294,7 @@ FlashPlan plan_listed(const Problem& problem, const Target& target) {
   const ListPlan::Section &decode = plan.list.decode, &prefill = plan.list.prefill;
   plan.kernel = decode.kernel == nullptr    ? prefill.kernel
                 : prefill.kernel == nullptr ? decode.kernel
-                                            : both_names(decode.kernel);
+                                            : "decode_attention and listed_attention_kernel";
   const ListPlan::Section& first = decode.kernel != nullptr ? decode : prefill;
   plan.block = first.block, plan.shared_bytes = first.shared_bytes;
   plan.rows = static_cast<uint32_t>(first.rows), plan.keys = static_cast<uint32_t>(first.cut_keys);
@@ -306,11 +328,13 @@ int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Arg
     const bool cuts = list.has_list ? s->share != kNoCuts : set_uniform(p, &w, &w.section, *s);
     const auto shares = static_cast<uint32_t>(w.section.cut_count);
     const uint32_t workgroups = list.has_list ? s->workgroups : std::min(s->workgroups, shares);
-    set_launch(plan.object, s->kernel, workgroups, s->block, s->shared_bytes, params,
-               &out[count++]);
+    set_launch(plan.object, s->kernel, workgroups, s->block, s->shared_bytes, params, &out[count]);
+    out[count].overlaps = list.overlaps && count == 1;  // right after schedule_kernel
+    ++count;
     if (!cuts) continue;
     set_launch(plan.object, "combine_kernel", shares, kCombineThreads, kCombineSharedBytes, params,
                &out[count]);
+    out[count].overlaps = list.overlaps;
     out[count++].grid[1] =
         static_cast<uint32_t>(std::min<int64_t>(s->rows, int64_t{w.group} * w.most_q));
   }

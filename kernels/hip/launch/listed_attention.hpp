@@ -9,11 +9,11 @@
 namespace kernels::hip {
 
 // Whether these kernels serve the problem: its sequences differ in length, its keys lie in pages,
-// or each head of K and V has few queries, which the decode kernel takes.
-bool is_listed(const Problem& problem, const Target& target);
+// or there are few queries.
+bool is_listed(const Problem& problem);
 
 // REQUIRES: is_listed, and supported(..., true, ...).
-bool listed_supported(const Problem& problem, const Target& target, std::string* reason);
+bool listed_supported(const Problem& problem, std::string* reason);
 FlashPlan plan_listed(const Problem& problem, const Target& target);
 int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Args& args,
                         void* workspace, Launch* out);

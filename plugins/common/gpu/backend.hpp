@@ -24,7 +24,9 @@ struct ServedDevice {
   int64_t shared_bytes = 0;  // workgroup memory: the most that one workgroup may have
   int32_t multiprocessors = 1;
 
-  kernels::hip::Target target() const { return {code_arch, multiprocessors}; }
+  const char* list_arch = nullptr;  // of serving_attention's; null: there is none
+
+  kernels::hip::Target target() const { return {code_arch, multiprocessors, list_arch}; }
 };
 
 // What open makes. devices fills it, and nothing writes to it afterwards.

@@ -87,6 +87,9 @@ attnrt_status devices(void* instance, attnrt_add_device add, void* sink, attnrt_
       unserved += (unserved.empty() ? "" : ", ") + what;
       continue;
     }
+    if (const hip::CodeObject* object = code_object_for(served, "serving_attention_f32_64");
+        object != nullptr)
+      served.list_arch = object->arch;
     self.devices.push_back(served);
   }
   if (!unserved.empty()) {

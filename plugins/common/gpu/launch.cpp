@@ -146,7 +146,7 @@ attnrt_status enqueue(const LoadedKernels& loaded, const hip::Launch* launches, 
     }
     hip::Message message;
     const hip::Argument argument{
-        launch.params, launch.params_bytes, {launch.maps, launch.map_count}};
+        launch.params, launch.params_bytes, {launch.maps, launch.map_count}, launch.overlaps};
     const hip::Status status = hip::launch(handle, launch.grid, launch.block, launch.shared_bytes,
                                            argument, stream, &message);
     if (status != hip::Status::ok)

@@ -29,6 +29,9 @@ std::string name_of(const Object& o) {
 }
 void PrintTo(const Object& o, std::ostream* out) { *out << name_of(o); }
 
+// A plan for so many queries takes its work from a list.
+constexpr int64_t kFewQueries = 32;
+
 class Emulated : public testing::TestWithParam<Object> {
  protected:
   const DType dtype = GetParam().dtype;
@@ -43,6 +46,7 @@ class Emulated : public testing::TestWithParam<Object> {
     r.seq_q = seq_q, r.seq_kv = seq_kv;
     r.layout = Layout::gapped;
     r.gap = 8;
+    if (seq_q <= kFewQueries) r.slack = kFewQueries;  // bounds above it choose the loop
     return r;
   }
   void expect(const Recipe& r) const { expect_right_on(emulated_arch, r); }
@@ -146,6 +150,37 @@ TEST_P(Emulated, LargeLogits) {
     r.problem.sinks = r.problem.causal = true;
     expect(r);
   }
+}
+
+// Sequences of different lengths, packed, in pages, cut in pieces that are merged.
+TEST_P(Emulated, Listed) {
+  Recipe r = recipe(2, 1);
+  r.slack = 0;
+  r.problem.heads_q = 4, r.problem.heads_kv = 2;
+  r.problem.kv_lengths = r.problem.causal = true;
+  r.batch = 3;
+  r.kv_lengths = {static_cast<int32_t>(5 * tile.keys + 3), 0, 5};
+  r.seq_kv = r.kv_lengths[0];
+  r.problem.sinks = true, r.problem.window_left = static_cast<int64_t>(4 * tile.keys);
+  expect(r);
+  for (const int64_t page_size : {3, 16}) {
+    r.problem.page_size = page_size;
+    expect(r);
+  }
+  r.problem.alibi = true, r.problem.softcap = 9, r.problem.page_size = 16;
+  expect(r);
+  Recipe masked = r;
+  masked.problem.page_size = 0;
+  masked.problem.mask = Mask::boolean;
+  expect(masked);
+  Recipe packed = recipe(1, 1);
+  packed.slack = 0;
+  packed.problem.heads_q = 3, packed.problem.heads_kv = 1;
+  packed.problem.varlen = packed.problem.causal = true;
+  packed.batch = 4;
+  packed.q_lengths = {static_cast<int32_t>(tile.rows), 0, 1, 5};
+  packed.kv_lengths = {static_cast<int32_t>(tile.keys) + 9, 3, 40, 5};
+  expect(packed);
 }
 
 TEST_P(Emulated, Unfused) {

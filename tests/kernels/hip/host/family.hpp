@@ -48,9 +48,17 @@ template <void (*kKernel)(const hip::ServingParams&)>
 void run_listed(const void* params) {
   kKernel(*static_cast<const hip::ServingParams*>(params));
 }
-template <class T, int kDim, bool kSmallPages>
+template <class Tile, bool kModifies, bool kSmallPages>
 void decode(const void* params) {
-  hip::DecodeAttention<T, kDim, kSmallPages>(*static_cast<const hip::ServingParams*>(params)).run();
+  hip::DecodeAttention<Tile, kModifies, kSmallPages>(
+      *static_cast<const hip::ServingParams*>(params))
+      .run();
+}
+template <class Tile>
+HostKernel decode(const std::string& name) {
+  if (name == "decode_attention_kernel") return decode<Tile, true, false>;
+  if (name == "decode_attention_plain_kernel") return decode<Tile, false, false>;
+  return name == "decode_attention_small_pages_kernel" ? decode<Tile, true, true> : nullptr;
 }
 
 template <hip::Family kFamily, class Tile>
@@ -59,10 +67,8 @@ HostKernel serving(const std::string& name) {
   if (name == "schedule_kernel") return schedule;
   if (name == "listed_attention_kernel") return run_listed<hip::listed_attention<Tile>>;
   if (name == "combine_kernel") return run_listed<hip::combine<T>>;
-  if constexpr (kFamily == hip::Family::mma_sm80 && T::kBytes == 2) {
-    if (name == "decode_attention_kernel") return decode<T, Tile::kDim, false>;
-    if (name == "decode_attention_small_pages_kernel") return decode<T, Tile::kDim, true>;
-  }
+  if constexpr (kFamily == hip::Family::mma_sm80 && T::kBytes == 2)
+    return decode<hip::DecodeTile<T, Tile::kDim, false>>(name);
   return nullptr;
 }
 
