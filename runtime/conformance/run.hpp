@@ -2,7 +2,8 @@
 //
 // A run goes through these steps, and ends at the first one that fails:
 //     plan the problem -> check what it asks for -> write the tensors' images and a workspace
-//     -> build a schedule, if one is asked for -> run -> wait -> read everything back -> compare guards, inputs and gaps with the images
+//     -> build a schedule, if one is asked for -> run -> wait -> read everything back -> compare
+//     guards, inputs and gaps with the images
 // Whether the values are right is decided elsewhere: judge.hpp.
 #pragma once
 

@@ -99,18 +99,22 @@ attnrt_status Schedule::build(const attnrt_args& given, attnrt_error* error) {
 }
 
 attnrt_status Schedule::check_plan(const Plan& plan, attnrt_error* error) const {
-  const auto refuse = [error](const std::string& text) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT, "run: the schedule is %s", text.c_str());
-  };
   if (&plan == &plan_) return ATTNRT_OK;
   const std::string mine = label(plan_), wanted = label(plan);
-  if (mine != wanted)
-    return refuse(fmt::format("of a plan of {}; expected one of {}", mine, wanted));
-  if (&plan.backend() != &plan_.backend())
-    return refuse(fmt::format("of another instance of {}; make it anew from a new plan", mine));
-  if (!same_problem(plan.problem(), plan_.problem()))
-    return refuse("of another problem: found " + first_difference(plan_.problem(), plan.problem()));
-  return ATTNRT_OK;
+  if (mine != wanted) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                       "run: the schedule is of a plan of %s; expected one of %s", mine.c_str(),
+                       wanted.c_str());
+  }
+  if (&plan.backend() != &plan_.backend()) {
+    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                       "run: the schedule is of another instance of %s; make it from a new plan",
+                       mine.c_str());
+  }
+  if (same_problem(plan.problem(), plan_.problem())) return ATTNRT_OK;
+  return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                     "run: the schedule is of another problem: found %s",
+                     first_difference(plan_.problem(), plan.problem()).c_str());
 }
 
 attnrt_status Schedule::give(const Plan& plan, const Extents& extents, attnrt_args& args,

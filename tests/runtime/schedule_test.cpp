@@ -1,4 +1,4 @@
-// tests/runtime/schedule_test.cpp: schedules: what they build, whom they serve, and what they refuse
+// tests/runtime/schedule_test.cpp: what schedules build, whom they serve, and what they refuse
 #include "schedule.hpp"
 
 #include <gmock/gmock.h>
@@ -173,9 +173,10 @@ TEST(Schedule, ServesItsBackendAndDeviceOnly) {
   EXPECT_EQ(run_message(*planned(runtime, a.problem, "fake_minimal"), a.args, *schedule),
             "run: the schedule is of a plan of fake_full 1.0.0 on cpu; expected one of "
             "fake_minimal 1.0.0 on cpu");
-  EXPECT_EQ(run_message(*planned(again, a.problem), a.args, *schedule),
-            "run: the schedule is of another instance of fake_full 1.0.0 on cpu; make it anew from "
-            "a new plan");
+  EXPECT_EQ(
+      run_message(*planned(again, a.problem), a.args, *schedule),
+      "run: the schedule is of another instance of fake_full 1.0.0 on cpu; make it from a new "
+      "plan");
 
   const TestRuntime two({"fake_rocm_two"});
   Problem problem = FakeDevice::on_device();

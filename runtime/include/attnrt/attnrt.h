@@ -230,7 +230,7 @@ ATTNRT_API attnrt_status attnrt_plan_explain(const attnrt_plan* plan, int32_t fo
  *   attnrt_schedule_create(plan, &schedule, &error);                    once
  *   attnrt_schedule_build(schedule, &args, &error);                     each step, for one layer's
  *   attnrt_plan_run_scheduled(plan, schedule, &args, &error);           each layer
- * A schedule changes no bit of a result. Where a backend needs none, or offers none, it does
+ * It changes no bit of a deterministic result. Where a backend needs none, or offers none, it does
  * nothing, so that an application is written once. */
 
 /* Allocates a schedule for the plan's problem: once, from the application's allocator or the

@@ -605,7 +605,7 @@ typedef struct attnrt_merging {
  * A schedule serves every plan of the same instance, device and problem, whichever of them built
  * it. The host checks that, and that the run's tensors have the sizes of those that it was built
  * for: batch, seq_q, seq_kv, rows of packed tensors, pages, and columns of page_table.
- * run gives the same bits with a schedule as without one.
+ * If the problem is deterministic, run gives the same bits with a schedule as without one.
  * LENGTHS are the values of kv_lengths, offsets_q, offsets_kv and diagonal_offset. The host cannot
  * compare them, so a schedule carries the lengths that it was built for. If one of a sequence's
  * lengths is another at run, that sequence's rows of out and lse are NaN; with varlen, as many of
