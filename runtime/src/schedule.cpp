@@ -99,17 +99,17 @@ attnrt_status Schedule::build(const attnrt_args& given, attnrt_error* error) {
 }
 
 attnrt_status Schedule::check_plan(const Plan& plan, attnrt_error* error) const {
-  if (&plan == &plan_) return ATTNRT_OK;
-  const std::string mine = label(plan_), wanted = label(plan);
-  if (mine != wanted) {
+  const Device &mine = plan_.device(), &wanted = plan.device();
+  if (mine.type != wanted.type || mine.id != wanted.id || &plan.backend() != &plan_.backend()) {
+    const std::string found = label(plan_), expected = label(plan);
+    if (found == expected) {
+      return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+                         "run: the schedule is of another instance of %s; make it from a new plan",
+                         found.c_str());
+    }
     return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
-                       "run: the schedule is of a plan of %s; expected one of %s", mine.c_str(),
-                       wanted.c_str());
-  }
-  if (&plan.backend() != &plan_.backend()) {
-    return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
-                       "run: the schedule is of another instance of %s; make it from a new plan",
-                       mine.c_str());
+                       "run: the schedule is of a plan of %s; expected one of %s", found.c_str(),
+                       expected.c_str());
   }
   if (same_problem(plan.problem(), plan_.problem())) return ATTNRT_OK;
   return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,

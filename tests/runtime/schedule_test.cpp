@@ -8,6 +8,7 @@
 #include <functional>
 
 #include "run.hpp"
+#include "support/allocations.hpp"
 #include "support/fake_device.hpp"
 
 namespace attnrt::core {
@@ -85,7 +86,10 @@ TEST(Schedule, ARunWithItGivesTheSameBits) {
   step.clear_all();
   const auto schedule = made(*plan);
   EXPECT_GT(schedule->bytes(), 0);
-  ASSERT_EQ(schedule->build(step.args, nullptr), ATTNRT_OK);
+  attnrt_args build_args = step.args;
+  build_args.workspace = &step;  // of the application, for runs; a build has none
+  build_args.workspace_bytes = 1;
+  ASSERT_EQ(schedule->build(build_args, nullptr), ATTNRT_OK);
   EXPECT_EQ(run_message(*plan, step.args, *schedule, ATTNRT_OK), "");
   device.counters.complete();
   EXPECT_EQ(device.counters.builds, 1);
@@ -161,6 +165,19 @@ TEST(Schedule, ServesEqualProblemsOnly) {
   const auto equal = planned(device.runtime, step.problem);
   EXPECT_EQ(run_message(*equal, step.args, *schedule, ATTNRT_OK), "");
   device.counters.complete();
+}
+
+TEST(Schedule, IsGivenToARunWithoutAllocations) {
+  const TestRuntime runtime({"fake_full"});
+  Attention a({.seq_q = 2, .seq_kv = 3});
+  const auto plan = planned(runtime, a.problem), equal = planned(runtime, a.problem);
+  const auto schedule = made(*plan);
+  ASSERT_EQ(schedule->build(a.args, nullptr), ATTNRT_OK);
+  Extents extents;
+  ASSERT_EQ(check_args(equal->problem(), a.args, &extents, nullptr), ATTNRT_OK);
+  attnrt_status status = ATTNRT_INTERNAL;
+  EXPECT_EQ(allocations_of([&] { status = schedule->give(*equal, extents, a.args, nullptr); }), 0);
+  EXPECT_EQ(status, ATTNRT_OK);
 }
 
 TEST(Schedule, ServesItsBackendAndDeviceOnly) {
