@@ -382,6 +382,50 @@ TEST(Schedule, IsMadeWhileAGraphIsCaptured) {
   EXPECT_EQ(device.counters.invalidated_captures, 0);
 }
 
+// An application's allocator on the fake device's memory, whose addresses are no multiples of 256.
+struct Pool {
+  static constexpr int64_t kShift = 64;  // bytes
+  const Backend* backend = nullptr;      // absent: it serves no device
+  int64_t allocated = 0, freed = 0;
+
+  RuntimeOptions options() {
+    RuntimeOptions options;
+    options.allocator.self = this;
+    options.allocator.allocate = [](void* self, int32_t, int32_t id, int64_t bytes, void* stream,
+                                    void** pointer, attnrt_error* error) {
+      auto& pool = *static_cast<Pool*>(self);
+      if (pool.backend == nullptr) return attnrt_status{ATTNRT_UNSUPPORTED};
+      ++pool.allocated;
+      const attnrt_status status = pool.backend->memory()->allocate(
+          pool.backend->instance(), id, bytes + kShift, stream, pointer, error);
+      *pointer = static_cast<char*>(*pointer) + kShift;
+      return status;
+    };
+    options.allocator.free = [](void* self, int32_t, int32_t id, void* pointer, void* stream) {
+      auto& pool = *static_cast<Pool*>(self);
+      ++pool.freed;
+      pool.backend->memory()->free(pool.backend->instance(), id,
+                                   static_cast<char*>(pointer) - kShift, stream);
+    };
+    return options;
+  }
+};
+
+TEST(Schedule, TakesItsMemoryFromTheApplicationAndAlignsIt) {
+  Pool pool;
+  FakeDevice device("", pool.options(), {"fake_rocm_every_word"});
+  Step step(device.runtime);
+  const auto plan = planned(device.runtime, step.problem);
+  pool.backend = step.backend().get();
+  auto schedule = made(*plan);
+  EXPECT_EQ(pool.allocated, 1);
+  ASSERT_EQ(message_of(ATTNRT_OK, [&](attnrt_error* e) { return schedule->build(step.args, e); }),
+            "");
+  device.counters.complete();
+  schedule.reset();
+  EXPECT_EQ(pool.freed, 1);
+}
+
 TEST(Schedule, GivesItsMemoryBack) {
   Scheduling device;
   Step step(device.runtime);
