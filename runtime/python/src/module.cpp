@@ -433,9 +433,8 @@ class Schedule {
 
 void Plan::run(uint64_t stream, const nb::dict& objects, const Schedule* schedule) {
   call(stream, objects, [&](const attnrt_args* args, attnrt_error* error) {
-    return schedule != nullptr
-               ? attnrt_plan_run_scheduled(plan_.get(), schedule->c(), args, error)
-               : attnrt_plan_run(plan_.get(), args, error);
+    return schedule != nullptr ? attnrt_plan_run_scheduled(plan_.get(), schedule->c(), args, error)
+                               : attnrt_plan_run(plan_.get(), args, error);
   });
 }
 
