@@ -248,7 +248,7 @@ Outcome check_unknown_extension(Subject& subject) {
   if (!ATTNRT_HAS(&table, attnrt_plugin, get_extension) || table.get_extension == nullptr)
     return skipped("it has no get_extension");
   for (const char* id : {"attnrt.no_such_extension/1", "", "attnrt.memory/999", "attnrt.timing/999",
-                         "attnrt.merge/999"}) {
+                         "attnrt.merge/999", "attnrt.schedule/999"}) {
     if (subject.extension(id) != nullptr)
       return failed(fmt::format("get_extension(\"{}\") does not return NULL", id));
   }

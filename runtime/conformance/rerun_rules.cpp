@@ -137,14 +137,18 @@ Case without(const Case& drawn, Empty what) {
   return empty;
 }
 
-// Runs the sample with a bad number in an index array. RETURNS failed if the plugin does not notice
-// it (on the cpu), or writes where it must not.
-Outcome run_with_bad_index(Subject& subject, const Sample& sample, TensorName name, int32_t bad) {
+// Runs the sample with a bad number in an index array, with a schedule that is built for it if the
+// plugin offers one. RETURNS failed if the plugin does not notice it (on the cpu), or writes where
+// it must not.
+Outcome run_with_bad_index(Subject& subject, const Sample& sample, TensorName name, int32_t bad,
+                           bool scheduled) {
   Tensors tensors = sample.tensors;
   // Overwrites an index that is always used: the second of the offsets, or the first of the others.
   const bool offsets = name == TensorName::offsets_q || name == TensorName::offsets_kv;
   std::memcpy(tensors[name].first() + (offsets ? sizeof bad : 0), &bad, sizeof bad);
-  const RunResult result = run_case(subject, sample.drawn, tensors);
+  RunOptions options;
+  if (scheduled) options.schedules = {&tensors};
+  const RunResult result = run_case(subject, sample.drawn, tensors, options);
   const std::string what = fmt::format("{} with {}", text_of(name), bad);
   if (subject.on_cpu() && result.status != ATTNRT_INVALID_ARGUMENT) {
     return failed(fmt::format("{}: {}; expected invalid argument ({})", what,
@@ -155,6 +159,7 @@ Outcome run_with_bad_index(Subject& subject, const Sample& sample, TensorName na
   std::string harm;
   if (!known.contains("ROB-8")) harm = result.inputs;
   if (!known.contains("ROB-9") && !result.outside.empty()) harm = result.outside;
+  if (!result.schedule.empty()) harm = result.schedule;
   if (harm.empty()) return passed();
   return failed(fmt::format("{}: {}", what, harm), sample.drawn.seed);
 }
@@ -226,7 +231,9 @@ Outcome check_bad_indices(Subject& subject) {
         continue;  // its first entry is not used
       for (const int32_t bad : {-1, 1'000'000'000, INT32_MIN, INT32_MAX}) {
         ++tried;
-        Outcome outcome = run_with_bad_index(subject, sample, name, bad);
+        Outcome outcome = run_with_bad_index(subject, sample, name, bad, false);
+        if (outcome.state == State::passed && subject.scheduling() != nullptr)
+          outcome = run_with_bad_index(subject, sample, name, bad, true);
         if (outcome.state != State::passed) return outcome;
       }
     }

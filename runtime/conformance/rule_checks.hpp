@@ -45,4 +45,9 @@ Outcome check_batch_invariant(Subject& subject);
 // merge_rules.cpp: the extension that merges results over parts of the keys
 Outcome check_merge(Subject& subject);
 
+// schedule_rules.cpp: the extension that divides the work of many runs once
+Outcome check_schedule(Subject& subject);
+Outcome check_rebuilt_schedule(Subject& subject);
+Outcome check_other_lengths(Subject& subject);
+
 }  // namespace attnrt::conformance

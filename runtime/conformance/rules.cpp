@@ -130,6 +130,18 @@ constexpr std::array kRules = {
          "if attnrt.merge/1 is offered, merged results over parts of the keys are the result over "
          "all keys",
          "what is split over parts of the keys, or over devices, is wrong", "AGR-2", check_merge},
+    Rule{"ACC-13",
+         "if attnrt.schedule/1 is offered, a run with a schedule gives the result of a run without "
+         "one (the same bits, if the problem is deterministic), and build writes nothing else",
+         "results depend on whether an application builds schedules", "AGR-2", check_schedule},
+    Rule{"ACC-14", "a schedule that is built again, for other lengths, is as good as a new one",
+         "every step of a captured decode loop but the first is wrong", "ACC-13",
+         check_rebuilt_schedule},
+    Rule{"ACC-15",
+         "a run whose lengths are not those of its schedule gives NaN for each sequence that "
+         "differs, and the other sequences' results",
+         "a schedule that was not built again gives wrong text instead of an error", "ACC-13",
+         check_other_lengths},
 };
 
 }  // namespace

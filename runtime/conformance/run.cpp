@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kWorkspaceGuard = 4096;    // bytes
 constexpr int64_t kLargestAlignment = 4096;  // bytes; the most that plan may ask for
 constexpr int64_t kDefaultAlignment = 64;    // bytes; used if plan asks for none (attnrt/plugin.h)
+constexpr int64_t kScheduleAlignment = 256;  // bytes (attnrt/plugin.h)
 constexpr std::byte kGuardByte{0xC3};
 
 // Returns the struct's bytes and `growth` zeros after them, with a struct_size that includes both:
@@ -46,20 +47,23 @@ std::string check_info(const attnrt_plan_info& info) {
   return {};
 }
 
-// A workspace as plan asked for it, between guards.
-class Workspace {
+// A workspace or schedule as the plugin asked for it, between guards.
+class Scratch {
  public:
-  Workspace(Subject& subject, const attnrt_plan_info& info, std::byte fill, void* stream)
-      : image_(static_cast<size_t>(info.workspace_bytes + 2 * kWorkspaceGuard), fill),
-        memory_(subject, static_cast<int64_t>(image_.size()),
-                info.workspace_alignment > 0 ? info.workspace_alignment : kDefaultAlignment,
-                kWorkspaceGuard, stream),
+  // name: as messages call it.
+  Scratch(Subject& subject, const char* name, int64_t bytes, int64_t alignment, std::byte fill,
+          void* stream)
+      : name_(name),
+        bytes_(bytes),
+        image_(static_cast<size_t>(bytes + 2 * kWorkspaceGuard), fill),
+        memory_(subject, static_cast<int64_t>(image_.size()), alignment, kWorkspaceGuard, stream),
         stream_(stream) {
     std::fill_n(image_.begin(), kWorkspaceGuard, kGuardByte);
     std::fill_n(image_.end() - kWorkspaceGuard, kWorkspaceGuard, kGuardByte);
     error_ = memory_.write(image_.data(), stream);
   }
-  void* data() const { return memory_.content(); }
+  void* data() const { return bytes_ > 0 ? memory_.content() : nullptr; }
+  int64_t bytes() const { return bytes_; }
   const std::string& error() const { return error_; }
 
   // Returns where a guard was written, or "".
@@ -68,20 +72,44 @@ class Workspace {
     const int64_t end = static_cast<int64_t>(image_.size()) - kWorkspaceGuard;
     for (int64_t n = 0; n < kWorkspaceGuard; ++n) {
       if (image_[static_cast<size_t>(n)] != kGuardByte)
-        return fmt::format("the workspace was written {} bytes before its start",
+        return fmt::format("the {} was written {} bytes before its start", name_,
                            kWorkspaceGuard - n);
       if (image_[static_cast<size_t>(end + n)] != kGuardByte)
-        return fmt::format("the workspace was written {} bytes past its end", n);
+        return fmt::format("the {} was written {} bytes past its end", name_, n);
     }
     return {};
   }
 
  private:
+  const char* name_;
+  int64_t bytes_;
   std::vector<std::byte> image_;
   GuardedMemory memory_;
   void* stream_;
   std::string error_;
 };
+
+// Builds a schedule for the tensors, and waits. Notes in the result a tensor that changed. RETURNS
+// what failed, or "".
+std::string build_schedule(Subject& subject, PluginPlan& plan, const Tensors& tensors,
+                           const Scratch& schedule, RunResult& result) {
+  DeviceTensors on_device(subject, tensors);
+  if (!on_device.error().empty()) return on_device.error();
+  attnrt_args& args = on_device.args();
+  args.schedule = schedule.data();
+  args.schedule_bytes = schedule.bytes();
+  std::string message;
+  result.status = plan.build(args, &message);
+  if (std::string error = on_device.synchronize(); message.empty()) message = std::move(error);
+  for (const TensorName name : kTensorNames) {
+    if (tensors[name].absent() || !message.empty()) continue;
+    std::vector<std::byte> after;
+    message = on_device.read(name, &after);
+    if (message.empty() && after != tensors[name].bytes)
+      result.schedule = fmt::format("{} changed while a schedule was built", text_of(name));
+  }
+  return message;
+}
 
 void check_memory(DeviceTensors& on_device, const Tensors& tensors, RunResult& result) {
   for (const TensorName name : kTensorNames) {
@@ -112,9 +140,8 @@ PluginPlan::PluginPlan(Subject& subject, const core::Problem& problem, int32_t g
   if (table_->plan == nullptr) return;
   std::vector<std::byte> info_bytes = grown(info, growth);
   attnrt_error error = ATTNRT_ERROR_INIT;
-  status =
-      table_->plan(subject.instance(), reinterpret_cast<const attnrt_problem*>(problem_.data()),
-                   reinterpret_cast<attnrt_plan_info*>(info_bytes.data()), &plan_, &error);
+  status = table_->plan(subject.instance(), this->problem(),
+                        reinterpret_cast<attnrt_plan_info*>(info_bytes.data()), &plan_, &error);
   std::memcpy(&info, info_bytes.data(), sizeof info);
   if (status != ATTNRT_OK) message = failure("plan", status, error);
 }
@@ -129,10 +156,28 @@ PluginPlan::~PluginPlan() {
 attnrt_status PluginPlan::run(const attnrt_args& args, std::string* text) {
   const std::vector<std::byte> bytes = grown(args, growth_);
   attnrt_error error = ATTNRT_ERROR_INIT;
-  const attnrt_status returned = table_->run(
-      subject_.instance(), plan_, reinterpret_cast<const attnrt_problem*>(problem_.data()),
-      reinterpret_cast<const attnrt_args*>(bytes.data()), &error);
+  const attnrt_status returned =
+      table_->run(subject_.instance(), plan_, problem(),
+                  reinterpret_cast<const attnrt_args*>(bytes.data()), &error);
   if (returned != ATTNRT_OK) *text = failure("run", returned, error);
+  return returned;
+}
+
+attnrt_status PluginPlan::schedule_bytes(int64_t* bytes, std::string* text) {
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  attnrt_status returned =
+      subject_.scheduling()->bytes(subject_.instance(), plan_, problem(), bytes, &error);
+  if (returned == ATTNRT_OK && *bytes < 0)
+    returned = attnrt_fail(&error, ATTNRT_INTERNAL, "it is %lld", static_cast<long long>(*bytes));
+  if (returned != ATTNRT_OK) *text = failure("bytes of a schedule", returned, error);
+  return returned;
+}
+
+attnrt_status PluginPlan::build(const attnrt_args& args, std::string* text) {
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  const attnrt_status returned =
+      subject_.scheduling()->build(subject_.instance(), plan_, problem(), &args, &error);
+  if (returned != ATTNRT_OK) *text = failure("build", returned, error);
   return returned;
 }
 
@@ -216,14 +261,33 @@ RunResult run_case(Subject& subject, const Case& drawn, const Tensors& tensors,
   DeviceTensors on_device(subject, tensors);
   if (!on_device.error().empty()) return fail(ATTNRT_INTERNAL, on_device.error());
   attnrt_args& args = on_device.args();
-  Workspace workspace(subject, plan.info, options.workspace_fill, args.stream);
+  const int64_t alignment =
+      plan.info.workspace_alignment > 0 ? plan.info.workspace_alignment : kDefaultAlignment;
+  Scratch workspace(subject, "workspace", plan.info.workspace_bytes, alignment,
+                    options.workspace_fill, args.stream);
   if (!workspace.error().empty()) return fail(ATTNRT_INTERNAL, workspace.error());
-  args.workspace = plan.info.workspace_bytes > 0 ? workspace.data() : nullptr;
-  args.workspace_bytes = plan.info.workspace_bytes;
+  args.workspace = workspace.data();
+  args.workspace_bytes = workspace.bytes();
+  std::optional<Scratch> schedule;
+  if (!options.schedules.empty()) {
+    result.status = plan.schedule_bytes(&args.schedule_bytes, &result.message);
+    if (!result.ok()) return result;
+  }
+  if (args.schedule_bytes > 0) {
+    schedule.emplace(subject, "schedule", args.schedule_bytes, kScheduleAlignment,
+                     options.workspace_fill, args.stream);
+    if (!schedule->error().empty()) return fail(ATTNRT_INTERNAL, schedule->error());
+    args.schedule = schedule->data();
+    for (const Tensors* each : options.schedules) {
+      result.message = build_schedule(subject, plan, *each, *schedule, result);
+      if (!result.ok()) return result;
+    }
+  }
   result.status = plan.run(args, &result.message);
   const std::string error = on_device.synchronize();
   if (result.ok() && !error.empty()) return fail(ATTNRT_INTERNAL, error);
   result.workspace = workspace.check_guards();
+  if (schedule && result.schedule.empty()) result.schedule = schedule->check_guards();
   check_memory(on_device, tensors, result);
   return result;
 }

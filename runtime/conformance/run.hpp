@@ -2,7 +2,8 @@
 //
 // A run goes through these steps, and ends at the first one that fails:
 //     plan the problem -> check what it asks for -> write the tensors' images and a workspace
-//     -> run -> wait -> read everything back -> compare guards, inputs and gaps with the images
+//     -> build a schedule, if one is asked for -> run -> wait -> read everything back -> compare
+//     guards, inputs and gaps with the images
 // Whether the values are right is decided elsewhere: judge.hpp.
 #pragma once
 
@@ -30,12 +31,18 @@ class PluginPlan {
   ~PluginPlan();
 
   attnrt_status run(const attnrt_args& args, std::string* message);
+  // Both REQUIRE that the plugin offers attnrt.schedule/1.
+  attnrt_status schedule_bytes(int64_t* bytes, std::string* message);
+  attnrt_status build(const attnrt_args& args, std::string* message);
 
   attnrt_status status = ATTNRT_OK;  // of plan
   std::string message;               // of plan, if it failed
   attnrt_plan_info info{};
 
  private:
+  const attnrt_problem* problem() const {
+    return reinterpret_cast<const attnrt_problem*>(problem_.data());
+  }
   Subject& subject_;
   const attnrt_plugin* table_;
   std::vector<std::byte> problem_;  // as large as growth says
@@ -87,6 +94,7 @@ struct RunResult {
   std::string message;               // "plan: unsupported: ...", "run: ..."; "": both succeeded
   // The rest of the texts say what is wrong, or are "".
   std::string workspace;            // its size or alignment, or a write outside of it
+  std::string schedule;             // a write beside it while it was built
   std::string inputs;               // a write to an input
   std::string outside;              // a write beside the elements of an output
   std::string unwritten;            // elements of an output that were not written
@@ -99,6 +107,9 @@ struct RunOptions {
   std::byte workspace_fill{0xA5};
   int32_t growth = 0;                      // see PluginPlan
   const core::Problem* problem = nullptr;  // planned instead of the case's: other bounds
+  // A schedule is built for each of these, one after another in the same memory, and the run uses
+  // it. Empty: the run has none.
+  std::vector<const Tensors*> schedules{};
 };
 
 // Compares an image with what it was before the run. Notes in the result the first byte that

@@ -75,6 +75,14 @@ class Subject {
   const attnrt_memory* memory() {
     return static_cast<const attnrt_memory*>(extension(ATTNRT_MEMORY));
   }
+  // nullptr also on the cpu, where nothing is scheduled, and if a call is missing.
+  const attnrt_scheduling* scheduling() {
+    const auto* found = static_cast<const attnrt_scheduling*>(extension(ATTNRT_SCHEDULE));
+    const bool usable = found != nullptr && !on_cpu() &&
+                        ATTNRT_HAS(found, attnrt_scheduling, build) && found->bytes != nullptr &&
+                        found->build != nullptr;
+    return usable ? found : nullptr;
+  }
 
   attnrt_status supports(const attnrt_problem& problem, std::vector<std::string>* reasons);
 

@@ -15,6 +15,7 @@
 #include "problem/infer.hpp"
 #include "run.hpp"
 #include "runtime.hpp"
+#include "schedule.hpp"
 #include "trace.hpp"
 
 using namespace attnrt::core;
@@ -25,6 +26,10 @@ struct attnrt_runtime {
 
 struct attnrt_plan {
   std::unique_ptr<Plan> impl;
+};
+
+struct attnrt_schedule {
+  std::unique_ptr<Schedule> impl;
 };
 
 namespace {
@@ -299,6 +304,40 @@ attnrt_status attnrt_plan_explain(const attnrt_plan* plan, int32_t format, char*
         format == ATTNRT_JSON ? decision_json(decision).text() : decision_text(decision), text,
         error);
   });
+}
+
+attnrt_status attnrt_schedule_create(attnrt_plan* plan, attnrt_schedule** schedule,
+                                     attnrt_error* error) {
+  if (plan == nullptr || schedule == nullptr)
+    return missing(error, plan == nullptr ? "plan" : "schedule");
+  return without_exceptions(error, [&] {
+    auto made = Schedule::make(*plan->impl);
+    if (!made) return fill_error(error, made.error());
+    *schedule = new attnrt_schedule{std::move(*made)};
+    return attnrt_status{ATTNRT_OK};
+  });
+}
+
+attnrt_status attnrt_schedule_build(attnrt_schedule* schedule, const attnrt_args* args,
+                                    attnrt_error* error) {
+  if (schedule == nullptr || args == nullptr)
+    return missing(error, schedule == nullptr ? "schedule" : "args");
+  return without_exceptions(error, [&] { return schedule->impl->build(*args, error); });
+}
+
+attnrt_status attnrt_plan_run_scheduled(attnrt_plan* plan, const attnrt_schedule* schedule,
+                                        const attnrt_args* args, attnrt_error* error) {
+  if (plan == nullptr) return missing(error, "plan");
+  if (schedule == nullptr) return missing(error, "schedule");
+  if (args == nullptr) return missing(error, "args");
+  return without_exceptions(error,
+                            [&] { return run(*plan->impl, *args, error, schedule->impl.get()); });
+}
+
+void attnrt_schedule_destroy(attnrt_schedule* schedule) { delete schedule; }
+
+int64_t attnrt_schedule_bytes(const attnrt_schedule* schedule) {
+  return schedule != nullptr ? schedule->impl->bytes() : 0;
 }
 
 attnrt_status attnrt_attention(attnrt_runtime* runtime, const attnrt_problem* problem,

@@ -96,10 +96,14 @@ constexpr Member kMemoryMembers[] = {ATTNRT_MEMBER(attnrt_memory, allocate),
 constexpr Member kTimingMembers[] = {
     ATTNRT_MEMBER(attnrt_timing, timestamp_create), ATTNRT_MEMBER(attnrt_timing, timestamp_destroy),
     ATTNRT_MEMBER(attnrt_timing, record), ATTNRT_MEMBER(attnrt_timing, elapsed)};
+constexpr Member kSchedulingMembers[] = {ATTNRT_MEMBER(attnrt_scheduling, bytes),
+                                         ATTNRT_MEMBER(attnrt_scheduling, build)};
 #undef ATTNRT_MEMBER
 constexpr size_t kFirstMember = 2 * sizeof(int32_t);  // after struct_size and reserved
 static_assert(sizeof(attnrt_memory) == kFirstMember + std::size(kMemoryMembers) * sizeof(void*));
 static_assert(sizeof(attnrt_timing) == kFirstMember + std::size(kTimingMembers) * sizeof(void*));
+static_assert(sizeof(attnrt_scheduling) ==
+              kFirstMember + std::size(kSchedulingMembers) * sizeof(void*));
 
 // Returns the struct if it has every member, or nullptr, and then says in *fault what is missing.
 template <class Extension>
@@ -121,6 +125,19 @@ const Extension* complete(const void* found, const char* id, std::span<const Mem
     return nullptr;
   }
   return extension;
+}
+
+// Returns the extension if the backend offers it with every member, else nullptr, and then warns
+// of one that lacks a member.
+template <class Extension>
+const Extension* optional_extension(const Backend& backend, const char* id,
+                                    std::span<const Member> members) {
+  std::string fault;
+  const void* found = backend.extension(id);
+  const auto* usable = complete<Extension>(found, id, members, &fault);
+  if (usable == nullptr && found != nullptr)
+    backend.log(ATTNRT_LOG_WARNING, fmt::format("offers {}, which is not used", fault));
+  return usable;
 }
 
 }  // namespace
@@ -230,12 +247,11 @@ Result<void> Backend::find_devices() {
 }
 
 const attnrt_timing* Backend::timing() const {
-  std::string fault;
-  const void* found = extension(ATTNRT_TIMING);
-  const auto* timing = complete<attnrt_timing>(found, ATTNRT_TIMING, kTimingMembers, &fault);
-  if (timing == nullptr && found != nullptr)
-    log(ATTNRT_LOG_WARNING, fmt::format("offers {}, which is not used", fault));
-  return timing;
+  return optional_extension<attnrt_timing>(*this, ATTNRT_TIMING, kTimingMembers);
+}
+
+const attnrt_scheduling* Backend::scheduling() const {
+  return optional_extension<attnrt_scheduling>(*this, ATTNRT_SCHEDULE, kSchedulingMembers);
 }
 
 const void* Backend::extension(const char* id) const {
@@ -306,6 +322,18 @@ attnrt_status Backend::merge(const attnrt_merging& extension, const MergeArgs& a
                            static_cast<int32_t>(args.outs.size()), &args.out, &args.lse,
                            args.stream, error);
   });
+}
+
+attnrt_status Backend::schedule_bytes(const attnrt_scheduling& extension, void* plan,
+                                      const Problem& problem, int64_t* bytes,
+                                      attnrt_error* error) const {
+  return call(error, [&] { return extension.bytes(instance_, plan, &problem, bytes, error); });
+}
+
+attnrt_status Backend::build_schedule(const attnrt_scheduling& extension, void* plan,
+                                      const Problem& problem, const attnrt_args& args,
+                                      attnrt_error* error) const {
+  return call(error, [&] { return extension.build(instance_, plan, &problem, &args, error); });
 }
 
 void Backend::plan_destroy(void* plan) const {

@@ -74,6 +74,7 @@ class Backend {
   // the backend. The default stream if none can be made.
   void* own_stream(int32_t device_id) const;
   const attnrt_timing* timing() const;
+  const attnrt_scheduling* scheduling() const;
   const void* extension(const char* id) const;
   void* instance() const { return instance_; }
   const Services& services() const { return *services_; }
@@ -102,6 +103,11 @@ class Backend {
   // REQUIRES: extension is one of this backend.
   attnrt_status merge(const attnrt_merging& extension, const MergeArgs& args,
                       attnrt_error* error) const;
+  attnrt_status schedule_bytes(const attnrt_scheduling& extension, void* plan,
+                               const Problem& problem, int64_t* bytes, attnrt_error* error) const;
+  attnrt_status build_schedule(const attnrt_scheduling& extension, void* plan,
+                               const Problem& problem, const attnrt_args& args,
+                               attnrt_error* error) const;
 
   void log(int32_t severity, const std::string& text) const;  // prefixed with the backend's name
 

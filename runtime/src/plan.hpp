@@ -56,6 +56,7 @@ class Plan {
   const std::string& kernel() const { return kernel_; }
   const Device& device() const { return device_; }
   const Backend& backend() const { return *backend_; }
+  const std::shared_ptr<const Backend>& shared_backend() const { return backend_; }
   // How and why this backend was chosen; what failed before it is in there, too.
   const Decision& decision() const { return *decision_; }
   // Whether run may be captured into a graph.

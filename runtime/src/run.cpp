@@ -3,6 +3,7 @@
 
 #include "capture.hpp"
 #include "problem/check_args.hpp"
+#include "schedule.hpp"
 #include "staging.hpp"
 
 namespace attnrt::core {
@@ -23,21 +24,22 @@ attnrt_status check_workspace(const Plan& plan, const attnrt_args& args, attnrt_
                      static_cast<size_t>(alignment));
 }
 
-// Refuses a stream that is being captured, if the plan cannot be captured.
-attnrt_status check_capture(const Plan& plan, void* stream, attnrt_error* error) {
+}  // namespace
+
+attnrt_status check_capture(const Plan& plan, void* stream, attnrt_error* error,
+                            const char* where) {
   if (plan.capturable() || plan.staging() != nullptr) return ATTNRT_OK;
   Capture capture;
   const attnrt_status status = find_capture(plan.backend(), plan.device(), stream, &capture, error);
   if (status != ATTNRT_OK || !capture.active) return status;
   return attnrt_fail(error, ATTNRT_UNSUPPORTED,
-                     "run: %s: kernel %s cannot be captured into a graph; run it on a stream that "
+                     "%s: %s: kernel %s cannot be captured into a graph; run it on a stream that "
                      "is not being captured",
-                     plan.backend_name().c_str(), plan.kernel().c_str());
+                     where, plan.backend_name().c_str(), plan.kernel().c_str());
 }
 
-}  // namespace
-
-attnrt_status run(const Plan& plan, const attnrt_args& given, attnrt_error* error) {
+attnrt_status run(const Plan& plan, const attnrt_args& given, attnrt_error* error,
+                  const Schedule* schedule) {
   attnrt_args args{};
   if (const auto read = read_args(given, &args); !read) return fill_error(error, read.error());
   Extents extents;
@@ -46,8 +48,13 @@ attnrt_status run(const Plan& plan, const attnrt_args& given, attnrt_error* erro
     return status;
   if (const attnrt_status status = check_workspace(plan, args, error); status != ATTNRT_OK)
     return status;
-  if (extents.batch == 0 || extents.total_q == 0) return ATTNRT_OK;
-  if (const attnrt_status status = check_capture(plan, args.stream, error); status != ATTNRT_OK)
+  if (schedule != nullptr) {
+    if (const attnrt_status status = schedule->give(plan, extents, args, error);
+        status != ATTNRT_OK)
+      return status;
+  }
+  if (extents.is_empty()) return ATTNRT_OK;
+  if (const auto status = check_capture(plan, args.stream, error, "run"); status != ATTNRT_OK)
     return status;
   if (args.workspace == nullptr) {
     args.workspace = plan.workspace();

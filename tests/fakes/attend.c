@@ -1,12 +1,9 @@
 /* tests/fakes/attend.c: computes attention in double, with every feature, in plain C */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "fake.h"
-
-typedef struct row_range {
-  int64_t q_first, q_length, kv_first, kv_length;
-} row_range;
 
 static int64_t number(const attnrt_tensor* t, int64_t i, int64_t j) {
   return ((const int32_t*)t->data)[i * t->stride[0] + (t->ndim > 1 ? j * t->stride[1] : 0)];
@@ -16,11 +13,14 @@ static int64_t batch_of(const attnrt_problem* p, const attnrt_args* a) {
   return p->varlen ? a->offsets_q.shape[0] - 1 : a->q.shape[0];
 }
 
-/* Finds the rows of sequence b. INVALID_ARGUMENT if index arrays point outside of their tensors. */
-static attnrt_status find_rows(const attnrt_problem* p, const attnrt_args* a, int64_t b,
-                               row_range* r, attnrt_error* error) {
+attnrt_status fake_find_rows(const attnrt_problem* p, const attnrt_args* a, int64_t b, fake_rows* r,
+                             attnrt_error* error) {
   const int check = FAKE_FAULT != FAULT_INDICES;
-  *r = (row_range){0, a->q.shape[1], 0, a->k.shape[1]};
+  *r = (fake_rows){0, a->q.shape[1], 0, a->k.shape[1], 0};
+#ifndef FAKE_HEADER_IS_OLDER
+  if (p->diagonal_offset && FAKE_FAULT != FAULT_DIAGONAL)
+    r->diagonal_offset = number(&a->diagonal_offset, b, 0);
+#endif
   if (p->varlen) {
     const int64_t first = number(&a->offsets_q, b, 0), last = number(&a->offsets_q, b + 1, 0);
     if (check && (first < 0 || last < first || last > a->q.shape[0] || last - first > p->seq_q ||
@@ -52,14 +52,21 @@ static attnrt_status find_rows(const attnrt_problem* p, const attnrt_args* a, in
   return ATTNRT_OK;
 }
 
-static int64_t row_of_query(const attnrt_problem* p, const attnrt_tensor* t, const row_range* r,
+static int64_t row_of_query(const attnrt_problem* p, const attnrt_tensor* t, const fake_rows* r,
                             int64_t b, int64_t i, int64_t h) {
   if (p->varlen) return (r->q_first + i) * t->stride[0] + h * t->stride[1];
   return b * t->stride[0] + i * t->stride[1] + h * t->stride[2];
 }
 
+static int64_t place_of_lse(const attnrt_problem* p, const attnrt_args* a, const fake_rows* r,
+                            int64_t b, int64_t i, int64_t h) {
+  const attnrt_tensor* l = &a->lse;
+  if (p->varlen) return h * l->stride[0] + (r->q_first + i) * l->stride[1];
+  return b * l->stride[0] + h * l->stride[1] + i * l->stride[2];
+}
+
 static int64_t row_of_key(const attnrt_problem* p, const attnrt_args* a, const attnrt_tensor* t,
-                          const row_range* r, int64_t b, int64_t j, int64_t h) {
+                          const fake_rows* r, int64_t b, int64_t j, int64_t h) {
   if (p->page_size)
     return number(&a->page_table, b, j / p->page_size) * t->stride[0] +
            j % p->page_size * t->stride[1] + h * t->stride[2];
@@ -69,28 +76,21 @@ static int64_t row_of_key(const attnrt_problem* p, const attnrt_args* a, const a
 
 /* The element of k_scale or v_scale beside a row of keys; 1: there are none. */
 static double scale_of(const attnrt_problem* p, const attnrt_args* a, const attnrt_tensor* scale,
-                       const row_range* r, int64_t b, int64_t j, int64_t h) {
+                       const fake_rows* r, int64_t b, int64_t j, int64_t h) {
   if (p->kv_scale == ATTNRT_KV_SCALE_NONE) return 1;
   if (FAKE_FAULT == FAULT_KV_SCALE && scale == &a->v_scale) return 1.0 / 30;
   return fake_load(scale, row_of_key(p, a, scale, r, b, j, h));
 }
 
-static int64_t diagonal_of(const attnrt_problem* p, const attnrt_args* a, const row_range* r,
-                           int64_t b, int64_t i) {
+static int64_t diagonal_of(const attnrt_problem* p, const fake_rows* r, int64_t i) {
   const int64_t diagonal = p->align == ATTNRT_ALIGN_TOP_LEFT ? i : i + r->kv_length - r->q_length;
-#ifndef FAKE_HEADER_IS_OLDER
-  if (p->diagonal_offset && FAKE_FAULT != FAULT_DIAGONAL)
-    return diagonal + number(&a->diagonal_offset, b, 0);
-#else
-  (void)a, (void)b;
-#endif
-  return diagonal;
+  return diagonal + r->diagonal_offset;
 }
 
 /* The score of key j. Sets *hidden, and returns -INFINITY, if the key is not visible. */
-static double score_of(const attnrt_problem* p, const attnrt_args* a, const row_range* r, int64_t b,
+static double score_of(const attnrt_problem* p, const attnrt_args* a, const fake_rows* r, int64_t b,
                        int64_t h, int64_t i, int64_t j, int* hidden) {
-  const int64_t diagonal = diagonal_of(p, a, r, b, i);
+  const int64_t diagonal = diagonal_of(p, r, i);
   const attnrt_tensor* m = &a->mask;
   const int64_t at = b * m->stride[0] + h * m->stride[1] + i * m->stride[2] + j * m->stride[3];
   double added = 0;
@@ -118,7 +118,7 @@ static double score_of(const attnrt_problem* p, const attnrt_args* a, const row_
   return s;
 }
 
-static void attend_row(const attnrt_problem* p, const attnrt_args* a, const row_range* r, int64_t b,
+static void attend_row(const attnrt_problem* p, const attnrt_args* a, const fake_rows* r, int64_t b,
                        int64_t h, int64_t i, double* scores, double* sum) {
   double max = p->sinks ? fake_load(&a->sinks, h * a->sinks.stride[0]) : -INFINITY;
   const double sink = max;
@@ -155,31 +155,51 @@ static void attend_row(const attnrt_problem* p, const attnrt_args* a, const row_
     if (FAKE_FAULT == FAULT_GARBAGE) value = 1 + (double)x;
     if (FAKE_FAULT == FAULT_ROUGH) value *= x % 2 ? 1.02 : 0.98;
     if (FAKE_FAULT == FAULT_BATCH && batch_of(p, a) > 1) value *= 1 + ldexp(1, -23);
+    if (FAKE_FAULT == FAULT_SCHEDULE_BITS && a->schedule != NULL) value *= 1 + ldexp(1, -23);
     if (FAKE_FAULT == FAULT_OUT_DTYPE && p->out_dtype.bits != 0) value = fake_rounded(&a->q, value);
     fake_store(&a->out, out + x, value);
   }
   if (FAKE_FAULT == FAULT_GAP) fake_store(&a->out, out + p->head_dim_v, 0);
   if (!p->lse) return;
-  const attnrt_tensor* l = &a->lse;
-  const int64_t at = p->varlen ? h * l->stride[0] + (r->q_first + i) * l->stride[1]
-                               : b * l->stride[0] + h * l->stride[1] + i * l->stride[2];
-  fake_store(l, at, total == 0 ? -INFINITY : max + log(total));
+  fake_store(&a->lse, place_of_lse(p, a, r, b, i, h), total == 0 ? -INFINITY : max + log(total));
+}
+
+/* Gives NaN for the rows of a sequence whose lengths are not those of the schedule. */
+static void spoil_sequence(const attnrt_problem* p, const attnrt_args* a, const fake_rows* r,
+                           int64_t b, int64_t rows) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t h = 0; h < p->heads_q; ++h) {
+      const int64_t out = row_of_query(p, &a->out, r, b, i, h);
+      for (int64_t x = 0; x < p->head_dim_v; ++x) fake_store(&a->out, out + x, NAN);
+      if (p->lse) fake_store(&a->lse, place_of_lse(p, a, r, b, i, h), NAN);
+    }
+  }
 }
 
 attnrt_status fake_attend(const attnrt_problem* p, const attnrt_args* a, attnrt_error* error) {
   const int64_t batch = batch_of(p, a);
-  row_range r;
+  fake_rows r;
   int64_t longest = 1;
   for (int64_t b = 0; b < batch; ++b) { /* checks all before computing the first */
-    const attnrt_status status = find_rows(p, a, b, &r, error);
+    const attnrt_status status = fake_find_rows(p, a, b, &r, error);
     if (status != ATTNRT_OK) return status;
     if (r.kv_length > longest) longest = r.kv_length;
+    const fake_rows* built = fake_scheduled(a, b);
+    if (built != NULL && built->kv_length > longest) longest = built->kv_length;
   }
   double* scores = malloc((size_t)(longest + p->head_dim_v) * sizeof(double));
   if (scores == NULL)
     return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "scores of %d keys", (int)longest);
   for (int64_t b = 0; b < batch; ++b) {
-    find_rows(p, a, b, &r, NULL);
+    fake_find_rows(p, a, b, &r, NULL);
+    const fake_rows* built = fake_scheduled(a, b);
+    if (built != NULL && memcmp(built, &r, sizeof r) != 0) {
+      if (FAKE_FAULT != FAULT_SCHEDULE_LENGTHS) {
+        spoil_sequence(p, a, &r, b, built->q_length < r.q_length ? built->q_length : r.q_length);
+        continue;
+      }
+      r = *built;
+    }
     for (int64_t i = 0; i < r.q_length - (FAKE_FAULT == FAULT_PARTIAL); ++i) {
       for (int64_t h = 0; h < p->heads_q; ++h)
         attend_row(p, a, &r, b, h, i, scores, scores + longest);

@@ -277,7 +277,7 @@ static int64_t span_of(const attnrt_tensor* t) {
   return (last + 1) * t->dtype.bits / 8;
 }
 
-/* Returns the name of a tensor, or of the workspace, that is not in device memory; NULL: none is
+/* Returns the name of a tensor, workspace or schedule that is not in device memory; NULL: none is
  * elsewhere. */
 static const char* misplaced(const attnrt_args* args) {
 #define ATTNRT_IS_HERE(name)                                                                     \
@@ -287,11 +287,13 @@ static const char* misplaced(const attnrt_args* args) {
 #undef ATTNRT_IS_HERE
   if (args->workspace_bytes > 0 && device_block(args->workspace, args->workspace_bytes, 0) == NULL)
     return "the workspace";
+  if (args->schedule_bytes > 0 && device_block(args->schedule, args->schedule_bytes, 0) == NULL)
+    return "the schedule";
   return NULL;
 }
 
-attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args, const void* plan,
-                           attnrt_error* error) {
+static attnrt_status enqueue_call(work_kind kind, const attnrt_problem* problem,
+                                  const attnrt_args* args, const void* plan, attnrt_error* error) {
   work* w = calloc(1, sizeof *w);
   if (w == NULL) return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "a launch");
   device_lock();
@@ -301,14 +303,24 @@ attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* arg
     free(w);
     return attnrt_fail(error, ATTNRT_INTERNAL, "%s is not in this device's memory", elsewhere);
   }
-  w->kind = WORK_ATTENTION, w->stream = device_stream(args->stream), w->plan = plan;
+  w->kind = kind, w->stream = device_stream(args->stream), w->plan = plan;
   w->problem = *problem, w->args = *args;
-  const block* workspace = device_block(args->workspace, args->workspace_bytes, 0);
-  w->workspace_serial = workspace != NULL ? workspace->serial : 0;
+  w->workspace_serial = device_serial(args->workspace, args->workspace_bytes);
+  w->schedule_serial = device_serial(args->schedule, args->schedule_bytes);
   device_check_run(w);
   device_enqueue(w);
   device_unlock();
   return ATTNRT_OK;
+}
+
+attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args, const void* plan,
+                           attnrt_error* error) {
+  return enqueue_call(WORK_ATTENTION, problem, args, plan, error);
+}
+
+attnrt_status fake_enqueue_build(const attnrt_problem* problem, const attnrt_args* args,
+                                 const void* plan, attnrt_error* error) {
+  return enqueue_call(WORK_SCHEDULE, problem, args, plan, error);
 }
 
 attnrt_status fake_enqueue_merge(const fake_merge_call* call, void* stream, attnrt_error* error) {

@@ -60,6 +60,11 @@ block* device_block(const void* pointer, int64_t bytes, int pinned) {
   return NULL;
 }
 
+int64_t device_serial(const void* pointer, int64_t bytes) {
+  const block* b = pointer != NULL ? device_block(pointer, bytes, 0) : NULL;
+  return b != NULL ? b->serial : 0;
+}
+
 attnrt_status device_allocate(int64_t bytes, int pinned, void** pointer, attnrt_error* error) {
   static int64_t serial;
   int64_t alive = 0;
@@ -86,10 +91,13 @@ static int is_inside(const block* b, const void* pointer) {
   return p != NULL && p >= b->data && p < b->data + b->bytes;
 }
 
+/* Whether the work has a plan and tensors. */
+static int is_call(const work* w) { return w->kind == WORK_ATTENTION || w->kind == WORK_SCHEDULE; }
+
 static int uses(const work* w, const block* b) {
   if (w->kind == WORK_COPY) return is_inside(b, w->to) || is_inside(b, w->from);
-  if (w->kind != WORK_ATTENTION) return 0;
-  int used = is_inside(b, w->args.workspace);
+  if (!is_call(w)) return 0;
+  int used = is_inside(b, w->args.workspace) || is_inside(b, w->args.schedule);
 #define ATTNRT_USES(name) used |= is_inside(b, w->args.name.data);
   ATTNRT_TENSORS(ATTNRT_USES)
 #undef ATTNRT_USES
@@ -124,6 +132,8 @@ static void do_work(work* w) {
   } else if (w->kind == WORK_ATTENTION) {
     /* A real kernel clamps indices and reports nothing. */
     (void)fake_attend(&w->problem, &w->args, NULL);
+  } else if (w->kind == WORK_SCHEDULE) {
+    fake_fill_schedule(&w->problem, &w->args);
   } else if (w->kind == WORK_MERGE) {
     fake_merge(&w->merge);
     free((void*)w->merge.outs);
@@ -178,7 +188,7 @@ void device_enqueue(work* w) {
     append(&queue, w);
     return;
   }
-  if (w->kind != WORK_ATTENTION && w->kind != WORK_COPY) ++fake_count.invalidated_captures;
+  if (!is_call(w) && w->kind != WORK_COPY) ++fake_count.invalidated_captures;
   w->capture_id = fake_count.capture_id;
   block* workspace = device_block(w->args.workspace, w->args.workspace_bytes, 0);
   if (workspace != NULL) workspace->captured = 1;
@@ -191,9 +201,11 @@ static int64_t replay(uint64_t capture_id, void* stream) {
   for (const work* node = graphs; node != NULL; node = node->next) {
     if (node->capture_id != capture_id) continue;
     ++nodes;
-    const block* workspace = device_block(node->args.workspace, node->args.workspace_bytes, 0);
-    if (node->workspace_serial != 0 &&
-        (node->plan == NULL || workspace == NULL || workspace->serial != node->workspace_serial)) {
+    if (is_call(node) &&
+        (node->plan == NULL ||
+         device_serial(node->args.workspace, node->args.workspace_bytes) !=
+             node->workspace_serial ||
+         device_serial(node->args.schedule, node->args.schedule_bytes) != node->schedule_serial)) {
       ++fake_count.replays_of_freed;
       continue;
     }
@@ -223,7 +235,7 @@ static int is_ordered_after(const work* w, void* stream) {
 
 void device_check_run(const work* run) {
   for (const work* w = queue; w != NULL; w = w->next) {
-    if (w->kind != WORK_ATTENTION || w->plan != run->plan || run->plan == NULL) continue;
+    if (!is_call(w) || w->plan != run->plan || run->plan == NULL) continue;
     if (!is_ordered_after(w, run->stream)) ++fake_count.overlapping_runs;
   }
   const block* workspace = device_block(run->args.workspace, run->args.workspace_bytes, 0);

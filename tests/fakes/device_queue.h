@@ -29,6 +29,7 @@ typedef struct event {
 
 typedef enum work_kind {
   WORK_ATTENTION,
+  WORK_SCHEDULE,
   WORK_MERGE,
   WORK_COPY,
   WORK_STAMP,
@@ -47,7 +48,7 @@ typedef struct work {
   const void* from;
   int64_t bytes;
   const void* plan;
-  int64_t workspace_serial;
+  int64_t workspace_serial, schedule_serial;
   attnrt_problem problem;
   attnrt_args args;
   fake_merge_call merge; /* outs is an array of its own, with lses behind them */
@@ -65,6 +66,8 @@ void* device_new_stream(void);
 void device_destroy_stream(void* handle);
 
 block* device_block(const void* pointer, int64_t bytes, int pinned);
+/* The serial of the device's block in which the memory lies; 0: it lies in none. */
+int64_t device_serial(const void* pointer, int64_t bytes);
 attnrt_status device_allocate(int64_t bytes, int pinned, void** pointer, attnrt_error* error);
 /* Counts a free of memory that queued work of another stream uses. */
 void device_free(void* pointer, int pinned, void* stream);
@@ -81,7 +84,8 @@ int device_captures(void* stream);
 /* Counts a call that a capture of this stream forbids. */
 void device_not_captured(void* stream);
 
-/* Counts a run that is not ordered after the plan's run before, and one of a captured workspace. */
+/* Counts a run or build that is not ordered after the plan's run or build before, and one of a
+ * captured workspace. */
 void device_check_run(const work* run);
 /* Counts the destruction of a plan whose run is in the queue. */
 void device_check_destroy(const void* plan);

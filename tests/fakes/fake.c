@@ -271,10 +271,43 @@ static attnrt_status merge(void* instance, int32_t device_id, const attnrt_tenso
 static const attnrt_merging fake_merging = {sizeof(attnrt_merging), 0, merge};
 #endif
 
+#ifdef FAKE_SCHEDULES
+static attnrt_status schedule_bytes(void* instance, void* plan, const attnrt_problem* problem,
+                                    int64_t* bytes, attnrt_error* error) {
+  (void)instance, (void)plan;
+  if (fake_count.bytes_status != ATTNRT_OK)
+    return attnrt_fail(error, (attnrt_status)fake_count.bytes_status, "bytes was told to fail");
+  *bytes = fake_count.schedule_bytes != 0 ? fake_count.schedule_bytes
+           : fake_count.no_schedule       ? 0
+                                          : fake_schedule_bytes(problem);
+  return ATTNRT_OK;
+}
+
+static attnrt_status build_schedule(void* instance, void* plan, const attnrt_problem* problem,
+                                    const attnrt_args* args, attnrt_error* error) {
+  (void)instance;
+  const attnrt_problem asked = copy_of(problem);
+  __atomic_add_fetch(&fake_count.builds, 1, __ATOMIC_RELAXED);
+  if (fake_count.build_status != ATTNRT_OK)
+    return attnrt_fail(error, (attnrt_status)fake_count.build_status, "build was told to fail");
+  if (args->workspace != NULL || args->schedule_bytes < fake_schedule_bytes(&asked))
+    return attnrt_fail(error, ATTNRT_INTERNAL, "there is a workspace, or too little memory");
+  if ((uintptr_t)args->schedule % 256 != 0)
+    return attnrt_fail(error, ATTNRT_INTERNAL, "the schedule is not at a multiple of 256 bytes");
+  return fake_enqueue_build(&asked, args, plan, error);
+}
+static const attnrt_scheduling fake_scheduling = {
+    sizeof(attnrt_scheduling), 0, schedule_bytes,
+    FAKE_FAULT == FAULT_NULL_BUILD ? NULL : build_schedule};
+#endif
+
 static const void* fake_get_extension(void* instance, const char* id) {
   (void)instance;
 #ifdef FAKE_MERGES
   if (strcmp(id, ATTNRT_MERGE) == 0) return &fake_merging;
+#endif
+#ifdef FAKE_SCHEDULES
+  if (strcmp(id, ATTNRT_SCHEDULE) == 0) return &fake_scheduling;
 #endif
   if (strcmp(id, FAKE_COUNTERS) == 0) return &fake_count;
   const int memory = FAKE_DEVICE == DEVICE_FAKE && FAKE_FAULT != FAULT_NO_MEMORY;

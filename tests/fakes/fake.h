@@ -4,6 +4,7 @@
  *   FAKE_TABLE     which calls its table has (FAKE_IS_OLDER, FAKE_IS_NEWER: as of another version)
  *   FAKE_MERGES           it offers attnrt.merge/1
  *   FAKE_MERGE_STATUS     it offers attnrt.merge/1, which returns this status
+ *   FAKE_SCHEDULES        it offers attnrt.schedule/1
  *   FAKE_HEADER_IS_NEWER  its plugin.h has a field, rotary, that the host's does not have
  *   FAKE_HEADER_IS_OLDER  its plugin.h lacks the field diagonal_offset and those after it
  *   FAKE_FAULT     the one thing that it does wrong
@@ -51,6 +52,11 @@ enum {
   FAULT_MERGE_MEAN,       /* merge: every partial has the same weight */
   FAULT_MERGE_UNSEEN,     /* merge: adds 0 * out of partials that saw nothing */
   FAULT_MERGE_COUNT,      /* merge: leaves out all partials after the second */
+  FAULT_SCHEDULE_BITS,    /* run: other last bits if there is a schedule */
+  FAULT_SCHEDULE_STALE,   /* build: leaves a schedule that was built before as it was */
+  FAULT_SCHEDULE_LENGTHS, /* run: takes the schedule's lengths in place of the run's */
+  FAULT_SCHEDULE_END,     /* build: writes past the end of the schedule */
+  FAULT_NULL_BUILD,       /* schedule: build is NULL */
   FAULT_OPTIONS,          /* open: accepts any option */
   FAULT_STDOUT,           /* run: prints */
   FAULT_STATE,            /* run: all plans share one buffer of the instance */
@@ -129,6 +135,7 @@ typedef struct fake_counters {
   int64_t synchronizations;
   int64_t opens, plans, plans_alive, runs;
   int64_t events, event_synchronizations, stream_waits;
+  int64_t builds; /* of schedules */
   void* last_allocation_stream;
 
   /* What would be wrong on a real device. */
@@ -154,6 +161,10 @@ typedef struct fake_counters {
   int64_t workspace_bytes;  /* what plans ask for; 0: 256 */
   int64_t held_bytes;       /* what plans say that they hold */
   int64_t not_capturable;   /* what plans say */
+  int64_t schedule_bytes;   /* what schedules ask for; 0: as many as they need */
+  int64_t no_schedule;      /* plans need none */
+  int64_t bytes_status;     /* what the schedules' bytes returns */
+  int64_t build_status;     /* what the next builds return */
   int64_t most_keys;        /* supports refuses more; 0: no limit */
   int64_t absent;           /* devices adds none */
 
@@ -183,6 +194,21 @@ void fake_merge(const fake_merge_call* call);
 attnrt_status fake_attend(const attnrt_problem* problem, const attnrt_args* args,
                           attnrt_error* error);
 
+/* The rows of one sequence. */
+typedef struct fake_rows {
+  int64_t q_first, q_length, kv_first, kv_length, diagonal_offset;
+} fake_rows;
+/* attend.c: finds the rows of sequence b. INVALID_ARGUMENT if index arrays point outside of their
+ * tensors. */
+attnrt_status fake_find_rows(const attnrt_problem* problem, const attnrt_args* args, int64_t b,
+                             fake_rows* rows, attnrt_error* error);
+
+/* schedule.c: a schedule holds the rows of each sequence that it was built for. */
+int64_t fake_schedule_bytes(const attnrt_problem* problem);
+void fake_fill_schedule(const attnrt_problem* problem, const attnrt_args* args);
+/* Returns the rows of sequence b in the run's schedule; NULL: it has none. */
+const fake_rows* fake_scheduled(const attnrt_args* args, int64_t b);
+
 /* device.c: the fake device. Enqueues the work, which is done when its stream is synchronized. */
 extern fake_counters fake_count;
 extern const attnrt_memory fake_memory;
@@ -190,6 +216,8 @@ extern const attnrt_timing fake_timing;
 extern const attnrt_timing fake_timing_without_record;
 attnrt_status fake_enqueue(const attnrt_problem* problem, const attnrt_args* args, const void* plan,
                            attnrt_error* error);
+attnrt_status fake_enqueue_build(const attnrt_problem* problem, const attnrt_args* args,
+                                 const void* plan, attnrt_error* error);
 attnrt_status fake_enqueue_merge(const fake_merge_call* call, void* stream, attnrt_error* error);
 void fake_plan_destroyed(const void* plan);
 void fake_device_report(const attnrt_host* host);

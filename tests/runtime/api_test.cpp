@@ -228,6 +228,16 @@ TEST_F(Api, NullsAreRefusedByName) {
   refuses(attnrt_attention(runtime, p, nullptr, nullptr, &error), "args");
   ASSERT_EQ(attnrt_plan_create(runtime, p, nullptr, &plan, nullptr), ATTNRT_OK);
   refuses(attnrt_plan_run(plan, nullptr, &error), "args");
+  attnrt_schedule* schedule = nullptr;
+  refuses(attnrt_schedule_create(nullptr, &schedule, &error), "plan");
+  refuses(attnrt_schedule_create(plan, nullptr, &error), "schedule");
+  refuses(attnrt_plan_run_scheduled(nullptr, schedule, a, &error), "plan");
+  refuses(attnrt_plan_run_scheduled(plan, nullptr, a, &error), "schedule");
+  ASSERT_EQ(attnrt_schedule_create(plan, &schedule, nullptr), ATTNRT_OK);
+  refuses(attnrt_schedule_build(nullptr, a, &error), "schedule");
+  refuses(attnrt_schedule_build(schedule, nullptr, &error), "args");
+  refuses(attnrt_plan_run_scheduled(plan, schedule, nullptr, &error), "args");
+  attnrt_schedule_destroy(schedule);
   attnrt_plan_destroy(plan);
   EXPECT_EQ(text, nullptr);
   // All of it without an error struct, and what gives nothing back.
@@ -239,6 +249,31 @@ TEST_F(Api, NullsAreRefusedByName) {
   EXPECT_STREQ(attnrt_plan_version(nullptr), "");
   EXPECT_STREQ(attnrt_plan_kernel(nullptr), "");
   EXPECT_EQ(attnrt_plan_workspace_bytes(nullptr), 0);
+  attnrt_schedule_destroy(nullptr);
+  EXPECT_EQ(attnrt_schedule_bytes(nullptr), 0);
+}
+
+// As an application writes it once for all backends: on the cpu, a schedule does nothing.
+TEST_F(Api, AScheduleIsBuiltOnceForTheRunsOfAllLayers) {
+  attnrt_plan* plans[2] = {};
+  attnrt_schedule* schedule = nullptr;
+  for (attnrt_plan*& plan : plans) {
+    ASSERT_EQ(attnrt_plan_create(runtime, &tiny.problem, nullptr, &plan, &error), ATTNRT_OK);
+  }
+  ASSERT_EQ(attnrt_schedule_create(plans[0], &schedule, &error), ATTNRT_OK) << error.message;
+  EXPECT_EQ(attnrt_schedule_bytes(schedule), 0);
+  EXPECT_EQ(attnrt_plan_run_scheduled(plans[0], schedule, &tiny.args, &error),
+            ATTNRT_INVALID_ARGUMENT);
+  EXPECT_THAT(error.message, HasSubstr("the schedule is not built"));
+  EXPECT_EQ(attnrt_schedule_build(schedule, &tiny.args, &error), ATTNRT_OK) << error.message;
+  for (attnrt_plan* plan : plans) {
+    tiny.out = {};
+    EXPECT_EQ(attnrt_plan_run_scheduled(plan, schedule, &tiny.args, &error), ATTNRT_OK)
+        << error.message;
+    EXPECT_TRUE(tiny.right());
+  }
+  attnrt_schedule_destroy(schedule);
+  for (attnrt_plan* plan : plans) attnrt_plan_destroy(plan);
 }
 
 TEST_F(Api, FormatsThatDoNotExist) {

@@ -127,6 +127,10 @@ TEST_F(BackendTest, AnExtensionWithoutOneOfItsCallsIsRefused) {
   ASSERT_TRUE(timing) << timing.error().message;
   EXPECT_EQ((*timing)->timing(), nullptr);
   EXPECT_THAT(log.back(), HasSubstr("attnrt.timing/1 without record"));
+  const auto scheduling = loaded("fake_rocm_bad_null_build");
+  ASSERT_TRUE(scheduling) << scheduling.error().message;
+  EXPECT_EQ((*scheduling)->scheduling(), nullptr);
+  EXPECT_THAT(log.back(), HasSubstr("attnrt.schedule/1 without build"));
   const auto whole = loaded("fake_rocm");
   ASSERT_TRUE(whole) << whole.error().message;
   EXPECT_NE((*whole)->timing(), nullptr);

@@ -51,4 +51,33 @@ TEST(CppApi, APlanExplainsItselfAndARuntimeIsTrimmed) {
   EXPECT_EQ(runtime.trim(-1).error().code, ATTNRT_INVALID_ARGUMENT);
 }
 
+// On the cpu a schedule does nothing, and its checks are those of a device.
+TEST(CppApi, AScheduleServesEqualPlans) {
+  const attnrt::fakes::Directory plugins;
+  plugins.add("fake_full");
+  auto runtime =
+      attnrt::Runtime::open({.policy_text = "unlisted: allow", .plugin_path = plugins.text()})
+          .value();
+  auto plan = runtime.plan({.head_dim = 4}).value(), other = runtime.plan({.head_dim = 4}).value();
+  auto wide = runtime.plan({.head_dim = 8}).value();
+  alignas(64) std::array<float, 4> q{1, 2, 3, 4}, k{1, 0, 1, 0}, v{5, 6, 7, 8}, out{};
+  const auto one = [](float* data) { return attnrt::tensor(data, {1, 1, 1, 4}); };
+  const attnrt::Args args{
+      .q = one(q.data()), .k = one(k.data()), .v = one(v.data()), .out = one(out.data())};
+  auto schedule = plan.schedule().value();
+  EXPECT_EQ(schedule.bytes(), 0);
+  EXPECT_EQ(plan.run(args, schedule).error().code, ATTNRT_INVALID_ARGUMENT) << "it is not built";
+  ASSERT_TRUE(schedule.build(args));
+  for (attnrt::Plan* each : {&plan, &other}) {
+    out = {};
+    EXPECT_TRUE(each->run(args, schedule));
+    EXPECT_EQ(out, v);
+  }
+  attnrt::Args empty = args;
+  empty.q = {};
+  EXPECT_EQ(schedule.build(empty).error().message,
+            "schedule: tensor q is absent, but the problem uses it");
+  EXPECT_FALSE(wide.run(args, schedule));
+}
+
 }  // namespace

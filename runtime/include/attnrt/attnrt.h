@@ -43,8 +43,9 @@ extern "C" {
 #define ATTNRT_API
 #endif
 
-typedef struct attnrt_runtime attnrt_runtime; /* a policy and the plugins that it finds */
-typedef struct attnrt_plan attnrt_plan;       /* prepared work for one problem */
+typedef struct attnrt_runtime attnrt_runtime;   /* a policy and the plugins that it finds */
+typedef struct attnrt_plan attnrt_plan;         /* prepared work for one problem */
+typedef struct attnrt_schedule attnrt_schedule; /* how runs divide their work */
 
 /* Returns the runtime's version, "MAJOR.MINOR.PATCH". It is static. */
 ATTNRT_API const char* attnrt_version(void);
@@ -220,6 +221,54 @@ ATTNRT_API int64_t attnrt_plan_workspace_bytes(const attnrt_plan* plan); /* held
  * this plan was made is in there with its reason. */
 ATTNRT_API attnrt_status attnrt_plan_explain(const attnrt_plan* plan, int32_t format, char** text,
                                              attnrt_error* error);
+
+/* ---- Schedules ----
+ * Where the lengths of sequences are in device memory, a backend reads them there to divide a run's
+ * work evenly. All layers of a step have the same lengths, so a schedule is built once a step, and
+ * each layer's run uses it. Its device memory stays in place: a graph that captured the build and
+ * the runs may be launched with other lengths each time.
+ *   attnrt_schedule_create(plan, &schedule, &error);                    once
+ *   attnrt_schedule_build(schedule, &args, &error);                     each step, for one layer's
+ *   attnrt_plan_run_scheduled(plan, schedule, &args, &error);           each layer
+ * It changes no bit of a deterministic result. Where a backend needs none, or offers none, it does
+ * nothing, so that an application is written once. */
+
+/* Allocates a schedule for the plan's problem: once, from the application's allocator or the
+ * backend's memory, for any stream.
+ * REQUIRES: the plan outlives the schedule.
+ * ERRORS: OUT_OF_MEMORY, or the backend's error.
+ * OWNERSHIP: attnrt_schedule_destroy destroys *schedule, after its last build and the last run with
+ * it have completed, and when no graph that captured one of them is launched any more. */
+ATTNRT_API attnrt_status attnrt_schedule_create(attnrt_plan* plan, attnrt_schedule** schedule,
+                                                attnrt_error* error);
+
+/* Builds the schedule for runs on tensors of these sizes and lengths, in place of the last build's.
+ * Checks args as attnrt_plan_run does, enqueues on args->stream and returns. kv_lengths, offsets_q,
+ * offsets_kv and diagonal_offset are read on the device, in stream order; of all other tensors only
+ * the shapes count, so args may be those of any layer. Allocates nothing. Without a sequence or a
+ * query it does nothing.
+ * STREAMS: runs with the schedule are on this stream, or on one that waits for it.
+ * THREADS: a build counts as a run of the schedule's plan. No other thread uses the schedule
+ * meanwhile.
+ * ERRORS: as attnrt_plan_run. After the backend's error, runs wait for another build. */
+ATTNRT_API attnrt_status attnrt_schedule_build(attnrt_schedule* schedule, const attnrt_args* args,
+                                               attnrt_error* error);
+
+/* Runs as attnrt_plan_run does, with a schedule of this plan, or of any other plan of an equal
+ * problem with the same backend and device.
+ * LENGTHS. Lengths and offsets on the device are those of the last build. Otherwise the rows of out
+ * and lse of each sequence whose lengths differ are NaN or, with varlen, not written; nothing is
+ * read or written out of bounds.
+ * THREADS: runs of several plans may use one schedule at once.
+ * ERRORS: as attnrt_plan_run; INVALID_ARGUMENT for a schedule of another problem, backend or
+ * device, one that was not built, and one that was built for tensors of other sizes. */
+ATTNRT_API attnrt_status attnrt_plan_run_scheduled(attnrt_plan* plan,
+                                                   const attnrt_schedule* schedule,
+                                                   const attnrt_args* args, attnrt_error* error);
+ATTNRT_API void attnrt_schedule_destroy(attnrt_schedule* schedule);
+
+/* Device memory that the schedule holds, in bytes. 0: it does nothing. */
+ATTNRT_API int64_t attnrt_schedule_bytes(const attnrt_schedule* schedule);
 
 /* ---- One shot ---- */
 

@@ -7,8 +7,8 @@
 //
 // Header only, on top of attnrt.h: link libattnrt. No call reports a failure by throwing: each that
 // can fail returns a Result.
-// ERRORS and THREADS are those of attnrt.h. OWNERSHIP: a Runtime and a Plan close themselves;
-// tensors and their memory always stay yours.
+// ERRORS and THREADS are those of attnrt.h. OWNERSHIP: a Runtime, a Plan and a Schedule close
+// themselves; tensors and their memory always stay yours.
 #pragma once
 
 #include <attnrt/attnrt.h>
@@ -230,7 +230,27 @@ inline std::string take(char* text) {
 }
 }  // namespace detail
 
-// Prepared work for one problem. THREADS: one run at a time.
+// How runs divide their work, built once for the runs of all layers; see attnrt.h.
+// THREADS: one build at a time, and no run with it meanwhile. REQUIRES: its plan outlives it.
+class Schedule {
+ public:
+  // Builds it for runs on tensors of these sizes and lengths; enqueues on args.stream.
+  Result<void> build(const Args& args) {
+    const attnrt_args c = args.c();
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_schedule_build(schedule_.get(), &c, &error) != ATTNRT_OK)
+      return detail::unexpected(error);
+    return {};
+  }
+  int64_t bytes() const { return attnrt_schedule_bytes(schedule_.get()); }  // 0: it does nothing
+
+ private:
+  friend class Plan;
+  explicit Schedule(attnrt_schedule* schedule) : schedule_(schedule, attnrt_schedule_destroy) {}
+  std::unique_ptr<attnrt_schedule, void (*)(attnrt_schedule*)> schedule_;
+};
+
+// Prepared work for one problem. THREADS: one run at a time. REQUIRES: it outlives its schedules.
 class Plan {
  public:
   // Checks args against the problem, then runs; for device tensors, enqueues on args.stream.
@@ -239,6 +259,22 @@ class Plan {
     attnrt_error error = ATTNRT_ERROR_INIT;
     if (attnrt_plan_run(plan_.get(), &c, &error) != ATTNRT_OK) return detail::unexpected(error);
     return {};
+  }
+  // Runs with a schedule of this plan, or of another plan of an equal problem.
+  Result<void> run(const Args& args, const Schedule& schedule) {
+    const attnrt_args c = args.c();
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_plan_run_scheduled(plan_.get(), schedule.schedule_.get(), &c, &error) != ATTNRT_OK)
+      return detail::unexpected(error);
+    return {};
+  }
+  // Allocates a schedule for runs of this plan, and of all others of an equal problem.
+  Result<Schedule> schedule() {
+    attnrt_schedule* schedule = nullptr;
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_schedule_create(plan_.get(), &schedule, &error) != ATTNRT_OK)
+      return detail::unexpected(error);
+    return Schedule(schedule);
   }
   const char* backend() const { return attnrt_plan_backend(plan_.get()); }
   const char* version() const { return attnrt_plan_version(plan_.get()); }

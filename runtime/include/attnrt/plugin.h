@@ -293,6 +293,11 @@ typedef struct attnrt_args {
   int64_t workspace_bytes;
   /* The device's stream (hipStream_t, cudaStream_t); NULL: the default stream. Unused on a cpu. */
   void* stream;
+  /* What attnrt.schedule/1 built for tensors like these, in device memory; NULL: run builds its own
+   * in its workspace. The host sets both: applications leave them at zero. OWNERSHIP: the host's.
+   */
+  void* schedule;
+  int64_t schedule_bytes;
 } attnrt_args;
 
 /* The tensors of attnrt_args in their order: ATTNRT_TENSORS(X) is X(q) X(k) and so on. Code that
@@ -591,6 +596,49 @@ typedef struct attnrt_merging {
                          const attnrt_tensor* lses, int32_t count, const attnrt_tensor* out,
                          const attnrt_tensor* lse, void* stream, attnrt_error* error);
 } attnrt_merging;
+
+/* ---- Extension attnrt.schedule/1: the division of a run's work, built once for many runs. ----
+ * Sequences have lengths of their own, which are known on the device alone. So a kernel has to read
+ * them there before the work can be divided evenly. All layers of a model's step have the same
+ * lengths. With this extension that kernel runs once a step (build), and each layer's run reads
+ * what it wrote (args->schedule).
+ * A schedule serves every plan of the same instance, device and problem, whichever of them built
+ * it. The host checks that, and that the run's tensors have the sizes of those that it was built
+ * for: batch, seq_q, seq_kv, rows of packed tensors, pages, and columns of page_table.
+ * If the problem is deterministic, run gives the same bits with a schedule as without one.
+ * LENGTHS are the values of kv_lengths, offsets_q, offsets_kv and diagonal_offset. The host cannot
+ * compare them, so a schedule carries the lengths that it was built for. If one of a sequence's
+ * lengths is another at run, that sequence's rows of out and lse are NaN; with varlen, as many of
+ * them as it had at build, and the rest is not written. Other sequences are right, and nothing is
+ * read or written out of bounds.
+ * A backend of a device other than the cpu may offer it. */
+#define ATTNRT_SCHEDULE "attnrt.schedule/1"
+
+typedef struct attnrt_scheduling {
+  int32_t struct_size;
+  int32_t reserved;
+
+  /* Sets *bytes to the size of the plan's schedules: enough for every run of this plan, at its
+   * problem's bounds. 0: the plan needs no schedule; then build is not called, and run gets none.
+   * Plans of the same problem give the same size. Without device work.
+   * THREADS: from any thread, also while a run of the plan is in flight. */
+  attnrt_status (*bytes)(void* instance, void* plan, const attnrt_problem* problem, int64_t* bytes,
+                         attnrt_error* error);
+
+  /* Enqueues on args->stream what fills args->schedule for runs on tensors like those of args, and
+   * returns. args->schedule is device memory of args->schedule_bytes bytes (as `bytes` said), at a
+   * multiple of 256. Before the first build its contents are undefined. Each build replaces the one
+   * before it, in stream order and in place: a captured graph keeps the address. OWNERSHIP: the
+   * host's.
+   * args: all tensors that the problem uses, which the host has checked as it does for run. build
+   * reads the memory of the LENGTHS alone, and clamps what it finds there; of other tensors it
+   * reads shapes and strides. There is no workspace. There is at least one sequence, and one query.
+   * Like run, it allocates nothing, never synchronises, can be captured if the plan is capturable,
+   * and leaves the thread's current device as it was.
+   * THREADS: a build counts as a run of its plan. */
+  attnrt_status (*build)(void* instance, void* plan, const attnrt_problem* problem,
+                         const attnrt_args* args, attnrt_error* error);
+} attnrt_scheduling;
 
 #ifdef __cplusplus
 }

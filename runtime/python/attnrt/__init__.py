@@ -26,7 +26,7 @@ from .errors import (
     OutOfMemoryError,
     UnsupportedError,
 )
-from .runtime import Plan, Runtime, default_runtime
+from .runtime import Plan, Runtime, Schedule, default_runtime
 
 __all__ = [
     "Error",
@@ -35,6 +35,7 @@ __all__ = [
     "OutOfMemoryError",
     "Plan",
     "Runtime",
+    "Schedule",
     "Tensor",
     "UnsupportedError",
     "attention",

@@ -1,5 +1,8 @@
-# runtime/python/attnrt/runtime.py: the classes Runtime and Plan
-"""Runtime finds plugins and chooses among them; a Plan is prepared work for one problem."""
+# runtime/python/attnrt/runtime.py: the classes Runtime, Plan and Schedule
+"""Runtime finds plugins and chooses among them; a Plan is prepared work for one problem.
+
+A Schedule divides the work of many runs once.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,81 @@ from .errors import InvalidArgumentError
 Path = str | os.PathLike[str]
 
 
-class Plan:
+class _Enqueued:
+    """Device memory that work of a torch stream may still use when its owner is collected."""
+
+    _device: Any = None  # torch's device, once work may be in flight there
+
+    def _note_device(self, q: Tensor) -> None:
+        if is_torch(q) and q.is_cuda:
+            self._device = q.device
+
+    def __del__(self) -> None:
+        torch = sys.modules.get("torch")
+        if self._device is not None and torch is not None:
+            torch.cuda.synchronize(self._device)
+
+
+class Schedule(_Enqueued):
+    """How runs divide their work, built once for the runs of all layers; Plan.schedule makes it.
+
+    Where the lengths of sequences are in device memory, a backend reads them there to divide a
+    run's work evenly. All layers of a step have the same lengths: build the schedule once a step,
+    and give it to each layer's run. It changes no result. Where the backend needs none, or offers
+    none, it does nothing.
+
+    THREADS: a build counts as a run of the plan; no run uses the schedule meanwhile. Runs with it
+    are on the stream of its build, or on one that waits for that stream. Keep it until its last run
+    has completed, and for as long as you keep a graph that captured its build or one of its runs.
+    """
+
+    def __init__(self, schedule: _attnrt.Schedule):
+        self._schedule = schedule
+
+    @property
+    def bytes(self) -> int:
+        """Device memory that it holds, in bytes. 0: it does nothing."""
+        return self._schedule.bytes
+
+    def __repr__(self) -> str:
+        return f"<attnrt.Schedule of {self.bytes} bytes>"
+
+    def build(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor = None,
+        out: Tensor = None,
+        *,
+        lse: Tensor = None,
+        mask: Tensor = None,
+        alibi_slopes: Tensor = None,
+        sinks: Tensor = None,
+        kv_lengths: Tensor = None,
+        offsets_q: Tensor = None,
+        offsets_kv: Tensor = None,
+        page_table: Tensor = None,
+        k_scale: Tensor = None,
+        v_scale: Tensor = None,
+        diagonal_offset: Tensor = None,
+        stream: Any = None,
+    ) -> None:
+        """Builds it for runs on tensors of these sizes and lengths, in place of the last build's.
+
+        The arguments are those of Plan.run, of any layer: kv_lengths, offsets_q, offsets_kv and
+        diagonal_offset are read in the order of the stream; of the others only the shapes count,
+        and nothing is written. If the lengths at a run differ, its rows of those sequences are NaN
+        (packed: or are not written).
+
+        Raises InvalidArgumentError for tensors that do not fit the plan, and the backend's errors.
+        """
+        tensors = tensors_of(locals())
+        add_results(tensors, with_lse=False)
+        self._note_device(q)
+        self._schedule.build(stream_pointer(stream, q), without_gradients(tensors))
+
+
+class Plan(_Enqueued):
     """Prepared work for one problem; Runtime.plan makes it.
 
     It keeps its backend, even after Runtime.reload().
@@ -38,7 +115,6 @@ class Plan:
 
     def __init__(self, plan: _attnrt.Plan):
         self._plan = plan
-        self._device: Any = None  # torch's device, once a run may be in flight there
 
     @property
     def backend(self) -> str:
@@ -90,6 +166,7 @@ class Plan:
         v_scale: Tensor = None,
         diagonal_offset: Tensor = None,
         stream: Any = None,
+        schedule: Schedule | None = None,
     ) -> Tensor:
         """Runs on tensors as in attention() and returns out, which is allocated if it is None.
 
@@ -97,24 +174,33 @@ class Plan:
         batch, seq_q and seq_kv are at most the plan's; everything else agrees with the plan. If the
         plan was made with lse, lse must be given: float32 [batch, heads_q, seq_q] (packed:
         [heads_q, total_q]). For device tensors the run is enqueued on the stream, and this returns
-        at once.
+        at once. schedule: of this plan, or of another one of an equal problem, the same backend and
+        device; it was built for tensors of these sizes.
 
-        Raises InvalidArgumentError for tensors that do not fit the plan, and the backend's errors;
-        no other backend is tried.
+        Raises InvalidArgumentError for tensors or a schedule that do not fit the plan, and the
+        backend's errors; no other backend is tried.
         """
+        if schedule is not None and not isinstance(schedule, Schedule):
+            raise InvalidArgumentError(
+                f"schedule is a {type(schedule).__name__}; expected a Schedule or None"
+            )
         tensors = tensors_of(locals())
         add_results(tensors, with_lse=False)
         pointer = stream_pointer(stream, q)
-        if is_torch(q) and q.is_cuda:
-            self._device = q.device
-        self._plan.run(pointer, without_gradients(tensors))
+        self._note_device(q)
+        self._plan.run(
+            pointer,
+            without_gradients(tensors),
+            None if schedule is None else schedule._schedule,
+        )
         return tensors["out"]
 
-    def __del__(self) -> None:
-        # Work that was enqueued may still use the workspace.
-        torch = sys.modules.get("torch")
-        if getattr(self, "_device", None) is not None and torch is not None:
-            torch.cuda.synchronize(self._device)
+    def schedule(self) -> Schedule:
+        """Allocates a schedule for the runs of this plan, and of others of an equal problem.
+
+        It keeps the plan alive. Raises OutOfMemoryError, or the backend's error.
+        """
+        return Schedule(self._plan.schedule())
 
 
 class Runtime:

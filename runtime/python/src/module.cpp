@@ -363,23 +363,20 @@ class PythonAllocator {
   nb::object allocate_, free_;
 };
 
-// ---- The two classes ----
+// ---- The classes ----
 
 using Handle = std::shared_ptr<attnrt_runtime>;
+
+class Schedule;
 
 class Plan {
  public:
   Plan(Handle runtime, attnrt_plan* plan, DeviceId device)
       : runtime_(std::move(runtime)), plan_(plan), device_(device) {}
 
-  void run(uint64_t stream, const nb::dict& objects) {
-    const Tensors tensors(objects, stream);
-    tensors.expect(device_, "the plan's device");
-    unlocked([&](attnrt_error* error) {
-      const std::lock_guard one_at_a_time(running_);
-      return attnrt_plan_run(plan_.get(), tensors.args(), error);
-    });
-  }
+  // schedule: nullptr if there is none.
+  void run(uint64_t stream, const nb::dict& objects, const Schedule* schedule);
+  std::unique_ptr<Schedule> schedule();
 
   const char* backend() const { return attnrt_plan_backend(plan_.get()); }
   const char* version() const { return attnrt_plan_version(plan_.get()); }
@@ -395,11 +392,57 @@ class Plan {
   struct Destroy {
     void operator()(attnrt_plan* plan) const { attnrt_plan_destroy(plan); }
   };
+  // Calls with one run's tensors while no other run or build of the plan is being enqueued.
+  template <class Function>
+  void call(uint64_t stream, const nb::dict& objects, Function&& function) {
+    const Tensors tensors(objects, stream);
+    tensors.expect(device_, "the plan's device");
+    unlocked([&](attnrt_error* error) {
+      const std::lock_guard one_at_a_time(running_);
+      return function(tensors.args(), error);
+    });
+  }
+
+  friend class Schedule;
   Handle runtime_;  // outlives the plan
   std::unique_ptr<attnrt_plan, Destroy> plan_;
   DeviceId device_;
   std::mutex running_;
 };
+
+// REQUIRES: the plan outlives it (keep_alive below).
+class Schedule {
+ public:
+  Schedule(Plan& plan, attnrt_schedule* schedule) : plan_(plan), schedule_(schedule) {}
+
+  void build(uint64_t stream, const nb::dict& objects) {
+    plan_.call(stream, objects, [this](const attnrt_args* args, attnrt_error* error) {
+      return attnrt_schedule_build(schedule_.get(), args, error);
+    });
+  }
+  int64_t bytes() const { return attnrt_schedule_bytes(schedule_.get()); }
+  const attnrt_schedule* c() const { return schedule_.get(); }
+
+ private:
+  struct Destroy {
+    void operator()(attnrt_schedule* schedule) const { attnrt_schedule_destroy(schedule); }
+  };
+  Plan& plan_;
+  std::unique_ptr<attnrt_schedule, Destroy> schedule_;
+};
+
+void Plan::run(uint64_t stream, const nb::dict& objects, const Schedule* schedule) {
+  call(stream, objects, [&](const attnrt_args* args, attnrt_error* error) {
+    return schedule != nullptr ? attnrt_plan_run_scheduled(plan_.get(), schedule->c(), args, error)
+                               : attnrt_plan_run(plan_.get(), args, error);
+  });
+}
+
+std::unique_ptr<Schedule> Plan::schedule() {
+  attnrt_schedule* made = nullptr;
+  unlocked([&](attnrt_error* error) { return attnrt_schedule_create(plan_.get(), &made, error); });
+  return std::make_unique<Schedule>(*this, made);
+}
 
 class Runtime {
  public:
@@ -498,12 +541,16 @@ NB_MODULE(_attnrt, module) {
   module.def("version", &attnrt_version);
   module.attr("tensor_names") = tensor_names();
   nb::class_<Plan>(module, "Plan")
-      .def("run", &Plan::run, nb::arg("stream"), nb::arg("tensors"))
+      .def("run", &Plan::run, nb::arg("stream"), nb::arg("tensors"), nb::arg("schedule").none())
+      .def("schedule", &Plan::schedule, nb::keep_alive<0, 1>())
       .def_prop_ro("backend", &Plan::backend)
       .def_prop_ro("version", &Plan::version)
       .def_prop_ro("kernel", &Plan::kernel)
       .def_prop_ro("workspace_bytes", &Plan::workspace_bytes)
       .def("explain", &Plan::explain, nb::arg("json"));
+  nb::class_<Schedule>(module, "Schedule")
+      .def("build", &Schedule::build, nb::arg("stream"), nb::arg("tensors"))
+      .def_prop_ro("bytes", &Schedule::bytes);
   nb::class_<Runtime>(module, "Runtime")
       .def(nb::init<const Text&, const Text&, const Text&, int32_t, const nb::object&>(),
            nb::arg("policy_path").none(), nb::arg("policy_text").none(),

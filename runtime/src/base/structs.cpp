@@ -42,10 +42,11 @@ constexpr StructTable kProblem{"problem", "start from ATTNRT_PROBLEM_INIT",
                                offsetof(attnrt_problem, scale), kProblemFields};
 
 #define ATTNRT_TENSOR_FIELD(name) ATTNRT_FIELD(attnrt_args, name),
-constexpr Field kArgsFields[] = {ATTNRT_TENSORS(ATTNRT_TENSOR_FIELD)  //
-                                 ATTNRT_FIELD(attnrt_args, workspace),
-                                 ATTNRT_FIELD(attnrt_args, workspace_bytes),
-                                 ATTNRT_FIELD(attnrt_args, stream)};
+constexpr Field kArgsFields[] = {
+    ATTNRT_TENSORS(ATTNRT_TENSOR_FIELD)  //
+    ATTNRT_FIELD(attnrt_args, workspace),
+    ATTNRT_FIELD(attnrt_args, workspace_bytes), ATTNRT_FIELD(attnrt_args, stream),
+    ATTNRT_FIELD(attnrt_args, schedule), ATTNRT_FIELD(attnrt_args, schedule_bytes)};
 #undef ATTNRT_TENSOR_FIELD
 constexpr StructTable kArgs{"args", "set it to sizeof(attnrt_args)", offsetof(attnrt_args, q),
                             kArgsFields};

@@ -176,21 +176,26 @@ void broadcast_scale(attnrt_tensor& scale, const attnrt_tensor& k, int32_t kv_sc
 
 }  // namespace
 
-Result<void> read_args(const attnrt_args& given, attnrt_args* args) {
+Result<void> read_args(const attnrt_args& given, attnrt_args* args, const char* where) {
   if (auto read = read_struct(given, args); !read) return read;
   if (args->reserved != 0) {
     return fail(ATTNRT_INVALID_ARGUMENT, "args: reserved is {}; leave it at zero", args->reserved);
   }
+  if (args->schedule != nullptr || args->schedule_bytes != 0) {
+    return fail(ATTNRT_INVALID_ARGUMENT,
+                "args: schedule is set; leave it at zero, and give the schedule to "
+                "attnrt_plan_run_scheduled");
+  }
   for (const auto& [name, member, rule] : kTensors) {
-    if (auto resolved = resolve_offset("run", name, args->*member); !resolved) return resolved;
+    if (auto resolved = resolve_offset(where, name, args->*member); !resolved) return resolved;
   }
   return {};
 }
 
 attnrt_status check_args(const Problem& problem, attnrt_args& args, Extents* extents,
-                         attnrt_error* error) {
+                         attnrt_error* error, const char* where) {
   TensorRange ranges[std::size(kTensors)];
-  TensorChecker check("run", ranges, error);
+  TensorChecker check(where, ranges, error);
   if (!check_presence(check, problem, args)) return check.status();
   if (problem.varlen == 0 && args.q.ndim != 4) {
     check.fail("tensor q has {} dimensions; expected 4: [batch, seq, heads, head_dim]",

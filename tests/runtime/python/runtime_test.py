@@ -164,6 +164,28 @@ class Plans(unittest.TestCase):
         self.assertEqual((decision["kind"], decision["chosen"]), ("decision", "cpu"))
         self.assertEqual(decision["problem"]["seq_kv"], WORDS["seq_kv"])
 
+    def test_a_schedule_serves_equal_plans(self) -> None:
+        runtime, given = attnrt.Runtime(), tensors()
+        plan = runtime.plan(WORDS)
+        expected = plan.run(*given)
+        schedule = runtime.plan(WORDS).schedule()  # keeps its plan
+        self.assertEqual(schedule.bytes, 0)
+        self.assertIn("0 bytes", repr(schedule))
+        for run, message in (
+            (lambda: plan.run(*given, schedule=schedule), "the schedule is not built"),
+            (lambda: plan.run(*given, schedule=3), "schedule is a int"),
+            (lambda: schedule.build(given[0], given[1][:, :1], given[2]), "schedule: tensor v"),
+        ):
+            with self.assertRaises(attnrt.InvalidArgumentError) as raised:
+                run()
+            self.assertIn(message, str(raised.exception))
+        schedule.build(*given)
+        out = plan.run(*given, schedule=schedule)
+        numpy.testing.assert_array_equal(out, expected)
+        with self.assertRaises(attnrt.InvalidArgumentError) as raised:
+            runtime.plan(WORDS, causal=True).run(*given, schedule=schedule)
+        self.assertIn("found causal=false; expected true", str(raised.exception))
+
     def test_trim(self) -> None:
         runtime, (q, k, v) = attnrt.Runtime(), tensors()
         for left in (None, 0, 1 << 40):
