@@ -21,6 +21,10 @@ constexpr int64_t kMostWork = 3'000'000;
 // Problems that are drawn before an entry is given up because none fits it.
 constexpr int kAttempts = 400;
 
+// A batch of one long sequence and many short ones: how many there are, and how long the long one
+// is at most.
+constexpr int64_t kMinCrowd = 9, kMaxCrowd = 17, kLongSequence = 1500;
+
 template <class T>
 T any_of(Random& random, const std::vector<T>& values) {
   return values[static_cast<size_t>(between(random, 0, static_cast<int64_t>(values.size()) - 1))];
@@ -222,24 +226,78 @@ bool apply_style(Random& random, const core::Manifest::Entry& entry, const std::
   }
 }
 
-void draw_extents(Random& random, const core::Manifest::Entry& entry, Case& drawn) {
+// Returns the largest value that the entry allows for a bound, but at most `otherwise`.
+int64_t most(const core::Manifest::Entry& entry, const char* word, int64_t otherwise) {
+  const Constraint* c = constraint_of(entry, word);
+  const bool less = c != nullptr && c->max && *c->max < static_cast<double>(otherwise);
+  return less ? static_cast<int64_t>(*c->max) : otherwise;
+}
+
+// Returns the multiplications for one query and one key of each of `sequences` sequences.
+int64_t work_of_pair(const Problem& p, int64_t sequences) {
+  return sequences * p.heads_q * (p.head_dim + p.head_dim_v);
+}
+
+// Makes the batch one long sequence among many of one key, or of none. The lengths stay as they are
+// if the entry does not allow such a batch.
+void draw_crowd(Random& random, const core::Manifest::Entry& entry, Case& drawn) {
   const Problem& p = drawn.problem;
-  const auto most = [&](const char* word, int64_t otherwise) {
-    const Constraint* c = constraint_of(entry, word);
-    const bool less = c != nullptr && c->max && *c->max < static_cast<double>(otherwise);
-    return less ? static_cast<int64_t>(*c->max) : otherwise;
+  const int64_t largest = most(entry, "batch", kMaxCrowd);
+  if (largest < kMinCrowd) return;
+  const int64_t batch = between(random, kMinCrowd, largest);
+  // A mask, and k and v that are not packed, have room for the longest length in each sequence.
+  const bool packed = (p.varlen || p.page_size > 0) && p.mask == ATTNRT_MASK_NONE;
+  const int64_t seq_q = p.varlen ? std::min(most(entry, "seq_q", 4), between(random, 1, 4)) : 1;
+  const int64_t pairs = kMostWork / work_of_pair(p, packed ? 1 : batch) / seq_q;
+  const int64_t longest =
+      std::min({pairs, most(entry, "seq_kv", kLongSequence), between(random, 300, kLongSequence)});
+  if (longest < 1) return;
+  using kernels::reference::Lengths;
+  std::vector<int64_t> q_lengths(static_cast<size_t>(batch), 1);
+  if (p.varlen) q_lengths[static_cast<size_t>(between(random, 0, batch - 1))] = seq_q;
+  const int64_t least = one_in(random, 4) ? 0 : 1;
+  set_extents(drawn, std::move(q_lengths),
+              kernels::reference::draw_lengths(random, Lengths::one_long, batch, {least, longest}));
+  if (p.varlen) drawn.seq_kv = 0;
+}
+
+// Replaces the lengths of some cases by those at which kernels err: at the ends of tiles and pages,
+// or one long sequence among many short ones.
+void draw_serving_lengths(Random& random, const core::Manifest::Entry& entry, Case& drawn) {
+  const Problem& p = drawn.problem;
+  if (!p.varlen && !p.kv_lengths) return;
+  using kernels::reference::Lengths;
+  if (one_in(random, 4)) return draw_crowd(random, entry, drawn);
+  if (!one_in(random, 3)) return;
+  const auto edges = [&](int64_t longest, int64_t page) {
+    const auto batch = static_cast<int64_t>(drawn.q_lengths.size());
+    return kernels::reference::draw_lengths(random, Lengths::edges, batch, {0, longest, page});
   };
-  const int64_t most_q = most("seq_q", 200), most_kv = most("seq_kv", 2000);
+  if (p.varlen) drawn.q_lengths = edges(p.seq_q, 0);
+  drawn.kv_lengths = edges(p.varlen ? p.seq_kv : drawn.seq_kv, p.page_size);
+}
+
+// Draws views of one allocation for k and v, which need pages of the same shape.
+void draw_kv_memory(Random& random, Case& drawn) {
+  const Problem& p = drawn.problem;
+  if (p.page_size == 0 || p.v_in_k || p.head_dim != p.head_dim_v || one_in(random, 2)) return;
+  drawn.kv_memory = one_in(random, 2) ? KvMemory::halves : KvMemory::pairs;
+}
+
+void draw_extents(Random& random, Random& serving, const core::Manifest::Entry& entry,
+                  Case& drawn) {
+  const Problem& p = drawn.problem;
+  const int64_t most_q = most(entry, "seq_q", 200), most_kv = most(entry, "seq_kv", 2000);
   const bool decode = drawn.style == Style::long_rows;
   const std::vector<int64_t> usual_q = {1, 1, 2, 3, 7, 16, 17, 31, 33, 64, 65, 100, 130};
   const std::vector<int64_t> usual_kv = {1, 2, 5, 16, 17, 31, 33, 64, 65, 100, 128, 192, 250};
-  const int64_t batch = std::min(most("batch", 3), between(random, 1, 3));
+  const int64_t batch = std::min(most(entry, "batch", 3), between(random, 1, 3));
   int64_t seq_q = decode ? between(random, 1, 2) : any_of(random, usual_q);
   int64_t seq_kv = decode ? between(random, 300, 1500) : any_of(random, usual_kv);
   if (p.causal && one_in(random, 2)) seq_q = seq_kv;
   seq_q = std::min(seq_q, most_q);
   seq_kv = std::min(seq_kv, most_kv);
-  const int64_t each = batch * p.heads_q * (p.head_dim + p.head_dim_v);
+  const int64_t each = work_of_pair(p, batch);
   while (each * seq_q * seq_kv > kMostWork && (seq_q > 1 || seq_kv > 1)) {
     const bool halve_q = seq_q > 1 && (decode ? seq_kv < 64 : seq_q >= seq_kv / 2);
     int64_t& halved = halve_q ? seq_q : seq_kv;
@@ -254,6 +312,7 @@ void draw_extents(Random& random, const core::Manifest::Entry& entry, Case& draw
   }
   set_extents(drawn, std::move(q_lengths), std::move(kv_lengths));
   drawn.seq_kv = p.varlen ? 0 : seq_kv;
+  draw_serving_lengths(serving, entry, drawn);
   // Half of the plans have bounds that are larger than the run.
   if (one_in(random, 2)) {
     Problem larger = drawn.problem;
@@ -301,7 +360,7 @@ void set_pages(Case& drawn, int64_t unused) {
 std::optional<Case> draw_case(const core::Manifest& manifest, const core::Device& device,
                               uint64_t seed) {
   if (manifest.entries.empty()) return std::nullopt;
-  Random random(seed * 0x9E3779B97F4A7C15u + 1);
+  Random random(seed * 0x9E3779B97F4A7C15u + 1), serving(seed * 0x9E3779B97F4A7C15u + 2);
   Case drawn;
   drawn.seed = seed;
   drawn.entry = static_cast<int>(seed / kStyles % manifest.entries.size());
@@ -317,17 +376,22 @@ std::optional<Case> draw_case(const core::Manifest& manifest, const core::Device
     if (!fits(entry, drawn.problem, device.arch)) continue;
     if (!apply_style(random, entry, device.arch, drawn.style, drawn.problem))
       drawn.style = Style::plain;
-    draw_extents(random, entry, drawn);
+    drawn.kv_memory = KvMemory::separate;
+    draw_extents(random, serving, entry, drawn);
     if (drawn.problem.varlen) drawn.spare_rows = between(random, 0, 3);
     if (drawn.problem.page_size > 0) set_pages(drawn, between(random, 1, 3));
+    draw_kv_memory(serving, drawn);
     if (fits(entry, drawn.problem, device.arch)) return drawn;
   }
   return std::nullopt;
 }
 
 std::string describe(const Case& drawn) {
-  return fmt::format("{}; run: q {} kv {}", core::describe(drawn.problem),
-                     fmt::join(drawn.q_lengths, ","), fmt::join(drawn.kv_lengths, ","));
+  const char* memory = drawn.kv_memory == KvMemory::halves  ? "; k and v in one [2, pages, ...]"
+                       : drawn.kv_memory == KvMemory::pairs ? "; k and v in one [pages, 2, ...]"
+                                                            : "";
+  return fmt::format("{}; run: q {} kv {}{}", core::describe(drawn.problem),
+                     fmt::join(drawn.q_lengths, ","), fmt::join(drawn.kv_lengths, ","), memory);
 }
 
 }  // namespace attnrt::conformance

@@ -11,30 +11,29 @@
 // sequence lengths, spare rows, pages. The problem's batch, seq_q and seq_kv are bounds. In half of
 // the cases they are larger than the run.
 //
-// Every random number here comes from one generator in a fixed order. If that order changes,
-// every seed means another case, including the seeds in old reports.
+// Every random number of these steps comes from one generator in a fixed order. If that order
+// changes, every seed means another case, including the seeds in old reports. A second generator
+// of the same seed then replaces some of what was drawn by what a server's batches look like:
+//     lengths      at the ends of tiles and pages, or one very long sequence among many short ones
+//     k and v      two views of one allocation
+//     page_table   stale entries past a sequence's last page (tensor_layouts.cpp)
 #pragma once
 
 #include <cstdint>
 #include <optional>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "backend.hpp"
+#include "kernels/reference/lengths.hpp"
 #include "manifest.hpp"
 #include "problem/problem.hpp"
 
 namespace attnrt::conformance {
 
-using Random = std::mt19937_64;
-
-// Draws a whole number from low to high, both included. Unlike std::uniform_int_distribution, this
-// gives the same numbers with every standard library.
-inline int64_t between(Random& random, int64_t low, int64_t high) {
-  return low + static_cast<int64_t>(random() % static_cast<uint64_t>(high - low + 1));
-}
-inline bool one_in(Random& random, int64_t n) { return between(random, 1, n) == 1; }
+using kernels::reference::between;
+using kernels::reference::one_in;
+using kernels::reference::Random;
 
 // What is special about the numbers of a case. Each style is there to expose one kind of mistake.
 enum class Style {
@@ -49,6 +48,14 @@ enum class Style {
 };
 constexpr int kStyles = 8;
 
+// Where the pages of k and v lie. Serving engines make one tensor for both, and views of its
+// halves.
+enum class KvMemory {
+  separate,  // each has an allocation of its own
+  halves,    // [2, pages, ...]: all pages of k, then all pages of v
+  pairs      // [pages, 2, ...]: each page of k is followed by one of v
+};
+
 struct Case {
   uint64_t seed = 0;
   Style style = Style::plain;
@@ -58,6 +65,7 @@ struct Case {
   std::vector<int64_t> q_lengths, kv_lengths;  // one for each sequence
   int64_t spare_rows = 0;                      // varlen: rows past the last offset
   int64_t pages = 0, max_pages = 0;            // page_size > 0: in k and v, in a row of page_table
+  KvMemory kv_memory = KvMemory::separate;     // other than separate only with page_size > 0
 };
 
 // Draws the case of this seed for a device. RETURNS nullopt if no problem that was drawn fits the

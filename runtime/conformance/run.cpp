@@ -111,6 +111,19 @@ std::string build_schedule(Subject& subject, PluginPlan& plan, const Tensors& te
   return message;
 }
 
+// Returns one image with the elements of k and, v_after_k bytes further, those of v.
+std::vector<std::byte> merged_kv_image(const Tensors& tensors) {
+  const Image &k = tensors[TensorName::k], &v = tensors[TensorName::v];
+  std::vector<std::byte> merged = k.bytes;
+  merged.resize(v.bytes.size() + static_cast<size_t>(tensors.v_after_k), k.bytes.front());
+  const int64_t size = v.view.dtype.bits / 8;
+  std::byte* const first = merged.data() + Image::kGuard + tensors.v_after_k;
+  for_each_element(v.view, [&](int64_t at) {
+    std::memcpy(first + at * size, v.first() + at * size, static_cast<size_t>(size));
+  });
+  return merged;
+}
+
 void check_memory(DeviceTensors& on_device, const Tensors& tensors, RunResult& result) {
   for (const TensorName name : kTensorNames) {
     if (tensors[name].absent()) continue;
@@ -212,15 +225,46 @@ DeviceTensors::DeviceTensors(Subject& subject, const Tensors& tensors)
     attnrt_tensor& tensor = tensor_of(args_, name);
     tensor = image.view;
     if (image.absent()) continue;
-    GuardedMemory& memory = memory_[static_cast<size_t>(name)].emplace(
-        subject, static_cast<int64_t>(image.bytes.size()), image.alignment, Image::kGuard,
-        args_.stream);
-    error_ = memory.write(image.bytes.data(), args_.stream);
-    if (error_.empty()) tensor.data = memory.content();
+    if (shares_kv(name)) {
+      if (name == TensorName::k) {
+        kv_image_ = merged_kv_image(tensors);
+        place(subject, TensorName::k, kv_image_, image.alignment);
+      } else if (error_.empty()) {
+        tensor.data = static_cast<std::byte*>(args_.k.data) + tensors.v_after_k;
+      }
+      continue;
+    }
+    place(subject, name, image.bytes, image.alignment);
   }
 }
 
+bool DeviceTensors::shares_kv(TensorName name) const {
+  return tensors_.v_after_k > 0 && (name == TensorName::k || name == TensorName::v);
+}
+
+void DeviceTensors::place(Subject& subject, TensorName name, const std::vector<std::byte>& image,
+                          int64_t alignment) {
+  GuardedMemory& memory = memory_[static_cast<size_t>(name)].emplace(
+      subject, static_cast<int64_t>(image.size()), alignment, Image::kGuard, args_.stream);
+  error_ = memory.write(image.data(), args_.stream);
+  if (error_.empty()) tensor_of(args_, name).data = memory.content();
+}
+
+// Reads the memory that k and v share. A byte of it that has changed has changed in the image of k,
+// and in that of v, where these hold it.
+std::string DeviceTensors::read_shared(TensorName name, std::vector<std::byte>* image) {
+  std::vector<std::byte> after(kv_image_.size());
+  GuardedMemory& memory = *memory_[static_cast<size_t>(TensorName::k)];
+  if (std::string error = memory.read(after.data(), args_.stream); !error.empty()) return error;
+  *image = tensors_[name].bytes;
+  const size_t start = name == TensorName::v ? static_cast<size_t>(tensors_.v_after_k) : 0;
+  for (size_t n = 0; n < image->size(); ++n)
+    if (after[start + n] != kv_image_[start + n]) (*image)[n] = after[start + n];
+  return {};
+}
+
 std::string DeviceTensors::read(TensorName name, std::vector<std::byte>* image) {
+  if (shares_kv(name)) return read_shared(name, image);
   image->resize(tensors_[name].bytes.size());
   return memory_[static_cast<size_t>(name)]->read(image->data(), args_.stream);
 }

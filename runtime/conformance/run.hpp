@@ -68,7 +68,8 @@ class DeviceStream {
   std::string error_;
 };
 
-// A case's tensors in memory of the device, and a stream that they were written on.
+// A case's tensors in memory of the device, and a stream that they were written on. Each has an
+// allocation of its own, but k and v may share one (Tensors::v_after_k).
 class DeviceTensors {
  public:
   DeviceTensors(Subject& subject, const Tensors& tensors);
@@ -82,8 +83,14 @@ class DeviceTensors {
   std::string read(TensorName name, std::vector<std::byte>* image);
 
  private:
+  bool shares_kv(TensorName name) const;  // whether it is k or v, and they share memory
+  void place(Subject& subject, TensorName name, const std::vector<std::byte>& image,
+             int64_t alignment);
+  std::string read_shared(TensorName name, std::vector<std::byte>* image);
+
   const Tensors& tensors_;
-  DeviceStream stream_;  // outlives the memory
+  DeviceStream stream_;              // outlives the memory
+  std::vector<std::byte> kv_image_;  // of k and v, if they share memory, which then is that of k
   std::array<std::optional<GuardedMemory>, kTensorNames.size()> memory_;
   attnrt_args args_{};
   std::string error_;

@@ -3,10 +3,10 @@
 // First come the layouts (tensor_layouts.cpp): shape, strides, alignment and an image that is
 // filled with a byte. q, k, v and out are dense, packed or paged; the heads' stride is smaller or
 // larger than that of the sequence; rows and batches may have gaps; k and v may be one cache for
-// the whole batch (stride 0). Scales have the dimensions of k that the host gives them. Then come
-// the numbers (tensor_numbers.cpp): normally distributed ones for q, k and v, then scales, slopes,
-// sinks and the mask, and last what the style asks for. All of them draw from one generator, so
-// their order is fixed.
+// the whole batch (stride 0), or views of one allocation (KvMemory). Scales have the dimensions of
+// k that the host gives them. Then come the numbers (tensor_numbers.cpp): normally distributed ones
+// for q, k and v, then scales, slopes, sinks and the mask, and last what the style asks for. All of
+// them draw from one generator, so their order is fixed.
 #pragma once
 
 #include <initializer_list>
@@ -28,6 +28,7 @@ class TensorBuilder {
   void make_indices();
   void make_page_table();
   void make_diagonal_offsets();
+  void share_kv_memory();
   void make_rows(TensorName name, attnrt_dtype dtype, int64_t head_dim, bool of_queries);
   void make_scales(TensorName name);
   // Makes a dense tensor: lse, the mask, index arrays, slopes, sinks.

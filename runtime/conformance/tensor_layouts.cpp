@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "conformance/tensor_builder.hpp"
-#include "kernels/common/shuffle.hpp"
+#include "kernels/reference/lengths.hpp"
 
 namespace attnrt::conformance {
 namespace {
@@ -29,6 +29,7 @@ void TensorBuilder::make_layouts() {
   make_rows(TensorName::q, p.dtype, p.head_dim, true);
   make_rows(TensorName::k, kv, p.head_dim, false);
   if (!p.v_in_k) make_rows(TensorName::v, kv, p.head_dim_v, false);
+  if (case_.kv_memory != KvMemory::separate) share_kv_memory();
   make_rows(TensorName::out, core::is_off(p.out_dtype) ? p.dtype : p.out_dtype, p.head_dim_v, true);
   if (p.kv_scale != ATTNRT_KV_SCALE_NONE) make_scales(TensorName::k_scale);
   if (p.kv_scale != ATTNRT_KV_SCALE_NONE && !p.v_in_k) make_scales(TensorName::v_scale);
@@ -101,20 +102,37 @@ void TensorBuilder::make_diagonal_offsets() {
   }
 }
 
-// Gives each sequence pages in random order. Entries past a sequence's last page are 0.
+// Gives each sequence pages in random order. Entries past a sequence's last page are what a server
+// leaves there: 0, -1, a page of another sequence, or any number.
 void TensorBuilder::make_page_table() {
   const auto batch = static_cast<int64_t>(case_.kv_lengths.size());
   make_dense(TensorName::page_table, kInt32, {batch, case_.max_pages});
-  std::vector<int64_t> free(static_cast<size_t>(case_.pages));
-  std::iota(free.begin(), free.end(), int64_t{0});
-  kernels::shuffle(free, random_);
+  const std::vector<int32_t> table = kernels::reference::draw_page_table(
+      random_, case_.kv_lengths, problem_.page_size, case_.max_pages, case_.pages);
+  std::memcpy(tensors_[TensorName::page_table].first(), table.data(),
+              table.size() * sizeof(int32_t));
+  Random stale(case_.seed * 0xD1342543DE82EF95u + 9);
   for (int64_t b = 0; b < batch; ++b) {
-    for (int64_t page = 0; page < case_.max_pages; ++page) {
-      const bool used = page * problem_.page_size < case_.kv_lengths[static_cast<size_t>(b)];
-      set_index(TensorName::page_table, b * case_.max_pages + page, used ? free.back() : 0);
-      if (used) free.pop_back();
+    const int64_t used =
+        kernels::reference::pages_for(case_.kv_lengths[static_cast<size_t>(b)], problem_.page_size);
+    for (int64_t page = used; page < case_.max_pages; ++page) {
+      const int64_t entries[] = {0, -1, between(stale, 0, case_.pages - 1), INT32_MIN, INT32_MAX};
+      set_index(TensorName::page_table, b * case_.max_pages + page, entries[between(stale, 0, 4)]);
     }
   }
+}
+
+// Makes k and v views of one allocation. Both have the strides of k; in [pages, 2, ...] a page of
+// each is as far from the next one as two pages are long.
+void TensorBuilder::share_kv_memory() {
+  attnrt_tensor &k = tensors_[TensorName::k].view, &v = tensors_[TensorName::v].view;
+  const bool pairs = case_.kv_memory == KvMemory::pairs;
+  const int64_t page = k.stride[0];
+  if (pairs) k.stride[0] = 2 * page;
+  std::copy(k.stride, k.stride + 4, v.stride);
+  tensors_.v_after_k = (pairs ? page : page * case_.pages) * k.dtype.bits / 8;
+  for (const TensorName name : {TensorName::k, TensorName::v})
+    allocate(name, tensors_[name].alignment);
 }
 
 // Makes q, k, v or out: [batch, seq, heads, head_dim]; packed: [rows, heads, head_dim]; paged:

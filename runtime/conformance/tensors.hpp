@@ -66,6 +66,9 @@ struct Tensors {
   std::array<Image, kTensorNames.size()> images;
   // The keys with NaN: hidden ones in style nan_masked, visible ones in nan_visible.
   int64_t nan_keys = 0;
+  // Bytes from the first element of k to that of v, if both lie in one allocation; 0: they do not.
+  // Each still has an image of its own, in which the other's elements are gaps.
+  int64_t v_after_k = 0;
   Image& operator[](TensorName name) { return images[static_cast<size_t>(name)]; }
   const Image& operator[](TensorName name) const { return images[static_cast<size_t>(name)]; }
 };

@@ -15,9 +15,11 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <set>
 
 #include "cli/io/inputs.hpp"
 #include "kernels/common/half.hpp"
+#include "kernels/common/sequence.hpp"
 #include "kernels/reference/attention.hpp"
 #include "kernels/reference/tolerance.hpp"
 #include "plugins/common/translate.hpp"
@@ -65,18 +67,20 @@ kernels::Tensor vector_of(int32_t (&values)[2]) {
   return {values, kernels::DType::i32, 1, {2}, {1}};
 }
 
-// Returns the arguments that hold the queries [first, first + rows) of sequence b and all its keys,
-// as a problem of one sequence. offsets_q and offsets_kv serve as its offsets if it is packed.
-kernels::Args slice_sequence(const core::Problem& p, kernels::Args all, int64_t b, int64_t first,
-                             int64_t rows, int32_t (&offsets_q)[2], int32_t (&offsets_kv)[2]) {
+// Returns the arguments that hold the queries [first, first + rows) of sequence b, which is s, and
+// all its keys, as a problem of one sequence. offsets_q and offsets_kv serve as its offsets if it
+// is packed.
+kernels::Args slice_sequence(const core::Problem& p, kernels::Args all, int64_t b,
+                             const kernels::Sequence& s, int64_t first, int64_t rows,
+                             int32_t (&offsets_q)[2], int32_t (&offsets_kv)[2]) {
   const bool packed = p.varlen != 0, paged = p.page_size > 0;
   kernels::Args args = all;
   args.out = {}, args.lse = {};
-  args.q = packed ? slice(all.q, 0, b * p.seq_q + first, rows)
+  args.q = packed ? slice(all.q, 0, s.q_first + first, rows)
                   : slice(slice(all.q, 0, b, 1), 1, first, rows);
   for (kernels::Tensor* t : {&args.k, &args.v, &args.k_scale, &args.v_scale}) {
     if (paged || t->data == nullptr) continue;  // the page table says which pages are its own
-    *t = packed ? slice(*t, 0, b * p.seq_kv, p.seq_kv) : slice(*t, 0, b, 1);
+    *t = packed ? slice(*t, 0, s.kv_first, s.kv_length) : slice(*t, 0, b, 1);
   }
   if (p.mask != ATTNRT_MASK_NONE) {
     args.mask = slice(all.mask, 2, first, rows);
@@ -105,7 +109,11 @@ ReferenceCheck::ReferenceCheck(const core::Problem& problem, const Tensors& tens
   const auto affordable = static_cast<int64_t>(std::max(1.0, kReferenceFlop / row_flop));
   const int64_t sequences = std::min(problem.batch, affordable);
   const int64_t rows = std::clamp<int64_t>(affordable / sequences, 1, problem.seq_q);
-  for (int64_t n = 0; n < sequences; ++n) evaluate(tensors, n * problem.batch / sequences, rows);
+  const std::vector<int64_t>& keys = tensors.lengths.kv;
+  all_rows_ = tensors.lengths.total_q();
+  std::set<int64_t> chosen = {std::max_element(keys.begin(), keys.end()) - keys.begin()};
+  for (int64_t n = 0; n < sequences; ++n) chosen.insert(n * problem.batch / sequences);
+  for (const int64_t b : chosen) evaluate(tensors, b, rows);
   double sum = 0, count = 0;
   for (const Row& row : rows_) {
     for (const double value : row.exact) sum += value * value;
@@ -114,13 +122,12 @@ ReferenceCheck::ReferenceCheck(const core::Problem& problem, const Tensors& tens
   rms_ = std::sqrt(sum / std::max(1.0, count));
 }
 
-// Evaluates some rows of one sequence, as a problem with fewer queries. Each row has to keep its
-// diagonal there. So they are the last rows if the diagonal ends at the bottom right, and the first
-// ones if it starts at the top left.
-void ReferenceCheck::evaluate(const Tensors& tensors, int64_t b, int64_t rows) {
+// Evaluates some rows of one sequence, at most so many, as a problem with fewer queries. Each row
+// has to keep its diagonal there. So they are the last rows if the diagonal ends at the bottom
+// right, and the first ones if it starts at the top left.
+void ReferenceCheck::evaluate(const Tensors& tensors, int64_t b, int64_t most_rows) {
   const core::Problem& p = problem_;
   const bool packed = p.varlen != 0;
-  const int64_t first = p.align == ATTNRT_ALIGN_TOP_LEFT ? 0 : p.seq_q - rows;
   kernels::Problem problem;
   kernels::Args all;
   attnrt_error error = ATTNRT_ERROR_INIT;
@@ -131,10 +138,13 @@ void ReferenceCheck::evaluate(const Tensors& tensors, int64_t b, int64_t rows) {
   (void)core::check_args(p, given, &extents, &error);
   (void)attnrt_plugins::translate(p, p.device_type, &problem, &error);
   (void)attnrt_plugins::translate(given, &all, &error);
+  const kernels::Sequence s = kernels::sequence(problem, all, b);
+  const int64_t rows = std::min(most_rows, s.q_length);
+  const int64_t first = p.align == ATTNRT_ALIGN_TOP_LEFT ? 0 : s.q_length - rows;
   problem.batch = 1, problem.seq_q = rows;
   int32_t offsets_q[] = {0, static_cast<int32_t>(rows)};
-  int32_t offsets_kv[] = {0, static_cast<int32_t>(p.seq_kv)};
-  const kernels::Args args = slice_sequence(p, all, b, first, rows, offsets_q, offsets_kv);
+  int32_t offsets_kv[] = {0, static_cast<int32_t>(s.kv_length)};
+  const kernels::Args args = slice_sequence(p, all, b, s, first, rows, offsets_q, offsets_kv);
 
   const auto width = static_cast<size_t>(p.head_dim_v);
   std::vector<double> exact(static_cast<size_t>(rows * p.heads_q) * width),
@@ -144,11 +154,11 @@ void ReferenceCheck::evaluate(const Tensors& tensors, int64_t b, int64_t rows) {
     for (int64_t h = 0; h < p.heads_q; ++h) {
       const int64_t query = first + i;
       const auto from = exact.begin() + (i * p.heads_q + h) * p.head_dim_v;
-      rows_.push_back({(b * p.seq_q + query) * p.heads_q + h,
-                       packed ? h * p.batch * p.seq_q + b * p.seq_q + query
-                              : (b * p.heads_q + h) * p.seq_q + query,
-                       {from, from + p.head_dim_v},
-                       lse[static_cast<size_t>(h * rows + i)]});
+      rows_.push_back(
+          {(packed ? s.q_first + query : b * p.seq_q + query) * p.heads_q + h,
+           packed ? h * all_rows_ + s.q_first + query : (b * p.heads_q + h) * p.seq_q + query,
+           {from, from + p.head_dim_v},
+           lse[static_cast<size_t>(h * rows + i)]});
     }
   }
 }
@@ -161,10 +171,9 @@ double ReferenceCheck::allowed(double keys) const {
 }
 
 std::string ReferenceCheck::extent() const {
-  const int64_t all = problem_.batch * problem_.seq_q,
-                checked = static_cast<int64_t>(rows_.size()) / problem_.heads_q;
-  return checked == all ? fmt::format("all {} rows", all)
-                        : fmt::format("{} of {} rows", checked, all);
+  const int64_t checked = static_cast<int64_t>(rows_.size()) / problem_.heads_q;
+  return checked == all_rows_ ? fmt::format("all {} rows", all_rows_)
+                              : fmt::format("{} of {} rows", checked, all_rows_);
 }
 
 std::string ReferenceCheck::row_name(int64_t row) const {

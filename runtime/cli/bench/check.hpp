@@ -12,8 +12,9 @@ namespace attnrt::cli::bench {
 // The exact rows of one problem, and the comparison of outputs with them.
 class ReferenceCheck {
  public:
-  // Evaluates as many rows as the reference can in about a second. They are the last rows of a
-  // sequence, or with the diagonal at the top left the first ones.
+  // Evaluates as many rows as the reference can in about a second, of sequences all over the batch
+  // and of the longest one. They are the last rows of a sequence, or with the diagonal at the top
+  // left the first ones.
   ReferenceCheck(const core::Problem& problem, const Tensors& tensors);
 
   // RETURNS "" if the output is right, else what is wrong: an element of out that is not a finite
@@ -30,13 +31,14 @@ class ReferenceCheck {
     std::vector<double> exact;  // the row of out
     double lse;
   };
-  void evaluate(const Tensors& tensors, int64_t sequence, int64_t rows);
+  void evaluate(const Tensors& tensors, int64_t sequence, int64_t most_rows);
   double allowed(double keys) const;
   std::string row_name(int64_t row) const;
   template <class Expected>
   double distance(const Tensor& out, int64_t row, const Expected& expected) const;
 
   core::Problem problem_;
+  int64_t all_rows_ = 0;  // of all sequences, of one head
   std::vector<Row> rows_;
   double norms_ = 0;  // an upper bound of scale |q||k|
   double rms_ = 0;    // the root mean square of all exact values

@@ -29,6 +29,7 @@ constexpr int64_t kMaxSamples = 100'000;  // more is probably a typing error
 struct Options {
   std::map<std::string, std::string, std::less<>> axes;  // the values of each word with an option
   std::optional<std::string> grid, html;
+  std::string groups;
   std::string backends;
   std::optional<std::string> threads;
   bench::Settings settings;
@@ -43,6 +44,8 @@ std::string option_of(std::string_view word) {
 
 // Describes the values of a word for --help.
 std::string values_text(std::string_view name) {
+  if (name == bench::lengths_word().name)
+    return "How the lengths of sequences differ: full, one_long, ragged";
   const core::Word* word = core::find_word(name);
   if (word == nullptr) return fmt::format("Both {0}_q and {0}_kv", name);
   if (word->kind == core::WordKind::flag) return "true, false or both";
@@ -77,13 +80,15 @@ core::Result<std::vector<int32_t>> read_threads(std::string_view list) {
 }
 
 // Parses the words' options, in the vocabulary's order, because the table's columns are easiest to
-// read in that order. seq stands where seq_q does, and heads where heads_q does.
+// read in that order. seq stands where seq_q does, heads where heads_q does, and lengths where
+// kv_lengths does.
 core::Result<std::vector<bench::Axis>> read_axes(const Options& options) {
   std::vector<bench::Axis> axes;
   for (const core::Word& word : core::vocabulary()) {
     for (const std::string_view name : bench::grid_words()) {
       const bool here = name == word.name || (word.name == "seq_q" && name == "seq") ||
-                        (word.name == "heads_q" && name == "heads");
+                        (word.name == "heads_q" && name == "heads") ||
+                        (word.name == "kv_lengths" && name == bench::lengths_word().name);
       const auto given = options.axes.find(name);
       if (!here || given == options.axes.end()) continue;
       auto axis = bench::parse_axis(name, given->second);
@@ -96,7 +101,7 @@ core::Result<std::vector<bench::Axis>> read_axes(const Options& options) {
 }
 
 // Reads the problems from --grid, or from the words' options, or else from the built-in grid.
-core::Result<std::vector<core::Problem>> read_problems(const Options& options) {
+core::Result<std::vector<bench::GridProblem>> read_all_problems(const Options& options) {
   if (options.grid && !options.axes.empty())
     return core::fail(ATTNRT_INVALID_ARGUMENT, "found both --grid and {}, expected one of them",
                       option_of(options.axes.begin()->first));
@@ -111,6 +116,19 @@ core::Result<std::vector<core::Problem>> read_problems(const Options& options) {
   const auto axes = read_axes(options);
   if (!axes) return tl::unexpected(axes.error());
   return bench::problems_of(*axes);
+}
+
+// Reads the problems, and leaves out those that are in none of the groups of --group.
+core::Result<std::vector<bench::GridProblem>> read_problems(const Options& options) {
+  if (options.groups.empty()) return read_all_problems(options);
+  if (!options.axes.empty())
+    return core::fail(ATTNRT_INVALID_ARGUMENT, "found both --group and {}, expected one of them",
+                      option_of(options.axes.begin()->first));
+  const auto problems = read_all_problems(options);
+  if (!problems) return problems;
+  auto chosen = bench::in_groups(*problems, core::split(options.groups, ','));
+  if (!chosen) return core::fail(chosen.error().code, "--group: {}", chosen.error().message);
+  return chosen;
 }
 
 core::Result<bench::Settings> read_settings(const Options& options) {
@@ -182,15 +200,17 @@ void add_word_options(CLI::App& command, const std::shared_ptr<Options>& options
 
 constexpr const char* kFooter =
     R"(Times are medians; the backends take turns, one sample each. FLOP/s counts the scores that
-causal and windows leave visible, B/s each tensor once. The peaks are measured in the same run: f32
-multiply-adds (for bf16 and f16: AMX, if the processor has it) and memory bandwidth.
+lengths, causal and windows leave visible, KV B/s the keys and values that some query sees, and B/s
+also the other tensors, each once. The peaks are measured in the same run: f32 multiply-adds (for
+bf16 and f16: AMX, if the processor has it) and memory bandwidth.
 
 Every output is compared with an exact reference and with the first backend's output. A wrong one
 gets no time, and the exit code is 3. Exit code 1: no backend supports one of the problems, or
 it does not fit in memory.
 
 Example:
-  attnrt bench --seq 512,2048 --head-dim 64,128 --dtype f32,bf16 --causal both --html bench.html)";
+  attnrt bench --seq 512,2048 --head-dim 64,128 --dtype f32,bf16 --causal both --html bench.html
+  attnrt bench --group decode,paged)";
 
 }  // namespace
 
@@ -202,6 +222,10 @@ void add_bench(CLI::App& app, Common& common) {
       ->add_option("--grid", options->grid,
                    "A YAML file of problems (default: those of config/bench.yaml)")
       ->type_name("FILE");
+  command
+      ->add_option("--group", options->groups,
+                   "Only these groups of the grid's problems (default: all)")
+      ->type_name("NAME[,NAME...]");
   command
       ->add_option("--backend", options->backends,
                    "Only these backends; speeds are relative to the first (default: all)")

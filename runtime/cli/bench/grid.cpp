@@ -10,6 +10,7 @@
 //     heads_kv, seq_kv           those of heads_q and seq_q, and the other way round
 //     seq, heads, head_dim       2048, 8 and 64; a size of 1, the vocabulary's default, measures
 //                                nothing of interest
+//     lengths                    full
 //     every other word           the vocabulary's default
 #include "cli/bench/grid.hpp"
 
@@ -17,6 +18,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 
 #include "base/nearest.hpp"
 #include "formats/yaml.hpp"
@@ -46,9 +48,10 @@ const Pair* find_pair(std::string_view word) {
   return found != kPairs.end() ? &*found : nullptr;
 }
 
-// Returns the word of the vocabulary that says which values are legal. Both sides of a pair take
-// the same values. REQUIRES: word is one of grid_words().
-const core::Word& vocabulary_word(std::string_view word) {
+// Returns the word that says which values are legal. Both sides of a pair take the same values.
+// REQUIRES: word is one of grid_words().
+const core::Word& find_grid_word(std::string_view word) {
+  if (word == lengths_word().name) return lengths_word();
   const Pair* pair = find_pair(word);
   return *core::find_word(pair != nullptr ? pair->query : word);
 }
@@ -99,14 +102,30 @@ Result<Axis> read_axis(const Node& key, const Node& value) {
   return axis;
 }
 
+// Reads the group's name. Commas separate names of groups in --group.
+Result<std::string> read_group(const Node& value) {
+  const bool is_name = value.kind == core::yaml::Kind::scalar && !value.text.empty() &&
+                       value.text.find(',') == std::string::npos;
+  if (!is_name) return core::yaml::wrong(value, "group", "a name without commas");
+  return value.text;
+}
+
 // Reads one map of words and values, and appends its problems.
-Result<void> read_entry(const Node& entry, std::vector<core::Problem>& problems) {
+Result<void> read_entry(const Node& entry, std::vector<GridProblem>& problems) {
   if (entry.kind != core::yaml::Kind::map)
     return core::yaml::wrong(entry, "problems", "a map of words and values");
-  const std::vector<std::string_view> known = grid_words();
+  std::vector<std::string_view> known = grid_words();
+  known.insert(known.begin(), "group");
   std::vector<Axis> axes;
+  std::string group;
   for (size_t n = 0; n < entry.keys.size(); ++n) {
     const Node& key = entry.keys[n];
+    if (key.text == "group") {
+      auto name = read_group(entry.items[n]);
+      if (!name) return tl::unexpected(name.error());
+      group = *std::move(name);
+      continue;
+    }
     if (std::find(known.begin(), known.end(), key.text) == known.end()) {
       return fail(ATTNRT_INVALID_ARGUMENT, "{}: {}: unknown word{}", key.place(),
                   core::shown(key.text), core::expected_one_of(key.text, known));
@@ -115,8 +134,9 @@ Result<void> read_entry(const Node& entry, std::vector<core::Problem>& problems)
     if (!axis) return tl::unexpected(axis.error());
     axes.push_back(std::move(*axis));
   }
-  const auto made = problems_of(axes);
+  auto made = problems_of(axes);
   if (!made) return fail(made.error().code, "{}: {}", entry.place(), made.error().message);
+  for (GridProblem& problem : *made) problem.group = group;
   problems.insert(problems.end(), made->begin(), made->end());
   if (problems.size() > kMaxProblems)
     return fail(ATTNRT_INVALID_ARGUMENT, "{}: found more than {} problems, expected at most {}",
@@ -149,14 +169,14 @@ Result<core::Problem> parse_words(const std::string& text) {
 }  // namespace
 
 std::vector<std::string_view> grid_words() {
-  std::vector<std::string_view> words = {"seq", "heads"};
+  std::vector<std::string_view> words = {"seq", "heads", lengths_word().name};
   for (const core::Word& word : core::vocabulary())
     if (word.name != "device" && word.name != "arch") words.push_back(word.name);
   return words;
 }
 
 Result<Axis> parse_axis(std::string_view name, std::string_view values) {
-  const core::Word& word = vocabulary_word(name);
+  const core::Word& word = find_grid_word(name);
   Axis axis{std::string(name), {}};
   if (word.kind == core::WordKind::flag && values == "both") {
     axis.values = {"false", "true"};
@@ -173,7 +193,7 @@ Result<Axis> parse_axis(std::string_view name, std::string_view values) {
   return axis;
 }
 
-Result<std::vector<core::Problem>> problems_of(const std::vector<Axis>& given) {
+Result<std::vector<GridProblem>> problems_of(const std::vector<Axis>& given) {
   if (const auto checked = check_pairs(given); !checked) return tl::unexpected(checked.error());
   const std::vector<Axis> axes = completed(given);
   size_t count = 1;
@@ -183,21 +203,30 @@ Result<std::vector<core::Problem>> problems_of(const std::vector<Axis>& given) {
       return fail(ATTNRT_INVALID_ARGUMENT, "found more than {} problems, expected at most {}",
                   kMaxProblems, kMaxProblems);
   }
-  std::vector<core::Problem> problems;
+  std::vector<GridProblem> problems;
   for (size_t n = 0; n < count; ++n) {
     // n is a number whose digits are indices of values, the last axis being the lowest digit.
     std::string text;
+    GridProblem made;
     size_t rest = n;
-    for (size_t i = axes.size(); i-- > 0; rest /= axes[i].values.size())
-      text += words_of(given, axes[i].word, axes[i].values[rest % axes[i].values.size()]);
+    for (size_t i = axes.size(); i-- > 0; rest /= axes[i].values.size()) {
+      const std::string& value = axes[i].values[rest % axes[i].values.size()];
+      if (axes[i].word == lengths_word().name) {
+        made.lengths = find_lengths(value);
+      } else {
+        text += words_of(given, axes[i].word, value);
+      }
+    }
     const auto problem = parse_words(text);
     if (!problem) return tl::unexpected(problem.error());
-    problems.push_back(*problem);
+    made.problem = *problem;
+    if (const auto checked = check_lengths(made); !checked) return tl::unexpected(checked.error());
+    problems.push_back(std::move(made));
   }
   return problems;
 }
 
-Result<std::vector<core::Problem>> read_grid(std::string_view text, const std::string& file) {
+Result<std::vector<GridProblem>> read_grid(std::string_view text, const std::string& file) {
   const auto document = core::yaml::parse(text, file);
   if (!document) return tl::unexpected(document.error());
   const Node& root = document->root;
@@ -214,10 +243,33 @@ Result<std::vector<core::Problem>> read_grid(std::string_view text, const std::s
                 root.place());
   if (list->kind != core::yaml::Kind::list || list->items.empty())
     return core::yaml::wrong(*list, "problems", "a list of maps");
-  std::vector<core::Problem> problems;
+  std::vector<GridProblem> problems;
   for (const Node& entry : list->items)
     if (const auto read = read_entry(entry, problems); !read) return tl::unexpected(read.error());
   return problems;
+}
+
+Result<std::vector<GridProblem>> in_groups(const std::vector<GridProblem>& problems,
+                                           const std::vector<std::string>& groups) {
+  std::vector<std::string_view> known;
+  for (const GridProblem& problem : problems) {
+    const bool is_new = std::find(known.begin(), known.end(), problem.group) == known.end();
+    if (is_new && !problem.group.empty()) known.push_back(problem.group);
+  }
+  for (const std::string& group : groups) {
+    if (std::find(known.begin(), known.end(), group) != known.end()) continue;
+    if (known.empty())
+      return fail(ATTNRT_INVALID_ARGUMENT, "found {}, and the grid has no groups",
+                  core::shown(group));
+    return fail(ATTNRT_INVALID_ARGUMENT, "there is no group {}{}", core::shown(group),
+                core::expected_one_of(group, known));
+  }
+  std::vector<GridProblem> chosen;
+  std::copy_if(problems.begin(), problems.end(), std::back_inserter(chosen),
+               [&](const GridProblem& problem) {
+                 return std::find(groups.begin(), groups.end(), problem.group) != groups.end();
+               });
+  return chosen;
 }
 
 }  // namespace attnrt::cli::bench

@@ -20,7 +20,7 @@ Members device_members(const core::Device& device) {
 }
 
 Json measurement_json(const Measurement& m, const Comparison& comparison, const Peak* peak) {
-  Json time = nullptr, flop_s = nullptr, bytes_s = nullptr;
+  Json time = nullptr, flop_s = nullptr, bytes_s = nullptr, kv_bytes_s = nullptr;
   Shares shares;
   if (m.state == State::measured) {
     time = {{"samples", m.seconds.size()},
@@ -32,6 +32,7 @@ Json measurement_json(const Measurement& m, const Comparison& comparison, const 
             {"fastest_us", m.seconds.front() * 1e6}};
     flop_s = comparison.work.flop / m.median();
     bytes_s = comparison.work.bytes / m.median();
+    kv_bytes_s = comparison.work.kv_bytes / m.median();
     shares = shares_of(m, comparison, peak);
   }
   Members members = device_members(m.device);
@@ -45,6 +46,7 @@ Json measurement_json(const Measurement& m, const Comparison& comparison, const 
                                  {"time", time},
                                  {"flop_s", flop_s},
                                  {"bytes_s", bytes_s},
+                                 {"kv_bytes_s", kv_bytes_s},
                                  {"of_compute", shares.compute},
                                  {"of_memory", shares.memory}});
   return members;
@@ -70,9 +72,12 @@ Json problem_json(const Report& report, std::span<const Comparison> comparisons)
           measurement_json(m, comparison, report.peak_of(m.device, comparison.threads)));
   }
   const Comparison& first = comparisons.front();
-  return {{"problem", core::problem_json(first.problem)},
+  return {{"group", first.group.empty() ? Json(nullptr) : Json(first.group)},
+          {"problem", core::problem_json(first.problem)},
+          {"lengths", lengths_text(first.lengths)},
           {"flop", first.work.flop},
           {"bytes", first.work.bytes},
+          {"kv_bytes", first.work.kv_bytes},
           {"measurements", measurements}};
 }
 

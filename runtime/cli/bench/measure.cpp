@@ -74,20 +74,20 @@ void warn_of_warm_runs(const core::Problem& problem, const Tensors& tensors) {
 }
 
 // Measures one problem. If its tensors do not fit in memory, every backend is unsupported.
-Result<Comparison> measure_problem(core::Runtime& runtime, core::Problem problem,
+Result<Comparison> measure_problem(core::Runtime& runtime, GridProblem grid_problem,
                                    const std::vector<BackendDevice>& backends,
                                    const Settings& settings, const std::function<void()>& step) {
   BackendRuns runs;
   for (const BackendDevice& backend : backends)
     runs.push_back(std::make_unique<BackendRun>(backend));
-  Comparison comparison;
-  const auto fits = check_memory(problem, bytes_available());
-  auto tensors = fits ? make_tensors(problem) : tl::unexpected(fits.error());
-  comparison.problem = problem;
+  const auto fits = check_memory(grid_problem, bytes_available());
+  auto tensors = fits ? make_tensors(grid_problem) : tl::unexpected(fits.error());
+  const core::Problem& problem = grid_problem.problem;
+  Comparison comparison{grid_problem};
   if (tensors) {
     if (settings.cold) warn_of_warm_runs(problem, *tensors);
     measure_runs(runs, runtime, problem, *tensors, settings, step);
-    comparison.work = work_of(problem);
+    comparison.work = work_of(grid_problem);
   } else if (tensors.error().code == ATTNRT_OUT_OF_MEMORY) {
     for (const auto& run : runs) run->stop(tensors.error());
     for (int64_t n = 0; n < settings.samples; ++n) step();
@@ -148,7 +148,7 @@ class Peaks {
 };
 
 // Measures every problem with one runtime, and appends the results to the report.
-Result<void> measure_all(core::Runtime& runtime, const std::vector<core::Problem>& problems,
+Result<void> measure_all(core::Runtime& runtime, const std::vector<GridProblem>& problems,
                          const Settings& settings, Report& report, Progress& progress) {
   const auto backends = find_backends(runtime, settings.backends);
   if (!backends) return tl::unexpected(backends.error());
@@ -162,7 +162,7 @@ Result<void> measure_all(core::Runtime& runtime, const std::vector<core::Problem
   progress.show(prefix + "peaks");
   peaks.measure();
   const Columns columns = columns_of(problems);
-  for (const core::Problem& problem : problems) {
+  for (const GridProblem& problem : problems) {
     const std::string what = prefix + columns.text(problem);
     progress.show(what);
     auto comparison = measure_problem(runtime, problem, *backends, settings,
@@ -198,7 +198,7 @@ std::vector<Comparison> grouped_by_problem(std::vector<Comparison> comparisons, 
 
 }  // namespace
 
-Result<Report> measure(const OpenRuntime& open, const std::vector<core::Problem>& problems,
+Result<Report> measure(const OpenRuntime& open, const std::vector<GridProblem>& problems,
                        const Settings& settings, const ProgressBar& bar) {
   Report report;
   report.processor = processor_name();

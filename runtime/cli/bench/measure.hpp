@@ -26,7 +26,7 @@ using OpenRuntime = std::function<core::Result<std::unique_ptr<core::Runtime>>(i
 // Measures every problem with every thread count, one runtime after another. Backends that do not
 // support a problem, fail or compute something wrong are part of the report and not errors.
 // REQUIRES: at least one problem.
-core::Result<Report> measure(const OpenRuntime& open, const std::vector<core::Problem>& problems,
+core::Result<Report> measure(const OpenRuntime& open, const std::vector<GridProblem>& problems,
                              const Settings& settings, const ProgressBar& bar);
 
 }  // namespace attnrt::cli::bench

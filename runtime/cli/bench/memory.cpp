@@ -51,6 +51,28 @@ std::optional<int64_t> read_number(const char* path, const std::string& key = {}
   return std::nullopt;
 }
 
+// The rows of q and of k, of one head.
+struct Rows {
+  int64_t q, kv;
+};
+
+// Full lengths are multiplied, because a problem that does not fit may have too many sequences for
+// a list of lengths.
+Rows rows_of(const GridProblem& grid_problem) {
+  const core::Problem& p = grid_problem.problem;
+  const auto in_pages = [&p](int64_t keys) {
+    return p.page_size > 0 ? product({(keys - 1) / p.page_size + 1, p.page_size}) : keys;
+  };
+  Rows rows{product({p.batch, p.seq_q}), product({p.batch, in_pages(p.seq_kv)})};
+  if (grid_problem.lengths == kernels::reference::Lengths::full) return rows;
+  const SequenceLengths lengths = lengths_of(grid_problem);
+  if (p.varlen != 0) rows.q = lengths.total_q();
+  if (p.varlen == 0 && p.page_size == 0) return rows;
+  rows.kv = 0;
+  for (const int64_t keys : lengths.kv) rows.kv = sum({rows.kv, in_pages(keys)});
+  return rows;
+}
+
 std::string size_text(int64_t bytes) {
   const char* units[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
   double value = static_cast<double>(bytes) / 1024;
@@ -61,17 +83,13 @@ std::string size_text(int64_t bytes) {
 
 }  // namespace
 
-int64_t bytes_needed(const core::Problem& p) {
+int64_t bytes_needed(const GridProblem& grid_problem) {
+  const core::Problem& p = grid_problem.problem;
   const auto bytes_of = [&p](attnrt_dtype other) {
     return core::dtype_bytes(core::is_off(other) ? p.dtype : other);
   };
-  int64_t keys = p.seq_kv;
-  if (p.page_size > 0) {  // whole pages
-    const int64_t pages = (p.seq_kv - 1) / p.page_size + 1;
-    keys = product({pages, p.page_size});
-  }
-  const int64_t rows_q = product({p.batch, p.seq_q, p.heads_q});
-  const int64_t rows_kv = product({p.batch, keys, p.heads_kv});
+  const Rows rows = rows_of(grid_problem);
+  const int64_t rows_q = product({rows.q, p.heads_q}), rows_kv = product({rows.kv, p.heads_kv});
   const bool own_v = p.v_in_k == 0;
   const int64_t kv_width = own_v ? sum({p.head_dim, p.head_dim_v}) : p.head_dim;
   const int64_t scales =
@@ -94,8 +112,8 @@ int64_t bytes_available() {
   return available;
 }
 
-core::Result<void> check_memory(const core::Problem& problem, int64_t available) {
-  const int64_t needed = bytes_needed(problem);
+core::Result<void> check_memory(const GridProblem& grid_problem, int64_t available) {
+  const int64_t needed = bytes_needed(grid_problem);
   if (needed <= available) return {};
   return core::fail(ATTNRT_OUT_OF_MEMORY, "its tensors need {} of memory, and {} are available",
                     size_text(needed), size_text(available));

@@ -2,20 +2,24 @@
 //
 // The page has these sections, each only if there is something to show:
 //
-//   heading             conditions, peaks, and the words that all problems share
+//   heading             conditions, peaks, and without groups the words that all problems share
 //   speed over seq      a panel for all problems that differ only in seq and head_dim. Each backend
 //                       has a colour, each head_dim a dash pattern. The y axis is FLOP/s; of decode
 //                       problems it is bytes/s, because memory bounds them. Only the largest
 //                       thread count is shown.
 //   speed over threads  a panel for each problem, of the backends on the cpu
 //   roofline            a plot for each device
-//   all measurements    the table of the text output
+//   all measurements    the tables of the text output
+//
+// If the grid has groups, the plots over seq and over threads and the tables are under a heading
+// for each group.
 #include "cli/bench/page.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
+#include <functional>
 
 #include "cli/bench/roofline.hpp"
 #include "cli/bench/table.hpp"
@@ -53,6 +57,9 @@ size_t index_of(std::vector<std::string>& list, const std::string& name) {
   return list.size() - 1;
 }
 
+// Returns what the x axis of a panel over seq shows, which is seq_kv.
+const char* seq_name(const core::Problem& p) { return p.seq_q == p.seq_kv ? "seq" : "seq_kv"; }
+
 Panel empty_panel(const std::string& title, const char* x_name, const core::Problem& p) {
   Panel panel;
   panel.title = title;
@@ -85,8 +92,11 @@ class Page {
  public:
   explicit Page(const Report& report)
       : report_(report),
-        columns_(columns_of(report.problems())),
+        groups_(report.groups()),
+        has_groups_(groups_ != std::vector<std::string>{""}),
         most_threads_(*std::max_element(report.threads.begin(), report.threads.end())) {
+    for (const std::string& group : groups_)
+      columns_.push_back(columns_of(report.problems_of(group)));
     // Colours and dashes are given in the order of the report, whatever section is drawn first.
     for (const Comparison& comparison : report.comparisons) {
       for (const Measurement& m : comparison.measurements)
@@ -110,31 +120,40 @@ class Page {
     return several_threads() ? ", " + threads_text(most_threads_) : "";
   }
 
-  // Returns the words that tell this problem from the others: "decode, bf16, heads 32". For a panel
-  // over seq, without those that are within the panel.
-  std::string title_of(const core::Problem& p, bool over_seq) const {
-    std::string title = is_decode(p) ? "decode" : "";
-    const auto cells = columns_.cells(p);
+  // Returns the columns of a group. REQUIRES: the report has it.
+  const Columns& columns_in(const std::string& group) const {
+    const auto found = std::find(groups_.begin(), groups_.end(), group);
+    return columns_[static_cast<size_t>(found - groups_.begin())];
+  }
+
+  // Returns the words that tell this problem from others of its group: "decode, bf16, heads 32".
+  // For a panel over seq, without those that are within the panel.
+  std::string title_of(const GridProblem& p, bool over_seq) const {
+    const Columns& columns = columns_in(p.group);
+    std::string title = is_decode(p.problem) && !has_groups_ ? "decode" : "";
+    const auto cells = columns.cells(p);
     for (size_t n = 0; n < cells.size(); ++n) {
-      const core::Word& word = *columns_.words[n];
+      const core::Word& word = *columns.words[n];
       if (over_seq && (word.name.starts_with("seq") || word.name.starts_with("head_dim"))) continue;
       title += title.empty() ? "" : ", ";
       if (word.kind == core::WordKind::flag) {
-        title += (cells[n] == "true" ? "" : "no ") + columns_.names[n];
+        title += (cells[n] == "true" ? "" : "no ") + columns.names[n];
       } else {
-        title += (word.name == "dtype" ? "" : columns_.names[n] + " ") + cells[n];
+        title += (word.name == "dtype" ? "" : columns.names[n] + " ") + cells[n];
       }
     }
-    return title.empty() ? columns_.shared : title;
+    return title.empty() ? columns.shared : title;
   }
 
   std::string point_title(const Measurement& m, const Comparison& comparison) const {
     const double median = m.median();
-    return fmt::format("{}: {}, {}FLOP/s, {}B/s; {}{}", m.backend, time_text(median),
+    const bool full = comparison.lengths == kernels::reference::Lengths::full;
+    return fmt::format("{}: {}, {}FLOP/s, {}B/s; {}{}{}", m.backend, time_text(median),
                        rate_text(comparison.work.flop / median),
                        rate_text(comparison.work.bytes / median),
                        several_threads() ? threads_text(comparison.threads) + "; " : "",
-                       core::describe(comparison.problem));
+                       core::describe(comparison.problem),
+                       full ? "" : " lengths=" + lengths_text(comparison.lengths));
   }
 
   Panel::Point point_of(double x, const Measurement& m, const Comparison& comparison) const {
@@ -144,16 +163,16 @@ class Page {
             point_title(m, comparison)};
   }
 
-  std::vector<Panel> seq_panels() {
+  std::vector<Panel> seq_panels(const std::string& group) {
     std::vector<Panel> panels;
     for (const Comparison& comparison : report_.comparisons) {
-      if (comparison.threads != most_threads_) continue;
+      if (comparison.group != group || comparison.threads != most_threads_) continue;
       const core::Problem& p = comparison.problem;
-      const std::string title = title_of(p, true);
+      const std::string title = title_of(comparison, true);
       auto panel = std::find_if(panels.begin(), panels.end(),
                                 [&](const Panel& known) { return known.title == title; });
       if (panel == panels.end())
-        panel = panels.insert(panels.end(), empty_panel(title, is_decode(p) ? "seq_kv" : "seq", p));
+        panel = panels.insert(panels.end(), empty_panel(title, seq_name(p), p));
       for (const Measurement& m : comparison.measurements) {
         if (m.state != State::measured) continue;
         panel->curve(m.backend + " " + head_dim_text(p), color_of(m.backend), dash_of(p))
@@ -174,14 +193,15 @@ class Page {
     }
   }
 
-  std::vector<Panel> thread_panels() {
+  std::vector<Panel> thread_panels(const std::string& group) {
     std::vector<Panel> panels;
     const auto [fewest, most] = std::minmax_element(report_.threads.begin(), report_.threads.end());
     for (size_t c = 0; c < report_.comparisons.size(); ++c) {
       const Comparison& comparison = report_.comparisons[c];
+      if (comparison.group != group) continue;
       const core::Problem& p = comparison.problem;
       const bool first = c % report_.threads.size() == 0;
-      if (first) panels.push_back(empty_panel(title_of(p, false), "threads", p));
+      if (first) panels.push_back(empty_panel(title_of(comparison, false), "threads", p));
       Panel& panel = panels.back();
       panel.always_log = true;  // perfect scaling is a straight line then
       for (const Measurement& m : comparison.measurements) {
@@ -202,9 +222,17 @@ class Page {
                                    escaped(conditions_text(report_)), ATTNRT_VERSION);
     for (const Peak& peak : report_.peaks)
       text += fmt::format("<p class=\"soft\">{}</p>\n", escaped(peak_text(peak, report_)));
-    if (!columns_.shared.empty())
-      text += fmt::format("<p class=\"soft\">problems: {}</p>\n", escaped(columns_.shared));
+    if (!has_groups_ && !columns_.front().shared.empty())
+      text += fmt::format("<p class=\"soft\">problems: {}</p>\n", escaped(columns_.front().shared));
     return text;
+  }
+
+  // Returns the heading of one group, with the words that all its problems share.
+  std::string group_heading(const std::string& group) const {
+    if (!has_groups_) return {};
+    return fmt::format("<h3>{}</h3>\n<p class=\"soft\">{}</p>\n",
+                       escaped(group.empty() ? "problems" : group),
+                       escaped(columns_in(group).shared));
   }
 
   // Returns the start of a section, up to its first content.
@@ -228,32 +256,49 @@ class Page {
     return text + "</div>\n";
   }
 
+  // Returns the plots of each group that has some, under its heading.
+  using Panels = std::function<std::vector<Panel>(const std::string& group)>;
+  std::string draw_groups(const Panels& panels_of, bool same_axes) const {
+    std::string text;
+    for (const std::string& group : groups_) {
+      const std::vector<Panel> panels = panels_of(group);
+      if (panels.empty()) continue;
+      text += group_heading(group) + "<div class=\"panels\">\n";
+      for (const Panel& panel : panels)
+        text += html::draw(panel, same_axes ? highest_of(panels, panel) : panel.highest());
+      text += "</div>\n";
+    }
+    return text;
+  }
+
   std::string speed_over_seq() {
-    const std::vector<Panel> panels = seq_panels();
-    if (panels.empty()) return {};
+    const std::string plots =
+        draw_groups([this](const std::string& group) { return seq_panels(group); }, true);
+    if (plots.empty()) return {};
     Dashes dashes;
     for (size_t n = 0; n < head_dims_.size() && head_dims_.size() > 1; ++n)
       dashes.emplace_back(kDashes[n % kDashes.size()], "head_dim " + head_dims_[n]);
     std::string text = section("Speed over seq" + with_threads(),
                                "Higher is faster. The vertical bars span the quartiles.");
-    text += legend(backends_, dashes) + "<div class=\"panels\">\n";
-    for (const Panel& panel : panels) text += html::draw(panel, highest_of(panels, panel));
-    return text + "</div>\n</section>\n";
+    return text + legend(backends_, dashes) + plots + "</section>\n";
   }
 
   std::string speed_over_threads() {
-    const std::vector<Panel> panels = several_threads() ? thread_panels() : std::vector<Panel>();
-    if (panels.empty()) return {};
+    if (!several_threads()) return {};
     std::vector<std::string> shown;
-    for (const Panel& panel : panels)
-      for (const Panel::Curve& curve : panel.curves) index_of(shown, curve.name);
+    const auto panels_of = [&](const std::string& group) {
+      std::vector<Panel> panels = thread_panels(group);
+      for (const Panel& panel : panels)
+        for (const Panel::Curve& curve : panel.curves) index_of(shown, curve.name);
+      return panels;
+    };
+    const std::string plots = draw_groups(panels_of, false);
+    if (plots.empty()) return {};
     std::string text = section(
         "Speed over threads",
         fmt::format("Backends on the cpu. Ideal: the speed with {}, times the ratio of threads.",
                     threads_text(report_.threads.front())));
-    text += legend(shown, {{kIdealDash, "ideal"}}) + "<div class=\"panels\">\n";
-    for (const Panel& panel : panels) text += html::draw(panel, panel.highest());
-    return text + "</div>\n</section>\n";
+    return text + legend(shown, {{kIdealDash, "ideal"}}) + plots + "</section>\n";
   }
 
   // Returns the measurements on a device, with the largest thread count.
@@ -287,12 +332,17 @@ class Page {
   }
 
   std::string all_measurements() const {
-    const Table table = table_of(report_);
+    std::string text = "<section>\n<h2>All measurements</h2>\n";
+    for (const Table& table : tables_of(report_))
+      text += group_heading(table.group) + rows_of(table);
+    return text + "</section>\n";
+  }
+
+  static std::string rows_of(const Table& table) {
     const auto left = [&](size_t column) {
       return column < table.text_columns ? " class=\"left\"" : "";
     };
-    std::string text =
-        "<section>\n<h2>All measurements</h2>\n<div class=\"scroll\"><table>\n<thead><tr>";
+    std::string text = "<div class=\"scroll\"><table>\n<thead><tr>";
     for (size_t n = 0; n < table.head.size(); ++n)
       text += fmt::format("<th{}>{}</th>", left(n), escaped(table.head[n]));
     text += "</tr></thead>\n<tbody>\n";
@@ -308,11 +358,13 @@ class Page {
       }
       text += "</tr>\n";
     }
-    return text + "</tbody>\n</table></div>\n</section>\n";
+    return text + "</tbody>\n</table></div>\n";
   }
 
   const Report& report_;
-  const Columns columns_;
+  const std::vector<std::string> groups_;
+  const bool has_groups_;
+  std::vector<Columns> columns_;  // of each group
   const int32_t most_threads_;
   std::vector<std::string> backends_, head_dims_;
 };

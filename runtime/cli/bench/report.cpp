@@ -26,9 +26,18 @@ double Measurement::quantile(double fraction) const {
   return seconds[low] + (position - static_cast<double>(low)) * (seconds[high] - seconds[low]);
 }
 
-std::vector<core::Problem> Report::problems() const {
-  std::vector<core::Problem> problems;
-  for (const Comparison& comparison : comparisons) problems.push_back(comparison.problem);
+std::vector<std::string> Report::groups() const {
+  std::vector<std::string> groups;
+  for (const Comparison& comparison : comparisons)
+    if (std::find(groups.begin(), groups.end(), comparison.group) == groups.end())
+      groups.push_back(comparison.group);
+  return groups;
+}
+
+std::vector<GridProblem> Report::problems_of(const std::string& group) const {
+  std::vector<GridProblem> problems;
+  for (const Comparison& comparison : comparisons)
+    if (comparison.group == group) problems.push_back(comparison);
   return problems;
 }
 

@@ -61,8 +61,7 @@ struct Measurement {
 };
 
 // All backends on one problem, with one thread count.
-struct Comparison {
-  core::Problem problem{};
+struct Comparison : GridProblem {
   int32_t threads = 0;
   Work work;
   std::vector<Measurement> measurements;  // in the same order of backends in every Comparison
@@ -76,7 +75,8 @@ struct Report {
   std::vector<Peak> peaks;
   std::vector<Comparison> comparisons;  // for each problem in turn, one for each thread count
 
-  std::vector<core::Problem> problems() const;  // one for each comparison
+  std::vector<std::string> groups() const;  // in the order of the problems; "" is one, too
+  std::vector<GridProblem> problems_of(const std::string& group) const;  // one for each comparison
   // Returns the limits of a device with a thread count; nullptr if it was not measured.
   const Peak* peak_of(const core::Device& device, int32_t threads) const;
   // Returns how many times as fast a backend is as with the first thread count. Nothing, unless it

@@ -2,14 +2,15 @@
 //
 //     PROCESSOR, 16 threads; medians of 11 samples; spread: half the ...       conditions
 //     cpu: FMA ... FLOP/s, copy ... B/s, read ... B/s                          peaks
-//     problems: dtype=f32 batch=1 heads=8                                      shared words
 //
+//     decode: dtype=f32 batch=1 heads=8                                        shared words
 //     seq   causal  backend       time  spread  FLOP/s  of peak  ...           head
 //     512   true    cpu         ... ms   ... %     ...    ... %  ...           numbers
 //     2048  true    hip_flash  unsupported: uses causal, ...                   reason
 //
-// A word of the vocabulary is a column if it differs between problems. A word that all problems
-// share is in the line "problems:", unless it has its default value.
+// There is a table for each group of problems; without a group its title is "problems". A word is a
+// column if it differs between the problems of the group. A word that all of them share is in the
+// title, unless it has its default value.
 #include "cli/bench/table.hpp"
 
 #include <fmt/format.h>
@@ -23,8 +24,19 @@
 namespace attnrt::cli::bench {
 namespace {
 
-std::string value_text(const core::Word& word, const core::Problem& problem) {
-  return core::to_text(word, core::value_of(word, problem, ""));
+std::string value_text(const core::Word& word, const GridProblem& problem) {
+  if (&word == &lengths_word()) return lengths_text(problem.lengths);
+  return core::to_text(word, core::value_of(word, problem.problem, ""));
+}
+
+// The words of a table: those of the vocabulary, and lengths beside kv_lengths.
+std::vector<const core::Word*> table_words() {
+  std::vector<const core::Word*> words;
+  for (const core::Word& word : core::vocabulary()) {
+    words.push_back(&word);
+    if (word.name == "kv_lengths") words.push_back(&lengths_word());
+  }
+  return words;
 }
 
 // Lays out the table in columns, words to the left and numbers to the right.
@@ -66,7 +78,10 @@ bool is_left_out(const core::Word& word) {
          word.name == "alignment_bytes";
 }
 
-// The numbers of one measurement, from "time" to "of memory".
+constexpr std::array kNumberNames = {"time",   "spread", "FLOP/s",   "of peak",
+                                     "KV B/s", "B/s",    "of memory"};
+
+// The numbers of one measurement, by kNumberNames.
 std::vector<std::string> number_cells(const Measurement& m, const Comparison& comparison,
                                       const Peak* peak) {
   const Shares shares = shares_of(m, comparison, peak);
@@ -76,6 +91,7 @@ std::vector<std::string> number_cells(const Measurement& m, const Comparison& co
           percent(spread / median),
           rate_text(comparison.work.flop / median),
           percent(shares.compute),
+          rate_text(comparison.work.kv_bytes / median),
           rate_text(comparison.work.bytes / median),
           percent(shares.memory)};
 }
@@ -98,12 +114,12 @@ Shares shares_of(const Measurement& m, const Comparison& comparison, const Peak*
           share(comparison.work.bytes, peak->memory())};
 }
 
-Columns columns_of(const std::vector<core::Problem>& problems) {
+Columns columns_of(const std::vector<GridProblem>& problems) {
   const auto in_all = [&](auto&& holds) {
     return std::all_of(problems.begin(), problems.end(), holds);
   };
   const auto always_equal = [&](std::string_view one, std::string_view other) {
-    return in_all([&](const core::Problem& problem) {
+    return in_all([&](const GridProblem& problem) {
       return value_text(*core::find_word(one), problem) ==
              value_text(*core::find_word(other), problem);
     });
@@ -111,9 +127,11 @@ Columns columns_of(const std::vector<core::Problem>& problems) {
   const bool one_seq = always_equal("seq_q", "seq_kv");
   const bool one_heads = always_equal("heads_q", "heads_kv");
   const bool one_dim = always_equal("head_dim", "head_dim_v");
-  const bool own_scale = in_all([](const core::Problem& problem) { return problem.scale == 0; });
+  const bool own_scale =
+      in_all([](const GridProblem& problem) { return problem.problem.scale == 0; });
   Columns columns;
-  for (const core::Word& word : core::vocabulary()) {
+  for (const core::Word* each : table_words()) {
+    const core::Word& word = *each;
     if (is_left_out(word) || (word.name == "seq_kv" && one_seq) ||
         (word.name == "heads_kv" && one_heads) || (word.name == "head_dim_v" && one_dim) ||
         (word.name == "scale" && own_scale))
@@ -123,8 +141,8 @@ Columns columns_of(const std::vector<core::Problem>& problems) {
     if (name == "heads_q" && one_heads) name = "heads";
     const std::string first = problems.empty() ? "" : value_text(word, problems.front());
     const bool shared =
-        in_all([&](const core::Problem& problem) { return value_text(word, problem) == first; });
-    const bool is_default = first == value_text(word, core::default_problem());
+        in_all([&](const GridProblem& problem) { return value_text(word, problem) == first; });
+    const bool is_default = first == value_text(word, {core::default_problem(), {}, {}});
     if (!shared) {
       columns.words.push_back(&word);
       columns.names.push_back(name);
@@ -135,7 +153,7 @@ Columns columns_of(const std::vector<core::Problem>& problems) {
   return columns;
 }
 
-std::string Columns::text(const core::Problem& problem) const {
+std::string Columns::text(const GridProblem& problem) const {
   std::string text;
   const std::vector<std::string> values = cells(problem);
   for (size_t n = 0; n < values.size(); ++n)
@@ -143,7 +161,7 @@ std::string Columns::text(const core::Problem& problem) const {
   return text;
 }
 
-std::vector<std::string> Columns::cells(const core::Problem& problem) const {
+std::vector<std::string> Columns::cells(const GridProblem& problem) const {
   std::vector<std::string> cells;
   for (const core::Word* word : words) cells.push_back(value_text(*word, problem));
   return cells;
@@ -177,31 +195,35 @@ std::string peak_text(const Peak& peak, const Report& report) {
       parts.empty() ? "nothing measured" : fmt::format("{}", fmt::join(parts, ", ")));
 }
 
-Table table_of(const Report& report) {
-  const Columns columns = columns_of(report.problems());
+namespace {
+
+// Returns the table of one group.
+Table table_of(const Report& report, const std::string& group) {
+  const Columns columns = columns_of(report.problems_of(group));
   const bool several_threads = report.threads.size() > 1;
   const bool several_backends =
       std::any_of(report.comparisons.begin(), report.comparisons.end(),
                   [](const Comparison& comparison) { return comparison.measurements.size() > 1; });
   Table table;
+  table.group = group, table.shared = columns.shared;
   table.head = columns.names;
   if (several_threads) table.head.emplace_back("threads");
   table.head.emplace_back("backend");
   table.text_columns = table.head.size();
-  for (const char* name : {"time", "spread", "FLOP/s", "of peak", "B/s", "of memory"})
-    table.head.emplace_back(name);
+  for (const char* name : kNumberNames) table.head.emplace_back(name);
   if (several_backends) table.head.emplace_back("speed");
   if (several_threads) table.head.emplace_back("scaling");
 
   for (size_t c = 0; c < report.comparisons.size(); ++c) {
     const Comparison& comparison = report.comparisons[c];
+    if (comparison.group != group) continue;
     const auto& measurements = comparison.measurements;
     const auto first =
         std::find_if(measurements.begin(), measurements.end(),
                      [](const Measurement& m) { return m.state == State::measured; });
     for (size_t n = 0; n < measurements.size(); ++n) {
       const Measurement& m = measurements[n];
-      std::vector<std::string> row = columns.cells(comparison.problem);
+      std::vector<std::string> row = columns.cells(comparison);
       if (several_threads) row.push_back(fmt::format("{}", comparison.threads));
       row.push_back(m.backend);
       if (m.state != State::measured) {
@@ -220,6 +242,14 @@ Table table_of(const Report& report) {
   return table;
 }
 
+}  // namespace
+
+std::vector<Table> tables_of(const Report& report) {
+  std::vector<Table> tables;
+  for (const std::string& group : report.groups()) tables.push_back(table_of(report, group));
+  return tables;
+}
+
 std::string conditions_text(const Report& report) {
   return fmt::format("{}, {} thread{}; medians of {} samples{}", report.processor,
                      fmt::join(report.threads, ", "), report.threads == std::vector{1} ? "" : "s",
@@ -230,9 +260,12 @@ std::string to_text(const Report& report) {
   std::string text =
       conditions_text(report) + "; spread: half the distance between the quartiles\n";
   for (const Peak& peak : report.peaks) text += peak_text(peak, report) + "\n";
-  if (const std::string shared = columns_of(report.problems()).shared; !shared.empty())
-    text += fmt::format("problems: {}\n", shared);
-  return text + "\n" + aligned(table_of(report));
+  for (const Table& table : tables_of(report)) {
+    text += fmt::format("\n{}{}{}\n", table.group.empty() ? "problems" : table.group,
+                        table.shared.empty() ? "" : ": ", table.shared);
+    text += aligned(table);
+  }
+  return text;
 }
 
 }  // namespace attnrt::cli::bench

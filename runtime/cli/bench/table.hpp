@@ -10,15 +10,15 @@
 
 namespace attnrt::cli::bench {
 
-// The words of the vocabulary that tell the problems apart, and those that all problems share.
+// The words that tell the problems apart, and those that all problems share.
 struct Columns {
   std::vector<const core::Word*> words;
   std::vector<std::string> names;  // seq for seq_q, where seq_kv is always the same; heads likewise
   std::string shared;              // "dtype=f32 batch=1"
-  std::vector<std::string> cells(const core::Problem& problem) const;  // one value for each word
-  std::string text(const core::Problem& problem) const;                // "seq=512 causal=true"
+  std::vector<std::string> cells(const GridProblem& problem) const;  // one value for each word
+  std::string text(const GridProblem& problem) const;                // "seq=512 causal=true"
 };
-Columns columns_of(const std::vector<core::Problem>& problems);
+Columns columns_of(const std::vector<GridProblem>& problems);
 
 // The measured speed as a fraction of the device's limits, where these are known. 1 is the limit.
 struct Shares {
@@ -26,10 +26,11 @@ struct Shares {
 };
 Shares shares_of(const Measurement& measurement, const Comparison& comparison, const Peak* peak);
 
-// One row for each measurement. The cells are the words that tell the problems apart, the thread
-// count if there are several, the backend, and the numbers. A measurement without numbers has its
-// reason as the last cell, and the row ends there.
+// The measurements of one group of problems. One row for each measurement. The cells are the words
+// that tell the problems apart, the thread count if there are several, the backend, and the
+// numbers. A measurement without numbers has its reason as the last cell, and the row ends there.
 struct Table {
+  std::string group, shared;  // the group's name, and the words that all its problems share
   std::vector<std::string> head;
   std::vector<std::vector<std::string>> rows;
   size_t text_columns = 0;  // the first so many columns are words and not numbers
@@ -37,7 +38,7 @@ struct Table {
     return column + 1 == row.size() && row.size() < head.size();
   }
 };
-Table table_of(const Report& report);
+std::vector<Table> tables_of(const Report& report);  // one for each group
 
 std::string rate_text(double per_second);           // three digits and a prefix: "68.1 G"
 std::string threads_text(int32_t threads);          // "1 thread", "2 threads"

@@ -1,17 +1,16 @@
 // runtime/cli/bench/tensors.cpp: fills a problem's tensors with reproducible random numbers
 //
-// q, k and v hold numbers of mean 0 and variance about 1, with their scales. Every sequence has the
-// full length, so that a packed, paged or padded problem costs as much as the dense one of the same
-// size. Every feature changes the result: a mask hides some keys, pages are in random order.
+// q, k and v hold numbers of mean 0 and variance about 1, with their scales. Sequences have the
+// lengths of lengths.hpp. With full ones a packed, paged or padded problem costs as much as the
+// dense one of the same size. Every feature changes the result: a mask hides some keys, pages are
+// in random order.
 #include "cli/bench/tensors.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
-#include <random>
 
-#include "kernels/common/shuffle.hpp"
+#include "kernels/reference/lengths.hpp"
 #include "kernels/reference/store.hpp"
 #include "plugins/common/translate.hpp"
 #include "problem/infer.hpp"
@@ -26,6 +25,10 @@ constexpr attnrt_dtype kFloat32{ATTNRT_DTYPE_FLOAT, 32, 1}, kInt32{ATTNRT_DTYPE_
 // range. Scales are the inverse, up to a factor of 1/2 to 3/2.
 constexpr float kStoredSpread = 30;
 constexpr uint64_t kKeysPerHidden = 8;  // the mask hides one key in so many, at random
+// Numbers of q, k and v that are drawn. A larger tensor repeats them, because drawing takes longer
+// than copying. A prime, so that no two of its first so many rows are equal.
+constexpr int64_t kDistinctNumbers = 1'048'573;
+constexpr uint64_t kPageSeed = 1;
 
 // Each tensor draws from a range of random numbers of its own.
 #define ATTNRT_ENUMERATOR(name) name,
@@ -61,20 +64,23 @@ void store(Tensor& tensor, int64_t at, float value) {
 // Makes one tensor after another. The first failure is kept in error_, and build returns it.
 class TensorBuilder {
  public:
-  explicit TensorBuilder(const core::Problem& problem) : p_(problem) {}
+  explicit TensorBuilder(const GridProblem& grid_problem)
+      : p_(grid_problem.problem), lengths_(lengths_of(grid_problem)) {}
 
   Result<Tensors> build() {
-    const int64_t pages = p_.page_size > 0 ? (p_.seq_kv + p_.page_size - 1) / p_.page_size : 0;
-    const bool packed = p_.varlen != 0;
-    const auto rows = [&](int64_t seq, int64_t heads, int64_t dim) {
-      return packed ? std::vector{p_.batch * seq, heads, dim}
-                    : std::vector{p_.batch, seq, heads, dim};
+    const bool packed = p_.varlen != 0, paged = p_.page_size > 0;
+    const int64_t total_q = lengths_.total_q(), total_kv = lengths_.total_kv();
+    const int64_t pages = paged ? count_pages() : 0;
+    const auto queries = [&](int64_t dim) {
+      return packed ? std::vector{total_q, p_.heads_q, dim}
+                    : std::vector{p_.batch, p_.seq_q, p_.heads_q, dim};
     };
     const auto keys = [&](int64_t dim) {
-      return pages > 0 ? std::vector<int64_t>{p_.batch * pages, p_.page_size, p_.heads_kv, dim}
-                       : rows(p_.seq_kv, p_.heads_kv, dim);
+      return paged    ? std::vector<int64_t>{pages, p_.page_size, p_.heads_kv, dim}
+             : packed ? std::vector{total_kv, p_.heads_kv, dim}
+                      : std::vector{p_.batch, p_.seq_kv, p_.heads_kv, dim};
     };
-    make_numbers(tensors_.q, Stream::q, p_.dtype, rows(p_.seq_q, p_.heads_q, p_.head_dim));
+    make_numbers(tensors_.q, Stream::q, p_.dtype, queries(p_.head_dim));
     const bool own_v = p_.v_in_k == 0, scaled = p_.kv_scale != ATTNRT_KV_SCALE_NONE;
     const attnrt_dtype kv = core::is_off(p_.kv_dtype) ? p_.dtype : p_.kv_dtype;
     const float spread = scaled ? kStoredSpread : 1;
@@ -87,24 +93,24 @@ class TensorBuilder {
     if (scaled) make_scales(tensors_.k_scale, Stream::k_scale, scales);
     if (scaled && own_v) make_scales(tensors_.v_scale, Stream::v_scale, scales);
     allocate(tensors_.out, core::is_off(p_.out_dtype) ? p_.dtype : p_.out_dtype,
-             rows(p_.seq_q, p_.heads_q, p_.head_dim_v));
+             queries(p_.head_dim_v));
     make_mask();
     if (p_.lse != 0)
-      allocate(tensors_.lse, kFloat32,
-               packed ? std::vector{p_.heads_q, p_.batch * p_.seq_q}
-                      : std::vector{p_.batch, p_.heads_q, p_.seq_q});
+      allocate(
+          tensors_.lse, kFloat32,
+          packed ? std::vector{p_.heads_q, total_q} : std::vector{p_.batch, p_.heads_q, p_.seq_q});
     if (p_.alibi != 0) make_slopes();
     if (p_.sinks != 0) make_numbers(tensors_.sinks, Stream::sinks, kFloat32, {p_.heads_q});
-    if (p_.kv_lengths != 0 || pages > 0)
-      make_integers(tensors_.kv_lengths, p_.batch, [&](int64_t) { return p_.seq_kv; });
-    if (packed)
-      make_integers(tensors_.offsets_q, p_.batch + 1, [&](int64_t b) { return b * p_.seq_q; });
-    if (packed && pages == 0)
-      make_integers(tensors_.offsets_kv, p_.batch + 1, [&](int64_t b) { return b * p_.seq_kv; });
-    if (pages > 0) make_page_table(pages);
+    if (p_.kv_lengths != 0 || paged)
+      make_integers(tensors_.kv_lengths, p_.batch,
+                    [&](int64_t b) { return lengths_.kv[static_cast<size_t>(b)]; });
+    if (packed) make_offsets(tensors_.offsets_q, lengths_.q);
+    if (packed && !paged) make_offsets(tensors_.offsets_kv, lengths_.kv);
+    if (paged) make_page_table(pages);
     if (p_.diagonal_offset != 0)
       make_integers(tensors_.diagonal_offset, p_.batch, [](int64_t) { return kDiagonalOffset; });
     if (!error_.message.empty()) return tl::unexpected(error_);
+    tensors_.lengths = std::move(lengths_);
     return std::move(tensors_);
   }
 
@@ -122,8 +128,14 @@ class TensorBuilder {
   void make_numbers(std::optional<Tensor>& to, Stream stream, attnrt_dtype dtype,
                     std::vector<int64_t> shape, float spread = 1) {
     Tensor* tensor = allocate(to, dtype, std::move(shape));
-    for (int64_t i = 0; tensor != nullptr && i < tensor->elements(); ++i)
+    if (tensor == nullptr) return;
+    const int64_t drawn = std::min(kDistinctNumbers, tensor->elements());
+    for (int64_t i = 0; i < drawn; ++i)
       store(*tensor, i, spread * random_number(first_of(stream) + static_cast<uint64_t>(i)));
+    const int64_t period = drawn * core::dtype_bytes(dtype);
+    for (int64_t at = period; at < tensor->bytes(); at += period)
+      std::memcpy(tensor->data() + at, tensor->data(),
+                  static_cast<size_t>(std::min(period, tensor->bytes() - at)));
   }
 
   void make_scales(std::optional<Tensor>& to, Stream stream, std::vector<int64_t> shape) {
@@ -141,6 +153,14 @@ class TensorBuilder {
       const auto value = static_cast<int32_t>(value_of(i));
       std::memcpy(tensor->data() + i * 4, &value, 4);
     }
+  }
+
+  void make_offsets(std::optional<Tensor>& to, const std::vector<int64_t>& lengths) {
+    int64_t end = 0;
+    make_integers(to, p_.batch + 1, [&](int64_t b) {
+      if (b > 0) end += lengths[static_cast<size_t>(b) - 1];
+      return end;
+    });
   }
 
   // Makes one mask for all sequences and heads. The first key is never hidden, so that no row is
@@ -169,16 +189,25 @@ class TensorBuilder {
     }
   }
 
+  int64_t count_pages() const {
+    int64_t pages = 0;
+    for (const int64_t keys : lengths_.kv)
+      pages += kernels::reference::pages_for(keys, p_.page_size);
+    return pages;
+  }
+
   // Makes a table of pages in random order.
   void make_page_table(int64_t pages) {
-    std::vector<int32_t> table(static_cast<size_t>(p_.batch * pages));
-    std::iota(table.begin(), table.end(), 0);
-    kernels::shuffle(table, std::mt19937(1));
-    if (Tensor* tensor = allocate(tensors_.page_table, kInt32, {p_.batch, pages}))
+    const int64_t columns = kernels::reference::pages_for(p_.seq_kv, p_.page_size);
+    kernels::reference::Random random(kPageSeed);
+    const auto table =
+        kernels::reference::draw_page_table(random, lengths_.kv, p_.page_size, columns, pages);
+    if (Tensor* tensor = allocate(tensors_.page_table, kInt32, {p_.batch, columns}))
       std::memcpy(tensor->data(), table.data(), table.size() * sizeof table[0]);
   }
 
   const core::Problem& p_;
+  SequenceLengths lengths_;
   Tensors tensors_;
   core::Error error_;
 };
@@ -201,8 +230,9 @@ int64_t cold_bytes(const Tensors& tensors) {
   return bytes;
 }
 
-Result<Tensors> make_tensors(core::Problem& problem) {
-  auto tensors = TensorBuilder(problem).build();
+Result<Tensors> make_tensors(GridProblem& grid_problem) {
+  core::Problem& problem = grid_problem.problem;
+  auto tensors = TensorBuilder(grid_problem).build();
   if (!tensors) return tensors;
   core::Problem inferred = problem;
   attnrt_error error = ATTNRT_ERROR_INIT;

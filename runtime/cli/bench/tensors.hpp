@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "cli/bench/lengths.hpp"
 #include "cli/io/safetensors.hpp"
 #include "problem/problem.hpp"
 
@@ -14,6 +15,7 @@ struct Tensors {
 #define ATTNRT_DECLARE(name) std::optional<Tensor> name;
   ATTNRT_TENSORS(ATTNRT_DECLARE)
 #undef ATTNRT_DECLARE
+  SequenceLengths lengths;
 
   attnrt_args args() const;  // views of the tensors; valid as long as they are
 };
@@ -43,8 +45,8 @@ int64_t cold_bytes(const Tensors& tensors);  // of one copy
 constexpr int32_t kDiagonalOffset = -1;
 
 // Makes dense tensors of random numbers. The same problem always gets the same numbers.
-// problem.alignment_bytes becomes the alignment of the tensors, where that is less.
+// alignment_bytes of the problem becomes the alignment of the tensors, where that is less.
 // Errors: OUT_OF_MEMORY.
-core::Result<Tensors> make_tensors(core::Problem& problem);
+core::Result<Tensors> make_tensors(GridProblem& grid_problem);
 
 }  // namespace attnrt::cli::bench

@@ -28,6 +28,7 @@ body {
 main { max-width: 1120px; margin: 0 auto; padding: 24px 20px 48px; }
 h1 { font-size: 24px; margin: 0 0 4px; }
 h2 { font-size: 18px; margin: 36px 0 8px; }
+h3 { font-size: 15px; margin: 24px 0 0; }
 p { margin: 4px 0; }
 .soft { color: var(--soft); }
 figure {

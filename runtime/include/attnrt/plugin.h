@@ -208,6 +208,7 @@ typedef struct attnrt_tensor {
  *                  offset are left untouched.
  *   page_size > 0  k and v are [pages, page_size, heads_kv, .], with an int32 page_table [batch,
  *                  max_pages] and kv_lengths. With varlen, q is packed and there is no offsets_kv.
+ *                  Entries past a sequence's last page are not used, and may be any number.
  * Rows of page_table and of alibi_slopes may have any stride. sinks, diagonal_offset, kv_lengths
  * and the offsets are contiguous. All live where the other tensors live. A cpu backend checks index
  * arrays (INVALID_ARGUMENT). A device backend clamps them, so that no value can make it read or

@@ -375,6 +375,7 @@ TEST(FlashKernel, DependsOnTheProblemAlone) {
         for (const bool causal : {false, true}) {
           Problem p;
           p.head_dim = p.head_dim_v = 64, p.mask = mask, p.alibi = alibi;
+          p.seq_q = kFewQueries + 1;
           p.softcap = softcap, p.causal = causal;
           const bool generic = mask != Mask::none || alibi || softcap != 0;
           const char* want = generic  ? "flash_attention_kernel"

@@ -125,6 +125,52 @@ TEST(Case, EveryStorageIsDrawn) {
   EXPECT_EQ(out, (std::set<std::string>{"bf16 f32", "f16 f32"}));
 }
 
+// What a server's batches look like: sequences that end where pages do, one long sequence among
+// many short ones, caches of k and v in one allocation, pages of any size.
+TEST(Case, ServingBatchesAreDrawn) {
+  const core::Manifest manifest = manifest_of(kEverything);
+  std::set<std::string> seen;
+  for (uint64_t seed = 0; seed < 600; ++seed) {
+    const auto drawn = draw_case(manifest, kCpu, seed);
+    ASSERT_TRUE(drawn);
+    const core::Problem& p = drawn->problem;
+    const auto& lengths = drawn->kv_lengths;
+    if (p.page_size > 0) {
+      seen.insert("pages of " + std::to_string(p.page_size));
+      seen.insert("memory " + std::to_string(static_cast<int>(drawn->kv_memory)));
+    }
+    const std::string kind = p.page_size > 0 ? "paged " : p.varlen ? "varlen " : "kv_lengths ";
+    if (!p.varlen && !p.kv_lengths) continue;
+    for (const int64_t length : lengths) {
+      if (length < 2) seen.insert(kind + std::to_string(length));
+      if (p.page_size > 1 && length > 0 && length % p.page_size < 2)
+        seen.insert(length % p.page_size == 0 ? "a full last page" : "a key on a page of its own");
+    }
+    const auto shorts =
+        std::count_if(lengths.begin(), lengths.end(), [](int64_t n) { return n < 2; });
+    const auto longest = *std::max_element(lengths.begin(), lengths.end());
+    if (lengths.size() >= 9 && shorts + 1 == static_cast<int64_t>(lengths.size()) && longest > 100)
+      seen.insert(kind + "crowd");
+  }
+  for (const char* expected :
+       {"pages of 1", "pages of 16", "pages of 64", "memory 0", "memory 1", "memory 2", "paged 0",
+        "paged 1", "varlen 0", "varlen 1", "kv_lengths 0", "kv_lengths 1", "a full last page",
+        "a key on a page of its own", "paged crowd", "varlen crowd", "kv_lengths crowd"})
+    EXPECT_TRUE(seen.contains(expected)) << expected;
+}
+
+TEST(Case, NoBatchIsLargerThanTheEntryAllows) {
+  const core::Manifest manifest = manifest_of(
+      "name: small\nversion: 1.0.0\nabi: 1\ndevices: [cpu]\n"
+      "supports: [{batch: {max: 4}, seq_kv: {max: 50}, features: [kv_lengths, varlen, paged]}]\n");
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    const auto drawn = draw_case(manifest, kCpu, seed);
+    ASSERT_TRUE(drawn);
+    EXPECT_LE(drawn->batch, 4);
+    EXPECT_LE(drawn->problem.seq_kv, 50);
+  }
+}
+
 // A manifest without the words of storage draws the cases that it drew before there were any.
 TEST(Case, WordsThatAreNotServedDrawNothing) {
   core::Manifest manifest = manifest_of(kNarrow);
@@ -204,6 +250,56 @@ TEST(Tensors, OutputsArePoisonedAndOnlyTheirElementsMustBeWritten) {
     const auto guard = out.must_write.begin() + Image::kGuard;
     EXPECT_EQ(std::count(out.must_write.begin(), guard, true), 0);
   }
+}
+
+// In one allocation, no element of k is one of v.
+TEST(Tensors, SharedMemoryOfKAndVHoldsEachElementOnce) {
+  const core::Manifest manifest = manifest_of(kEverything);
+  std::set<std::pair<KvMemory, bool>> seen;  // how they lie, and whether heads are outside of keys
+  for (uint64_t seed = 0; seed < 600; ++seed) {
+    const auto drawn = draw_case(manifest, kCpu, seed);
+    ASSERT_TRUE(drawn);
+    const Tensors tensors = make_tensors(*drawn);
+    EXPECT_EQ(tensors.v_after_k > 0, drawn->kv_memory != KvMemory::separate);
+    if (tensors.v_after_k == 0) continue;
+    const attnrt_tensor &k = tensors[TensorName::k].view, &v = tensors[TensorName::v].view;
+    const int64_t size = k.dtype.bits / 8, v_first = tensors.v_after_k / size;
+    EXPECT_EQ(tensors.v_after_k % std::max<int64_t>(size, drawn->problem.alignment_bytes), 0);
+    std::set<int64_t> elements;
+    int64_t count = 0;
+    for_each_element(k, [&](int64_t at) { elements.insert(at), ++count; });
+    for_each_element(v, [&](int64_t at) { elements.insert(v_first + at), ++count; });
+    EXPECT_EQ(static_cast<int64_t>(elements.size()), count) << describe(*drawn);
+    const bool pairs = drawn->kv_memory == KvMemory::pairs;
+    EXPECT_EQ(v_first, pairs ? k.stride[0] / 2 : k.stride[0] * k.shape[0]);
+    if (k.shape[1] > 1 && k.shape[2] > 1) seen.emplace(drawn->kv_memory, k.stride[2] > k.stride[1]);
+  }
+  EXPECT_EQ(seen.size(), 4U) << "NHD and HND, each in both kinds of memory";
+}
+
+TEST(Tensors, EntriesPastTheLastPageAreStale) {
+  const core::Manifest manifest = manifest_of(kEverything);
+  std::set<int32_t> stale;
+  for (uint64_t seed = 0; seed < 300; ++seed) {
+    const auto drawn = draw_case(manifest, kCpu, seed);
+    ASSERT_TRUE(drawn);
+    if (drawn->problem.page_size == 0) continue;
+    const Tensors tensors = make_tensors(*drawn);
+    const Image& table = tensors[TensorName::page_table];
+    for (size_t b = 0; b < drawn->kv_lengths.size(); ++b) {
+      for (int64_t page = 0; page < drawn->max_pages; ++page) {
+        int32_t entry = 0;
+        const int64_t at = static_cast<int64_t>(b) * drawn->max_pages + page;
+        std::memcpy(&entry, table.first() + at * 4, 4);
+        if (page * drawn->problem.page_size >= drawn->kv_lengths[b]) {
+          stale.insert(entry);
+        } else {
+          EXPECT_TRUE(0 <= entry && entry < drawn->pages) << describe(*drawn);
+        }
+      }
+    }
+  }
+  for (const int32_t entry : {0, -1, INT32_MIN, INT32_MAX}) EXPECT_TRUE(stale.contains(entry));
 }
 
 TEST(Tensors, HiddenNanNeverReachesTheExactAnswer) {

@@ -210,6 +210,36 @@ problems:
   EXPECT_EQ(bytes(4), (8 + 7) * 2 * (16 + 16) * 4.0);
 }
 
+// Of 3 sequences, one has 32 keys and the others 2. A packed sequence has as many queries as keys,
+// but at most 8.
+TEST_F(Bench, FlopAndBytesCountTheLengthsOfSequences) {
+  directory.write("grid.yaml", R"(schema: 1
+problems:
+  - {heads: 2, head_dim: 16, batch: 3, seq_q: 1, seq_kv: 32, kv_lengths: true, lengths: one_long}
+  - {heads: 2, head_dim: 16, batch: 3, seq_q: 1, seq_kv: 32, kv_lengths: true, page_size: 4,
+      lengths: one_long}
+  - {heads: 2, head_dim: 16, batch: 3, seq_q: 8, seq_kv: 32, varlen: true, lengths: one_long}
+  - {heads: 2, head_dim: 16, batch: 3, seq_q: 8, seq_kv: 32, varlen: true, lengths: one_long,
+      causal: true}
+  - {heads: 2, head_dim: 16, batch: 3, seq_q: 1, seq_kv: 32, kv_lengths: true, lengths: one_long,
+      window_left: 3}
+)");
+  const auto json = document(bench({"--grid", "grid.yaml", "--json"}));
+  const double pairs[] = {36, 36, 8 * 32 + 2 * (2 * 2), 8 * 24 + 36 + 2 * 3, 4 + 2 + 2};
+  const double q_rows[] = {3, 3, 12, 12, 3}, k_rows[] = {36, 36, 36, 36, 4 + 2 + 2};
+  for (size_t n = 0; n < std::size(pairs); ++n) {
+    SCOPED_TRACE(n);
+    const auto& problem = json["problems"][n];
+    EXPECT_EQ(problem["lengths"], "one_long");
+    EXPECT_EQ(problem["flop"], pairs[n] * 2 * 2 * (16 + 16));
+    EXPECT_EQ(problem["kv_bytes"], k_rows[n] * 2 * (16 + 16) * 4);
+    EXPECT_EQ(problem["bytes"], (q_rows[n] + k_rows[n]) * 2 * (16 + 16) * 4);
+    const auto& m = problem["measurements"][0];
+    EXPECT_NEAR(m["kv_bytes_s"].get<double>() * m["time"]["median_us"].get<double>(),
+                problem["kv_bytes"].get<double>() * 1e6, 1e3);
+  }
+}
+
 // The reference evaluates each problem through views of the same tensors. If a view were wrong, the
 // backend would be found wrong.
 TEST_F(Bench, EveryFeatureIsMeasuredAndFoundRight) {
@@ -237,6 +267,53 @@ problems:
     for (const auto& problem : json["problems"])
       EXPECT_EQ(problem["measurements"][0]["state"], "measured") << problem.dump(2);
   }
+}
+
+TEST_F(Bench, EveryKindOfLengthsIsMeasuredAndFoundRight) {
+  directory.write("grid.yaml", R"(schema: 1
+problems:
+  - {heads_q: 4, heads_kv: 2, head_dim: 16, batch: 5, seq_q: [1, 3], seq_kv: 40, kv_lengths: true,
+      lengths: [full, one_long, ragged], causal: both, align: [bottom_right, top_left], lse: true}
+  - {heads: 2, head_dim: 16, batch: 5, seq_q: 3, seq_kv: 40, kv_lengths: true, page_size: [1, 16],
+      lengths: [one_long, ragged], varlen: both, causal: true, lse: true}
+  - {heads: 2, head_dim: 16, batch: 5, seq_q: [1, 7, 40], seq_kv: 40, varlen: true,
+      lengths: [one_long, ragged], causal: both, align: [bottom_right, top_left], lse: true}
+  - {heads: 2, head_dim: 16, batch: 5, seq_q: 2, seq_kv: 40, kv_lengths: true, mask: boolean,
+      lengths: ragged}
+)");
+  for (const char* plugin : {"fake_full", "fake_rocm"}) {
+    const Outcome outcome = bench({"--grid", "grid.yaml", "--backend", plugin, "--json"}, {plugin});
+    EXPECT_EQ(outcome.exit, 0) << outcome.err;
+    const auto json = document(outcome);
+    ASSERT_EQ(json["problems"].size(), 24U + 8 + 24 + 1);
+    for (const auto& problem : json["problems"])
+      EXPECT_EQ(problem["measurements"][0]["state"], "measured") << problem.dump(2);
+  }
+}
+
+// Each group is a table with columns of its own; --group leaves others out.
+TEST_F(Bench, EachGroupIsATable) {
+  directory.write("grid.yaml", R"(schema: 1
+problems:
+  - {group: plain, heads: 2, head_dim: 16, seq: [8, 16]}
+  - {group: served, heads: 2, head_dim: 16, batch: 3, seq_q: 1, seq_kv: 32, kv_lengths: true,
+      lengths: [one_long, ragged]}
+)");
+  const Outcome both = bench({"--grid", "grid.yaml"}, {"fake_full", "fake_narrow"});
+  EXPECT_EQ(both.exit, 0) << both.err;
+  EXPECT_THAT(both.out,
+              HasSubstr("\n\nplain: dtype=f32 batch=1 heads=2 head_dim=16\nseq  backend "));
+  EXPECT_THAT(both.out,
+              HasSubstr("\n\nserved: dtype=f32 batch=3 heads=2 seq_q=1 seq_kv=32 head_dim=16 "
+                        "kv_lengths=true\nlengths   backend "));
+  EXPECT_THAT(both.out, HasSubstr("\none_long  fake_narrow  unsupported: uses kv_lengths, which it "
+                                  "does not support\n"));
+  EXPECT_THAT(both.out, HasSubstr("  KV B/s  "));
+  const Outcome one = bench({"--grid", "grid.yaml", "--group", "served"}, {});
+  EXPECT_THAT(one.out, Not(HasSubstr("plain")));
+  const auto json = document(bench({"--grid", "grid.yaml", "--group", "plain", "--json"}, {}));
+  ASSERT_EQ(json["problems"].size(), 2U);
+  EXPECT_EQ(json["problems"][0]["group"], "plain");
 }
 
 TEST_F(Bench, EveryStorageIsMeasuredAndFoundRight) {
@@ -466,6 +543,8 @@ TEST_F(Bench, BadInput) {
   directory.write("twice.yaml", "schema: 1\nproblems:\n  - {seq: 8, seq: 9}\n");
   directory.write("pair.yaml", "schema: 1\nproblems:\n  - {seq: 8, seq_q: 9}\n");
   directory.write("no_yaml.yaml", "problems: [\n");
+  directory.write("lengths.yaml", "schema: 1\nproblems:\n  - {seq: 8, lengths: ragged}\n");
+  directory.write("group.yaml", "schema: 1\nproblems:\n  - {seq: 8, group: \"a,b\"}\n");
   directory.write("many.yaml", "schema: 1\nproblems:\n  - {seq: [" +
                                    fakes::replaced(std::string(200, 'x'), "x", "1,") +
                                    "1], batch: [" +
@@ -481,7 +560,7 @@ TEST_F(Bench, BadInput) {
   };
   for (const char* file :
        {"key", "word", "device", "value", "both", "map", "empty", "nothing", "none", "list",
-        "schema", "heads", "twice", "pair", "no_yaml", "many", "absent"})
+        "schema", "heads", "twice", "pair", "no_yaml", "lengths", "group", "many", "absent"})
     refuse({"--grid", std::string(file) + ".yaml"}, 2);
   refuse({"--grid", "key.yaml", "--html", "./key.yaml"}, 2);
   directory.write("policy.yaml", "schema: 1\n");
@@ -494,9 +573,11 @@ TEST_F(Bench, BadInput) {
        {Words{"--seq", "0"}, Words{"--seq", "8,"}, Words{"--seq", "many"},
         Words{"--causal", "maybe"}, Words{"--seq", "8", "--seq-kv", "9"},
         Words{"--heads-q", "9", "--heads-kv", "2"}, Words{"--grid", "word.yaml", "--seq", "8"},
-        Words{"--html", "absent/x.html"}, Words{"--html", "."}, Words{"--device", "cpu"},
-        Words{"--threads", "0"}, Words{"--threads", "2000"}, Words{"--threads", "abc"},
-        Words{"--threads", "1,,2"}, Words{"--threads", "1,"}, Words{"--threads", "1,2,1"}})
+        Words{"--group", "served"}, Words{"--group", "decode", "--seq", "8"},
+        Words{"--lengths", "raged"}, Words{"--html", "absent/x.html"}, Words{"--html", "."},
+        Words{"--device", "cpu"}, Words{"--threads", "0"}, Words{"--threads", "2000"},
+        Words{"--threads", "abc"}, Words{"--threads", "1,,2"}, Words{"--threads", "1,"},
+        Words{"--threads", "1,2,1"}})
     refuse(words, 2);
   refuse({"--backend", "fake_ful"}, 1);
   EXPECT_TRUE(testing::matches_golden("cli/bench_bad_input.txt", normalised(golden, directory)));

@@ -19,33 +19,48 @@ core::Problem problem() {
 TEST(BenchMemory, IsTheSumOfAllTensors) {
   core::Problem p = problem();
   const int64_t dense = 4 * (2 * 8 * 4 * (16 + 24 + 24) + 2 * 10 * 2 * (16 + 24));
-  EXPECT_EQ(bytes_needed(p), dense);
+  EXPECT_EQ(bytes_needed({p}), dense);
   p.mask = ATTNRT_MASK_ADDITIVE;
   p.mask_dtype = p.dtype;
-  EXPECT_EQ(bytes_needed(p), dense + 8 * 10 * 4);
+  EXPECT_EQ(bytes_needed({p}), dense + 8 * 10 * 4);
   p.lse = 1;
-  EXPECT_EQ(bytes_needed(p), dense + 8 * 10 * 4 + 2 * 4 * 8 * 4);
+  EXPECT_EQ(bytes_needed({p}), dense + 8 * 10 * 4 + 2 * 4 * 8 * 4);
   p = problem();
   p.kv_dtype = {ATTNRT_DTYPE_INT, 8, 1};
   p.kv_scale = ATTNRT_KV_SCALE_TOKEN;
-  EXPECT_EQ(bytes_needed(p), 4 * 2 * 8 * 4 * (16 + 24 + 24) + 2 * 10 * 2 * (16 + 24 + 2 * 4));
+  EXPECT_EQ(bytes_needed({p}), 4 * 2 * 8 * 4 * (16 + 24 + 24) + 2 * 10 * 2 * (16 + 24 + 2 * 4));
   p = problem();
   p.v_in_k = 1, p.head_dim_v = 8, p.dtype = {ATTNRT_DTYPE_BFLOAT, 16, 1};
   p.out_dtype = {ATTNRT_DTYPE_FLOAT, 32, 1};
-  EXPECT_EQ(bytes_needed(p), 2 * 8 * 4 * (2 * 16 + 4 * (8 + 8)) + 2 * 2 * 10 * 2 * 16);
+  EXPECT_EQ(bytes_needed({p}), 2 * 8 * 4 * (2 * 16 + 4 * (8 + 8)) + 2 * 2 * 10 * 2 * 16);
   p = problem();
   p.page_size = 7;  // two pages for 10 keys
-  EXPECT_EQ(bytes_needed(p), 4 * (2 * 8 * 4 * (16 + 24 + 24) + 2 * 14 * 2 * (16 + 24)));
+  EXPECT_EQ(bytes_needed({p}), 4 * (2 * 8 * 4 * (16 + 24 + 24) + 2 * 14 * 2 * (16 + 24)));
   p.seq_kv = kLargest;
-  EXPECT_EQ(bytes_needed(p), kLargest);
+  EXPECT_EQ(bytes_needed({p}), kLargest);
+}
+
+// Packed rows and pages are as many as the sequences need; 3 sequences have 32, 2 and 2 keys.
+TEST(BenchMemory, CountsSequencesOfDifferentLengths) {
+  core::Problem p = problem();
+  p.batch = 3, p.seq_kv = 32;
+  p.varlen = 1;
+  const auto bytes = [&p] { return bytes_needed({p, kernels::reference::Lengths::one_long}); };
+  EXPECT_EQ(bytes(), 4 * ((8 + 2 + 2) * 4 * (16 + 24 + 24) + (32 + 2 + 2) * 2 * (16 + 24)));
+  p.page_size = 16, p.kv_lengths = 1;
+  EXPECT_EQ(bytes(), 4 * ((8 + 2 + 2) * 4 * (16 + 24 + 24) + (32 + 16 + 16) * 2 * (16 + 24)));
+  p.varlen = 0;
+  EXPECT_EQ(bytes(), 4 * (3 * 8 * 4 * (16 + 24 + 24) + (32 + 16 + 16) * 2 * (16 + 24)));
+  p.page_size = 0;
+  EXPECT_EQ(bytes(), bytes_needed({p})) << "a dense tensor has room for the longest one";
 }
 
 TEST(BenchMemory, MoreThanThereIsSaysHowMuch) {
   core::Problem p = problem();
   p.seq_q = 1 << 20;
-  const int64_t needed = bytes_needed(p);
-  EXPECT_TRUE(check_memory(p, needed));
-  const auto refused = check_memory(p, needed - 1);
+  const int64_t needed = bytes_needed({p});
+  EXPECT_TRUE(check_memory({p}, needed));
+  const auto refused = check_memory({p}, needed - 1);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ATTNRT_OUT_OF_MEMORY);
   EXPECT_EQ(refused.error().message,

@@ -26,6 +26,13 @@ PROBLEMS = [
 ]  # fmt: skip
 PROBLEM_COUNT = 24
 PANELS = ["f32, no causal", "f32, causal", "bf16, no causal", "bf16, causal"]
+# Problems of two groups: plots and tables are under headings of their own.
+GROUPS = """schema: 1
+problems:
+  - {group: plain, heads: 2, head_dim: 16, seq: [8, 16]}
+  - {group: served, heads: 2, head_dim: 16, batch: 3, seq_q: 1, seq_kv: [16, 32], kv_lengths: true,
+     lengths: [one_long, ragged]}
+"""
 POINTS = 6  # of the right backend in each panel: 3 sequence lengths for each of 2 head_dims
 
 
@@ -52,13 +59,18 @@ def run_on_a_terminal(words):
     return child.wait(), out, shown.decode()
 
 
-def measure(command, plugins, threads):
-    """Runs attnrt bench. Returns its page, its stdout, and what it writes to a terminal."""
+def measure(command, plugins, threads, grid=None):
+    """Runs attnrt bench on a grid. Returns its page, its stdout, and what it writes to a terminal."""
     with tempfile.TemporaryDirectory() as directory:
         for plugin in plugins:
             shutil.copy(plugin, directory)
         page = pathlib.Path(directory, "page.html")
-        words = [command, "bench", "--plugins", directory, "--samples", "3", *PROBLEMS]
+        words = [command, "bench", "--plugins", directory, "--samples", "3"]
+        if grid is None:
+            words += PROBLEMS
+        else:
+            pathlib.Path(directory, "grid.yaml").write_text(grid, encoding="utf-8")
+            words += ["--grid", str(pathlib.Path(directory, "grid.yaml"))]
         words += ["--threads", threads, "--html", str(page)]
         status, out, shown = run_on_a_terminal(words)
         check(status == 3, f"exit status {status}, expected 3, because a backend is wrong")
@@ -148,6 +160,17 @@ def check_one_thread(command, plugins):
     check("fake_bad_rough" not in shown_names, "the wrong backend is in a plot")
 
 
+def check_groups(command, plugins):
+    root = check_document(measure(command, plugins, "1", GROUPS)[0])
+    check_sections(root, ["Speed over seq", "Roofline", "All measurements"])
+    found = [heading.text for heading in root.findall(f".//{HTML}h3")]
+    check(found == ["plain", "served"] * 2, f"headings of groups {found}")
+    _, captions = check_figures(root, [2, 2, 2, 6])
+    check(captions[1:3] == ["lengths one_long", "lengths ragged"], f"captions {captions}")
+    check(len(root.findall(f".//{HTML}table")) == 2, "not one table for each group")
+    check_rows(root, 2 * 6)
+
+
 def check_scaling_panel(figure):
     """Checks a panel over threads: two points, and an ideal line through one of them."""
     one, two = circles(figure)  # ascending in x; 2 threads were measured first
@@ -185,6 +208,7 @@ def check_two_threads(command, plugins):
 def main():
     command, *plugins = sys.argv[1:]
     check_one_thread(command, plugins)
+    check_groups(command, plugins)
     if len(os.sched_getaffinity(0)) > 1:
         check_two_threads(command, plugins)
     print("the page and the bar are as they should be")
