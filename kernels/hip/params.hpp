@@ -1,4 +1,4 @@
-// kernels/hip/params.hpp: the one argument of every kernel: one run's tensors and numbers
+// kernels/hip/params.hpp: the one argument of a kernel of attention: one run's tensors and numbers
 //
 // launch/fill_params.cpp fills it on the host; a kernel takes it by value.
 #pragma once

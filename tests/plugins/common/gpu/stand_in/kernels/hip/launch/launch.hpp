@@ -21,7 +21,7 @@ struct Launch {
   uint32_t params_bytes;
   uint32_t map_count = 0;
   TensorMapRequest maps[3];
-  alignas(kTensorMapAlignment) unsigned char params[1024];
+  alignas(kTensorMapAlignment) unsigned char params[4096];
 };
 
 struct FlashPlan {
