@@ -1,7 +1,9 @@
-// plugins/hip_flash/plugin.cpp: the plugin hip_flash: the fused kernels, and its option
+// plugins/hip_flash/plugin.cpp: the plugin hip_flash: the fused kernels, its option and extensions
 #include "plugins/common/gpu/plugin.hpp"
 
 #include <cstring>
+
+#include "plugins/hip_flash/merge.hpp"
 
 namespace {
 
@@ -33,6 +35,12 @@ attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_
   return status;
 }
 
+const void* get_extension(void* instance, const char* id) {
+  if (std::strcmp(id, ATTNRT_MERGE) == 0) return &attnrt_hip_flash::merging;
+  return attnrt_gpu::get_extension(instance, id);
+}
+
 }  // namespace
 
-ATTNRT_PLUGIN_EXPORT const attnrt_plugin attnrt_plugin_v1 = attnrt_gpu::Calls<Flash>::table(open);
+ATTNRT_PLUGIN_EXPORT const attnrt_plugin attnrt_plugin_v1 =
+    attnrt_gpu::Calls<Flash>::table(open, get_extension);

@@ -116,9 +116,12 @@ struct Calls {
 
   static void plan_destroy(void*, void* plan) { delete static_cast<Plan*>(plan); }
 
+  // extension: the plugin's own get_extension, if it offers more than both do.
   static constexpr attnrt_plugin table(attnrt_status (*open)(const attnrt_host*,
                                                              const attnrt_option*, int32_t, void**,
-                                                             attnrt_error*)) {
+                                                             attnrt_error*),
+                                       const void* (*extension)(void* instance,
+                                                                const char* id) = get_extension) {
     return {sizeof(attnrt_plugin),
             ATTNRT_ABI_MINOR,
             ATTNRT_PLUGIN_NAME,
@@ -130,7 +133,7 @@ struct Calls {
             run,
             plan_destroy,
             close,
-            get_extension};
+            extension};
   }
 };
 

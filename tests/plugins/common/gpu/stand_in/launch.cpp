@@ -61,6 +61,7 @@ const char* const kUnfused[kUnfusedSteps] = {"stand_in_unfused_0", "stand_in_unf
                                              "stand_in_unfused_4"};
 constexpr unsigned char kBytes[] = "a code object of the stand-in";
 constexpr unsigned char kOther[] = "and one for another architecture";
+constexpr unsigned char kMerge[] = "and one that merges";
 
 }  // namespace
 
@@ -89,15 +90,16 @@ int32_t launches(const UnfusedPlan&, const Problem& problem, const Args& args, v
 #if defined(STAND_IN_CUDA)
 const CodeObject code_objects[] = {{"flash", "sm_80", kBytes, sizeof kBytes},
                                    {"unfused", "sm_80", kBytes, sizeof kBytes},
+                                   {"merge", "sm_80", kMerge, sizeof kMerge},
                                    {"flash", "compute_80", kOther, sizeof kOther},
-                                   {"unfused", "compute_80", kOther, sizeof kOther}};
-const uint32_t code_object_count = 4;
+                                   {"unfused", "compute_80", kOther, sizeof kOther},
+                                   {"merge", "compute_80", kMerge, sizeof kMerge}};
 #else
-const CodeObject code_objects[] = {{"flash", "gfx1100", kBytes, sizeof kBytes},
-                                   {"unfused", "gfx1100", kBytes, sizeof kBytes},
-                                   {"flash", "gfx942", kOther, sizeof kOther},
-                                   {"unfused", "gfx942", kOther, sizeof kOther}};
-const uint32_t code_object_count = 4;
+const CodeObject code_objects[] = {
+    {"flash", "gfx1100", kBytes, sizeof kBytes},  {"unfused", "gfx1100", kBytes, sizeof kBytes},
+    {"merge", "gfx1100", kMerge, sizeof kMerge},  {"flash", "gfx942", kOther, sizeof kOther},
+    {"unfused", "gfx942", kOther, sizeof kOther}, {"merge", "gfx942", kMerge, sizeof kMerge}};
 #endif
+const uint32_t code_object_count = 6;
 
 }  // namespace kernels::hip
