@@ -160,7 +160,7 @@ class DecodeAttention {
     OnlineSoftmax<Tile> softmax;
     for (bool has_current = false;; has_current = true) {
       bool has_next = items.next(&next.item);
-      while (has_next && next.item.rows == 0) has_next = items.next(&next.item);
+      while (has_next && leaves_out(next.item)) has_next = items.next(&next.item);
       if (has_next) begin(tile, &next, &ring, query);
       if (has_current) merge(tile, current, o, softmax);
       if (!has_next) return;
@@ -170,6 +170,15 @@ class DecodeAttention {
   }
 
  private:
+  // Whether there is nothing to compute for an item: because it is empty or, after storing NaN,
+  // because it is stale.
+  GPU_DEVICE bool leaves_out(const WorkItem& item) const {
+    if (item.rows == 0) return true;
+    if (!is_stale(params_, item)) return false;
+    if (item.slot < 0) store_nan<T, Tile::kThreads>(params_, item);
+    return true;
+  }
+
   static constexpr int kApart = Tile::kKeys * Tile::kWaves;  // keys between steps of one wave
   static constexpr int kAhead = Tile::kStages - 1;           // steps copied ahead
 
@@ -368,7 +377,7 @@ class DecodeAttention {
            i += Tile::kThreads) {
         const int32_t in_slot = i / columns, column = (i - in_slot * columns) * 4,
                       row = first_row + in_slot;
-        const MergedColumns merged = merge_columns<Tile::kWaves>(
+        const MergedColumns merged = merge_parts<Tile::kWaves>(
             [&](int n) { return gpu::shared_load<float>(Tile::lse_at(n, in_slot)); },
             [&](int n) {
               return gpu::shared_load<gpu::Bits128>(Tile::output_at(n, in_slot) +

@@ -176,6 +176,18 @@ GPU_DEVICE void store128(void* at, Bits128 value) { *static_cast<Bits128*>(at) =
 GPU_DEVICE void store64(void* at, Bits64 value) { *static_cast<Bits64*>(at) = value; }
 GPU_DEVICE void store32(void* at, uint32_t value) { *static_cast<uint32_t*>(at) = value; }
 
+// Tells the compiler that a pointer is one to global memory, where it cannot see that by itself: a
+// pointer from an array in the kernel's argument. On AMD, accesses are then not slowed down by the
+// question which kind of memory it is.
+template <class V>
+GPU_DEVICE V* global(V* pointer) {
+#if defined(GPU_AMD)
+  return (V*)(__attribute__((address_space(1))) V*)reinterpret_cast<uintptr_t>(pointer);
+#else
+  return pointer;
+#endif
+}
+
 // ---- Workgroup memory, addressed by byte offset. The launch says how much there is. ----
 #if defined(GPU_ON_HOST)
 inline char* shared(uint32_t offset) { return host::current().shared(offset); }

@@ -77,8 +77,14 @@ template <AttentionTile Tile>
 GPU_DEVICE void listed_attention(const ServingParams& params) {
   gpu::wait_for_previous_kernel();
   Items items(params.work);
-  for (WorkItem item; items.next(&item);)
-    if (item.rows != 0) listed_item<Tile>(params, item);
+  for (WorkItem item; items.next(&item);) {
+    if (item.rows == 0) continue;
+    if (!is_stale(params, item)) {
+      listed_item<Tile>(params, item);
+    } else if (item.slot < 0) {
+      store_nan<typename Tile::Element, Tile::kThreads>(params, item);
+    }
+  }
 }
 
 }  // namespace kernels::hip

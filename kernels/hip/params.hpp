@@ -1,4 +1,4 @@
-// kernels/hip/params.hpp: the one argument of every kernel: one run's tensors and numbers
+// kernels/hip/params.hpp: the one argument of a kernel of attention: one run's tensors and numbers
 //
 // launch/fill_params.cpp fills it on the host; a kernel takes it by value.
 #pragma once
@@ -75,7 +75,7 @@ struct alignas(16) WorkItem {
   int32_t slot;                 // of the partial result; -1: the item has all keys of its rows
   int32_t q_first, q_length;    // the sequence's rows of q and out
   int32_t kv_first, kv_length;  // the sequence's rows of k and v; with pages, kv_first is 0
-  int32_t unused;
+  int32_t diagonal_offset;      // the sequence's, clamped
 };
 
 // A place where the line of all costs is cut.
@@ -112,6 +112,7 @@ struct WorkParams {
   int32_t sequences, heads_kv, group;
   uint32_t group_magic;  // see divide_by_group
   int32_t top_left;      // whether query 0 is opposite key 0
+  int32_t compares;      // whether the list may be of other lengths than this run's
   // Without a list (section.items is null) all sequences are alike: one tile of tile_rows packed
   // rows for each head of K and V, which sees the keys [tile_begin, tile_end), at tile_cost.
   int32_t tile_rows, tile_begin, tile_end, tile_cost;

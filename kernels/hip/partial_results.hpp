@@ -6,16 +6,11 @@
 // that part i saw nothing. A sink counts once, here, as a part whose out is zero.
 #pragma once
 
+#include "kernels/hip/merge.hpp"
 #include "kernels/hip/query_block.hpp"
 #include "kernels/hip/work_list.hpp"
 
 namespace kernels::hip {
-
-// Four columns of a merged row.
-struct MergedColumns {
-  gpu::Floats<4> out;
-  float lse;
-};
 
 // The weight of a part of this lse. A part that saw nothing has weight 0, and zeros as its out.
 GPU_DEVICE float weight_of_part(float lse, float largest) {
@@ -33,8 +28,8 @@ GPU_DEVICE MergedColumns finished(MergedColumns merged, float sum, float largest
 // Merges kCount parts in the order of their numbers. lse_of(i): of part i; out_of(i): its four
 // columns, as words.
 template <int kCount, class LseOf, class OutOf>
-GPU_DEVICE MergedColumns merge_columns(const LseOf& lse_of, const OutOf& out_of, bool has_sink,
-                                       float sink) {
+GPU_DEVICE MergedColumns merge_parts(const LseOf& lse_of, const OutOf& out_of, bool has_sink,
+                                     float sink) {
   float weight[kCount], largest = has_sink ? sink : -gpu::kInfinity;
   GPU_UNROLL for (int i = 0; i < kCount; ++i) {
     weight[i] = lse_of(i);
@@ -74,6 +69,25 @@ GPU_DEVICE void store_columns(const AttentionParams& p, const PackedBlock& block
   if (p.lse != nullptr && column == 0) p.lse[block.offsets(lse_strides(p))(row)] = merged.lse;
 }
 
+// Stores NaN as out and lse of the rows of a stale item that exist now, by a workgroup of kThreads.
+template <class T, int kThreads>
+GPU_DEVICE void store_nan(const ServingParams& params, const WorkItem& item) {
+  const AttentionParams& p = params.attention;
+  const Extent now = extent_of(params.work, item.sequence);
+  WorkItem here = item;
+  here.q_first = now.q_first;
+  const PackedBlock block = block_of(params.work, here);
+  const int32_t columns = p.head_dim_v / 4;
+  MergedColumns nan;
+  nan.lse = __builtin_nanf("");
+  GPU_UNROLL for (int c = 0; c < 4; ++c) nan.out[c] = nan.lse;
+  for (int32_t i = static_cast<int32_t>(gpu::thread()); i < item.rows * columns; i += kThreads) {
+    const int32_t row = i / columns;
+    if (block.query(row) < now.q_length)
+      store_columns<T>(p, block, row, (i - row * columns) * 4, nan);
+  }
+}
+
 // A workgroup of combine() takes one row of one cut tile, kCombineThreads pieces at a time.
 inline constexpr int kCombineThreads = 128;
 inline constexpr uint32_t kCombineSharedBytes = kCombineThreads * (16 + 4);
@@ -103,6 +117,10 @@ GPU_DEVICE void combine(const ServingParams& params) {
   // The list was complete before the kernel started whose results this one merges.
   const CutTile tile = cut_tile(params.work, cut);
   if (tile.pieces == 0 || row >= tile.item.rows) return;
+  if (is_stale(params, tile.item)) {
+    if (row == 0) store_nan<T, kCombineThreads>(params, tile.item);
+    return;
+  }
   const PackedBlock block = block_of(params.work, tile.item);
   const bool has_sink = p.sinks != nullptr;
   const float sink = has_sink ? p.sinks[block.head(row) * p.sink_stride] : -gpu::kInfinity;

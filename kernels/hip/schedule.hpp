@@ -171,7 +171,7 @@ class Scheduler {
                   part.extent.q_length,
                   part.extent.kv_first,
                   part.extent.kv_length,
-                  0};
+                  static_cast<int32_t>(diagonal_offset(params_.attention, sequence))};
     const auto first = static_cast<int32_t>(tile + cuts.first - 1);
     if (cuts.at_begin) section.cuts[cuts.first - 1] = {first, 0};
     for (int32_t piece = 0; piece < cuts.pieces; ++piece) {

@@ -2,14 +2,10 @@
 // and head_dim, GPU_DTYPE and GPU_DIM of the build
 #include "kernels/hip/decode_attention.hpp"
 #include "kernels/hip/listed_attention.hpp"
-#include "kernels/hip/schedule.hpp"
 
 namespace kernels::hip {
 
 using ListedTile = Tile<kFamilyHere, GPU_DTYPE, GPU_DIM>;
-
-GPU_KERNEL(kScheduleThreads, 1)
-schedule_kernel(const GPU_GRID_CONSTANT ScheduleParams p) { Scheduler(p).run(); }
 
 GPU_KERNEL(ListedTile::kThreads, ListedTile::kResident)
 listed_attention_kernel(const GPU_GRID_CONSTANT ServingParams p) {

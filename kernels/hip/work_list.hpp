@@ -76,9 +76,9 @@ GPU_DEVICE WorkItem item_at(const WorkSection& section, int32_t index) {
   GPU_UNROLL for (int i = 0; i < 3; ++i) bits.part[i] =
       gpu::load128(reinterpret_cast<const char*>(section.items + index) + i * 16);
   WorkItem item = __builtin_bit_cast(WorkItem, bits);
-  for (int32_t* field :
-       {&item.sequence, &item.head_kv, &item.first_row, &item.rows, &item.key_begin, &item.key_end,
-        &item.slot, &item.q_first, &item.q_length, &item.kv_first, &item.kv_length})
+  for (int32_t* field : {&item.sequence, &item.head_kv, &item.first_row, &item.rows,
+                         &item.key_begin, &item.key_end, &item.slot, &item.q_first, &item.q_length,
+                         &item.kv_first, &item.kv_length, &item.diagonal_offset})
     *field = gpu::uniform(*field);
   return item;
 }
@@ -226,6 +226,16 @@ GPU_DEVICE AttentionParams params_of(const AttentionParams& attention, const Wor
   p.diagonal = w.top_left ? 0 : int64_t{kv_length} - q_length;
   p.diagonal += diagonal_offset(p, sequence);
   return p;
+}
+
+// Whether the item's sequence has other lengths now than when the list was made.
+GPU_DEVICE bool is_stale(const ServingParams& params, const WorkItem& item) {
+  const WorkParams& w = params.work;
+  if (w.compares == 0) return false;
+  const Extent now = extent_of(w, item.sequence);
+  return now.q_first != item.q_first || now.q_length != item.q_length ||
+         now.kv_first != item.kv_first || now.kv_length != item.kv_length ||
+         diagonal_offset(params.attention, item.sequence) != item.diagonal_offset;
 }
 
 // The queries of an item.

@@ -1,7 +1,9 @@
-// plugins/hip_flash/plugin.cpp: the plugin hip_flash: the fused kernels, and its option
+// plugins/hip_flash/plugin.cpp: the plugin hip_flash: the fused kernels, its option and extensions
 #include "plugins/common/gpu/plugin.hpp"
 
 #include <cstring>
+
+#include "plugins/hip_flash/merge.hpp"
 
 namespace {
 
@@ -9,6 +11,11 @@ struct Flash {
   using Plan = kernels::hip::FlashPlan;
   static constexpr auto supported = kernels::hip::flash_supported;
   static constexpr auto plan = kernels::hip::plan_flash;
+  static int32_t launches(const Plan& plan, const kernels::Problem& problem,
+                          const kernels::Args& args, const attnrt_args& run,
+                          kernels::hip::Launch* out) {
+    return kernels::hip::launches(plan, problem, args, run.workspace, out, run.schedule);
+  }
 };
 
 // Reads the one option, code: ptx uses no code but PTX, as on NVIDIA devices that are newer than
@@ -33,6 +40,16 @@ attnrt_status open(const attnrt_host* host, const attnrt_option* options, int32_
   return status;
 }
 
+using FlashCalls = attnrt_gpu::Calls<Flash>;
+constexpr attnrt_scheduling scheduling = {sizeof(attnrt_scheduling), 0, FlashCalls::schedule_bytes,
+                                          FlashCalls::build_schedule};
+
+const void* get_extension(void* instance, const char* id) {
+  if (std::strcmp(id, ATTNRT_SCHEDULE) == 0) return &scheduling;
+  if (std::strcmp(id, ATTNRT_MERGE) == 0) return &attnrt_hip_flash::merging;
+  return attnrt_gpu::get_extension(instance, id);
+}
+
 }  // namespace
 
-ATTNRT_PLUGIN_EXPORT const attnrt_plugin attnrt_plugin_v1 = attnrt_gpu::Calls<Flash>::table(open);
+ATTNRT_PLUGIN_EXPORT const attnrt_plugin attnrt_plugin_v1 = FlashCalls::table(open, get_extension);

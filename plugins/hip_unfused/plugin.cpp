@@ -10,6 +10,11 @@ struct Unfused {
   using Plan = kernels::hip::UnfusedPlan;
   static constexpr auto supported = kernels::hip::unfused_supported;
   static constexpr auto plan = kernels::hip::plan_unfused;
+  static int32_t launches(const Plan& plan, const kernels::Problem& problem,
+                          const kernels::Args& args, const attnrt_args& run,
+                          kernels::hip::Launch* out) {
+    return kernels::hip::launches(plan, problem, args, run.workspace, out);
+  }
 };
 
 // Reads the one option, max_workspace_bytes: supports refuses a problem that needs more. The score

@@ -20,23 +20,28 @@ find_program(ATTNRT_NVCC nvcc HINTS ${CUDAToolkit_BIN_DIR} /usr/local/cuda/bin D
 
 get_filename_component(attnrt_hip_dir ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)
 
-# Adds the command that compiles source for one architecture, dtype and head_dim (or head_dim and
-# head_dim_v: 192_128), through the compiler launcher (ccache) if there is one; sets out to its file. nvcc gets -c beside -cubin
-# because ccache caches nothing without it. PTX is packed into a fatbin, which compresses it.
-function(attnrt_code_object out source arch dtype dim)
-  get_filename_component(name ${source} NAME_WE)
-  string(TOLOWER ${dtype} word)
-  set(kernel ${name}_${word}_${dim})
+# Adds the command that compiles source for one architecture, and for one dtype and head_dim (or head_dim and
+# head_dim_v: 192_128) if they are given, through the compiler launcher (ccache) if there is one; sets out to its file.
+# nvcc gets -c beside -cubin because ccache caches nothing without it. PTX is packed into a fatbin, which compresses it.
+function(attnrt_code_object out source arch) # [<dtype> <dim>]
+  get_filename_component(kernel ${source} NAME_WE)
+  set(common -std=c++20 -O3 -I${PROJECT_SOURCE_DIR})
+  if(ARGC GREATER 3)
+    set(dtype ${ARGV3})
+    set(dim ${ARGV4})
+    string(TOLOWER ${dtype} word)
+    set(kernel ${kernel}_${word}_${dim})
+    string(REGEX MATCHALL "[0-9]+" dims ${dim})
+    list(GET dims 0 dim_qk)
+    list(GET dims -1 dim_v)
+    list(APPEND common -DGPU_DTYPE=${dtype} -DGPU_DIM=${dim_qk} -DGPU_DIM_V=${dim_v})
+  endif()
   set(form elf)
   if(arch MATCHES "^compute_")
     set(form fatbin)
   endif()
   set(file ${PROJECT_BINARY_DIR}/kernels/${arch}/${kernel}.${form})
   file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/kernels/${arch})
-  string(REGEX MATCHALL "[0-9]+" dims ${dim})
-  list(GET dims 0 dim_qk)
-  list(GET dims -1 dim_v)
-  set(common -std=c++20 -O3 -I${PROJECT_SOURCE_DIR} -DGPU_DTYPE=${dtype} -DGPU_DIM=${dim_qk} -DGPU_DIM_V=${dim_v})
   if(arch MATCHES "^(sm|compute)_(.*)$")
     string(REPLACE elf cubin form ${form})
     set(strictly "")
@@ -64,12 +69,16 @@ function(attnrt_code_object out source arch dtype dim)
   set(${out} ${file} PARENT_SCOPE)
 endfunction()
 
-# attnrt_code_objects(<files> SOURCE <file.hip> ARCHS <arch>... DTYPES <dtype>... DIMS <padded
-# head_dim[_head_dim_v]>...): compiles one kernel file for each of them, and appends the code objects
+# attnrt_code_objects(<files> SOURCE <file.hip> ARCHS <arch>... [DTYPES <dtype>... DIMS <padded
+# head_dim[_head_dim_v]>...]): compiles one kernel file for each of them, and appends the code objects
 # to files.
 function(attnrt_code_objects files)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "SOURCE" "ARCHS;DTYPES;DIMS")
   foreach(arch IN LISTS arg_ARCHS)
+    if(NOT arg_DTYPES)
+      attnrt_code_object(file ${attnrt_hip_dir}/${arg_SOURCE} ${arch})
+      list(APPEND ${files} ${file})
+    endif()
     foreach(dtype IN LISTS arg_DTYPES)
       foreach(dim IN LISTS arg_DIMS)
         attnrt_code_object(file ${attnrt_hip_dir}/${arg_SOURCE} ${arch} ${dtype} ${dim})
@@ -135,6 +144,8 @@ function(attnrt_platform_kernels platform archs)
   list(FILTER archs EXCLUDE REGEX "^sm_90a$")
   attnrt_code_objects(unfused SOURCE unfused_attention.hip ARCHS ${archs} ${all})
   attnrt_code_objects(flash SOURCE serving_attention.hip ARCHS ${archs} ${all})
+  attnrt_code_objects(flash SOURCE merge.hip ARCHS ${archs})
+  attnrt_code_objects(flash SOURCE schedule.hip ARCHS ${archs})
   if(sm_90a)  # leaves f32 to sm_90
     attnrt_code_objects(flash SOURCE flash_attention_sm90.hip ARCHS sm_90a DTYPES F16 BF16 DIMS 64 96 128 192 192_128 256 512)
     if("sm_90" IN_LIST archs)
@@ -144,7 +155,8 @@ function(attnrt_platform_kernels platform archs)
   endif()
   attnrt_code_objects(flash SOURCE flash_attention.hip ARCHS ${archs} ${all})
   attnrt_gpu_kernels(attnrt_kernels_flash_${platform} CODE ${flash}
-    HOST launch/flash_attention.cpp launch/listed_attention.cpp launch/tensor_map.cpp launch/fill_params.cpp launch/family.cpp)
+    HOST launch/flash_attention.cpp launch/listed_attention.cpp launch/merge.cpp launch/tensor_map.cpp
+      launch/fill_params.cpp launch/family.cpp)
   attnrt_gpu_kernels(attnrt_kernels_unfused_${platform} CODE ${unfused}
     HOST launch/unfused_attention.cpp launch/fill_params.cpp launch/family.cpp)
 endfunction()

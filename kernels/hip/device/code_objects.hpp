@@ -5,9 +5,10 @@
 
 namespace kernels::hip {
 
-// One kernel file, compiled for one architecture, dtype and padded head_dim.
+// One kernel file, compiled for one architecture, and for one dtype and padded head_dim if these
+// are built in.
 struct CodeObject {
-  const char* name;  // "flash_attention_f16_128"
+  const char* name;  // "flash_attention_f16_128", "merge"
   const char* arch;  // "gfx1100", "sm_90"; "compute_80" if it is PTX
   const unsigned char* data;
   uint64_t bytes;

@@ -61,7 +61,7 @@ Status find_kernel(int32_t device_id, const void* code_object, const char* name,
 
 // A kernel's one argument: a struct by value of size bytes, at most kMostArgumentBytes. The tensor
 // maps in it are still to be encoded.
-inline constexpr uint32_t kMostArgumentBytes = 1024;
+inline constexpr uint32_t kMostArgumentBytes = 4096;
 struct Argument {
   const void* params;
   uint32_t size;

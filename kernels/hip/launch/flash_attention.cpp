@@ -180,9 +180,9 @@ FlashPlan plan_flash(const Problem& problem, const Target& target) {
 }
 
 int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void* workspace,
-                 Launch* out) {
+                 Launch* out, void* schedule) {
   if (plan.list.decode.kernel != nullptr || plan.list.prefill.kernel != nullptr)
-    return listed_launches(plan, problem, args, workspace, out);
+    return listed_launches(plan, problem, args, workspace, out, schedule);
   const AttentionParams p = fill_params(problem, args);
   const bool pipelined = plan.box_columns != 0;
   if (!pipelined && !strides_fit(problem, args)) return kRowsTooFarApart;

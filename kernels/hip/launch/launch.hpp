@@ -23,7 +23,7 @@ struct Launch {
   bool overlaps = false;
   uint32_t map_count = 0;
   TensorMapRequest maps[4];
-  alignas(kTensorMapAlignment) unsigned char params[1024];
+  alignas(kTensorMapAlignment) unsigned char params[4096];
 };
 
 // What launches of the kernels that take their work from a list need: see work_list.hpp.
@@ -42,8 +42,9 @@ struct ListPlan {
     int64_t partial_out_at = 0, partial_lse_at = 0;
   };
   Section decode, prefill;
-  bool has_list = false;  // else all sequences are alike, and decode needs none
-  bool overlaps = false;  // see Launch
+  bool has_list = false;   // else all sequences are alike, and decode needs none
+  int64_t list_bytes = 0;  // of the lists, which come first in the workspace
+  bool overlaps = false;   // see Launch
 };
 
 struct FlashPlan {
@@ -86,10 +87,17 @@ inline constexpr int32_t kRowsTooFarApart = -1;  // rows of k or v: 2^25 element
 inline constexpr int32_t kNoTensorMap = -2;      // see request_for
 
 // Writes the launches of one run, in order, to out, which has room for 8. RETURNS how many: 0 if
-// there is nothing to do, or one of the two above.
+// there is nothing to do, or one of the two above. schedule: what schedule_launches filled for
+// these sizes; null: the run makes its own, if it needs one.
 int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void* workspace,
-                 Launch* out);
+                 Launch* out, void* schedule = nullptr);
 int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace,
                  Launch* out);
+
+// The lists of work of a run, made by themselves so that several runs can share them. bytes: 0 if
+// the plan needs none. They must be at a multiple of 256.
+int64_t schedule_bytes(const FlashPlan& plan);
+int32_t schedule_launches(const FlashPlan& plan, const Problem& problem, const Args& args,
+                          void* schedule, Launch* out);
 
 }  // namespace kernels::hip

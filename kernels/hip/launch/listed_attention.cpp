@@ -79,20 +79,11 @@ int64_t most_items(const Problem& p, const ListPlan::Section& section, int64_t m
   return p.batch * p.heads_kv * quotient_up(most_rows, section.rows) + section.cut_count + 1;
 }
 
-// Gives each array of a section its place in the workspace.
-void place(const Problem& p, bool has_list, ListPlan::Section* section, int64_t* bytes) {
-  const auto take = [&](int64_t size) {
-    const int64_t at = *bytes;
-    *bytes += quotient_up(size, 256) * 256;
-    return at;
-  };
-  if (has_list) {
-    section->cuts_at = take((section->cut_count + 1) * int64_t{sizeof(Cut)});
-    section->items_at = take(section->items * int64_t{sizeof(WorkItem)});
-  }
-  const int64_t rows = 2 * int64_t{section->cut_count} * section->rows;
-  section->partial_lse_at = take(rows * 4);
-  section->partial_out_at = take(rows * 4 * p.head_dim_v);
+// RETURNS where an array of so many bytes begins, behind what was placed before.
+int64_t place(int64_t size, int64_t* bytes) {
+  const int64_t at = *bytes;
+  *bytes += quotient_up(size, 256) * 256;
+  return at;
 }
 
 ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_bytes) {
@@ -139,9 +130,20 @@ ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_by
     s.least_rows = decodes && p.varlen ? kDecodeRows + 1 : 1, s.most_rows = INT_MAX;
     s.items = most_items(p, s, rows);
   }
+  ListPlan::Section* const sections[] = {&list.decode, &list.prefill};
   int64_t bytes = 0;
-  for (ListPlan::Section* s : {&list.decode, &list.prefill})
-    if (s->kernel != nullptr) place(p, list.has_list, s, &bytes);
+  for (ListPlan::Section* s : sections) {
+    if (s->kernel == nullptr || !list.has_list) continue;
+    s->cuts_at = place((s->cut_count + 1) * int64_t{sizeof(Cut)}, &bytes);
+    s->items_at = place(s->items * int64_t{sizeof(WorkItem)}, &bytes);
+  }
+  list.list_bytes = bytes;
+  for (ListPlan::Section* s : sections) {
+    if (s->kernel == nullptr) continue;
+    const int64_t rows = 2 * int64_t{s->cut_count} * s->rows;
+    s->partial_lse_at = place(rows * 4, &bytes);
+    s->partial_out_at = place(rows * 4 * p.head_dim_v, &bytes);
+  }
   *workspace_bytes = bytes;
   return list;
 }
@@ -211,6 +213,17 @@ WorkParams fill_work(const Problem& p, const Args& args) {
   return w;
 }
 
+// RETURNS whether there is anything to do.
+bool fill_serving(const Problem& problem, const Args& args, ServingParams* params) {
+  params->work = fill_work(problem, args);
+  const WorkParams& w = params->work;
+  if (w.sequences == 0 || w.most_q == 0) return false;
+  AttentionParams& p = params->attention;
+  p = fill_params(problem, with_batch(problem, args, w));
+  p.batch = w.sequences, p.seq_q = w.most_q, p.seq_kv = w.most_kv;
+  return true;
+}
+
 // Finds the one tile of which all are copies, and where they are cut. RETURNS whether inside.
 bool set_uniform(const AttentionParams& p, WorkParams* w, WorkSection* section,
                  const ListPlan::Section& plan) {
@@ -232,11 +245,12 @@ bool set_uniform(const AttentionParams& p, WorkParams* w, WorkSection* section,
   return section->share % cost != 0;
 }
 
-WorkSection section_at(const ListPlan& list, const ListPlan::Section& plan, char* workspace) {
+WorkSection section_at(const ListPlan& list, const ListPlan::Section& plan, char* lists,
+                       char* workspace) {
   WorkSection section{};
   if (list.has_list) {
-    section.items = reinterpret_cast<WorkItem*>(workspace + plan.items_at);
-    section.cuts = reinterpret_cast<Cut*>(workspace + plan.cuts_at);
+    section.items = reinterpret_cast<WorkItem*>(lists + plan.items_at);
+    section.cuts = reinterpret_cast<Cut*>(lists + plan.cuts_at);
   }
   section.partial_out = reinterpret_cast<float*>(workspace + plan.partial_out_at);
   section.partial_lse = reinterpret_cast<float*>(workspace + plan.partial_lse_at);
@@ -301,35 +315,46 @@ FlashPlan plan_listed(const Problem& problem, const Target& target) {
   return plan;
 }
 
+int64_t schedule_bytes(const FlashPlan& plan) { return plan.list.list_bytes; }
+
+int32_t schedule_launches(const FlashPlan& plan, const Problem& problem, const Args& args,
+                          void* schedule, Launch* out) {
+  ServingParams params{};
+  if (!plan.list.has_list || !fill_serving(problem, args, &params)) return 0;
+  ScheduleParams made{params.attention, params.work, {}, 0};
+  for (const ListPlan::Section* s : {&plan.list.decode, &plan.list.prefill}) {
+    if (s->kernel == nullptr) continue;
+    char* const lists = static_cast<char*>(schedule);
+    made.sections[made.section_count++] = section_at(plan.list, *s, lists, lists);
+  }
+  set_launch("schedule", "schedule_kernel", 1, kScheduleThreads, kScheduleSharedBytes, made, out);
+  return 1;
+}
+
 int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Args& args,
-                        void* workspace, Launch* out) {
+                        void* workspace, Launch* out, void* schedule) {
   const ListPlan& list = plan.list;
   ServingParams params{};
-  params.work = fill_work(problem, args);
+  if (!fill_serving(problem, args, &params)) return 0;
+  const AttentionParams& p = params.attention;
   WorkParams& w = params.work;
-  if (w.sequences == 0 || w.most_q == 0) return 0;
-  params.attention = fill_params(problem, with_batch(problem, args, w));
-  AttentionParams& p = params.attention;
-  p.batch = w.sequences, p.seq_q = w.most_q, p.seq_kv = w.most_kv;
-  char* const memory = static_cast<char*>(workspace);
   int32_t count = 0;
-  if (list.has_list) {
-    ScheduleParams schedule{p, w, {}, 0};
-    for (const ListPlan::Section* s : {&list.decode, &list.prefill}) {
-      if (s->kernel == nullptr) continue;
-      schedule.sections[schedule.section_count++] = section_at(list, *s, memory);
-    }
-    set_launch(plan.object, "schedule_kernel", 1, kScheduleThreads, kScheduleSharedBytes, schedule,
-               &out[count++]);
+  if (schedule == nullptr) {
+    count = schedule_launches(plan, problem, args, workspace, out);
+  } else {
+    w.compares = 1;
   }
+  char* const memory = static_cast<char*>(workspace);
+  char* const lists = schedule != nullptr ? static_cast<char*>(schedule) : memory;
   for (const ListPlan::Section* s : {&list.decode, &list.prefill}) {
     if (s->kernel == nullptr) continue;
-    w.section = section_at(list, *s, memory);
+    w.section = section_at(list, *s, lists, memory);
     const bool cuts = list.has_list ? s->share != kNoCuts : set_uniform(p, &w, &w.section, *s);
     const auto shares = static_cast<uint32_t>(w.section.cut_count);
     const uint32_t workgroups = list.has_list ? s->workgroups : std::min(s->workgroups, shares);
     set_launch(plan.object, s->kernel, workgroups, s->block, s->shared_bytes, params, &out[count]);
-    out[count].overlaps = list.overlaps && count == 1;  // right after schedule_kernel
+    out[count].overlaps =
+        list.overlaps && count == 1 && list.has_list;  // right after schedule_kernel
     ++count;
     if (!cuts) continue;
     set_launch(plan.object, "combine_kernel", shares, kCombineThreads, kCombineSharedBytes, params,

@@ -16,6 +16,6 @@ bool is_listed(const Problem& problem);
 bool listed_supported(const Problem& problem, std::string* reason);
 FlashPlan plan_listed(const Problem& problem, const Target& target);
 int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Args& args,
-                        void* workspace, Launch* out);
+                        void* workspace, Launch* out, void* schedule);
 
 }  // namespace kernels::hip

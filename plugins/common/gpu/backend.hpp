@@ -54,6 +54,8 @@ extern const attnrt_timing timing;  // attnrt.timing/1
 // ---- devices.cpp ----
 // Lists the devices of the platform that this build has code objects for.
 attnrt_status devices(void* instance, attnrt_add_device add, void* sink, attnrt_error* error);
+// RETURNS the device with the id; null if it is not one of the instance's, and error says so.
+const ServedDevice* find_device(const Instance& instance, int32_t device_id, attnrt_error* error);
 // A problem in the kernels' words, and the device that it is for.
 struct DeviceProblem {
   kernels::Problem problem;

@@ -110,19 +110,22 @@ attnrt_status devices(void* instance, attnrt_add_device add, void* sink, attnrt_
   return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "devices: out of host memory");
 }
 
+const ServedDevice* find_device(const Instance& instance, int32_t device_id, attnrt_error* error) {
+  for (const ServedDevice& served : instance.devices) {
+    if (served.device_id == device_id) return &served;
+  }
+  attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
+              "device_id: found %d, expected the id of one of this backend's devices", device_id);
+  return nullptr;
+}
+
 attnrt_status translate_for_device(const Instance& instance, const attnrt_problem& problem,
                                    DeviceProblem* asked, attnrt_error* error) {
   const attnrt_status status =
       attnrt_plugins::translate(problem, device_type(), &asked->problem, error);
   if (status != ATTNRT_OK) return status;
-  for (const ServedDevice& served : instance.devices) {
-    if (served.device_id != problem.device_id) continue;
-    asked->device = &served;
-    return ATTNRT_OK;
-  }
-  return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
-                     "device_id: found %d, expected the id of one of this backend's devices",
-                     problem.device_id);
+  asked->device = find_device(instance, problem.device_id, error);
+  return asked->device != nullptr ? ATTNRT_OK : ATTNRT_INVALID_ARGUMENT;
 }
 
 }  // namespace attnrt_gpu

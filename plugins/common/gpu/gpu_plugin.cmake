@@ -8,6 +8,7 @@
 #                           code_objects.hpp. Its property ATTNRT_ARCHS lists the architectures of its
 #                           code objects. If there is no such target, the plugin is not built.
 #   [DIRECTORY <folder>]    of plugin.cpp and manifest.yaml; default: the current one
+#   [SOURCES <file>...]     of that folder, beside plugin.cpp
 #   [TARGET <target>]       default: the name of the file
 #   [INSTALL])
 #
@@ -16,7 +17,7 @@ include_guard(GLOBAL)
 set(attnrt_gpu_plugin_shared ${CMAKE_CURRENT_LIST_DIR})
 
 function(attnrt_add_gpu_plugin)
-  cmake_parse_arguments(PARSE_ARGV 0 arg "INSTALL" "NAME;VERSION;PLATFORM;KERNELS;DIRECTORY;TARGET" "")
+  cmake_parse_arguments(PARSE_ARGV 0 arg "INSTALL" "NAME;VERSION;PLATFORM;KERNELS;DIRECTORY;TARGET" "SOURCES")
   set(file ${arg_NAME})
   if(arg_PLATFORM STREQUAL "cuda")
     set(file ${arg_NAME}_cuda)
@@ -48,8 +49,10 @@ function(attnrt_add_gpu_plugin)
   attnrt_archs_served(archs ${archs})
   set(shared arch.cpp devices.cpp instance.cpp launch.cpp memory.cpp timing.cpp ../translate.cpp)
   list(TRANSFORM shared PREPEND ${attnrt_gpu_plugin_shared}/)
+  list(TRANSFORM arg_SOURCES PREPEND ${arg_DIRECTORY}/)
   attnrt_add_plugin(TARGET ${arg_TARGET} NAME ${arg_NAME} VERSION ${arg_VERSION} MANIFEST ${arg_DIRECTORY}/manifest.yaml
-    DEVICES ${arg_PLATFORM} ARCHS ${archs} SOURCES ${arg_DIRECTORY}/plugin.cpp ${shared} ${arg_INSTALL})
+    DEVICES ${arg_PLATFORM} ARCHS ${archs} SOURCES ${arg_DIRECTORY}/plugin.cpp ${arg_SOURCES} ${shared}
+    ${arg_INSTALL})
   set_target_properties(${arg_TARGET} PROPERTIES OUTPUT_NAME ${file})
   target_link_libraries(${arg_TARGET} PRIVATE ${arg_KERNELS} ${device})
 endfunction()

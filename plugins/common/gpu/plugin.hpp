@@ -5,6 +5,7 @@
 //   using Plan                     the kernels' plan: FlashPlan or UnfusedPlan, of launch.hpp
 //   static constexpr supported     the kernels' function that accepts or refuses a problem
 //   static constexpr plan          the kernels' function that plans it
+//   static int32_t launches(...)   the launches of one run; gets the run's workspace and schedule
 #pragma once
 
 #include <new>
@@ -110,15 +111,43 @@ struct Calls {
     if (status != ATTNRT_OK) return status;
     kernels::hip::Launch launches[kMaxLaunches];
     const int32_t count =
-        kernels::hip::launches(made.planned, made.problem, kernel_args, args->workspace, launches);
+        Kernels::launches(made.planned, made.problem, kernel_args, *args, launches);
+    return enqueue(made.loaded, launches, count, args->stream, error);
+  }
+
+  // ---- attnrt.schedule/1, for kernels that offer it ----
+  static attnrt_status schedule_bytes(void*, void* plan, const attnrt_problem*, int64_t* bytes,
+                                      attnrt_error*) {
+    *bytes = kernels::hip::schedule_bytes(static_cast<const Plan*>(plan)->planned);
+    return ATTNRT_OK;
+  }
+  static attnrt_status build_schedule(void*, void* plan, const attnrt_problem*,
+                                      const attnrt_args* args, attnrt_error* error) {
+    const Plan& made = *static_cast<const Plan*>(plan);
+    kernels::Args kernel_args;
+    if (const attnrt_status status = attnrt_plugins::translate(*args, &kernel_args, error);
+        status != ATTNRT_OK)
+      return status;
+    const int64_t bytes = kernels::hip::schedule_bytes(made.planned);
+    if (args->schedule == nullptr || args->schedule_bytes < bytes) {
+      return attnrt_fail(
+          error, ATTNRT_INVALID_ARGUMENT, "schedule_bytes: found %lld, expected at least %lld",
+          static_cast<long long>(args->schedule_bytes), static_cast<long long>(bytes));
+    }
+    kernels::hip::Launch launches[kMaxLaunches];
+    const int32_t count = kernels::hip::schedule_launches(made.planned, made.problem, kernel_args,
+                                                          args->schedule, launches);
     return enqueue(made.loaded, launches, count, args->stream, error);
   }
 
   static void plan_destroy(void*, void* plan) { delete static_cast<Plan*>(plan); }
 
+  // extension: the plugin's own get_extension, if it offers more than both do.
   static constexpr attnrt_plugin table(attnrt_status (*open)(const attnrt_host*,
                                                              const attnrt_option*, int32_t, void**,
-                                                             attnrt_error*)) {
+                                                             attnrt_error*),
+                                       const void* (*extension)(void* instance,
+                                                                const char* id) = get_extension) {
     return {sizeof(attnrt_plugin),
             ATTNRT_ABI_MINOR,
             ATTNRT_PLUGIN_NAME,
@@ -130,7 +159,7 @@ struct Calls {
             run,
             plan_destroy,
             close,
-            get_extension};
+            extension};
   }
 };
 

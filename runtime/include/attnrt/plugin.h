@@ -586,13 +586,16 @@ typedef struct attnrt_merging {
   int32_t reserved;
 
   /* Merges count partials, at least 1, given as two arrays of count tensors. For a device: enqueues
-   * on stream and returns, allocates nothing and never synchronises. A cpu backend may allocate.
+   * on stream and returns, allocates nothing and never synchronises. But a device's first merge may
+   * load code, by calls that a capture allows. A cpu backend may allocate.
    * outs: f32, all of out's shape: [batch, seq_q, heads_q, head_dim_v], or packed
    *   [total_q, heads_q, head_dim_v]. lses: f32 [batch, heads_q, seq_q], or [heads_q, total_q].
    * out: f32, f16 or bf16. lse: as the lses, or absent (data NULL).
    * Strides are any, but 1 in head_dim_v. out may be one of outs, and lse one of lses, with the
    * same data and strides. They need not belong to the same partial, so a kernel reads all of a row
-   * before it writes it. Nothing else overlaps. The host has checked all that. */
+   * before it writes it. Nothing else overlaps. The host has checked all that.
+   * ERRORS: UNSUPPORTED if the backend does not take so many partials at once, or so many different
+   * strides. Any backend takes 130 partials of the same strides. */
   attnrt_status (*merge)(void* instance, int32_t device_id, const attnrt_tensor* outs,
                          const attnrt_tensor* lses, int32_t count, const attnrt_tensor* out,
                          const attnrt_tensor* lse, void* stream, attnrt_error* error);

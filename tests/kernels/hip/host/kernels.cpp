@@ -7,6 +7,7 @@
 
 #include "kernels/hip/async.hpp"
 #include "kernels/hip/host/host.hpp"
+#include "kernels/hip/merge.hpp"
 #include "tests/kernels/hip/expect.hpp"
 #include "tests/kernels/hip/host/family.hpp"
 
@@ -14,7 +15,24 @@ namespace kernels::test {
 
 using hip::Family;
 
+namespace {
+
+template <class T>
+void merge(const void* params) {
+  hip::merge<T>(*static_cast<const hip::MergeParams*>(params));
+}
+
+// The kernels that merge are the same for every family.
+HostKernel merge_kernel(const std::string& name) {
+  if (name == "merge_f32_kernel") return merge<hip::F32>;
+  if (name == "merge_f16_kernel") return merge<hip::F16>;
+  return name == "merge_bf16_kernel" ? merge<hip::BF16> : nullptr;
+}
+
+}  // namespace
+
 HostKernel host_kernel(Family family, const char* object, const char* name) {
+  if (std::strcmp(object, "merge") == 0) return merge_kernel(name);
   switch (family) {
     case Family::wmma_gfx11: return kernel_of_family<Family::wmma_gfx11>(object, name);
     case Family::wmma_gfx12: return kernel_of_family<Family::wmma_gfx12>(object, name);

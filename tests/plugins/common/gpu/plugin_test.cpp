@@ -357,5 +357,123 @@ TEST_P(HipUnfused, AnOptionLimitsItsWorkspace) {
 INSTANTIATE_TEST_SUITE_P(Only, HipUnfused, ::testing::Values("hip_unfused"),
                          [](const auto& tested) { return tested.param; });
 
+// ---- attnrt.merge/1, which hip_flash alone offers ----
+
+// A stream of a device, and a merge of partials of the same lse: out is their mean.
+class OnStream {
+ public:
+  OnStream(const Backend& backend, int32_t id, int64_t count)
+      : extension(static_cast<const attnrt_merging*>(backend.extension(ATTNRT_MERGE))),
+        backend_(backend),
+        id_(id),
+        values_(static_cast<size_t>(count) * kValues),
+        numbers_(static_cast<size_t>(count) * kRows, 3),
+        merged_(kValues, NAN),
+        merged_number_(kRows, NAN) {
+    for (size_t i = 0; i < values_.size(); ++i)
+      values_[i] = number(i % kValues) + static_cast<float>(i / kValues);
+    for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+      outs.push_back(view(values_.data() + i * kValues, kF32, {2, 3, 2, 4}));
+      lses.push_back(view(numbers_.data() + i * kRows, kF32, {2, 2, 3}));
+    }
+    out = view(merged_.data(), kF32, {2, 3, 2, 4});
+    lse = view(merged_number_.data(), kF32, {2, 2, 3});
+    EXPECT_EQ(backend_.memory()->stream_create(backend_.instance(), id_, &stream, &error),
+              ATTNRT_OK);
+  }
+  OnStream(const OnStream&) = delete;
+  OnStream& operator=(const OnStream&) = delete;
+  ~OnStream() { backend_.memory()->stream_destroy(backend_.instance(), id_, stream); }
+
+  attnrt_status merge(int32_t id) {
+    return extension->merge(backend_.instance(), id, outs.data(), lses.data(),
+                            static_cast<int32_t>(outs.size()), &out, &lse, stream, &error);
+  }
+  // Waits for the merge, and expects its result.
+  void expect_right() {
+    EXPECT_EQ(backend_.memory()->stream_synchronize(backend_.instance(), id_, stream, &error),
+              ATTNRT_OK);
+    const auto count = static_cast<float>(outs.size());
+    for (size_t i = 0; i < kValues; ++i)
+      EXPECT_NEAR(merged_[i], number(i) + (count - 1) / 2, 1e-6F) << i;
+    for (const float each : merged_number_) EXPECT_NEAR(each, 3 + std::log(count), 1e-6F);
+  }
+
+  const attnrt_merging* const extension;
+  std::vector<attnrt_tensor> outs, lses;
+  attnrt_tensor out, lse;
+  void* stream = nullptr;
+  attnrt_error error = ATTNRT_ERROR_INIT;
+
+ private:
+  static constexpr size_t kValues = 48, kRows = 12;
+  const Backend& backend_;
+  int32_t id_;
+  Aligned<float> values_, numbers_, merged_, merged_number_;  // the fake device's memory is ours
+};
+
+using HipFlash = HipPlugin;
+
+// Even the first merge, which loads the kernel, may be captured.
+TEST_P(HipFlash, MergesAndCanBeCaptured) {
+  for (const int32_t id : {0, 1}) {
+    const auto made = plan(on_device(a.problem, id));
+    ASSERT_TRUE(made) << made.error().message;
+    OnStream on((*made)->backend(), id, 3);
+    ASSERT_NE(on.extension, nullptr);
+    EXPECT_EQ(on.extension->struct_size, static_cast<int32_t>(sizeof(attnrt_merging)));
+    for (const bool again : {false, true}) {
+      const fake_hip_state before = *fake_hip();
+      fake_hip()->capturing = 1;
+      ASSERT_EQ(on.merge(id), ATTNRT_OK) << on.error.message;
+      fake_hip()->capturing = 0;
+      EXPECT_EQ(fake_hip()->launches, before.launches + 1);
+      EXPECT_EQ(fake_hip()->kernels_run, before.kernels_run) << "before the stream is synchronised";
+      EXPECT_EQ(fake_hip()->last_device, id);
+      EXPECT_EQ(fake_hip()->last_stream, on.stream);
+      EXPECT_STREQ(fake_hip()->last_kernel, "merge_f32_kernel");
+      EXPECT_EQ(fake_hip()->allocations, before.allocations);
+      EXPECT_EQ(fake_hip()->synchronizations, before.synchronizations);
+      if (again) {
+        EXPECT_EQ(fake_hip()->functions_found, before.functions_found);
+      }
+      on.expect_right();
+    }
+  }
+}
+
+TEST_P(HipFlash, AMergeOfNothingLaunchesNothing) {
+  const auto made = plan(on_device(a.problem, 0));
+  ASSERT_TRUE(made) << made.error().message;
+  OnStream on((*made)->backend(), 0, 2);
+  on.out.shape[1] = 0;
+  const int64_t before = fake_hip()->launches;
+  EXPECT_EQ(on.merge(0), ATTNRT_OK) << on.error.message;
+  EXPECT_EQ(fake_hip()->launches, before);
+}
+
+TEST_P(HipFlash, MergesThatItRefuses) {
+  const auto made = plan(on_device(a.problem, 0));
+  ASSERT_TRUE(made) << made.error().message;
+  OnStream on((*made)->backend(), 0, 2), many((*made)->backend(), 0, 161);
+  EXPECT_EQ(on.merge(2), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_STREQ(on.error.message,
+               "device_id: found 2, expected the id of one of this backend's devices");
+  EXPECT_EQ(many.merge(0), ATTNRT_UNSUPPORTED);
+  EXPECT_STREQ(many.error.message, "count: found 161, expected at most 160");
+  fail("hipModuleLaunchKernel", 719);
+  EXPECT_EQ(on.merge(0), ATTNRT_DEVICE_LOST);
+  EXPECT_THAT(on.error.message, HasSubstr("merge_f32_kernel: hipModuleLaunchKernel"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Only, HipFlash, ::testing::Values("hip_flash"),
+                         [](const auto& tested) { return tested.param; });
+
+TEST_P(HipUnfused, DoesNotMerge) {
+  const auto made = plan(on_device(a.problem, 0));
+  ASSERT_TRUE(made) << made.error().message;
+  EXPECT_EQ((*made)->backend().extension(ATTNRT_MERGE), nullptr);
+}
+
 }  // namespace
 }  // namespace attnrt::core

@@ -6,7 +6,9 @@
 
 #include "fakes/hip.hpp"
 #include "kernels/common/half.hpp"
+#include "kernels/hip/merge_params.hpp"
 #include "kernels/reference/attention.hpp"
+#include "kernels/reference/merge.hpp"
 #include "stand_in/params.hpp"
 
 namespace {
@@ -77,13 +79,41 @@ void run(const void* bytes, const uint32_t*, uint32_t, uint32_t) {
   p.workspace[p.step] = static_cast<float>(p.step);
 }
 
+// Runs a merge that launch/merge.cpp launched. kDType: of out.
+template <DType kDType>
+void merge(const void* bytes, const uint32_t*, uint32_t, uint32_t) {
+  const auto& p = *static_cast<const hip::MergeParams*>(bytes);
+  const auto at = [&](const hip::Strides& stride, int64_t row) {
+    const int64_t query = row / p.heads;
+    return query / p.seq * stride.batch + query % p.seq * stride.row + row % p.heads * stride.head;
+  };
+  for (int64_t row = 0; row < p.rows; ++row) {
+    std::vector<const float*> outs;
+    std::vector<float> lses;
+    for (int32_t i = 0; i < p.count; ++i) {
+      const hip::MergeLayout& layout = p.layouts[p.layout_of[i]];
+      outs.push_back(p.outs[i] + at(layout.out, row));
+      lses.push_back(p.lses[i][at(layout.lse, row)]);
+    }
+    const auto merged = reference::merge_row(outs.data(), lses.data(), p.count, p.dim, kDType);
+    for (int64_t x = 0; x < p.dim; ++x) {
+      store_float(kDType, p.out, at(p.layout.out, row) + x,
+                  static_cast<float>(merged.out[static_cast<size_t>(x)]));
+    }
+    if (p.lse != nullptr) p.lse[at(p.layout.lse, row)] = static_cast<float>(merged.lse);
+  }
+}
+
 }  // namespace
 
-extern "C" __attribute__((visibility("default")))
-const fake_hip_kernel fake_hip_kernels[] = {{"stand_in_flash", sizeof(StandInParams), run},
-                                            {"stand_in_unfused_0", sizeof(StandInParams), run},
-                                            {"stand_in_unfused_1", sizeof(StandInParams), run},
-                                            {"stand_in_unfused_2", sizeof(StandInParams), run},
-                                            {"stand_in_unfused_3", sizeof(StandInParams), run},
-                                            {"stand_in_unfused_4", sizeof(StandInParams), run},
-                                            {nullptr, 0, nullptr}};
+extern "C" __attribute__((visibility("default"))) const fake_hip_kernel fake_hip_kernels[] = {
+    {"merge_f32_kernel", sizeof(hip::MergeParams), merge<DType::f32>},
+    {"merge_f16_kernel", sizeof(hip::MergeParams), merge<DType::f16>},
+    {"merge_bf16_kernel", sizeof(hip::MergeParams), merge<DType::bf16>},
+    {"stand_in_flash", sizeof(StandInParams), run},
+    {"stand_in_unfused_0", sizeof(StandInParams), run},
+    {"stand_in_unfused_1", sizeof(StandInParams), run},
+    {"stand_in_unfused_2", sizeof(StandInParams), run},
+    {"stand_in_unfused_3", sizeof(StandInParams), run},
+    {"stand_in_unfused_4", sizeof(StandInParams), run},
+    {nullptr, 0, nullptr}};

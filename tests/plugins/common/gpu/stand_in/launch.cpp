@@ -61,6 +61,7 @@ const char* const kUnfused[kUnfusedSteps] = {"stand_in_unfused_0", "stand_in_unf
                                              "stand_in_unfused_4"};
 constexpr unsigned char kBytes[] = "a code object of the stand-in";
 constexpr unsigned char kOther[] = "and one for another architecture";
+constexpr unsigned char kMerge[] = "and one that merges";
 
 }  // namespace
 
@@ -78,8 +79,12 @@ UnfusedPlan plan_unfused(const Problem& p, const Target&) {
   return {kUnfused[0], p.batch * p.heads_q * p.seq_q * p.seq_kv * 4 + 64};
 }
 int32_t launches(const FlashPlan&, const Problem& problem, const Args& args, void* workspace,
-                 Launch* out) {
+                 Launch* out, void*) {
   return fill(problem, args, workspace, "flash", kFlash, 1, out);
+}
+int64_t schedule_bytes(const FlashPlan&) { return 0; }
+int32_t schedule_launches(const FlashPlan&, const Problem&, const Args&, void*, Launch*) {
+  return 0;
 }
 int32_t launches(const UnfusedPlan&, const Problem& problem, const Args& args, void* workspace,
                  Launch* out) {
@@ -89,15 +94,16 @@ int32_t launches(const UnfusedPlan&, const Problem& problem, const Args& args, v
 #if defined(STAND_IN_CUDA)
 const CodeObject code_objects[] = {{"flash", "sm_80", kBytes, sizeof kBytes},
                                    {"unfused", "sm_80", kBytes, sizeof kBytes},
+                                   {"merge", "sm_80", kMerge, sizeof kMerge},
                                    {"flash", "compute_80", kOther, sizeof kOther},
-                                   {"unfused", "compute_80", kOther, sizeof kOther}};
-const uint32_t code_object_count = 4;
+                                   {"unfused", "compute_80", kOther, sizeof kOther},
+                                   {"merge", "compute_80", kMerge, sizeof kMerge}};
 #else
-const CodeObject code_objects[] = {{"flash", "gfx1100", kBytes, sizeof kBytes},
-                                   {"unfused", "gfx1100", kBytes, sizeof kBytes},
-                                   {"flash", "gfx942", kOther, sizeof kOther},
-                                   {"unfused", "gfx942", kOther, sizeof kOther}};
-const uint32_t code_object_count = 4;
+const CodeObject code_objects[] = {
+    {"flash", "gfx1100", kBytes, sizeof kBytes},  {"unfused", "gfx1100", kBytes, sizeof kBytes},
+    {"merge", "gfx1100", kMerge, sizeof kMerge},  {"flash", "gfx942", kOther, sizeof kOther},
+    {"unfused", "gfx942", kOther, sizeof kOther}, {"merge", "gfx942", kMerge, sizeof kMerge}};
 #endif
+const uint32_t code_object_count = 6;
 
 }  // namespace kernels::hip

@@ -19,9 +19,10 @@ struct Launch {
   uint32_t block;
   uint32_t shared_bytes;
   uint32_t params_bytes;
+  bool overlaps = false;
   uint32_t map_count = 0;
   TensorMapRequest maps[3];
-  alignas(kTensorMapAlignment) unsigned char params[1024];
+  alignas(kTensorMapAlignment) unsigned char params[4096];
 };
 
 struct FlashPlan {
@@ -39,6 +40,7 @@ inline constexpr int32_t kNoTensorMap = -2;
 struct Target {
   const char* arch;
   int32_t multiprocessors = 1;
+  const char* list_arch = nullptr;
 };
 
 bool flash_supported(const Problem& problem, const Target& target, std::string* reason);
@@ -46,7 +48,10 @@ bool unfused_supported(const Problem& problem, const Target& target, std::string
 FlashPlan plan_flash(const Problem& problem, const Target& target);
 UnfusedPlan plan_unfused(const Problem& problem, const Target& target);
 int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void* workspace,
-                 Launch* out);
+                 Launch* out, void* schedule = nullptr);
+int64_t schedule_bytes(const FlashPlan& plan);
+int32_t schedule_launches(const FlashPlan& plan, const Problem& problem, const Args& args,
+                          void* schedule, Launch* out);
 int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace,
                  Launch* out);
 
