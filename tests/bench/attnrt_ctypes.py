@@ -91,6 +91,8 @@ class Args(c.Structure):
         ("workspace", POINTER),
         ("workspace_bytes", I64),
         ("stream", POINTER),
+        ("schedule", POINTER),
+        ("schedule_bytes", I64),
     ]
 
 
@@ -256,6 +258,32 @@ class Plan:
             self.args.stream = torch.cuda.current_stream().cuda_stream
         self.runtime.check(self.runtime.lib.attnrt_plan_run, self.handle, c.byref(self.args))
 
+    def schedule(self):
+        """Returns a schedule of this plan, built for its tensors' lengths."""
+        return Schedule(self)
+
+    def run_scheduled(self, schedule):
+        self.args.stream = torch.cuda.current_stream().cuda_stream
+        run = self.runtime.lib.attnrt_plan_run_scheduled
+        self.runtime.check(run, self.handle, c.byref(self.args), schedule.handle)
+
     def __del__(self):
         if self.handle:
             self.runtime.lib.attnrt_plan_destroy(self.handle)
+
+
+class Schedule:
+    def __init__(self, plan):
+        self.plan, self.handle = plan, POINTER()
+        create = plan.runtime.lib.attnrt_schedule_create
+        plan.runtime.check(create, plan.handle, c.byref(self.handle))
+        self.build()
+
+    def build(self):
+        self.plan.args.stream = torch.cuda.current_stream().cuda_stream
+        build = self.plan.runtime.lib.attnrt_schedule_build
+        self.plan.runtime.check(build, self.handle, c.byref(self.plan.args))
+
+    def __del__(self):
+        if self.handle:
+            self.plan.runtime.lib.attnrt_schedule_destroy(self.handle)

@@ -141,6 +141,13 @@ def plan_of(runtime, batch, tensors, **words):
     return runtime.plan(backend="hip_flash", **tensors, **words)
 
 
+def scheduled_call(runtime, batch, tensors):
+    """Returns a run that shares a schedule built before, as a model's layers do."""
+    plan = plan_of(runtime, batch, tensors)
+    schedule = plan.schedule()
+    return lambda: plan.run_scheduled(schedule)
+
+
 def check_batch(runtime, batch):
     """Returns the largest error relative to its bound, and what is wrong, or ""."""
     tensors, keys = make(batch)
@@ -151,6 +158,10 @@ def check_batch(runtime, batch):
     plan.run()
     torch.cuda.synchronize()
     same = torch.equal(first.nan_to_num(7), tensors["out"].nan_to_num(7))
+    tensors["out"].fill_(math.nan)
+    plan.run_scheduled(plan.schedule())
+    torch.cuda.synchronize()
+    same &= torch.equal(first.nan_to_num(7), tensors["out"].nan_to_num(7))
     starts, worst, wrong = starts_of(batch.q_lengths), 0.0, "" if same else "other bits, "
     for s, (k, v) in enumerate(keys):
         length = batch.q_lengths[s] if batch.packed else max(batch.q_lengths)
@@ -263,9 +274,12 @@ def copy_gbs():
     return 2 * a.nbytes / times["copy"].median_ms / 1e6
 
 
-def print_rows(title, runtimes, batches, rounds, compute=False):
-    """Prints a table: of each batch our GB/s (TFLOP/s if compute), and the ratio to peers."""
-    speeds.print_heading(title, runtimes)
+def print_rows(title, runtimes, batches, rounds, compute=False, scheduled=False):
+    """Prints a table: of each batch our GB/s (TFLOP/s if compute), and the ratio to peers.
+
+    scheduled: a column more, of runs that share a schedule.
+    """
+    speeds.print_heading(title, [*runtimes, *(["scheduled"] if scheduled else [])])
     for label, batch, reference in batches:
         print_row(label, batch, reference, runtimes, rounds, compute)
         torch.cuda.empty_cache()
@@ -279,6 +293,9 @@ def print_row(label, batch, reference, runtimes, rounds, compute):
 
     ours = {name: ours_for(runtime, batch) for name, runtime in runtimes.items()}
     theirs = {name: rotated(batch, maker) for name, maker in decode_peers(batch).items()}
+    if batch.page_size or batch.packed or min(batch.kv_lengths) != max(batch.kv_lengths):
+        runtime = next(iter(runtimes.values()))
+        ours["scheduled"] = rotated(batch, lambda tensors: scheduled_call(runtime, batch, tensors))
     if reference is not None:
         theirs["dense"] = ours_for(next(iter(runtimes.values())), reference)
     theirs = {name: call for name, call in theirs.items() if call}
@@ -330,11 +347,11 @@ def print_pages(runtimes, rounds):
         for size in (256, 64, 16, 1):
             paged = dataclasses.replace(dense, page_size=size)
             rows.append((f"{count}, 32/8, {seq}, pages of {size}", paged, dense))
-    print_rows("paged decode; GB/s, beside dense", runtimes, rows, rounds)
+    print_rows("paged decode; GB/s, beside dense", runtimes, rows, rounds, scheduled=True)
     ragged = [131072] + [1024] * 63
     rows = [("1 of 128k, 63 of 1k", Batch([1] * 64, ragged, page_size=64), None)]
-    rows.append(("the same, dense", Batch([1] * 64, [1024 * i for i in range(1, 65)]), None))
-    print_rows("ragged decode; GB/s", runtimes, rows, rounds)
+    rows.append(("1k to 64k", Batch([1] * 64, [1024 * i for i in range(1, 65)]), None))
+    print_rows("ragged decode; GB/s", runtimes, rows, rounds, scheduled=True)
 
 
 def print_packed(runtimes, rounds):
@@ -348,7 +365,8 @@ def print_packed(runtimes, rounds):
     lengths = [512] * 4
     batch = Batch(lengths, [16384] * 4, packed=True, page_size=64, features=causal)
     rows.append(("chunks of 512 on 16k, pages of 64", batch, None))
-    print_rows("packed prefill, causal; TFLOP/s, beside dense", runtimes, rows, rounds, True)
+    title = "packed prefill, causal; TFLOP/s, beside dense"
+    print_rows(title, runtimes, rows, rounds, compute=True, scheduled=True)
 
 
 TABLES = {"decode": print_decode, "pages": print_pages, "packed": print_packed}

@@ -140,9 +140,9 @@ ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_by
   list.list_bytes = bytes;
   for (ListPlan::Section* s : sections) {
     if (s->kernel == nullptr) continue;
-    const int64_t rows = 2 * int64_t{s->cut_count} * s->rows;
-    s->partial_lse_at = place(rows * 4, &bytes);
-    s->partial_out_at = place(rows * 4 * p.head_dim_v, &bytes);
+    const int64_t slot_rows = 2 * int64_t{s->cut_count} * s->rows;
+    s->partial_lse_at = place(slot_rows * 4, &bytes);
+    s->partial_out_at = place(slot_rows * 4 * p.head_dim_v, &bytes);
   }
   *workspace_bytes = bytes;
   return list;

@@ -2,9 +2,14 @@
 // sequences of different lengths, paged keys, and few queries
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "kernels/common/half.hpp"
+#include "kernels/common/sequence.hpp"
 #include "kernels/hip/launch/launch.hpp"
 #include "tests/kernels/hip/expect.hpp"
 #include "tests/kernels/hip/targets.hpp"
@@ -48,6 +53,23 @@ class Listed : public testing::TestWithParam<Target> {
     return r;
   }
   void expect(const Recipe& recipe) { expect_right_on(arch, recipe, ++seed); }
+
+  // Sets q, k and v of one sequence of packed tensors to numbers that depend on the place in the
+  // sequence alone.
+  void fill_from(const Case& c, int64_t b) const {
+    const Sequence s = sequence(c.problem, c.args, b);
+    const auto fill = [&](const Tensor& t, int64_t first, int64_t rows, int64_t salt) {
+      for (int64_t i = 0; i < rows; ++i)
+        for (int64_t head = 0; head < t.shape[1]; ++head)
+          for (int64_t x = 0; x < t.shape[2]; ++x)
+            store_float(t.dtype, t.data,
+                        (first + i) * t.stride[0] + head * t.stride[1] + x * t.stride[2],
+                        static_cast<float>((i * 31 + head * 7 + x * 13 + salt) % 97) / 97 - 0.5F);
+    };
+    fill(c.args.q, s.q_first, s.q_length, 1);
+    fill(c.args.k, s.kv_first, s.kv_length, 2);
+    fill(c.args.v, s.kv_first, s.kv_length, 3);
+  }
 };
 INSTANTIATE_TEST_SUITE_P(, Listed, testing::ValuesIn(kTargets),
                          [](const auto& test) { return name_of(test.param); });
@@ -141,6 +163,123 @@ TEST_P(Listed, Features) {
     r.problem.mask = Mask::additive, r.problem.mask_dtype = r.problem.dtype;
     r.problem.sinks = r.problem.alibi = r.problem.causal = true;
   });
+}
+
+// One list for several runs, made before them; and what it does where lengths have changed since.
+class Schedules : public Listed {
+ protected:
+  std::vector<char> workspace_, schedule_;
+  hip::FlashPlan plan_;
+
+  void run(const hip::Launch* launches, int32_t count) {
+    for (int32_t n = 0; n < count; ++n) run_launch(arch, launches[n], ++seed);
+  }
+  void build(const Case& c) {
+    plan_ = hip::plan_flash(c.problem, {arch, 3});
+    workspace_.assign(static_cast<size_t>(plan_.workspace_bytes), '\xFF');
+    schedule_.assign(static_cast<size_t>(hip::schedule_bytes(plan_)), '\xFF');
+    ASSERT_GT(schedule_.size(), 0U);
+    hip::Launch launches[8];
+    const int32_t count =
+        hip::schedule_launches(plan_, c.problem, c.args, schedule_.data(), launches);
+    ASSERT_EQ(count, 1);
+    run(launches, count);
+  }
+  void run_scheduled(const Case& c) {
+    hip::Launch launches[8];
+    const int32_t count =
+        hip::launches(plan_, c.problem, c.args, workspace_.data(), launches, schedule_.data());
+    for (int32_t n = 0; n < count; ++n) EXPECT_STRNE(launches[n].kernel, "schedule_kernel");
+    run(launches, count);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(, Schedules, testing::ValuesIn(kTargets),
+                         [](const auto& test) { return name_of(test.param); });
+
+TEST_P(Schedules, GiveTheSameBits) {
+  for (const int64_t seq_q : {1, 40}) {
+    Recipe r = lengths({300, 0, 20, 150}, seq_q, 64);
+    r.problem.sinks = true;
+    Case c(r);
+    build(c);
+    run_flash_on(arch, c);
+    const std::string without = c.output_bytes();
+    for (int twice = 0; twice < 2; ++twice) {
+      c.poison_outputs();
+      run_scheduled(c);
+      EXPECT_TRUE(c.output_bytes() == without);
+    }
+  }
+}
+
+TEST_P(Schedules, OtherLengthsGiveNan) {
+  for (const int64_t seq_q : {1, 40}) {
+    Case c(lengths({300, 9, 20, 150}, seq_q, 64));
+    build(c);
+    static_cast<int32_t*>(c.args.kv_lengths.data)[0] = 299;
+    static_cast<int32_t*>(c.args.kv_lengths.data)[2] = 0;
+    run_scheduled(c);
+    EXPECT_TRUE(c.outside_untouched());
+    c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
+      const int64_t row = query_row(c.problem, c.args.out, s, b, i, head);
+      const float out = load_float(c.problem.dtype, c.args.out.data, row);
+      const float lse = static_cast<const float*>(
+          c.args.lse.data)[lse_element(c.problem, c.args.lse, s, b, i, head)];
+      EXPECT_EQ(std::isnan(out), b % 2 == 0) << b;
+      EXPECT_EQ(std::isnan(lse), b % 2 == 0) << b;
+    });
+  }
+}
+
+// What a hostile caller puts into index arrays: nothing is read or written outside of tensors,
+// which AddressSanitizer watches.
+TEST_P(Listed, IndicesOutOfRangeAreClamped) {
+  constexpr int32_t kHostile[] = {INT32_MIN, -1, 1 << 20, INT32_MAX};
+  for (const int32_t value : kHostile) {
+    Recipe paged = lengths({100, 3, 60}, 2, 64);
+    paged.problem.page_size = 16;
+    Case pages(paged);
+    for (int64_t i = 0; i < pages.args.page_table.shape[1]; ++i)
+      static_cast<int32_t*>(pages.args.page_table.data)[i * pages.args.page_table.stride[1]] =
+          value;
+    run_flash_on(arch, pages);
+    EXPECT_TRUE(pages.outside_untouched());
+    Case lengths_of(paged);
+    static_cast<int32_t*>(lengths_of.args.kv_lengths.data)[1] = value;
+    run_flash_on(arch, lengths_of);
+    EXPECT_TRUE(lengths_of.outside_untouched());
+    for (const bool of_q : {false, true}) {
+      Case offsets(packed({3, 30, 9}, {70, 30, 9}, 64));
+      const Tensor& array = of_q ? offsets.args.offsets_q : offsets.args.offsets_kv;
+      static_cast<int32_t*>(array.data)[array.stride[0]] = value;
+      run_flash_on(arch, offsets);
+      EXPECT_TRUE(offsets.outside_untouched());
+    }
+  }
+}
+
+// A sequence's bits depend on nothing but itself.
+TEST_P(Listed, BitsDoNotDependOnTheBatch) {
+  const auto bits_of = [&](std::vector<int32_t> q_lengths, std::vector<int32_t> kv_lengths,
+                           int64_t sequence) {
+    Recipe r = packed(std::move(q_lengths), std::move(kv_lengths), 64);
+    r.problem.batch_invariant = r.problem.causal = true;
+    Case c(r);
+    fill_from(c, sequence);
+    run_flash_on(arch, c);
+    std::string bits;
+    c.for_each_row([&](int64_t b, const Sequence& s, int64_t i, int64_t head, int64_t) {
+      if (b != sequence) return;
+      const Tensor& out = c.args.out;
+      bits.append(static_cast<const char*>(out.data) +
+                      query_row(c.problem, out, s, b, i, head) * element_bytes(out.dtype),
+                  static_cast<size_t>(c.problem.head_dim_v * element_bytes(out.dtype)));
+    });
+    return bits;
+  };
+  const std::string alone = bits_of({1}, {2500}, 0);
+  EXPECT_TRUE(alone == bits_of({9, 1, 10}, {9, 2500, 70}, 1));
+  EXPECT_TRUE(alone == bits_of({1, 1, 1, 1}, {30, 5, 2500, 100}, 2));
 }
 
 }  // namespace

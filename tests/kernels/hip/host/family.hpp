@@ -6,7 +6,6 @@
 #include "kernels/hip/decode_attention.hpp"
 #include "kernels/hip/flash_attention.hpp"
 #include "kernels/hip/listed_attention.hpp"
-#include "kernels/hip/schedule.hpp"
 #include "kernels/hip/unfused_attention.hpp"
 #include "tests/kernels/hip/host/kernels.hpp"
 
@@ -41,9 +40,6 @@ HostKernel flash(const std::string& name) {
                                                    : nullptr;
 }
 
-inline void schedule(const void* params) {
-  hip::Scheduler(*static_cast<const hip::ScheduleParams*>(params)).run();
-}
 template <void (*kKernel)(const hip::ServingParams&)>
 void run_listed(const void* params) {
   kKernel(*static_cast<const hip::ServingParams*>(params));
@@ -64,7 +60,6 @@ HostKernel decode(const std::string& name) {
 template <hip::Family kFamily, class Tile>
 HostKernel serving(const std::string& name) {
   using T = typename Tile::Element;
-  if (name == "schedule_kernel") return schedule;
   if (name == "listed_attention_kernel") return run_listed<hip::listed_attention<Tile>>;
   if (name == "combine_kernel") return run_listed<hip::combine<T>>;
   if constexpr (kFamily == hip::Family::mma_sm80 && T::kBytes == 2)

@@ -8,6 +8,7 @@
 #include "kernels/hip/async.hpp"
 #include "kernels/hip/host/host.hpp"
 #include "kernels/hip/merge.hpp"
+#include "kernels/hip/schedule.hpp"
 #include "tests/kernels/hip/expect.hpp"
 #include "tests/kernels/hip/host/family.hpp"
 
@@ -22,6 +23,10 @@ void merge(const void* params) {
   hip::merge<T>(*static_cast<const hip::MergeParams*>(params));
 }
 
+void schedule(const void* params) {
+  hip::Scheduler(*static_cast<const hip::ScheduleParams*>(params)).run();
+}
+
 // The kernels that merge are the same for every family.
 HostKernel merge_kernel(const std::string& name) {
   if (name == "merge_f32_kernel") return merge<hip::F32>;
@@ -33,6 +38,8 @@ HostKernel merge_kernel(const std::string& name) {
 
 HostKernel host_kernel(Family family, const char* object, const char* name) {
   if (std::strcmp(object, "merge") == 0) return merge_kernel(name);
+  if (std::strcmp(object, "schedule") == 0)
+    return std::strcmp(name, "schedule_kernel") == 0 ? schedule : nullptr;
   switch (family) {
     case Family::wmma_gfx11: return kernel_of_family<Family::wmma_gfx11>(object, name);
     case Family::wmma_gfx12: return kernel_of_family<Family::wmma_gfx12>(object, name);
