@@ -6,7 +6,7 @@
 //   speed over seq      a panel for all problems that differ only in seq and head_dim. Each backend
 //                       has a colour, each head_dim a dash pattern. The y axis is FLOP/s; of decode
 //                       problems it is bytes/s, because memory bounds them. Only the largest
-//                       thread count is shown.
+//                       thread count is shown. A panel with a single seq is left out.
 //   speed over threads  a panel for each problem, of the backends on the cpu
 //   roofline            a plot for each device
 //   all measurements    the tables of the text output
@@ -20,6 +20,7 @@
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <set>
 
 #include "cli/bench/roofline.hpp"
 #include "cli/bench/table.hpp"
@@ -67,6 +68,14 @@ Panel empty_panel(const std::string& title, const char* x_name, const core::Prob
   panel.y_name = is_decode(p) ? "B/s" : "FLOP/s";
   panel.unit = panel.y_name + dtype_text(p);
   return panel;
+}
+
+// Whether all points are at one place of the x axis.
+bool has_one_x(const Panel& panel) {
+  std::set<double> places;
+  for (const Panel::Curve& curve : panel.curves)
+    for (const Panel::Point& point : curve.points) places.insert(point.x);
+  return places.size() == 1;
 }
 
 // Drops panels without curves and sorts the points of the others.
@@ -142,7 +151,7 @@ class Page {
         title += (word.name == "dtype" ? "" : columns.names[n] + " ") + cells[n];
       }
     }
-    return title.empty() ? columns.shared : title;
+    return !title.empty() ? title : has_groups_ ? p.group : columns.shared;
   }
 
   std::string point_title(const Measurement& m, const Comparison& comparison) const {
@@ -180,6 +189,7 @@ class Page {
         add_limit(*report_.peak_of(m.device, comparison.threads), p, *panel);
       }
     }
+    std::erase_if(panels, has_one_x);
     return finished(std::move(panels));
   }
 

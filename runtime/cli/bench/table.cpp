@@ -146,7 +146,7 @@ Columns columns_of(const std::vector<GridProblem>& problems) {
     if (!shared) {
       columns.words.push_back(&word);
       columns.names.push_back(name);
-    } else if (!is_default || name == "dtype" || name == "batch") {
+    } else if (!is_default || name == "dtype" || name == "batch" || name == "seq_q") {
       columns.shared += fmt::format("{}{}={}", columns.shared.empty() ? "" : " ", name, first);
     }
   }

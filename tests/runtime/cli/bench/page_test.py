@@ -60,7 +60,7 @@ def run_on_a_terminal(words):
 
 
 def measure(command, plugins, threads, grid=None):
-    """Runs attnrt bench on a grid. Returns its page, its stdout, and what it writes to a terminal."""
+    """Runs attnrt bench. Returns its page, its stdout, and what it writes to a terminal."""
     with tempfile.TemporaryDirectory() as directory:
         for plugin in plugins:
             shutil.copy(plugin, directory)
