@@ -326,6 +326,13 @@ TEST(HipMergeColumns, ASinkIsOneMorePartial) {
   EXPECT_TRUE(std::isnan(nan.out[0]) && std::isnan(nan.lse));
 }
 
+// The small value comes after the large ones, which cancel; before them it would be lost.
+TEST(HipMergeColumns, PartialsAreSummedInTheOrderOfTheirNumbers) {
+  const float outs[] = {1e8F, -1e8F, 1, 0}, lses[] = {2, 2, 2, 2};
+  Numbers numbers{lses, outs};
+  EXPECT_EQ(hip::merge_columns(numbers, 4, 0, 1, false).out[0], 0.25F);
+}
+
 TEST(ExpBelowZero, IsOffByOneUnitInTheLastPlaceAtMost) {
   double worst = 0;
   for (uint32_t bits = 0x80000000; bits < 0xC2D20000; bits += 997) {  // -0 to -105
