@@ -31,6 +31,9 @@ struct FlashPlan {
   // Only for sm_90a's loop; 0 for the other one.
   uint32_t box_columns = 0;  // columns in one copy of q, k or v
   uint32_t workgroups = 0;   // the largest grid: one for each multiprocessor
+  // Whether the tiles of every mask that can be read in words are looked at before, also where that
+  // does not pay. For tests.
+  bool always_scans_masks = false;
 };
 struct UnfusedPlan {
   const char* kernel = nullptr;  // names of all five, for display
