@@ -35,8 +35,8 @@ class Consumer : Pipeline<Tile, kKind> {
   // Whether a warpgroup skips steps that none of its rows sees. Not with kOverlaps, where a block's
   // first step runs beside the last of the block before. Not with kSharesRows, where all warpgroups
   // see the same steps. Not in nocausal kernels of three warpgroups: there only windows and the end
-  // of Q make such steps, and long rows lose more than short ones gain. Not if knows_states(), where
-  // the producer leaves steps out, so that a warpgroup cannot count them.
+  // of Q make such steps, and long rows lose more than short ones gain. Not if knows_states():
+  // where the producer leaves steps out, a warpgroup cannot count them.
   static constexpr bool kSkipsSteps =
       !kOverlaps && !Tile::kSharesRows && !(kKind == Kind::nocausal && Tile::kGroups > 2);
 
@@ -200,9 +200,9 @@ class Consumer : Pipeline<Tile, kKind> {
       }
     }
   }
-  // Computes S of a step beside O += P V of the step before, then turns S into weights. *step: which
-  // step it is if none is left out; becomes the step that it is. RETURNS whether O is to be scaled,
-  // and by what.
+  // Computes S of a step beside O += P V of the step before, then turns S into weights. *step: the
+  // step before it less 1; becomes the step that it is, which differs where steps are left out.
+  // RETURNS whether O is to be scaled, and by what.
   GPU_DEVICE bool multiply(const Tile& tile, const Rows& rows, int* step,
                            const Ring<Tile::kQueryStages>& query, StageRing& ring,
                            OnlineSoftmax<Tile>& softmax, const Weights& weights, Scores& s,

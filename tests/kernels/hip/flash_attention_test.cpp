@@ -299,6 +299,7 @@ TEST_P(Pipeline, MasksOfWholeTiles) {
     with([=](int64_t, int64_t, int64_t, int64_t j) { return j >= keys - 1; });
     if (d % 256 == 0) continue;
     with([=](int64_t, int64_t, int64_t i, int64_t) { return i / rows == 1; });
+    with([=](int64_t, int64_t, int64_t, int64_t j) { return j % (3 * keys) == 5; });
     with([](int64_t, int64_t, int64_t, int64_t) { return false; });
     with([](int64_t, int64_t, int64_t, int64_t) { return true; });
     // Documents, the second of them shorter than a step.
