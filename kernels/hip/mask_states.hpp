@@ -7,7 +7,9 @@
 //   clear    boolean: none is 0; additive: all 0. The main kernel does not apply the mask.
 //   mixed    all else, NaN too
 //
-// Queries and keys that do not exist do not count.
+// Queries and keys that do not exist do not count. But a boolean mask's tile is not clear unless all
+// its queries exist: copies bring 0 for the others, so that all their keys are hidden. If they were
+// not, references would rise at other steps, and bits would depend on whether tiles are known.
 #pragma once
 
 #include "kernels/hip/dtype.hpp"
@@ -78,9 +80,11 @@ class MaskScan {
     const uint32_t found = p_.flags & kBooleanMask ? find<Boolean>(first, rows, keys)
                            : p_.flags & kMaskF32   ? find<F32>(first, rows, keys)
                                                  : find<typename Tile::Element>(first, rows, keys);
+    const bool may_be_clear =
+        rows == Tile::kRows || p_.mask_row == 0 || (p_.flags & kBooleanMask) == 0;
     store(p_.states.first + batch * p_.states.batch + head * p_.states.head +
               block * p_.states.block + step,
-          found);
+          may_be_clear, found);
   }
 
  private:
@@ -137,7 +141,7 @@ class MaskScan {
   }
 
   // Joins what the threads found, and stores the tile's state.
-  GPU_DEVICE static void store(uint8_t* state, uint32_t found) {
+  GPU_DEVICE static void store(uint8_t* state, bool may_be_clear, uint32_t found) {
     uint32_t all = 0;
     GPU_UNROLL for (uint32_t bit = kVisible; bit <= kBias; bit *= 2) {
       if (gpu::any<32>((found & bit) != 0)) all |= bit;
@@ -147,7 +151,9 @@ class MaskScan {
     if (gpu::thread() != 0) return;
     for (uint32_t wave = 1; wave < kPrepareThreads / 32; ++wave)
       all |= gpu::shared_load<uint32_t>(wave * 4);
-    *state = all == kVisible ? kTileClear : all == kHidden ? kTileHidden : kTileMixed;
+    *state = all == kVisible && may_be_clear ? kTileClear
+             : all == kHidden                ? kTileHidden
+                                             : kTileMixed;
   }
 
   const PrepareParams& p_;

@@ -127,7 +127,8 @@ bool copy_mask(const FlashPlan& plan, const Args& args, const AttentionParams& p
 // about 125 FLOP (4 TB/s, 500 TFLOP/s) and starts a kernel in that of about 1.5e9 (3 us), so a look
 // in vain costs at most a tenth where there is least work, and 6 % where there is more. At head_dim
 // 128 it needs four heads that share a boolean mask, or eight that share one of 16 bits. A mask
-// whose tiles are all clear costs 25 to 45 % if nobody looks.
+// whose tiles are all clear costs 25 to 45 % if nobody looks. With batch_invariant one sequence
+// decides, so that the batch does not.
 constexpr double kWorkOfByte = 2048, kLeastWork = 1.7e10;
 
 // RETURNS whether the mask's tiles are to be looked at, and fills what that needs.
@@ -137,10 +138,11 @@ bool scan_mask(const FlashPlan& plan, const Problem& problem, const AttentionPar
   const int64_t batches = p.mask_batch == 0 ? 1 : p.batch, heads = p.mask_head == 0 ? 1 : p.heads_q,
                 rows = p.mask_row == 0 ? 1 : p.seq_q, blocks = (rows + plan.rows - 1) / plan.rows,
                 steps = steps_of(plan, p.seq_kv), row = states_of_row(plan, p.seq_kv);
+  const bool alone = problem.batch_invariant;
   const int64_t key_bytes = p.flags & kBooleanMask ? 1 : p.flags & kMaskF32 ? 4 : 2;
-  const double bytes =
-      static_cast<double>(batches * heads * rows) * static_cast<double>(p.seq_kv * key_bytes);
-  const double work = 2.0 * p.batch * p.heads_q * p.seq_q * p.seq_kv *
+  const double bytes = static_cast<double>((alone ? 1 : batches) * heads * rows) *
+                       static_cast<double>(p.seq_kv * key_bytes);
+  const double work = 2.0 * (alone ? 1 : p.batch) * p.heads_q * p.seq_q * p.seq_kv *
                       static_cast<double>(problem.head_dim + problem.head_dim_v);
   const bool pays = work >= kLeastWork && work >= kWorkOfByte * bytes;
   if (!pays && !plan.always_scans_masks) return false;

@@ -57,7 +57,8 @@ INSTANTIATE_TEST_SUITE_P(Pipelined, MaskStates, testing::ValuesIn(kPipelinedTarg
 hip::TileState state_of(const Case& c, const hip::FlashPlan& plan, int64_t b, int64_t h,
                         int64_t block, int64_t step) {
   const Tensor& m = c.args.mask;
-  bool all_hidden = true, all_clear = true;
+  const bool whole = (block + 1) * plan.rows <= m.shape[2] || m.stride[2] == 0;
+  bool all_hidden = true, all_clear = whole || m.dtype != DType::boolean;
   for (int64_t i = block * plan.rows; i < std::min((block + 1) * plan.rows, m.shape[2]); ++i) {
     for (int64_t j = step * plan.keys; j < std::min((step + 1) * plan.keys, m.shape[3]); ++j) {
       const int64_t at = b * m.stride[0] + h * m.stride[1] + i * m.stride[2] + j * m.stride[3];
@@ -129,7 +130,9 @@ TEST_P(MaskStates, LeaveOutMasksAndKeys) {
   for (const int64_t d : {64, 256, 512}) {
     for (const Mask mask : {Mask::boolean, Mask::additive}) {
       Recipe r = recipe(d, mask, dtype);
-      const int64_t keys = hip::plan_flash(r.problem, {arch}).keys;
+      const hip::FlashPlan tile = hip::plan_flash(r.problem, {arch});
+      const int64_t keys = tile.keys;
+      r.seq_q = 2 * int64_t{tile.rows};
       const auto hidden = [=](int64_t j) { return j / keys % 3 == 1; };
       r.hides = [=](int64_t, int64_t, int64_t, int64_t j) { return hidden(j); };
       Case c(r);
@@ -169,9 +172,11 @@ TEST_P(MaskStates, LeaveOutMasksAndKeys) {
 // A mask is looked at where much attention shares few bytes of it.
 TEST_P(MaskStates, AreFoundWhereItPays) {
   const auto looks = [this](int64_t heads, int64_t seq, int64_t head_dim, Mask mask,
-                            int64_t heads_of_mask, int64_t row_stride) {
+                            int64_t heads_of_mask, int64_t row_stride, int64_t batch = 1,
+                            bool batch_invariant = false) {
     Problem p;
     p.dtype = p.mask_dtype = dtype;
+    p.batch = batch, p.batch_invariant = batch_invariant;
     p.heads_q = p.heads_kv = heads, p.seq_q = p.seq_kv = seq;
     p.head_dim = p.head_dim_v = head_dim, p.mask = mask;
     alignas(16) static char memory[16];
@@ -183,9 +188,10 @@ TEST_P(MaskStates, AreFoundWhereItPays) {
       return t;
     };
     Args args;
-    args.q = args.k = args.v = args.out = tensor(
-        dtype, {1, seq, heads, head_dim}, {seq * heads * head_dim, heads * head_dim, head_dim, 1});
-    args.mask = tensor(mask == Mask::boolean ? DType::boolean : dtype, {1, heads, seq, seq},
+    args.q = args.k = args.v = args.out =
+        tensor(dtype, {batch, seq, heads, head_dim},
+               {seq * heads * head_dim, heads * head_dim, head_dim, 1});
+    args.mask = tensor(mask == Mask::boolean ? DType::boolean : dtype, {batch, heads, seq, seq},
                        {0, heads_of_mask == 1 ? 0 : seq * row_stride, row_stride, 1});
     const hip::FlashPlan made = hip::plan_flash(p, {arch, 132});
     EXPECT_EQ(hip::launches(made, p, args, memory, launches), 2);
@@ -204,6 +210,8 @@ TEST_P(MaskStates, AreFoundWhereItPays) {
   EXPECT_TRUE(looks(8, 8192, 64, Mask::boolean, 1, 8192));
   EXPECT_FALSE(looks(7, 8192, 64, Mask::boolean, 1, 8192)) << "half the work";
   EXPECT_FALSE(looks(64, 512, 128, Mask::boolean, 1, 512)) << "too little work";
+  EXPECT_TRUE(looks(64, 512, 128, Mask::boolean, 1, 512, 2));
+  EXPECT_FALSE(looks(64, 512, 128, Mask::boolean, 1, 512, 2, true)) << "alone it is too little";
 }
 
 }  // namespace
