@@ -7,9 +7,9 @@
 //   clear    boolean: none is 0; additive: all 0. The main kernel does not apply the mask.
 //   mixed    all else, NaN too
 //
-// Queries and keys that do not exist do not count. But a boolean mask's tile is not clear unless all
-// its queries exist: copies bring 0 for the others, so that all their keys are hidden. If they were
-// not, references would rise at other steps, and bits would depend on whether tiles are known.
+// Queries and keys that do not exist do not count. But a boolean mask's tile is not clear unless
+// all its queries exist: copies bring 0 for the others, so that all their keys are hidden. If they
+// were not, references would rise at other steps, and bits would depend on whether tiles are known.
 #pragma once
 
 #include "kernels/hip/dtype.hpp"
