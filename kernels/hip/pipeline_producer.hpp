@@ -52,8 +52,8 @@ class Producer : Pipeline<Tile, kKind> {
              now.batch);
         ring.advance();
         // In the second step the number has come. Where no step is left out, that is end - 2.
-        const bool second = kHandsSteps ? !first : step == now.steps.end - 2;
-        if (!found && (step == now.steps.begin || second)) {
+        if (!found &&
+            (step == now.steps.begin || (kHandsSteps ? !first : step == now.steps.end - 2))) {
           found = true;
           follows = find(number, &next);
           if (kAhead) send(follows, next, query);
