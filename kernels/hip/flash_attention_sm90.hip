@@ -1,5 +1,5 @@
-// kernels/hip/flash_attention_sm90.hip: the three fused kernels of sm_90a for one dtype and head
-// dimensions, GPU_DTYPE, GPU_DIM and GPU_DIM_V of the build
+// kernels/hip/flash_attention_sm90.hip: the three fused kernels of sm_90a, and the one that comes
+// before them, for one dtype and head dimensions, GPU_DTYPE, GPU_DIM and GPU_DIM_V of the build
 #include "kernels/hip/flash_attention_sm90.hpp"
 
 namespace kernels::hip {
@@ -7,8 +7,8 @@ namespace kernels::hip {
 template <Kind kKind>
 using Attention = PipelinedAttention<PipelinedTile<GPU_DTYPE, GPU_DIM, GPU_DIM_V, kKind>, kKind>;
 
-GPU_KERNEL(32, 1) flash_attention_sm90_reset_kernel(const ResetParams params) {
-  if (gpu::thread() == 0) reset(params);
+GPU_KERNEL(kPrepareThreads, 4) flash_attention_sm90_prepare_kernel(const PrepareParams params) {
+  prepare<PipelinedTile<GPU_DTYPE, GPU_DIM, GPU_DIM_V, Kind::generic>>(params);
 }
 GPU_KERNEL(Attention<Kind::generic>::kThreads, 1)
 flash_attention_sm90_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {

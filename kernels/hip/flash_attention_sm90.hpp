@@ -35,7 +35,7 @@ template <class Tile, Kind kKind>
 class PipelinedAttention : Pipeline<Tile, kKind> {
   using Base = Pipeline<Tile, kKind>;
   using Base::params_, Base::full, Base::empty, Base::kKey, Base::kMask, Base::kBarriers,
-      Base::kHasMask, Base::kParts, Base::kWaves;
+      Base::kHandsSteps, Base::kParts, Base::kWaves;
 
  public:
   using Base::Base;
@@ -65,8 +65,15 @@ class PipelinedAttention : Pipeline<Tile, kKind> {
  private:
   // Registers of a thread after setmaxnreg. At launch every thread has kRegisters. setmaxnreg only
   // moves registers between warpgroups, so the sum may not grow.
-  static constexpr int kProducerRegisters = Tile::kGroups != 2 ? 32 : kHasMask ? 40 : 24;
-  static constexpr int kConsumerRegisters = Tile::kGroups != 2 ? 160 : kHasMask ? 232 : 240;
+  // Where steps are handed over the producer does more; at head_dim 128 the consumers need theirs.
+  static constexpr int kProducerRegisters = Tile::kGroups != 2  ? 32
+                                            : !kHandsSteps      ? 24
+                                            : Tile::kDim == 128 ? 40
+                                                                : 56;
+  static constexpr int kConsumerRegisters = Tile::kGroups != 2  ? 160
+                                            : !kHandsSteps      ? 240
+                                            : Tile::kDim == 128 ? 232
+                                                                : 224;
   static constexpr int kRegisters = (64 << 10) / kThreads / 8 * 8;
   static_assert(kProducerRegisters + Tile::kGroups * kConsumerRegisters <=
                 (1 + Tile::kGroups) * kRegisters);

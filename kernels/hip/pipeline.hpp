@@ -4,6 +4,7 @@
 
 #include "kernels/hip/async.hpp"
 #include "kernels/hip/flash_attention.hpp"
+#include "kernels/hip/mask_states.hpp"
 #include "kernels/hip/mask_tile.hpp"
 #include "kernels/hip/tile_shapes_sm90.hpp"
 
@@ -18,16 +19,11 @@ struct PipelinedParams {
   uint32_t mask_rows;
   // Counts the blocks taken after each workgroup's first; null: each workgroup has one block.
   uint32_t* taken;
+  MaskStates mask_states;
 };
 
 // Heads of a section, whose blocks are taken together, so that their K and V stay in L2.
 inline constexpr uint32_t kHeadsOfSection = 16;
-
-// The argument of the kernel that comes before where workgroups take more than one block each.
-struct ResetParams {
-  uint32_t* taken;
-};
-GPU_DEVICE void reset(const ResetParams& params) { *params.taken = 0; }
 
 // A place in a ring of kStages, and which of the two phases of its barriers comes next.
 template <int kStages>
@@ -61,7 +57,10 @@ class Pipeline {
   };
   // The block that each warpgroup takes next, in each place of Q.
   static constexpr uint32_t kWorkAt = kBarriersAt + 2 * kBarriers * 8, kWorkBytes = 32;
-  static constexpr uint32_t kSharedBytes = kWorkAt + Tile::kQueryStages * kParts * kWorkBytes;
+  // What is at each place of K: see StepWord. Only masks make steps that differ.
+  static constexpr bool kHandsSteps = kKind == Kind::generic;
+  static constexpr uint32_t kStepAt = kWorkAt + Tile::kQueryStages * kParts * kWorkBytes;
+  static constexpr uint32_t kSharedBytes = kStepAt + (kHandsSteps ? Tile::kStages * 4 : 0);
   static_assert(kSharedBytes <= 227 << 10);
   GPU_DEVICE static uint32_t full(uint32_t barrier) { return kBarriersAt + barrier * 16; }
   GPU_DEVICE static uint32_t empty(uint32_t barrier) { return full(barrier) + 8; }
@@ -71,10 +70,34 @@ class Pipeline {
 
  protected:
   static constexpr int kKeys = Tile::kKeys;
+  using StageRing = Ring<Tile::kStages>;
+
+  // Which step of keys is at a place, as the producer hands it over with K.
+  struct StepWord {
+    int32_t step;
+    bool masked;     // whether its scores take the mask
+    StageRing mask;  // with masked: the mask's place, if it is copied. It has its own ring, since
+                     // steps whose mask hides nothing do not take a place.
+    static constexpr uint32_t kPhases = 2 * Tile::kStages;
+    static_assert((kPhases & (kPhases - 1)) == 0);
+    GPU_DEVICE int32_t packed() const {
+      return step * static_cast<int32_t>(2 * kPhases) +
+             static_cast<int32_t>(mask.count % kPhases * 2 + (masked ? 1 : 0));
+    }
+    GPU_DEVICE static StepWord unpacked(int32_t word) {
+      const uint32_t bits = static_cast<uint32_t>(word);
+      return {static_cast<int32_t>(bits / (2 * kPhases)), (bits & 1) != 0, {bits / 2 % kPhases}};
+    }
+  };
+  GPU_DEVICE static uint32_t step_at(uint32_t stage) { return kStepAt + stage * 4; }
 
   // Whether copies bring the mask.
   GPU_DEVICE bool copies_mask() const { return params_.mask_rows != 0; }
   GPU_DEVICE bool mask_is_boolean() const { return (p_.flags & kBooleanMask) != 0; }
+  // Whether steps whose mask hides everything are left out.
+  GPU_DEVICE bool knows_states() const {
+    return kHandsSteps && params_.mask_states.first != nullptr;
+  }
 
   // ---- Which blocks of queries this workgroup takes ----
   GPU_DEVICE uint32_t blocks_of_head() const {

@@ -11,8 +11,9 @@ class Consumer : Pipeline<Tile, kKind> {
   using Base::params_, Base::p_, Base::full, Base::empty, Base::query_barrier, Base::work_at,
       Base::work_item, Base::block, Base::block_count, Base::blocks_of_head, Base::shift,
       Base::copies_mask, Base::mask_is_boolean, Base::kKey, Base::kValue, Base::kMask,
-      Base::kMaskAt, Base::kMaskBytes, Base::kHasMask, Base::kParts, Base::kKeys;
-  using typename Base::WorkItem;
+      Base::kMaskAt, Base::kMaskBytes, Base::kHasMask, Base::kParts, Base::kKeys, Base::kHandsSteps,
+      Base::knows_states, Base::step_at;
+  using typename Base::StageRing, typename Base::StepWord, typename Base::WorkItem;
 
  public:
   using Base::Base;
@@ -34,7 +35,8 @@ class Consumer : Pipeline<Tile, kKind> {
   // Whether a warpgroup skips steps that none of its rows sees. Not with kOverlaps, where a block's
   // first step runs beside the last of the block before. Not with kSharesRows, where all warpgroups
   // see the same steps. Not in nocausal kernels of three warpgroups: there only windows and the end
-  // of Q make such steps, and long rows lose more than short ones gain.
+  // of Q make such steps, and long rows lose more than short ones gain. Not if knows_states():
+  // where the producer leaves steps out, a warpgroup cannot count them.
   static constexpr bool kSkipsSteps =
       !kOverlaps && !Tile::kSharesRows && !(kKind == Kind::nocausal && Tile::kGroups > 2);
 
@@ -53,7 +55,7 @@ class Consumer : Pipeline<Tile, kKind> {
               visible_range(p_, wave_row).end,
               0,
               0};
-    if constexpr (kSkipsSteps) {
+    if (kSkipsSteps && !knows_states()) {
       const int32_t row = work.first_query + tile.first_group_row();
       const int32_t left = p_.seq_q - row, last = left < Tile::kGroupRows ? left : Tile::kGroupRows;
       const int32_t begin = visible_range(p_, row + offset).begin / kKeys,
@@ -79,6 +81,12 @@ class Consumer : Pipeline<Tile, kKind> {
     work->head = gpu::uniform(gpu::shared_load<int32_t>(from + 12));
     work->batch = gpu::uniform(gpu::shared_load<int32_t>(from + 16));
     return true;
+  }
+  // Returns which step's keys are at a stage: `step`, if no step is left out. REQUIRES: K is there.
+  GPU_DEVICE static StepWord receive_step(uint32_t stage, int step) {
+    if constexpr (kHandsSteps)
+      return StepWord::unpacked(gpu::uniform(gpu::shared_load<int32_t>(step_at(stage))));
+    return {step, false, {}};
   }
   GPU_DEVICE static int own_part(const Tile& tile) { return kParts == 1 ? 0 : tile.group; }
 
@@ -121,7 +129,7 @@ class Consumer : Pipeline<Tile, kKind> {
   // last O += P V of the block before.
   GPU_DEVICE void walk(const Tile& tile) const {
     Ring<Tile::kQueryStages> query;
-    Ring<Tile::kStages> ring;
+    StageRing ring;
     WorkItem work;
     if (!receive(tile, query, &work)) return;
     OnlineSoftmax<Tile> softmax;
@@ -134,7 +142,7 @@ class Consumer : Pipeline<Tile, kKind> {
         --step;
         float factor[kSlots];
         Scores s;
-        const bool rises = multiply(tile, rows, step, query, ring, softmax, weights, s, o, factor);
+        const bool rises = multiply(tile, rows, &step, query, ring, softmax, weights, s, o, factor);
         Tile::pack(s, weights);
         if (rises) {
           GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) Tile::scale(o, slot, factor[slot]);
@@ -150,7 +158,7 @@ class Consumer : Pipeline<Tile, kKind> {
           step = rows.steps.end - 1;
           float factor[kSlots];
           Scores s;
-          multiply(tile, rows, step, query, ring, softmax, weights, s, o, factor);
+          multiply(tile, rows, &step, query, ring, softmax, weights, s, o, factor);
           Tile::pack(s, weights);
           store_rows(p_, tile, ended, o, before);
           pin(o);  // without it ptxas serialises wgmma
@@ -170,16 +178,16 @@ class Consumer : Pipeline<Tile, kKind> {
   // Skips `count` steps that this warpgroup's rows do not see. turns: whether the first of them
   // takes a turn. INVARIANT: a warpgroup takes one turn for each step of a block but one, so that
   // all take the same number.
-  GPU_DEVICE void skip_steps(const Tile& tile, int count, bool turns,
-                             Ring<Tile::kStages>& ring) const {
+  GPU_DEVICE void skip_steps(const Tile& tile, int count, bool turns, StageRing& ring) const {
     GPU_UNROLL_BY(1) for (int n = 0; n < count; ++n) {
       const uint32_t stage = ring.stage(), parity = ring.full_parity();
       gpu::mbarrier_wait(full(kKey + stage), parity);
       gpu::mbarrier_wait(full(kValue + stage), parity);
       if constexpr (kHasMask) {
-        if (copies_mask()) {
-          gpu::mbarrier_wait(full(kMask + stage), parity);
-          release_mask(tile, stage);
+        const StepWord at = receive_step(stage, 0);
+        if (at.masked && copies_mask()) {
+          gpu::mbarrier_wait(full(kMask + at.mask.stage()), at.mask.full_parity());
+          release_mask(tile, at.mask.stage());
         }
       }
       meet(tile.group);
@@ -192,16 +200,19 @@ class Consumer : Pipeline<Tile, kKind> {
       }
     }
   }
-  // Computes S of a step beside O += P V of the step before, then turns S into weights. RETURNS
-  // whether O is to be scaled, and by what.
-  GPU_DEVICE bool multiply(const Tile& tile, const Rows& rows, int step,
-                           const Ring<Tile::kQueryStages>& query, Ring<Tile::kStages>& ring,
+  // Computes S of a step beside O += P V of the step before, then turns S into weights. *step: the
+  // step before it less 1; becomes the step that it is, which differs where steps are left out.
+  // RETURNS whether O is to be scaled, and by what.
+  GPU_DEVICE bool multiply(const Tile& tile, const Rows& rows, int* step,
+                           const Ring<Tile::kQueryStages>& query, StageRing& ring,
                            OnlineSoftmax<Tile>& softmax, const Weights& weights, Scores& s,
                            Output& o, float (&factor)[kSlots]) const {
     const uint32_t value_stage = ring.stage(), value_parity = ring.full_parity();
     ring.advance();
     const uint32_t stage = ring.stage(), parity = ring.full_parity();
     gpu::mbarrier_wait(full(kKey + stage), parity);
+    const StepWord at = receive_step(stage, *step);
+    *step = at.step;
     take_turn(tile.group);
     pin(s);
     pin(o);
@@ -215,15 +226,15 @@ class Consumer : Pipeline<Tile, kKind> {
     wgmma_wait<1>();
     pin(s);
     release(empty(kKey + stage));
-    if (step == rows.steps.begin) release(empty(query_barrier(query, own_part(tile))));
-    const bool rises = weigh(tile, rows, softmax, s, step, stage, parity, factor);
+    if (at.step == rows.steps.begin) release(empty(query_barrier(query, own_part(tile))));
+    const bool rises = weigh(tile, rows, softmax, s, at, factor);
     wgmma_wait<0>();
     pin(o);
     release(empty(kValue + value_stage));
     return rises;
   }
   // O += P V of the last step.
-  GPU_DEVICE void finish(const Tile& tile, const Weights& weights, Ring<Tile::kStages>& ring,
+  GPU_DEVICE void finish(const Tile& tile, const Weights& weights, StageRing& ring,
                          Output& o) const {
     const uint32_t stage = ring.stage();
     gpu::mbarrier_wait(full(kValue + stage), ring.full_parity());
@@ -243,7 +254,7 @@ class Consumer : Pipeline<Tile, kKind> {
   // Computes the weights of a block's first step, that of its last keys, with no product beside.
   // RETURNS the step.
   GPU_DEVICE int begin(const Tile& tile, const Rows& rows, const Ring<Tile::kQueryStages>& query,
-                       Ring<Tile::kStages>& ring, OnlineSoftmax<Tile>& softmax, Weights& weights,
+                       StageRing& ring, OnlineSoftmax<Tile>& softmax, Weights& weights,
                        Output& o) const {
     const uint32_t query_number = query_barrier(query, own_part(tile));
     const int step = rows.steps.end - 1;
@@ -258,6 +269,7 @@ class Consumer : Pipeline<Tile, kKind> {
     const uint32_t stage = ring.stage(), parity = ring.full_parity();
     Scores s;
     gpu::mbarrier_wait(full(kKey + stage), parity);
+    const StepWord at = receive_step(stage, step);
     pin(s);
     wgmma_fence();
     tile.start_scores(s, Tile::query_at(query.stage()), Tile::kKeyAt + stage * Tile::kKeyBytes);
@@ -267,18 +279,22 @@ class Consumer : Pipeline<Tile, kKind> {
     release(empty(kKey + stage));
     if (step == rows.steps.begin) release(empty(query_number));
     float factor[kSlots];
-    weigh(tile, rows, softmax, s, step, stage, parity, factor);  // O is 0: nothing to scale
+    weigh(tile, rows, softmax, s, at, factor);  // O is 0: nothing to scale
     Tile::pack(s, weights);
     return step;
   }
 
   // Turns scores into weights, in place. RETURNS whether O is to be scaled, and by what.
   GPU_DEVICE bool weigh(const Tile& tile, const Rows& rows, OnlineSoftmax<Tile>& softmax, Scores& s,
-                        int step, uint32_t stage, uint32_t parity, float (&factor)[kSlots]) const {
-    const int key = step * kKeys, lane_key = key + tile.first_key();
+                        const StepWord& at, float (&factor)[kSlots]) const {
+    const int key = at.step * kKeys, lane_key = key + tile.first_key();
     if constexpr (kKind == Kind::generic) {
       modify(tile, rows, s, lane_key);
-      if (p_.mask != nullptr) apply_mask(tile, rows, s, lane_key, stage, parity);
+      if (at.masked) {
+        apply_mask(tile, rows, s, lane_key, at.mask);
+      } else if (p_.mask != nullptr && !mask_is_boolean()) {  // as with biases of 0
+        transform_scores<Tile>(s, [&](float x) { return gpu::fma(x, p_.mask_scale, 0); });
+      }
     }
     if (key < rows.last_begin || key + kKeys > rows.first_end)
       hide_invisible(p_, tile, s, block(rows), lane_key, rows.shift);
@@ -309,12 +325,12 @@ class Consumer : Pipeline<Tile, kKind> {
         s, [&](int) { return slope; }, diagonal, key);
   }
   GPU_DEVICE void apply_mask(const Tile& tile, const Rows& rows, Scores& s, int32_t key,
-                             uint32_t stage, uint32_t parity) const {
+                             const StageRing& ring) const {
     using Mask = MaskTile<Tile>;
     if constexpr (kHasMask) {
       if (copies_mask()) {
-        const uint32_t from = kMaskAt + stage * kMaskBytes;
-        gpu::mbarrier_wait(full(kMask + stage), parity);
+        const uint32_t stage = ring.stage(), from = kMaskAt + stage * kMaskBytes;
+        gpu::mbarrier_wait(full(kMask + stage), ring.full_parity());
         if (mask_is_boolean()) {
           Mask::hide(tile, from, params_.mask_rows, s);
         } else {

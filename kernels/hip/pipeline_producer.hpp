@@ -11,17 +11,18 @@ class Producer : Pipeline<Tile, kKind> {
   using Base::params_, Base::p_, Base::full, Base::empty, Base::query_barrier, Base::work_at,
       Base::work_item, Base::block_count, Base::copies_mask, Base::mask_is_boolean, Base::kKey,
       Base::kValue, Base::kMask, Base::kMaskAt, Base::kMaskBytes, Base::kHasMask, Base::kParts,
-      Base::kKeys;
-  using typename Base::WorkItem;
+      Base::kKeys, Base::kHandsSteps, Base::knows_states, Base::step_at;
+  using typename Base::StageRing, typename Base::StepWord, typename Base::WorkItem;
 
  public:
   using Base::Base;
 
-  // Copies K, V and the mask of every step of every block that this workgroup takes.
+  // Copies K, V and the mask of the steps of every block that this workgroup takes. Leaves out the
+  // steps whose mask hides everything, and the masks that hide nothing.
   GPU_DEVICE void produce() const {
     constexpr bool kAhead = Tile::kQueryStages == 2;  // Q is sent early in the block before
     Ring<Tile::kQueryStages> query;
-    Ring<Tile::kStages> ring;
+    StageRing ring, mask_ring;
     WorkItem now, next;
     bool exists = find(gpu::block_x(), &now);
     if (kAhead || !exists) send(exists, now, query);
@@ -29,16 +30,20 @@ class Producer : Pipeline<Tile, kKind> {
       const uint32_t number = take();
       bool follows = false, found = false;
       const int32_t head_kv = now.head / p_.heads_per_kv;
-      for (int step = now.steps.end - 1; step >= now.steps.begin; --step) {
+      for (int step = now.steps.end - 1; step >= now.steps.begin; step = step_before(now, step)) {
         const bool first = step == now.steps.end - 1;
         const uint32_t stage = ring.stage(), parity = ring.empty_parity();
+        // Read before the wait, which hides how long it takes.
+        const bool masked = kHandsSteps && p_.mask != nullptr && !is_clear(now, step);
         gpu::mbarrier_wait(empty(kKey + stage), parity);
+        if constexpr (kHandsSteps)
+          gpu::shared_store(step_at(stage), StepWord{step, masked, mask_ring}.packed());
         gpu::mbarrier_arrive_expect(full(kKey + stage), Tile::kKeyBytes);
         copy(params_.k, p_.k_stride, Tile::kKeyAt + stage * Tile::kKeyBytes, Tile::kKeyPanelBytes,
              Tile::kPanels, full(kKey + stage), step * kKeys, head_kv, now.batch);
         if (!kAhead && first) send(true, now, query);
         if constexpr (kHasMask) {
-          if (copies_mask()) copy_mask(now, step, stage, parity);
+          if (masked && copies_mask()) copy_mask(now, step, mask_ring);
         }
         gpu::mbarrier_wait(empty(kValue + stage), parity);
         gpu::mbarrier_arrive_expect(full(kValue + stage), Tile::kValueBytes);
@@ -46,8 +51,9 @@ class Producer : Pipeline<Tile, kKind> {
              Tile::kKeyPanelBytes, Tile::kValuePanels, full(kValue + stage), step * kKeys, head_kv,
              now.batch);
         ring.advance();
-        // In the second step the number has come.
-        if (!found && (step == now.steps.begin || step == now.steps.end - 2)) {
+        // In the second step the number has come. Where no step is left out, that is end - 2.
+        if (!found &&
+            (step == now.steps.begin || (kHandsSteps ? !first : step == now.steps.end - 2))) {
           found = true;
           follows = find(number, &next);
           if (kAhead) send(follows, next, query);
@@ -71,9 +77,36 @@ class Producer : Pipeline<Tile, kKind> {
     const uint32_t count = block_count();
     for (; number < count; number = take()) {
       *found = work_item(number);
-      if (found->sees_keys()) return true;
+      if (!found->sees_keys()) continue;
+      if (knows_states()) trim(found);
+      return true;
     }
     return false;
+  }
+
+  // ---- The states of the mask's tiles ----
+  GPU_DEVICE const uint8_t* states_of(const WorkItem& work) const {
+    const MaskStates& states = params_.mask_states;
+    return states.first + work.batch * states.batch + work.head * states.head +
+           work.first_query / Tile::kRows * states.block;
+  }
+  GPU_DEVICE bool is_clear(const WorkItem& work, int step) const {
+    return knows_states() && states_of(work)[step] == kTileClear;
+  }
+  // Leaves out the hidden steps at both ends. A block of nothing else keeps one step, whose mask
+  // makes its rows those that see no key.
+  GPU_DEVICE void trim(WorkItem* work) const {
+    const uint8_t* states = states_of(*work);
+    const int last = last_unhidden(states, work->steps.begin, work->steps.end);
+    if (last < work->steps.begin) {
+      work->steps.end = work->steps.begin + 1;
+    } else {
+      work->steps = {first_unhidden(states, work->steps.begin), last + 1};
+    }
+  }
+  // Returns the step to copy after `step`; below the first one if there is none.
+  GPU_DEVICE int step_before(const WorkItem& work, int step) const {
+    return knows_states() ? last_unhidden(states_of(work), work.steps.begin, step) : step - 1;
   }
 
   // Starts the copies of all panels of rows [row, + a box) of one head.
@@ -109,11 +142,12 @@ class Producer : Pipeline<Tile, kKind> {
     }
     query.advance();
   }
-  GPU_DEVICE void copy_mask(const WorkItem& work, int step, uint32_t stage, uint32_t parity) const {
+  GPU_DEVICE void copy_mask(const WorkItem& work, int step, StageRing& ring) const {
     using Mask = MaskTile<Tile>;
+    const uint32_t stage = ring.stage();
     const bool boolean = mask_is_boolean();
     const uint32_t bytes = params_.mask_rows * Mask::row_bytes(boolean);  // of a panel
-    gpu::mbarrier_wait(empty(kMask + stage), parity);
+    gpu::mbarrier_wait(empty(kMask + stage), ring.empty_parity());
     gpu::mbarrier_arrive_expect(full(kMask + stage), Mask::panels(boolean) * bytes);
     for (uint32_t panel = 0; panel < Mask::panels(boolean); ++panel) {
       const int32_t key = step * kKeys + static_cast<int32_t>(panel) * 64;
@@ -123,6 +157,7 @@ class Producer : Pipeline<Tile, kKind> {
       gpu::copy_tile(kMaskAt + stage * kMaskBytes + panel * Mask::kPanelBytes, params_.mask,
                      full(kMask + stage), at);
     }
+    ring.advance();
   }
 };
 

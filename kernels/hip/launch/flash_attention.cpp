@@ -66,6 +66,16 @@ int64_t blocks_of(const FlashPlan& plan, const Problem& problem, int64_t seq_q) 
   return (seq_q + plan.rows - 1) / plan.rows * problem.batch * problem.heads_q;
 }
 
+// The workspace: the counter of blocks, then the states of the mask's tiles.
+constexpr int64_t kCounterBytes = 16;
+int64_t steps_of(const FlashPlan& plan, int64_t seq_kv) {
+  return (seq_kv + plan.keys - 1) / plan.keys;
+}
+// Bytes from the states of one block of queries to those of the next.
+int64_t states_of_row(const FlashPlan& plan, int64_t seq_kv) {
+  return (steps_of(plan, seq_kv) + kStatesAlignment - 1) / kStatesAlignment * kStatesAlignment;
+}
+
 FlashPlan plan_pipelined(const Problem& problem, const Target& target) {
   // A negative scale takes the generic kernel: the copies bring Q as it is.
   const Kind kind = problem.scale < 0 ? Kind::generic : kind_of(problem);
@@ -86,7 +96,10 @@ FlashPlan plan_pipelined(const Problem& problem, const Target& target) {
     case 256 + 256: set_sizes<256, 256>(kind, &plan); break;
     case 512 + 512: set_sizes<512, 512>(kind, &plan); break;
   }
-  if (blocks_of(plan, problem, problem.seq_q) > plan.workgroups) plan.workspace_bytes = 16;
+  const int64_t blocks = blocks_of(plan, problem, problem.seq_q);
+  if (blocks > plan.workgroups) plan.workspace_bytes = kCounterBytes;
+  if (problem.mask != Mask::none)
+    plan.workspace_bytes = kCounterBytes + blocks * states_of_row(plan, problem.seq_kv);
   return plan;
 }
 
@@ -111,6 +124,43 @@ bool copy_mask(const FlashPlan& plan, const Args& args, const AttentionParams& p
   return true;
 }
 
+// Where the tiles of a mask are looked at before the main kernel runs: if attention's FLOP are at
+// least kLeastWork, and kWorkOfByte for each byte of the mask. An H200 reads a byte in the time of
+// about 125 FLOP (4 TB/s, 500 TFLOP/s) and starts a kernel in that of about 1.5e9 (3 us), so a look
+// in vain costs at most a tenth where there is least work, and 6 % where there is more. At head_dim
+// 128 it needs four heads that share a boolean mask, or eight that share one of 16 bits. A mask
+// whose tiles are all clear costs 25 to 45 % if nobody looks. With batch_invariant one sequence
+// decides, so that the batch does not.
+constexpr double kWorkOfByte = 2048, kLeastWork = 1.7e10;
+
+// RETURNS whether the mask's tiles are to be looked at, and fills what that needs.
+bool scan_mask(const FlashPlan& plan, const Problem& problem, const AttentionParams& p,
+               void* workspace, PrepareParams* params) {
+  if (p.mask == nullptr || !(p.flags & kMaskVector) || p.seq_kv == 0) return false;
+  const int64_t batches = p.mask_batch == 0 ? 1 : p.batch, heads = p.mask_head == 0 ? 1 : p.heads_q,
+                rows = p.mask_row == 0 ? 1 : p.seq_q, blocks = (rows + plan.rows - 1) / plan.rows,
+                steps = steps_of(plan, p.seq_kv), row = states_of_row(plan, p.seq_kv);
+  const bool alone = problem.batch_invariant;
+  const int64_t key_bytes = p.flags & kBooleanMask ? 1 : p.flags & kMaskF32 ? 4 : 2;
+  const double bytes = static_cast<double>((alone ? 1 : batches) * heads * rows) *
+                       static_cast<double>(p.seq_kv * key_bytes);
+  const double work = 2.0 * (alone ? 1 : p.batch) * p.heads_q * p.seq_q * p.seq_kv *
+                      static_cast<double>(problem.head_dim + problem.head_dim_v);
+  const bool pays = work >= kLeastWork && work >= kWorkOfByte * bytes;
+  if (!pays && !plan.always_scans_masks) return false;
+  if (batches * heads * blocks > INT32_MAX / steps) return false;  // tiles are a grid along x
+  params->states = {static_cast<uint8_t*>(workspace) + kCounterBytes,
+                    batches == 1 ? 0 : heads * blocks * row, heads == 1 ? 0 : blocks * row,
+                    blocks == 1 ? 0 : row};
+  params->mask = p.mask;
+  params->mask_batch = p.mask_batch, params->mask_head = p.mask_head, params->mask_row = p.mask_row;
+  params->seq_q = p.seq_q, params->seq_kv = p.seq_kv, params->flags = p.flags;
+  params->heads = static_cast<uint32_t>(heads), params->blocks = static_cast<uint32_t>(blocks);
+  params->steps = static_cast<uint32_t>(steps);
+  params->tiles = static_cast<uint32_t>(batches * heads * blocks * steps);
+  return true;
+}
+
 int32_t pipelined_launches(const FlashPlan& plan, const Problem& problem, const Args& args,
                            const AttentionParams& p, void* workspace, Launch* out) {
   PipelinedParams params{};
@@ -118,12 +168,19 @@ int32_t pipelined_launches(const FlashPlan& plan, const Problem& problem, const 
   params.attention = p;
   const int64_t blocks = blocks_of(plan, problem, p.seq_q);
   int32_t count = 0;
-  if (blocks > plan.workgroups) {
-    params.taken = static_cast<uint32_t*>(workspace);
-    const ResetParams reset{params.taken};
+  PrepareParams prepare{};
+  if (blocks > plan.workgroups) params.taken = prepare.taken = static_cast<uint32_t*>(workspace);
+  const bool scans = scan_mask(plan, problem, p, workspace, &prepare);
+  params.mask_states = prepare.states;
+  if (scans || prepare.taken != nullptr) {
     Launch& launch = out[count++];
-    launch = {plan.object, "flash_attention_sm90_reset_kernel", {1, 1, 1}, 32, 0, sizeof reset};
-    std::memcpy(launch.params, &reset, sizeof reset);
+    launch = {plan.object,
+              "flash_attention_sm90_prepare_kernel",
+              {scans ? prepare.tiles : 1, 1, 1},
+              scans ? kPrepareThreads : 32,
+              scans ? kPrepareSharedBytes : 0,
+              sizeof prepare};
+    std::memcpy(launch.params, &prepare, sizeof prepare);
   }
   Launch& launch = out[count++];
   launch = {plan.object, plan.kernel, {1, 1, 1}, plan.block, plan.shared_bytes, sizeof params};

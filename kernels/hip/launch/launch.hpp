@@ -57,6 +57,9 @@ struct FlashPlan {
   uint32_t workgroups = 0;   // the largest grid: one for each multiprocessor
   // Only for the kernels that take their work from a list; both kernels are null else.
   ListPlan list;
+  // Whether the tiles of every mask that can be read in words are looked at before, also where that
+  // does not pay. For tests.
+  bool always_scans_masks = false;
 };
 struct UnfusedPlan {
   const char* kernel = nullptr;  // names of all five, for display

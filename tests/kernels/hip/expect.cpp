@@ -45,10 +45,17 @@ void expect_right_with(const Plan& plan, const char* arch, const Case& c, uint32
 
 void expect_right_on(const char* arch, const Recipe& recipe, uint32_t seed) {
   SCOPED_TRACE(describe(recipe));
-  const Case c(recipe);
+  Case c(recipe);
   std::string reason;
   ASSERT_TRUE(hip::flash_supported(c.problem, {arch}, &reason)) << reason;
-  expect_right_with(hip::plan_flash(c.problem, {arch, kMultiprocessors}), arch, c, seed);
+  hip::FlashPlan plan = hip::plan_flash(c.problem, {arch, kMultiprocessors});
+  expect_right_with(plan, arch, c, seed);
+  if (plan.workgroups == 0 || c.problem.mask == Mask::none) return;
+  const std::string bytes = c.output_bytes();
+  c.poison_outputs();
+  plan.always_scans_masks = true;
+  expect_right_with(plan, arch, c, seed);
+  EXPECT_TRUE(c.output_bytes() == bytes) << "bits depend on whether the mask's tiles are looked at";
 }
 
 void expect_unfused_right_on(const char* arch, const Recipe& recipe, uint32_t seed) {

@@ -10,8 +10,9 @@
 namespace kernels::test {
 
 // Plans, launches and runs a problem as a plugin would on that architecture. Expects the accuracy
-// that support/ derives, and that nothing was written outside the rows of out and lse. seed: of the
-// order in which a workgroup's threads run.
+// that support/ derives, and that nothing was written outside the rows of out and lse. Where a
+// mask's tiles can be looked at before, runs with that and without, and expects the same bits.
+// seed: of the order in which a workgroup's threads run.
 void expect_right_on(const char* arch, const Recipe& recipe, uint32_t seed = 0);  // fused
 void expect_unfused_right_on(const char* arch, const Recipe& recipe, uint32_t seed = 0);
 

@@ -285,6 +285,83 @@ TEST_P(Pipeline, BlocksThatSeeNoKey) {
   }
 }
 
+// Masks that hide whole tiles: steps that are left out at the start, in the middle and at the end,
+// whole blocks, and steps whose mask is left out.
+TEST_P(Pipeline, MasksOfWholeTiles) {
+  for (const int64_t d : {64, 128, 256, 512}) {
+    Recipe r = recipe(2, 3, d);
+    r.problem.mask = d == 128 ? Mask::additive : Mask::boolean, r.problem.mask_dtype = dtype;
+    const hip::FlashPlan tile = hip::plan_flash(r.problem, {arch});
+    const int64_t rows = tile.rows, keys = tile.keys;
+    r.seq_q = rows + 9, r.seq_kv = 9 * keys + 16;  // more than eight states of a block
+    r.zero_biases = true;
+    const auto with = [&](const auto& hides) {
+      r.hides = hides;
+      expect(r);
+    };
+    with([=](int64_t, int64_t, int64_t, int64_t j) { return j < 2 * keys; });
+    with([=](int64_t, int64_t, int64_t, int64_t j) { return j >= 3 * keys && j < 5 * keys + 3; });
+    with([=](int64_t, int64_t, int64_t, int64_t j) { return j >= keys - 1; });
+    if (d % 256 == 0) continue;
+    with([=](int64_t, int64_t, int64_t i, int64_t) { return i / rows == 1; });
+    with([=](int64_t, int64_t, int64_t, int64_t j) { return j % (3 * keys) == 5; });
+    with([](int64_t, int64_t, int64_t, int64_t) { return false; });
+    with([](int64_t, int64_t, int64_t, int64_t) { return true; });
+    // Documents, the second of them shorter than a step.
+    const auto document = [=](int64_t at) { return at < 70 ? 0 : at < 90 ? 1 : 2 + at / rows; };
+    with([=](int64_t, int64_t, int64_t i, int64_t j) { return document(i) != document(j); });
+    // Every other step; of each head and sequence others.
+    r.batch = r.problem.heads_q = 2, r.seq_q = 70, r.seq_kv = 5 * keys;
+    with([=](int64_t b, int64_t h, int64_t i, int64_t j) {
+      return (b + h + i / rows + j / keys) % 2 == 0;
+    });
+  }
+}
+
+// Such masks with what else decides which steps are walked, and with what changes scores.
+TEST_P(Pipeline, MasksOfWholeTilesWithOthers) {
+  for (const int64_t d : {64, 128, 256}) {
+    for (const Mask mask : {Mask::boolean, Mask::additive}) {
+      Recipe r = recipe(137, d == 256 ? 264 : 520, d);
+      r.problem.mask = mask, r.problem.mask_dtype = dtype, r.zero_biases = d != 128;
+      const int64_t keys = hip::plan_flash(r.problem, {arch}).keys;
+      r.hides = [=](int64_t, int64_t, int64_t i, int64_t j) {
+        return j / keys == i / 128 % 4 || j / keys == 3;
+      };
+      const auto with = [&](const auto& change) {
+        Recipe changed = r;
+        change(changed);
+        expect(changed);
+      };
+      with([](Recipe& c) { c.problem.causal = true, c.problem.align = Align::top_left; });
+      with([](Recipe& c) { c.problem.causal = c.problem.sinks = true; });
+      with([](Recipe& c) { c.problem.window_left = 150, c.problem.window_right = 80; });
+      with([](Recipe& c) { c.problem.softcap = 3, c.problem.alibi = true; });
+      with([](Recipe& c) { c.problem.scale = -0.7F, c.problem.sinks = true; });
+      with([](Recipe& c) {
+        c.batch = 2, c.problem.diagonal_offset = c.problem.causal = true;
+        c.diagonal_offsets = {-150, 40};
+      });
+      with([](Recipe& c) { c.slack = 9; });
+    }
+  }
+}
+
+// Tiles of a mask that is the same for all sequences, heads, queries or keys.
+TEST_P(Pipeline, MasksOfWholeTilesForAll) {
+  for (int dims = 0; dims < 16; ++dims) {
+    Recipe r = recipe(133, 304, 64, 2);
+    r.batch = 2, r.zero_biases = true;
+    r.problem.mask = dims % 2 == 0 ? Mask::boolean : Mask::additive;
+    r.problem.mask_dtype = dims % 4 == 3 ? DType::f32 : dtype;
+    for (int n = 0; n < 4; ++n) r.broadcast[n] = (dims >> n & 1) != 0;
+    r.hides = [](int64_t b, int64_t h, int64_t i, int64_t j) {
+      return j / 128 == (b + h + i / 128) % 3;
+    };
+    expect(r);
+  }
+}
+
 // One launch and no workspace if each workgroup has one block; else the counter is reset first.
 TEST_P(Pipeline, Launches) {
   for (const int32_t extra : {0, 1}) {
@@ -299,8 +376,9 @@ TEST_P(Pipeline, Launches) {
     EXPECT_EQ(launches[extra].grid[0], 8U);
     EXPECT_STREQ(launches[extra].kernel, "flash_attention_sm90_nocausal_kernel");
     if (extra == 1) {
-      EXPECT_STREQ(launches[0].kernel, "flash_attention_sm90_reset_kernel");
+      EXPECT_STREQ(launches[0].kernel, "flash_attention_sm90_prepare_kernel");
       EXPECT_EQ(launches[0].grid[0], 1U);
+      EXPECT_EQ(launches[0].block, 32U);
     }
   }
 }

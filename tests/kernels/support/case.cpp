@@ -208,6 +208,7 @@ void Case::make_mask() {
           if (r.hidden == Hidden::middle) hide = j >= 10 && j < keys - 10;
           if (r.hidden == Hidden::last) hide = j >= 10;
           if (r.hidden == Hidden::rows) hide = i % 3 == 0;
+          if (r.hides) hide = r.hides(b, h, i, j);
           const int64_t offset = b * stride[0] + h * stride[1] + i * stride[2] + j * stride[3];
           if (problem.mask == Mask::boolean) {
             static_cast<uint8_t*>(args.mask.data)[offset] =
@@ -215,7 +216,10 @@ void Case::make_mask() {
             continue;
           }
           const float low = r.hidden == Hidden::lowest ? lowest(problem.mask_dtype) : -INFINITY;
-          store_float(problem.mask_dtype, args.mask.data, offset, hide ? low : normal(random));
+          store_float(problem.mask_dtype, args.mask.data, offset,
+                      hide            ? low
+                      : r.zero_biases ? 0
+                                      : normal(random));
         }
 }
 

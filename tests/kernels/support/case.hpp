@@ -41,7 +41,10 @@ struct Recipe {
   int64_t gap = 3;         // elements; 8 if rows must begin at multiples of 16 bytes
   bool broadcast[4] = {};  // dimensions of the mask that have stride 0
   Hidden hidden = Hidden::some;
-  float magnitude = 1;                         // of q and k
+  // Instead of `hidden`, if it is set: whether the mask hides a key.
+  std::function<bool(int64_t batch, int64_t head, int64_t query, int64_t key)> hides = {};
+  bool zero_biases = false;  // of an additive mask, where it hides nothing; else they are random
+  float magnitude = 1;       // of q and k
   std::vector<int32_t> diagonal_offsets = {};  // one for each sequence, if the problem has them
   uint32_t seed = 1;
 };

@@ -12,14 +12,16 @@ void run(const void* params) {
       .run();
 }
 
-void reset(const void* params) {
-  if (gpu::thread() == 0) hip::reset(*static_cast<const hip::ResetParams*>(params));
+template <class Tile>
+void prepare(const void* params) {
+  hip::prepare<Tile>(*static_cast<const hip::PrepareParams*>(params));
 }
 
 template <class T, int kDim, int kDimV>
 HostKernel of_dims(const std::string& name) {
   using hip::Kind;
-  if (name == "flash_attention_sm90_reset_kernel") return reset;
+  if (name == "flash_attention_sm90_prepare_kernel")
+    return prepare<hip::PipelinedTile<T, kDim, kDimV, Kind::generic>>;
   if (name == "flash_attention_sm90_kernel") return run<T, kDim, kDimV, Kind::generic>;
   if (name == "flash_attention_sm90_causal_kernel") return run<T, kDim, kDimV, Kind::causal>;
   return name == "flash_attention_sm90_nocausal_kernel" ? run<T, kDim, kDimV, Kind::nocausal>
