@@ -193,7 +193,7 @@ class DecodeAttention {
   struct Ring {
     int32_t next;
     int to;
-    KeyRows::Place place;
+    KeyRows::Place place;  // unchecked
   };
 
   GPU_DEVICE static int32_t end_of(const Task& task) {
@@ -228,7 +228,7 @@ class DecodeAttention {
     ring->place = {};
     const int32_t own = kSmallPages ? ring->next + tile.lane % Tile::kKeys : ring->next;
     if (own < end_of(task) && (!kSmallPages || own >= task.first.begin))
-      ring->place = rows_of(task).place(own);
+      ring->place = rows_of(task).unchecked_place(own);
   }
 
   // Starts the copies of a step, if there is one. A page holds whole steps, unless kSmallPages.
@@ -239,10 +239,11 @@ class DecodeAttention {
       constexpr int kChunks = kDim / 8, kPassRows = Tile::kWave / kChunks;
       const int r = tile.lane / kChunks, c = tile.lane % kChunks;
       const KeyRows rows = rows_of(task);
+      const KeyRows::Place place = rows.in_range(ring->place);
       const Storage *k = static_cast<const Storage*>(p.k) + c * 8,
                     *v = static_cast<const Storage*>(p.v) + c * 8;
       if constexpr (!kSmallPages) {
-        const KeyRows::Place at{ring->place.page, ring->place.row + r};
+        const KeyRows::Place at{place.page, place.row + r};
         k += rows.offset(p.k_stride, at), v += rows.offset(p.v_stride, at);
       }
       const int64_t k_pass = kPassRows * p.k_stride.row, v_pass = kPassRows * p.v_stride.row;
@@ -253,8 +254,8 @@ class DecodeAttention {
                    exists_v = exists && c * 8 < p.head_dim_v;
         const uint32_t to = Tile::place(row, c);
         if constexpr (kSmallPages) {
-          const KeyRows::Place at{gpu::value_of_lane<Tile::kWave>(ring->place.page, row),
-                                  gpu::value_of_lane<Tile::kWave>(ring->place.row, row)};
+          const KeyRows::Place at{gpu::value_of_lane<Tile::kWave>(place.page, row),
+                                  gpu::value_of_lane<Tile::kWave>(place.row, row)};
           copy(tile.keys_at(ring->to) + to, k + rows.offset(p.k_stride, at), exists_k, p.k);
           copy(tile.values_at(ring->to) + to, v + rows.offset(p.v_stride, at), exists_v, p.v);
         } else {

@@ -76,10 +76,11 @@ GPU_DEVICE WorkItem item_at(const WorkSection& section, int32_t index) {
   GPU_UNROLL for (int i = 0; i < 3; ++i) bits.part[i] =
       gpu::load128(reinterpret_cast<const char*>(section.items + index) + i * 16);
   WorkItem item = __builtin_bit_cast(WorkItem, bits);
-  for (int32_t* field : {&item.sequence, &item.head_kv, &item.first_row, &item.rows,
-                         &item.key_begin, &item.key_end, &item.slot, &item.q_first, &item.q_length,
-                         &item.kv_first, &item.kv_length, &item.diagonal_offset})
-    *field = gpu::uniform(*field);
+  const auto uniform = [](int32_t& field) { field = gpu::uniform(field); };
+  uniform(item.sequence), uniform(item.head_kv), uniform(item.first_row), uniform(item.rows);
+  uniform(item.key_begin), uniform(item.key_end), uniform(item.slot);
+  uniform(item.q_first), uniform(item.q_length), uniform(item.kv_first), uniform(item.kv_length);
+  uniform(item.diagonal_offset);
   return item;
 }
 
@@ -120,7 +121,7 @@ class Items {
     } else {
       at_ = gpu::block_x();
       end_ = static_cast<uint32_t>(cut_at(section, section.cut_count).item);
-      apart_ = gpu::grid_x();
+      apart_ = w.section.workgroups;
     }
   }
 
@@ -133,7 +134,7 @@ class Items {
       return true;
     }
     if (at_ >= end_) {
-      share_ += static_cast<int32_t>(gpu::grid_x());
+      share_ += w_.section.workgroups;
       if (share_ >= w_.section.cut_count) return false;
       enter_share();
     }
@@ -256,12 +257,18 @@ struct KeyRows {
   struct Place {
     int32_t page, row;
   };
-  GPU_DEVICE Place place(int32_t key) const {
+  GPU_DEVICE Place place(int32_t key) const { return in_range(unchecked_place(key)); }
+  // The same, but the page is as the table says: nothing waits for the number yet.
+  GPU_DEVICE Place unchecked_place(int32_t key) const {
     if (w.page_table == nullptr) return {sequence, first + key};
     const int32_t column =
         w.page_shift >= 0 ? key >> w.page_shift : static_cast<int32_t>(key / w.page_size);
     const int32_t page = w.page_table[sequence * w.page_row + column * w.page_column];
-    return {clamped(page, 0, w.pages - 1), key - column * w.page_size};
+    return {page, key - column * w.page_size};
+  }
+  GPU_DEVICE Place in_range(Place place) const {
+    if (w.page_table == nullptr) return place;
+    return {clamped(place.page, 0, w.pages - 1), place.row};
   }
   // Elements from the tensor's first one to a row.
   GPU_DEVICE int64_t offset(const Strides& stride, Place place) const {

@@ -265,7 +265,7 @@ class Plan:
     def run_scheduled(self, schedule):
         self.args.stream = torch.cuda.current_stream().cuda_stream
         run = self.runtime.lib.attnrt_plan_run_scheduled
-        self.runtime.check(run, self.handle, c.byref(self.args), schedule.handle)
+        self.runtime.check(run, self.handle, schedule.handle, c.byref(self.args))
 
     def __del__(self):
         if self.handle:

@@ -171,17 +171,21 @@ def print_large(runtimes, rounds):
 
 
 def print_masks(runtimes, rounds):
-    """A boolean mask that hides 30 %, an additive one, and a boolean one that hides nothing.
+    """Masks: boolean (30 % hidden), additive, one that hides nothing, and one of documents.
 
-    Also times hip_flash without a mask.
+    The documents are 8 of the same length, each of which sees itself alone. Also times hip_flash
+    without a mask.
     """
     print_heading("mask", runtimes)
-    for kind in ("bool", "add", "nothing hidden"):
+    for kind in ("bool", "add", "nothing hidden", "documents"):
         for shape in (shape_of(64, 2048), shape_of(128, 2048), shape_of(128, 8192)):
             q, k, v, out = shape.tensors()
             size = (1, 1, shape.seq, shape.seq)
             if kind == "add":
                 mask = torch.randn(size, device="cuda").to(DTYPES[shape.dtype])
+            elif kind == "documents":
+                of = torch.arange(shape.seq, device="cuda") // (shape.seq // 8)
+                mask = (of[:, None] == of[None])[None, None]
             else:
                 mask = torch.rand(size, device="cuda") > (0.3 if kind == "bool" else -1)
             wide = mask.expand(shape.batch, shape.heads_q, shape.seq, shape.seq)

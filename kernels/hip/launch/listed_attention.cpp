@@ -352,6 +352,7 @@ int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Arg
     const bool cuts = list.has_list ? s->share != kNoCuts : set_uniform(p, &w, &w.section, *s);
     const auto shares = static_cast<uint32_t>(w.section.cut_count);
     const uint32_t workgroups = list.has_list ? s->workgroups : std::min(s->workgroups, shares);
+    w.section.workgroups = static_cast<int32_t>(workgroups);
     set_launch(plan.object, s->kernel, workgroups, s->block, s->shared_bytes, params, &out[count]);
     out[count].overlaps =
         list.overlaps && count == 1 && list.has_list;  // right after schedule_kernel
