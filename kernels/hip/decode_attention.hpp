@@ -155,17 +155,16 @@ class DecodeAttention {
     const Tile tile;
     Ring ring;
     Task current{}, next{};
-    typename Tile::Query query;
     typename Tile::Output o;
     OnlineSoftmax<Tile> softmax;
     for (bool has_current = false;; has_current = true) {
       bool has_next = items.next(&next.item);
       while (has_next && leaves_out(next.item)) has_next = items.next(&next.item);
-      if (has_next) begin(tile, &next, &ring, query);
+      if (has_next) begin(tile, &next, &ring);
       if (has_current) merge(tile, current, o, softmax);
       if (!has_next) return;
       current = next;
-      attend(tile, current, query, &ring, o, softmax);
+      attend(tile, current, &ring, o, softmax);
     }
   }
 
@@ -203,19 +202,13 @@ class DecodeAttention {
     return {params_.work, task.item.sequence, task.item.head_kv, task.item.kv_first};
   }
 
-  GPU_DEVICE void begin(const Tile& tile, Task* task, Ring* ring,
-                        typename Tile::Query& query) const {
+  GPU_DEVICE void begin(const Tile& tile, Task* task, Ring* ring) const {
     const WorkItem& item = task->item;
     task->p =
         params_of(params_.attention, params_.work, item.sequence, item.q_length, item.kv_length);
     task->block = block_of(params_.work, item);
     task->first = visible_range(task->p, task->block.query(0));
     task->last = visible_range(task->p, task->block.query(item.rows - 1));
-    // Before the copies of keys: else it would wait until they are served.
-    tile.load_query(task->p,
-                    RowsOf<Storage, PackedBlock::Where>{static_cast<const Storage*>(task->p.q),
-                                                        task->block.offsets(task->p.q_stride)},
-                    item.rows, query);
     ring->next = item.key_begin + tile.wave * Tile::kKeys, ring->to = 0;
     look_ahead(tile, *task, ring);
     GPU_UNROLL_BY(1)
@@ -274,9 +267,14 @@ class DecodeAttention {
     MmaSm80::copy_async(to, exists ? from : any, exists);
   }
 
-  GPU_DEVICE void attend(const Tile& tile, const Task& task, const typename Tile::Query& query,
-                         Ring* ring, typename Tile::Output& o, OnlineSoftmax<Tile>& softmax) const {
+  GPU_DEVICE void attend(const Tile& tile, const Task& task, Ring* ring, typename Tile::Output& o,
+                         OnlineSoftmax<Tile>& softmax) const {
     const AttentionParams& p = task.p;
+    typename Tile::Query query;
+    tile.load_query(p,
+                    RowsOf<Storage, PackedBlock::Where>{static_cast<const Storage*>(p.q),
+                                                        task.block.offsets(p.q_stride)},
+                    task.item.rows, query);
     softmax = OnlineSoftmax<Tile>();
     GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) Tile::clear(o, slot);
     int stage = 0;

@@ -98,6 +98,7 @@ GPU_DEVICE void attend(const AttentionParams& p, const Tile& tile, const Block& 
                        OnlineSoftmax<Tile>& softmax) {
   using Storage = typename Tile::Element::Storage;
   constexpr bool kModifies = kKind == Kind::generic || kKind == Kind::listed;
+  constexpr bool kListed = kKind == Kind::listed || kKind == Kind::listed_plain;
   const int32_t wave_row = tile.wave * Tile::kWaveRows;
   const Range wave_first = visible_range(p, block.query(wave_row) + shift),
               wave_last = visible_range(p, block.query(wave_row + Tile::kWaveRows - 1) + shift);
@@ -151,7 +152,7 @@ GPU_DEVICE void attend(const AttentionParams& p, const Tile& tile, const Block& 
       }
       softmax.weigh(p.exp_scale, s);
       typename Tile::Weights weights;
-      softmax.pack(s, p.lse != nullptr || kKind == Kind::listed, weights);
+      softmax.pack(s, p.lse != nullptr || kListed, weights);
       tile.accumulate(weights, o);
     }
     if (!last_step) {

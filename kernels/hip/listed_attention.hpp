@@ -50,7 +50,7 @@ GPU_DEVICE void store_partial_rows(const AttentionParams& p, const WorkSection& 
   }
 }
 
-template <AttentionTile Tile>
+template <AttentionTile Tile, Kind kKind>
 GPU_DEVICE void listed_item(const ServingParams& params, const WorkItem& item) {
   const AttentionParams p =
       params_of(params.attention, params.work, item.sequence, item.q_length, item.kv_length);
@@ -64,7 +64,7 @@ GPU_DEVICE void listed_item(const ServingParams& params, const WorkItem& item) {
   const Tile tile;
   typename Tile::Output o;
   OnlineSoftmax<Tile> softmax;
-  attend<Tile, Kind::listed>(p, tile, block, keys, steps, 0, o, softmax);
+  attend<Tile, kKind>(p, tile, block, keys, steps, 0, o, softmax);
   if (item.slot < 0) {
     store_rows(p, tile, block, o, softmax);
   } else {
@@ -73,14 +73,14 @@ GPU_DEVICE void listed_item(const ServingParams& params, const WorkItem& item) {
   gpu::barrier();  // before the next item's copies
 }
 
-template <AttentionTile Tile>
+template <AttentionTile Tile, Kind kKind>
 GPU_DEVICE void listed_attention(const ServingParams& params) {
   gpu::wait_for_previous_kernel();
   Items items(params.work);
   for (WorkItem item; items.next(&item);) {
     if (item.rows == 0) continue;
     if (!is_stale(params, item)) {
-      listed_item<Tile>(params, item);
+      listed_item<Tile, kKind>(params, item);
     } else if (item.slot < 0) {
       store_nan<typename Tile::Element, Tile::kThreads>(params, item);
     }

@@ -14,8 +14,8 @@ inline constexpr uint32_t kGridY = 65535;
 // Which of the fused kernels. generic takes everything: masks, ALiBi, softcap, a diagonal_offset,
 // and causal too. causal and nocausal have no code for these, which makes their loop shorter;
 // causal starts with the longest blocks. listed takes what generic does, and its work from a list:
-// see work_list.hpp.
-enum class Kind { generic, causal, nocausal, listed };
+// see work_list.hpp; listed_plain has no code for masks, ALiBi and softcap.
+enum class Kind { generic, causal, nocausal, listed, listed_plain };
 
 // Strides of q, k, v or out, in elements.
 struct Strides {

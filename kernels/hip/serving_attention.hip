@@ -9,7 +9,11 @@ using ListedTile = Tile<kFamilyHere, GPU_DTYPE, GPU_DIM>;
 
 GPU_KERNEL(ListedTile::kThreads, ListedTile::kResident)
 listed_attention_kernel(const GPU_GRID_CONSTANT ServingParams p) {
-  listed_attention<ListedTile>(p);
+  listed_attention<ListedTile, Kind::listed>(p);
+}
+GPU_KERNEL(ListedTile::kThreads, ListedTile::kResident)
+listed_attention_plain_kernel(const GPU_GRID_CONSTANT ServingParams p) {
+  listed_attention<ListedTile, Kind::listed_plain>(p);
 }
 
 GPU_KERNEL(kCombineThreads, 1)

@@ -270,7 +270,7 @@ def copy_gbs():
     """Returns the bytes read and written per second by a copy of 1 GB, in GB/s."""
     a = torch.empty(1 << 28, dtype=torch.float32, device="cuda")
     b = torch.empty_like(a)
-    times = graph_timing.times_in_turn({"copy": lambda: b.copy_(a)}, 5)
+    times = graph_timing.times_in_turn({"copy": lambda: torch.mul(a, 1, out=b)}, 5)
     return 2 * a.nbytes / times["copy"].median_ms / 1e6
 
 

@@ -55,7 +55,8 @@ void set_sizes(Kind kind, FlashPlan* plan) {
     case Kind::generic: return set_sizes<kDim, kDimV, Kind::generic>(plan);
     case Kind::causal: return set_sizes<kDim, kDimV, Kind::causal>(plan);
     case Kind::nocausal: return set_sizes<kDim, kDimV, Kind::nocausal>(plan);
-    case Kind::listed: break;  // no kernel of this loop
+    case Kind::listed:
+    case Kind::listed_plain: break;  // no kernel of this loop
   }
 }
 

@@ -120,7 +120,7 @@ ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_by
   if (!decodes || rows > kDecodeRows) {
     ListPlan::Section& s = list.prefill;
     const TileFacts tile = tile_facts(family_of(arch_of(target)), p.dtype, padded_dim(p));
-    s.kernel = "listed_attention_kernel";
+    s.kernel = modifies(p) ? "listed_attention_kernel" : "listed_attention_plain_kernel";
     s.block = tile.threads, s.shared_bytes = tile.shared_bytes;
     list.has_list = list.has_list || rows > int64_t{tile.rows};
     s.rows = static_cast<int32_t>(tile.rows), s.cut_keys = static_cast<int32_t>(tile.keys);
@@ -308,7 +308,7 @@ FlashPlan plan_listed(const Problem& problem, const Target& target) {
   const ListPlan::Section &decode = plan.list.decode, &prefill = plan.list.prefill;
   plan.kernel = decode.kernel == nullptr    ? prefill.kernel
                 : prefill.kernel == nullptr ? decode.kernel
-                                            : "decode_attention and listed_attention_kernel";
+                                            : "decode_attention and listed_attention";
   const ListPlan::Section& first = decode.kernel != nullptr ? decode : prefill;
   plan.block = first.block, plan.shared_bytes = first.shared_bytes;
   plan.rows = static_cast<uint32_t>(first.rows), plan.keys = static_cast<uint32_t>(first.cut_keys);

@@ -60,7 +60,11 @@ HostKernel decode(const std::string& name) {
 template <hip::Family kFamily, class Tile>
 HostKernel serving(const std::string& name) {
   using T = typename Tile::Element;
-  if (name == "listed_attention_kernel") return run_listed<hip::listed_attention<Tile>>;
+  using hip::Kind;
+  if (name == "listed_attention_kernel")
+    return run_listed<hip::listed_attention<Tile, Kind::listed>>;
+  if (name == "listed_attention_plain_kernel")
+    return run_listed<hip::listed_attention<Tile, Kind::listed_plain>>;
   if (name == "combine_kernel") return run_listed<hip::combine<T>>;
   if constexpr (kFamily == hip::Family::mma_sm80 && T::kBytes == 2)
     return decode<hip::DecodeTile<T, Tile::kDim, false>>(name);
