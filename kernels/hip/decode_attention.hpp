@@ -64,7 +64,7 @@ struct DecodeTile {
   }
   GPU_DEVICE uint32_t values_at(int stage) const { return keys_at(stage) + kStepBytes; }
   // Behind the rings, where waves merge their results, one slot's rows at a time: rows of O in
-  // float, and lse, of each wave. Rows are padded so that the lanes of a wave spread over the banks.
+  // float, and sums, of each wave. Rows are padded so that the lanes of a wave spread over the banks.
   static constexpr int kMergeRows = 8;
   static constexpr uint32_t kRingBytes = kWaves * kStages * 2 * kStepBytes;
   static constexpr uint32_t kOutputRow = (kDim + 8) * 4, kOutputBytes = kMergeRows * kOutputRow;
@@ -72,11 +72,11 @@ struct DecodeTile {
     return kRingBytes + static_cast<uint32_t>(of_wave) * kOutputBytes +
            static_cast<uint32_t>(row) * kOutputRow;
   }
-  GPU_DEVICE static uint32_t lse_at(int of_wave, int row) {
+  GPU_DEVICE static uint32_t sums_at(int of_wave, int row) {
     return kRingBytes + kWaves * kOutputBytes +
-           static_cast<uint32_t>(of_wave * kMergeRows + row) * 4;
+           static_cast<uint32_t>(of_wave * kMergeRows + row) * 8;
   }
-  static constexpr uint32_t kSharedBytes = kRingBytes + kWaves * (kOutputBytes + kMergeRows * 4);
+  static constexpr uint32_t kSharedBytes = kRingBytes + kWaves * (kOutputBytes + kMergeRows * 8);
 
   // ---- Products ----
   template <class Rows>
@@ -359,16 +359,18 @@ class DecodeAttention {
     GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
       const int32_t first_row = slot * Tile::kMergeRows;
       if (first_row >= item.rows) break;
-      const auto result = softmax.result(tile, slot, p.exp_scale, false, 0, true);
+      const auto part = softmax.part(tile, slot);
       const int r = tile.lane / 4;
       GPU_UNROLL for (int u = 0; u < kDim / 8; ++u) {
         gpu::Bits64 pair;
         GPU_UNROLL for (int e = 0; e < 2; ++e) {
-          pair.word[e] = __builtin_bit_cast(uint32_t, o[slot][u][e] * result.output_factor);
+          pair.word[e] = __builtin_bit_cast(uint32_t, o[slot][u][e] * part.output_factor);
         }
         gpu::shared_store(Tile::output_at(tile.wave, r) + (u * 8 + tile.lane % 4 * 2) * 4, pair);
       }
-      if (tile.lane % 4 == 0) gpu::shared_store(Tile::lse_at(tile.wave, r), result.lse);
+      if (tile.lane % 4 == 0) {
+        gpu::shared_store(Tile::sums_at(tile.wave, r), PartSums{part.reference, part.sum});
+      }
       gpu::barrier();
       const int32_t rows =
           item.rows - first_row < Tile::kMergeRows ? item.rows - first_row : Tile::kMergeRows;
@@ -376,20 +378,24 @@ class DecodeAttention {
            i += Tile::kThreads) {
         const int32_t in_slot = i / columns, column = (i - in_slot * columns) * 4,
                       row = first_row + in_slot;
-        const MergedColumns merged = merge_parts<Tile::kWaves>(
-            [&](int n) { return gpu::shared_load<float>(Tile::lse_at(n, in_slot)); },
+        PartSums all;
+        MergedColumns merged = merge_parts<Tile::kWaves, OnlineSoftmax<Tile>>(
+            p, [&](int n) { return gpu::shared_load<PartSums>(Tile::sums_at(n, in_slot)); },
             [&](int n) {
               return gpu::shared_load<gpu::Bits128>(Tile::output_at(n, in_slot) +
                                                     static_cast<uint32_t>(column) * 4);
             },
-            has_sink, has_sink ? p.sinks[task.block.head(row) * p.sink_stride] : 0);
+            &all);
         if (whole) {
+          const float sink = has_sink ? p.sinks[task.block.head(row) * p.sink_stride] : 0;
+          merged = finished<OnlineSoftmax<Tile>>(p, merged, all.reference, all.sum, has_sink, sink);
           store_columns<T>(p, task.block, row, column, merged);
         } else {
           const WorkSection& section = params_.work.section;
-          store4(F32{}, partial_out(p, section, item.slot, row) + column, merged.out[0],
-                 merged.out[1], merged.out[2], merged.out[3]);
-          if (column == 0) *partial_lse(section, item.slot, row) = merged.lse;
+          const float factor = all.sum == 0 ? 0 : 1 / all.sum;
+          store4(F32{}, partial_out(p, section, item.slot, row) + column, merged.out[0] * factor,
+                 merged.out[1] * factor, merged.out[2] * factor, merged.out[3] * factor);
+          if (column == 0) *partial_sums(section, item.slot, row) = all;
         }
       }
       gpu::barrier();  // before the next results

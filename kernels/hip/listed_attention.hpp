@@ -41,12 +41,12 @@ GPU_DEVICE void store_partial_rows(const AttentionParams& p, const WorkSection& 
                                    const typename Tile::Output& o,
                                    const OnlineSoftmax<Tile>& softmax) {
   GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-    const auto result = softmax.result(tile, slot, p.exp_scale, false, 0, true);
+    const auto part = softmax.part(tile, slot);
     const int r = tile.row(slot);
     const bool exists = r < item.rows;
-    tile.store_float(p, o, slot, result.output_factor, partial_out(p, section, item.slot, r),
-                     exists);
-    if (exists && tile.first_key() == 0) *partial_lse(section, item.slot, r) = result.lse;
+    tile.store_float(p, o, slot, part.output_factor, partial_out(p, section, item.slot, r), exists);
+    if (exists && tile.first_key() == 0)
+      *partial_sums(section, item.slot, r) = {part.reference, part.sum};
   }
 }
 

@@ -148,9 +148,30 @@ class OnlineSoftmax {
   // that score whose value is zero.
   GPU_DEVICE Result result(const Tile& tile, int slot, float exp_scale, bool has_sink, float sink,
                            bool wants_lse) const {
+    const float sum = tile.sum_of_row(sum_[slot]);
+    const float lse_sum =
+        Tile::kSumIsOfRounded && wants_lse ? tile.sum_of_row(lse_sum_[slot]) : sum;
+    return finish(reference_[slot], sum, lse_sum, exp_scale, has_sink, sink, wants_lse);
+  }
+
+  // What a row ends with that has seen only a part of its keys: see partial_results.hpp.
+  struct Part {
+    float reference, sum;  // sum: of the weights relative to the reference
+    float output_factor;   // normalised O = O * output_factor
+  };
+  GPU_DEVICE Part part(const Tile& tile, int slot) const {
+    const float sum = tile.sum_of_row(sum_[slot]);
+    const float lse_sum = Tile::kSumIsOfRounded ? tile.sum_of_row(lse_sum_[slot]) : sum;
+    return {reference_[slot], lse_sum, is_visible(sum) ? 1 / sum : 0};
+  }
+
+  GPU_DEVICE static bool is_visible(float sum) { return sum > 0 || sum != sum; }  // NaN, too
+
+  // RETURNS the result of a row from its reference and its sums, which are relative to it.
+  GPU_DEVICE static Result finish(float of_row, float sum, float lse_sum, float exp_scale,
+                                  bool has_sink, float sink, bool wants_lse) {
     // In powers of two: the reference, and the larger of it and the sink.
-    const float reference =
-        reference_[slot] == -gpu::kInfinity ? -gpu::kInfinity : reference_[slot] * exp_scale;
+    const float reference = of_row == -gpu::kInfinity ? -gpu::kInfinity : of_row * exp_scale;
     float factor = 1, sink_weight = 0, largest = reference;
     if (has_sink) {
       const float exponent = sink * gpu::kLog2E;
@@ -159,18 +180,16 @@ class OnlineSoftmax {
         factor = gpu::exp2(reference - largest), sink_weight = gpu::exp2(exponent - largest);
       }
     }
-    const auto visible = [](float sum) { return sum > 0 || sum != sum; };  // NaN was seen, too
-    const float sum = tile.sum_of_row(sum_[slot]) * factor + sink_weight;
-    Result result{visible(sum) ? factor / sum : 0, 0};
+    sum = sum * factor + sink_weight;
+    Result result{is_visible(sum) ? factor / sum : 0, 0};
     if (wants_lse) {
-      const float lse_sum =
-          Tile::kSumIsOfRounded ? tile.sum_of_row(lse_sum_[slot]) * factor + sink_weight : sum;
-      // reference was rounded, or overflowed to infinity; reference_[slot] itself was not.
-      const float log_of_largest = largest == reference && reference_[slot] != -gpu::kInfinity
-                                       ? reference_[slot] * (exp_scale * gpu::kLn2)
+      lse_sum = lse_sum * factor + sink_weight;
+      // reference was rounded, or overflowed to infinity; of_row itself was not.
+      const float log_of_largest = largest == reference && of_row != -gpu::kInfinity
+                                       ? of_row * (exp_scale * gpu::kLn2)
                                        : largest * gpu::kLn2;
       result.lse =
-          visible(lse_sum) ? log_of_largest + gpu::log2(lse_sum) * gpu::kLn2 : -gpu::kInfinity;
+          is_visible(lse_sum) ? log_of_largest + gpu::log2(lse_sum) * gpu::kLn2 : -gpu::kInfinity;
     }
     return result;
   }

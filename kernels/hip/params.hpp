@@ -89,7 +89,7 @@ struct WorkSection {
   WorkItem* items;
   Cut* cuts;                      // [cut_count + 1]; the last one's item is the end of the items
   float* partial_out;             // [2 * cut_count, rows, head_dim_v]
-  float* partial_lse;             // [2 * cut_count, rows]
+  void* partial_sums;             // [2 * cut_count, rows] of PartSums
   int64_t share;                  // cost between cuts; 0: so that cut_count shares hold all
   int32_t rows;                   // of a tile
   int32_t cut_keys;               // keys in one unit of cost

@@ -1,53 +1,66 @@
 // kernels/hip/partial_results.hpp: merges results over parts of the keys into the result over all
 //
-//   lse = ln(sum of e^lse_i)        out = sum of e^(lse_i - lse) * out_i
+// Of part i there are the normalised row o_i, and the reference m_i and the sum l_i of its online
+// softmax. With m the largest m_i,
 //
-// where out_i is normalised and lse_i the natural logarithm of the sum of its weights; -inf says
-// that part i saw nothing. A sink counts once, here, as a part whose out is zero.
+//   w_i = l_i * 2^((m_i - m) * exp_scale)      l = sum of w_i      out = sum of w_i * o_i / l
+//
+// A sink counts once, here. attnrt.merge/1 (merge.hpp) has the lse of each part in place of m_i and
+// l_i. That would not do here: where a mask adds the lowest number of its dtype to all scores of a
+// row, lse has no digits left for the sum.
 #pragma once
 
 #include "kernels/hip/merge.hpp"
+#include "kernels/hip/online_softmax.hpp"
 #include "kernels/hip/query_block.hpp"
 #include "kernels/hip/work_list.hpp"
 
 namespace kernels::hip {
 
-// The weight of a part of this lse. A part that saw nothing has weight 0, and zeros as its out.
-GPU_DEVICE float weight_of_part(float lse, float largest) {
-  if (lse == -gpu::kInfinity) return 0;
-  return lse == largest ? 1 : gpu::exp2((lse - largest) * gpu::kLog2E);  // also if both are inf
+// The reference and the sum of a part.
+struct alignas(8) PartSums {
+  float reference, sum;
+};
+GPU_DEVICE float weight_of(const PartSums& part, float largest, float exp_scale) {
+  if (part.sum == 0) return 0;  // nothing was visible; its row is zeros
+  return part.reference == largest ? part.sum
+                                   : part.sum * gpu::exp2((part.reference - largest) * exp_scale);
 }
-GPU_DEVICE MergedColumns finished(MergedColumns merged, float sum, float largest) {
-  const bool visible = sum > 0 || sum != sum;  // NaN was seen, too
-  const float factor = visible ? 1 / sum : 0;
-  GPU_UNROLL for (int c = 0; c < 4; ++c) merged.out[c] *= factor;
-  merged.lse = visible ? largest + gpu::log2(sum) * gpu::kLn2 : -gpu::kInfinity;
+
+// RETURNS the merged columns. merged.out: the sum of w_i * o_i; sum: of w_i.
+template <class Softmax>
+GPU_DEVICE MergedColumns finished(const AttentionParams& p, MergedColumns merged, float largest,
+                                  float sum, bool has_sink, float sink) {
+  const auto result = Softmax::finish(largest, sum, sum, p.exp_scale, has_sink, sink, true);
+  GPU_UNROLL for (int c = 0; c < 4; ++c) merged.out[c] *= result.output_factor;
+  merged.lse = result.lse;
   return merged;
 }
 
-// Merges kCount parts in the order of their numbers. lse_of(i): of part i; out_of(i): its four
+// Merges kCount parts in the order of their numbers. sums_of(i): of part i; out_of(i): its four
 // columns, as words.
-template <int kCount, class LseOf, class OutOf>
-GPU_DEVICE MergedColumns merge_parts(const LseOf& lse_of, const OutOf& out_of, bool has_sink,
-                                     float sink) {
-  float weight[kCount], largest = has_sink ? sink : -gpu::kInfinity;
+template <int kCount, class Softmax, class SumsOf, class OutOf>
+GPU_DEVICE MergedColumns merge_parts(const AttentionParams& p, const SumsOf& sums_of,
+                                     const OutOf& out_of, PartSums* all) {
+  PartSums part[kCount];
+  float largest = -gpu::kInfinity;
   GPU_UNROLL for (int i = 0; i < kCount; ++i) {
-    weight[i] = lse_of(i);
-    largest = gpu::max(largest, weight[i]);
+    part[i] = sums_of(i);
+    largest = gpu::max(largest, part[i].reference);
   }
-  const auto weight_of = [&](float lse) { return weight_of_part(lse, largest); };
-  float sum = has_sink ? weight_of(sink) : 0;
+  float sum = 0;
   MergedColumns merged{};
   GPU_UNROLL for (int c = 0; c < 4; ++c) merged.out[c] = 0;
   GPU_UNROLL for (int i = 0; i < kCount; ++i) {
-    const float w = weight_of(weight[i]);
+    const float w = weight_of(part[i], largest, p.exp_scale);
     const gpu::Bits128 out = out_of(i);
     sum += w;
     GPU_UNROLL for (int c = 0; c < 4; ++c) {
       merged.out[c] = gpu::fma(w, __builtin_bit_cast(float, out.word[c]), merged.out[c]);
     }
   }
-  return finished(merged, sum, largest);
+  *all = {largest, sum};
+  return merged;
 }
 
 // Where an item's partial results lie: one row of head_dim_v floats for each of its rows.
@@ -55,8 +68,8 @@ GPU_DEVICE float* partial_out(const AttentionParams& p, const WorkSection& secti
                               int32_t row) {
   return section.partial_out + (int64_t{slot} * section.rows + row) * p.head_dim_v;
 }
-GPU_DEVICE float* partial_lse(const WorkSection& section, int32_t slot, int32_t row) {
-  return section.partial_lse + int64_t{slot} * section.rows + row;
+GPU_DEVICE PartSums* partial_sums(const WorkSection& section, int32_t slot, int32_t row) {
+  return static_cast<PartSums*>(section.partial_sums) + int64_t{slot} * section.rows + row;
 }
 
 // Stores four columns of a packed row of out, and its lse with the first of them.
@@ -108,7 +121,8 @@ GPU_DEVICE float over_workgroup(uint32_t at, float value, const F& f) {
 
 // Merges the pieces of each tile that was cut: workgroup (cut, row). Lanes side by side take the
 // columns, and groups of lanes every so many-th piece, whose sums they add at the end.
-template <class T>
+// Softmax: any OnlineSoftmax, for its rule of how a row ends.
+template <class T, class Softmax>
 GPU_DEVICE void combine(const ServingParams& params) {
   const AttentionParams& p = params.attention;
   const WorkSection& section = params.work.section;
@@ -123,15 +137,15 @@ GPU_DEVICE void combine(const ServingParams& params) {
   }
   const PackedBlock block = block_of(params.work, tile.item);
   const bool has_sink = p.sinks != nullptr;
-  const float sink = has_sink ? p.sinks[block.head(row) * p.sink_stride] : -gpu::kInfinity;
+  const float sink = has_sink ? p.sinks[block.head(row) * p.sink_stride] : 0;
   gpu::wait_for_previous_kernel();
 
   constexpr uint32_t kWeightsAt = 0, kSumsAt = kCombineThreads * 4;
-  const auto lse_of = [&](int piece) { return *partial_lse(section, slot_of(cut, piece), row); };
-  float largest = sink;
+  const auto sums_of = [&](int piece) { return *partial_sums(section, slot_of(cut, piece), row); };
+  float largest = -gpu::kInfinity;
   GPU_UNROLL_BY(1)
   for (int piece = thread; piece < tile.pieces; piece += kCombineThreads)
-    largest = gpu::max(largest, lse_of(piece));
+    largest = gpu::max(largest, sums_of(piece).reference);
   largest = over_workgroup(kWeightsAt, largest, [](float a, float b) { return gpu::max(a, b); });
   const int quads = p.head_dim_v / 4, groups = kCombineThreads / quads;
   const int group = thread / quads, column = (thread - group * quads) * 4;
@@ -142,7 +156,7 @@ GPU_DEVICE void combine(const ServingParams& params) {
   for (int first = 0; first < tile.pieces; first += kCombineThreads) {
     const int count = tile.pieces - first < kCombineThreads ? tile.pieces - first : kCombineThreads;
     float weight = 0;
-    if (thread < count) weight = weight_of_part(lse_of(first + thread), largest);
+    if (thread < count) weight = weight_of(sums_of(first + thread), largest, p.exp_scale);
     own_sum += weight;
     gpu::shared_store(kWeightsAt + static_cast<uint32_t>(thread) * 4, weight);
     gpu::barrier();
@@ -175,8 +189,8 @@ GPU_DEVICE void combine(const ServingParams& params) {
       merged.out[c] += __builtin_bit_cast(float, other.word[c]);
     }
   }
-  const float sink_weight = has_sink ? weight_of_part(sink, largest) : 0;
-  store_columns<T>(p, block, row, column, finished(merged, sum + sink_weight, largest));
+  store_columns<T>(p, block, row, column,
+                   finished<Softmax>(p, merged, largest, sum, has_sink, sink));
 }
 
 }  // namespace kernels::hip

@@ -14,7 +14,8 @@ struct Flash {
   static int32_t launches(const Plan& plan, const kernels::Problem& problem,
                           const kernels::Args& args, const attnrt_args& run,
                           kernels::hip::Launch* out) {
-    return kernels::hip::launches(plan, problem, args, run.workspace, out, run.schedule);
+    void* const schedule = ATTNRT_HAS(&run, attnrt_args, schedule) ? run.schedule : nullptr;
+    return kernels::hip::launches(plan, problem, args, run.workspace, out, schedule);
   }
 };
 

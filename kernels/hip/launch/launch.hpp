@@ -39,7 +39,7 @@ struct ListPlan {
     int64_t items = 0;                      // the most items
     int32_t least_rows = 0, most_rows = 0;  // packed rows of a sequence that belongs here
     int64_t items_at = 0, cuts_at = 0;      // bytes from the workspace's first
-    int64_t partial_out_at = 0, partial_lse_at = 0;
+    int64_t partial_out_at = 0, partial_sums_at = 0;
   };
   Section decode, prefill;
   bool has_list = false;   // else all sequences are alike, and decode needs none

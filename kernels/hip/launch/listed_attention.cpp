@@ -141,7 +141,7 @@ ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_by
   for (ListPlan::Section* s : sections) {
     if (s->kernel == nullptr) continue;
     const int64_t slot_rows = 2 * int64_t{s->cut_count} * s->rows;
-    s->partial_lse_at = place(slot_rows * 4, &bytes);
+    s->partial_sums_at = place(slot_rows * int64_t{sizeof(PartSums)}, &bytes);
     s->partial_out_at = place(slot_rows * 4 * p.head_dim_v, &bytes);
   }
   *workspace_bytes = bytes;
@@ -253,7 +253,7 @@ WorkSection section_at(const ListPlan& list, const ListPlan::Section& plan, char
     section.cuts = reinterpret_cast<Cut*>(lists + plan.cuts_at);
   }
   section.partial_out = reinterpret_cast<float*>(workspace + plan.partial_out_at);
-  section.partial_lse = reinterpret_cast<float*>(workspace + plan.partial_lse_at);
+  section.partial_sums = workspace + plan.partial_sums_at;
   section.share = plan.share, section.by_shares = plan.by_shares;
   section.rows = plan.rows, section.cut_keys = plan.cut_keys, section.cut_count = plan.cut_count;
   section.least_rows = plan.least_rows, section.most_rows = plan.most_rows;

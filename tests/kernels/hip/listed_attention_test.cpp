@@ -165,6 +165,32 @@ TEST_P(Listed, Features) {
   });
 }
 
+// Masks that add the lowest number to every score of a row: all keys count the same.
+TEST_P(Listed, MasksOfTheLowestNumber) {
+  for (const int64_t page_size : {0, 5}) {
+    for (const int64_t seq_q : {2, 7, 30}) {
+      Recipe r = lengths({47, 200, 11}, seq_q, 64, 4, 1);
+      r.problem.page_size = page_size;
+      r.problem.mask = Mask::additive, r.problem.mask_dtype = DType::f32;
+      r.hidden = Hidden::lowest;
+      r.problem.softcap = 30;
+      expect(r);
+    }
+  }
+}
+
+// More values than keys hold, few keys, and a mask.
+TEST_P(Listed, ShortRows) {
+  for (const DType mask_dtype : {DType::f32, dtype}) {
+    Recipe r = lengths({2, 1}, 16, 256, 4, 2);
+    r.problem.head_dim_v = 128;
+    r.problem.v_in_k = r.problem.sinks = true;
+    r.problem.mask = Mask::additive, r.problem.mask_dtype = mask_dtype;
+    r.problem.lse = false;
+    expect(r);
+  }
+}
+
 // One list for several runs, made before them; and what it does where lengths have changed since.
 class Schedules : public Listed {
  protected:
@@ -251,8 +277,11 @@ TEST_P(Listed, IndicesOutOfRangeAreClamped) {
     for (const bool of_q : {false, true}) {
       Case offsets(packed({3, 30, 9}, {70, 30, 9}, 64));
       const Tensor& array = of_q ? offsets.args.offsets_q : offsets.args.offsets_kv;
-      static_cast<int32_t*>(array.data)[array.stride[0]] = value;
+      int32_t& offset = static_cast<int32_t*>(array.data)[array.stride[0]];
+      const int32_t before = offset;
+      offset = value;
       run_flash_on(arch, offsets);
+      offset = before;
       EXPECT_TRUE(offsets.outside_untouched());
     }
   }

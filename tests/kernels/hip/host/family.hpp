@@ -65,7 +65,7 @@ HostKernel serving(const std::string& name) {
     return run_listed<hip::listed_attention<Tile, Kind::listed>>;
   if (name == "listed_attention_plain_kernel")
     return run_listed<hip::listed_attention<Tile, Kind::listed_plain>>;
-  if (name == "combine_kernel") return run_listed<hip::combine<T>>;
+  if (name == "combine_kernel") return run_listed<hip::combine<T, hip::OnlineSoftmax<Tile>>>;
   if constexpr (kFamily == hip::Family::mma_sm80 && T::kBytes == 2)
     return decode<hip::DecodeTile<T, Tile::kDim, false>>(name);
   return nullptr;
