@@ -93,7 +93,7 @@ ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_by
   list.overlaps = arch.starts_with("sm_") && !arch.starts_with("sm_8");
   const int64_t rows = packed_rows(p);
   const bool decodes = has_decode(p, target);
-  if (decodes && (rows <= kDecodeRows || p.varlen)) {
+  if (decodes) {
     ListPlan::Section& s = list.decode;
     s.kernel = p.page_size % AnyDecodeTile::kKeys != 0 ? "decode_attention_small_pages_kernel"
                : modifies(p)                           ? "decode_attention_kernel"
@@ -127,7 +127,7 @@ ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_by
     s.workgroups = 2 * static_cast<uint32_t>(target.multiprocessors);
     s.cut_count = static_cast<int32_t>(2 * s.workgroups);
     if (p.batch_invariant) s.cut_count = 1, s.share = kNoCuts;
-    s.least_rows = decodes && p.varlen ? kDecodeRows + 1 : 1, s.most_rows = INT_MAX;
+    s.least_rows = decodes ? kDecodeRows + 1 : 1, s.most_rows = INT_MAX;
     s.items = most_items(p, s, rows);
   }
   ListPlan::Section* const sections[] = {&list.decode, &list.prefill};
@@ -222,6 +222,13 @@ bool fill_serving(const Problem& problem, const Args& args, ServingParams* param
   p = fill_params(problem, with_batch(problem, args, w));
   p.batch = w.sequences, p.seq_q = w.most_q, p.seq_kv = w.most_kv;
   return true;
+}
+
+// Whether a run may have work for a section: unless q is packed, all sequences have as many rows.
+bool has_work(const Problem& problem, const WorkParams& w, const ListPlan::Section& section) {
+  if (section.kernel == nullptr) return false;
+  const int64_t rows = int64_t{w.group} * w.most_q;
+  return problem.varlen || (rows >= section.least_rows && rows <= section.most_rows);
 }
 
 // Finds the one tile of which all are copies, and where they are cut. RETURNS whether inside.
@@ -323,7 +330,7 @@ int32_t schedule_launches(const FlashPlan& plan, const Problem& problem, const A
   if (!plan.list.has_list || !fill_serving(problem, args, &params)) return 0;
   ScheduleParams made{params.attention, params.work, {}, 0};
   for (const ListPlan::Section* s : {&plan.list.decode, &plan.list.prefill}) {
-    if (s->kernel == nullptr) continue;
+    if (!has_work(problem, params.work, *s)) continue;
     char* const lists = static_cast<char*>(schedule);
     made.sections[made.section_count++] = section_at(plan.list, *s, lists, lists);
   }
@@ -347,7 +354,7 @@ int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Arg
   char* const memory = static_cast<char*>(workspace);
   char* const lists = schedule != nullptr ? static_cast<char*>(schedule) : memory;
   for (const ListPlan::Section* s : {&list.decode, &list.prefill}) {
-    if (s->kernel == nullptr) continue;
+    if (!has_work(problem, w, *s)) continue;
     w.section = section_at(list, *s, lists, memory);
     const bool cuts = list.has_list ? s->share != kNoCuts : set_uniform(p, &w, &w.section, *s);
     const auto shares = static_cast<uint32_t>(w.section.cut_count);

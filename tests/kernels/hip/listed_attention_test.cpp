@@ -309,6 +309,10 @@ TEST_P(Listed, BitsDoNotDependOnTheBatch) {
   const std::string alone = bits_of({1}, {2500}, 0);
   EXPECT_TRUE(alone == bits_of({9, 1, 10}, {9, 2500, 70}, 1));
   EXPECT_TRUE(alone == bits_of({1, 1, 1, 1}, {30, 5, 2500, 100}, 2));
+  // Under larger bounds, by which it would not be few queries.
+  Recipe r = lengths({2500, 2500, 2500}, 1, 64);
+  r.problem.batch_invariant = true;
+  expect_same_bits_alone(r, [this](const Case& c) { run_flash_on(arch, c); });
 }
 
 }  // namespace
