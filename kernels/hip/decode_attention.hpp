@@ -64,7 +64,7 @@ struct DecodeTile {
   }
   GPU_DEVICE uint32_t values_at(int stage) const { return keys_at(stage) + kStepBytes; }
   // Behind the rings, where waves merge their results, one slot's rows at a time: rows of O in
-  // float, and sums, of each wave. Rows are padded so that the lanes of a wave spread over the banks.
+  // float, and sums, of each wave. Rows are padded so that a wave's lanes spread over the banks.
   static constexpr int kMergeRows = 8;
   static constexpr uint32_t kRingBytes = kWaves * kStages * 2 * kStepBytes;
   static constexpr uint32_t kOutputRow = (kDim + 8) * 4, kOutputBytes = kMergeRows * kOutputRow;

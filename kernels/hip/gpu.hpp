@@ -310,8 +310,8 @@ GPU_DEVICE void wait_for_previous_kernel() {
 #endif
 }
 
-// Lets the kernel after this one in the stream start as soon as all workgroups have come here, if it
-// overlaps. It still waits for the end of this one where it says so.
+// Lets the kernel after this one in the stream start as soon as all workgroups have come here, if
+// it overlaps. It still waits for the end of this one where it says so.
 GPU_DEVICE void start_next_kernel() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

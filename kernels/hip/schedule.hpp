@@ -40,7 +40,7 @@ class Scheduler {
     int64_t cost;    // of one tile
   };
 
-  GPU_DEVICE Part part_of(const WorkSection& section, int32_t sequence) const {
+  GPU_DEVICE Part share_of(const WorkSection& section, int32_t sequence) const {
     const WorkParams& w = params_.work;
     Part part{extent_of(w, sequence), 0, 0, 1};
     const int64_t rows = int64_t{part.extent.q_length} * w.group;
@@ -95,7 +95,7 @@ class Scheduler {
     Costs own{0, 0};
     for (int32_t s = static_cast<int32_t>(gpu::thread()); s < params_.work.sequences;
          s += kScheduleThreads) {
-      const Part part = part_of(section, s);
+      const Part part = share_of(section, s);
       const int64_t tiles = int64_t{part.blocks} * params_.work.heads_kv;
       own.cost += tiles * part.cost, own.tiles += tiles;
     }
@@ -121,7 +121,7 @@ class Scheduler {
       Part own{};
       Costs costs{0, 0};
       if (first + thread < params_.work.sequences) {
-        own = part_of(section, first + thread);
+        own = share_of(section, first + thread);
         costs.tiles = int64_t{own.blocks} * params_.work.heads_kv;
         costs.cost = costs.tiles * own.cost;
       }
@@ -139,7 +139,7 @@ class Scheduler {
           }
         }
         const Costs start = low == 0 ? Costs{0, 0} : sum_at(at + low - 1);
-        const Part part = part_of(section, first + low);
+        const Part part = share_of(section, first + low);
         const auto rest = static_cast<int32_t>(tile - start.tiles);
         write_tile(section, share, first + low, part, rest, before.tiles + tile,
                    before.cost + start.cost + rest * part.cost);

@@ -98,8 +98,8 @@ GPU_DEVICE void add_alibi(typename Tile::Scores& s, const Slope& slope,
   }
 }
 
-// Hides the keys outside each query's visible range. block.query(r): the query of row r; key: of the
-// lane's first score; shift: the sequence's diagonal_offset.
+// Hides the keys outside each query's visible range. block.query(r): the query of row r; key: of
+// the lane's first score; shift: the sequence's diagonal_offset.
 template <ScoreLayout Tile, class Block>
 GPU_DEVICE void hide_invisible(const AttentionParams& p, const Tile& tile, typename Tile::Scores& s,
                                const Block& block, int key, int64_t shift) {

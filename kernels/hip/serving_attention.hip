@@ -17,7 +17,9 @@ listed_attention_plain_kernel(const GPU_GRID_CONSTANT ServingParams p) {
 }
 
 GPU_KERNEL(kCombineThreads, 1)
-combine_kernel(const GPU_GRID_CONSTANT ServingParams p) { combine<GPU_DTYPE, OnlineSoftmax<ListedTile>>(p); }
+combine_kernel(const GPU_GRID_CONSTANT ServingParams p) {
+  combine<GPU_DTYPE, OnlineSoftmax<ListedTile>>(p);
+}
 
 #if defined(GPU_NVIDIA)
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
