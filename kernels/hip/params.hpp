@@ -88,10 +88,11 @@ struct alignas(8) Cut {
 struct WorkSection {
   WorkItem* items;
   Cut* cuts;                      // [cut_count + 1]; the last one's item is the end of the items
-  float* partial_out;             // [2 * cut_count, rows, head_dim_v]
-  void* partial_sums;             // [2 * cut_count, rows] of PartSums
+  float* partial_out;             // [2 * cut_count, slot_rows, head_dim_v]
+  void* partial_sums;             // [2 * cut_count, slot_rows] of PartSums
   int64_t share;                  // cost between cuts; 0: so that cut_count shares hold all
   int32_t rows;                   // of a tile
+  int32_t slot_rows;              // of partial results: rows, or fewer if no tile has as many
   int32_t cut_keys;               // keys in one unit of cost
   int32_t cut_count;              // the most shares
   int32_t workgroups;             // of the kernel's grid

@@ -66,10 +66,10 @@ GPU_DEVICE MergedColumns merge_parts(const AttentionParams& p, const SumsOf& sum
 // Where an item's partial results lie: one row of head_dim_v floats for each of its rows.
 GPU_DEVICE float* partial_out(const AttentionParams& p, const WorkSection& section, int32_t slot,
                               int32_t row) {
-  return section.partial_out + (int64_t{slot} * section.rows + row) * p.head_dim_v;
+  return section.partial_out + (int64_t{slot} * section.slot_rows + row) * p.head_dim_v;
 }
 GPU_DEVICE PartSums* partial_sums(const WorkSection& section, int32_t slot, int32_t row) {
-  return static_cast<PartSums*>(section.partial_sums) + int64_t{slot} * section.rows + row;
+  return static_cast<PartSums*>(section.partial_sums) + int64_t{slot} * section.slot_rows + row;
 }
 
 // Stores four columns of a packed row of out, and its lse with the first of them.
@@ -130,16 +130,20 @@ GPU_DEVICE void combine(const ServingParams& params) {
   const auto row = static_cast<int32_t>(gpu::block_y()), thread = static_cast<int>(gpu::thread());
   // The list was complete before the kernel started whose results this one merges.
   const CutTile tile = cut_tile(params.work, cut);
-  if (tile.pieces == 0 || row >= tile.item.rows) return;
+  const bool merges = tile.pieces > 0 && row < tile.item.rows;
+  float sink = 0;
+  const bool has_sink = p.sinks != nullptr;
+  if (merges && has_sink) {
+    sink = p.sinks[block_of(params.work, tile.item).head(row) * p.sink_stride];
+  }
+  // Every workgroup waits: what comes after this kernel in the stream waits for it alone.
+  gpu::wait_for_previous_kernel();
+  if (!merges) return;
   if (is_stale(params, tile.item)) {
     if (row == 0) store_nan<T, kCombineThreads>(params, tile.item);
     return;
   }
   const PackedBlock block = block_of(params.work, tile.item);
-  const bool has_sink = p.sinks != nullptr;
-  const float sink = has_sink ? p.sinks[block.head(row) * p.sink_stride] : 0;
-  gpu::wait_for_previous_kernel();
-
   constexpr uint32_t kWeightsAt = 0, kSumsAt = kCombineThreads * 4;
   const auto sums_of = [&](int piece) { return *partial_sums(section, slot_of(cut, piece), row); };
   float largest = -gpu::kInfinity;
@@ -164,8 +168,9 @@ GPU_DEVICE void combine(const ServingParams& params) {
       GPU_UNROLL_BY(4)
       for (int n = group; n < count; n += groups) {
         const float w = gpu::shared_load<float>(kWeightsAt + static_cast<uint32_t>(n) * 4);
-        const auto bits =
-            gpu::load128(partial_out(p, section, slot_of(cut, first + n), row) + column);
+        // Not gpu::load128, whose cache may be older than the kernel before this one.
+        const auto bits = *reinterpret_cast<const gpu::Bits128*>(
+            gpu::global(partial_out(p, section, slot_of(cut, first + n), row) + column));
         GPU_UNROLL for (int c = 0; c < 4; ++c) {
           merged.out[c] = gpu::fma(w, __builtin_bit_cast(float, bits.word[c]), merged.out[c]);
         }
@@ -176,7 +181,8 @@ GPU_DEVICE void combine(const ServingParams& params) {
   const float sum = over_workgroup(kWeightsAt, own_sum, [](float a, float b) { return a + b; });
   gpu::Bits128 own;
   GPU_UNROLL for (int c = 0; c < 4; ++c) {
-    own.word[c] = __builtin_bit_cast(uint32_t, merged.out[c]);
+    const float value = merged.out[c];  // of a vector's element, clang casts the first one
+    own.word[c] = __builtin_bit_cast(uint32_t, value);
   }
   gpu::shared_store(kSumsAt + static_cast<uint32_t>(thread) * 16, own);
   gpu::barrier();

@@ -48,7 +48,8 @@ class Scheduler {
     part.rows = static_cast<int32_t>(rows);
     part.blocks = (part.rows + section.rows - 1) / section.rows;
     const Range seen = keys_of(section, sequence, part.extent, 0, part.rows);
-    const int32_t steps = (seen.end - seen.begin + section.cut_keys - 1) / section.cut_keys;
+    const int64_t steps =
+        (int64_t{seen.end} - seen.begin + section.cut_keys - 1) / section.cut_keys;
     if (steps > 1) part.cost = steps;
     return part;
   }
@@ -114,7 +115,7 @@ class Scheduler {
     // Cuts at the end and past it.
     for (int64_t m = total.cost / share + (total.cost % share == 0 ? 0 : 1) + thread;
          m <= section.cut_count; m += kScheduleThreads) {
-      section.cuts[m] = {static_cast<int32_t>(total.tiles + total.cost / share), 0};
+      gpu::global(section.cuts)[m] = {static_cast<int32_t>(total.tiles + total.cost / share), 0};
     }
     Costs before{0, 0};
     for (int32_t first = 0; first < params_.work.sequences; first += kScheduleThreads) {
@@ -173,17 +174,18 @@ class Scheduler {
                   part.extent.kv_length,
                   static_cast<int32_t>(diagonal_offset(params_.attention, sequence))};
     const auto first = static_cast<int32_t>(tile + cuts.first - 1);
-    if (cuts.at_begin) section.cuts[cuts.first - 1] = {first, 0};
+    if (cuts.at_begin) gpu::global(section.cuts)[cuts.first - 1] = {first, 0};
     for (int32_t piece = 0; piece < cuts.pieces; ++piece) {
       set_piece(place, cuts, share, section.cut_keys, piece, &item);
-      section.items[first + piece] = item;
+      gpu::global(section.items)[first + piece] = item;
       if (piece > 0) {
-        section.cuts[cuts.first + piece - 1] = {first + piece, piece == 1 ? cuts.pieces : 0};
+        gpu::global(section.cuts)[cuts.first + piece - 1] = {first + piece,
+                                                             piece == 1 ? cuts.pieces : 0};
       }
     }
     if (cuts.at_end) {
       item.rows = 0;
-      section.items[first + cuts.pieces] = item;
+      gpu::global(section.items)[first + cuts.pieces] = item;
     }
   }
 

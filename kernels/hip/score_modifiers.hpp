@@ -46,7 +46,7 @@ GPU_DEVICE int32_t rows_of_block(const AttentionParams& p, int32_t first_query) 
 GPU_DEVICE int64_t diagonal_offset(const AttentionParams& p, int32_t batch) {
   if (p.diagonal_offsets == nullptr) return 0;
   constexpr int32_t kLargest = 1 << 30;
-  const int32_t offset = p.diagonal_offsets[batch];
+  const int32_t offset = gpu::global(p.diagonal_offsets)[batch];
   return offset < -kLargest ? -kLargest : offset > kLargest ? kLargest : offset;
 }
 

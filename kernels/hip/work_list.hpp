@@ -74,7 +74,7 @@ GPU_DEVICE WorkItem item_at(const WorkSection& section, int32_t index) {
     gpu::Bits128 part[3];
   } bits;
   GPU_UNROLL for (int i = 0; i < 3; ++i) bits.part[i] =
-      gpu::load128(reinterpret_cast<const char*>(section.items + index) + i * 16);
+      reinterpret_cast<const gpu::Bits128*>(gpu::global(section.items + index))[i];
   WorkItem item = __builtin_bit_cast(WorkItem, bits);
   const auto uniform = [](int32_t& field) { field = gpu::uniform(field); };
   uniform(item.sequence), uniform(item.head_kv), uniform(item.first_row), uniform(item.rows);
@@ -85,7 +85,8 @@ GPU_DEVICE WorkItem item_at(const WorkSection& section, int32_t index) {
 }
 
 GPU_DEVICE Cut cut_at(const WorkSection& section, int32_t cut) {
-  return {gpu::uniform(section.cuts[cut].item), gpu::uniform(section.cuts[cut].pieces)};
+  const Cut* at = gpu::global(section.cuts) + cut;
+  return {gpu::uniform(at->item), gpu::uniform(at->pieces)};
 }
 
 // ---- Items of sequences that are all alike, without a list; in 32 bits, as division is slow ----
@@ -200,7 +201,9 @@ GPU_DEVICE int32_t clamped(int32_t value, int32_t least, int32_t most) {
 }
 
 GPU_DEVICE Extent extent_of(const WorkParams& w, int32_t sequence) {
-  const auto at = [&](const int32_t* from, int64_t stride, int32_t i) { return from[i * stride]; };
+  const auto at = [&](const int32_t* from, int64_t stride, int32_t i) {
+    return gpu::global(from)[i * stride];
+  };
   Extent e{0, w.most_q, 0, w.most_kv};
   if (w.offsets_q != nullptr) {
     e.q_first = clamped(at(w.offsets_q, w.offsets_q_stride, sequence), 0, w.total_q);
@@ -263,7 +266,7 @@ struct KeyRows {
     if (w.page_table == nullptr) return {sequence, first + key};
     const int32_t column =
         w.page_shift >= 0 ? key >> w.page_shift : static_cast<int32_t>(key / w.page_size);
-    const int32_t page = w.page_table[sequence * w.page_row + column * w.page_column];
+    const int32_t page = gpu::global(w.page_table)[sequence * w.page_row + column * w.page_column];
     return {page, key - column * w.page_size};
   }
   GPU_DEVICE Place in_range(Place place) const {

@@ -33,7 +33,7 @@ struct ListPlan {
     const char* kernel = nullptr;  // null: the plan does not use it
     uint32_t block = 0, shared_bytes = 0;
     uint32_t workgroups = 0;  // of its grid
-    int32_t rows = 0, cut_keys = 0, cut_count = 0;
+    int32_t rows = 0, slot_rows = 0, cut_keys = 0, cut_count = 0;
     int64_t share = 0;
     bool by_shares = false;
     int64_t items = 0;                      // the most items
@@ -96,6 +96,11 @@ int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args
                  Launch* out, void* schedule = nullptr);
 int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace,
                  Launch* out);
+
+// Writes a launch for each kernel that some run of the plan may have, for its names and sizes. args:
+// as large as the bounds. RETURNS how many, as launches does.
+int32_t kernels_of(const FlashPlan& plan, const Problem& problem, const Args& args, Launch* out);
+int32_t kernels_of(const UnfusedPlan& plan, const Problem& problem, const Args& args, Launch* out);
 
 // The lists of work of a run, made by themselves so that several runs can share them. bytes: 0 if
 // the plan needs none. They must be at a multiple of 256.

@@ -3,6 +3,7 @@
 #include "kernels/hip/launch/listed_attention.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <climits>
 #include <cstring>
 #include <limits>
@@ -22,10 +23,13 @@ constexpr int32_t kDecodeCutKeys = 64;
 // With batch_invariant, every sequence is cut after these keys, whatever else is in the batch.
 constexpr int32_t kInvariantCutKeys = 2048;
 // More than any cost, so that nothing is cut.
-constexpr int64_t kNoCuts = int64_t{1} << 40;
+constexpr int64_t kNoCuts = int64_t{1} << 62;
 // Fewer workgroups of decode than this share of a full round are left idle, at most, before tiles
 // are cut for them.
 constexpr double kLeastUse = 0.9;
+
+using AnyDecodeTile = DecodeTile<BF16, 64, false>;
+constexpr int kDecodeRows = AnyDecodeTile::kRows;
 
 int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t group_of(const Problem& p) { return p.heads_q / std::max<int64_t>(1, p.heads_kv); }
@@ -38,22 +42,29 @@ bool is_ragged(const Problem& p) {
 const char* arch_of(const Target& target) {
   return target.list_arch != nullptr ? target.list_arch : target.arch;
 }
+// The number of an NVIDIA architecture: of "sm_90" and "compute_90" 90; 0 of others.
+int arch_number(const Target& target) {
+  const std::string_view arch = arch_of(target);
+  int number = 0;
+  for (const std::string_view prefix : {"sm_", "compute_"})
+    if (arch.starts_with(prefix))
+      std::from_chars(arch.data() + prefix.size(), arch.data() + arch.size(), number);
+  return number;
+}
 bool has_decode(const Problem& p, const Target& target) {
   const Family family = family_of(arch_of(target));
   return (family == Family::mma_sm80 || family == Family::wgmma_sm90) && p.dtype != DType::f32 &&
-         std::max(p.head_dim, p.head_dim_v) <= kDims[2];
+         group_of(p) <= kDecodeRows && std::max(p.head_dim, p.head_dim_v) <= kDims[2];
 }
 // Up to so many queries, heads that share K and V are packed, and keys are split over workgroups:
 // else most rows of a tile would be empty.
 constexpr int64_t kFewQueries = 32;
 constexpr int64_t kLargestGroup = 1 << 15;  // see divide_by_group
-using AnyDecodeTile = DecodeTile<BF16, 64, false>;
-constexpr int kDecodeRows = AnyDecodeTile::kRows;
 
 // Whether the decode kernels of a target are compiled for 227 KiB of workgroup memory.
 bool is_large(const Target& target) {
-  const std::string_view arch = arch_of(target);
-  return arch.starts_with("sm_90") || arch.starts_with("sm_10");
+  const int number = arch_number(target);
+  return number >= 90 && number < 120;  // as in serving_attention.hip
 }
 
 template <int kDim, bool kLarge>
@@ -88,9 +99,11 @@ int64_t place(int64_t size, int64_t* bytes) {
 
 ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_bytes) {
   ListPlan list;
-  list.has_list = is_ragged(p);
-  const std::string_view arch = arch_of(target);
-  list.overlaps = arch.starts_with("sm_") && !arch.starts_with("sm_8");
+  // Without a list costs are counted in 32 bits; a unit of cost is 16 keys or more.
+  const double most_cost = static_cast<double>(p.batch) * static_cast<double>(p.heads_kv) *
+                           static_cast<double>(quotient_up(p.seq_kv, 16));
+  list.has_list = is_ragged(p) || most_cost > 1 << 30;
+  list.overlaps = arch_number(target) >= 90;
   const int64_t rows = packed_rows(p);
   const bool decodes = has_decode(p, target);
   if (decodes) {
@@ -140,7 +153,8 @@ ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_by
   list.list_bytes = bytes;
   for (ListPlan::Section* s : sections) {
     if (s->kernel == nullptr) continue;
-    const int64_t slot_rows = 2 * int64_t{s->cut_count} * s->rows;
+    s->slot_rows = static_cast<int32_t>(std::min<int64_t>(s->rows, rows));
+    const int64_t slot_rows = 2 * int64_t{s->cut_count} * s->slot_rows;
     s->partial_sums_at = place(slot_rows * int64_t{sizeof(PartSums)}, &bytes);
     s->partial_out_at = place(slot_rows * 4 * p.head_dim_v, &bytes);
   }
@@ -262,7 +276,8 @@ WorkSection section_at(const ListPlan& list, const ListPlan::Section& plan, char
   section.partial_out = reinterpret_cast<float*>(workspace + plan.partial_out_at);
   section.partial_sums = workspace + plan.partial_sums_at;
   section.share = plan.share, section.by_shares = plan.by_shares;
-  section.rows = plan.rows, section.cut_keys = plan.cut_keys, section.cut_count = plan.cut_count;
+  section.rows = plan.rows, section.slot_rows = plan.slot_rows, section.cut_keys = plan.cut_keys,
+  section.cut_count = plan.cut_count;
   section.least_rows = plan.least_rows, section.most_rows = plan.most_rows;
   return section;
 }
@@ -280,7 +295,7 @@ void set_launch(const char* object, const char* kernel, uint32_t workgroups, uin
 bool is_listed(const Problem& p) {
   if (p.kv_lengths || p.varlen || p.page_size > 0) return true;
   return p.seq_q <= kFewQueries && std::max(p.head_dim, p.head_dim_v) <= kDims[2] &&
-         !p.batch_invariant;
+         !p.batch_invariant && listed_supported(p, nullptr);
 }
 
 bool listed_supported(const Problem& p, std::string* reason) {
@@ -371,6 +386,23 @@ int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Arg
     out[count++].grid[1] =
         static_cast<uint32_t>(std::min<int64_t>(s->rows, int64_t{w.group} * w.most_q));
   }
+  return count;
+}
+
+int32_t kernels_of(const FlashPlan& plan, const Problem& problem, const Args& args, Launch* out) {
+  const ListPlan& list = plan.list;
+  if (list.decode.kernel == nullptr && list.prefill.kernel == nullptr) {
+    static char any;  // nothing reads through it
+    return launches(plan, problem, args, &any, out);
+  }
+  int32_t count = 0;
+  const auto add = [&](const char* object, const char* kernel, uint32_t block, uint32_t bytes) {
+    out[count++] = {object, kernel, {1, 1, 1}, block, bytes, 0};
+  };
+  if (list.has_list) add("schedule", "schedule_kernel", kScheduleThreads, kScheduleSharedBytes);
+  for (const ListPlan::Section* s : {&list.decode, &list.prefill})
+    if (s->kernel != nullptr) add(plan.object, s->kernel, s->block, s->shared_bytes);
+  add(plan.object, "combine_kernel", kCombineThreads, kCombineSharedBytes);
   return count;
 }
 

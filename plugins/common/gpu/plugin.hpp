@@ -41,9 +41,8 @@ struct Calls {
       return add(sink, reason.c_str()), ATTNRT_UNSUPPORTED;
     const typename Kernels::Plan planned = Kernels::plan(translated.problem, target);
     kernels::hip::Launch launches[kMaxLaunches];
-    const int32_t count =
-        kernels::hip::launches(planned, translated.problem, args_at_bounds(translated.problem),
-                               planning_address(), launches);
+    const int32_t count = kernels::hip::kernels_of(planned, translated.problem,
+                                                   args_at_bounds(translated.problem), launches);
     if (!fits(*translated.device, launches, count, &reason))
       return add(sink, reason.c_str()), ATTNRT_UNSUPPORTED;
     if (self.max_workspace_bytes > 0 && planned.workspace_bytes > self.max_workspace_bytes) {
@@ -84,8 +83,8 @@ struct Calls {
     if (made == nullptr)
       return attnrt_fail(error, ATTNRT_OUT_OF_MEMORY, "plan: out of host memory");
     kernels::hip::Launch launches[kMaxLaunches];
-    const int32_t count = kernels::hip::launches(
-        made->planned, made->problem, args_at_bounds(made->problem), planning_address(), launches);
+    const int32_t count = kernels::hip::kernels_of(made->planned, made->problem,
+                                                   args_at_bounds(made->problem), launches);
     status = load(*translated.device, launches, count, &made->loaded, error);
     if (status != ATTNRT_OK) return delete made, status;
     info->workspace_bytes = planned.workspace_bytes;

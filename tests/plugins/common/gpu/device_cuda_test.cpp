@@ -27,6 +27,7 @@ struct Encoded {
 std::vector<Encoded> encoded;
 CUresult encoder_result = CUDA_SUCCESS;
 std::vector<unsigned char> launched;  // the argument that a kernel got
+bool overlapped = false;              // whether it may start before the one before it ends
 
 CUresult encode(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank, void* base,
                 const cuuint64_t* size, const cuuint64_t* stride, const cuuint32_t* box,
@@ -61,8 +62,9 @@ cudaError_t __wrap_cudaGetDriverEntryPointByVersion(const char* name, void** fun
   *result = cudaDriverEntryPointSuccess;
   return cudaSuccess;
 }
-cudaError_t __wrap_cudaLaunchKernel(const void*, dim3, dim3, void** arguments, size_t,
-                                    cudaStream_t) {
+cudaError_t __wrap_cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void*,
+                                       void** arguments) {
+  overlapped = config->numAttrs == 1;
   const auto* bytes = static_cast<const unsigned char*>(arguments[0]);
   launched.assign(bytes, bytes + launched.size());
   return cudaSuccess;
@@ -82,8 +84,8 @@ class CudaLaunch : public ::testing::Test {
     launched.assign(kSize, 0);
     std::fill(std::begin(params), std::end(params), static_cast<unsigned char>(0xA5));
   }
-  Status run(std::span<const TensorMapRequest> maps) {
-    return launch({0, nullptr}, kOne, 32, 0, {params, kSize, maps}, nullptr, &message);
+  Status run(std::span<const TensorMapRequest> maps, bool overlaps = false) {
+    return launch({0, nullptr}, kOne, 32, 0, {params, kSize, maps, overlaps}, nullptr, &message);
   }
 
   static constexpr uint32_t kSize = 640;
@@ -95,6 +97,12 @@ TEST_F(CudaLaunch, WithoutMapsTheArgumentIsAsGiven) {
   EXPECT_EQ(run({}), Status::ok) << message.text;
   EXPECT_THAT(launched, ElementsAreArray(params));
   EXPECT_TRUE(encoded.empty());
+  EXPECT_FALSE(overlapped);
+}
+
+TEST_F(CudaLaunch, MayStartBeforeTheOneBeforeItEnds) {
+  EXPECT_EQ(run({}, true), Status::ok) << message.text;
+  EXPECT_TRUE(overlapped);
 }
 
 TEST_F(CudaLaunch, MapsAreEncodedIntoACopyOfTheArgument) {

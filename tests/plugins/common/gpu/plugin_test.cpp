@@ -295,9 +295,8 @@ TEST_P(HipPlugin, TheManifestRefusesWhatItDoesNotList) {
   EXPECT_THAT(runtime->decide(checked(problem), Call{GetParam()})->message,
               HasSubstr("head_dim 20"));
   problem = on_device(a.problem, 0);
-  problem.kv_lengths = 1;
-  EXPECT_THAT(runtime->decide(checked(problem), Call{GetParam()})->message,
-              HasSubstr("kv_lengths"));
+  problem.kv_dtype = {ATTNRT_DTYPE_INT, 8, 1};
+  EXPECT_THAT(runtime->decide(checked(problem), Call{GetParam()})->message, HasSubstr("kv_dtype"));
 }
 
 TEST_P(HipPlugin, UnknownOptionsAreNamed) {

@@ -49,6 +49,8 @@ FlashPlan plan_flash(const Problem& problem, const Target& target);
 UnfusedPlan plan_unfused(const Problem& problem, const Target& target);
 int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args, void* workspace,
                  Launch* out, void* schedule = nullptr);
+int32_t kernels_of(const FlashPlan& plan, const Problem& problem, const Args& args, Launch* out);
+int32_t kernels_of(const UnfusedPlan& plan, const Problem& problem, const Args& args, Launch* out);
 int64_t schedule_bytes(const FlashPlan& plan);
 int32_t schedule_launches(const FlashPlan& plan, const Problem& problem, const Args& args,
                           void* schedule, Launch* out);
