@@ -7,7 +7,7 @@
 // memory, which it fills by asynchronous copies, and multiplies by mma.sync; no wave waits for
 // another until the end of the item, when the waves' results are merged.
 //
-// A workgroup takes the items between two cuts: a share of the work as large as any other's.
+// A workgroup takes the items between two cuts, where the work is cut into shares.
 #pragma once
 
 #include "kernels/hip/flash_attention.hpp"

@@ -96,7 +96,7 @@ struct WorkSection {
   int32_t cut_keys;               // keys in one unit of cost
   int32_t cut_count;              // the most shares
   int32_t workgroups;             // of the kernel's grid
-  int32_t by_shares;              // whether a workgroup takes one share, or every so many-th item
+  int32_t by_shares;              // 1: workgroup i takes share i; 0: items i, i + workgroups, ...
   int32_t least_rows, most_rows;  // a sequence belongs here if its packed rows are among these
 };
 

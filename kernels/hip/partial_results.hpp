@@ -6,8 +6,8 @@
 //   w_i = l_i * 2^((m_i - m) * exp_scale)      l = sum of w_i      out = sum of w_i * o_i / l
 //
 // A sink counts once, here. attnrt.merge/1 (merge.hpp) has the lse of each part in place of m_i and
-// l_i. That would not do here: where a mask adds the lowest number of its dtype to all scores of a
-// row, lse has no digits left for the sum.
+// l_i. That would not do here: where a mask adds about -3.4e38 to all scores of a row, lse has no
+// digits left for the sum.
 #pragma once
 
 #include "kernels/hip/merge.hpp"
@@ -120,7 +120,7 @@ GPU_DEVICE float over_workgroup(uint32_t at, float value, const F& f) {
 }
 
 // Merges the pieces of each tile that was cut: workgroup (cut, row). Lanes side by side take the
-// columns, and groups of lanes every so many-th piece, whose sums they add at the end.
+// columns; group g of lanes takes pieces g, g + groups, ..., and the sums are added at the end.
 // Softmax: any OnlineSoftmax, for its rule of how a row ends.
 template <class T, class Softmax>
 GPU_DEVICE void combine(const ServingParams& params) {
@@ -128,7 +128,7 @@ GPU_DEVICE void combine(const ServingParams& params) {
   const WorkSection& section = params.work.section;
   const uint32_t cut = gpu::block_x();
   const auto row = static_cast<int32_t>(gpu::block_y()), thread = static_cast<int>(gpu::thread());
-  // The list was complete before the kernel started whose results this one merges.
+  // The list is complete: the attention kernel waited for it before it let this one start.
   const CutTile tile = cut_tile(params.work, cut);
   const bool merges = tile.pieces > 0 && row < tile.item.rows;
   float sink = 0;

@@ -6,12 +6,13 @@
 // section.rows of these rows, of one sequence and one head of K and V. An item is a tile and the
 // range of its keys that one workgroup reads:
 //
-//   tile 0        tile 1                                   tile 2
+//   tile 0        tile 1                    tile 2
 //   |-- item 0 --|-- item 1 --|-- item 2 --|-- item 3 --|-- item 4 --| ...
 //                             ^ cut 1                   ^ cut 2
 //
-// The cost of a tile is the number of its steps of section.cut_keys keys, at least 1. All costs, in
-// the order of the tiles, are one line, cut at each multiple of `share`. A cut inside of a tile
+// All tiles of a sequence cost the same: the steps of section.cut_keys keys that any of its rows
+// sees, at least 1. (With causal the first ones have less work.) All costs, in the order of the
+// tiles, are one line, cut at each multiple of `share`. A cut inside of a tile
 // makes two items of it; one between tiles makes none. The items of a tile that is cut write
 // partial results to slots, and combine() merges them in the order of the keys.
 //

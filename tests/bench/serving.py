@@ -1,8 +1,8 @@
 """tests/bench/serving.py: hip_flash on what an inference server asks for, on one GPU.
 
-Decoding, sequences of different lengths, packed sequences and paged caches: first right, then fast.
-Times of decoding are of inputs that change from call to call, 256 MB or more of them in turn, so
-that K and V come from memory. GB/s counts the K and V that the lengths leave visible.
+Checks results, then measures speed: decoding, sequences of different lengths, packed sequences and
+paged caches. Calls that are timed rotate through copies of the inputs until K and V total 256 MiB,
+so that these come from memory. GB/s counts the K and V that the lengths leave visible.
 """
 
 import dataclasses
@@ -188,7 +188,7 @@ def check_batch(runtime, batch):
 
 
 def cases():
-    """Yields batches that go wrong where anything does."""
+    """Yields batches whose lengths lie at the ends of pages, tiles and steps."""
     causal, window = Features(causal=True), Features(causal=True, left=100)
     ragged = [0, 1, 15, 16, 17, 63, 64, 65, 300, 4097]
     for dtype in ("bf16", "f16", "f32"):

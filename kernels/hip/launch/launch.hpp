@@ -42,7 +42,7 @@ struct ListPlan {
     int64_t partial_out_at = 0, partial_sums_at = 0;
   };
   Section decode, prefill;
-  bool has_list = false;   // else all sequences are alike, and decode needs none
+  bool has_list = false;   // else all sequences are alike: one tile each
   int64_t list_bytes = 0;  // of the lists, which come first in the workspace
   bool overlaps = false;   // see Launch
 };
@@ -55,7 +55,7 @@ struct FlashPlan {
   // Only for sm_90a's loop; 0 for the other one.
   uint32_t box_columns = 0;  // columns in one copy of q, k or v
   uint32_t workgroups = 0;   // the largest grid: one for each multiprocessor
-  // Only for the kernels that take their work from a list; both kernels are null else.
+  // Only for the kernels that take their work from a list; else both kernel names are null.
   ListPlan list;
   // Whether the tiles of every mask that can be read in words are looked at before, also where that
   // does not pay. For tests.
@@ -97,8 +97,8 @@ int32_t launches(const FlashPlan& plan, const Problem& problem, const Args& args
 int32_t launches(const UnfusedPlan& plan, const Problem& problem, const Args& args, void* workspace,
                  Launch* out);
 
-// Writes a launch for each kernel that some run of the plan may have, for its names and sizes. args:
-// as large as the bounds. RETURNS how many, as launches does.
+// Writes a launch for each kernel that some run of the plan may have, for its names and sizes.
+// args: as large as the bounds. RETURNS how many, as launches does.
 int32_t kernels_of(const FlashPlan& plan, const Problem& problem, const Args& args, Launch* out);
 int32_t kernels_of(const UnfusedPlan& plan, const Problem& problem, const Args& args, Launch* out);
 

@@ -18,14 +18,15 @@
 namespace kernels::hip {
 namespace {
 
-// Keys in one unit of the decode kernel's cost: what its waves take in one turn.
+// Keys in one unit of the decode kernel's cost, and between possible cuts: few enough that short
+// rows fill the GPU. A turn of all waves takes 32 to 128 keys.
 constexpr int32_t kDecodeCutKeys = 64;
 // With batch_invariant, every sequence is cut after these keys, whatever else is in the batch.
 constexpr int32_t kInvariantCutKeys = 2048;
 // More than any cost, so that nothing is cut.
 constexpr int64_t kNoCuts = int64_t{1} << 62;
-// Fewer workgroups of decode than this share of a full round are left idle, at most, before tiles
-// are cut for them.
+// Equal sequences are cut only if their tiles would else fill less than this fraction of the
+// workgroups, over all rounds.
 constexpr double kLeastUse = 0.9;
 
 using AnyDecodeTile = DecodeTile<BF16, 64, false>;
@@ -314,7 +315,7 @@ bool listed_supported(const Problem& p, std::string* reason) {
                        static_cast<double>(quotient_up(packed_rows(p), kDecodeRows) +
                                            quotient_up(p.seq_kv, kInvariantCutKeys));
   if (tiles > 1 << 28)
-    return fail("batch * heads_kv * (seq_q and seq_kv in blocks) is above " +
+    return fail("batch * heads_kv * (heads_q / heads_kv * seq_q / 16 + seq_kv / 2048) is above " +
                 std::to_string(1 << 28));
   return true;
 }

@@ -9,10 +9,10 @@
 namespace kernels::hip {
 
 // Whether these kernels serve the problem: its sequences differ in length, its keys lie in pages,
-// or there are few queries.
+// or there are at most 32 queries.
 bool is_listed(const Problem& problem);
 
-// REQUIRES: is_listed, and supported(..., true, ...).
+// REQUIRES: is_listed.
 bool listed_supported(const Problem& problem, std::string* reason);
 FlashPlan plan_listed(const Problem& problem, const Target& target);
 int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Args& args,

@@ -250,15 +250,16 @@ ATTNRT_API attnrt_status attnrt_schedule_create(attnrt_plan* plan, attnrt_schedu
  * STREAMS: runs with the schedule are on this stream, or on one that waits for it.
  * THREADS: a build counts as a run of the schedule's plan. No other thread uses the schedule
  * meanwhile.
- * ERRORS: as attnrt_plan_run. After the backend's error, runs wait for another build. */
+ * ERRORS: as attnrt_plan_run. If the backend fails, the schedule counts as not built: runs with it
+ * are INVALID_ARGUMENT until a build succeeds. */
 ATTNRT_API attnrt_status attnrt_schedule_build(attnrt_schedule* schedule, const attnrt_args* args,
                                                attnrt_error* error);
 
 /* Runs as attnrt_plan_run does, with a schedule of this plan, or of any other plan of an equal
  * problem with the same backend and device.
  * LENGTHS. Lengths and offsets on the device are those of the last build. Otherwise the rows of out
- * and lse of each sequence whose lengths differ are NaN or, with varlen, not written; nothing is
- * read or written out of bounds.
+ * and lse of each sequence whose lengths differ are NaN; with varlen, rows that it did not have at
+ * the build keep what they held. Nothing is read or written out of bounds.
  * THREADS: runs of several plans may use one schedule at once.
  * ERRORS: as attnrt_plan_run; INVALID_ARGUMENT for a schedule of another problem, backend or
  * device, one that was not built, and one that was built for tensors of other sizes. */

@@ -612,8 +612,8 @@ typedef struct attnrt_merging {
  * If the problem is deterministic, run gives the same bits with a schedule as without one.
  * LENGTHS are the values of kv_lengths, offsets_q, offsets_kv and diagonal_offset. The host cannot
  * compare them, so a schedule carries the lengths that it was built for. If one of a sequence's
- * lengths is another at run, that sequence's rows of out and lse are NaN; with varlen, as many of
- * them as it had at build, and the rest is not written. Other sequences are right, and nothing is
+ * lengths is another at run, that sequence's rows of out and lse are NaN; with varlen, rows that it
+ * did not have at build keep what they held. Other sequences are right, and nothing is
  * read or written out of bounds.
  * A backend of a device other than the cpu may offer it. */
 #define ATTNRT_SCHEDULE "attnrt.schedule/1"
