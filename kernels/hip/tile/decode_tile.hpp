@@ -1,0 +1,130 @@
+// kernels/hip/tile/decode_tile.hpp: the tile of decode_attention: 16 packed rows and 16 keys of one
+// wave, by mma.sync, f16 and bf16
+#pragma once
+
+#include "kernels/hip/tile/mma_sm80.hpp"
+#include "kernels/hip/tile/quad_rows.hpp"
+#include "kernels/hip/tile/tile.hpp"
+
+namespace kernels::hip {
+
+// Lane 4 r + c holds rows r and r + 8 (slots 0 and 1), and of each the keys 2 c, 2 c + 1, 2 c + 8
+// and 2 c + 9.
+// kLarge: for GPUs with 227 KiB of workgroup memory; the others have 99 KiB or more.
+template <class T, int kDimension, bool kLarge>
+struct DecodeTile {
+  static constexpr int kWave = 32, kWaveRows = 16, kRows = 16, kKeys = 16;
+  static constexpr int kSlots = 2, kScoreTiles = 2, kElements = 2;
+  static constexpr int kDim = kDimension, kDimSteps = kDim / 16;
+  static constexpr int kWaves = (kDim == 256 ? 2 : 4) * (kLarge ? 2 : 1), kThreads = kWave * kWaves;
+  static constexpr uint32_t kRowBytes = kDim * 2, kStepBytes = kKeys * kRowBytes;
+  static constexpr int kStages =
+      static_cast<int>((kLarge ? 192 : 80) * 1024 / (kWaves * 2 * kStepBytes));
+  static constexpr int kResident = 1;
+
+  using Element = T;
+  using Scores = gpu::Floats<2>[kSlots][kScoreTiles];
+  using Query = uint32_t[kDimSteps][4];
+  using Weights = uint32_t[kSlots][kScoreTiles];
+  using Output = gpu::Floats<2>[kSlots][kDim / 8];
+  static constexpr bool kSumIsOfRounded = false;
+
+  GPU_DEVICE static float at(const Scores& s, int slot, int t, int e) { return s[slot][t][e]; }
+  GPU_DEVICE static void set(Scores& s, int slot, int t, int e, float value) {
+    s[slot][t][e] = value;
+  }
+  GPU_DEVICE static void leave_undefined(Scores&) {}
+  GPU_DEVICE static constexpr int key_offset(int t, int e) { return t * 8 + e; }
+
+  int lane, wave;
+  GPU_DEVICE DecodeTile() {
+    lane = static_cast<int>(gpu::thread()) % kWave;
+    wave = gpu::uniform(static_cast<int>(gpu::thread()) / kWave);
+  }
+  GPU_DEVICE int row(int slot) const { return slot * 8 + lane / 4; }
+  GPU_DEVICE int first_key() const { return lane % 4 * 2; }
+  GPU_DEVICE float max_of_row(float x) const { return max_of_quad(x); }
+  GPU_DEVICE float sum_of_row(float x) const { return sum_of_quad(x); }
+
+  // ---- Workgroup memory: rows of K and V, swizzled by 16-byte chunks ----
+  GPU_DEVICE static uint32_t place(int row, int chunk) {
+    return row * kRowBytes + ((chunk ^ (row & 7)) << 4);
+  }
+  GPU_DEVICE uint32_t keys_at(int stage) const {
+    return static_cast<uint32_t>(wave * kStages + stage) * 2 * kStepBytes;
+  }
+  GPU_DEVICE uint32_t values_at(int stage) const { return keys_at(stage) + kStepBytes; }
+  // Behind the rings, where waves merge their results, one slot's rows at a time: rows of O in
+  // float, and sums, of each wave. Rows are padded so that a wave's lanes spread over the banks.
+  static constexpr int kMergeRows = 8;
+  static constexpr uint32_t kRingBytes = kWaves * kStages * 2 * kStepBytes;
+  static constexpr uint32_t kOutputRow = (kDim + 8) * 4, kOutputBytes = kMergeRows * kOutputRow;
+  GPU_DEVICE static uint32_t output_at(int of_wave, int row) {
+    return kRingBytes + static_cast<uint32_t>(of_wave) * kOutputBytes +
+           static_cast<uint32_t>(row) * kOutputRow;
+  }
+  GPU_DEVICE static uint32_t sums_at(int of_wave, int row) {
+    return kRingBytes + kWaves * kOutputBytes +
+           static_cast<uint32_t>(of_wave * kMergeRows + row) * 8;
+  }
+  static constexpr uint32_t kSharedBytes = kRingBytes + kWaves * (kOutputBytes + kMergeRows * 8);
+
+  // ---- Products ----
+  template <class Rows>
+  GPU_DEVICE void load_query(const AttentionParams& p, const Rows& q, int rows,
+                             Query& query) const {
+    GPU_UNROLL for (int half = 0; half < 2; ++half) {
+      const int r = row(half);
+      const typename T::Storage* from = q(r < rows ? r : 0);
+      GPU_UNROLL for (int step = 0; step < kDimSteps; ++step) {
+        GPU_UNROLL for (int i = 0; i < 2; ++i) {
+          const int d = step * 16 + lane % 4 * 2 + i * 8;
+          uint32_t word = 0;
+          if (r < rows && d < p.head_dim) word = *reinterpret_cast<const uint32_t*>(from + d);
+          query[step][half + 2 * i] = word;
+        }
+      }
+    }
+  }
+
+  GPU_DEVICE void scores(const Query& query, int stage, Scores& s) const {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      GPU_UNROLL for (int t = 0; t < kScoreTiles; ++t) s[slot][t][0] = s[slot][t][1] = 0;
+    }
+    const int key = lane % 8 + lane / 16 * 8, half = lane / 8 % 2;
+    GPU_UNROLL for (int step = 0; step < kDimSteps; ++step) {
+      uint32_t b[4];
+      MmaSm80::load_matrices<false>(keys_at(stage) + place(key, step * 2 + half), b);
+      MmaSm80::multiply<T>(query[step], b[0], b[1], s[0][0], s[1][0]);
+      MmaSm80::multiply<T>(query[step], b[2], b[3], s[0][1], s[1][1]);
+    }
+  }
+
+  GPU_DEVICE static void pack(const Scores& p, Weights& weights, float (&sum)[kSlots]) {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      GPU_UNROLL for (int t = 0; t < kScoreTiles; ++t) {
+        weights[slot][t] = pack2(T{}, p[slot][t][0], p[slot][t][1]);
+        sum[slot] += p[slot][t][0] + p[slot][t][1];
+      }
+    }
+  }
+
+  GPU_DEVICE void accumulate(const Weights& weights, int stage, Output& o) const {
+    const uint32_t a[4] = {weights[0][0], weights[1][0], weights[0][1], weights[1][1]};
+    GPU_UNROLL for (int u = 0; u < kDim / 8; u += 2) {
+      uint32_t b[4];
+      MmaSm80::load_matrices<true>(values_at(stage) + place(lane % 16, u + lane / 16), b);
+      MmaSm80::multiply<T>(a, b[0], b[1], o[0][u], o[1][u]);
+      MmaSm80::multiply<T>(a, b[2], b[3], o[0][u + 1], o[1][u + 1]);
+    }
+  }
+
+  GPU_DEVICE static void clear(Output& o, int slot) {
+    GPU_UNROLL for (int u = 0; u < kDim / 8; ++u) o[slot][u][0] = o[slot][u][1] = 0;
+  }
+  GPU_DEVICE static void scale(Output& o, int slot, float factor) {
+    GPU_UNROLL for (int u = 0; u < kDim / 8; ++u) o[slot][u][0] *= factor, o[slot][u][1] *= factor;
+  }
+};
+
+}  // namespace kernels::hip
