@@ -72,6 +72,22 @@ GPU_DEVICE PartSums* partial_sums(const WorkSection& section, int32_t slot, int3
   return static_cast<PartSums*>(section.partial_sums) + int64_t{slot} * section.slot_rows + row;
 }
 
+// Stores a lane's rows of an item that has not all keys of its rows.
+template <class Tile>
+GPU_DEVICE void store_partial_rows(const AttentionParams& p, const WorkSection& section,
+                                   const WorkItem& item, const Tile& tile,
+                                   const typename Tile::Output& o,
+                                   const OnlineSoftmax<Tile>& softmax) {
+  GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+    const auto part = softmax.part(tile, slot);
+    const int r = tile.row(slot);
+    const bool exists = r < item.rows;
+    tile.store_float(p, o, slot, part.output_factor, partial_out(p, section, item.slot, r), exists);
+    if (exists && tile.first_key() == 0)
+      *partial_sums(section, item.slot, r) = {part.reference, part.sum};
+  }
+}
+
 // Stores four columns of a packed row of out, and its lse with the first of them.
 template <class T>
 GPU_DEVICE void store_columns(const AttentionParams& p, const PackedBlock& block, int32_t row,
@@ -82,19 +98,20 @@ GPU_DEVICE void store_columns(const AttentionParams& p, const PackedBlock& block
   if (p.lse != nullptr && column == 0) p.lse[block.offsets(lse_strides(p))(row)] = merged.lse;
 }
 
-// Stores NaN as out and lse of the rows of a stale item that exist now, by a workgroup of kThreads.
-template <class T, int kThreads>
-GPU_DEVICE void store_nan(const ServingParams& params, const WorkItem& item) {
-  const AttentionParams& p = params.attention;
-  const Extent now = extent_of(params.work, item.sequence);
+// Stores NaN as out and lse of the rows of a stale item that exist now. thread: the calling one's
+// number among those that do this.
+template <class T>
+GPU_DEVICE void store_nan(const AttentionParams& p, const WorkParams& w, const WorkItem& item,
+                          int32_t thread, int32_t threads) {
+  const Extent now = extent_of(w, item.sequence);
   WorkItem here = item;
   here.q_first = now.q_first;
-  const PackedBlock block = block_of(params.work, here);
+  const PackedBlock block = block_of(w.section, here);
   const int32_t columns = p.head_dim_v / 4;
   MergedColumns nan;
   nan.lse = __builtin_nanf("");
   GPU_UNROLL for (int c = 0; c < 4; ++c) nan.out[c] = nan.lse;
-  for (int32_t i = static_cast<int32_t>(gpu::thread()); i < item.rows * columns; i += kThreads) {
+  for (int32_t i = thread; i < item.rows * columns; i += threads) {
     const int32_t row = i / columns;
     if (block.query(row) < now.q_length)
       store_columns<T>(p, block, row, (i - row * columns) * 4, nan);
@@ -134,16 +151,16 @@ GPU_DEVICE void combine(const ServingParams& params) {
   float sink = 0;
   const bool has_sink = p.sinks != nullptr;
   if (merges && has_sink) {
-    sink = p.sinks[block_of(params.work, tile.item).head(row) * p.sink_stride];
+    sink = p.sinks[block_of(section, tile.item).head(row) * p.sink_stride];
   }
   // Every workgroup waits: what comes after this kernel in the stream waits for it alone.
   gpu::wait_for_previous_kernel();
   if (!merges) return;
-  if (is_stale(params, tile.item)) {
-    if (row == 0) store_nan<T, kCombineThreads>(params, tile.item);
+  if (is_stale(p, params.work, tile.item)) {
+    if (row == 0) store_nan<T>(p, params.work, tile.item, thread, kCombineThreads);
     return;
   }
-  const PackedBlock block = block_of(params.work, tile.item);
+  const PackedBlock block = block_of(section, tile.item);
   constexpr uint32_t kWeightsAt = 0, kSumsAt = kCombineThreads * 4;
   const auto sums_of = [&](int piece) { return *partial_sums(section, slot_of(cut, piece), row); };
   float largest = -gpu::kInfinity;
