@@ -84,8 +84,7 @@ class PipelinedAttention : Pipeline<Tile, kKind> {
   };
   static constexpr Registers registers() {
     if (Tile::kGroups != 2) return {32, 160};
-    if (kListed)
-      return Tile::kQueryStages == 2 || Tile::kSharesRows ? Registers{72, 216} : Registers{56, 224};
+    if (kListed) return Tile::kSharesRows ? Registers{72, 216} : Registers{56, 224};
     if (!kHandsSteps) return {24, 240};
     return Tile::kDim == 128 ? Registers{40, 232} : Registers{56, 224};
   }

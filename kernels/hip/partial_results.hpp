@@ -118,8 +118,10 @@ GPU_DEVICE void store_nan(const AttentionParams& p, const WorkParams& w, const W
   }
 }
 
-// A workgroup of combine() takes one row of one cut tile, kCombineThreads pieces at a time.
-inline constexpr int kCombineThreads = 128;
+// A workgroup of combine() takes rows of one cut tile, kCombineThreads pieces at a time. As many
+// take the rows of one tile, if it has so many: more would take longer to start where nothing is
+// cut.
+inline constexpr int kCombineThreads = 128, kCombineWorkgroups = 32;
 inline constexpr uint32_t kCombineSharedBytes = kCombineThreads * (16 + 4);
 
 // RETURNS f over the values of all threads of a workgroup, in an order that does not change. at: a
@@ -136,31 +138,17 @@ GPU_DEVICE float over_workgroup(uint32_t at, float value, const F& f) {
   return value;
 }
 
-// Merges the pieces of each tile that was cut: workgroup (cut, row). Lanes side by side take the
-// columns; group g of lanes takes pieces g, g + groups, ..., and the sums are added at the end.
-// Softmax: any OnlineSoftmax, for its rule of how a row ends.
+// Merges the pieces of one row of a tile that was cut. Lanes side by side take the columns; group g
+// of lanes takes pieces g, g + groups, ..., and the sums are added at the end.
 template <class T, class Softmax>
-GPU_DEVICE void combine(const ServingParams& params) {
+GPU_DEVICE void combine_row(const ServingParams& params, const CutTile& tile, uint32_t cut,
+                            int32_t row) {
   const AttentionParams& p = params.attention;
   const WorkSection& section = params.work.section;
-  const uint32_t cut = gpu::block_x();
-  const auto row = static_cast<int32_t>(gpu::block_y()), thread = static_cast<int>(gpu::thread());
-  // The list is complete: the attention kernel waited for it before it let this one start.
-  const CutTile tile = cut_tile(params.work, cut);
-  const bool merges = tile.pieces > 0 && row < tile.item.rows;
-  float sink = 0;
+  const int thread = static_cast<int>(gpu::thread());
   const bool has_sink = p.sinks != nullptr;
-  if (merges && has_sink) {
-    sink = p.sinks[block_of(section, tile.item).head(row) * p.sink_stride];
-  }
-  // Every workgroup waits: what comes after this kernel in the stream waits for it alone.
-  gpu::wait_for_previous_kernel();
-  if (!merges) return;
-  if (is_stale(p, params.work, tile.item)) {
-    if (row == 0) store_nan<T>(p, params.work, tile.item, thread, kCombineThreads);
-    return;
-  }
   const PackedBlock block = block_of(section, tile.item);
+  const float sink = has_sink ? p.sinks[block.head(row) * p.sink_stride] : 0;
   constexpr uint32_t kWeightsAt = 0, kSumsAt = kCombineThreads * 4;
   const auto sums_of = [&](int piece) { return *partial_sums(section, slot_of(cut, piece), row); };
   float largest = -gpu::kInfinity;
@@ -203,17 +191,42 @@ GPU_DEVICE void combine(const ServingParams& params) {
   }
   gpu::shared_store(kSumsAt + static_cast<uint32_t>(thread) * 16, own);
   gpu::barrier();
-  if (group != 0) return;
-  GPU_UNROLL_BY(1)
-  for (int n = 1; n < groups; ++n) {
-    const auto other =
-        gpu::shared_load<gpu::Bits128>(kSumsAt + static_cast<uint32_t>(n * quads + thread) * 16);
-    GPU_UNROLL for (int c = 0; c < 4; ++c) {
-      merged.out[c] += __builtin_bit_cast(float, other.word[c]);
+  if (group == 0) {
+    GPU_UNROLL_BY(1)
+    for (int n = 1; n < groups; ++n) {
+      const auto other =
+          gpu::shared_load<gpu::Bits128>(kSumsAt + static_cast<uint32_t>(n * quads + thread) * 16);
+      GPU_UNROLL for (int c = 0; c < 4; ++c) {
+        merged.out[c] += __builtin_bit_cast(float, other.word[c]);
+      }
     }
+    store_columns<T>(p, block, row, column,
+                     finished<Softmax>(p, merged, largest, sum, has_sink, sink));
   }
-  store_columns<T>(p, block, row, column,
-                   finished<Softmax>(p, merged, largest, sum, has_sink, sink));
+  gpu::barrier();  // before the next row
+}
+
+// Merges the pieces of each tile that was cut: workgroup (cut, n) takes rows n,
+// n + kCombineWorkgroups, ...
+// Softmax: any OnlineSoftmax, for its rule of how a row ends.
+template <class T, class Softmax>
+GPU_DEVICE void combine(const ServingParams& params) {
+  const uint32_t cut = gpu::block_x();
+  // The list is complete: the attention kernel waited for it before it let this one start.
+  const CutTile tile = cut_tile(params.work, cut);
+  // Every workgroup waits: what comes after this kernel in the stream waits for it alone.
+  gpu::wait_for_previous_kernel();
+  if (tile.pieces == 0) return;
+  const auto first = static_cast<int32_t>(gpu::block_y());
+  if (is_stale(params.attention, params.work, tile.item)) {
+    if (first == 0) {
+      store_nan<T>(params.attention, params.work, tile.item, static_cast<int32_t>(gpu::thread()),
+                   kCombineThreads);
+    }
+    return;
+  }
+  for (int32_t row = first; row < tile.item.rows; row += kCombineWorkgroups)
+    combine_row<T, Softmax>(params, tile, cut, row);
 }
 
 }  // namespace kernels::hip

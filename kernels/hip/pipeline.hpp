@@ -60,6 +60,7 @@ struct DenseWork {
 struct ListedWork {
   Range steps;
   WorkItem item;
+  int32_t first_query, lead;  // as of PackedBlock
 };
 template <bool kListed>
 struct WorkOf {
@@ -164,7 +165,12 @@ class Pipeline {
     return {work.batch, work.head, work.first_query, rows_of_block<Tile>(p_, work.first_query)};
   }
   GPU_DEVICE PackedBlock block(const ListedWork& work) const {
-    return block_of(params_.work.section, work.item);
+    const WorkSection& section = params_.work.section;
+    const WorkItem& item = work.item;
+    return {item.sequence,    item.head * section.group,
+            work.first_query, work.lead,
+            item.rows,        item.q_first,
+            section.group,    section.group_magic};
   }
   // The kernel's argument, as it is for a block's sequence.
   GPU_DEVICE const AttentionParams& attention(const DenseWork&) const { return p_; }

@@ -94,9 +94,11 @@ class Consumer : Pipeline<Tile, kKind> {
     work->steps.begin = word(1);
     if constexpr (kListed) {
       WorkItem& item = work->item;
-      item.sequence = word(2), item.head = word(3), item.first_row = word(4), item.rows = word(5);
+      item.sequence = word(2), item.head = word(3), work->first_query = word(4),
+      item.rows = word(5);
       item.slot = word(6), item.q_first = word(7), item.q_length = word(8);
       item.kv_length = word(9), item.diagonal_offset = word(10);
+      work->lead = word(11);
     } else {
       work->first_query = word(2), work->head = word(3), work->batch = word(4);
     }

@@ -49,15 +49,16 @@ class ListedProducer : Pipeline<Tile, kKind> {
       for (int step = now.steps.end - 1; step >= now.steps.begin; --step) {
         const bool first = step == now.steps.end - 1;
         const uint32_t stage = ring.stage(), parity = ring.empty_parity();
-        Places places;
-        look_up(keys, step, places);  // before the wait, which hides how long it takes
+        // What needs no place comes before the wait, which hides how long it takes.
+        Boxes boxes;
+        find_boxes(keys, step, boxes);
         gpu::mbarrier_wait(empty(kKey + stage), parity);
         expect(full(kKey + stage), Tile::kKeyBytes);
-        copy_keys(keys, step, places, stage);
+        copy_keys(keys, boxes, stage);
         if (!kAhead && first) send(true, now, query);
         gpu::mbarrier_wait(empty(kValue + stage), parity);
         expect(full(kValue + stage), Tile::kValueBytes);
-        copy_values(keys, step, places, stage);
+        copy_values(keys, step, boxes, stage);
         ring.advance();
         if (step == second) {  // the number has come
           follows = find(&items, &next);
@@ -78,6 +79,8 @@ class ListedProducer : Pipeline<Tile, kKind> {
     while (items->next(&item)) {
       if (item.rows == 0 || item.key_begin >= item.key_end || is_stale(p_, params_.work, item))
         continue;
+      const PackedBlock here = block_of(params_.work.section, item);
+      found->first_query = here.first_query, found->lead = here.lead;
       found->steps = {item.key_begin / kKeys, (item.key_end + kKeys - 1) / kKeys};
       return true;
     }
@@ -85,73 +88,81 @@ class ListedProducer : Pipeline<Tile, kKind> {
   }
 
   // ---- Keys and values ----
+  static constexpr int32_t kNoBox = -1;
   struct Keys {
     KeyRows rows;
-    int32_t begin, end;   // the keys that some row of the block sees
-    int32_t first, last;  // the keys of the sequence: those that any of its rows may see
+    int32_t begin, end;      // the keys that some row of the block sees
+    int32_t first, last;     // the keys of the sequence: those that any of its rows may see
+    int32_t cut_0, cut_1;    // first keys of the boxes that the sequence has in part, or kNoBox
+    int32_t head_k, head_v;  // as coordinates
   };
   GPU_DEVICE Keys keys_of(const Work& work) const {
     const WorkItem& item = work.item;
     const AttentionParams p = attention(work);
     const PackedBlock here = block(work);
-    return {
-        {params_.work, item.sequence, head_kv_of(p_, params_.work.section, item), item.kv_first},
-        visible_range(p, here.query(0)).begin,
-        visible_range(p, here.query(here.rows - 1)).end,
-        visible_range(p, 0).begin,
-        item.kv_length};
-  }
-
-  // Where the boxes of a step begin that this lane copies: boxes lane, lane + kWave, ...
-  static constexpr int kMostBoxes = kKeys / kLeastBoxKeys,
-                       kOwnBoxes = (kMostBoxes + kWave - 1) / kWave;
-  using Places = KeyRows::Place[kOwnBoxes];
-
-  // Calls f(i, at, key): this lane's i-th box begins at row `at` of the step, and at that key.
-  template <class F>
-  GPU_DEVICE void each_box(int step, const F& f) const {
-    GPU_UNROLL for (int i = 0; i < kOwnBoxes; ++i) {
-      const int at = (i * kWave + lane_) * params_.box_keys;
-      if (at < kKeys) f(i, at, step * kKeys + at);
-    }
+    const int32_t head = head_kv_of(p_, params_.work.section, item), box = params_.box_keys;
+    Keys keys{{params_.work, item.sequence, head, item.kv_first},
+              visible_range(p, here.query(0)).begin,
+              visible_range(p, here.query(here.rows - 1)).end,
+              visible_range(p, 0).begin,
+              item.kv_length,
+              kNoBox,
+              kNoBox,
+              p_.k_stride.head == 0 ? 0 : head,
+              p_.v_stride.head == 0 ? 0 : head};
+    const auto cut_at = [&](int32_t key) {
+      const int32_t box_key = key / box * box;
+      return box_key != key && is_seen(keys, box_key) ? box_key : kNoBox;
+    };
+    keys.cut_0 = cut_at(keys.first), keys.cut_1 = cut_at(keys.last);
+    if (keys.cut_0 == keys.cut_1) keys.cut_1 = kNoBox;
+    return keys;
   }
   GPU_DEVICE bool is_seen(const Keys& keys, int32_t key) const {
     return key < keys.end && key + params_.box_keys > keys.begin;
   }
-  GPU_DEVICE void look_up(const Keys& keys, int step, Places& places) const {
-    each_box(step, [&](int i, int, int32_t key) {
-      places[i] = {};
-      if (is_seen(keys, key)) places[i] = keys.rows.place(key);
-    });
+
+  // This lane's boxes of a step: lane, lane + kWave, ... A box that no row sees is outside of the
+  // tensor, so that zeros are copied.
+  struct Box {
+    int32_t row, page;
+    bool is_cut;
+  };
+  static constexpr int kMostBoxes = kKeys / kLeastBoxKeys,
+                       kOwnBoxes = (kMostBoxes + kWave - 1) / kWave;
+  using Boxes = Box[kOwnBoxes];
+
+  GPU_DEVICE int row_of_box(int i) const { return (i * kWave + lane_) * params_.box_keys; }
+  GPU_DEVICE void find_boxes(const Keys& keys, int step, Boxes& boxes) const {
+    GPU_UNROLL for (int i = 0; i < kOwnBoxes; ++i) {
+      const int32_t key = step * kKeys + row_of_box(i);
+      boxes[i] = {-params_.box_keys, 0, key == keys.cut_0 || key == keys.cut_1};
+      if (row_of_box(i) < kKeys && is_seen(keys, key)) {
+        const KeyRows::Place place = keys.rows.place(key);
+        boxes[i].row = place.row, boxes[i].page = place.page;
+      }
+    }
   }
-  GPU_DEVICE void copy_keys(const Keys& keys, int step, const Places& places,
-                            uint32_t stage) const {
-    const uint32_t to = Tile::kKeyAt + stage * Tile::kKeyBytes;
-    each_box(step, [&](int i, int at, int32_t key) {
-      copy<Tile::kPanels>(params_.k, p_.k_stride, keys, to, at, full(kKey + stage),
-                          is_seen(keys, key), params_.box_keys, places[i]);
-    });
+  GPU_DEVICE void copy_keys(const Keys& keys, const Boxes& boxes, uint32_t stage) const {
+    const uint32_t to = Tile::kKeyAt + stage * Tile::kKeyBytes, barrier = full(kKey + stage);
+    GPU_UNROLL for (int i = 0; i < kOwnBoxes; ++i) {
+      if (row_of_box(i) >= kKeys) continue;
+      copy<Tile::kPanels>(params_.k, to, row_of_box(i), barrier, boxes[i].row, keys.head_k,
+                          p_.k_stride.batch == 0 ? 0 : boxes[i].page);
+    }
   }
-  GPU_DEVICE void copy_values(const Keys& keys, int step, const Places& places,
+  GPU_DEVICE void copy_values(const Keys& keys, int step, const Boxes& boxes,
                               uint32_t stage) const {
     const uint32_t to = Tile::kValueAt + stage * Tile::kValueBytes, barrier = full(kValue + stage);
-    // A box that is there in part begins at row `cut` of the step.
-    const int32_t box = params_.box_keys, key_0 = step * kKeys;
-    const auto is_cut = [&](int32_t key) {
-      return is_seen(keys, key) && (key < keys.first || key + box > keys.last);
-    };
-    each_box(step, [&](int i, int at, int32_t key) {
-      if (is_cut(key)) return;
-      copy<Tile::kValuePanels>(params_.v, p_.v_stride, keys, to, at, barrier, is_seen(keys, key),
-                               box, places[i]);
-    });
-    const int32_t at_first = (keys.first - key_0) / box * box,
-                  at_last = (keys.last - key_0) / box * box;
-    const bool cuts_first = keys.first > key_0 && at_first < kKeys && is_cut(key_0 + at_first),
-               cuts_last = keys.last > key_0 && at_last < kKeys && is_cut(key_0 + at_last);
-    if (cuts_first) copy_cut(keys, to, at_first, key_0 + at_first, barrier);
-    if (cuts_last && !(cuts_first && at_first == at_last))
-      copy_cut(keys, to, at_last, key_0 + at_last, barrier);
+    GPU_UNROLL for (int i = 0; i < kOwnBoxes; ++i) {
+      if (row_of_box(i) >= kKeys || boxes[i].is_cut) continue;
+      copy<Tile::kValuePanels>(params_.v, to, row_of_box(i), barrier, boxes[i].row, keys.head_v,
+                               p_.v_stride.batch == 0 ? 0 : boxes[i].page);
+    }
+    if (keys.cut_0 / kKeys == step && keys.cut_0 != kNoBox)
+      copy_cut(keys, to, keys.cut_0 % kKeys, keys.cut_0, barrier);
+    if (keys.cut_1 / kKeys == step && keys.cut_1 != kNoBox)
+      copy_cut(keys, to, keys.cut_1 % kKeys, keys.cut_1, barrier);
   }
   // Copies the values of a box that the sequence has in part, in smaller ones.
   GPU_DEVICE void copy_cut(const Keys& keys, uint32_t to, int at, int32_t key,
@@ -163,8 +174,8 @@ class ListedProducer : Pipeline<Tile, kKind> {
       const bool all = here >= keys.first && here + rows <= keys.last,
                  none = here + rows <= keys.first || here >= keys.last;
       const auto copy_rows = [&](const gpu::TensorMap& map, int i, bool exists, int count) {
-        copy<Tile::kValuePanels>(map, p_.v_stride, keys, to, at + r + i, barrier, exists, count,
-                                 {place.page, place.row + r + i});
+        copy<Tile::kValuePanels>(map, to, at + r + i, barrier, exists ? place.row + r + i : -count,
+                                 keys.head_v, p_.v_stride.batch == 0 ? 0 : place.page);
       };
       if (rows == 8 && (all || none)) {
         copy_rows(params_.eight_values, 0, all, 8);
@@ -175,17 +186,12 @@ class ListedProducer : Pipeline<Tile, kKind> {
       }
     }
   }
-  // Starts the copies of all panels of a box of `count` rows to row `at` of a step. Where it does
-  // not exist, zeros.
+  // Starts the copies of all panels of a box to row `at` of a step.
   template <int kPanels>
-  GPU_DEVICE static void copy(const gpu::TensorMap& map, const Strides& stride, const Keys& keys,
-                              uint32_t to, int at, uint32_t barrier, bool exists, int count,
-                              const KeyRows::Place& place) {
+  GPU_DEVICE static void copy(const gpu::TensorMap& map, uint32_t to, int at, uint32_t barrier,
+                              int32_t row, int32_t head, int32_t page) {
     to += static_cast<uint32_t>(at) * Tile::kPanelRowBytes;
-    const int32_t row = exists ? place.row : -count, head = stride.head == 0 ? 0 : keys.rows.head,
-                  page = stride.batch == 0 ? 0 : place.page;
-    GPU_UNROLL_BY(1)
-    for (int panel = 0; panel < kPanels; ++panel) {
+    GPU_UNROLL for (int panel = 0; panel < kPanels; ++panel) {
       const int32_t coordinates[4] = {panel * Tile::kPanel, row, head, page};
       gpu::copy_tile(to + static_cast<uint32_t>(panel) * Tile::kKeyPanelBytes, map, barrier,
                      coordinates);
@@ -204,8 +210,9 @@ class ListedProducer : Pipeline<Tile, kKind> {
         if (exists) {
           const WorkItem& item = work.item;
           word(1, work.steps.begin), word(2, item.sequence), word(3, item.head);
-          word(4, item.first_row), word(5, item.rows), word(6, item.slot), word(7, item.q_first);
+          word(4, work.first_query), word(5, item.rows), word(6, item.slot), word(7, item.q_first);
           word(8, item.q_length), word(9, item.kv_length), word(10, item.diagonal_offset);
+          word(11, work.lead);
           gpu::mbarrier_arrive_expect(full(barrier), Tile::kQueryBytes / kParts);
         } else {
           gpu::mbarrier_arrive(full(barrier));

@@ -298,8 +298,7 @@ WorkSection section_at(const Problem& problem, const ListPlan& list, const ListP
   section.workgroups = static_cast<int32_t>(plan.workgroups);
   section.least_queries = plan.least_queries, section.most_queries = plan.most_queries;
   section.group = plan.group, section.heads = as_int(problem.heads_q / plan.group);
-  section.group_magic =
-      plan.group == 1 ? 0 : static_cast<uint32_t>(quotient_up(int64_t{1} << 32, plan.group));
+  section.group_magic = static_cast<uint32_t>(quotient_up(int64_t{1} << 31, plan.group));
   return section;
 }
 
@@ -421,7 +420,7 @@ int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Arg
                &out[count]);
     out[count].overlaps = list.overlaps;
     out[count++].grid[1] =
-        static_cast<uint32_t>(std::min<int64_t>(s->rows, int64_t{s->group} * w.most_q));
+        static_cast<uint32_t>(std::min<int64_t>(kCombineWorkgroups, int64_t{s->group} * w.most_q));
   }
   return count;
 }
