@@ -38,8 +38,8 @@ namespace kernels::hip {
 template <class Tile, Kind kKind>
 class PipelinedAttention : Pipeline<Tile, kKind> {
   using Base = Pipeline<Tile, kKind>;
-  using Base::params_, Base::full, Base::empty, Base::kKey, Base::kMask, Base::kBarriers,
-      Base::kHandsSteps, Base::kParts, Base::kWaves, Base::kListed;
+  using Base::params_, Base::full, Base::empty, Base::kKey, Base::kMask, Base::kNext,
+      Base::kBarriers, Base::kHandsSteps, Base::kParts, Base::kWaves, Base::kListed;
 
  public:
   using Base::Base;
@@ -51,7 +51,8 @@ class PipelinedAttention : Pipeline<Tile, kKind> {
         gpu::mbarrier_init(full(n), 1);
         gpu::mbarrier_init(empty(n), n < kKey    ? Tile::kGroups / kParts
                                      : n < kMask ? Tile::kGroups
-                                                 : Tile::kGroups * kWaves);
+                                     : n < kNext ? Tile::kGroups * kWaves
+                                                 : 1);
       }
       gpu::mbarrier_init_fence();
     }
@@ -64,7 +65,9 @@ class PipelinedAttention : Pipeline<Tile, kKind> {
     if (group == 0) {
       gpu::lower_registers<kProducerRegisters>();
       if constexpr (kListed) {
-        if (gpu::thread() < Tile::kWave) ListedProducer<Tile, kKind>(params_).produce();
+        const int wave = gpu::uniform(static_cast<int>(gpu::thread()) / Tile::kWave);
+        if (wave == 0) ListedProducer<Tile, kKind>(params_).produce();
+        if (wave == 1) WorkFinder<Tile, kKind>(params_).find();
       } else {
         if (gpu::thread() == 0) Producer<Tile, kKind>(params_).produce();
       }

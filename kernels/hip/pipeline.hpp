@@ -76,6 +76,8 @@ class Pipeline {
  public:
   static constexpr int kThreads = (1 + Tile::kGroups) * Tile::kGroupThreads;
   static constexpr int kWaves = Tile::kGroupThreads / Tile::kWave;  // of a warpgroup
+  static constexpr bool kListed = kKind == Kind::listed_plain;
+  using Work = typename WorkOf<kListed>::Type;
 
   // ---- Workgroup memory behind the tile's ----
   static constexpr bool kHasMask = kKind == Kind::generic && Tile::kKeys % 64 == 0;
@@ -89,14 +91,16 @@ class Pipeline {
     kKey = kQuery + Tile::kQueryStages * kParts,
     kValue = kKey + Tile::kStages,
     kMask = kValue + Tile::kStages,
-    kBarriers = kMask + (kHasMask ? Tile::kStages : 0)
+    kNext = kMask + (kHasMask ? Tile::kStages : 0),  // with a list: the item after this one
+    kBarriers = kNext + (kListed ? 1 : 0)
   };
   // The block that each warpgroup takes next, in each place of Q.
   static constexpr uint32_t kWorkAt = kBarriersAt + 2 * kBarriers * 8, kWorkBytes = 64;
   // What is at each place of K: see StepWord. Only masks make steps that differ.
   static constexpr bool kHandsSteps = kKind == Kind::generic;
   static constexpr uint32_t kStepAt = kWorkAt + Tile::kQueryStages * kParts * kWorkBytes;
-  static constexpr uint32_t kSharedBytes = kStepAt + (kHandsSteps ? Tile::kStages * 4 : 0);
+  static constexpr uint32_t kNextAt = kStepAt + (kHandsSteps ? Tile::kStages * 4 : 0);
+  static constexpr uint32_t kSharedBytes = kNextAt + (kListed ? sizeof(ListedWork) : 0);
   static_assert(kSharedBytes <= 227 << 10);
   GPU_DEVICE static uint32_t full(uint32_t barrier) { return kBarriersAt + barrier * 16; }
   GPU_DEVICE static uint32_t empty(uint32_t barrier) { return full(barrier) + 8; }
@@ -143,9 +147,6 @@ class Pipeline {
   GPU_DEVICE int64_t shift(int32_t batch) const {
     return kKind == Kind::generic ? diagonal_offset(p_, batch) : 0;
   }
-  static constexpr bool kListed = kKind == Kind::listed_plain;
-  using Work = typename WorkOf<kListed>::Type;
-
   // Returns the n-th block. Within a section the head changes fastest: first one block of every
   // head, then the next block of every head. With causal the longest blocks come first.
   GPU_DEVICE DenseWork numbered(uint32_t n) const {

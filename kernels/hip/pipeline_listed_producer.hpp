@@ -1,5 +1,8 @@
-// kernels/hip/pipeline_listed_producer.hpp: the wave that copies, in the loop of sm_90a, where the
-// work comes from a list
+// kernels/hip/pipeline_listed_producer.hpp: the waves that find work and copy, in the loop of
+// sm_90a, where the work comes from a list
+//
+// One wave finds the next item, while another copies the keys of this one: to read an item and the
+// lengths of its sequence takes longer than a step.
 //
 // A step of keys comes in boxes of box_keys rows, one for each lane: the whole step, or as many rows
 // of one page as divide a step. So pages cost copies and nothing else. Values past a sequence's end
@@ -17,11 +20,56 @@
 
 namespace kernels::hip {
 
+// The wave that finds items. It takes the next one when the other has begun with this one, so that
+// no workgroup holds more items than it must.
+template <class Tile, Kind kKind>
+class WorkFinder : Pipeline<Tile, kKind> {
+  using Base = Pipeline<Tile, kKind>;
+  using Base::params_, Base::p_, Base::full, Base::empty, Base::kNext, Base::kNextAt, Base::kKeys;
+
+ public:
+  using Base::Base;
+
+  // All lanes of the wave call it.
+  GPU_DEVICE void find() const {
+    Items items(params_.work);
+    ListedWork work{};
+    uint32_t parity = 1;  // the place begins empty
+    do {
+      gpu::mbarrier_wait(empty(kNext), parity);
+      parity ^= 1;
+      if (!next(&items, &work)) work.steps = {0, 0};
+      if (gpu::thread() % Tile::kWave == 0) {
+        gpu::shared_store(kNextAt, work);
+        gpu::mbarrier_arrive(full(kNext));
+      }
+    } while (work.steps.end != 0);
+  }
+
+ private:
+  // Finds the next item that sees keys. RETURNS false if none is left. The consumers store the
+  // results of those left out: see items_left_out.hpp.
+  GPU_DEVICE bool next(Items* items, ListedWork* found) const {
+    WorkItem& item = found->item;
+    while (items->next(&item)) {
+      if (item.rows == 0 || item.key_begin >= item.key_end || is_stale(p_, params_.work, item))
+        continue;
+      const PackedBlock here = block_of(params_.work.section, item);
+      found->first_query = here.first_query, found->lead = here.lead;
+      found->steps = {item.key_begin / kKeys, (item.key_end + kKeys - 1) / kKeys};
+      return true;
+    }
+    return false;
+  }
+};
+
+// The wave that copies.
 template <class Tile, Kind kKind>
 class ListedProducer : Pipeline<Tile, kKind> {
   using Base = Pipeline<Tile, kKind>;
   using Base::params_, Base::p_, Base::full, Base::empty, Base::query_barrier, Base::work_at,
-      Base::attention, Base::block, Base::kKey, Base::kValue, Base::kParts, Base::kKeys;
+      Base::attention, Base::block, Base::kKey, Base::kValue, Base::kNext, Base::kNextAt,
+      Base::kParts, Base::kKeys;
   using typename Base::StageRing, typename Base::Work;
   using QueryRing = Ring<Tile::kQueryStages>;
   static constexpr int kWave = Tile::kWave;
@@ -36,62 +84,68 @@ class ListedProducer : Pipeline<Tile, kKind> {
     constexpr bool kAhead = Tile::kQueryStages == 2;  // Q is sent early in the block before
     QueryRing query;
     StageRing ring;
-    Items items(params_.work);
     Work now, next;
-    bool exists = find(&items, &now);
+    uint32_t parity_of_next = 0;
+    bool exists = receive(&now, &parity_of_next);
     if (kAhead || !exists) send(exists, now, query);
+    if (!exists) return;
+    release_next();
+    Keys keys = keys_of(now);
+    Boxes boxes;
+    find_boxes(keys, now.steps.end - 1, boxes);
     while (exists) {
-      items.look_ahead();
       bool follows = false;
-      const Keys keys = keys_of(now);
-      const int before_last = now.steps.end - 2,
-                second = before_last > now.steps.begin ? before_last : now.steps.begin;
+      // By the third step the next item has been found.
+      const int third = now.steps.end - 3, ask = third > now.steps.begin ? third : now.steps.begin;
       for (int step = now.steps.end - 1; step >= now.steps.begin; --step) {
-        const bool first = step == now.steps.end - 1;
         const uint32_t stage = ring.stage(), parity = ring.empty_parity();
-        // What needs no place comes before the wait, which hides how long it takes.
-        Boxes boxes;
-        find_boxes(keys, step, boxes);
         gpu::mbarrier_wait(empty(kKey + stage), parity);
         expect(full(kKey + stage), Tile::kKeyBytes);
         copy_keys(keys, boxes, stage);
-        if (!kAhead && first) send(true, now, query);
+        if (!kAhead && step == now.steps.end - 1) send(true, now, query);
+        if (step == ask) {
+          follows = receive(&next, &parity_of_next);
+          if (kAhead) send(follows, next, query);
+        }
+        // Pages of the next step are looked up while this one waits.
+        Boxes after;
+        Keys keys_after = keys;
+        int step_after = step - 1;
+        if (step == now.steps.begin && follows)
+          keys_after = keys_of(next), step_after = next.steps.end - 1;
+        find_boxes(keys_after, step_after, after);
         gpu::mbarrier_wait(empty(kValue + stage), parity);
         expect(full(kValue + stage), Tile::kValueBytes);
         copy_values(keys, step, boxes, stage);
         ring.advance();
-        if (step == second) {  // the number has come
-          follows = find(&items, &next);
-          if (kAhead) send(follows, next, query);
-        }
+        keys = keys_after;
+        GPU_UNROLL for (int i = 0; i < kOwnBoxes; ++i) boxes[i] = after[i];
       }
       if (!kAhead && !follows) send(false, next, query);
       now = next;
       exists = follows;
+      if (exists) release_next();
     }
   }
 
  private:
-  // Finds the next item that sees keys. RETURNS false if none is left. The consumers store the
-  // results of those left out: see items_left_out.hpp.
-  GPU_DEVICE bool find(Items* items, Work* found) const {
-    WorkItem& item = found->item;
-    while (items->next(&item)) {
-      if (item.rows == 0 || item.key_begin >= item.key_end || is_stale(p_, params_.work, item))
-        continue;
-      const PackedBlock here = block_of(params_.work.section, item);
-      found->first_query = here.first_query, found->lead = here.lead;
-      found->steps = {item.key_begin / kKeys, (item.key_end + kKeys - 1) / kKeys};
-      return true;
-    }
-    return false;
+  // Waits for what the finder found. RETURNS false if nothing is left.
+  GPU_DEVICE bool receive(Work* work, uint32_t* parity) const {
+    gpu::mbarrier_wait(full(kNext), *parity);
+    *parity ^= 1;
+    *work = gpu::shared_load<Work>(kNextAt);
+    return work->steps.end != 0;
+  }
+  GPU_DEVICE void release_next() const {
+    gpu::wave_barrier(kWave);
+    if (lane_ == 0) gpu::mbarrier_arrive(empty(kNext));
   }
 
   // ---- Keys and values ----
   static constexpr int32_t kNoBox = -1;
   struct Keys {
-    KeyRows rows;
-    int32_t begin, end;      // the keys that some row of the block sees
+    int32_t sequence, head, first_row;  // as of KeyRows
+    int32_t begin, end;                 // the keys that some row of the block sees
     int32_t first, last;     // the keys of the sequence: those that any of its rows may see
     int32_t cut_0, cut_1;    // first keys of the boxes that the sequence has in part, or kNoBox
     int32_t head_k, head_v;  // as coordinates
@@ -101,7 +155,9 @@ class ListedProducer : Pipeline<Tile, kKind> {
     const AttentionParams p = attention(work);
     const PackedBlock here = block(work);
     const int32_t head = head_kv_of(p_, params_.work.section, item), box = params_.box_keys;
-    Keys keys{{params_.work, item.sequence, head, item.kv_first},
+    Keys keys{item.sequence,
+              head,
+              item.kv_first,
               visible_range(p, here.query(0)).begin,
               visible_range(p, here.query(here.rows - 1)).end,
               visible_range(p, 0).begin,
@@ -118,6 +174,9 @@ class ListedProducer : Pipeline<Tile, kKind> {
     if (keys.cut_0 == keys.cut_1) keys.cut_1 = kNoBox;
     return keys;
   }
+  GPU_DEVICE KeyRows rows_of(const Keys& keys) const {
+    return {params_.work, keys.sequence, keys.head, keys.first_row};
+  }
   GPU_DEVICE bool is_seen(const Keys& keys, int32_t key) const {
     return key < keys.end && key + params_.box_keys > keys.begin;
   }
@@ -125,7 +184,7 @@ class ListedProducer : Pipeline<Tile, kKind> {
   // This lane's boxes of a step: lane, lane + kWave, ... A box that no row sees is outside of the
   // tensor, so that zeros are copied.
   struct Box {
-    int32_t row, page;
+    int32_t row, page;  // page: as the table says: nothing waits for the number yet
     bool is_cut;
   };
   static constexpr int kMostBoxes = kKeys / kLeastBoxKeys,
@@ -138,17 +197,20 @@ class ListedProducer : Pipeline<Tile, kKind> {
       const int32_t key = step * kKeys + row_of_box(i);
       boxes[i] = {-params_.box_keys, 0, key == keys.cut_0 || key == keys.cut_1};
       if (row_of_box(i) < kKeys && is_seen(keys, key)) {
-        const KeyRows::Place place = keys.rows.place(key);
+        const KeyRows::Place place = rows_of(keys).unchecked_place(key);
         boxes[i].row = place.row, boxes[i].page = place.page;
       }
     }
+  }
+  GPU_DEVICE int32_t page_of(const Keys& keys, const Box& box) const {
+    return rows_of(keys).in_range({box.page, box.row}).page;
   }
   GPU_DEVICE void copy_keys(const Keys& keys, const Boxes& boxes, uint32_t stage) const {
     const uint32_t to = Tile::kKeyAt + stage * Tile::kKeyBytes, barrier = full(kKey + stage);
     GPU_UNROLL for (int i = 0; i < kOwnBoxes; ++i) {
       if (row_of_box(i) >= kKeys) continue;
       copy<Tile::kPanels>(params_.k, to, row_of_box(i), barrier, boxes[i].row, keys.head_k,
-                          p_.k_stride.batch == 0 ? 0 : boxes[i].page);
+                          p_.k_stride.batch == 0 ? 0 : page_of(keys, boxes[i]));
     }
   }
   GPU_DEVICE void copy_values(const Keys& keys, int step, const Boxes& boxes,
@@ -157,7 +219,7 @@ class ListedProducer : Pipeline<Tile, kKind> {
     GPU_UNROLL for (int i = 0; i < kOwnBoxes; ++i) {
       if (row_of_box(i) >= kKeys || boxes[i].is_cut) continue;
       copy<Tile::kValuePanels>(params_.v, to, row_of_box(i), barrier, boxes[i].row, keys.head_v,
-                               p_.v_stride.batch == 0 ? 0 : boxes[i].page);
+                               p_.v_stride.batch == 0 ? 0 : page_of(keys, boxes[i]));
     }
     if (keys.cut_0 / kKeys == step && keys.cut_0 != kNoBox)
       copy_cut(keys, to, keys.cut_0 % kKeys, keys.cut_0, barrier);
@@ -168,7 +230,7 @@ class ListedProducer : Pipeline<Tile, kKind> {
   GPU_DEVICE void copy_cut(const Keys& keys, uint32_t to, int at, int32_t key,
                            uint32_t barrier) const {
     const int box = params_.box_keys, rows = box % 8 == 0 ? 8 : 1;
-    const KeyRows::Place place = keys.rows.place(key);
+    const KeyRows::Place place = rows_of(keys).place(key);
     for (int r = lane_ * rows; r < box; r += kWave * rows) {
       const int32_t here = key + r;
       const bool all = here >= keys.first && here + rows <= keys.last,
