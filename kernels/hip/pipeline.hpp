@@ -51,17 +51,18 @@ struct Ring {
   GPU_DEVICE void advance() { ++count; }
 };
 
-// A block of queries, and its steps of keys.
+// A block of queries, and its steps of keys; end 0: there is no block.
 struct DenseWork {
   Range steps;
   int32_t first_query, head, batch;
   GPU_DEVICE bool sees_keys() const { return steps.begin < steps.end; }
 };
-struct ListedWork {
+struct alignas(16) ListedWork {
   Range steps;
-  WorkItem item;
   int32_t first_query, lead;  // as of PackedBlock
+  WorkItem item;
 };
+static_assert(sizeof(ListedWork) == 64 && __builtin_offsetof(ListedWork, item) == 16);
 template <bool kListed>
 struct WorkOf {
   using Type = DenseWork;
@@ -95,11 +96,13 @@ class Pipeline {
     kBarriers = kNext + (kListed ? 1 : 0)
   };
   // The block that each warpgroup takes next, in each place of Q.
-  static constexpr uint32_t kWorkAt = kBarriersAt + 2 * kBarriers * 8, kWorkBytes = 64;
+  static constexpr uint32_t kWorkAt = (kBarriersAt + 2 * kBarriers * 8 + 15) / 16 * 16,
+                            kWorkBytes = 64;
   // What is at each place of K: see StepWord. Only masks make steps that differ.
   static constexpr bool kHandsSteps = kKind == Kind::generic;
   static constexpr uint32_t kStepAt = kWorkAt + Tile::kQueryStages * kParts * kWorkBytes;
-  static constexpr uint32_t kNextAt = kStepAt + (kHandsSteps ? Tile::kStages * 4 : 0);
+  static constexpr uint32_t kNextAt =
+      (kStepAt + (kHandsSteps ? Tile::kStages * 4 : 0) + 15) / 16 * 16;
   static constexpr uint32_t kSharedBytes = kNextAt + (kListed ? sizeof(ListedWork) : 0);
   static_assert(kSharedBytes <= 227 << 10);
   GPU_DEVICE static uint32_t full(uint32_t barrier) { return kBarriersAt + barrier * 16; }

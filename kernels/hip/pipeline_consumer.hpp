@@ -89,16 +89,16 @@ class Consumer : Pipeline<Tile, kKind> {
     const auto word = [from](uint32_t n) {
       return gpu::uniform(gpu::shared_load<int32_t>(from + n * 4));
     };
-    work->steps.end = word(0);
+    // The members' places in DenseWork and ListedWork.
+    work->steps.end = word(1);
     if (work->steps.end == 0) return false;
-    work->steps.begin = word(1);
+    work->steps.begin = word(0);
     if constexpr (kListed) {
       WorkItem& item = work->item;
-      item.sequence = word(2), item.head = word(3), work->first_query = word(4),
-      item.rows = word(5);
-      item.slot = word(6), item.q_first = word(7), item.q_length = word(8);
-      item.kv_length = word(9), item.diagonal_offset = word(10);
-      work->lead = word(11);
+      work->first_query = word(2), work->lead = word(3);
+      item.sequence = word(4), item.head = word(5), item.rows = word(7), item.slot = word(10);
+      item.q_first = word(11), item.q_length = word(12), item.kv_length = word(14);
+      item.diagonal_offset = word(15);
     } else {
       work->first_query = word(2), work->head = word(3), work->batch = word(4);
     }

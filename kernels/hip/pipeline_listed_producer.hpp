@@ -84,57 +84,53 @@ class ListedProducer : Pipeline<Tile, kKind> {
     constexpr bool kAhead = Tile::kQueryStages == 2;  // Q is sent early in the block before
     QueryRing query;
     StageRing ring;
-    Work now, next;
     uint32_t parity_of_next = 0;
-    bool exists = receive(&now, &parity_of_next);
-    if (kAhead || !exists) send(exists, now, query);
-    if (!exists) return;
-    release_next();
-    Keys keys = keys_of(now);
-    Boxes boxes;
-    find_boxes(keys, now.steps.end - 1, boxes);
+    bool exists = wait_for_next(&parity_of_next);
+    if (kAhead || !exists) send(exists, query);
     while (exists) {
-      bool follows = false;
+      const Range steps = next_steps();
+      const Keys keys = keys_of(gpu::shared_load<Work>(kNextAt));
+      Boxes boxes;
+      find_boxes(keys, steps.end - 1, boxes);
+      if (kAhead) release_next();
       // By the third step the next item has been found.
-      const int third = now.steps.end - 3, ask = third > now.steps.begin ? third : now.steps.begin;
-      for (int step = now.steps.end - 1; step >= now.steps.begin; --step) {
+      const int third = steps.end - 3, ask = third > steps.begin ? third : steps.begin;
+      for (int step = steps.end - 1; step >= steps.begin; --step) {
         const uint32_t stage = ring.stage(), parity = ring.empty_parity();
         gpu::mbarrier_wait(empty(kKey + stage), parity);
         expect(full(kKey + stage), Tile::kKeyBytes);
         copy_keys(keys, boxes, stage);
-        if (!kAhead && step == now.steps.end - 1) send(true, now, query);
+        if (!kAhead && step == steps.end - 1) {
+          send(true, query);
+          release_next();
+        }
         if (step == ask) {
-          follows = receive(&next, &parity_of_next);
-          if (kAhead) send(follows, next, query);
+          exists = wait_for_next(&parity_of_next);
+          if (kAhead || !exists) send(exists, query);
         }
         // Pages of the next step are looked up while this one waits.
         Boxes after;
-        Keys keys_after = keys;
-        int step_after = step - 1;
-        if (step == now.steps.begin && follows)
-          keys_after = keys_of(next), step_after = next.steps.end - 1;
-        find_boxes(keys_after, step_after, after);
+        find_boxes(keys, step - 1, after);
         gpu::mbarrier_wait(empty(kValue + stage), parity);
         expect(full(kValue + stage), Tile::kValueBytes);
         copy_values(keys, step, boxes, stage);
         ring.advance();
-        keys = keys_after;
         GPU_UNROLL for (int i = 0; i < kOwnBoxes; ++i) boxes[i] = after[i];
       }
-      if (!kAhead && !follows) send(false, next, query);
-      now = next;
-      exists = follows;
-      if (exists) release_next();
     }
   }
 
  private:
-  // Waits for what the finder found. RETURNS false if nothing is left.
-  GPU_DEVICE bool receive(Work* work, uint32_t* parity) const {
+  // ---- The item that the finder found: in its place until release_next() ----
+  // RETURNS false if nothing is left.
+  GPU_DEVICE bool wait_for_next(uint32_t* parity) const {
     gpu::mbarrier_wait(full(kNext), *parity);
     *parity ^= 1;
-    *work = gpu::shared_load<Work>(kNextAt);
-    return work->steps.end != 0;
+    return next_steps().end != 0;
+  }
+  GPU_DEVICE static Range next_steps() {
+    const auto steps = gpu::shared_load<Range>(kNextAt);
+    return {gpu::uniform(steps.begin), gpu::uniform(steps.end)};
   }
   GPU_DEVICE void release_next() const {
     gpu::wave_barrier(kWave);
@@ -262,19 +258,14 @@ class ListedProducer : Pipeline<Tile, kKind> {
 
   // ---- Queries ----
   // Tells the consumers their next item, or that there is none, and copies its queries.
-  GPU_DEVICE void send(bool exists, const Work& work, QueryRing& query) const {
+  GPU_DEVICE void send(bool exists, QueryRing& query) const {
+    const auto work = gpu::shared_load<Work>(kNextAt);
     for (int part = 0; part < kParts; ++part) {
-      const uint32_t barrier = query_barrier(query, part), to = work_at(query, part);
+      const uint32_t barrier = query_barrier(query, part);
       gpu::mbarrier_wait(empty(barrier), query.empty_parity());
       if (lane_ == 0) {
-        const auto word = [to](uint32_t n, int32_t value) { gpu::shared_store(to + n * 4, value); };
-        word(0, exists ? work.steps.end : 0);
+        gpu::shared_store(work_at(query, part), work);
         if (exists) {
-          const WorkItem& item = work.item;
-          word(1, work.steps.begin), word(2, item.sequence), word(3, item.head);
-          word(4, work.first_query), word(5, item.rows), word(6, item.slot), word(7, item.q_first);
-          word(8, item.q_length), word(9, item.kv_length), word(10, item.diagonal_offset);
-          word(11, work.lead);
           gpu::mbarrier_arrive_expect(full(barrier), Tile::kQueryBytes / kParts);
         } else {
           gpu::mbarrier_arrive(full(barrier));

@@ -125,15 +125,12 @@ class Producer : Pipeline<Tile, kKind> {
     for (int part = 0; part < kParts; ++part) {
       const uint32_t barrier = query_barrier(query, part), to = work_at(query, part);
       gpu::mbarrier_wait(empty(barrier), query.empty_parity());
-      gpu::shared_store(to, exists ? work.steps.end : 0);
       if (!exists) {
+        gpu::shared_store(to, DenseWork{});
         gpu::mbarrier_arrive(full(barrier));
         continue;
       }
-      gpu::shared_store(to + 4, work.steps.begin);
-      gpu::shared_store(to + 8, work.first_query);
-      gpu::shared_store(to + 12, work.head);
-      gpu::shared_store(to + 16, work.batch);
+      gpu::shared_store(to, work);
       gpu::mbarrier_arrive_expect(full(barrier), Tile::kQueryBytes / kParts);
       copy(params_.q, p_.q_stride,
            Tile::query_at(query.stage()) + part * Tile::kGroupRows * Tile::kPanelRowBytes,
