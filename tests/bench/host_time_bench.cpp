@@ -1,0 +1,205 @@
+// tests/bench/host_time_bench.cpp: what the host spends in a call for a GPU, which it only enqueues
+//
+// null/...  hip_flash on a CUDA runtime that does nothing (null_cuda.cpp): attnrt's own time.
+// gpu/...   hip_flash on an NVIDIA GPU, if there is one: with the driver's time. Plugins are those of
+//           $ATTNRT_PLUGIN_PATH. What is enqueued is waited for after kCallsInFlight calls, outside
+//           of the time that counts.
+// Goals on the host of an H200: a run of one launch takes at most 4 us, each further launch 2.5 us.
+#include <benchmark/benchmark.h>
+#include <dlfcn.h>
+
+#include <attnrt/attnrt.hpp>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace {
+
+constexpr int kCallsInFlight = 64;
+
+// ---- Memory of the device ----
+
+// The driver's calls that the benchmarks need, opened at run time: nothing here needs CUDA to build.
+class Driver {
+ public:
+  // Null if there is no GPU.
+  static const Driver* get() {
+    static const Driver driver;
+    return driver.works_ ? &driver : nullptr;
+  }
+  void* allocate(size_t bytes) const {
+    unsigned long long address = 0;
+    if (allocate_(&address, bytes) != 0 || clear_(address, 0, bytes) != 0) std::abort();
+    return reinterpret_cast<void*>(address);
+  }
+  void wait() const { (void)wait_(); }
+
+ private:
+  Driver() {
+    void* const library = dlopen("libcuda.so.1", RTLD_NOW);
+    if (library == nullptr) return;
+    int (*initialise)(unsigned) = nullptr;
+    int (*retain)(void**, int) = nullptr;
+    int (*set_current)(void*) = nullptr;
+    const bool found = find(library, "cuInit", &initialise) &&
+                       find(library, "cuDevicePrimaryCtxRetain", &retain) &&
+                       find(library, "cuCtxSetCurrent", &set_current) &&
+                       find(library, "cuMemAlloc_v2", &allocate_) &&
+                       find(library, "cuMemsetD8_v2", &clear_) &&
+                       find(library, "cuCtxSynchronize", &wait_);
+    void* context = nullptr;
+    works_ = found && initialise(0) == 0 && retain(&context, 0) == 0 && set_current(context) == 0;
+  }
+  template <class Function>
+  static bool find(void* library, const char* name, Function* function) {
+    *function = reinterpret_cast<Function>(dlsym(library, name));
+    return *function != nullptr;
+  }
+
+  int (*allocate_)(unsigned long long*, size_t) = nullptr;
+  int (*clear_)(unsigned long long, unsigned char, size_t) = nullptr;
+  int (*wait_)() = nullptr;
+  bool works_ = false;
+};
+
+// ---- What is run ----
+
+struct Shape {
+  const char* name;
+  int64_t batch, heads_q, heads_kv, seq_q, seq_kv;
+  bool kv_lengths = false, scheduled = false;
+};
+constexpr int64_t kDim = 128;
+constexpr Shape kShapes[] = {
+    {"prefill, 1 launch", 2, 16, 16, 256, 256},
+    {"prefill, 2 launches", 2, 16, 16, 2048, 2048},
+    {"decode, 2 launches", 1, 32, 8, 1, 4096},
+    {"decode of unequal lengths, 3 launches", 16, 32, 8, 1, 256, true},
+    {"decode with a schedule, 2 launches", 16, 32, 8, 1, 256, true, true},
+};
+
+// The folder of the plugin that has no CUDA, beside this program.
+std::string null_plugins() {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path() / "null_plugins";
+}
+
+// A runtime with hip_flash, tensors on its device, and a plan.
+class Host {
+ public:
+  Host(const Shape& shape, const Driver* driver) : driver_(driver) {
+    if (const auto made = make(shape); !made) error_ = made.error().message;
+  }
+  Host(const Host&) = delete;
+  Host& operator=(const Host&) = delete;
+  ~Host() { wait(); }
+
+  const std::string& error() const { return error_; }
+  void wait() const {
+    if (driver_ != nullptr) driver_->wait();
+  }
+  attnrt::Result<void> run() { return schedule_ ? plan_->run(args, *schedule_) : plan_->run(args); }
+  attnrt::Result<void> attention() {
+    return runtime_->attention({.device = attnrt::Device::cuda}, args, "hip_flash");
+  }
+
+  attnrt::Args args;
+
+ private:
+  template <class T>
+  static ATTNRT_UNEXPECTED<attnrt::Error> unexpected(const attnrt::Result<T>& failed) {
+    return ATTNRT_UNEXPECTED<attnrt::Error>(failed.error());
+  }
+  attnrt::Result<void> make(const Shape& shape) {
+    attnrt::Options options;
+    options.policy_text = "schema: 1\nbackends: {hip_flash: {priority: 300}}\n";
+    if (driver_ == nullptr) options.plugin_path = null_plugins();
+    auto opened = attnrt::Runtime::open(options);
+    if (!opened) return unexpected(opened);
+    runtime_.emplace(std::move(*opened));
+    args.q = tensor({shape.batch, shape.seq_q, shape.heads_q, kDim});
+    args.k = tensor({shape.batch, shape.seq_kv, shape.heads_kv, kDim});
+    args.v = tensor({shape.batch, shape.seq_kv, shape.heads_kv, kDim});
+    args.out = tensor({shape.batch, shape.seq_q, shape.heads_q, kDim});
+    if (shape.kv_lengths) {
+      args.kv_lengths = attnrt::tensor(memory(static_cast<size_t>(shape.batch) * 4),
+                                       attnrt::DType::int32, {shape.batch});
+    }
+    const attnrt::Problem problem{.device = attnrt::Device::cuda,
+                                  .dtype = attnrt::DType::f16,
+                                  .batch = shape.batch,
+                                  .heads_q = shape.heads_q,
+                                  .heads_kv = shape.heads_kv,
+                                  .seq_q = shape.seq_q,
+                                  .seq_kv = shape.seq_kv,
+                                  .head_dim = kDim,
+                                  .kv_lengths = shape.kv_lengths};
+    auto made = runtime_->plan(problem, "hip_flash");
+    if (!made) return unexpected(made);
+    plan_.emplace(std::move(*made));
+    if (!shape.scheduled) return {};
+    auto schedule = plan_->schedule();
+    if (!schedule) return unexpected(schedule);
+    schedule_.emplace(std::move(*schedule));
+    return schedule_->build(args);
+  }
+  attnrt::Tensor tensor(std::initializer_list<int64_t> shape) {
+    size_t bytes = 2;
+    for (const int64_t size : shape) bytes *= static_cast<size_t>(size);
+    return attnrt::tensor(memory(bytes), attnrt::DType::f16, shape);
+  }
+  // Kept until the process ends.
+  void* memory(size_t bytes) const {
+    return driver_ != nullptr ? driver_->allocate(bytes)
+                              : std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  }
+
+  const Driver* driver_;
+  std::string error_;
+  std::optional<attnrt::Runtime> runtime_;
+  std::optional<attnrt::Plan> plan_;
+  std::optional<attnrt::Schedule> schedule_;
+};
+
+// Times call(host), and waits for what is enqueued outside of that time.
+template <class Call>
+void time_calls(benchmark::State& state, const Shape& shape, const Driver* driver, Call&& call) {
+  Host host(shape, driver);
+  if (!host.error().empty()) return state.SkipWithError(host.error().c_str());
+  int in_flight = 0;
+  for (auto _ : state) {
+    const auto done = call(host);
+    if (!done) return state.SkipWithError(done.error().message.c_str());
+    if (driver == nullptr || ++in_flight < kCallsInFlight) continue;
+    state.PauseTiming();
+    host.wait();
+    in_flight = 0;
+    state.ResumeTiming();
+  }
+}
+
+void register_all(const std::string& where, const Driver* driver) {
+  for (const Shape& shape : kShapes) {
+    benchmark::RegisterBenchmark(
+        (where + "/Plan_Run: " + shape.name).c_str(), [&shape, driver](benchmark::State& state) {
+          time_calls(state, shape, driver, [](Host& host) { return host.run(); });
+        });
+  }
+  benchmark::RegisterBenchmark((where + "/Attention_OneShot: " + kShapes[0].name).c_str(),
+                               [driver](benchmark::State& state) {
+                                 time_calls(state, kShapes[0], driver,
+                                            [](Host& host) { return host.attention(); });
+                               });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  register_all("null", nullptr);
+  if (const Driver* driver = Driver::get(); driver != nullptr) register_all("gpu", driver);
+  benchmark::RunSpecifiedBenchmarks();
+}
