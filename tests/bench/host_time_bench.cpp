@@ -1,9 +1,9 @@
 // tests/bench/host_time_bench.cpp: what the host spends in a call for a GPU, which it only enqueues
 //
 // null/...  hip_flash on a CUDA runtime that does nothing (null_cuda.cpp): attnrt's own time.
-// gpu/...   hip_flash on an NVIDIA GPU, if there is one: with the driver's time. Plugins are those of
-//           $ATTNRT_PLUGIN_PATH. What is enqueued is waited for after kCallsInFlight calls, outside
-//           of the time that counts.
+// gpu/...   hip_flash on an NVIDIA GPU, if there is one: with the driver's time. Plugins are those
+//           of $ATTNRT_PLUGIN_PATH. What is enqueued is waited for after kCallsInFlight calls,
+//           outside of the time that counts.
 // Goals on the host of an H200: a run of one launch takes at most 4 us, each further launch 2.5 us.
 #include <benchmark/benchmark.h>
 #include <dlfcn.h>
@@ -22,7 +22,7 @@ constexpr int kCallsInFlight = 64;
 
 // ---- Memory of the device ----
 
-// The driver's calls that the benchmarks need, opened at run time: nothing here needs CUDA to build.
+// The driver's calls that the benchmarks need, opened at run time: no CUDA is needed to build them.
 class Driver {
  public:
   // Null if there is no GPU.
