@@ -3,7 +3,8 @@
 // null/...  hip_flash on a CUDA runtime that does nothing (null_cuda.cpp): attnrt's own time.
 // gpu/...   hip_flash on an NVIDIA GPU, if there is one: with the driver's time. Plugins are those
 //           of $ATTNRT_PLUGIN_PATH. What is enqueued is waited for after kCallsInFlight calls,
-//           outside of the time that counts.
+//           outside of the time that counts. Driver_...: what the driver takes for an empty kernel
+//           with an argument as large, and for a tensor map.
 // Goals on the host of an H200: a run of one launch takes at most 4 us, each further launch 2.5 us.
 #include <benchmark/benchmark.h>
 #include <dlfcn.h>
@@ -36,32 +37,57 @@ class Driver {
     return reinterpret_cast<void*>(address);
   }
   void wait() const { (void)wait_(); }
+  // Enqueues a kernel that does nothing, with an argument of 1024 bytes.
+  bool launch() const {
+    static unsigned char argument[1024];
+    void* arguments[] = {argument};
+    return launch_(kernel_, 1, 1, 1, 32, 1, 1, 0, nullptr, arguments, nullptr) == 0;
+  }
+  // Encodes a map of [1, 256, 16, 128] elements of 16 bits.
+  bool encode(void* memory) const {
+    alignas(64) unsigned char map[128];
+    const uint64_t size[] = {128, 256, 16, 1}, stride[] = {4096, 256, 1 << 20};
+    const uint32_t box[] = {64, 64, 1, 1}, every[] = {1, 1, 1, 1};
+    constexpr int kUint16 = 1, kSwizzle128 = 3, kPromotion256 = 3;  // the driver's numbers
+    return encode_(map, kUint16, 4, memory, size, stride, box, every, 0, kSwizzle128, kPromotion256,
+                   0) == 0;
+  }
 
  private:
   Driver() {
-    void* const library = dlopen("libcuda.so.1", RTLD_NOW);
-    if (library == nullptr) return;
+    library_ = dlopen("libcuda.so.1", RTLD_NOW);
     int (*initialise)(unsigned) = nullptr;
     int (*retain)(void**, int) = nullptr;
     int (*set_current)(void*) = nullptr;
-    const bool found = find(library, "cuInit", &initialise) &&
-                       find(library, "cuDevicePrimaryCtxRetain", &retain) &&
-                       find(library, "cuCtxSetCurrent", &set_current) &&
-                       find(library, "cuMemAlloc_v2", &allocate_) &&
-                       find(library, "cuMemsetD8_v2", &clear_) &&
-                       find(library, "cuCtxSynchronize", &wait_);
-    void* context = nullptr;
-    works_ = found && initialise(0) == 0 && retain(&context, 0) == 0 && set_current(context) == 0;
+    int (*load)(void**, const char*) = nullptr;
+    int (*get_function)(void**, void*, const char*) = nullptr;
+    const bool found = find("cuInit", &initialise) && find("cuDevicePrimaryCtxRetain", &retain) &&
+                       find("cuCtxSetCurrent", &set_current) && find("cuModuleLoadData", &load) &&
+                       find("cuModuleGetFunction", &get_function) &&
+                       find("cuMemAlloc_v2", &allocate_) && find("cuMemsetD8_v2", &clear_) &&
+                       find("cuCtxSynchronize", &wait_) && find("cuLaunchKernel", &launch_) &&
+                       find("cuTensorMapEncodeTiled", &encode_);
+    constexpr char kPtx[] =
+        ".version 7.0\n.target sm_80\n.address_size 64\n"
+        ".visible .entry empty(.param .align 64 .b8 argument[1024]) { ret; }\n";
+    void *context = nullptr, *module = nullptr;
+    works_ = found && initialise(0) == 0 && retain(&context, 0) == 0 && set_current(context) == 0 &&
+             load(&module, kPtx) == 0 && get_function(&kernel_, module, "empty") == 0;
   }
   template <class Function>
-  static bool find(void* library, const char* name, Function* function) {
-    *function = reinterpret_cast<Function>(dlsym(library, name));
+  bool find(const char* name, Function* function) const {
+    *function = library_ != nullptr ? reinterpret_cast<Function>(dlsym(library_, name)) : nullptr;
     return *function != nullptr;
   }
 
+  void *library_ = nullptr, *kernel_ = nullptr;
   int (*allocate_)(unsigned long long*, size_t) = nullptr;
   int (*clear_)(unsigned long long, unsigned char, size_t) = nullptr;
   int (*wait_)() = nullptr;
+  int (*launch_)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*,
+                 void**, void**) = nullptr;
+  int (*encode_)(void*, int, uint32_t, void*, const uint64_t*, const uint64_t*, const uint32_t*,
+                 const uint32_t*, int, int, int, int) = nullptr;
   bool works_ = false;
 };
 
@@ -163,35 +189,52 @@ class Host {
   std::optional<attnrt::Schedule> schedule_;
 };
 
-// Times call(host), and waits for what is enqueued outside of that time.
+// Times call(), which returns what is wrong; waits for what is enqueued outside of that time.
 template <class Call>
-void time_calls(benchmark::State& state, const Shape& shape, const Driver* driver, Call&& call) {
-  Host host(shape, driver);
-  if (!host.error().empty()) return state.SkipWithError(host.error().c_str());
+void time_calls(benchmark::State& state, const Driver* driver, Call&& call) {
   int in_flight = 0;
   for (auto _ : state) {
-    const auto done = call(host);
-    if (!done) return state.SkipWithError(done.error().message.c_str());
+    if (const std::string wrong = call(); !wrong.empty()) return state.SkipWithError(wrong.c_str());
     if (driver == nullptr || ++in_flight < kCallsInFlight) continue;
     state.PauseTiming();
-    host.wait();
+    driver->wait();
     in_flight = 0;
     state.ResumeTiming();
   }
 }
 
+template <class Call>
+void time_host(benchmark::State& state, const Shape& shape, const Driver* driver, Call&& call) {
+  Host host(shape, driver);
+  if (!host.error().empty()) return state.SkipWithError(host.error().c_str());
+  time_calls(state, driver, [&] {
+    const auto done = call(host);
+    return done ? std::string() : done.error().message;
+  });
+}
+
+void register_driver(const Driver* driver) {
+  const auto text = [](bool done) { return std::string(done ? "" : "the driver refuses it"); };
+  benchmark::RegisterBenchmark("gpu/Driver_LaunchOfAnEmptyKernel", [=](benchmark::State& state) {
+    time_calls(state, driver, [&] { return text(driver->launch()); });
+  });
+  benchmark::RegisterBenchmark("gpu/Driver_EncodeOfATensorMap", [=](benchmark::State& state) {
+    void* const memory = driver->allocate(size_t{1} << 20);
+    time_calls(state, driver, [&] { return text(driver->encode(memory)); });
+  });
+}
+
 void register_all(const std::string& where, const Driver* driver) {
   for (const Shape& shape : kShapes) {
-    benchmark::RegisterBenchmark(
-        (where + "/Plan_Run: " + shape.name).c_str(), [&shape, driver](benchmark::State& state) {
-          time_calls(state, shape, driver, [](Host& host) { return host.run(); });
-        });
+    const std::string name = where + "/Plan_Run: " + shape.name;
+    benchmark::RegisterBenchmark(name.c_str(), [&shape, driver](benchmark::State& state) {
+      time_host(state, shape, driver, [](Host& host) { return host.run(); });
+    });
   }
-  benchmark::RegisterBenchmark((where + "/Attention_OneShot: " + kShapes[0].name).c_str(),
-                               [driver](benchmark::State& state) {
-                                 time_calls(state, kShapes[0], driver,
-                                            [](Host& host) { return host.attention(); });
-                               });
+  const std::string name = where + "/Attention_OneShot: " + kShapes[0].name;
+  benchmark::RegisterBenchmark(name.c_str(), [driver](benchmark::State& state) {
+    time_host(state, kShapes[0], driver, [](Host& host) { return host.attention(); });
+  });
 }
 
 }  // namespace
@@ -200,6 +243,9 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   register_all("null", nullptr);
-  if (const Driver* driver = Driver::get(); driver != nullptr) register_all("gpu", driver);
+  if (const Driver* driver = Driver::get(); driver != nullptr) {
+    register_driver(driver);
+    register_all("gpu", driver);
+  }
   benchmark::RunSpecifiedBenchmarks();
 }
