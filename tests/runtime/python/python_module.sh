@@ -26,3 +26,4 @@ cd "$(dirname "$environment")"  # not where a folder named attnrt lies
 "$environment/bin/python" "$source/examples/attention.py" cpu
 "$environment/bin/python" "$source/examples/cascade.py"
 "$environment/bin/python" "$source/examples/continuous_batching.py"
+step "tests/bench/python_host_time.py does not run" "$environment/bin/python" "$source/tests/bench/python_host_time.py" --calls 50
