@@ -23,8 +23,8 @@ namespace kernels::hip {
 // THREADS: any call from any threads at once. Allocates nothing.
 class TensorMapCache {
  public:
-  // The maps of a model whose layers have q, k, v and a mask of their own, 128 layers at once.
-  static constexpr uint32_t kSlots = 512;
+  // Twice the maps of 80 layers, six of each, so that most of them have a slot of their own.
+  static constexpr uint32_t kSlots = 1024;
 
   // Writes the request's map to `to`, which has kTensorMapBytes: the one from before, or the one
   // that encode(to) writes. RETURNS false, and keeps nothing, if encode does.
@@ -69,10 +69,12 @@ class TensorMapCache {
     return key;
   }
 
-  // By what differs between the tensors of a model: the address, and the size and stride of rows.
+  // By what differs between the maps of a model: the address, the size and stride of rows, and the
+  // box, since one launch may have several maps of one tensor.
   static uint64_t hash_of(const Key& key) {
-    const uint64_t words = key[0] ^ key[3] << 40 ^ key[7] << 48;
-    return words * 0x9E3779B97F4A7C15 >> 40;
+    constexpr uint64_t kOdd = 0x9E3779B97F4A7C15;
+    const uint64_t box = key[11] * kOdd ^ key[12] * (kOdd << 1 | 1);
+    return ((key[0] ^ key[3] << 40 ^ key[7] << 48) * kOdd ^ box) * kOdd >> 40;
   }
 
   std::array<Slot, kSlots> slots_{};

@@ -84,6 +84,23 @@ TEST_F(TensorMapCacheTest, AnythingElseThatDiffersIsAnotherMap) {
   }
 }
 
+TEST_F(TensorMapCacheTest, MapsOfOneLaunchStayBesideEachOther) {
+  std::vector<TensorMapRequest> launch;
+  for (const uint64_t base : {1 << 20, 1 << 21, 1 << 22}) {  // q, k and v
+    for (const uint32_t rows : {1, 8, 64, 128, 176}) {
+      launch.push_back(request(base));
+      launch.back().box[1] = rows;
+    }
+  }
+  for (int times = 0; times < 2; ++times) {
+    for (const TensorMapRequest& of : launch) {
+      Map map;
+      ASSERT_TRUE(get(of, &map) && is_of(map, of));
+    }
+  }
+  EXPECT_EQ(encoded, static_cast<int>(launch.size()));
+}
+
 TEST_F(TensorMapCacheTest, WhatIsBeyondTheRankDoesNotCount) {
   TensorMapRequest other = request(4096);
   other.size[4] = 9, other.stride[3] = 9, other.box[4] = 9;
