@@ -275,8 +275,6 @@ class Runtime:
 
         The arguments are those of the function attnrt.attention.
         """
-        if v is None and not v_in_k:
-            raise InvalidArgumentError("v is None; expected a tensor, or v_in_k=True")
         return self._runtime.attention(
             (
                 q, k, v, out, mask, None, alibi_slopes, sinks, kv_lengths, offsets_q, offsets_kv,

@@ -640,10 +640,13 @@ class Runtime {
   // attributes: see attribute_words. Returns out, or out and lse.
   nb::object attention(const nb::tuple& objects, const nb::tuple& attributes, nb::handle backend,
                        nb::handle stream, bool return_lse) {
-    const Tensors tensors(objects, stream, return_lse);
     attnrt_problem problem = ParsedAttributes::problem_of(attributes, [&] {
       return ParsedProblem(nb::cast<std::string>(attribute_words(attributes)), false).problem;
     });
+    if (objects.size() == kTensorCount && nb::handle(objects[index_of("v")]).is_none() &&
+        problem.v_in_k == 0)
+      invalid("v is None; expected a tensor, or v_in_k=True");
+    const Tensors tensors(objects, stream, return_lse);
     problem.device_type = tensors.device().type;
     problem.device_id = tensors.device().id;
     const Text name = backend.is_none() ? Text() : nb::cast<Text>(text_or_none("backend", backend));
