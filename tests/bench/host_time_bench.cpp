@@ -4,13 +4,14 @@
 // gpu/...   hip_flash on an NVIDIA GPU, if there is one: with the driver's time. Plugins are those
 //           of $ATTNRT_PLUGIN_PATH. What is enqueued is waited for after kCallsInFlight calls,
 //           outside of the time that counts. Driver_...: what the driver takes for an empty kernel
-//           with an argument as large, and for a tensor map.
+//           with an argument as large, for a tensor map, and for the event of a one-shot call.
 // Goals on the host of an H200: a run of one launch takes at most 4 us, each further launch 2.5 us.
 #include <benchmark/benchmark.h>
 #include <dlfcn.h>
 
 #include <attnrt/attnrt.hpp>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <optional>
@@ -53,6 +54,9 @@ class Driver {
                    0) == 0;
   }
 
+  bool record() const { return record_(event_, nullptr) == 0; }
+  bool wait_for_event() const { return wait_for_event_(nullptr, event_, 0) == 0; }
+
  private:
   Driver() {
     library_ = dlopen("libcuda.so.1", RTLD_NOW);
@@ -61,18 +65,23 @@ class Driver {
     int (*set_current)(void*) = nullptr;
     int (*load)(void**, const char*) = nullptr;
     int (*get_function)(void**, void*, const char*) = nullptr;
+    int (*create_event)(void**, unsigned) = nullptr;
     const bool found = find("cuInit", &initialise) && find("cuDevicePrimaryCtxRetain", &retain) &&
                        find("cuCtxSetCurrent", &set_current) && find("cuModuleLoadData", &load) &&
                        find("cuModuleGetFunction", &get_function) &&
                        find("cuMemAlloc_v2", &allocate_) && find("cuMemsetD8_v2", &clear_) &&
                        find("cuCtxSynchronize", &wait_) && find("cuLaunchKernel", &launch_) &&
+                       find("cuEventCreate", &create_event) && find("cuEventRecord", &record_) &&
+                       find("cuStreamWaitEvent", &wait_for_event_) &&
                        find("cuTensorMapEncodeTiled", &encode_);
+    constexpr unsigned kWithoutTime = 2;  // the driver's number
     constexpr char kPtx[] =
         ".version 7.0\n.target sm_80\n.address_size 64\n"
         ".visible .entry empty(.param .align 64 .b8 argument[1024]) { ret; }\n";
     void *context = nullptr, *module = nullptr;
     works_ = found && initialise(0) == 0 && retain(&context, 0) == 0 && set_current(context) == 0 &&
-             load(&module, kPtx) == 0 && get_function(&kernel_, module, "empty") == 0;
+             load(&module, kPtx) == 0 && get_function(&kernel_, module, "empty") == 0 &&
+             create_event(&event_, kWithoutTime) == 0;
   }
   template <class Function>
   bool find(const char* name, Function* function) const {
@@ -80,7 +89,9 @@ class Driver {
     return *function != nullptr;
   }
 
-  void *library_ = nullptr, *kernel_ = nullptr;
+  void *library_ = nullptr, *kernel_ = nullptr, *event_ = nullptr;
+  int (*record_)(void*, void*) = nullptr;
+  int (*wait_for_event_)(void*, void*, unsigned) = nullptr;
   int (*allocate_)(unsigned long long*, size_t) = nullptr;
   int (*clear_)(unsigned long long, unsigned char, size_t) = nullptr;
   int (*wait_)() = nullptr;
@@ -214,14 +225,16 @@ void time_host(benchmark::State& state, const Shape& shape, const Driver* driver
 }
 
 void register_driver(const Driver* driver) {
-  const auto text = [](bool done) { return std::string(done ? "" : "the driver refuses it"); };
-  benchmark::RegisterBenchmark("gpu/Driver_LaunchOfAnEmptyKernel", [=](benchmark::State& state) {
-    time_calls(state, driver, [&] { return text(driver->launch()); });
-  });
-  benchmark::RegisterBenchmark("gpu/Driver_EncodeOfATensorMap", [=](benchmark::State& state) {
-    void* const memory = driver->allocate(size_t{1} << 20);
-    time_calls(state, driver, [&] { return text(driver->encode(memory)); });
-  });
+  const auto add = [driver](const char* name, auto&& does) {
+    benchmark::RegisterBenchmark(name, [driver, does](benchmark::State& state) {
+      time_calls(state, driver, [&] { return std::string(does() ? "" : "the driver refuses it"); });
+    });
+  };
+  void* const memory = driver->allocate(size_t{1} << 20);
+  add("gpu/Driver_LaunchOfAnEmptyKernel", [driver] { return driver->launch(); });
+  add("gpu/Driver_EncodeOfATensorMap", [driver, memory] { return driver->encode(memory); });
+  add("gpu/Driver_RecordOfAnEvent", [driver] { return driver->record(); });
+  add("gpu/Driver_WaitOfItsOwnStreamForAnEvent", [driver] { return driver->wait_for_event(); });
 }
 
 void register_all(const std::string& where, const Driver* driver) {
@@ -246,6 +259,8 @@ int main(int argc, char** argv) {
   if (const Driver* driver = Driver::get(); driver != nullptr) {
     register_driver(driver);
     register_all("gpu", driver);
+  } else {
+    std::puts("No GPU is here whose driver works.");
   }
   benchmark::RunSpecifiedBenchmarks();
 }
