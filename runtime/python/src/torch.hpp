@@ -41,7 +41,8 @@ class Torch {
  private:
   static bool find() {
     if (tensor_ != nullptr) return true;
-    PyObject* const torch = PyDict_GetItemString(PyImport_GetModuleDict(), "torch");
+    static PyObject* const name = PyUnicode_InternFromString("torch");
+    PyObject* const torch = PyDict_GetItemWithError(PyImport_GetModuleDict(), name);
     if (torch == nullptr) return false;
     const nb::object type = nb::getattr(torch, "Tensor", nb::none());
     if (!PyType_Check(type.ptr())) return false;  // it is being imported
