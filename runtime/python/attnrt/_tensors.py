@@ -17,6 +17,7 @@ from .errors import InvalidArgumentError
 Tensor = Any
 """A numpy array, a torch tensor, or any other object with __dlpack__."""
 
+
 def is_torch(tensor: Tensor) -> bool:
     """Whether this is a torch tensor; if torch was never imported, nothing is."""
     torch = sys.modules.get("torch")
