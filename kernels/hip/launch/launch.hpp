@@ -26,6 +26,17 @@ struct Launch {
   alignas(kTensorMapAlignment) unsigned char params[4096];
 };
 
+// Sets all of a launch along x but its maps and params: of these it writes only what is used, since
+// clearing the rest would cost more than all else that a run does here.
+inline void begin(Launch* launch, const char* object, const char* kernel, uint32_t workgroups,
+                  uint32_t block, uint32_t shared_bytes, uint32_t params_bytes) {
+  launch->object = object, launch->kernel = kernel;
+  launch->grid[0] = workgroups, launch->grid[1] = launch->grid[2] = 1;
+  launch->block = block, launch->shared_bytes = shared_bytes;
+  launch->params_bytes = params_bytes;
+  launch->overlaps = false, launch->map_count = 0;
+}
+
 // What launches of the kernels that take their work from a list need: see work_list.hpp.
 struct ListPlan {
   // One kernel, and its section of the list.

@@ -306,7 +306,7 @@ template <class Params>
 void set_launch(const char* object, const char* kernel, uint32_t workgroups, uint32_t block,
                 uint32_t shared_bytes, const Params& params, Launch* out) {
   static_assert(sizeof params <= sizeof out->params);
-  *out = {object, kernel, {workgroups, 1, 1}, block, shared_bytes, sizeof params};
+  begin(out, object, kernel, workgroups, block, shared_bytes, sizeof params);
   std::memcpy(out->params, &params, sizeof params);
 }
 

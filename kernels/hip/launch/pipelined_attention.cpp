@@ -192,17 +192,14 @@ int32_t pipelined_launches(const FlashPlan& plan, const Problem& problem, const 
   params.mask_states = prepare.states;
   if (scans || prepare.taken != nullptr) {
     Launch& launch = out[count++];
-    launch = {plan.object,
-              "flash_attention_sm90_prepare_kernel",
-              {scans ? prepare.tiles : 1, 1, 1},
-              scans ? kPrepareThreads : 32,
-              scans ? kPrepareSharedBytes : 0,
-              sizeof prepare};
+    begin(&launch, plan.object, "flash_attention_sm90_prepare_kernel", scans ? prepare.tiles : 1,
+          scans ? kPrepareThreads : 32, scans ? kPrepareSharedBytes : 0, sizeof prepare);
     std::memcpy(launch.params, &prepare, sizeof prepare);
   }
   Launch& launch = out[count++];
-  launch = {plan.object, plan.kernel, {1, 1, 1}, plan.block, plan.shared_bytes, sizeof params};
-  launch.grid[0] = static_cast<uint32_t>(std::min<int64_t>(blocks, plan.workgroups));
+  begin(&launch, plan.object, plan.kernel,
+        static_cast<uint32_t>(std::min<int64_t>(blocks, plan.workgroups)), plan.block,
+        plan.shared_bytes, sizeof params);
   const auto map = [&](const Tensor& tensor, int64_t columns, uint32_t rows, size_t at) {
     return request_for(tensor, columns, {plan.box_columns, rows}, static_cast<uint32_t>(at),
                        &launch.maps[launch.map_count++]);
@@ -277,8 +274,8 @@ bool set_pipelined_launch(const ListPlan::Section& section, const Problem& probl
   params.attention = serving.attention, params.work = serving.work;
   params.box_keys = static_cast<int32_t>(section.box_keys);
   params.exact_queries = problem.batch_invariant;
-  *out = {section.object, section.kernel,       {workgroups, 1, 1},
-          section.block,  section.shared_bytes, sizeof params};
+  begin(out, section.object, section.kernel, workgroups, section.block, section.shared_bytes,
+        sizeof params);
   const Tensor q = unpacked(args.q), k = unpacked(args.k),
                v = unpacked(value_tensor(problem, args));
   const auto map = [out](const Tensor& tensor, int64_t columns, const Box& box, size_t at) {
@@ -302,7 +299,7 @@ bool set_pipelined_launch(const ListPlan::Section& section, const Problem& probl
 void set_counter_launch(const char* object, uint32_t* taken, Launch* out) {
   PrepareParams params{};
   params.taken = taken;
-  *out = {object, "flash_attention_sm90_prepare_kernel", {1, 1, 1}, 32, 0, sizeof params};
+  begin(out, object, "flash_attention_sm90_prepare_kernel", 1, 32, 0, sizeof params);
   std::memcpy(out->params, &params, sizeof params);
 }
 
