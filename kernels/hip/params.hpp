@@ -95,15 +95,16 @@ struct alignas(16) ListHead {
 struct WorkSection {
   WorkItem* items;
   ListHead* head;
-  Cut* cuts;           // [cut_count + 1]; the last one's item is the end of the items
-  float* partial_out;  // [2 * cut_count, slot_rows, head_dim_v]
-  void* partial_sums;  // [2 * cut_count, slot_rows] of PartSums
-  int64_t share;       // cost between cuts; 0: so that cut_count shares hold all
-  int32_t rows;        // of a tile
-  int32_t slot_rows;   // of partial results: rows, or fewer if no tile has as many
-  int32_t cut_keys;    // keys in one unit of cost
-  int32_t cut_count;   // the most shares
-  int32_t workgroups;  // of the kernel's grid
+  Cut* cuts;                   // [cut_count + 1]; the last one's item is the end of the items
+  float* partial_out;          // [2 * cut_count, slot_rows, head_dim_v]
+  void* partial_sums;          // [2 * cut_count, slot_rows] of PartSums
+  int64_t share;               // cost between cuts; 0: so that cut_count shares hold all
+  int32_t rows;                // of a tile
+  int32_t slot_rows;           // of partial results: rows, or fewer if no tile has as many
+  int32_t cut_keys;            // keys in one unit of cost
+  int32_t cut_count;           // the most shares
+  int32_t workgroups;          // of the kernel's grid
+  int32_t combine_workgroups;  // of combine()'s grid, for each cut
   int32_t by_shares;  // 1: workgroup i takes share i; 0: items i, i + workgroups, ...; -1: the list
                       // says which
   int32_t least_queries, most_queries;  // a sequence belongs here if it has as many

@@ -118,9 +118,9 @@ GPU_DEVICE void store_nan(const AttentionParams& p, const WorkParams& w, const W
   }
 }
 
-// A workgroup of combine() takes rows of one cut tile, kCombineThreads pieces at a time. As many
-// take the rows of one tile, if it has so many: more would take longer to start where nothing is
-// cut.
+// A workgroup of combine() takes rows of one cut tile, kCombineThreads pieces at a time. Where the
+// list decides whether anything is cut, no more than kCombineWorkgroups share a tile: more would
+// take longer to start where nothing is.
 inline constexpr int kCombineThreads = 128, kCombineWorkgroups = 32;
 inline constexpr uint32_t kCombineSharedBytes = kCombineThreads * (16 + 4);
 
@@ -207,7 +207,7 @@ GPU_DEVICE void combine_row(const ServingParams& params, const CutTile& tile, ui
 }
 
 // Merges the pieces of each tile that was cut: workgroup (cut, n) takes rows n,
-// n + kCombineWorkgroups, ...
+// n + combine_workgroups, ...
 // Softmax: any OnlineSoftmax, for its rule of how a row ends.
 template <class T, class Softmax>
 GPU_DEVICE void combine(const ServingParams& params) {
@@ -225,7 +225,7 @@ GPU_DEVICE void combine(const ServingParams& params) {
     }
     return;
   }
-  for (int32_t row = first; row < tile.item.rows; row += kCombineWorkgroups)
+  for (int32_t row = first; row < tile.item.rows; row += params.work.section.combine_workgroups)
     combine_row<T, Softmax>(params, tile, cut, row);
 }
 

@@ -34,7 +34,24 @@ inline constexpr int64_t kIdleSixteenths = 2;
 // More than any cost, so that nothing is cut.
 inline constexpr int64_t kNoCuts = int64_t{1} << 62;
 
-inline constexpr uint32_t kScheduleSharedBytes = 2 * kScheduleThreads * sizeof(Costs);
+// One sequence's part of a section.
+struct alignas(8) PartOfSection {
+  Extent extent;
+  int32_t rows;      // packed
+  int32_t blocks;    // tiles of one head
+  int64_t cost;      // of one tile
+  int32_t is_empty;  // whether the first or the last tile sees no key
+
+  GPU_DEVICE Costs costs(int32_t heads) const {
+    const int64_t tiles = int64_t{blocks} * heads;
+    return {tiles * cost, tiles, tiles == 0 ? 0 : cost, is_empty};
+  }
+};
+
+// Two halves of sums, then the parts of as many sequences.
+inline constexpr uint32_t kPartsAt = 2 * kScheduleThreads * sizeof(Costs),
+                          kScheduleSharedBytes =
+                              kPartsAt + kScheduleThreads * sizeof(PartOfSection);
 
 class Scheduler {
  public:
@@ -47,23 +64,11 @@ class Scheduler {
   }
 
  private:
-  // One sequence's part of a section.
-  struct Part {
-    Extent extent;
-    int32_t rows;    // packed
-    int32_t blocks;  // tiles of one head
-    int64_t cost;    // of one tile
-    bool is_empty;   // whether the first or the last tile sees no key
-
-    GPU_DEVICE Costs costs(int32_t heads) const {
-      const int64_t tiles = int64_t{blocks} * heads;
-      return {tiles * cost, tiles, tiles == 0 ? 0 : cost, is_empty};
-    }
-  };
+  using Part = PartOfSection;
 
   GPU_DEVICE Part share_of(const WorkSection& section, int32_t sequence) const {
     const WorkParams& w = params_.work;
-    Part part{extent_of(w, sequence), 0, 0, 1, false};
+    Part part{extent_of(w, sequence), 0, 0, 1, 0};
     const int32_t queries = part.extent.q_length;
     if (queries < section.least_queries || queries > section.most_queries) return part;
     part.rows = queries * section.group;
@@ -96,6 +101,10 @@ class Scheduler {
     return {begin, last.end > begin ? last.end : begin};
   }
 
+  GPU_DEVICE static uint32_t part_at(int thread) {
+    return kPartsAt + static_cast<uint32_t>(thread) * sizeof(Part);
+  }
+
   // ---- Prefix sums, in workgroup memory ----
   GPU_DEVICE static Costs sum_at(int index) {
     return gpu::shared_load<Costs>(static_cast<uint32_t>(index * sizeof(Costs)));
@@ -121,11 +130,14 @@ class Scheduler {
     return half;
   }
 
-  GPU_DEVICE Costs total_of(const WorkSection& section) const {
+  // first: becomes the part of the thread's first sequence.
+  GPU_DEVICE Costs total_of(const WorkSection& section, Part* first) const {
     Costs own{};
-    for (int32_t s = static_cast<int32_t>(gpu::thread()); s < params_.work.sequences;
-         s += kScheduleThreads) {
-      own.add(share_of(section, s).costs(section.heads));
+    const auto thread = static_cast<int32_t>(gpu::thread());
+    for (int32_t s = thread; s < params_.work.sequences; s += kScheduleThreads) {
+      const Part part = share_of(section, s);
+      if (s == thread) *first = part;
+      own.add(part.costs(section.heads));
     }
     const int half = prefix_sum(own);
     const Costs total = sum_at(half * kScheduleThreads + kScheduleThreads - 1);
@@ -144,7 +156,8 @@ class Scheduler {
 
   GPU_DEVICE void make(const WorkSection& section) {
     const int thread = static_cast<int>(gpu::thread());
-    const Costs total = total_of(section);
+    Part own{};
+    const Costs total = total_of(section, &own);
     int64_t share = section.share;
     const bool cuts = section.by_shares < 0 && share == 0 ? cuts_pay(section, total) : share == 0;
     if (share == 0) {
@@ -163,8 +176,11 @@ class Scheduler {
     }
     Costs before{};
     for (int32_t first = 0; first < params_.work.sequences; first += kScheduleThreads) {
-      Part own{};
-      if (first + thread < params_.work.sequences) own = share_of(section, first + thread);
+      if (first > 0) {
+        own = {};
+        if (first + thread < params_.work.sequences) own = share_of(section, first + thread);
+      }
+      gpu::shared_store(part_at(thread), own);
       const Costs costs = own.costs(section.heads);
       const int at = prefix_sum(costs) * kScheduleThreads;
       const Costs sum = sum_at(at + kScheduleThreads - 1);
@@ -180,7 +196,7 @@ class Scheduler {
           }
         }
         const Costs start = low == 0 ? Costs{} : sum_at(at + low - 1);
-        const Part part = share_of(section, first + low);
+        const auto part = gpu::shared_load<Part>(part_at(low));
         const auto rest = static_cast<int32_t>(tile - start.tiles);
         write_tile(section, share, first + low, part, rest, before.tiles + tile,
                    before.cost + start.cost + rest * part.cost);

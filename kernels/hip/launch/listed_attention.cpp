@@ -405,6 +405,9 @@ int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Arg
     const auto shares = static_cast<uint32_t>(w.section.cut_count);
     const uint32_t workgroups = list.has_list ? s->workgroups : std::min(s->workgroups, shares);
     w.section.workgroups = static_cast<int32_t>(workgroups);
+    const int64_t rows = std::min<int64_t>(s->rows, int64_t{s->group} * w.most_q);
+    w.section.combine_workgroups = static_cast<int32_t>(
+        list.has_list && s->by_shares < 0 ? std::min<int64_t>(rows, kCombineWorkgroups) : rows);
     if (w.section.taken != nullptr && schedule != nullptr)
       set_counter_launch(s->object, w.section.taken, &out[count++]);
     if (!s->is_pipelined) {
@@ -419,8 +422,7 @@ int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Arg
     set_launch(plan.object, "combine_kernel", shares, kCombineThreads, kCombineSharedBytes, params,
                &out[count]);
     out[count].overlaps = list.overlaps;
-    out[count++].grid[1] =
-        static_cast<uint32_t>(std::min<int64_t>(kCombineWorkgroups, int64_t{s->group} * w.most_q));
+    out[count++].grid[1] = static_cast<uint32_t>(w.section.combine_workgroups);
   }
   return count;
 }
