@@ -138,6 +138,21 @@ class OnlineSoftmax {
     Tile::pack(weights, packed, sum_);
   }
 
+  // The same where the second product takes other numbers than the weights: `products`.
+  GPU_DEVICE void pack_products(const Scores& weights, const Scores& products,
+                                typename Tile::Weights& packed) {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
+        GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {
+          sum_[slot] += Tile::at(weights, slot, t, e);
+        }
+      }
+      lse_sum_[slot] = sum_[slot];
+    }
+    float none[kSlots] = {};
+    Tile::pack(products, packed, none);
+  }
+
   // What a row ends with.
   struct Result {
     float

@@ -95,6 +95,28 @@ struct MmaSm80 {
     gpu::shared_store(to, exists ? gpu::load128(from) : gpu::Bits128{});
 #endif
   }
+  // The same of the first 0, 8 or 16 of the bytes; the others become zero.
+  GPU_DEVICE static void copy_async_part(uint32_t to, const void* from, int bytes) {
+#if defined(GPU_NVIDIA)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(gpu::shared_address(to)),
+                 "l"(from), "r"(bytes)
+                 : "memory");
+#elif defined(GPU_ON_HOST)
+    gpu::Bits128 bits{};
+    __builtin_memcpy(&bits, from, static_cast<size_t>(bytes));
+    gpu::shared_store(to, bits);
+#endif
+  }
+  // The same of one float.
+  GPU_DEVICE static void copy_async(uint32_t to, const float* from, bool exists) {
+#if defined(GPU_NVIDIA)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(gpu::shared_address(to)),
+                 "l"(from), "r"(exists ? 4 : 0)
+                 : "memory");
+#elif defined(GPU_ON_HOST)
+    gpu::shared_store(to, exists ? *from : 0.0F);
+#endif
+  }
   GPU_DEVICE static void wait_for_copies() {
 #if defined(GPU_NVIDIA)
     asm volatile("cp.async.wait_all;" ::: "memory");
