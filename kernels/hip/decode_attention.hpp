@@ -115,29 +115,40 @@ class DecodeAttention {
       const int r = tile.lane / kChunks, c = tile.lane % kChunks;
       const KeyRows rows = rows_of(task);
       const KeyRows::Place place = rows.in_range(ring->place);
-      const Stored *k = static_cast<const Stored*>(p.k) + c * kWide,
-                   *v = static_cast<const Stored*>(p.v) + c * kWide;
+      const auto bytes_of = [c](int32_t head_dim) {
+        const int left = (head_dim - c * kWide) * static_cast<int>(sizeof(Stored));
+        return left <= 0 ? 0 : left < 16 ? left : 16;
+      };
+      const int bytes_k = bytes_of(p.head_dim), bytes_v = bytes_of(p.head_dim_v);
+      // A chunk behind head_dim, of which nothing is read, has its row's address.
+      const Stored *k = static_cast<const Stored*>(p.k) + (bytes_k > 0 ? c * kWide : 0),
+                   *v = static_cast<const Stored*>(p.v) + (bytes_v > 0 ? c * kWide : 0);
       if constexpr (!kSmallPages) {
         const KeyRows::Place at{place.page, place.row + r};
         k += rows.offset(p.k_stride, at), v += rows.offset(p.v_stride, at);
       }
       const int64_t k_pass = kPassRows * p.k_stride.row, v_pass = kPassRows * p.v_stride.row;
-      GPU_UNROLL for (int i = 0; i < Tile::kKeys / kPassRows; ++i) {
-        const int row = i * kPassRows + r;
-        const bool exists = key + row >= first && key + row < end;
-        const int columns_k = exists ? p.head_dim - c * kWide : 0,
-                  columns_v = exists ? p.head_dim_v - c * kWide : 0;
-        const uint32_t to = Tile::place(row, c);
-        if constexpr (kSmallPages) {
-          const KeyRows::Place at{gpu::value_of_lane<Tile::kWave>(place.page, row),
-                                  gpu::value_of_lane<Tile::kWave>(place.row, row)};
-          copy(tile.keys_at(ring->to) + to, k + rows.offset(p.k_stride, at), columns_k, p.k);
-          copy(tile.values_at(ring->to) + to, v + rows.offset(p.v_stride, at), columns_v, p.v);
-        } else {
-          copy(tile.keys_at(ring->to) + to, k, columns_k, p.k);
-          copy(tile.values_at(ring->to) + to, v, columns_v, p.v);
-          k += k_pass, v += v_pass;
+      const auto copy_rows = [&](const auto& exists) {
+        GPU_UNROLL for (int i = 0; i < Tile::kKeys / kPassRows; ++i) {
+          const int row = i * kPassRows + r;
+          const uint32_t to = Tile::place(row, c);
+          const Stored *from_k = k + i * k_pass, *from_v = v + i * v_pass;
+          if constexpr (kSmallPages) {
+            const KeyRows::Place at{gpu::value_of_lane<Tile::kWave>(place.page, row),
+                                    gpu::value_of_lane<Tile::kWave>(place.row, row)};
+            from_k = k + rows.offset(p.k_stride, at), from_v = v + rows.offset(p.v_stride, at);
+          }
+          const bool reads = exists(row);
+          MmaSm80::copy_async(tile.keys_at(ring->to) + to, reads ? from_k : p.k,
+                              reads ? bytes_k : 0);
+          MmaSm80::copy_async(tile.values_at(ring->to) + to, reads ? from_v : p.v,
+                              reads ? bytes_v : 0);
         }
+      };
+      if (key >= first && key + Tile::kKeys <= end) {
+        copy_rows([](int) { return true; });
+      } else {
+        copy_rows([&](int row) { return key + row >= first && key + row < end; });
       }
       if constexpr (kIsStored) {
         if (params_.stored.per_token) copy_scales(tile, rows, place, key, first, end, ring->to);
@@ -147,15 +158,6 @@ class DecodeAttention {
     ring->to = ring->to + 1 == Tile::kStages ? 0 : ring->to + 1;
     ring->next += kApart;
     look_ahead(tile, task, ring);
-  }
-  // Copies a chunk of a row. columns: how many there are from the chunk's first on; a multiple of 8.
-  GPU_DEVICE static void copy(uint32_t to, const Stored* from, int columns, const void* any) {
-    if constexpr (kIsStored) {
-      MmaSm80::copy_async_part(to, columns > 0 ? from : any,
-                               columns <= 0 ? 0 : columns < 16 ? 8 : 16);
-    } else {
-      MmaSm80::copy_async(to, columns > 0 ? from : any, columns > 0);
-    }
   }
   // Copies the scales of a step: lane n that of K of key n, lane 16 + n that of V. place: of key n
   // with kSmallPages, else of the step's first.
@@ -167,8 +169,8 @@ class DecodeAttention {
     const KeyRows::Place at{place.page, kSmallPages ? place.row : place.row + n};
     const float* const from = of_k ? stored.k_scale : stored.v_scale;
     const int64_t row = rows.offset(of_k ? stored.k_scale_stride : stored.v_scale_stride, at);
-    MmaSm80::copy_async(tile.scales_at(stage) + static_cast<uint32_t>(tile.lane) * 4,
-                        exists ? from + row : from, exists);
+    MmaSm80::copy_float_async(tile.scales_at(stage) + static_cast<uint32_t>(tile.lane) * 4,
+                              exists ? from + row : from, exists);
   }
 
   GPU_DEVICE void attend(const Tile& tile, const Task& task, Ring* ring, typename Tile::Output& o,
@@ -202,17 +204,17 @@ class DecodeAttention {
       if constexpr (kModifies) modify(p, tile, task.block, s, key);
       if (key < task.last.begin || key + Tile::kKeys > task.first.end)
         hide_invisible(p, tile, s, task.block, key + tile.first_key(), 0);
-      float row_max[Tile::kSlots];
-      if (softmax.exceeds_threshold(tile, p.exp_scale, s, row_max)) {
-        GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-          Tile::scale(o, slot, softmax.raise_reference(slot, p.exp_scale, row_max[slot]));
-        }
-      }
-      softmax.weigh(p.exp_scale, s);
       typename Tile::Weights weights;
       if constexpr (kIsStored) {
-        stored.accumulate(params_.stored, tile, s, stage, softmax, weights, o);
+        stored.accumulate(params_.stored, tile, p.exp_scale, stage, s, softmax, weights, o);
       } else {
+        float row_max[Tile::kSlots];
+        if (softmax.exceeds_threshold(tile, p.exp_scale, s, row_max)) {
+          GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+            Tile::scale(o, slot, softmax.raise_reference(slot, p.exp_scale, row_max[slot]));
+          }
+        }
+        softmax.weigh(p.exp_scale, s);
         softmax.pack(s, true, weights);
         tile.accumulate(weights, stage, o);
       }
@@ -259,9 +261,8 @@ class DecodeAttention {
     GPU_DEVICE void scores(const StoredParams& stored, const Tile& tile,
                            const typename Tile::Query& query, int stage,
                            typename Tile::Scores& s) const {
-      with_stored(stored.dtype, [&](auto as) {
-        tile.template scores<decltype(as)::kStored>(query, stage, s);
-      });
+      with_stored(stored.dtype,
+                  [&](auto as) { tile.template scores<decltype(as)::kStored>(query, stage, s); });
       const auto each = [&](const auto& factor) {
         GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
           GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
@@ -279,27 +280,21 @@ class DecodeAttention {
       }
     }
 
-    GPU_DEVICE void accumulate(const StoredParams& stored, const Tile& tile,
-                               const typename Tile::Scores& s, int stage,
-                               OnlineSoftmax<Tile>& softmax, typename Tile::Weights& weights,
-                               typename Tile::Output& o) {
-      if (stored.per_token) {
-        KeyScales scales;
-        load(tile, tile.scales_at(stage) + Tile::kKeys * 4, scales);
-        typename Tile::Scores x;
-        values.weigh(
-            tile, s, [&](int t, int e) { return scales[t][e]; }, o, x);
-        softmax.pack_products(s, x, weights);
-      } else {
-        softmax.pack(s, true, weights);
-      }
+    GPU_DEVICE void accumulate(const StoredParams& stored, const Tile& tile, float exp_scale,
+                               int stage, typename Tile::Scores& s, OnlineSoftmax<Tile>& softmax,
+                               typename Tile::Weights& packed, typename Tile::Output& o) {
+      KeyScales scales;
+      if (stored.per_token) load(tile, tile.scales_at(stage) + Tile::kKeys * 4, scales);
+      weigh_stored(
+          tile, exp_scale, stored.per_token, [&](int t, int e) { return scales[t][e]; }, s, softmax,
+          values, o, packed);
       with_stored(stored.dtype, [&](auto as) {
-        tile.template accumulate<decltype(as)::kStored>(weights, stage, o);
+        tile.template accumulate<decltype(as)::kStored>(packed, stage, o);
       });
     }
 
     GPU_DEVICE float output_factor(const StoredParams& stored, int slot) const {
-      return stored.per_token ? value_factor * values.factor(slot) : value_factor;
+      return stored.per_token ? value_factor * values.r(slot) : value_factor;
     }
   };
 

@@ -148,17 +148,17 @@ GPU_DEVICE void attend(const AttentionParams& p, const Tile& tile, const Block& 
       if constexpr (kModifies) modify_scores(p, tile, block, mask, s, lane_key, all_exist, shift);
       if (key < wave_last.begin || next > wave_first.end)
         hide_invisible(p, tile, s, block, lane_key, shift);
-      float row_max[Tile::kSlots];
-      if (softmax.exceeds_threshold(tile, p.exp_scale, s, row_max)) {
-        GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-          Tile::scale(o, slot, softmax.raise_reference(slot, p.exp_scale, row_max[slot]));
-        }
-      }
-      softmax.weigh(p.exp_scale, s);
       typename Tile::Weights weights;
       if constexpr (Keys::kStored) {
-        keys.pack(tile, s, softmax, value_scales, o, weights);
+        keys.weigh(tile, s, softmax, value_scales, o, weights);
       } else {
+        float row_max[Tile::kSlots];
+        if (softmax.exceeds_threshold(tile, p.exp_scale, s, row_max)) {
+          GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+            Tile::scale(o, slot, softmax.raise_reference(slot, p.exp_scale, row_max[slot]));
+          }
+        }
+        softmax.weigh(p.exp_scale, s);
         softmax.pack(s, p.lse != nullptr || kListed, weights);
       }
       tile.accumulate(weights, o);

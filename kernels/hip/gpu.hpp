@@ -148,8 +148,7 @@ GPU_DEVICE uint32_t bytes_of(uint32_t a, uint32_t b) {
 #else
   const uint64_t both = a | uint64_t{b} << 32;
   uint32_t word = 0;
-  for (int i = 0; i < 4; ++i)
-    word |= static_cast<uint32_t>(both >> 8 * digit(i) & 0xFF) << 8 * i;
+  for (int i = 0; i < 4; ++i) word |= static_cast<uint32_t>(both >> 8 * digit(i) & 0xFF) << 8 * i;
   return word;
 #endif
 #endif

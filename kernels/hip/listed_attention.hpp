@@ -72,8 +72,8 @@ GPU_DEVICE void listed_item(const ServingParams& params, const WorkItem& item) {
   const PackedBlock block = block_of(params.work, item);
   const Range seen = {visible_range(p, block.query(0)).begin,
                       visible_range(p, block.query(item.rows - 1)).end};
-  const auto keys = keys_of<Tile>(
-      params, p, {params.work, item.sequence, item.head_kv, item.kv_first}, seen);
+  const auto keys =
+      keys_of<Tile>(params, p, {params.work, item.sequence, item.head_kv, item.kv_first}, seen);
   const Range steps = {item.key_begin / Tile::kKeys,
                        (item.key_end + Tile::kKeys - 1) / Tile::kKeys};
   const Tile tile;

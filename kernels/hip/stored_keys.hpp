@@ -9,8 +9,9 @@
 //   x = w * v_scale / r
 //
 // in place of the weight w, and O is multiplied by r at the end. r, a power of two, is kept for each
-// row. It is about the largest v_scale of a key that the row sees, so that x fits f16 whatever the
-// scales are. If r rises, O is multiplied by old r / new r. The sum of the softmax is of w.
+// row: about the largest w * v_scale so far, with w relative to the softmax reference as it is now.
+// So x fits f16 and has its precision, whatever the scales are. Where the reference or r rises, O is
+// multiplied once, by both factors. The sum of the softmax is of w.
 #pragma once
 
 #include "kernels/hip/online_softmax.hpp"
@@ -18,9 +19,10 @@
 
 namespace kernels::hip {
 
-// How far a scale may exceed r before r rises. With w up to 2^8, x stays below 2^14.
+// How far w * v_scale may exceed r before r rises.
 inline constexpr float kScaleThreshold = 32;
 
+// r of each of a lane's rows.
 template <ScoreLayout Tile>
 class ValueScales {
  public:
@@ -28,65 +30,102 @@ class ValueScales {
     GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) r_[slot] = 0;
   }
 
-  // Computes x of each weight. scale_of(t, e): v_scale of that key; any number if no row sees it.
-  // Every lane of the wave calls it.
-  template <class ScaleOf>
-  GPU_DEVICE void weigh(const Tile& tile, const typename Tile::Scores& weights,
-                        const ScaleOf& scale_of, typename Tile::Output& o,
-                        typename Tile::Scores& x) {
-    float largest[Tile::kSlots];
-    bool exceeds = false;
-    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-      float part = 0;
-      each_key([&](int t, int e) {
-        const float scale = gpu::absolute(scale_of(t, e));
-        part = gpu::max(part, Tile::at(weights, slot, t, e) > 0 ? scale : 0);
-      });
-      largest[slot] = tile.max_of_row(part);
-      exceeds |= largest[slot] > kScaleThreshold * r_[slot];
-    }
-    if (gpu::any<Tile::kWave>(exceeds)) {
-      GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-        if (largest[slot] > r_[slot]) {
-          const float raised = power_of_two(largest[slot]);
-          Tile::scale(o, slot, r_[slot] * inverse(raised));
-          r_[slot] = raised;
-        }
-      }
-    }
-    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-      const float by = inverse(r_[slot]);
-      each_key([&](int t, int e) {
-        const float w = Tile::at(weights, slot, t, e) * (scale_of(t, e) * by);
-        // A tile that truncates gets what it need not truncate.
-        Tile::set(x, slot, t, e,
-                  Tile::kSumIsOfRounded ? rounded(typename Tile::Element{}, w) : w);
-      });
-    }
+  // largest: the largest w * v_scale of a row in this step.
+  GPU_DEVICE bool exceeds(int slot, float largest) const {
+    return largest > kScaleThreshold * r_[slot];
   }
-
-  GPU_DEVICE float factor(int slot) const { return r_[slot]; }
+  // Sets a new r. factor: that of weights, as the reference rose. RETURNS the factor of O.
+  GPU_DEVICE float raise(int slot, float factor, float largest) {
+    const float r = r_[slot] * factor;
+    r_[slot] = power_of_two(largest > kScaleThreshold * r ? largest : r);
+    return r * inverse(slot);
+  }
+  GPU_DEVICE float r(int slot) const { return r_[slot]; }
+  // 1 / r; any number before the first raise.
+  GPU_DEVICE float inverse(int slot) const {
+    return __builtin_bit_cast(float, (254u << 23) - bits_of(r_[slot]));
+  }
 
  private:
-  template <class F>
-  GPU_DEVICE static void each_key(const F& f) {
-    GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
-      GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) f(t, e);
-    }
-  }
+  GPU_DEVICE static uint32_t bits_of(float x) { return __builtin_bit_cast(uint32_t, x); }
   // The largest power of two up to x, but from 2^-126 to 2^126, so that it has an inverse.
   GPU_DEVICE static float power_of_two(float x) {
     constexpr uint32_t kLeast = 1u << 23, kMost = 253u << 23;
-    const uint32_t bits = __builtin_bit_cast(uint32_t, x) & 0x7F800000u;
-    return __builtin_bit_cast(float, bits < kLeast ? kLeast : bits > kMost ? kMost : bits);
-  }
-  // Of 0, a finite number.
-  GPU_DEVICE static float inverse(float power) {
-    return __builtin_bit_cast(float, (254u << 23) - __builtin_bit_cast(uint32_t, power));
+    const uint32_t bits = bits_of(x) & 0x7F800000u;
+    return __builtin_bit_cast(float, bits<kLeast ? kLeast : bits> kMost ? kMost : bits);
   }
 
-  float r_[Tile::kSlots];  // 0 until a row has seen a scale
+  float r_[Tile::kSlots];  // 0 until a row has seen a weight
 };
+
+// The step of online softmax: turns scores into weights, adds them to the sums, scales O where the
+// reference or r rises, and packs what the second product takes. scale_of(t, e): v_scale of that
+// key; any number if no row sees it. Every lane of the wave calls it.
+template <class Tile, class ScaleOf>
+GPU_DEVICE void weigh_stored(const Tile& tile, float exp_scale, bool per_token,
+                             const ScaleOf& scale_of, typename Tile::Scores& s,
+                             OnlineSoftmax<Tile>& softmax, ValueScales<Tile>& values,
+                             typename Tile::Output& o, typename Tile::Weights& packed) {
+  const auto each = [](int slot, const auto& f, typename Tile::Scores& scores) {
+    GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
+      GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {
+        Tile::set(scores, slot, t, e, f(Tile::at(scores, slot, t, e), t, e));
+      }
+    }
+  };
+  float factor[Tile::kSlots], largest[Tile::kSlots], sums[Tile::kSlots] = {};
+  GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) factor[slot] = 1;
+  bool rescales = softmax.exceeds_threshold(tile, exp_scale, s, largest);
+  if (rescales) {
+    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+      factor[slot] = softmax.raise_reference(slot, exp_scale, largest[slot]);
+    }
+  }
+  softmax.weigh(exp_scale, s);
+  if (per_token) {
+    bool exceeds = false;
+    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+      sums[slot] = softmax.sum_with(s, slot);
+      float part = 0;
+      each(
+          slot,
+          [&](float w, int t, int e) {
+            const float x = w * scale_of(t, e);
+            part = gpu::max(part, gpu::absolute(x));
+            return x;
+          },
+          s);
+      largest[slot] = tile.max_of_row(part);
+      exceeds |= values.exceeds(slot, largest[slot]);
+    }
+    rescales = gpu::any<Tile::kWave>(exceeds) || rescales;
+    if (rescales) {
+      GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+        factor[slot] = values.raise(slot, factor[slot], largest[slot]);
+      }
+    }
+  }
+  if (rescales) {
+    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) Tile::scale(o, slot, factor[slot]);
+  }
+  if (per_token) {
+    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+      const float inverse = values.inverse(slot);
+      each(
+          slot,
+          [&](float x, int, int) {
+            // A tile that truncates gets what it need not truncate.
+            return Tile::kSumIsOfRounded ? rounded(typename Tile::Element{}, x * inverse)
+                                         : x * inverse;
+          },
+          s);
+    }
+  }
+  softmax.pack(s, !per_token, packed);
+  if (per_token) {
+    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) softmax.set_sum(slot, sums[slot]);
+  }
+}
 
 // The scale of all keys of a head; 1 if there are none.
 GPU_DEVICE float scale_of_head(const float* scale, const Strides& stride, int32_t head) {
@@ -98,6 +137,7 @@ GPU_DEVICE float scale_of_head(const float* scale, const Strides& stride, int32_
 template <class Base>
 struct StoredTile : Base {
   using Stored = Bytes;
+  static constexpr int kResident = Base::kResident <= 2 ? Base::kResident : 1;  // else it spills
   static constexpr uint32_t kKeyScalesAt = (Base::kSharedBytes + 15) / 16 * 16,
                             kValueScalesAt = kKeyScalesAt + Base::kKeys * 4,
                             kSharedBytes = kValueScalesAt + Base::kKeys * 4;
@@ -130,7 +170,12 @@ struct StoredKeys {
 
   GPU_DEVICE StoredKeys(const AttentionParams& p_in, const StoredParams& stored_in,
                         const KeyRows& rows_in, int32_t begin_in, int32_t end_in)
-      : p(p_in), stored(stored_in), rows(rows_in), begin(begin_in), end(end_in), k_scale(1),
+      : p(p_in),
+        stored(stored_in),
+        rows(rows_in),
+        begin(begin_in),
+        end(end_in),
+        k_scale(1),
         v_scale(1) {
     if (stored.per_token) return;
     k_scale = scale_of_head(stored.k_scale, stored.k_scale_stride, rows.head);
@@ -177,25 +222,18 @@ struct StoredKeys {
       });
     }
   }
-  // Adds weights to the sums, and packs what the second product takes.
-  GPU_DEVICE void pack(const Tile& tile, const typename Tile::Scores& weights,
-                       OnlineSoftmax<Tile>& softmax, ValueScales<Tile>& value_scales,
-                       typename Tile::Output& o, typename Tile::Weights& packed) const {
-    if (stored.per_token) {
-      typename Tile::Scores x;
-      value_scales.weigh(
-          tile, weights,
-          [&](int t, int e) { return scale_at(Tile::kValueScalesAt, tile, t, e); }, o, x);
-      softmax.pack_products(weights, x, packed);
-    } else {
-      softmax.pack(weights, true, packed);
-    }
+  GPU_DEVICE void weigh(const Tile& tile, typename Tile::Scores& s, OnlineSoftmax<Tile>& softmax,
+                        ValueScales<Tile>& values, typename Tile::Output& o,
+                        typename Tile::Weights& packed) const {
+    weigh_stored(
+        tile, p.exp_scale, stored.per_token,
+        [&](int t, int e) { return scale_at(Tile::kValueScalesAt, tile, t, e); }, s, softmax,
+        values, o, packed);
   }
-  GPU_DEVICE void scale_output(const ValueScales<Tile>& value_scales,
-                               typename Tile::Output& o) const {
+  GPU_DEVICE void scale_output(const ValueScales<Tile>& values, typename Tile::Output& o) const {
     if (stored.v_scale == nullptr) return;
     GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-      Tile::scale(o, slot, stored.per_token ? value_scales.factor(slot) : v_scale);
+      Tile::scale(o, slot, stored.per_token ? values.r(slot) : v_scale);
     }
   }
 
@@ -209,8 +247,9 @@ struct StoredKeys {
     }
   }
   GPU_DEVICE static float scale_at(uint32_t at, const Tile& tile, int t, int e) {
-    return gpu::shared_load<float>(
-        at + static_cast<uint32_t>(tile.first_key() + Tile::key_offset(t, e)) * 4);
+    const auto lane_at = static_cast<uint32_t>(tile.first_key()) * 4;
+    return gpu::shared_load<float>(at + gpu::recomputed(lane_at) +
+                                   static_cast<uint32_t>(Tile::key_offset(t, e)) * 4);
   }
 };
 

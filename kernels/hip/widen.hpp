@@ -127,7 +127,7 @@ GPU_DEVICE uint32_t widen_i8(uint32_t word) {
 // Whether one instruction converts two of these numbers, NaN too.
 template <class T, DType kStored>
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
-inline constexpr bool kIsNative = T::kDType == DType::f16 && kStored == DType::f8_e4m3fn;
+inline constexpr bool kIsNative = T::kDType == DType::f16&& kStored == DType::f8_e4m3fn;
 #else
 inline constexpr bool kIsNative = false;
 #endif

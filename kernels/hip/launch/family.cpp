@@ -18,10 +18,12 @@ TileFacts facts() {
   using Tile = kernels::hip::Tile<kFamily, T, kDim>;
   uint32_t stored_shared_bytes = 0;
   if constexpr (T::kBytes == 2) stored_shared_bytes = StoredTile<Tile>::kSharedBytes;
-  return {
-      Tile::kThreads, Tile::kRows, Tile::kKeys, Tile::kSharedBytes,
-      ScoreStage<Tile>::kEnd > Tile::kSharedBytes ? ScoreStage<Tile>::kEnd : Tile::kSharedBytes,
-      stored_shared_bytes};
+  return {Tile::kThreads,
+          Tile::kRows,
+          Tile::kKeys,
+          Tile::kSharedBytes,
+          ScoreStage<Tile>::kEnd > Tile::kSharedBytes ? ScoreStage<Tile>::kEnd : Tile::kSharedBytes,
+          stored_shared_bytes};
 }
 template <Family kFamily, class T>
 TileFacts facts(int dim) {

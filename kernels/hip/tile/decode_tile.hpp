@@ -102,14 +102,14 @@ struct DecodeTile : DecodeLayout<kDimension, kDimension * 2, 0, kLarge> {
   using Layout = DecodeLayout<kDimension, kDimension * 2, 0, kLarge>;
   using Element = T;
   using Stored = T;
-  using typename Layout::Output;
-  using typename Layout::Query;
-  using typename Layout::Scores;
-  using typename Layout::Weights;
   using Layout::kDim;
   using Layout::kDimSteps;
   using Layout::kSlots;
   using Layout::lane;
+  using typename Layout::Output;
+  using typename Layout::Query;
+  using typename Layout::Scores;
+  using typename Layout::Weights;
 
   // ---- Products ----
   template <class Rows>
@@ -148,7 +148,8 @@ struct DecodeTile : DecodeLayout<kDimension, kDimension * 2, 0, kLarge> {
     const uint32_t a[4] = {weights[0][0], weights[1][0], weights[0][1], weights[1][1]};
     GPU_UNROLL for (int u = 0; u < kDim / 8; u += 2) {
       uint32_t b[4];
-      MmaSm80::load_matrices<true>(this->values_at(stage) + Layout::place(lane % 16, u + lane / 16), b);
+      MmaSm80::load_matrices<true>(this->values_at(stage) + Layout::place(lane % 16, u + lane / 16),
+                                   b);
       MmaSm80::multiply<T>(a, b[0], b[1], o[0][u], o[1][u]);
       MmaSm80::multiply<T>(a, b[2], b[3], o[0][u + 1], o[1][u + 1]);
     }

@@ -29,30 +29,37 @@ struct StoredDecodeTile : DecodeLayout<kDimension, kDimension, 128, kLarge> {
   using Layout = DecodeLayout<kDimension, kDimension, 128, kLarge>;
   using Element = T;
   using Stored = Bytes;
-  using typename Layout::Output;
-  using typename Layout::Query;
-  using typename Layout::Scores;
-  using typename Layout::Weights;
   using Layout::kDim;
   using Layout::kDimSteps;
   using Layout::kSlots;
   using Layout::lane;
+  using typename Layout::Output;
+  using typename Layout::Scores;
+  using typename Layout::Weights;
 
-  // factor: what the scores of a row are multiplied by.
+  // At head_dim 256 the waves share Q in workgroup memory, behind the rest: in registers it would
+  // spill. Lane l's words of a step are 16 bytes at l * 16.
+  static constexpr bool kQueryShared = kDim == 256;
+  static constexpr uint32_t kQueryAt = Layout::kSharedBytes, kQueryStep = Layout::kWave * 16,
+                            kSharedBytes = kQueryAt + (kQueryShared ? kDimSteps * kQueryStep : 0);
+  using WholeQuery = typename Layout::Query;
+  using Query = uint32_t[kQueryShared ? 1 : kDimSteps][4];
+
+  // factor: what the scores of a row are multiplied by. All waves call it.
   template <class Rows>
   GPU_DEVICE void load_query(const AttentionParams& p, const Rows& q, int rows, Query& query,
                              float (&factor)[kSlots]) const {
-    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
-      const int r = this->row(slot);
-      const typename T::Storage* from = q(r < rows ? r : 0);
+    if constexpr (kQueryShared) {
+      WholeQuery all;
+      load_rows(p, q, rows, all, factor);
       GPU_UNROLL for (int step = 0; step < kDimSteps; ++step) {
-        const int d = step * 16 + lane % 4 * 4;
-        gpu::Bits64 bits{};
-        if (r < rows && d < p.head_dim) bits = gpu::load64(from + d);
-        query[step][slot] = bits.word[0], query[step][slot + 2] = bits.word[1];
+        if (step % Layout::kWaves != this->wave) continue;
+        gpu::shared_store(query_at(step),
+                          gpu::Bits128{{all[step][0], all[step][1], all[step][2], all[step][3]}});
       }
-      factor[slot] = 1;
-      if constexpr (T::kDType == DType::bf16) factor[slot] = to_f16(query, slot);
+      gpu::barrier();
+    } else {
+      load_rows(p, q, rows, query, factor);
     }
   }
 
@@ -61,12 +68,20 @@ struct StoredDecodeTile : DecodeLayout<kDimension, kDimension, 128, kLarge> {
     Layout::clear_scores(s);
     const int key = lane % 8 + lane / 16 * 8, half = lane / 8 % 2;
     GPU_UNROLL for (int step = 0; step < kDimSteps; step += 2) {
+      uint32_t a[2][4];
+      GPU_UNROLL for (int n = 0; n < 2; ++n) {
+        gpu::Bits128 words{};
+        if constexpr (kQueryShared) words = gpu::shared_load<gpu::Bits128>(query_at(step + n));
+        GPU_UNROLL for (int i = 0; i < 4; ++i) {
+          a[n][i] = kQueryShared ? words.word[i] : query[kQueryShared ? 0 : step + n][i];
+        }
+      }
       uint32_t bytes[4];  // keys 0 to 7: two steps, keys 8 to 15: two steps
       MmaSm80::load_matrices<false>(this->keys_at(stage) + Layout::place(key, step + half), bytes);
       GPU_UNROLL for (int i = 0; i < 4; ++i) {
         uint32_t b[2];
         widen4<F16, kStored, Pairs::side_by_side, false>(bytes[i], b);
-        MmaSm80::multiply<F16>(query[step + i % 2], b[0], b[1], s[0][i / 2], s[1][i / 2]);
+        MmaSm80::multiply<F16>(a[i % 2], b[0], b[1], s[0][i / 2], s[1][i / 2]);
       }
     }
   }
@@ -107,8 +122,28 @@ struct StoredDecodeTile : DecodeLayout<kDimension, kDimension, 128, kLarge> {
   }
 
  private:
+  GPU_DEVICE uint32_t query_at(int step) const {
+    return kQueryAt + static_cast<uint32_t>(step) * kQueryStep + static_cast<uint32_t>(lane) * 16;
+  }
+  template <class Rows>
+  GPU_DEVICE void load_rows(const AttentionParams& p, const Rows& q, int rows, WholeQuery& query,
+                            float (&factor)[kSlots]) const {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      const int r = this->row(slot);
+      const typename T::Storage* from = q(r < rows ? r : 0);
+      GPU_UNROLL for (int step = 0; step < kDimSteps; ++step) {
+        const int d = step * 16 + lane % 4 * 4;
+        gpu::Bits64 bits{};
+        if (r < rows && d < p.head_dim) bits = gpu::load64(from + d);
+        query[step][slot] = bits.word[0], query[step][slot + 2] = bits.word[1];
+      }
+      factor[slot] = 1;
+      if constexpr (T::kDType == DType::bf16) factor[slot] = to_f16(query, slot);
+    }
+  }
+
   // Turns a slot's bf16 into f16, times a power of two. RETURNS the inverse of that power.
-  GPU_DEVICE float to_f16(Query& query, int slot) const {
+  GPU_DEVICE float to_f16(WholeQuery& query, int slot) const {
     float largest = 0;
     GPU_UNROLL for (int step = 0; step < kDimSteps; ++step) {
       GPU_UNROLL for (int i = slot; i < 4; i += 2) {

@@ -42,6 +42,7 @@ struct WideningRowCopy {
               c = static_cast<int>(gpu::thread()) % kChunks;
     with_stored(stored, [&](auto as) {
       GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
+        gpu::schedule_fence();  // else AMD's compiler widens all at once, and spills
         gpu::shared_store(to + Place::at(r + i * kPassRows, c),
                           widen8<T, decltype(as)::kStored>(bits[i]));
       }
@@ -82,6 +83,7 @@ struct WideningTransposingCopy {
   GPU_DEVICE void commit(uint32_t to) const {
     with_stored(stored, [&](auto as) {
       GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
+        gpu::schedule_fence();
         gpu::Bits128 wide[kBlock];
         GPU_UNROLL for (int j = 0; j < kBlock; ++j) wide[j] =
             widen8<T, decltype(as)::kStored>(bits[i][j]);

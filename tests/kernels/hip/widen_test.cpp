@@ -29,8 +29,7 @@ void expect_all_codes() {
     const int codes[4] = {code, 255 - code, code * 7 % 256, (code + 128) % 256};
     for (int turn = 0; turn < 4; ++turn) {
       uint32_t word = 0;
-      for (int i = 0; i < 4; ++i)
-        word |= static_cast<uint32_t>(codes[(i + turn) % 4]) << 8 * i;
+      for (int i = 0; i < 4; ++i) word |= static_cast<uint32_t>(codes[(i + turn) % 4]) << 8 * i;
       const gpu::Bits128 wide = widen8<T, kStored>({{word, ~word}});
       uint32_t alternate[2];
       widen4<T, kStored, Pairs::alternate, false>(word, alternate);

@@ -63,7 +63,7 @@ HostKernel kernel_of_family<hip::Family::wgmma_sm90>(const char* object, const c
   if (text.starts_with(bf16)) return of_dtype<hip::BF16>(text.substr(bf16.size()), name);
   if (std::string(name).starts_with("decode_")) {
     return text.find("_bf16_") != text.npos ? decode<hip::BF16>(text, name)
-                                                      : decode<hip::F16>(text, name);
+                                            : decode<hip::F16>(text, name);
   }
   return kernel_of_family<hip::Family::mma_sm80>(object, name);
 }
