@@ -154,10 +154,22 @@ GPU_DEVICE uint32_t nan_bytes(uint32_t word) {
 
 template <class T, DType kStored, Pairs kPairs, int kPair, bool kWhole>
 GPU_DEVICE uint32_t widen_e4m3(uint32_t word) {
-  constexpr int kShift = T::kDType == DType::f16 ? 1 : 4;  // the wider exponent's bits minus 4
   const uint32_t pair = spread<kPairs, kPair, 1>(word, 0);
-  const uint32_t bits = (pair & 0x80008000u) | (pair & 0x7F007F00u) >> kShift;
-  return kWhole ? multiply2<T, kPairOfFactors<T, kStored>>(bits) : bits;
+  const auto shifted = [pair](int shift) {  // by the wider exponent's bits minus 4
+    return (pair & 0x80008000u) | (pair & 0x7F007F00u) >> shift;
+  };
+  if constexpr (T::kDType == DType::f16) {
+    return kWhole ? multiply2<F16, kPairOfFactors<F16, kStored>>(shifted(1)) : shifted(1);
+  } else {
+#if defined(GPU_AMD)
+    // By way of f16: f32, in which AMD multiplies bf16, may have no subnormal numbers.
+    static_assert(kWhole);
+    constexpr float kFactor = kMissingFactor<F16, kStored>;
+    return pack_exact<T>(low_half<F16>(shifted(1)) * kFactor, high_half<F16>(shifted(1)) * kFactor);
+#else
+    return kWhole ? multiply2<T, kPairOfFactors<T, kStored>>(shifted(4)) : shifted(4);
+#endif
+  }
 }
 
 // Widens the four numbers of a word. kWhole: to their values; else what kMissingFactor says may be
