@@ -54,8 +54,11 @@ class DecodeAttention {
   // because it is stale.
   GPU_DEVICE bool leaves_out(const WorkItem& item) const {
     if (item.rows == 0) return true;
-    if (!is_stale(params_, item)) return false;
-    if (item.slot < 0) store_nan<T, Tile::kThreads>(params_, item);
+    if (!is_stale(params_.attention, params_.work, item)) return false;
+    if (item.slot < 0) {
+      store_nan<T>(params_.attention, params_.work, item, static_cast<int32_t>(gpu::thread()),
+                   Tile::kThreads);
+    }
     return true;
   }
 
@@ -80,14 +83,15 @@ class DecodeAttention {
     return task.item.key_end < task.last.end ? task.item.key_end : task.last.end;
   }
   GPU_DEVICE KeyRows rows_of(const Task& task) const {
-    return {params_.work, task.item.sequence, task.item.head_kv, task.item.kv_first};
+    return {params_.work, task.item.sequence, head_kv_of(task.p, params_.work.section, task.item),
+            task.item.kv_first};
   }
 
   GPU_DEVICE void begin(const Tile& tile, Task* task, Ring* ring) const {
     const WorkItem& item = task->item;
     task->p =
         params_of(params_.attention, params_.work, item.sequence, item.q_length, item.kv_length);
-    task->block = block_of(params_.work, item);
+    task->block = block_of(params_.work.section, item);
     task->first = visible_range(task->p, task->block.query(0));
     task->last = visible_range(task->p, task->block.query(item.rows - 1));
     ring->next = item.key_begin + tile.wave * Tile::kKeys, ring->to = 0;
@@ -182,7 +186,7 @@ class DecodeAttention {
     StoredScales stored;
     if constexpr (kIsStored) {
       tile.load_query(p, q, task.item.rows, query, stored.row_factor);
-      stored.start(params_.stored, task.item.head_kv);
+      stored.start(params_.stored, rows_of(task).head);
     } else {
       tile.load_query(p, q, task.item.rows, query);
     }

@@ -1,4 +1,4 @@
-// kernels/hip/flash_attention_sm90.hip: the three fused kernels of sm_90a, and the one that comes
+// kernels/hip/flash_attention_sm90.hip: the four fused kernels of sm_90a, and the one that comes
 // before them, for one dtype and head dimensions, GPU_DTYPE, GPU_DIM and GPU_DIM_V of the build
 #include "kernels/hip/flash_attention_sm90.hpp"
 
@@ -22,5 +22,11 @@ GPU_KERNEL(Attention<Kind::nocausal>::kThreads, 1)
 flash_attention_sm90_nocausal_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {
   Attention<Kind::nocausal>(params).run();
 }
+#if GPU_DIM != 96  // see ListedProducer
+GPU_KERNEL(Attention<Kind::listed_plain>::kThreads, 1)
+flash_attention_sm90_listed_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {
+  Attention<Kind::listed_plain>(params).run();
+}
+#endif
 
 }  // namespace kernels::hip

@@ -24,9 +24,13 @@
 //
 // A workgroup takes one block of queries after the other, as long as there are any. The producer
 // takes the next one by an atomic addition, and hands it over with its queries.
+//
+// Blocks may also come from a list (work_list.hpp): of sequences of different lengths, packed heads,
+// pages. Only the producer differs then, and where results go.
 #pragma once
 
 #include "kernels/hip/pipeline_consumer.hpp"
+#include "kernels/hip/pipeline_listed_producer.hpp"
 #include "kernels/hip/pipeline_producer.hpp"
 
 namespace kernels::hip {
@@ -34,8 +38,8 @@ namespace kernels::hip {
 template <class Tile, Kind kKind>
 class PipelinedAttention : Pipeline<Tile, kKind> {
   using Base = Pipeline<Tile, kKind>;
-  using Base::params_, Base::full, Base::empty, Base::kKey, Base::kMask, Base::kBarriers,
-      Base::kHandsSteps, Base::kParts, Base::kWaves;
+  using Base::params_, Base::full, Base::empty, Base::kKey, Base::kMask, Base::kNext,
+      Base::kBarriers, Base::kHandsSteps, Base::kParts, Base::kWaves, Base::kListed;
 
  public:
   using Base::Base;
@@ -47,15 +51,26 @@ class PipelinedAttention : Pipeline<Tile, kKind> {
         gpu::mbarrier_init(full(n), 1);
         gpu::mbarrier_init(empty(n), n < kKey    ? Tile::kGroups / kParts
                                      : n < kMask ? Tile::kGroups
-                                                 : Tile::kGroups * kWaves);
+                                     : n < kNext ? Tile::kGroups * kWaves
+                                                 : 1);
       }
       gpu::mbarrier_init_fence();
     }
     gpu::barrier();
+    if constexpr (kListed) {
+      gpu::wait_for_previous_kernel();
+      gpu::start_next_kernel();
+    }
     const int group = gpu::uniform(static_cast<int>(gpu::thread()) / Tile::kGroupThreads);
     if (group == 0) {
       gpu::lower_registers<kProducerRegisters>();
-      if (gpu::thread() == 0) Producer<Tile, kKind>(params_).produce();
+      if constexpr (kListed) {
+        const int wave = gpu::uniform(static_cast<int>(gpu::thread()) / Tile::kWave);
+        if (wave == 0) ListedProducer<Tile, kKind>(params_).produce();
+        if (wave == 1) WorkFinder<Tile, kKind>(params_).find();
+      } else {
+        if (gpu::thread() == 0) Producer<Tile, kKind>(params_).produce();
+      }
     } else {
       gpu::raise_registers<kConsumerRegisters>();
       Consumer<Tile, kKind>(params_).consume(group - 1);
@@ -65,15 +80,19 @@ class PipelinedAttention : Pipeline<Tile, kKind> {
  private:
   // Registers of a thread after setmaxnreg. At launch every thread has kRegisters. setmaxnreg only
   // moves registers between warpgroups, so the sum may not grow.
-  // Where steps are handed over the producer does more; at head_dim 128 the consumers need theirs.
-  static constexpr int kProducerRegisters = Tile::kGroups != 2  ? 32
-                                            : !kHandsSteps      ? 24
-                                            : Tile::kDim == 128 ? 40
-                                                                : 56;
-  static constexpr int kConsumerRegisters = Tile::kGroups != 2  ? 160
-                                            : !kHandsSteps      ? 240
-                                            : Tile::kDim == 128 ? 232
-                                                                : 224;
+  // Where steps are handed over, or work comes from a list, the producer does more; at head_dim 128
+  // the consumers of the former need theirs.
+  struct Registers {
+    int producer, consumer;
+  };
+  static constexpr Registers registers() {
+    if (Tile::kGroups != 2) return {32, 160};
+    if (kListed) return Tile::kSharesRows ? Registers{72, 216} : Registers{56, 224};
+    if (!kHandsSteps) return {24, 240};
+    return Tile::kDim == 128 ? Registers{40, 232} : Registers{56, 224};
+  }
+  static constexpr int kProducerRegisters = registers().producer,
+                       kConsumerRegisters = registers().consumer;
   static constexpr int kRegisters = (64 << 10) / kThreads / 8 * 8;
   static_assert(kProducerRegisters + Tile::kGroups * kConsumerRegisters <=
                 (1 + Tile::kGroups) * kRegisters);

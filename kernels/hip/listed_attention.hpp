@@ -35,22 +35,6 @@ struct ListedKeys {
   }
 };
 
-// Stores a lane's rows of an item that has not all keys of its rows.
-template <class Tile>
-GPU_DEVICE void store_partial_rows(const AttentionParams& p, const WorkSection& section,
-                                   const WorkItem& item, const Tile& tile,
-                                   const typename Tile::Output& o,
-                                   const OnlineSoftmax<Tile>& softmax) {
-  GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-    const auto part = softmax.part(tile, slot);
-    const int r = tile.row(slot);
-    const bool exists = r < item.rows;
-    tile.store_float(p, o, slot, part.output_factor, partial_out(p, section, item.slot, r), exists);
-    if (exists && tile.first_key() == 0)
-      *partial_sums(section, item.slot, r) = {part.reference, part.sum};
-  }
-}
-
 // Whether a tile's K and V are of 8 bits.
 template <class Tile>
 inline constexpr bool kIsStored = kSameType<typename Tile::Stored, Bytes>;
@@ -69,11 +53,12 @@ template <AttentionTile Tile, Kind kKind>
 GPU_DEVICE void listed_item(const ServingParams& params, const WorkItem& item) {
   const AttentionParams p =
       params_of(params.attention, params.work, item.sequence, item.q_length, item.kv_length);
-  const PackedBlock block = block_of(params.work, item);
+  const PackedBlock block = block_of(params.work.section, item);
   const Range seen = {visible_range(p, block.query(0)).begin,
                       visible_range(p, block.query(item.rows - 1)).end};
-  const auto keys =
-      keys_of<Tile>(params, p, {params.work, item.sequence, item.head_kv, item.kv_first}, seen);
+  const auto keys = keys_of<Tile>(
+      params, p,
+      {params.work, item.sequence, head_kv_of(p, params.work.section, item), item.kv_first}, seen);
   const Range steps = {item.key_begin / Tile::kKeys,
                        (item.key_end + Tile::kKeys - 1) / Tile::kKeys};
   const Tile tile;
@@ -94,10 +79,11 @@ GPU_DEVICE void listed_attention(const ServingParams& params) {
   Items items(params.work);
   for (WorkItem item; items.next(&item);) {
     if (item.rows == 0) continue;
-    if (!is_stale(params, item)) {
+    if (!is_stale(params.attention, params.work, item)) {
       listed_item<Tile, kKind>(params, item);
     } else if (item.slot < 0) {
-      store_nan<typename Tile::Element, Tile::kThreads>(params, item);
+      store_nan<typename Tile::Element>(params.attention, params.work, item,
+                                        static_cast<int32_t>(gpu::thread()), Tile::kThreads);
     }
   }
 }

@@ -16,7 +16,8 @@ inline constexpr uint32_t kGridY = 65535;
 // Which of the fused kernels. generic takes everything: masks, ALiBi, softcap, a diagonal_offset,
 // and causal too. causal and nocausal have no code for these, which makes their loop shorter;
 // causal starts with the longest blocks. listed takes what generic does, and its work from a list:
-// see work_list.hpp; listed_plain has no code for masks, ALiBi and softcap.
+// see work_list.hpp; listed_plain has no code for masks, ALiBi and softcap. (sm_90a's loop has no
+// listed.)
 enum class Kind { generic, causal, nocausal, listed, listed_plain };
 
 // Strides of q, k, v or out, in elements.
@@ -70,7 +71,7 @@ struct AttentionParams {
 
 struct alignas(16) WorkItem {
   int32_t sequence;             // in the batch
-  int32_t head_kv;              // the head of K and V
+  int32_t head;                 // the group of queries' heads: see WorkSection::group
   int32_t first_row;            // packed row of the tile's first one
   int32_t rows;                 // how many of the tile's rows exist; 0: nothing to do
   int32_t key_begin, key_end;   // the keys to read
@@ -86,20 +87,35 @@ struct alignas(8) Cut {
   int32_t pieces;  // items of the tile whose first inner cut this is; else 0
 };
 
+// What the schedule kernel finds out about a section.
+struct alignas(16) ListHead {
+  int32_t by_shares;  // 1: workgroup i takes share i; 0: items in their order
+  int32_t has_empty;  // whether an item may have no keys
+};
+
 // The items of one kernel.
 struct WorkSection {
   WorkItem* items;
-  Cut* cuts;                      // [cut_count + 1]; the last one's item is the end of the items
-  float* partial_out;             // [2 * cut_count, slot_rows, head_dim_v]
-  void* partial_sums;             // [2 * cut_count, slot_rows] of PartSums
-  int64_t share;                  // cost between cuts; 0: so that cut_count shares hold all
-  int32_t rows;                   // of a tile
-  int32_t slot_rows;              // of partial results: rows, or fewer if no tile has as many
-  int32_t cut_keys;               // keys in one unit of cost
-  int32_t cut_count;              // the most shares
-  int32_t workgroups;             // of the kernel's grid
-  int32_t by_shares;              // 1: workgroup i takes share i; 0: items i, i + workgroups, ...
-  int32_t least_rows, most_rows;  // a sequence belongs here if its packed rows are among these
+  ListHead* head;
+  Cut* cuts;           // [cut_count + 1]; the last one's item is the end of the items
+  float* partial_out;  // [2 * cut_count, slot_rows, head_dim_v]
+  void* partial_sums;  // [2 * cut_count, slot_rows] of PartSums
+  int64_t share;       // cost between cuts; 0: so that cut_count shares hold all
+  int32_t rows;        // of a tile
+  int32_t slot_rows;   // of partial results: rows, or fewer if no tile has as many
+  int32_t cut_keys;    // keys in one unit of cost
+  int32_t cut_count;   // the most shares
+  int32_t workgroups;  // of the kernel's grid
+  int32_t by_shares;  // 1: workgroup i takes share i; 0: items i, i + workgroups, ...; -1: the list
+                      // says which
+  int32_t least_queries, most_queries;  // a sequence belongs here if it has as many
+  // Heads of queries whose rows are packed: all that share a head of K and V, or 1.
+  int32_t group;
+  uint32_t group_magic;  // see divide_by_group
+  int32_t heads;         // groups: heads_q / group
+  // Counts the items taken after each workgroup's first, where they are taken in order; null: items
+  // i, i + workgroups, ...
+  uint32_t* taken;
 };
 
 struct WorkParams {
@@ -113,10 +129,9 @@ struct WorkParams {
   int32_t most_q, most_kv;        // of one sequence
   int32_t pages, page_size;
   int32_t page_shift;  // log2(page_size); -1: page_size is no power of 2
-  int32_t sequences, heads_kv, group;
-  uint32_t group_magic;  // see divide_by_group
-  int32_t top_left;      // whether query 0 is opposite key 0
-  int32_t compares;      // whether the list may be of other lengths than this run's
+  int32_t sequences;
+  int32_t top_left;  // whether query 0 is opposite key 0
+  int32_t compares;  // whether the list may be of other lengths than this run's
   // Without a list (section.items is null) all sequences are alike: one tile of tile_rows packed
   // rows for each head of K and V, which sees the keys [tile_begin, tile_end), at tile_cost.
   int32_t tile_rows, tile_begin, tile_end, tile_cost;

@@ -72,6 +72,22 @@ GPU_DEVICE PartSums* partial_sums(const WorkSection& section, int32_t slot, int3
   return static_cast<PartSums*>(section.partial_sums) + int64_t{slot} * section.slot_rows + row;
 }
 
+// Stores a lane's rows of an item that has not all keys of its rows.
+template <class Tile>
+GPU_DEVICE void store_partial_rows(const AttentionParams& p, const WorkSection& section,
+                                   const WorkItem& item, const Tile& tile,
+                                   const typename Tile::Output& o,
+                                   const OnlineSoftmax<Tile>& softmax) {
+  GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+    const auto part = softmax.part(tile, slot);
+    const int r = tile.row(slot);
+    const bool exists = r < item.rows;
+    tile.store_float(p, o, slot, part.output_factor, partial_out(p, section, item.slot, r), exists);
+    if (exists && tile.first_key() == 0)
+      *partial_sums(section, item.slot, r) = {part.reference, part.sum};
+  }
+}
+
 // Stores four columns of a packed row of out, and its lse with the first of them.
 template <class T>
 GPU_DEVICE void store_columns(const AttentionParams& p, const PackedBlock& block, int32_t row,
@@ -82,27 +98,30 @@ GPU_DEVICE void store_columns(const AttentionParams& p, const PackedBlock& block
   if (p.lse != nullptr && column == 0) p.lse[block.offsets(lse_strides(p))(row)] = merged.lse;
 }
 
-// Stores NaN as out and lse of the rows of a stale item that exist now, by a workgroup of kThreads.
-template <class T, int kThreads>
-GPU_DEVICE void store_nan(const ServingParams& params, const WorkItem& item) {
-  const AttentionParams& p = params.attention;
-  const Extent now = extent_of(params.work, item.sequence);
+// Stores NaN as out and lse of the rows of a stale item that exist now. thread: the calling one's
+// number among those that do this.
+template <class T>
+GPU_DEVICE void store_nan(const AttentionParams& p, const WorkParams& w, const WorkItem& item,
+                          int32_t thread, int32_t threads) {
+  const Extent now = extent_of(w, item.sequence);
   WorkItem here = item;
   here.q_first = now.q_first;
-  const PackedBlock block = block_of(params.work, here);
+  const PackedBlock block = block_of(w.section, here);
   const int32_t columns = p.head_dim_v / 4;
   MergedColumns nan;
   nan.lse = __builtin_nanf("");
   GPU_UNROLL for (int c = 0; c < 4; ++c) nan.out[c] = nan.lse;
-  for (int32_t i = static_cast<int32_t>(gpu::thread()); i < item.rows * columns; i += kThreads) {
+  for (int32_t i = thread; i < item.rows * columns; i += threads) {
     const int32_t row = i / columns;
     if (block.query(row) < now.q_length)
       store_columns<T>(p, block, row, (i - row * columns) * 4, nan);
   }
 }
 
-// A workgroup of combine() takes one row of one cut tile, kCombineThreads pieces at a time.
-inline constexpr int kCombineThreads = 128;
+// A workgroup of combine() takes rows of one cut tile, kCombineThreads pieces at a time. As many
+// take the rows of one tile, if it has so many: more would take longer to start where nothing is
+// cut.
+inline constexpr int kCombineThreads = 128, kCombineWorkgroups = 32;
 inline constexpr uint32_t kCombineSharedBytes = kCombineThreads * (16 + 4);
 
 // RETURNS f over the values of all threads of a workgroup, in an order that does not change. at: a
@@ -119,31 +138,17 @@ GPU_DEVICE float over_workgroup(uint32_t at, float value, const F& f) {
   return value;
 }
 
-// Merges the pieces of each tile that was cut: workgroup (cut, row). Lanes side by side take the
-// columns; group g of lanes takes pieces g, g + groups, ..., and the sums are added at the end.
-// Softmax: any OnlineSoftmax, for its rule of how a row ends.
+// Merges the pieces of one row of a tile that was cut. Lanes side by side take the columns; group g
+// of lanes takes pieces g, g + groups, ..., and the sums are added at the end.
 template <class T, class Softmax>
-GPU_DEVICE void combine(const ServingParams& params) {
+GPU_DEVICE void combine_row(const ServingParams& params, const CutTile& tile, uint32_t cut,
+                            int32_t row) {
   const AttentionParams& p = params.attention;
   const WorkSection& section = params.work.section;
-  const uint32_t cut = gpu::block_x();
-  const auto row = static_cast<int32_t>(gpu::block_y()), thread = static_cast<int>(gpu::thread());
-  // The list is complete: the attention kernel waited for it before it let this one start.
-  const CutTile tile = cut_tile(params.work, cut);
-  const bool merges = tile.pieces > 0 && row < tile.item.rows;
-  float sink = 0;
+  const int thread = static_cast<int>(gpu::thread());
   const bool has_sink = p.sinks != nullptr;
-  if (merges && has_sink) {
-    sink = p.sinks[block_of(params.work, tile.item).head(row) * p.sink_stride];
-  }
-  // Every workgroup waits: what comes after this kernel in the stream waits for it alone.
-  gpu::wait_for_previous_kernel();
-  if (!merges) return;
-  if (is_stale(params, tile.item)) {
-    if (row == 0) store_nan<T, kCombineThreads>(params, tile.item);
-    return;
-  }
-  const PackedBlock block = block_of(params.work, tile.item);
+  const PackedBlock block = block_of(section, tile.item);
+  const float sink = has_sink ? p.sinks[block.head(row) * p.sink_stride] : 0;
   constexpr uint32_t kWeightsAt = 0, kSumsAt = kCombineThreads * 4;
   const auto sums_of = [&](int piece) { return *partial_sums(section, slot_of(cut, piece), row); };
   float largest = -gpu::kInfinity;
@@ -186,17 +191,42 @@ GPU_DEVICE void combine(const ServingParams& params) {
   }
   gpu::shared_store(kSumsAt + static_cast<uint32_t>(thread) * 16, own);
   gpu::barrier();
-  if (group != 0) return;
-  GPU_UNROLL_BY(1)
-  for (int n = 1; n < groups; ++n) {
-    const auto other =
-        gpu::shared_load<gpu::Bits128>(kSumsAt + static_cast<uint32_t>(n * quads + thread) * 16);
-    GPU_UNROLL for (int c = 0; c < 4; ++c) {
-      merged.out[c] += __builtin_bit_cast(float, other.word[c]);
+  if (group == 0) {
+    GPU_UNROLL_BY(1)
+    for (int n = 1; n < groups; ++n) {
+      const auto other =
+          gpu::shared_load<gpu::Bits128>(kSumsAt + static_cast<uint32_t>(n * quads + thread) * 16);
+      GPU_UNROLL for (int c = 0; c < 4; ++c) {
+        merged.out[c] += __builtin_bit_cast(float, other.word[c]);
+      }
     }
+    store_columns<T>(p, block, row, column,
+                     finished<Softmax>(p, merged, largest, sum, has_sink, sink));
   }
-  store_columns<T>(p, block, row, column,
-                   finished<Softmax>(p, merged, largest, sum, has_sink, sink));
+  gpu::barrier();  // before the next row
+}
+
+// Merges the pieces of each tile that was cut: workgroup (cut, n) takes rows n,
+// n + kCombineWorkgroups, ...
+// Softmax: any OnlineSoftmax, for its rule of how a row ends.
+template <class T, class Softmax>
+GPU_DEVICE void combine(const ServingParams& params) {
+  const uint32_t cut = gpu::block_x();
+  // The list is complete: the attention kernel waited for it before it let this one start.
+  const CutTile tile = cut_tile(params.work, cut);
+  // Every workgroup waits: what comes after this kernel in the stream waits for it alone.
+  gpu::wait_for_previous_kernel();
+  if (tile.pieces == 0) return;
+  const auto first = static_cast<int32_t>(gpu::block_y());
+  if (is_stale(params.attention, params.work, tile.item)) {
+    if (first == 0) {
+      store_nan<T>(params.attention, params.work, tile.item, static_cast<int32_t>(gpu::thread()),
+                   kCombineThreads);
+    }
+    return;
+  }
+  for (int32_t row = first; row < tile.item.rows; row += kCombineWorkgroups)
+    combine_row<T, Softmax>(params, tile, cut, row);
 }
 
 }  // namespace kernels::hip

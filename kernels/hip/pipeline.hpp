@@ -7,11 +7,14 @@
 #include "kernels/hip/mask_states.hpp"
 #include "kernels/hip/mask_tile.hpp"
 #include "kernels/hip/tile_shapes_sm90.hpp"
+#include "kernels/hip/work_list.hpp"
 
 namespace kernels::hip {
 
 // The kernels' argument. The maps have four dimensions: head_dim, sequence, head, batch. A
 // dimension along which the tensor does not move (stride 0) has size 1.
+// Of kernels that take their work from a list, q's maps have a fifth, the head in its group, after
+// head_dim; packed tensors have one batch of all rows, and pages are batches.
 struct PipelinedParams {
   gpu::TensorMap q, k, v, mask;
   AttentionParams attention;
@@ -20,10 +23,23 @@ struct PipelinedParams {
   // Counts the blocks taken after each workgroup's first; null: each workgroup has one block.
   uint32_t* taken;
   MaskStates mask_states;
+  // ---- Only for the kernels that take their work from a list ----
+  WorkParams work;
+  // The same tensors as q, k and v, for copies of fewer rows: of one query (and the heads of its
+  // group), of 8 keys, of one.
+  gpu::TensorMap one_query, eight_values, one_value;
+  int32_t box_keys;  // rows of k and v in one copy: a step's, or fewer if pages need that
+  // Whether rows of q past the sequence's end must be zeros, not the next sequence's rows: they
+  // decide when references rise, and so bits.
+  int32_t exact_queries;
 };
 
 // Heads of a section, whose blocks are taken together, so that their K and V stay in L2.
 inline constexpr uint32_t kHeadsOfSection = 16;
+
+// The fewest keys in one copy from pages. An H200 starts one in about 55 cycles: with fewer, copies
+// would take longer than products.
+inline constexpr int32_t kLeastBoxKeys = 4;
 
 // A place in a ring of kStages, and which of the two phases of its barriers comes next.
 template <int kStages>
@@ -35,11 +51,34 @@ struct Ring {
   GPU_DEVICE void advance() { ++count; }
 };
 
+// A block of queries, and its steps of keys; end 0: there is no block.
+struct DenseWork {
+  Range steps;
+  int32_t first_query, head, batch;
+  GPU_DEVICE bool sees_keys() const { return steps.begin < steps.end; }
+};
+struct alignas(16) ListedWork {
+  Range steps;
+  int32_t first_query, lead;  // as of PackedBlock
+  WorkItem item;
+};
+static_assert(sizeof(ListedWork) == 64 && __builtin_offsetof(ListedWork, item) == 16);
+template <bool kListed>
+struct WorkOf {
+  using Type = DenseWork;
+};
+template <>
+struct WorkOf<true> {
+  using Type = ListedWork;
+};
+
 template <class Tile, Kind kKind>
 class Pipeline {
  public:
   static constexpr int kThreads = (1 + Tile::kGroups) * Tile::kGroupThreads;
   static constexpr int kWaves = Tile::kGroupThreads / Tile::kWave;  // of a warpgroup
+  static constexpr bool kListed = kKind == Kind::listed_plain;
+  using Work = typename WorkOf<kListed>::Type;
 
   // ---- Workgroup memory behind the tile's ----
   static constexpr bool kHasMask = kKind == Kind::generic && Tile::kKeys % 64 == 0;
@@ -53,14 +92,18 @@ class Pipeline {
     kKey = kQuery + Tile::kQueryStages * kParts,
     kValue = kKey + Tile::kStages,
     kMask = kValue + Tile::kStages,
-    kBarriers = kMask + (kHasMask ? Tile::kStages : 0)
+    kNext = kMask + (kHasMask ? Tile::kStages : 0),  // with a list: the item after this one
+    kBarriers = kNext + (kListed ? 1 : 0)
   };
   // The block that each warpgroup takes next, in each place of Q.
-  static constexpr uint32_t kWorkAt = kBarriersAt + 2 * kBarriers * 8, kWorkBytes = 32;
+  static constexpr uint32_t kWorkAt = (kBarriersAt + 2 * kBarriers * 8 + 15) / 16 * 16,
+                            kWorkBytes = 64;
   // What is at each place of K: see StepWord. Only masks make steps that differ.
   static constexpr bool kHandsSteps = kKind == Kind::generic;
   static constexpr uint32_t kStepAt = kWorkAt + Tile::kQueryStages * kParts * kWorkBytes;
-  static constexpr uint32_t kSharedBytes = kStepAt + (kHandsSteps ? Tile::kStages * 4 : 0);
+  static constexpr uint32_t kNextAt =
+      (kStepAt + (kHandsSteps ? Tile::kStages * 4 : 0) + 15) / 16 * 16;
+  static constexpr uint32_t kSharedBytes = kNextAt + (kListed ? sizeof(ListedWork) : 0);
   static_assert(kSharedBytes <= 227 << 10);
   GPU_DEVICE static uint32_t full(uint32_t barrier) { return kBarriersAt + barrier * 16; }
   GPU_DEVICE static uint32_t empty(uint32_t barrier) { return full(barrier) + 8; }
@@ -107,29 +150,40 @@ class Pipeline {
   GPU_DEVICE int64_t shift(int32_t batch) const {
     return kKind == Kind::generic ? diagonal_offset(p_, batch) : 0;
   }
-  // A block, and its steps of keys.
-  struct WorkItem {
-    int32_t batch, head, first_query;
-    Range steps;
-    GPU_DEVICE bool sees_keys() const { return steps.begin < steps.end; }
-  };
   // Returns the n-th block. Within a section the head changes fastest: first one block of every
   // head, then the next block of every head. With causal the longest blocks come first.
-  GPU_DEVICE WorkItem work_item(uint32_t n) const {
+  GPU_DEVICE DenseWork numbered(uint32_t n) const {
     const uint32_t blocks = blocks_of_head(), heads = p_.batch * p_.heads_q;
     constexpr uint32_t section = kHeadsOfSection;
     const uint32_t first_head = n / (blocks * section) * section;
     const uint32_t left = heads - first_head, width = left < section ? left : section;
     const uint32_t within = n - first_head * blocks;
     const uint32_t x = within / width, head = first_head + within % width;
-    const int32_t batch = static_cast<int32_t>(head / p_.heads_q);
     const int32_t first_query =
         static_cast<int32_t>(kKind == Kind::nocausal ? x : blocks - 1 - x) * Tile::kRows;
-    return {batch, static_cast<int32_t>(head % p_.heads_q), first_query,
-            steps_of_block<Tile>(p_, first_query, shift(batch))};
+    const auto batch = static_cast<int32_t>(head / p_.heads_q);
+    return {steps_of_block<Tile>(p_, first_query, shift(batch)), first_query,
+            static_cast<int32_t>(head % p_.heads_q), batch};
   }
-  GPU_DEVICE QueryBlock block(const WorkItem& work) const {
+  GPU_DEVICE QueryBlock block(const DenseWork& work) const {
     return {work.batch, work.head, work.first_query, rows_of_block<Tile>(p_, work.first_query)};
+  }
+  GPU_DEVICE PackedBlock block(const ListedWork& work) const {
+    const WorkSection& section = params_.work.section;
+    const WorkItem& item = work.item;
+    return {item.sequence,    item.head * section.group,
+            work.first_query, work.lead,
+            item.rows,        item.q_first,
+            section.group,    section.group_magic};
+  }
+  // The kernel's argument, as it is for a block's sequence.
+  GPU_DEVICE const AttentionParams& attention(const DenseWork&) const { return p_; }
+  GPU_DEVICE AttentionParams attention(const ListedWork& work) const {
+    AttentionParams p = p_;
+    p.seq_q = work.item.q_length, p.seq_kv = work.item.kv_length;
+    p.diagonal = params_.work.top_left ? 0 : int64_t{p.seq_kv} - p.seq_q;
+    p.diagonal += work.item.diagonal_offset;
+    return p;
   }
   GPU_DEVICE static uint32_t query_barrier(const Ring<Tile::kQueryStages>& query, int part) {
     return kQuery + query.stage() * kParts + static_cast<uint32_t>(part);

@@ -1,6 +1,7 @@
 // kernels/hip/pipeline_consumer.hpp: a warpgroup that computes, in the loop of sm_90a
 #pragma once
 
+#include "kernels/hip/items_left_out.hpp"
 #include "kernels/hip/pipeline.hpp"
 
 namespace kernels::hip {
@@ -9,11 +10,11 @@ template <class Tile, Kind kKind>
 class Consumer : Pipeline<Tile, kKind> {
   using Base = Pipeline<Tile, kKind>;
   using Base::params_, Base::p_, Base::full, Base::empty, Base::query_barrier, Base::work_at,
-      Base::work_item, Base::block, Base::block_count, Base::blocks_of_head, Base::shift,
-      Base::copies_mask, Base::mask_is_boolean, Base::kKey, Base::kValue, Base::kMask,
-      Base::kMaskAt, Base::kMaskBytes, Base::kHasMask, Base::kParts, Base::kKeys, Base::kHandsSteps,
-      Base::knows_states, Base::step_at;
-  using typename Base::StageRing, typename Base::StepWord, typename Base::WorkItem;
+      Base::numbered, Base::attention, Base::block, Base::block_count, Base::blocks_of_head,
+      Base::shift, Base::kListed, Base::copies_mask, Base::mask_is_boolean, Base::kKey,
+      Base::kValue, Base::kMask, Base::kMaskAt, Base::kMaskBytes, Base::kHasMask, Base::kParts,
+      Base::kKeys, Base::kHandsSteps, Base::knows_states, Base::step_at;
+  using typename Base::StageRing, typename Base::StepWord, typename Base::Work;
 
  public:
   using Base::Base;
@@ -22,7 +23,12 @@ class Consumer : Pipeline<Tile, kKind> {
     const Tile tile(group);
     if (group == 0) gpu::named_barrier_arrive(turn_of(0), kTurnThreads);  // the first turn is its
     walk(tile);
-    store_blocks_without_keys(tile);
+    if constexpr (kListed) {
+      store_items_left_out<typename Tile::Element, OnlineSoftmax<Tile>>(
+          p_, params_.work, group * Base::kWaves + tile.wave, Tile::kGroups * Base::kWaves);
+    } else {
+      store_blocks_without_keys(tile);
+    }
   }
 
  private:
@@ -41,25 +47,29 @@ class Consumer : Pipeline<Tile, kKind> {
       !kOverlaps && !Tile::kSharesRows && !(kKind == Kind::nocausal && Tile::kGroups > 2);
 
   // A block, as a warpgroup sees it: only the steps that some of its rows see.
-  struct Rows : WorkItem {
-    int64_t shift;
+  struct Rows : Work {
+    int64_t shift;                  // diagonal_offset, unless attention() has it
     int32_t last_begin, first_end;  // keys [last_begin, first_end) are seen by every row of a wave
     int32_t before, after;          // steps of the block that the warpgroup leaves out
   };
-  GPU_DEVICE Rows rows_of(const Tile& tile, const WorkItem& work) const {
-    const int64_t offset = shift(work.batch);
-    const int64_t wave_row = work.first_query + tile.first_wave_row() + offset;
-    Rows rows{work,
-              offset,
-              visible_range(p_, wave_row + Tile::kWaveRows - 1).begin,
-              visible_range(p_, wave_row).end,
-              0,
-              0};
+  GPU_DEVICE Rows rows_of(const Tile& tile, const Work& work) const {
+    const auto& p = attention(work);
+    const auto here = block(work);
+    int64_t offset = 0;
+    if constexpr (!kListed) offset = shift(work.batch);
+    const auto visible = [&](int row) { return visible_range(p, here.query(row) + offset); };
+    const int wave_row = tile.first_wave_row();
+    Rows rows{work, offset, visible(wave_row + Tile::kWaveRows - 1).begin, visible(wave_row).end,
+              0,    0};
     if (kSkipsSteps && !knows_states()) {
-      const int32_t row = work.first_query + tile.first_group_row();
-      const int32_t left = p_.seq_q - row, last = left < Tile::kGroupRows ? left : Tile::kGroupRows;
-      const int32_t begin = visible_range(p_, row + offset).begin / kKeys,
-                    end = (visible_range(p_, row + last - 1 + offset).end + kKeys - 1) / kKeys;
+      const int32_t row = tile.first_group_row(), left = here.rows - row,
+                    last = left < Tile::kGroupRows ? left : Tile::kGroupRows;
+      int32_t begin = visible(row).begin / kKeys,
+              end = (visible(row + last - 1).end + kKeys - 1) / kKeys;
+      if constexpr (kListed) {
+        begin = begin > work.steps.begin ? begin : work.steps.begin;
+        end = end < work.steps.end ? end : work.steps.end;
+      }
       const bool sees = last > 0 && begin < end;
       rows.steps.end = sees ? end : work.steps.begin;
       rows.steps.begin = sees ? begin : work.steps.begin;
@@ -69,17 +79,29 @@ class Consumer : Pipeline<Tile, kKind> {
     return rows;
   }
 
+  GPU_DEVICE static bool sees_keys(const Rows& rows) { return rows.steps.begin < rows.steps.end; }
+
   // Waits for what send() sent. RETURNS false if there is no block.
   GPU_DEVICE bool receive(const Tile& tile, const Ring<Tile::kQueryStages>& query,
-                          WorkItem* work) const {
+                          Work* work) const {
     gpu::mbarrier_wait(full(query_barrier(query, own_part(tile))), query.full_parity());
     const uint32_t from = work_at(query, own_part(tile));
-    work->steps.end = gpu::uniform(gpu::shared_load<int32_t>(from));
+    const auto word = [from](uint32_t n) {
+      return gpu::uniform(gpu::shared_load<int32_t>(from + n * 4));
+    };
+    // The members' places in DenseWork and ListedWork.
+    work->steps.end = word(1);
     if (work->steps.end == 0) return false;
-    work->steps.begin = gpu::uniform(gpu::shared_load<int32_t>(from + 4));
-    work->first_query = gpu::uniform(gpu::shared_load<int32_t>(from + 8));
-    work->head = gpu::uniform(gpu::shared_load<int32_t>(from + 12));
-    work->batch = gpu::uniform(gpu::shared_load<int32_t>(from + 16));
+    work->steps.begin = word(0);
+    if constexpr (kListed) {
+      WorkItem& item = work->item;
+      work->first_query = word(2), work->lead = word(3);
+      item.sequence = word(4), item.head = word(5), item.rows = word(7), item.slot = word(10);
+      item.q_first = word(11), item.q_length = word(12), item.kv_length = word(14);
+      item.diagonal_offset = word(15);
+    } else {
+      work->first_query = word(2), work->head = word(3), work->batch = word(4);
+    }
     return true;
   }
   // Returns which step's keys are at a stage: `step`, if no step is left out. REQUIRES: K is there.
@@ -100,12 +122,22 @@ class Consumer : Pipeline<Tile, kKind> {
     if (p_.diagonal_offsets == nullptr && sees(0) && sees(blocks_of_head() - 1)) return;
     const uint32_t count = block_count();
     for (uint32_t n = gpu::block_x(); n < count; n += gpu::grid_x()) {
-      const WorkItem item = work_item(n);
-      if (item.sees_keys()) continue;
+      const Work work = numbered(n);
+      if (work.sees_keys()) continue;
       Output o;
       clear(o);
-      store_rows(p_, tile, block(item), o, OnlineSoftmax<Tile>());
+      store(tile, work, o, OnlineSoftmax<Tile>());
     }
+  }
+
+  GPU_DEVICE void store(const Tile& tile, const Work& work, const Output& o,
+                        const OnlineSoftmax<Tile>& softmax) const {
+    const auto& p = attention(work);
+    if constexpr (kListed) {
+      if (work.item.slot >= 0)
+        return store_partial_rows(p, params_.work.section, work.item, tile, o, softmax);
+    }
+    store_rows(p, tile, block(work), o, softmax);
   }
 
   // Arrives for the whole warpgroup, by one thread. Call it after wgmma_wait or meet(), when all
@@ -130,7 +162,7 @@ class Consumer : Pipeline<Tile, kKind> {
   GPU_DEVICE void walk(const Tile& tile) const {
     Ring<Tile::kQueryStages> query;
     StageRing ring;
-    WorkItem work;
+    Work work;
     if (!receive(tile, query, &work)) return;
     OnlineSoftmax<Tile> softmax;
     Weights weights;
@@ -149,8 +181,8 @@ class Consumer : Pipeline<Tile, kKind> {
         }
       }
       query.advance();
-      const QueryBlock ended = block(rows);
       if constexpr (kOverlaps) {
+        const Work ended = rows;
         if (receive(tile, query, &work)) {
           const OnlineSoftmax<Tile> before = softmax;
           softmax = OnlineSoftmax<Tile>();
@@ -160,15 +192,15 @@ class Consumer : Pipeline<Tile, kKind> {
           Scores s;
           multiply(tile, rows, &step, query, ring, softmax, weights, s, o, factor);
           Tile::pack(s, weights);
-          store_rows(p_, tile, ended, o, before);
+          store(tile, ended, o, before);
           pin(o);  // without it ptxas serialises wgmma
           clear(o);
           continue;
         }
       }
-      if (!kSkipsSteps || rows.sees_keys()) finish(tile, weights, ring, o);
+      if (!kSkipsSteps || sees_keys(rows)) finish(tile, weights, ring, o);
       if constexpr (kSkipsSteps) skip_steps(tile, rows.after, true, ring);
-      store_rows(p_, tile, ended, o, softmax);
+      store(tile, rows, o, softmax);
       if (kOverlaps || !receive(tile, query, &work)) return;
       softmax = OnlineSoftmax<Tile>();
       rows = rows_of(tile, work);
@@ -259,7 +291,7 @@ class Consumer : Pipeline<Tile, kKind> {
     const uint32_t query_number = query_barrier(query, own_part(tile));
     const int step = rows.steps.end - 1;
     clear(o);
-    if (kSkipsSteps && !rows.sees_keys()) {
+    if (kSkipsSteps && !sees_keys(rows)) {
       meet(tile.group);
       release(empty(query_number));
       skip_steps(tile, rows.before, false, ring);
@@ -297,7 +329,7 @@ class Consumer : Pipeline<Tile, kKind> {
       }
     }
     if (key < rows.last_begin || key + kKeys > rows.first_end)
-      hide_invisible(p_, tile, s, block(rows), lane_key, rows.shift);
+      hide_invisible(attention(rows), tile, s, block(rows), lane_key, rows.shift);
     float row_max[kSlots];
     const bool rises = softmax.exceeds_threshold(tile, p_.exp_scale, s, row_max);
     if (rises) {

@@ -9,10 +9,10 @@ template <class Tile, Kind kKind>
 class Producer : Pipeline<Tile, kKind> {
   using Base = Pipeline<Tile, kKind>;
   using Base::params_, Base::p_, Base::full, Base::empty, Base::query_barrier, Base::work_at,
-      Base::work_item, Base::block_count, Base::copies_mask, Base::mask_is_boolean, Base::kKey,
+      Base::numbered, Base::block_count, Base::copies_mask, Base::mask_is_boolean, Base::kKey,
       Base::kValue, Base::kMask, Base::kMaskAt, Base::kMaskBytes, Base::kHasMask, Base::kParts,
       Base::kKeys, Base::kHandsSteps, Base::knows_states, Base::step_at;
-  using typename Base::StageRing, typename Base::StepWord, typename Base::WorkItem;
+  using typename Base::StageRing, typename Base::StepWord, typename Base::Work;
 
  public:
   using Base::Base;
@@ -23,7 +23,7 @@ class Producer : Pipeline<Tile, kKind> {
     constexpr bool kAhead = Tile::kQueryStages == 2;  // Q is sent early in the block before
     Ring<Tile::kQueryStages> query;
     StageRing ring, mask_ring;
-    WorkItem now, next;
+    Work now, next;
     bool exists = find(gpu::block_x(), &now);
     if (kAhead || !exists) send(exists, now, query);
     while (exists) {
@@ -73,10 +73,10 @@ class Producer : Pipeline<Tile, kKind> {
   }
   // Tries block `number`, then those that take() gives, until one sees a key. RETURNS false if none
   // is left.
-  GPU_DEVICE bool find(uint32_t number, WorkItem* found) const {
+  GPU_DEVICE bool find(uint32_t number, Work* found) const {
     const uint32_t count = block_count();
     for (; number < count; number = take()) {
-      *found = work_item(number);
+      *found = numbered(number);
       if (!found->sees_keys()) continue;
       if (knows_states()) trim(found);
       return true;
@@ -85,17 +85,17 @@ class Producer : Pipeline<Tile, kKind> {
   }
 
   // ---- The states of the mask's tiles ----
-  GPU_DEVICE const uint8_t* states_of(const WorkItem& work) const {
+  GPU_DEVICE const uint8_t* states_of(const Work& work) const {
     const MaskStates& states = params_.mask_states;
     return states.first + work.batch * states.batch + work.head * states.head +
            work.first_query / Tile::kRows * states.block;
   }
-  GPU_DEVICE bool is_clear(const WorkItem& work, int step) const {
+  GPU_DEVICE bool is_clear(const Work& work, int step) const {
     return knows_states() && states_of(work)[step] == kTileClear;
   }
   // Leaves out the hidden steps at both ends. A block of nothing else keeps one step, whose mask
   // makes its rows those that see no key.
-  GPU_DEVICE void trim(WorkItem* work) const {
+  GPU_DEVICE void trim(Work* work) const {
     const uint8_t* states = states_of(*work);
     const int last = last_unhidden(states, work->steps.begin, work->steps.end);
     if (last < work->steps.begin) {
@@ -105,7 +105,7 @@ class Producer : Pipeline<Tile, kKind> {
     }
   }
   // Returns the step to copy after `step`; below the first one if there is none.
-  GPU_DEVICE int step_before(const WorkItem& work, int step) const {
+  GPU_DEVICE int step_before(const Work& work, int step) const {
     return knows_states() ? last_unhidden(states_of(work), work.steps.begin, step) : step - 1;
   }
 
@@ -121,19 +121,16 @@ class Producer : Pipeline<Tile, kKind> {
   }
   // Tells the consumers their next block, or that there is none, and copies its queries. Each part
   // of Q has its own barrier, so that no warpgroup waits for another.
-  GPU_DEVICE void send(bool exists, const WorkItem& work, Ring<Tile::kQueryStages>& query) const {
+  GPU_DEVICE void send(bool exists, const Work& work, Ring<Tile::kQueryStages>& query) const {
     for (int part = 0; part < kParts; ++part) {
       const uint32_t barrier = query_barrier(query, part), to = work_at(query, part);
       gpu::mbarrier_wait(empty(barrier), query.empty_parity());
-      gpu::shared_store(to, exists ? work.steps.end : 0);
       if (!exists) {
+        gpu::shared_store(to, DenseWork{});
         gpu::mbarrier_arrive(full(barrier));
         continue;
       }
-      gpu::shared_store(to + 4, work.steps.begin);
-      gpu::shared_store(to + 8, work.first_query);
-      gpu::shared_store(to + 12, work.head);
-      gpu::shared_store(to + 16, work.batch);
+      gpu::shared_store(to, work);
       gpu::mbarrier_arrive_expect(full(barrier), Tile::kQueryBytes / kParts);
       copy(params_.q, p_.q_stride,
            Tile::query_at(query.stage()) + part * Tile::kGroupRows * Tile::kPanelRowBytes,
@@ -142,7 +139,7 @@ class Producer : Pipeline<Tile, kKind> {
     }
     query.advance();
   }
-  GPU_DEVICE void copy_mask(const WorkItem& work, int step, StageRing& ring) const {
+  GPU_DEVICE void copy_mask(const Work& work, int step, StageRing& ring) const {
     using Mask = MaskTile<Tile>;
     const uint32_t stage = ring.stage();
     const bool boolean = mask_is_boolean();

@@ -25,10 +25,11 @@ struct QueryBlock {
   }
 };
 
-// Divides by group, by one multiplication. magic: 2^32 / group, rounded up; 0 if group is 1.
-// REQUIRES: packed and group are below 2^16.
+// Divides by group, by one multiplication. magic: 2^31 / group, rounded up: less than group / 2^31
+// too large, so that the error of packed * magic / 2^31 is below 2^16 * 2^15 / 2^31.
+// REQUIRES: packed is below 2^16, and group at most 2^15.
 GPU_DEVICE int32_t divide_by_group(int32_t packed, uint32_t magic) {
-  return magic == 0 ? packed : static_cast<int32_t>(static_cast<uint64_t>(packed) * magic >> 32);
+  return static_cast<int32_t>(static_cast<uint64_t>(static_cast<uint32_t>(packed)) * magic >> 31);
 }
 
 struct PackedBlock {

@@ -17,7 +17,22 @@ inline constexpr int kScheduleThreads = 256;
 struct Costs {
   int64_t cost;
   int64_t tiles;
+  int64_t largest;  // cost of a tile
+  int64_t empty;    // sequences with tiles that see no key
+
+  GPU_DEVICE void add(const Costs& other) {
+    cost += other.cost, tiles += other.tiles, empty += other.empty;
+    if (other.largest > largest) largest = other.largest;
+  }
 };
+
+// Heads whose tiles are taken in turn.
+inline constexpr int32_t kHeadsTogether = 16;
+// Where the list decides it, tiles are cut if whole ones would leave more than this part of the
+// workgroups idle, in 1/16.
+inline constexpr int64_t kIdleSixteenths = 2;
+// More than any cost, so that nothing is cut.
+inline constexpr int64_t kNoCuts = int64_t{1} << 62;
 
 inline constexpr uint32_t kScheduleSharedBytes = 2 * kScheduleThreads * sizeof(Costs);
 
@@ -38,19 +53,34 @@ class Scheduler {
     int32_t rows;    // packed
     int32_t blocks;  // tiles of one head
     int64_t cost;    // of one tile
+    bool is_empty;   // whether the first or the last tile sees no key
+
+    GPU_DEVICE Costs costs(int32_t heads) const {
+      const int64_t tiles = int64_t{blocks} * heads;
+      return {tiles * cost, tiles, tiles == 0 ? 0 : cost, is_empty};
+    }
   };
 
   GPU_DEVICE Part share_of(const WorkSection& section, int32_t sequence) const {
     const WorkParams& w = params_.work;
-    Part part{extent_of(w, sequence), 0, 0, 1};
-    const int64_t rows = int64_t{part.extent.q_length} * w.group;
-    if (rows < section.least_rows || rows > section.most_rows) return part;
-    part.rows = static_cast<int32_t>(rows);
+    Part part{extent_of(w, sequence), 0, 0, 1, false};
+    const int32_t queries = part.extent.q_length;
+    if (queries < section.least_queries || queries > section.most_queries) return part;
+    part.rows = queries * section.group;
     part.blocks = (part.rows + section.rows - 1) / section.rows;
     const Range seen = keys_of(section, sequence, part.extent, 0, part.rows);
     const int64_t steps =
         (int64_t{seen.end} - seen.begin + section.cut_keys - 1) / section.cut_keys;
     if (steps > 1) part.cost = steps;
+    // What a query sees only moves forward, so tiles that see no key are the first or the last. Only
+    // such lists ask for it.
+    const auto sees = [&](int32_t block) {
+      const int32_t first = block * section.rows, left = part.rows - first;
+      const Range keys =
+          keys_of(section, sequence, part.extent, first, left < section.rows ? left : section.rows);
+      return keys.begin < keys.end;
+    };
+    part.is_empty = section.by_shares < 0 && part.rows > 0 && !(sees(0) && sees(part.blocks - 1));
     return part;
   }
 
@@ -59,7 +89,7 @@ class Scheduler {
                            int32_t first_row, int32_t rows) const {
     const AttentionParams p =
         params_of(params_.attention, params_.work, sequence, extent.q_length, extent.kv_length);
-    const int32_t group = params_.work.group;
+    const int32_t group = section.group;
     const Range first = visible_range(p, first_row / group),
                 last = visible_range(p, (first_row + rows - 1) / group);
     const int32_t begin = first.begin / section.cut_keys * section.cut_keys;
@@ -83,8 +113,7 @@ class Scheduler {
     int half = 0;
     for (int apart = 1; apart < kScheduleThreads; apart *= 2, half = 1 - half) {
       if (thread >= apart) {
-        const Costs before = sum_at(half * kScheduleThreads + thread - apart);
-        own.cost += before.cost, own.tiles += before.tiles;
+        own.add(sum_at(half * kScheduleThreads + thread - apart));
       }
       put(1 - half, own);
       gpu::barrier();
@@ -93,12 +122,10 @@ class Scheduler {
   }
 
   GPU_DEVICE Costs total_of(const WorkSection& section) const {
-    Costs own{0, 0};
+    Costs own{};
     for (int32_t s = static_cast<int32_t>(gpu::thread()); s < params_.work.sequences;
          s += kScheduleThreads) {
-      const Part part = share_of(section, s);
-      const int64_t tiles = int64_t{part.blocks} * params_.work.heads_kv;
-      own.cost += tiles * part.cost, own.tiles += tiles;
+      own.add(share_of(section, s).costs(section.heads));
     }
     const int half = prefix_sum(own);
     const Costs total = sum_at(half * kScheduleThreads + kScheduleThreads - 1);
@@ -106,26 +133,39 @@ class Scheduler {
     return total;
   }
 
+  // Whether to cut tiles, so that all workgroups have the same work: else the last of them may
+  // finish `largest` after the first.
+  GPU_DEVICE static bool cuts_pay(const WorkSection& section, const Costs& total) {
+    if (total.cost == 0) return false;
+    const int64_t round = total.largest * section.workgroups,
+                  whole = (total.cost + round - 1) / round * round;
+    return total.cost * 16 < whole * (16 - kIdleSixteenths);
+  }
+
   GPU_DEVICE void make(const WorkSection& section) {
     const int thread = static_cast<int>(gpu::thread());
     const Costs total = total_of(section);
     int64_t share = section.share;
-    if (share == 0) share = (total.cost + section.cut_count - 1) / section.cut_count;
-    if (share == 0) share = 1;
+    const bool cuts = section.by_shares < 0 && share == 0 ? cuts_pay(section, total) : share == 0;
+    if (share == 0) {
+      share = cuts ? (total.cost + section.cut_count - 1) / section.cut_count : kNoCuts;
+      if (share == 0) share = 1;
+    }
+    if (thread == 0) {
+      // A tile that is cut may have fewer keys than pieces.
+      *gpu::global(section.head) = {cuts, cuts || total.empty != 0};
+      if (section.taken != nullptr) *gpu::global(section.taken) = 0;
+    }
     // Cuts at the end and past it.
     for (int64_t m = total.cost / share + (total.cost % share == 0 ? 0 : 1) + thread;
          m <= section.cut_count; m += kScheduleThreads) {
       gpu::global(section.cuts)[m] = {static_cast<int32_t>(total.tiles + total.cost / share), 0};
     }
-    Costs before{0, 0};
+    Costs before{};
     for (int32_t first = 0; first < params_.work.sequences; first += kScheduleThreads) {
       Part own{};
-      Costs costs{0, 0};
-      if (first + thread < params_.work.sequences) {
-        own = share_of(section, first + thread);
-        costs.tiles = int64_t{own.blocks} * params_.work.heads_kv;
-        costs.cost = costs.tiles * own.cost;
-      }
+      if (first + thread < params_.work.sequences) own = share_of(section, first + thread);
+      const Costs costs = own.costs(section.heads);
       const int at = prefix_sum(costs) * kScheduleThreads;
       const Costs sum = sum_at(at + kScheduleThreads - 1);
       for (int64_t tile = thread; tile < sum.tiles; tile += kScheduleThreads) {
@@ -139,7 +179,7 @@ class Scheduler {
             low = middle + 1;
           }
         }
-        const Costs start = low == 0 ? Costs{0, 0} : sum_at(at + low - 1);
+        const Costs start = low == 0 ? Costs{} : sum_at(at + low - 1);
         const Part part = share_of(section, first + low);
         const auto rest = static_cast<int32_t>(tile - start.tiles);
         write_tile(section, share, first + low, part, rest, before.tiles + tile,
@@ -153,9 +193,13 @@ class Scheduler {
   // Writes the items and cuts of one tile. rest: its number in its sequence; u: the cost before it.
   GPU_DEVICE void write_tile(const WorkSection& section, int64_t share, int32_t sequence,
                              const Part& part, int32_t rest, int64_t tile, int64_t u) const {
-    const int32_t head = rest / part.blocks;
-    // The last queries see most keys, so they come first.
-    const int32_t first_row = (part.blocks - 1 - rest % part.blocks) * section.rows;
+    // The last queries see most keys, so they come first: one block of every head of a few, whose K
+    // and V stay in the cache, then the block before it.
+    const int32_t first_head = rest / (part.blocks * kHeadsTogether) * kHeadsTogether,
+                  left = section.heads - first_head,
+                  width = left < kHeadsTogether ? left : kHeadsTogether,
+                  within = rest - first_head * part.blocks, head = first_head + within % width;
+    const int32_t first_row = (part.blocks - 1 - within / width) * section.rows;
     const int32_t rows =
         part.rows - first_row < section.rows ? part.rows - first_row : section.rows;
     const Range keys = keys_of(section, sequence, part.extent, first_row, rows);

@@ -1,10 +1,10 @@
 // kernels/hip/work_list.hpp: the work of one run as a list of items, for sequences of different
 // lengths, paged keys, and keys that several workgroups share
 //
-// The queries of the heads that share one head of K and V are packed as rows: row r is query
-// r / group of head head_kv * group + r % group, where group is heads_q / heads_kv. A tile is
-// section.rows of these rows, of one sequence and one head of K and V. An item is a tile and the
-// range of its keys that one workgroup reads:
+// The queries of section.group heads are packed as rows: row r is query r / group of head
+// head * group + r % group. The group is all heads that share a head of K and V or, where the
+// kernel cannot pack so many, 1. A tile is section.rows of these rows, of one sequence and one
+// group. An item is a tile and the range of its keys that one workgroup reads:
 //
 //   tile 0        tile 1                    tile 2
 //   |-- item 0 --|-- item 1 --|-- item 2 --|-- item 3 --|-- item 4 --| ...
@@ -14,7 +14,9 @@
 // sees, at least 1. (With causal the first ones have less work.) All costs, in the order of the
 // tiles, are one line, cut at each multiple of `share`. A cut inside of a tile
 // makes two items of it; one between tiles makes none. The items of a tile that is cut write
-// partial results to slots, and combine() merges them in the order of the keys.
+// partial results to slots, and combine() merges them in the order of the keys. Where there are
+// many tiles and no workgroup would wait long for another, nothing is cut, and workgroups take the
+// items in their order.
 //
 // INVARIANT: tile i, which begins at cost u, begins with item i + u / share, and the item that
 // begins at cut m, or the first one after it, is item t + m, where t is the tile that holds the
@@ -78,7 +80,7 @@ GPU_DEVICE WorkItem item_at(const WorkSection& section, int32_t index) {
       reinterpret_cast<const gpu::Bits128*>(gpu::global(section.items + index))[i];
   WorkItem item = __builtin_bit_cast(WorkItem, bits);
   const auto uniform = [](int32_t& field) { field = gpu::uniform(field); };
-  uniform(item.sequence), uniform(item.head_kv), uniform(item.first_row), uniform(item.rows);
+  uniform(item.sequence), uniform(item.head), uniform(item.first_row), uniform(item.rows);
   uniform(item.key_begin), uniform(item.key_end), uniform(item.slot);
   uniform(item.q_first), uniform(item.q_length), uniform(item.kv_first), uniform(item.kv_length);
   uniform(item.diagonal_offset);
@@ -93,13 +95,14 @@ GPU_DEVICE Cut cut_at(const WorkSection& section, int32_t cut) {
 // ---- Items of sequences that are all alike, without a list; in 32 bits, as division is slow ----
 
 GPU_DEVICE uint32_t uniform_total(const WorkParams& w) {
-  return static_cast<uint32_t>(w.sequences) * w.heads_kv * w.tile_cost;
+  return static_cast<uint32_t>(w.sequences) * w.section.heads * w.tile_cost;
 }
 
 GPU_DEVICE WorkItem uniform_item(const WorkParams& w, uint32_t tile) {
   WorkItem item{};
-  item.sequence = static_cast<int32_t>(tile / w.heads_kv);
-  item.head_kv = static_cast<int32_t>(tile - item.sequence * static_cast<uint32_t>(w.heads_kv));
+  const auto heads = static_cast<uint32_t>(w.section.heads);
+  item.sequence = static_cast<int32_t>(tile / heads);
+  item.head = static_cast<int32_t>(tile - item.sequence * heads);
   item.rows = w.tile_rows;
   item.key_begin = w.tile_begin, item.key_end = w.tile_end;
   item.slot = -1;
@@ -107,7 +110,7 @@ GPU_DEVICE WorkItem uniform_item(const WorkParams& w, uint32_t tile) {
   return item;
 }
 
-// The items of this workgroup, one after another.
+// The items of this workgroup, one after another. All threads of a wave call its functions.
 class Items {
  public:
   GPU_DEVICE explicit Items(const WorkParams& w) : w_(w) {
@@ -116,23 +119,36 @@ class Items {
     if (section.items == nullptr) {
       share_ = workgroup;
       enter_share();
-    } else if (section.by_shares) {
+    } else if (section.by_shares < 0 ? gpu::global(section.head)->by_shares : section.by_shares) {
       at_ = static_cast<uint32_t>(cut_at(section, workgroup).item);
       end_ = static_cast<uint32_t>(cut_at(section, workgroup + 1).item);
       apart_ = 1;
     } else {
       at_ = gpu::block_x();
       end_ = static_cast<uint32_t>(cut_at(section, section.cut_count).item);
-      apart_ = w.section.workgroups;
+      apart_ = static_cast<uint32_t>(section.workgroups);
+      takes_ = section.taken != nullptr;
     }
+  }
+
+  // Takes the number of the item after the next one, if items are taken: before it is needed, as it
+  // takes long to come.
+  GPU_DEVICE void look_ahead() {
+    if (takes_) take();
   }
 
   // RETURNS false after the last one. An item may have no rows: there is nothing to do then.
   GPU_DEVICE bool next(WorkItem* item) {
     if (w_.section.items != nullptr) {
+      if (takes_ && !is_first_) {
+        if (!has_taken_) take();
+        has_taken_ = false;
+        at_ = apart_ + static_cast<uint32_t>(gpu::value_of_lane<32>(taken_, 0));
+      }
+      is_first_ = false;
       if (at_ >= end_) return false;
       *item = item_at(w_.section, static_cast<int32_t>(at_));
-      at_ += apart_;
+      if (!takes_) at_ += apart_;
       return true;
     }
     if (at_ >= end_) {
@@ -164,9 +180,17 @@ class Items {
     end_ = at_ + share < total ? at_ + share : total;
   }
 
+  GPU_DEVICE void take() {
+    has_taken_ = true;
+    if (gpu::thread() % 32 == 0)
+      taken_ = static_cast<int32_t>(gpu::atomic_add(w_.section.taken, 1));
+  }
+
   const WorkParams& w_;
   uint32_t at_ = 0, end_ = 0, apart_ = 0;
   int32_t share_ = 0;
+  bool takes_ = false, is_first_ = true, has_taken_ = false;
+  int32_t taken_ = 0;  // of lane 0
 };
 
 // A tile that was cut: its first item, and how many there are; 0 if the cut is not its first one.
@@ -234,20 +258,25 @@ GPU_DEVICE AttentionParams params_of(const AttentionParams& attention, const Wor
 }
 
 // Whether the item's sequence has other lengths now than when the list was made.
-GPU_DEVICE bool is_stale(const ServingParams& params, const WorkItem& item) {
-  const WorkParams& w = params.work;
+GPU_DEVICE bool is_stale(const AttentionParams& p, const WorkParams& w, const WorkItem& item) {
   if (w.compares == 0) return false;
   const Extent now = extent_of(w, item.sequence);
   return now.q_first != item.q_first || now.q_length != item.q_length ||
          now.kv_first != item.kv_first || now.kv_length != item.kv_length ||
-         diagonal_offset(params.attention, item.sequence) != item.diagonal_offset;
+         diagonal_offset(p, item.sequence) != item.diagonal_offset;
 }
 
 // The queries of an item.
-GPU_DEVICE PackedBlock block_of(const WorkParams& w, const WorkItem& item) {
-  const int32_t query = item.first_row / w.group;
-  return {item.sequence, item.head_kv * w.group, query,   item.first_row - query * w.group,
-          item.rows,     item.q_first,           w.group, w.group_magic};
+GPU_DEVICE PackedBlock block_of(const WorkSection& section, const WorkItem& item) {
+  const int32_t group = section.group, query = item.first_row / group;
+  return {item.sequence, item.head * group, query, item.first_row - query * group,
+          item.rows,     item.q_first,      group, section.group_magic};
+}
+
+// The head of K and V of an item.
+GPU_DEVICE int32_t head_kv_of(const AttentionParams& p, const WorkSection& section,
+                              const WorkItem& item) {
+  return section.group == p.heads_per_kv ? item.head : item.head / p.heads_per_kv;
 }
 
 // ---- Rows of K and V ----

@@ -137,7 +137,9 @@ attnrt_status translate(const attnrt_args& args, kernels::Args* to, attnrt_error
                        "args.struct_size: found %d, expected at least %zu", args.struct_size,
                        sizeof(attnrt_args));
   }
-#define ATTNRT_TRANSLATE(name) to->name = translate(args.name);
+  // A tensor that is absent stays as *to has it: most are, and each would take a copy.
+#define ATTNRT_TRANSLATE(name) \
+  if (args.name.data != nullptr || args.name.ndim != 0) to->name = translate(args.name);
   ATTNRT_TENSORS(ATTNRT_TRANSLATE)
 #undef ATTNRT_TRANSLATE
   return ATTNRT_OK;

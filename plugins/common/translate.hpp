@@ -17,6 +17,7 @@ attnrt_status translate(const attnrt_problem& problem, int32_t device_type, kern
 kernels::DType translate(attnrt_dtype dtype);
 kernels::Tensor translate(const attnrt_tensor& tensor);
 
+// Translates a run's tensors. REQUIRES: *to is new.
 attnrt_status translate(const attnrt_args& args, kernels::Args* to, attnrt_error* error);
 
 }  // namespace attnrt_plugins

@@ -1,9 +1,22 @@
 // runtime/src/run_event.cpp: the point of a stream at which a plan's last run has passed
 #include "run_event.hpp"
 
+#include <atomic>
 #include <utility>
 
 namespace attnrt::core {
+namespace {
+
+// Returns the calling thread's number, which no other thread of the process has or had. (A
+// std::thread::id is given again when its thread has ended.)
+uint64_t thread_number() {
+  constinit static std::atomic<uint64_t> last{0};
+  constinit thread_local uint64_t mine = 0;
+  if (mine == 0) mine = last.fetch_add(1, std::memory_order_relaxed) + 1;
+  return mine;
+}
+
+}  // namespace
 
 RunEvent::RunEvent(RunEvent&& other) noexcept { *this = std::move(other); }
 
@@ -12,6 +25,8 @@ RunEvent& RunEvent::operator=(RunEvent&& other) noexcept {
   std::swap(device_id_, other.device_id_);
   std::swap(event_, other.event_);
   std::swap(recorded_, other.recorded_);
+  std::swap(stream_, other.stream_);
+  std::swap(thread_, other.thread_);
   return *this;
 }
 
@@ -39,6 +54,8 @@ attnrt_status RunEvent::record(const std::shared_ptr<const Backend>& backend, in
     });
   }
   recorded_ = status == ATTNRT_OK;
+  stream_ = stream;
+  thread_ = thread_number();
   if (status != ATTNRT_OK) {
     backend->call(nullptr, [&] {
       return memory.stream_synchronize(backend->instance(), device_id, stream, nullptr);
@@ -60,6 +77,8 @@ bool RunEvent::passed() {
 
 attnrt_status RunEvent::order(void* stream, attnrt_error* error) {
   if (!recorded_) return ATTNRT_OK;
+  const bool follows = stream == nullptr && stream_ == nullptr && thread_ == thread_number();
+  if (follows) return ATTNRT_OK;
   return backend_->call(error, [&] {
     return backend_->memory()->stream_wait_event(backend_->instance(), device_id_, stream, event_,
                                                  error);

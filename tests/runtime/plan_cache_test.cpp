@@ -247,6 +247,25 @@ TEST(PlansInFlight, ARecycledStreamHandleIsAnotherStream) {
   EXPECT_EQ(device.runtime->plans_made(), 1);
 }
 
+TEST(PlansInFlight, TheDefaultStreamOfAThreadDoesNotWaitForItself) {
+  FakeDevice device;
+  DeviceAttention a(device.runtime, kShape), b(device.runtime, kShape, 2);
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(a.run(device.runtime), ATTNRT_OK) << a.error.message;
+  EXPECT_EQ(device.counters.stream_waits, 0) << "its work is in order in any case";
+  // To another thread it may be another stream, also if the first thread has ended.
+  for (int i = 0; i < 2; ++i) {
+    std::thread([&] {
+      EXPECT_EQ(b.run(device.runtime), ATTNRT_OK) << b.error.message;
+      EXPECT_EQ(device.counters.stream_waits, i + 1);
+    }).join();
+  }
+  EXPECT_EQ(device.runtime->plans_made(), 1);
+  EXPECT_EQ(device.counters.overlapping_runs, 0);
+  device.counters.complete();
+  EXPECT_TRUE(a.right());
+  EXPECT_TRUE(b.right());
+}
+
 TEST(PlansInFlight, OneHandleMayMeanAnotherStreamToEachThread) {
   FakeDevice device;
   DeviceAttention a(device.runtime, kShape), b(device.runtime, kShape, 2);

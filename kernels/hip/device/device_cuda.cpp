@@ -13,6 +13,7 @@
 #include "kernels/hip/device/device.hpp"
 #include "kernels/hip/device/kernel_cache.hpp"
 #include "kernels/hip/device/status.hpp"
+#include "kernels/hip/device/tensor_map_cache.hpp"
 
 namespace kernels::hip {
 namespace {
@@ -131,22 +132,31 @@ decltype(&cuTensorMapEncodeTiled) tensor_map_encoder() {
   return encoder;
 }
 
-// Copies the argument to `to`, and encodes its tensor maps there.
-Status encode_maps(const Argument& argument, unsigned char* to, Message* message) {
-  const auto encode = tensor_map_encoder();
-  if (encode == nullptr)
+CUresult encode_map(const TensorMapRequest& map, unsigned char* to) {
+  constexpr uint32_t kEveryElement[5] = {1, 1, 1, 1, 1};
+  // Copies look at no value, so the elements may be of any type of 16 bits.
+  return tensor_map_encoder()(
+      reinterpret_cast<CUtensorMap*>(to), CU_TENSOR_MAP_DATA_TYPE_UINT16, map.rank,
+      const_cast<void*>(map.base), map.size, map.stride, map.box, kEveryElement,
+      CU_TENSOR_MAP_INTERLEAVE_NONE,
+      map.box[0] == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+}
+
+constinit TensorMapCache tensor_maps;
+
+// Copies the argument to `to`, with its tensor maps.
+Status add_maps(const Argument& argument, unsigned char* to, Message* message) {
+  if (tensor_map_encoder() == nullptr)
     return fail(message, Status::internal, "this driver has no cuTensorMapEncodeTiled");
   std::memcpy(to, argument.params, argument.size);
-  constexpr uint32_t kEveryElement[5] = {1, 1, 1, 1, 1};
   for (const TensorMapRequest& map : argument.maps) {
-    // Copies look at no value, so the elements may be of any type of 16 bits.
-    const CUresult result =
-        encode(reinterpret_cast<CUtensorMap*>(to + map.at), CU_TENSOR_MAP_DATA_TYPE_UINT16,
-               map.rank, const_cast<void*>(map.base), map.size, map.stride, map.box, kEveryElement,
-               CU_TENSOR_MAP_INTERLEAVE_NONE,
-               map.box[0] == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
-               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    if (result == CUDA_SUCCESS) continue;
+    CUresult result = CUDA_SUCCESS;
+    const bool done = tensor_maps.get(map, to + map.at, [&](unsigned char* at) {
+      result = encode_map(map, at);
+      return result == CUDA_SUCCESS;
+    });
+    if (done) continue;
     // The runtime's errors have the driver's numbers, and so its words.
     (void)failed(static_cast<cudaError_t>(result), "cuTensorMapEncodeTiled", message);
     return Status::internal;
@@ -225,7 +235,7 @@ Status launch(const Kernel& kernel, const uint32_t grid[3], uint32_t block_threa
   const void* params = argument.params;
   alignas(kTensorMapAlignment) unsigned char with_maps[kMostArgumentBytes];
   if (!argument.maps.empty()) {
-    if (const Status status = encode_maps(argument, with_maps, message); status != Status::ok)
+    if (const Status status = add_maps(argument, with_maps, message); status != Status::ok)
       return status;
     params = with_maps;
   }

@@ -23,7 +23,7 @@ constexpr uint64_t kEncoded = 0x70616D726F736E65;
 static_assert(sizeof(Encoded) <= sizeof(TensorMap));
 
 constexpr uint32_t kMostRowBytes = 128;     // of a box in workgroup memory
-constexpr uint32_t kAtomBytes = 512;        // copies begin at multiples of it
+constexpr uint32_t kAtomBytes = 128;        // copies begin at multiples of it
 constexpr uint32_t kMaxExpected = 0xFFFFF;  // bytes that a phase can wait for
 
 struct Copy {
@@ -64,8 +64,9 @@ struct NamedBarrier : Awaited {
   }
 };
 
-// Copies a box, row by row, and swizzles each.
-void copy_box(const Copy& copy, char* to) {
+// Copies a box, row by row, and swizzles each. Where a chunk goes depends on its place in workgroup
+// memory, not in the box.
+void copy_box(const Copy& copy, char* shared) {
   const Tensor& t = copy.tensor;
   const uint32_t row_bytes = t.box[0] * 2;
   uint32_t place[5] = {};  // in the box
@@ -85,7 +86,8 @@ void copy_box(const Copy& copy, char* to) {
       std::memcpy(elements + first, from, static_cast<size_t>(end - first) * 2);
     }
     for (uint32_t chunk = 0; chunk < row_bytes / 16; ++chunk) {
-      std::memcpy(to + swizzled(row * row_bytes + chunk * 16, row_bytes), elements + chunk * 8, 16);
+      std::memcpy(shared + swizzled(copy.to + row * row_bytes + chunk * 16, row_bytes),
+                  elements + chunk * 8, 16);
     }
     for (uint32_t d = 1; d < t.rank && ++place[d] == t.box[d]; ++d) place[d] = 0;
   }
@@ -178,7 +180,7 @@ struct Async : Unit {
   }
 
   void complete(const Copy& copy) {
-    copy_box(copy, block.shared(copy.to));
+    copy_box(copy, block.shared(0));
     Mbarrier& m = mbarriers.at(copy.mbarrier);
     m.in_flight -= copy.bytes;
     advance(m);
@@ -286,7 +288,7 @@ void copy_tile(uint32_t to, const TensorMap& map, uint32_t mbarrier, const int32
     fail("copy_tile: %u places in a tensor of rank %u", rank, copy.tensor.rank);
   std::copy(at, at + rank, copy.at);
   for (uint32_t d = 0; d < rank; ++d) copy.bytes *= copy.tensor.box[d];
-  if (to % (8 * copy.tensor.box[0] * 2) != 0 || to + copy.bytes > block.shared_bytes())
+  if (to % 128 != 0 || to + copy.bytes > block.shared_bytes())
     fail("copy_tile: %u bytes cannot go to offset %u", copy.bytes, to);
 
   Mbarrier& m = here.find(mbarrier);

@@ -22,24 +22,40 @@ struct Launch {
   // for them itself. Only for code of sm_90 and newer.
   bool overlaps = false;
   uint32_t map_count = 0;
-  TensorMapRequest maps[4];
+  TensorMapRequest maps[6];
   alignas(kTensorMapAlignment) unsigned char params[4096];
 };
+
+// Sets all of a launch along x but its maps and params: of these it writes only what is used, since
+// clearing the rest would cost more than all else that a run does here.
+inline void begin(Launch* launch, const char* object, const char* kernel, uint32_t workgroups,
+                  uint32_t block, uint32_t shared_bytes, uint32_t params_bytes) {
+  launch->object = object, launch->kernel = kernel;
+  launch->grid[0] = workgroups, launch->grid[1] = launch->grid[2] = 1;
+  launch->block = block, launch->shared_bytes = shared_bytes;
+  launch->params_bytes = params_bytes;
+  launch->overlaps = false, launch->map_count = 0;
+}
 
 // What launches of the kernels that take their work from a list need: see work_list.hpp.
 struct ListPlan {
   // One kernel, and its section of the list.
   struct Section {
     const char* kernel = nullptr;  // null: the plan does not use it
+    const char* object = nullptr;
     uint32_t block = 0, shared_bytes = 0;
     uint32_t workgroups = 0;  // of its grid
     int32_t rows = 0, slot_rows = 0, cut_keys = 0, cut_count = 0;
     int64_t share = 0;
-    bool by_shares = false;
-    int64_t items = 0;                      // the most items
-    int32_t least_rows = 0, most_rows = 0;  // packed rows of a sequence that belongs here
-    int64_t items_at = 0, cuts_at = 0;      // bytes from the workspace's first
+    int32_t by_shares = 0;                           // as in WorkSection
+    int32_t group = 0;                               // heads whose rows are packed
+    int64_t items = 0;                               // the most items
+    int32_t least_queries = 0, most_queries = 0;     // of a sequence that belongs here
+    int64_t head_at = 0, items_at = 0, cuts_at = 0;  // bytes from the workspace's first
     int64_t partial_out_at = 0, partial_sums_at = 0;
+    int64_t taken_at = 0;       // with is_pipelined
+    bool is_pipelined = false;  // its kernel is sm_90a's
+    uint32_t box_keys = 0;      // with is_pipelined: see PipelinedParams
   };
   Section decode, prefill;
   bool has_list = false;   // else all sequences are alike: one tile each

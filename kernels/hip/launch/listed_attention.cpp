@@ -13,6 +13,7 @@
 #include "kernels/hip/decode_attention.hpp"
 #include "kernels/hip/launch/family.hpp"
 #include "kernels/hip/launch/fill_params.hpp"
+#include "kernels/hip/launch/pipelined_attention.hpp"
 #include "kernels/hip/schedule.hpp"
 
 namespace kernels::hip {
@@ -23,8 +24,6 @@ namespace {
 constexpr int32_t kDecodeCutKeys = 64;
 // With batch_invariant, every sequence is cut after these keys, whatever else is in the batch.
 constexpr int32_t kInvariantCutKeys = 2048;
-// More than any cost, so that nothing is cut.
-constexpr int64_t kNoCuts = int64_t{1} << 62;
 // Equal sequences are cut only if their tiles would else fill less than this fraction of the
 // workgroups, over all rounds.
 constexpr double kLeastUse = 0.9;
@@ -93,7 +92,8 @@ bool modifies(const Problem& p) {
 
 // The most items, by the problem's bounds.
 int64_t most_items(const Problem& p, const ListPlan::Section& section, int64_t most_rows) {
-  return p.batch * p.heads_kv * quotient_up(most_rows, section.rows) + section.cut_count + 1;
+  return p.batch * (p.heads_q / section.group) * quotient_up(most_rows, section.rows) +
+         section.cut_count + 1;
 }
 
 // RETURNS where an array of so many bytes begins, behind what was placed before.
@@ -103,7 +103,8 @@ int64_t place(int64_t size, int64_t* bytes) {
   return at;
 }
 
-ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_bytes) {
+ListPlan list_plan(const Problem& p, const Target& target, const char* object,
+                   int64_t* workspace_bytes) {
   ListPlan list;
   // Without a list costs are counted in 32 bits; a unit of cost is 16 keys or more.
   const double most_cost = static_cast<double>(p.batch) * static_cast<double>(p.heads_kv) *
@@ -112,8 +113,10 @@ ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_by
   list.overlaps = arch_number(target) >= 90;
   const int64_t rows = packed_rows(p);
   const bool decodes = has_decode(p, target);
+  const auto most_decode_queries = static_cast<int32_t>(kDecodeRows / group_of(p));
   if (decodes) {
     ListPlan::Section& s = list.decode;
+    s.object = object, s.group = static_cast<int32_t>(group_of(p));
     // Of K and V of 8 bits there are two kernels.
     const bool small_pages = p.page_size % AnyDecodeTile::kKeys != 0;
     s.kernel = small_pages || (modifies(p) && is_stored(p)) ? "decode_attention_small_pages_kernel"
@@ -129,40 +132,50 @@ ListPlan list_plan(const Problem& p, const Target& target, int64_t* workspace_by
     // Of the smaller ones, two fit on most multiprocessors.
     s.workgroups = (large ? 1 : 2) * static_cast<uint32_t>(target.multiprocessors);
     s.cut_keys = kDecodeCutKeys, s.cut_count = static_cast<int32_t>(s.workgroups);
-    s.by_shares = true;
+    s.by_shares = 1;
     if (p.batch_invariant) {
-      s.cut_keys = kInvariantCutKeys, s.share = 1, s.by_shares = false;
+      s.cut_keys = kInvariantCutKeys, s.share = 1, s.by_shares = 0;
       s.cut_count = static_cast<int32_t>(p.batch * p.heads_kv *
                                          std::max<int64_t>(1, quotient_up(p.seq_kv, s.cut_keys)));
     }
-    s.least_rows = 1, s.most_rows = kDecodeRows;
+    s.least_queries = 1, s.most_queries = most_decode_queries;
     s.items = most_items(p, s, std::min<int64_t>(rows, kDecodeRows));
   }
   if (!decodes || rows > kDecodeRows) {
     ListPlan::Section& s = list.prefill;
-    const TileFacts tile = tile_facts(family_of(arch_of(target)), p.dtype, padded_dim(p));
-    s.kernel = modifies(p) ? "listed_attention_kernel" : "listed_attention_plain_kernel";
-    s.block = tile.threads;
-    s.shared_bytes = is_stored(p) ? tile.stored_shared_bytes : tile.shared_bytes;
-    list.has_list = list.has_list || rows > int64_t{tile.rows};
-    s.rows = static_cast<int32_t>(tile.rows), s.cut_keys = static_cast<int32_t>(tile.keys);
-    s.workgroups = 2 * static_cast<uint32_t>(target.multiprocessors);
-    s.cut_count = static_cast<int32_t>(2 * s.workgroups);
-    if (p.batch_invariant) s.cut_count = 1, s.share = kNoCuts;
-    s.least_rows = decodes ? kDecodeRows + 1 : 1, s.most_rows = INT_MAX;
-    s.items = most_items(p, s, rows);
+    if (is_pipelined_list(p, target)) {
+      set_pipelined_section(p, target, &s);
+      s.cut_count = static_cast<int32_t>(s.workgroups);
+      s.by_shares = -1;
+    } else {
+      const TileFacts tile = tile_facts(family_of(arch_of(target)), p.dtype, padded_dim(p));
+      s.object = object;
+      s.kernel = modifies(p) ? "listed_attention_kernel" : "listed_attention_plain_kernel";
+      s.block = tile.threads;
+      s.shared_bytes = is_stored(p) ? tile.stored_shared_bytes : tile.shared_bytes;
+      s.rows = static_cast<int32_t>(tile.rows), s.cut_keys = static_cast<int32_t>(tile.keys);
+      s.group = static_cast<int32_t>(group_of(p));
+      s.workgroups = 2 * static_cast<uint32_t>(target.multiprocessors);
+      s.cut_count = static_cast<int32_t>(2 * s.workgroups);
+    }
+    list.has_list = list.has_list || s.group * p.seq_q > s.rows;
+    if (p.batch_invariant) s.cut_count = 1, s.share = kNoCuts, s.by_shares = 0;
+    s.least_queries = decodes ? most_decode_queries + 1 : 1, s.most_queries = INT_MAX;
+    s.items = most_items(p, s, s.group * p.seq_q);
   }
   ListPlan::Section* const sections[] = {&list.decode, &list.prefill};
   int64_t bytes = 0;
   for (ListPlan::Section* s : sections) {
     if (s->kernel == nullptr || !list.has_list) continue;
+    s->head_at = place(sizeof(ListHead), &bytes);
     s->cuts_at = place((s->cut_count + 1) * int64_t{sizeof(Cut)}, &bytes);
     s->items_at = place(s->items * int64_t{sizeof(WorkItem)}, &bytes);
   }
   list.list_bytes = bytes;
   for (ListPlan::Section* s : sections) {
     if (s->kernel == nullptr) continue;
-    s->slot_rows = static_cast<int32_t>(std::min<int64_t>(s->rows, rows));
+    if (s->is_pipelined) s->taken_at = place(sizeof(uint32_t), &bytes);
+    s->slot_rows = static_cast<int32_t>(std::min<int64_t>(s->rows, s->group * p.seq_q));
     const int64_t slot_rows = 2 * int64_t{s->cut_count} * s->slot_rows;
     s->partial_sums_at = place(slot_rows * int64_t{sizeof(PartSums)}, &bytes);
     s->partial_out_at = place(slot_rows * 4 * p.head_dim_v, &bytes);
@@ -207,9 +220,7 @@ int32_t as_int(int64_t n) {
 
 WorkParams fill_work(const Problem& p, const Args& args) {
   WorkParams w{};
-  w.sequences = as_int(real_batch(p, args)), w.heads_kv = as_int(p.heads_kv);
-  w.group = as_int(group_of(p));
-  w.group_magic = w.group == 1 ? 0 : static_cast<uint32_t>(quotient_up(int64_t{1} << 32, w.group));
+  w.sequences = as_int(real_batch(p, args));
   w.top_left = p.align == Align::top_left;
   w.most_q = as_int(args.q.shape[1]), w.most_kv = as_int(args.k.shape[1]);
   if (p.varlen) {
@@ -267,21 +278,20 @@ bool fill_serving(const Problem& problem, const Args& args, ServingParams* param
 // Whether a run may have work for a section: unless q is packed, all sequences have as many rows.
 bool has_work(const Problem& problem, const WorkParams& w, const ListPlan::Section& section) {
   if (section.kernel == nullptr) return false;
-  const int64_t rows = int64_t{w.group} * w.most_q;
-  return problem.varlen || (rows >= section.least_rows && rows <= section.most_rows);
+  return problem.varlen || (w.most_q >= section.least_queries && w.most_q <= section.most_queries);
 }
 
 // Finds the one tile of which all are copies, and where they are cut. RETURNS whether inside.
 bool set_uniform(const AttentionParams& p, WorkParams* w, WorkSection* section,
                  const ListPlan::Section& plan) {
   const Range first = visible_range(p, 0), last = visible_range(p, w->most_q - 1);
-  w->tile_rows = w->group * w->most_q;
+  w->tile_rows = section->group * w->most_q;
   w->tile_begin = first.begin / section->cut_keys * section->cut_keys;
   w->tile_end = std::max(w->tile_begin, last.end);
   const int64_t cost =
       std::max<int64_t>(1, quotient_up(w->tile_end - w->tile_begin, section->cut_keys));
   w->tile_cost = static_cast<int32_t>(cost);
-  const int64_t tiles = int64_t{w->sequences} * w->heads_kv;
+  const int64_t tiles = int64_t{w->sequences} * section->heads;
   if (section->share == 0) {  // not batch_invariant
     const int64_t rounds = quotient_up(tiles, plan.workgroups);
     const bool cuts =
@@ -292,19 +302,28 @@ bool set_uniform(const AttentionParams& p, WorkParams* w, WorkSection* section,
   return section->share % cost != 0;
 }
 
-WorkSection section_at(const ListPlan& list, const ListPlan::Section& plan, char* lists,
-                       char* workspace) {
+// workspace: null: the list is made for other runs.
+WorkSection section_at(const Problem& problem, const ListPlan& list, const ListPlan::Section& plan,
+                       char* lists, char* workspace) {
   WorkSection section{};
   if (list.has_list) {
     section.items = reinterpret_cast<WorkItem*>(lists + plan.items_at);
     section.cuts = reinterpret_cast<Cut*>(lists + plan.cuts_at);
+    section.head = reinterpret_cast<ListHead*>(lists + plan.head_at);
   }
-  section.partial_out = reinterpret_cast<float*>(workspace + plan.partial_out_at);
-  section.partial_sums = workspace + plan.partial_sums_at;
+  if (workspace != nullptr) {
+    section.partial_out = reinterpret_cast<float*>(workspace + plan.partial_out_at);
+    section.partial_sums = workspace + plan.partial_sums_at;
+    if (plan.is_pipelined && list.has_list)
+      section.taken = reinterpret_cast<uint32_t*>(workspace + plan.taken_at);
+  }
   section.share = plan.share, section.by_shares = plan.by_shares;
-  section.rows = plan.rows, section.slot_rows = plan.slot_rows, section.cut_keys = plan.cut_keys,
+  section.rows = plan.rows, section.slot_rows = plan.slot_rows, section.cut_keys = plan.cut_keys;
   section.cut_count = plan.cut_count;
-  section.least_rows = plan.least_rows, section.most_rows = plan.most_rows;
+  section.workgroups = static_cast<int32_t>(plan.workgroups);
+  section.least_queries = plan.least_queries, section.most_queries = plan.most_queries;
+  section.group = plan.group, section.heads = as_int(problem.heads_q / plan.group);
+  section.group_magic = static_cast<uint32_t>(quotient_up(int64_t{1} << 31, plan.group));
   return section;
 }
 
@@ -312,7 +331,7 @@ template <class Params>
 void set_launch(const char* object, const char* kernel, uint32_t workgroups, uint32_t block,
                 uint32_t shared_bytes, const Params& params, Launch* out) {
   static_assert(sizeof params <= sizeof out->params);
-  *out = {object, kernel, {workgroups, 1, 1}, block, shared_bytes, sizeof params};
+  begin(out, object, kernel, workgroups, block, shared_bytes, sizeof params);
   std::memcpy(out->params, &params, sizeof params);
 }
 
@@ -358,7 +377,7 @@ FlashPlan plan_listed(const Problem& problem, const Target& target) {
   FlashPlan plan;
   const int dtype = static_cast<int>(problem.dtype), dim = padded_dim(problem) / 128;
   plan.object = is_stored(problem) ? kStoredObjects[dtype - 1][dim] : kObjects[dtype][dim];
-  plan.list = list_plan(problem, target, &plan.workspace_bytes);
+  plan.list = list_plan(problem, target, plan.object, &plan.workspace_bytes);
   const ListPlan::Section &decode = plan.list.decode, &prefill = plan.list.prefill;
   plan.kernel = decode.kernel == nullptr    ? prefill.kernel
                 : prefill.kernel == nullptr ? decode.kernel
@@ -371,18 +390,28 @@ FlashPlan plan_listed(const Problem& problem, const Target& target) {
 
 int64_t schedule_bytes(const FlashPlan& plan) { return plan.list.list_bytes; }
 
-int32_t schedule_launches(const FlashPlan& plan, const Problem& problem, const Args& args,
-                          void* schedule, Launch* out) {
-  ServingParams params{};
-  if (!plan.list.has_list || !fill_serving(problem, args, &params)) return 0;
+namespace {
+
+// Writes the launch that makes the lists. workspace: as of section_at.
+int32_t list_launches(const FlashPlan& plan, const Problem& problem, const ServingParams& params,
+                      char* lists, char* workspace, Launch* out) {
+  if (!plan.list.has_list) return 0;
   ScheduleParams made{params.attention, params.work, {}, 0};
   for (const ListPlan::Section* s : {&plan.list.decode, &plan.list.prefill}) {
     if (!has_work(problem, params.work, *s)) continue;
-    char* const lists = static_cast<char*>(schedule);
-    made.sections[made.section_count++] = section_at(plan.list, *s, lists, lists);
+    made.sections[made.section_count++] = section_at(problem, plan.list, *s, lists, workspace);
   }
   set_launch("schedule", "schedule_kernel", 1, kScheduleThreads, kScheduleSharedBytes, made, out);
   return 1;
+}
+
+}  // namespace
+
+int32_t schedule_launches(const FlashPlan& plan, const Problem& problem, const Args& args,
+                          void* schedule, Launch* out) {
+  ServingParams params{};
+  if (!fill_serving(problem, args, &params)) return 0;
+  return list_launches(plan, problem, params, static_cast<char*>(schedule), nullptr, out);
 }
 
 int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Args& args,
@@ -392,22 +421,28 @@ int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Arg
   if (!fill_serving(problem, args, &params)) return 0;
   const AttentionParams& p = params.attention;
   WorkParams& w = params.work;
+  char* const memory = static_cast<char*>(workspace);
+  char* const lists = schedule != nullptr ? static_cast<char*>(schedule) : memory;
   int32_t count = 0;
   if (schedule == nullptr) {
-    count = schedule_launches(plan, problem, args, workspace, out);
+    count = list_launches(plan, problem, params, lists, memory, out);
   } else {
     w.compares = 1;
   }
-  char* const memory = static_cast<char*>(workspace);
-  char* const lists = schedule != nullptr ? static_cast<char*>(schedule) : memory;
   for (const ListPlan::Section* s : {&list.decode, &list.prefill}) {
     if (!has_work(problem, w, *s)) continue;
-    w.section = section_at(list, *s, lists, memory);
+    w.section = section_at(problem, list, *s, lists, memory);
     const bool cuts = list.has_list ? s->share != kNoCuts : set_uniform(p, &w, &w.section, *s);
     const auto shares = static_cast<uint32_t>(w.section.cut_count);
     const uint32_t workgroups = list.has_list ? s->workgroups : std::min(s->workgroups, shares);
     w.section.workgroups = static_cast<int32_t>(workgroups);
-    set_launch(plan.object, s->kernel, workgroups, s->block, s->shared_bytes, params, &out[count]);
+    if (w.section.taken != nullptr && schedule != nullptr)
+      set_counter_launch(s->object, w.section.taken, &out[count++]);
+    if (!s->is_pipelined) {
+      set_launch(s->object, s->kernel, workgroups, s->block, s->shared_bytes, params, &out[count]);
+    } else if (!set_pipelined_launch(*s, problem, args, params, workgroups, &out[count])) {
+      return kNoTensorMap;
+    }
     out[count].overlaps =
         list.overlaps && count == 1 && list.has_list;  // right after schedule_kernel
     ++count;
@@ -416,7 +451,7 @@ int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Arg
                &out[count]);
     out[count].overlaps = list.overlaps;
     out[count++].grid[1] =
-        static_cast<uint32_t>(std::min<int64_t>(s->rows, int64_t{w.group} * w.most_q));
+        static_cast<uint32_t>(std::min<int64_t>(kCombineWorkgroups, int64_t{s->group} * w.most_q));
   }
   return count;
 }
@@ -433,7 +468,9 @@ int32_t kernels_of(const FlashPlan& plan, const Problem& problem, const Args& ar
   };
   if (list.has_list) add("schedule", "schedule_kernel", kScheduleThreads, kScheduleSharedBytes);
   for (const ListPlan::Section* s : {&list.decode, &list.prefill})
-    if (s->kernel != nullptr) add(plan.object, s->kernel, s->block, s->shared_bytes);
+    if (s->kernel != nullptr) add(s->object, s->kernel, s->block, s->shared_bytes);
+  if (list.prefill.is_pipelined && list.has_list)
+    add(list.prefill.object, "flash_attention_sm90_prepare_kernel", 32, 0);
   add(plan.object, "combine_kernel", kCombineThreads, kCombineSharedBytes);
   return count;
 }

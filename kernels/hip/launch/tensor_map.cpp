@@ -38,8 +38,9 @@ bool request_for(const Tensor& tensor, int64_t columns, const Box& box, uint32_t
   const auto add = [request](int64_t size, int64_t stride, int64_t times, uint32_t extent) {
     return add_dimension(request, size, stride, times, extent);
   };
-  if (box.group > 1 && !add(box.group, head_stride, 1, box.group)) return false;
-  return add(seq, row_stride, 1, box.rows) && add(heads / box.group, head_stride, box.group, 1) &&
+  const int64_t group = box.group == 0 ? 1 : box.group;
+  if (box.group > 0 && !add(group, head_stride, 1, box.heads)) return false;
+  return add(seq, row_stride, 1, box.rows) && add(heads / group, head_stride, group, 1) &&
          add(batch, batch_stride, 1, 1);
 }
 

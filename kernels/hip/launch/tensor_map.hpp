@@ -23,16 +23,18 @@ struct TensorMapRequest {
   uint32_t box[5];     // elements of each dimension that one copy takes
 };
 
-// What one copy takes: 64 or 32 columns, 128 or 64 bytes, of rows of one head, or of `group` heads
-// side by side.
+// What one copy takes: 64 or 32 columns, 128 or 64 bytes, of rows of one head, or of several heads
+// of a group of heads side by side.
 struct Box {
-  uint32_t columns, rows, group = 1;
+  uint32_t columns, rows;
+  uint32_t group = 0;  // heads of a group; 0: heads have no groups
+  uint32_t heads = 0;  // of a group, in the box
 };
 
 // Describes tensor, [batch, seq, heads, columns]. Dimensions, and the box in them:
 //
-//   group 1       column, row, head, batch                {columns, rows, 1, 1}
-//   group above   column, head of the group, row, group, batch   {columns, group, rows, 1, 1}
+//   group 0       column, row, head, batch                       {columns, rows, 1, 1}
+//   group above   column, head of the group, row, group, batch   {columns, heads, rows, 1, 1}
 //
 // A dimension of stride 0 is dropped: its size is 1, so a kernel copies from index 0 there.
 // columns: head_dim, which v_in_k's tensor may exceed.

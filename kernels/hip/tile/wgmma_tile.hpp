@@ -155,6 +155,14 @@ struct WgmmaTile {
     store_quad_row<T, kColumns>(p.head_dim_v - first_column(), out + first_column(), exists,
                                 [&](int u, int e) { return o[index(slot, u, e)] * factor; });
   }
+  GPU_DEVICE void store_float(const AttentionParams& p, const Output& o, int slot, float factor,
+                              float* out, bool exists) const {
+    GPU_UNROLL for (int u = 0; u < kColumns / 8; ++u) {
+      const int d = first_column() + u * 8 + lane % 4 * 2;
+      if (exists && d < p.head_dim_v)
+        store2(out + d, o[index(slot, u, 0)] * factor, o[index(slot, u, 1)] * factor);
+    }
+  }
 };
 
 }  // namespace kernels::hip

@@ -26,11 +26,13 @@ attnrt_status find(const ServedDevice& device, const hip::Launch& launch, hip::K
   return attnrt_fail(error, code, "%s for %s: %s", launch.object, object->arch, message.text);
 }
 
+// Compares two names. Mostly they are one literal, and so have one address.
+bool equal(const char* a, const char* b) { return a == b || std::strcmp(a, b) == 0; }
+
 const LoadedKernels::Kernel* find_loaded(const LoadedKernels& loaded, const hip::Launch& launch) {
   for (int32_t n = 0; n < loaded.count; ++n) {
     const LoadedKernels::Kernel& kernel = loaded.kernels[n];
-    const bool same = std::strcmp(kernel.name, launch.kernel) == 0 &&
-                      std::strcmp(kernel.object, launch.object) == 0;
+    const bool same = equal(kernel.name, launch.kernel) && equal(kernel.object, launch.object);
     if (same && launch.shared_bytes <= kernel.shared_bytes) return &kernel;
   }
   return nullptr;

@@ -126,34 +126,20 @@ def attention(
     supports the problem), NotFoundError (no plugin is named backend), OutOfMemoryError, Error (a
     backend failed, and so did those that were tried after it).
     """
-    return (default_runtime() if runtime is None else runtime).attention(
-        q,
-        k,
-        v,
-        mask=mask,
-        causal=causal,
-        align=align,
-        window_left=window_left,
-        window_right=window_right,
-        scale=scale,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-        sinks=sinks,
-        kv_lengths=kv_lengths,
-        offsets_q=offsets_q,
-        offsets_kv=offsets_kv,
-        page_table=page_table,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        diagonal_offset=diagonal_offset,
-        out=out,
-        return_lse=return_lse,
-        backend=backend,
-        deterministic=deterministic,
-        batch_invariant=batch_invariant,
-        v_in_k=v_in_k,
-        stream=stream,
-    )
+    # As in Runtime.attention, which is not called: to pass so many keywords on takes a microsecond.
+    return (default_runtime() if runtime is None else runtime)._runtime.attention(
+        (
+            q, k, v, out, mask, None, alibi_slopes, sinks, kv_lengths, offsets_q, offsets_kv,
+            page_table, k_scale, v_scale, diagonal_offset,
+        ),
+        (
+            causal, align, window_left, window_right, scale, softcap, deterministic,
+            batch_invariant, v_in_k,
+        ),
+        backend,
+        stream,
+        bool(return_lse),
+    )  # fmt: skip
 
 
 def merge(

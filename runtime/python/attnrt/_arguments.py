@@ -34,6 +34,30 @@ def words_text(words: Mapping[str, Any]) -> str:
     )
 
 
+ATTRIBUTES = (
+    "causal",
+    "align",
+    "window_left",
+    "window_right",
+    "scale",
+    "softcap",
+    "deterministic",
+    "batch_invariant",
+    "v_in_k",
+)
+_DEFAULTS = {"align": "bottom_right"}
+
+
+def attribute_words(attributes: tuple[Any, ...]) -> str:
+    """Writes what attention() asks for, in the order of ATTRIBUTES, as the C library reads it."""
+    flags = {"causal", "deterministic", "batch_invariant", "v_in_k"}
+    words = {}
+    for name, value in zip(ATTRIBUTES, attributes, strict=True):
+        is_default = not value if name in flags else value == _DEFAULTS.get(name)
+        words[name] = None if is_default else value
+    return words_text(words)
+
+
 def problem_text(problem: str | Mapping[str, Any] | None, words: Mapping[str, Any]) -> str:
     """Writes a problem given as a str or a dict, and its keywords, as the C library reads it."""
     if problem is None:

@@ -14,16 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import _attnrt, _torch_memory
-from ._arguments import integer, problem_text, text_or_none, words_text
-from ._tensors import (
-    Tensor,
-    add_results,
-    is_torch,
-    merged_results,
-    stream_pointer,
-    tensors_of,
-    without_gradients,
-)
+from ._arguments import integer, problem_text, text_or_none
+from ._tensors import Tensor, is_torch, merged_results, stream_pointer
 from .errors import InvalidArgumentError
 
 Path = str | os.PathLike[str]
@@ -97,10 +89,15 @@ class Schedule(_Enqueued):
 
         Raises InvalidArgumentError for tensors that do not fit the plan, and the backend's errors.
         """
-        tensors = tensors_of(locals())
-        add_results(tensors, with_lse=False)
-        self._note_device(q)
-        self._schedule.build(stream_pointer(stream, q), without_gradients(tensors))
+        if self._device is None:
+            self._note_device(q)
+        self._schedule.build(
+            (
+                q, k, v, out, mask, lse, alibi_slopes, sinks, kv_lengths, offsets_q, offsets_kv,
+                page_table, k_scale, v_scale, diagonal_offset,
+            ),
+            stream,
+        )  # fmt: skip
 
 
 class Plan(_Enqueued):
@@ -184,16 +181,16 @@ class Plan(_Enqueued):
             raise InvalidArgumentError(
                 f"schedule is a {type(schedule).__name__}; expected a Schedule or None"
             )
-        tensors = tensors_of(locals())
-        add_results(tensors, with_lse=False)
-        pointer = stream_pointer(stream, q)
-        self._note_device(q)
-        self._plan.run(
-            pointer,
-            without_gradients(tensors),
+        if self._device is None:
+            self._note_device(q)
+        return self._plan.run(
+            (
+                q, k, v, out, mask, lse, alibi_slopes, sinks, kv_lengths, offsets_q, offsets_kv,
+                page_table, k_scale, v_scale, diagonal_offset,
+            ),
+            stream,
             None if schedule is None else schedule._schedule,
-        )
-        return tensors["out"]
+        )  # fmt: skip
 
     def schedule(self) -> Schedule:
         """Allocates a schedule for the runs of this plan, and of others of an equal problem.
@@ -278,30 +275,19 @@ class Runtime:
 
         The arguments are those of the function attnrt.attention.
         """
-        if v is None and not v_in_k:
-            raise InvalidArgumentError("v is None; expected a tensor, or v_in_k=True")
-        tensors = tensors_of(locals())
-        add_results(tensors, with_lse=return_lse)
-        words = words_text(
-            {
-                "causal": causal or None,
-                "align": None if align == "bottom_right" else align,
-                "window_left": window_left,
-                "window_right": window_right,
-                "scale": scale,
-                "softcap": softcap,
-                "deterministic": deterministic or None,
-                "batch_invariant": batch_invariant or None,
-                "v_in_k": v_in_k or None,
-            }
-        )
-        self._runtime.attention(
-            words,
-            text_or_none("backend", backend),
-            stream_pointer(stream, q),
-            without_gradients(tensors),
-        )
-        return (tensors["out"], tensors["lse"]) if return_lse else tensors["out"]
+        return self._runtime.attention(
+            (
+                q, k, v, out, mask, None, alibi_slopes, sinks, kv_lengths, offsets_q, offsets_kv,
+                page_table, k_scale, v_scale, diagonal_offset,
+            ),
+            (
+                causal, align, window_left, window_right, scale, softcap, deterministic,
+                batch_invariant, v_in_k,
+            ),
+            backend,
+            stream,
+            bool(return_lse),
+        )  # fmt: skip
 
     def merge(
         self,

@@ -1,8 +1,9 @@
 // runtime/python/src/module.cpp: the extension module attnrt._attnrt, a binding of attnrt.h
 //
-// Reads tensors of any library through DLPack, and raises the exceptions of attnrt/errors.py. The
-// package around it documents and checks arguments. This module owns pointers and lifetimes, and
-// releases the GIL while the runtime works.
+// Reads tensors of any library through DLPack, allocates results, and raises the exceptions of
+// attnrt/errors.py. The package around it documents and checks arguments. This module owns pointers
+// and lifetimes, and releases the GIL while the runtime works.
+// A call with torch tensors runs no Python code but torch's own, to allocate the result.
 #include <attnrt/attnrt.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -21,9 +22,16 @@
 #include <string_view>
 #include <vector>
 
+#include "attributes.hpp"
+#include "torch.hpp"
+
 namespace nb = nanobind;
 
 namespace {
+
+using attnrt_python::ExchangeApi;
+using attnrt_python::ParsedAttributes;
+using attnrt_python::Torch;
 
 // ---- Errors ----
 
@@ -77,6 +85,13 @@ constexpr TensorEntry kTensors[] = {ATTNRT_TENSORS(ATTNRT_ENTRY)};
 #undef ATTNRT_ENTRY
 constexpr size_t kTensorCount = std::size(kTensors);
 
+constexpr size_t index_of(std::string_view name) {
+  size_t i = 0;
+  while (kTensors[i].name != name) ++i;
+  return i;
+}
+constexpr size_t kOut = index_of("out"), kLse = index_of("lse");
+
 nb::tuple tensor_names() {
   nb::list names;
   for (const TensorEntry& entry : kTensors) names.append(entry.name);
@@ -98,16 +113,17 @@ std::string text_of(DeviceId device) {
 }
 
 // The device as the runtime counts it: pinned host memory is the cpu's, managed memory the GPU's.
-DeviceId device_of(const Array& array) {
+DeviceId device_of(int32_t type, int32_t id) {
   constexpr int cuda_host = 3, rocm_host = 11, cuda_managed = 13;  // DLPack's numbers
-  switch (array.device_type()) {
+  switch (type) {
     case ATTNRT_DEVICE_CPU:
     case cuda_host:
     case rocm_host: return {ATTNRT_DEVICE_CPU, 0};
-    case cuda_managed: return {ATTNRT_DEVICE_CUDA, array.device_id()};
-    default: return {array.device_type(), array.device_id()};
+    case cuda_managed: return {ATTNRT_DEVICE_CUDA, id};
+    default: return {type, id};
   }
 }
+DeviceId device_of(const Array& array) { return device_of(array.device_type(), array.device_id()); }
 
 // Takes a view of the object's memory. RETURNS false if the object gives none, or if `written` is
 // set and the memory is read-only.
@@ -166,82 +182,224 @@ nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
           " that gives no view of its memory: " + reason);
 }
 
-// The tensors of one call, as attnrt_args. Keeps the Python objects alive for as long as the call
-// lasts.
+// ---- What Python does for a call: see attnrt/_tensors.py and attnrt/_arguments.py ----
+
+// A function of the package, imported at its first call and kept for ever.
+class PythonFunction {
+ public:
+  constexpr PythonFunction(const char* module, const char* name) : module_(module), name_(name) {}
+  template <class... Arguments>
+  nb::object operator()(Arguments&&... arguments) {
+    if (function_ == nullptr)
+      function_ = nb::object(nb::module_::import_(module_).attr(name_)).release().ptr();
+    return nb::handle(function_)(std::forward<Arguments>(arguments)...);
+  }
+
+ private:
+  const char *module_, *name_;
+  PyObject* function_ = nullptr;
+};
+constinit PythonFunction allocated("attnrt._tensors", "allocated");
+constinit PythonFunction without_gradient("attnrt._tensors", "without_gradient");
+constinit PythonFunction stream_pointer("attnrt._tensors", "stream_pointer");
+constinit PythonFunction attribute_words("attnrt._arguments", "attribute_words");
+constinit PythonFunction text_or_none("attnrt._arguments", "text_or_none");
+
+bool requires_grad(nb::handle tensor) {
+  static PyObject* const name = PyUnicode_InternFromString("requires_grad");
+  const auto answer = nb::steal(PyObject_GetAttr(tensor.ptr(), name));
+  if (!answer.is_valid()) throw nb::python_error();
+  return answer.is(Py_True);
+}
+
+// A view of one tensor, and where it is. A view by __dlpack__ keeps the memory alive itself; one of
+// torch's table holds as long as the tensor.
+struct View {
+  attnrt_tensor tensor{};
+  DeviceId device{};
+  Array array;
+};
+
+// A tensor without elements may have no address, but NULL would mean that it is absent. So it gets
+// the address of some bytes that nobody reads, and dense strides.
+void give_an_address(attnrt_tensor& tensor) {
+  alignas(64) static char nothing[64];
+  tensor.data = nothing;
+  int64_t stride = 1;
+  for (int32_t i = tensor.ndim - 1; i >= 0; --i) {
+    tensor.stride[i] = stride;
+    stride *= std::max<int64_t>(tensor.shape[i], 1);
+  }
+}
+
+void expect_dimensions(const TensorEntry& entry, size_t ndim) {
+  if (ndim >= 1 && ndim <= 4) return;
+  invalid(std::string(entry.name) + " has " + std::to_string(ndim) +
+          " dimensions; expected 1 to 4");
+}
+
+// Reads a tensor by torch's table. RETURNS false if it has no view of it, as of a sparse one.
+bool read_by_table(const TensorEntry& entry, nb::handle object, const ExchangeApi& table,
+                   View& view) {
+  nb::dlpack::dltensor found{};
+  if (table.view(object.ptr(), &found) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  if (found.strides == nullptr && found.ndim > 0) return false;
+  expect_dimensions(entry, static_cast<size_t>(found.ndim));
+  attnrt_tensor& tensor = view.tensor;
+  tensor.dtype = {found.dtype.code, found.dtype.bits, found.dtype.lanes};
+  tensor.ndim = found.ndim;
+  bool empty = false;
+  for (int32_t i = 0; i < found.ndim; ++i) {
+    tensor.shape[i] = found.shape[i];
+    tensor.stride[i] = found.strides[i];
+    empty = empty || found.shape[i] == 0;
+  }
+  tensor.data = static_cast<char*>(found.data) + found.byte_offset;
+  if (empty) give_an_address(tensor);
+  view.device = device_of(found.device.device_type, found.device.device_id);
+  return true;
+}
+
+void read_by_dlpack(const TensorEntry& entry, nb::handle object, View& view) {
+  attnrt_tensor& tensor = view.tensor;
+  Array& array = view.array;
+  const bool plain = import(object, entry.written, array);
+  if (!plain) {
+    const nb::object bits = bits_of(object, tensor.dtype);
+    if (!bits.is_valid() || !import(bits, entry.written, array)) refuse(entry, object);
+  }
+  expect_dimensions(entry, array.ndim());
+  const nb::dlpack::dtype dtype = array.dtype();
+  if (plain) tensor.dtype = {dtype.code, dtype.bits, dtype.lanes};
+  tensor.ndim = static_cast<int32_t>(array.ndim());
+  for (size_t i = 0; i < array.ndim(); ++i) {
+    tensor.shape[i] = static_cast<int64_t>(array.shape(i));
+    tensor.stride[i] = array.stride(i);
+  }
+  tensor.data = const_cast<void*>(static_cast<const void*>(array.data()));
+  if (array.size() == 0) give_an_address(tensor);
+  view.device = device_of(array);
+}
+
+// Reads a tensor. Raises if torch records gradients of it.
+void read(const TensorEntry& entry, nb::handle object, View& view) {
+  if (!Torch::has(object)) return read_by_dlpack(entry, object, view);
+  nb::object tensor = nb::borrow(object);
+  if (requires_grad(tensor)) tensor = without_gradient(entry.name, tensor);
+  const ExchangeApi* const table = Torch::table_for(object);
+  if (table != nullptr && read_by_table(entry, object, *table, view)) return;
+  read_by_dlpack(entry, tensor, view);
+}
+
+// The tensors of one call, as attnrt_args. REQUIRES: the tuple outlives it, which keeps the Python
+// objects alive.
 class Tensors {
  public:
-  // objects: by name (tensor_names); one that is missing or None is absent.
-  Tensors(const nb::dict& objects, uint64_t stream) {
+  // objects: in the order of tensor_names; None: absent. If out is None, it is allocated as q is
+  // (but not if q and v have no such shapes: the C library says more); likewise lse if with_lse is
+  // set.
+  Tensors(const nb::tuple& objects, nb::handle stream, bool with_lse = false) {
+    if (objects.size() != kTensorCount) throw nb::type_error("expected a tuple of all tensors");
     args_.struct_size = sizeof args_;
-    args_.stream = reinterpret_cast<void*>(stream);
     for (size_t i = 0; i < kTensorCount; ++i) {
       const TensorEntry& entry = kTensors[i];
-      const nb::object object = objects.get(entry.name, nb::none());
+      const nb::handle object = PyTuple_GET_ITEM(objects.ptr(), static_cast<Py_ssize_t>(i));
       if (!object.is_none()) {
-        args_.*entry.member = view(entry, object, arrays_.at(i));
+        add(i, object);
       } else if (entry.required) {
         invalid(std::string(entry.name) + " is None; expected a tensor");
       }
     }
-    device_ = device_of(arrays_.front());
+    const nb::handle q = PyTuple_GET_ITEM(objects.ptr(), 0);
+    out_ = nb::borrow(PyTuple_GET_ITEM(objects.ptr(), kOut));
+    allocate_results(q, with_lse);
+    device_ = views_.front().device;
     expect(device_, "as q is");
+    args_.stream = reinterpret_cast<void*>(stream_of(stream, q));
   }
 
   // Raises if a tensor is on another device.
   void expect(DeviceId device, const char* why) const {
     for (size_t i = 0; i < kTensorCount; ++i) {
-      if (!arrays_.at(i).is_valid() || device_of(arrays_.at(i)) == device) continue;
-      invalid(std::string(kTensors[i].name) + " is on " + text_of(device_of(arrays_.at(i))) +
+      if (!given_.at(i) || views_.at(i).device == device) continue;
+      invalid(std::string(kTensors[i].name) + " is on " + text_of(views_.at(i).device) +
               "; expected " + text_of(device) + ", " + why);
     }
   }
 
   const attnrt_args* args() const { return &args_; }
   DeviceId device() const { return device_; }
-
-  // Returns a view of the object's memory, which `array` keeps alive.
-  static attnrt_tensor view(const TensorEntry& entry, nb::handle object, Array& array) {
-    attnrt_tensor tensor{};
-    const bool plain = import(object, entry.written, array);
-    if (!plain) {
-      const nb::object bits = bits_of(object, tensor.dtype);
-      if (!bits.is_valid() || !import(bits, entry.written, array)) refuse(entry, object);
-    }
-    if (array.ndim() < 1 || array.ndim() > 4) {
-      invalid(std::string(entry.name) + " has " + std::to_string(array.ndim()) +
-              " dimensions; expected 1 to 4");
-    }
-    const nb::dlpack::dtype dtype = array.dtype();
-    if (plain) tensor.dtype = {dtype.code, dtype.bits, dtype.lanes};
-    tensor.ndim = static_cast<int32_t>(array.ndim());
-    for (size_t i = 0; i < array.ndim(); ++i) {
-      tensor.shape[i] = static_cast<int64_t>(array.shape(i));
-      tensor.stride[i] = array.stride(i);
-    }
-    tensor.data = const_cast<void*>(static_cast<const void*>(array.data()));
-    if (array.size() == 0) give_an_address(tensor);
-    return tensor;
-  }
+  const nb::object& out() const { return out_; }
+  const nb::object& lse() const { return lse_; }
 
  private:
-  // A tensor without elements may have no address, but NULL would mean that it is absent. So it
-  // gets the address of some bytes that nobody reads, and dense strides.
-  static void give_an_address(attnrt_tensor& tensor) {
-    alignas(64) static char nothing[64];
-    tensor.data = nothing;
-    int64_t stride = 1;
-    for (int32_t i = tensor.ndim - 1; i >= 0; --i) {
-      tensor.stride[i] = stride;
-      stride *= std::max<int64_t>(tensor.shape[i], 1);
+  void add(size_t i, nb::handle object) {
+    read(kTensors[i], object, views_.at(i));
+    args_.*kTensors[i].member = views_.at(i).tensor;
+    given_.at(i) = true;
+  }
+
+  void allocate_results(nb::handle q, bool with_lse) {
+    const attnrt_tensor& rows = args_.q;
+    const attnrt_tensor& values = given_.at(index_of("v")) ? args_.v : args_.k;
+    const bool packed = given_.at(index_of("offsets_q"));
+    if (rows.ndim != (packed ? 3 : 4)) return;
+    if (!given_.at(kOut)) {
+      const int64_t columns = values.shape[values.ndim - 1];
+      out_ = packed || Torch::table_for(q) == nullptr ? allocate(q, columns, packed)
+                                                      : new_empty(q, columns);
+      add(kOut, out_);
     }
+    if (!with_lse) return;
+    const int64_t* const s = rows.shape;
+    lse_ = packed ? allocated(q, nb::make_tuple(s[1], s[0]), packed, true)
+                  : allocated(q, nb::make_tuple(s[0], s[2], s[1]), packed, true);
+    add(kLse, lse_);
+  }
+
+  // The shape of out: q's, with another number of columns.
+  nb::tuple out_shape(int64_t columns) const {
+    const int64_t* const s = args_.q.shape;
+    return args_.q.ndim == 3 ? nb::make_tuple(s[0], s[1], columns)
+                             : nb::make_tuple(s[0], s[1], s[2], columns);
+  }
+  nb::object allocate(nb::handle q, int64_t columns, bool packed) const {
+    return allocated(q, out_shape(columns), packed, false);
+  }
+  // q.new_empty(batch, seq, heads, columns): torch reads numbers faster than a tuple of them.
+  nb::object new_empty(nb::handle q, int64_t columns) const {
+    static PyObject* const name = PyUnicode_InternFromString("new_empty");
+    const nb::tuple shape = out_shape(columns);
+    std::array<PyObject*, 5> arguments{q.ptr()};
+    for (size_t i = 0; i < shape.size(); ++i)
+      arguments.at(i + 1) = PyTuple_GET_ITEM(shape.ptr(), i);
+    auto out =
+        nb::steal(PyObject_VectorcallMethod(name, arguments.data(), shape.size() + 1, nullptr));
+    if (!out.is_valid()) throw nb::python_error();
+    return out;
+  }
+
+  // The stream that the caller names; else, for a tensor of torch on a device, torch's current one.
+  uint64_t stream_of(nb::handle stream, nb::handle q) const {
+    if (stream.is_none() && (device_.type == ATTNRT_DEVICE_CPU || !Torch::has(q))) return 0;
+    const ExchangeApi* const table = stream.is_none() ? Torch::table_for(q) : nullptr;
+    if (table == nullptr) return nb::cast<uint64_t>(stream_pointer(stream, q));
+    void* current = nullptr;
+    if (table->current_stream(device_.type, device_.id, &current) != 0) throw nb::python_error();
+    return reinterpret_cast<uintptr_t>(current);
   }
 
   attnrt_args args_{};
-  std::array<Array, kTensorCount> arrays_;
+  std::array<View, kTensorCount> views_;
+  std::array<bool, kTensorCount> given_{};
   DeviceId device_{};
+  nb::object out_, lse_ = nb::none();
 };
 
-// The tensors of one merge. Keeps the Python objects alive for as long as the call lasts.
+// The tensors of one merge. REQUIRES: the caller keeps the Python objects alive.
 class Partials {
  public:
   // REQUIRES: outs and lses have the same length, at least 1.
@@ -262,20 +420,19 @@ class Partials {
 
  private:
   attnrt_tensor view(const std::string& name, nb::handle object, bool written) {
-    Array& array = arrays_.emplace_back();
-    const attnrt_tensor tensor =
-        Tensors::view({name.c_str(), nullptr, written, true}, object, array);
-    if (!device_) device_ = device_of(array);
-    if (device_of(array) != *device_) {
-      invalid(name + " is on " + text_of(device_of(array)) + "; expected " + text_of(*device_) +
+    View& view = views_.emplace_back();
+    read({name.c_str(), nullptr, written, true}, object, view);
+    if (!device_) device_ = view.device;
+    if (view.device != *device_) {
+      invalid(name + " is on " + text_of(view.device) + "; expected " + text_of(*device_) +
               ", as outs[0] is");
     }
-    return tensor;
+    return view.tensor;
   }
 
   std::vector<attnrt_tensor> outs_, lses_;
   attnrt_tensor out_{}, lse_{};
-  std::deque<Array> arrays_;
+  std::deque<View> views_;
   std::optional<DeviceId> device_;  // of outs[0]
 };
 
@@ -374,8 +531,8 @@ class Plan {
   Plan(Handle runtime, attnrt_plan* plan, DeviceId device)
       : runtime_(std::move(runtime)), plan_(plan), device_(device) {}
 
-  // schedule: nullptr if there is none.
-  void run(uint64_t stream, const nb::dict& objects, const Schedule* schedule);
+  // Returns out. schedule: nullptr if there is none.
+  nb::object run(const nb::tuple& objects, nb::handle stream, const Schedule* schedule);
   std::unique_ptr<Schedule> schedule();
 
   const char* backend() const { return attnrt_plan_backend(plan_.get()); }
@@ -394,13 +551,14 @@ class Plan {
   };
   // Calls with one run's tensors while no other run or build of the plan is being enqueued.
   template <class Function>
-  void call(uint64_t stream, const nb::dict& objects, Function&& function) {
+  nb::object call(const nb::tuple& objects, nb::handle stream, Function&& function) {
     const Tensors tensors(objects, stream);
     tensors.expect(device_, "the plan's device");
     unlocked([&](attnrt_error* error) {
       const std::lock_guard one_at_a_time(running_);
       return function(tensors.args(), error);
     });
+    return tensors.out();
   }
 
   friend class Schedule;
@@ -415,8 +573,8 @@ class Schedule {
  public:
   Schedule(Plan& plan, attnrt_schedule* schedule) : plan_(plan), schedule_(schedule) {}
 
-  void build(uint64_t stream, const nb::dict& objects) {
-    plan_.call(stream, objects, [this](const attnrt_args* args, attnrt_error* error) {
+  void build(const nb::tuple& objects, nb::handle stream) {
+    plan_.call(objects, stream, [this](const attnrt_args* args, attnrt_error* error) {
       return attnrt_schedule_build(schedule_.get(), args, error);
     });
   }
@@ -431,8 +589,8 @@ class Schedule {
   std::unique_ptr<attnrt_schedule, Destroy> schedule_;
 };
 
-void Plan::run(uint64_t stream, const nb::dict& objects, const Schedule* schedule) {
-  call(stream, objects, [&](const attnrt_args* args, attnrt_error* error) {
+nb::object Plan::run(const nb::tuple& objects, nb::handle stream, const Schedule* schedule) {
+  return call(objects, stream, [&](const attnrt_args* args, attnrt_error* error) {
     return schedule != nullptr ? attnrt_plan_run_scheduled(plan_.get(), schedule->c(), args, error)
                                : attnrt_plan_run(plan_.get(), args, error);
   });
@@ -479,16 +637,24 @@ class Runtime {
         [&](attnrt_error* error) { return attnrt_runtime_trim(runtime_.get(), bytes, error); });
   }
 
-  void attention(const std::string& words, const Text& backend, uint64_t stream,
-                 const nb::dict& objects) {
-    const Tensors tensors(objects, stream);
-    ParsedProblem parsed(words, false);
-    parsed.problem.device_type = tensors.device().type;
-    parsed.problem.device_id = tensors.device().id;
-    const attnrt_call call = call_for(backend);
-    unlocked([&](attnrt_error* error) {
-      return attnrt_attention(runtime_.get(), &parsed.problem, tensors.args(), &call, error);
+  // attributes: see attribute_words. Returns out, or out and lse.
+  nb::object attention(const nb::tuple& objects, const nb::tuple& attributes, nb::handle backend,
+                       nb::handle stream, bool return_lse) {
+    attnrt_problem problem = ParsedAttributes::problem_of(attributes, [&] {
+      return ParsedProblem(nb::cast<std::string>(attribute_words(attributes)), false).problem;
     });
+    if (objects.size() == kTensorCount && nb::handle(objects[index_of("v")]).is_none() &&
+        problem.v_in_k == 0)
+      invalid("v is None; expected a tensor, or v_in_k=True");
+    const Tensors tensors(objects, stream, return_lse);
+    problem.device_type = tensors.device().type;
+    problem.device_id = tensors.device().id;
+    const Text name = backend.is_none() ? Text() : nb::cast<Text>(text_or_none("backend", backend));
+    const attnrt_call call = call_for(name);
+    unlocked([&](attnrt_error* error) {
+      return attnrt_attention(runtime_.get(), &problem, tensors.args(), &call, error);
+    });
+    return return_lse ? nb::make_tuple(tensors.out(), tensors.lse()) : tensors.out();
   }
 
   void merge(const nb::list& outs, const nb::list& lses, const nb::object& out,
@@ -541,7 +707,8 @@ NB_MODULE(_attnrt, module) {
   module.def("version", &attnrt_version);
   module.attr("tensor_names") = tensor_names();
   nb::class_<Plan>(module, "Plan")
-      .def("run", &Plan::run, nb::arg("stream"), nb::arg("tensors"), nb::arg("schedule").none())
+      .def("run", &Plan::run, nb::arg("tensors"), nb::arg("stream").none(),
+           nb::arg("schedule").none())
       .def("schedule", &Plan::schedule, nb::keep_alive<0, 1>())
       .def_prop_ro("backend", &Plan::backend)
       .def_prop_ro("version", &Plan::version)
@@ -549,7 +716,7 @@ NB_MODULE(_attnrt, module) {
       .def_prop_ro("workspace_bytes", &Plan::workspace_bytes)
       .def("explain", &Plan::explain, nb::arg("json"));
   nb::class_<Schedule>(module, "Schedule")
-      .def("build", &Schedule::build, nb::arg("stream"), nb::arg("tensors"))
+      .def("build", &Schedule::build, nb::arg("tensors"), nb::arg("stream").none())
       .def_prop_ro("bytes", &Schedule::bytes);
   nb::class_<Runtime>(module, "Runtime")
       .def(nb::init<const Text&, const Text&, const Text&, int32_t, const nb::object&>(),
@@ -558,8 +725,8 @@ NB_MODULE(_attnrt, module) {
       .def("reload", &Runtime::reload)
       .def("trim", &Runtime::trim, nb::arg("bytes"))
       .def("retry", &Runtime::retry)
-      .def("attention", &Runtime::attention, nb::arg("words"), nb::arg("backend").none(),
-           nb::arg("stream"), nb::arg("tensors"))
+      .def("attention", &Runtime::attention, nb::arg("tensors"), nb::arg("attributes"),
+           nb::arg("backend").none(), nb::arg("stream").none(), nb::arg("return_lse"))
       .def("merge", &Runtime::merge, nb::arg("outs"), nb::arg("lses"), nb::arg("out"),
            nb::arg("lse").none(), nb::arg("stream"))
       .def("plan", &Runtime::plan, nb::arg("words"), nb::arg("device_id"),

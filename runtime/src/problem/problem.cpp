@@ -396,12 +396,4 @@ std::string dtype_name(attnrt_dtype type) {
   return type.lanes == 1 ? name : fmt::format("{} of {} lanes", name, type.lanes);
 }
 
-bool is_off(attnrt_dtype type) { return same_dtype(type, attnrt_dtype{}); }
-
-bool same_dtype(attnrt_dtype a, attnrt_dtype b) {
-  return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes;
-}
-
-int64_t dtype_bytes(attnrt_dtype type) { return (int64_t{type.bits} * type.lanes + 7) / 8; }
-
 }  // namespace attnrt::core

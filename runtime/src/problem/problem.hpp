@@ -115,9 +115,14 @@ const char* device_name(int32_t device_type);
 std::optional<int32_t> find_device(std::string_view name);
 // Returns f32 f16 bf16 bool int32 i8 f8_e4m3fn f64 ..., or "code 9 bits 4".
 std::string dtype_name(attnrt_dtype dtype);
-bool is_off(
-    attnrt_dtype dtype);  // {0, 0, 0}: kv_dtype or out_dtype that does not differ from dtype
-bool same_dtype(attnrt_dtype a, attnrt_dtype b);
-int64_t dtype_bytes(attnrt_dtype dtype);
+// Inline, since each run compares the dtypes of all its tensors.
+constexpr bool same_dtype(attnrt_dtype a, attnrt_dtype b) {
+  return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes;
+}
+// {0, 0, 0}: a kv_dtype or out_dtype that does not differ from dtype.
+constexpr bool is_off(attnrt_dtype dtype) { return same_dtype(dtype, attnrt_dtype{}); }
+constexpr int64_t dtype_bytes(attnrt_dtype dtype) {
+  return (int64_t{dtype.bits} * dtype.lanes + 7) / 8;
+}
 
 }  // namespace attnrt::core

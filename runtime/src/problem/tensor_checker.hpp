@@ -84,26 +84,26 @@ class TensorChecker {
     return fail("tensor {} has stride {} in {}; expected 1", name, tensor.stride[last], dimension);
   }
 
-  // Each row starts at a multiple of `alignment` bytes.
+  // Each row starts at a multiple of `alignment` bytes, a power of two.
   bool aligned_rows(const char* name, const attnrt_tensor& tensor, int64_t alignment) {
     const int64_t bytes = dtype_bytes(tensor.dtype);
-    const auto address = reinterpret_cast<uintptr_t>(tensor.data);
-    bool aligned = address % static_cast<uintptr_t>(alignment) == 0;
+    // The lowest bit that is set in an address or a distance decides: no division is needed.
+    auto bits = reinterpret_cast<uintptr_t>(tensor.data);
     for (int32_t i = 0; i + 1 < tensor.ndim; ++i) {
-      if (tensor.shape[i] <= 1) continue;
-      aligned = aligned && tensor.stride[i] * bytes % alignment == 0;
+      if (tensor.shape[i] > 1) bits |= static_cast<uintptr_t>(tensor.stride[i] * bytes);
     }
-    return aligned ||
+    return (bits & static_cast<uintptr_t>(alignment - 1)) == 0 ||
            fail(
                "tensor {} has rows that do not start at a multiple of {} bytes; plan with a "
                "smaller alignment_bytes",
                name, alignment);
   }
 
-  // Each element starts at a multiple of its size.
+  // Each element starts at a multiple of its size. REQUIRES: shape() was called, so that the size is
+  // a power of two.
   bool aligned_elements(const char* name, const attnrt_tensor& tensor) {
     const int64_t bytes = dtype_bytes(tensor.dtype);
-    return reinterpret_cast<uintptr_t>(tensor.data) % static_cast<uintptr_t>(bytes) == 0 ||
+    return (reinterpret_cast<uintptr_t>(tensor.data) & static_cast<uintptr_t>(bytes - 1)) == 0 ||
            fail("tensor {} does not start at a multiple of {} bytes, the size of its elements",
                 name, bytes);
   }

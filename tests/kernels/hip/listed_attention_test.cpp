@@ -73,6 +73,8 @@ class Listed : public testing::TestWithParam<Target> {
 };
 INSTANTIATE_TEST_SUITE_P(, Listed, testing::ValuesIn(kTargets),
                          [](const auto& test) { return name_of(test.param); });
+INSTANTIATE_TEST_SUITE_P(Pipelined, Listed, testing::ValuesIn(kPipelinedTargets),
+                         [](const auto& test) { return name_of(test.param); });
 
 // Groups of 1 to 16 packed rows, and more than one tile.
 TEST_P(Listed, FewQueries) {
@@ -237,6 +239,8 @@ class Schedules : public Listed {
   }
 };
 INSTANTIATE_TEST_SUITE_P(, Schedules, testing::ValuesIn(kTargets),
+                         [](const auto& test) { return name_of(test.param); });
+INSTANTIATE_TEST_SUITE_P(Pipelined, Schedules, testing::ValuesIn(kPipelinedTargets),
                          [](const auto& test) { return name_of(test.param); });
 
 TEST_P(Schedules, GiveTheSameBits) {

@@ -107,6 +107,28 @@ class Values(unittest.TestCase):
         self.check(*tensors(), window_left=0, window_right=2)
         self.check(*tensors(), window_left=4, causal=True)
 
+    def test_values_that_were_parsed_before(self) -> None:
+        q, k, v = tensors()
+        # Equal values of other objects and sets of values in turn, more than are kept.
+        for times in range(2):
+            for number in range(12):
+                scale = float(str(number / 16 + 0.25))
+                expected, _ = reference.attention(q, k, v, scale=scale, window_left=number + 300)
+                out = attnrt.attention(q, k, v, scale=scale, window_left=int(str(number + 300)))
+                numpy.testing.assert_allclose(out, expected, rtol=0, atol=1e-5, err_msg=str(times))
+        # True and 1 are equal in Python, and differ as words.
+        self.check(*tensors(), causal=True)
+        with self.assertRaisesRegex(attnrt.InvalidArgumentError, "causal: found 1"):
+            attnrt.attention(q, k, v, causal=1)
+        # What can change is read again each time.
+        scale = numpy.array(0.5)
+        first = attnrt.attention(q, k, v, scale=scale)
+        scale[()] = 0.125
+        numpy.testing.assert_array_equal(
+            attnrt.attention(q, k, v, scale=scale), attnrt.attention(q, k, v, scale=0.125)
+        )
+        self.assertFalse(numpy.array_equal(first, attnrt.attention(q, k, v, scale=scale)))
+
     def test_masks(self) -> None:
         random = numpy.random.default_rng(1)
         for shape in ((2, 4, 9, 13), (2, 1, 9, 13), (9, 13), (13,)):

@@ -24,3 +24,6 @@ step "the package does not build against $tree (Python headers: python3-dev)" \
 cd "$(dirname "$environment")"  # not where a folder named attnrt lies
 "$environment/bin/python" -m unittest discover --start-directory "$source/tests/runtime/python" --pattern "*_test.py"
 "$environment/bin/python" "$source/examples/attention.py" cpu
+"$environment/bin/python" "$source/examples/cascade.py"
+"$environment/bin/python" "$source/examples/continuous_batching.py"
+step "tests/bench/python_host_time.py does not run" "$environment/bin/python" "$source/tests/bench/python_host_time.py" --calls 50

@@ -75,6 +75,43 @@ class Torch(unittest.TestCase):
         with torch.no_grad():
             self.assertTrue(torch.equal(attnrt.attention(q, k, v), expected))
 
+    def test_other_kinds_of_tensors(self) -> None:
+        # A subclass is read by __dlpack__ and not by torch's table.
+        q, k, v = self.tensors(torch.float32)
+        expected = attnrt.attention(q, k, v)
+
+        class Mine(torch.Tensor):  # type: ignore[misc]
+            pass
+
+        out = attnrt.attention(q.as_subclass(Mine), k, v)
+        self.assertTrue(torch.equal(torch.Tensor(out), expected))
+        parameter = torch.nn.Parameter(q)
+        with self.assertRaisesRegex(attnrt.InvalidArgumentError, "^q requires grad"):
+            attnrt.attention(parameter, k, v)
+        with torch.no_grad():
+            self.assertTrue(torch.equal(attnrt.attention(parameter, k, v), expected))
+        self.assertEqual(attnrt.attention(q[:, :0], k, v).shape, (2, 0, 4, 32))
+        broadcast = k[:, :1].expand_as(k)
+        out = attnrt.attention(q, broadcast, v)
+        self.assertTrue(torch.equal(out, attnrt.attention(q, broadcast.clone(), v)))
+
+    def test_tensors_that_cannot_be_read(self) -> None:
+        q, k, v = self.tensors(torch.float32)
+        for bad, text in (
+            (k.contiguous().to_sparse(), "^k is a torch.Tensor that gives no view of its memory"),
+            (torch.empty_like(k, device="meta"), "^k is a torch.Tensor that gives no view"),
+            (torch.zeros(1, 1, 1, 1, 1), "^k has 5 dimensions; expected 1 to 4"),
+            (torch.tensor(1.0), "^k has 0 dimensions; expected 1 to 4"),
+        ):
+            with self.assertRaisesRegex(attnrt.InvalidArgumentError, text):
+                attnrt.attention(q, bad, v)
+
+    def test_results_of_other_sizes(self) -> None:
+        q, k, v = self.tensors(torch.float32)
+        for columns in (16, 32):
+            out = attnrt.attention(q, k, v[..., :columns])
+            self.assertEqual((tuple(out.shape), out.is_contiguous()), ((2, 9, 4, columns), True))
+
     def test_plan(self) -> None:
         q, k, v = self.tensors(torch.bfloat16)
         plan = attnrt.default_runtime().plan(

@@ -17,12 +17,23 @@ void prepare(const void* params) {
   hip::prepare<Tile>(*static_cast<const hip::PrepareParams*>(params));
 }
 
+// The kernel that takes its work from a list, unless it has no tile for the dimensions.
+template <class T, int kDim, int kDimV>
+HostKernel listed() {
+  if constexpr (kDim == 96) {
+    return nullptr;
+  } else {
+    return run<T, kDim, kDimV, hip::Kind::listed_plain>;
+  }
+}
+
 template <class T, int kDim, int kDimV>
 HostKernel of_dims(const std::string& name) {
   using hip::Kind;
   if (name == "flash_attention_sm90_prepare_kernel")
     return prepare<hip::PipelinedTile<T, kDim, kDimV, Kind::generic>>;
   if (name == "flash_attention_sm90_kernel") return run<T, kDim, kDimV, Kind::generic>;
+  if (name == "flash_attention_sm90_listed_kernel") return listed<T, kDim, kDimV>();
   if (name == "flash_attention_sm90_causal_kernel") return run<T, kDim, kDimV, Kind::causal>;
   return name == "flash_attention_sm90_nocausal_kernel" ? run<T, kDim, kDimV, Kind::nocausal>
                                                         : nullptr;

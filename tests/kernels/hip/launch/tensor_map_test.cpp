@@ -24,16 +24,16 @@ Tensor tensor(int64_t batch, int64_t seq, int64_t heads, int64_t columns, int64_
 // Expects that a map reaches each element where it lies.
 void expect_reaches(const Tensor& t, uint32_t group) {
   TensorMapRequest map;
-  ASSERT_TRUE(request_for(t, t.shape[3], {64, 128, group}, 64, &map));
+  ASSERT_TRUE(request_for(t, t.shape[3], {64, 128, group, group}, 64, &map));
   EXPECT_EQ(map.at, 64U);
   EXPECT_EQ(map.base, t.data);
-  const uint32_t rank = group > 1 ? 5 : 4;
+  const uint32_t rank = group > 0 ? 5 : 4;
   ASSERT_EQ(map.rank, rank);
   EXPECT_EQ(map.box[0], 64U);
   EXPECT_EQ(map.box[rank - 3], 128U);
   EXPECT_EQ(map.box[rank - 2], 1U);
   EXPECT_EQ(map.box[rank - 1], 1U);
-  if (group > 1) {
+  if (group > 0) {
     EXPECT_EQ(map.box[1], group);
   }
   for (uint32_t n = 1; n < rank; ++n) {
@@ -45,9 +45,10 @@ void expect_reaches(const Tensor& t, uint32_t group) {
     for (int64_t i = 0; i < t.shape[1]; ++i) {
       for (int64_t h = 0; h < t.shape[2]; ++h) {
         const int64_t head = t.stride[2] == 0 ? 0 : h, batch = t.stride[0] == 0 ? 0 : b;
-        const int64_t grouped[] = {head % group, i, head / group, batch};
+        const int64_t of = group > 0 ? group : 1;
+        const int64_t grouped[] = {head % of, i, head / of, batch};
         const int64_t alone[] = {i, head, batch};
-        const int64_t* at = group > 1 ? grouped : alone;
+        const int64_t* at = group > 0 ? grouped : alone;
         int64_t bytes = 0;
         for (uint32_t n = 1; n < rank; ++n) {
           EXPECT_LT(at[n - 1], static_cast<int64_t>(map.size[n])) << n;
@@ -60,7 +61,7 @@ void expect_reaches(const Tensor& t, uint32_t group) {
 }
 
 TEST(TensorMap, ReachesEveryElement) {
-  for (const uint32_t group : {1, 2, 3, 6}) {
+  for (const uint32_t group : {0, 1, 2, 3, 6}) {
     SCOPED_TRACE(group);
     expect_reaches(tensor(2, 5, 6, 64, 5 * 6 * 64, 6 * 64, 64), group);  // rows outside heads
     expect_reaches(tensor(2, 5, 6, 72, 6 * 5 * 80, 80, 5 * 80), group);  // heads outside rows
@@ -86,8 +87,8 @@ TEST(TensorMap, SizesAreTheTensors) {
 
 TEST(TensorMap, RefusesWhatNoMapDescribes) {
   TensorMapRequest map;
-  const auto describes = [&map](const Tensor& t, uint32_t group = 1) {
-    return request_for(t, t.shape[3], {64, 128, group}, 0, &map);
+  const auto describes = [&map](const Tensor& t, uint32_t group = 0) {
+    return request_for(t, t.shape[3], {64, 128, group, group}, 0, &map);
   };
   EXPECT_TRUE(describes(tensor(2, 5, 4, 64, kLimit - 8, 256, 64)));
   EXPECT_FALSE(describes(tensor(2, 5, 4, 64, kLimit, 256, 64)));

@@ -76,6 +76,12 @@ namespace {
 
 constexpr uint32_t kOne[3] = {1, 1, 1};
 
+// An address that no map was asked for before; nothing reads there.
+const void* new_address() {
+  static uintptr_t last = 0;
+  return reinterpret_cast<const void*>(last += 16);
+}
+
 class CudaLaunch : public ::testing::Test {
  protected:
   CudaLaunch() {
@@ -106,28 +112,37 @@ TEST_F(CudaLaunch, MayStartBeforeTheOneBeforeItEnds) {
 }
 
 TEST_F(CudaLaunch, MapsAreEncodedIntoACopyOfTheArgument) {
-  uint16_t memory[8];
-  const TensorMapRequest maps[] = {{64, memory, 4, {128, 7, 6, 5}, {16, 32, 48}, {64, 96, 1, 1}},
-                                   {384, &memory[1], 5, {64, 2, 3, 4, 9}, {1, 2, 3, 4}, {64, 2}}};
+  const void *const first = new_address(), *const second = new_address();
+  const TensorMapRequest maps[] = {{64, first, 4, {128, 7, 6, 5}, {16, 32, 48}, {64, 96, 1, 1}},
+                                   {384, second, 5, {64, 2, 3, 4, 9}, {1, 2, 3, 4}, {64, 2}}};
   EXPECT_EQ(run(maps), Status::ok) << message.text;
   ASSERT_EQ(encoded.size(), 2U);
-  EXPECT_EQ(encoded[0].base, memory);
+  EXPECT_EQ(encoded[0].base, first);
   EXPECT_EQ(encoded[0].type, CU_TENSOR_MAP_DATA_TYPE_UINT16);
   EXPECT_THAT(encoded[0].size, ElementsAreArray({128, 7, 6, 5}));
   EXPECT_THAT(encoded[0].stride, ElementsAreArray({16, 32, 48}));
   EXPECT_THAT(encoded[0].box, ElementsAreArray({64, 96, 1, 1}));
-  EXPECT_EQ(encoded[1].base, &memory[1]);
+  EXPECT_EQ(encoded[1].base, second);
   EXPECT_EQ(encoded[1].size.size(), 5U);
   for (uint32_t n = 0; n < kSize; ++n) {
-    const bool first = n >= 64 && n < 192, second = n >= 384 && n < 512;
-    EXPECT_EQ(launched[n], first ? 1 : second ? 2 : 0xA5) << n;
+    const bool in_first = n >= 64 && n < 192, in_second = n >= 384 && n < 512;
+    EXPECT_EQ(launched[n], in_first ? 1 : in_second ? 2 : 0xA5) << n;
     EXPECT_EQ(params[n], 0xA5) << n;
+  }
+}
+
+TEST_F(CudaLaunch, AMapIsEncodedOnce) {
+  const TensorMapRequest map{64, new_address(), 4, {128, 7, 6, 5}, {16, 32, 48}, {64, 96, 1, 1}};
+  for (int times = 0; times < 2; ++times) {
+    EXPECT_EQ(run({&map, 1}), Status::ok) << message.text;
+    EXPECT_EQ(encoded.size(), 1U);
+    for (uint32_t n = 0; n < kSize; ++n) EXPECT_EQ(launched[n], n >= 64 && n < 192 ? 1 : 0xA5) << n;
   }
 }
 
 TEST_F(CudaLaunch, AMapThatTheDriverRefusesIsNotTheCallersFault) {
   encoder_result = CUDA_ERROR_INVALID_VALUE;
-  const TensorMapRequest map{0, nullptr, 1, {64}, {}, {64}};
+  const TensorMapRequest map{0, new_address(), 1, {64}, {}, {64}};
   EXPECT_EQ(run({&map, 1}), Status::internal);
   EXPECT_THAT(message.text, HasSubstr("cuTensorMapEncodeTiled: invalid argument"));
   EXPECT_THAT(launched, ::testing::Each(0)) << "nothing was launched";
