@@ -106,7 +106,7 @@ class ListedProducer : Pipeline<Tile, kKind> {
         }
         if (step == ask) {
           exists = wait_for_next(&parity_of_next);
-          if (kAhead || !exists) send(exists, query);
+          if (kAhead) send(exists, query);
         }
         // Pages of the next step are looked up while this one waits.
         Boxes after;
@@ -117,6 +117,8 @@ class ListedProducer : Pipeline<Tile, kKind> {
         ring.advance();
         GPU_UNROLL for (int i = 0; i < kOwnBoxes; ++i) boxes[i] = after[i];
       }
+      // Not earlier, as the place of Q is free only when this block is done.
+      if (!kAhead && !exists) send(false, query);
     }
   }
 
