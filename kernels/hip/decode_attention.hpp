@@ -12,7 +12,7 @@
 
 #include "kernels/hip/flash_attention.hpp"
 #include "kernels/hip/partial_results.hpp"
-#include "kernels/hip/tile/decode_tile.hpp"
+#include "kernels/hip/tile/stored_decode_tile.hpp"
 
 namespace kernels::hip {
 
@@ -22,7 +22,8 @@ class DecodeAttention {
   using T = typename Tile::Element;
   using Storage = typename T::Storage;
   static_assert(ScoreLayout<Tile>);
-  static constexpr int kDim = Tile::kDim;
+  using Stored = typename Tile::Stored::Storage;
+  static constexpr bool kIsStored = kSameType<typename Tile::Stored, Bytes>;  // K and V of 8 bits
 
  public:
   GPU_DEVICE explicit DecodeAttention(const ServingParams& params) : params_(params) {}
@@ -113,33 +114,48 @@ class DecodeAttention {
     const AttentionParams& p = task.p;
     const int32_t key = ring->next, first = task.first.begin, end = end_of(task);
     if (key < end) {
-      constexpr int kChunks = kDim / 8, kPassRows = Tile::kWave / kChunks;
+      constexpr int kChunks = Tile::kChunks, kPassRows = Tile::kWave / kChunks;
+      constexpr int kWide = 16 / static_cast<int>(sizeof(Stored));  // columns of a chunk
       const int r = tile.lane / kChunks, c = tile.lane % kChunks;
       const KeyRows rows = rows_of(task);
       const KeyRows::Place place = rows.in_range(ring->place);
-      const Storage *k = static_cast<const Storage*>(p.k) + c * 8,
-                    *v = static_cast<const Storage*>(p.v) + c * 8;
+      const auto bytes_of = [c](int32_t head_dim) {
+        const int left = (head_dim - c * kWide) * static_cast<int>(sizeof(Stored));
+        return left <= 0 ? 0 : left < 16 ? left : 16;
+      };
+      const int bytes_k = bytes_of(p.head_dim), bytes_v = bytes_of(p.head_dim_v);
+      // A chunk behind head_dim, of which nothing is read, has its row's address.
+      const Stored *k = static_cast<const Stored*>(p.k) + (bytes_k > 0 ? c * kWide : 0),
+                   *v = static_cast<const Stored*>(p.v) + (bytes_v > 0 ? c * kWide : 0);
       if constexpr (!kSmallPages) {
         const KeyRows::Place at{place.page, place.row + r};
         k += rows.offset(p.k_stride, at), v += rows.offset(p.v_stride, at);
       }
       const int64_t k_pass = kPassRows * p.k_stride.row, v_pass = kPassRows * p.v_stride.row;
-      GPU_UNROLL for (int i = 0; i < Tile::kKeys / kPassRows; ++i) {
-        const int row = i * kPassRows + r;
-        const bool exists = key + row >= first && key + row < end;
-        const bool exists_k = exists && c * 8 < p.head_dim,
-                   exists_v = exists && c * 8 < p.head_dim_v;
-        const uint32_t to = Tile::place(row, c);
-        if constexpr (kSmallPages) {
-          const KeyRows::Place at{gpu::value_of_lane<Tile::kWave>(place.page, row),
-                                  gpu::value_of_lane<Tile::kWave>(place.row, row)};
-          copy(tile.keys_at(ring->to) + to, k + rows.offset(p.k_stride, at), exists_k, p.k);
-          copy(tile.values_at(ring->to) + to, v + rows.offset(p.v_stride, at), exists_v, p.v);
-        } else {
-          copy(tile.keys_at(ring->to) + to, k, exists_k, p.k);
-          copy(tile.values_at(ring->to) + to, v, exists_v, p.v);
-          k += k_pass, v += v_pass;
+      const auto copy_rows = [&](const auto& exists) {
+        GPU_UNROLL for (int i = 0; i < Tile::kKeys / kPassRows; ++i) {
+          const int row = i * kPassRows + r;
+          const uint32_t to = Tile::place(row, c);
+          const Stored *from_k = k + i * k_pass, *from_v = v + i * v_pass;
+          if constexpr (kSmallPages) {
+            const KeyRows::Place at{gpu::value_of_lane<Tile::kWave>(place.page, row),
+                                    gpu::value_of_lane<Tile::kWave>(place.row, row)};
+            from_k = k + rows.offset(p.k_stride, at), from_v = v + rows.offset(p.v_stride, at);
+          }
+          const bool reads = exists(row);
+          MmaSm80::copy_async(tile.keys_at(ring->to) + to, reads ? from_k : p.k,
+                              reads ? bytes_k : 0);
+          MmaSm80::copy_async(tile.values_at(ring->to) + to, reads ? from_v : p.v,
+                              reads ? bytes_v : 0);
         }
+      };
+      if (key >= first && key + Tile::kKeys <= end) {
+        copy_rows([](int) { return true; });
+      } else {
+        copy_rows([&](int row) { return key + row >= first && key + row < end; });
+      }
+      if constexpr (kIsStored) {
+        if (params_.stored.per_token) copy_scales(tile, rows, place, key, first, end, ring->to);
       }
     }
     MmaSm80::group_copies();
@@ -147,18 +163,33 @@ class DecodeAttention {
     ring->next += kApart;
     look_ahead(tile, task, ring);
   }
-  GPU_DEVICE static void copy(uint32_t to, const Storage* from, bool exists, const void* any) {
-    MmaSm80::copy_async(to, exists ? from : any, exists);
+  // Copies the scales of a step: lane n that of K of key n, lane 16 + n that of V. place: of key n
+  // with kSmallPages, else of the step's first.
+  GPU_DEVICE void copy_scales(const Tile& tile, const KeyRows& rows, KeyRows::Place place,
+                              int32_t key, int32_t first, int32_t end, int stage) const {
+    const StoredParams& stored = params_.stored;
+    const int n = tile.lane % Tile::kKeys;
+    const bool of_k = tile.lane < Tile::kKeys, exists = key + n >= first && key + n < end;
+    const KeyRows::Place at{place.page, kSmallPages ? place.row : place.row + n};
+    const float* const from = of_k ? stored.k_scale : stored.v_scale;
+    const int64_t row = rows.offset(of_k ? stored.k_scale_stride : stored.v_scale_stride, at);
+    MmaSm80::copy_float_async(tile.scales_at(stage) + static_cast<uint32_t>(tile.lane) * 4,
+                              exists ? from + row : from, exists);
   }
 
   GPU_DEVICE void attend(const Tile& tile, const Task& task, Ring* ring, typename Tile::Output& o,
                          OnlineSoftmax<Tile>& softmax) const {
     const AttentionParams& p = task.p;
     typename Tile::Query query;
-    tile.load_query(p,
-                    RowsOf<Storage, PackedBlock::Where>{static_cast<const Storage*>(p.q),
-                                                        task.block.offsets(p.q_stride)},
-                    task.item.rows, query);
+    const RowsOf<Storage, PackedBlock::Where> q{static_cast<const Storage*>(p.q),
+                                                task.block.offsets(p.q_stride)};
+    StoredScales stored;
+    if constexpr (kIsStored) {
+      tile.load_query(p, q, task.item.rows, query, stored.row_factor);
+      stored.start(params_.stored, rows_of(task).head);
+    } else {
+      tile.load_query(p, q, task.item.rows, query);
+    }
     softmax = OnlineSoftmax<Tile>();
     GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) Tile::clear(o, slot);
     int stage = 0;
@@ -169,24 +200,107 @@ class DecodeAttention {
       MmaSm80::wait_for_groups<kAhead>();
       gpu::wave_barrier(Tile::kWave);
       typename Tile::Scores s;
-      tile.scores(query, stage, s);
+      if constexpr (kIsStored) {
+        stored.scores(params_.stored, tile, query, stage, s);
+      } else {
+        tile.scores(query, stage, s);
+      }
       if constexpr (kModifies) modify(p, tile, task.block, s, key);
       if (key < task.last.begin || key + Tile::kKeys > task.first.end)
         hide_invisible(p, tile, s, task.block, key + tile.first_key(), 0);
-      float row_max[Tile::kSlots];
-      if (softmax.exceeds_threshold(tile, p.exp_scale, s, row_max)) {
-        GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-          Tile::scale(o, slot, softmax.raise_reference(slot, p.exp_scale, row_max[slot]));
-        }
-      }
-      softmax.weigh(p.exp_scale, s);
       typename Tile::Weights weights;
-      softmax.pack(s, true, weights);
-      tile.accumulate(weights, stage, o);
+      if constexpr (kIsStored) {
+        stored.accumulate(params_.stored, tile, p.exp_scale, stage, s, softmax, weights, o);
+      } else {
+        float row_max[Tile::kSlots];
+        if (softmax.exceeds_threshold(tile, p.exp_scale, s, row_max)) {
+          GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+            Tile::scale(o, slot, softmax.raise_reference(slot, p.exp_scale, row_max[slot]));
+          }
+        }
+        softmax.weigh(p.exp_scale, s);
+        softmax.pack(s, true, weights);
+        tile.accumulate(weights, stage, o);
+      }
       gpu::wave_barrier(Tile::kWave);  // before the next copies to this place
       stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
     }
+    if constexpr (kIsStored) {
+      GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+        Tile::scale(o, slot, stored.output_factor(params_.stored, slot));
+      }
+    }
   }
+
+  // The products of K and V of 8 bits, and their scales, of one item.
+  struct StoredScales {
+    float row_factor[Tile::kSlots];  // of scores
+    float value_factor;              // of O
+    ValueScales<Tile> values;
+
+    GPU_DEVICE void start(const StoredParams& stored, int32_t head) {
+      float missing = 1;
+      with_stored(stored.dtype,
+                  [&](auto as) { missing = kMissingFactor<F16, decltype(as)::kStored>; });
+      value_factor = missing;
+      float k_factor = missing;
+      if (!stored.per_token) {
+        k_factor *= scale_of_head(stored.k_scale, stored.k_scale_stride, head);
+        value_factor *= scale_of_head(stored.v_scale, stored.v_scale_stride, head);
+      }
+      GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) row_factor[slot] *= k_factor;
+    }
+
+    // The lane's scales of a step. at: of the step's first key.
+    using KeyScales = float[Tile::kScoreTiles][Tile::kElements];
+    GPU_DEVICE static void load(const Tile& tile, uint32_t at, KeyScales& scales) {
+      GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
+        GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {
+          scales[t][e] = gpu::shared_load<float>(
+              at + static_cast<uint32_t>(tile.first_key() + Tile::key_offset(t, e)) * 4);
+        }
+      }
+    }
+
+    GPU_DEVICE void scores(const StoredParams& stored, const Tile& tile,
+                           const typename Tile::Query& query, int stage,
+                           typename Tile::Scores& s) const {
+      with_stored(stored.dtype,
+                  [&](auto as) { tile.template scores<decltype(as)::kStored>(query, stage, s); });
+      const auto each = [&](const auto& factor) {
+        GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+          GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
+            GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) {
+              Tile::set(s, slot, t, e, Tile::at(s, slot, t, e) * factor(slot, t, e));
+            }
+          }
+        }
+      };
+      each([&](int slot, int, int) { return row_factor[slot]; });
+      if (stored.per_token) {
+        KeyScales scales;
+        load(tile, tile.scales_at(stage), scales);
+        each([&](int, int t, int e) { return scales[t][e]; });
+      }
+    }
+
+    GPU_DEVICE void accumulate(const StoredParams& stored, const Tile& tile, float exp_scale,
+                               int stage, typename Tile::Scores& s, OnlineSoftmax<Tile>& softmax,
+                               typename Tile::Weights& packed, typename Tile::Output& o) {
+      KeyScales scales;
+      if (stored.per_token) load(tile, tile.scales_at(stage) + Tile::kKeys * 4, scales);
+      weigh_stored(
+          tile, exp_scale, stored.per_token, [&](int t, int e) { return scales[t][e]; }, s, softmax,
+          values, o, packed);
+      with_stored(stored.dtype, [&](auto as) {
+        tile.template accumulate<decltype(as)::kStored>(packed, stage, o);
+      });
+    }
+
+    GPU_DEVICE float output_factor(const StoredParams& stored, int slot) const {
+      return stored.per_token ? value_factor * values.r(slot) : value_factor;
+    }
+  };
 
   // key: of the step's first score.
   GPU_DEVICE void modify(const AttentionParams& p, const Tile& tile, const PackedBlock& block,
@@ -244,16 +358,10 @@ class DecodeAttention {
       const int32_t first_row = slot * Tile::kMergeRows;
       if (first_row >= item.rows) break;
       const auto part = softmax.part(tile, slot);
-      const int r = tile.lane / 4;
-      GPU_UNROLL for (int u = 0; u < kDim / 8; ++u) {
-        gpu::Bits64 pair;
-        GPU_UNROLL for (int e = 0; e < 2; ++e) {
-          pair.word[e] = __builtin_bit_cast(uint32_t, o[slot][u][e] * part.output_factor);
-        }
-        gpu::shared_store(Tile::output_at(tile.wave, r) + (u * 8 + tile.lane % 4 * 2) * 4, pair);
-      }
+      tile.store_for_merge(o, slot, part.output_factor);
       if (tile.lane % 4 == 0) {
-        gpu::shared_store(Tile::sums_at(tile.wave, r), PartSums{part.reference, part.sum});
+        gpu::shared_store(Tile::sums_at(tile.wave, tile.lane / 4),
+                          PartSums{part.reference, part.sum});
       }
       gpu::barrier();
       const int32_t rows =

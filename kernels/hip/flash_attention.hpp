@@ -21,6 +21,7 @@
 #include "kernels/hip/online_softmax.hpp"
 #include "kernels/hip/query_block.hpp"
 #include "kernels/hip/step_mask.hpp"
+#include "kernels/hip/stored_keys.hpp"
 #include "kernels/hip/tile_shapes.hpp"
 
 namespace kernels::hip {
@@ -79,6 +80,7 @@ struct DenseKeys {
   const AttentionParams& p;
   const Storage* k;  // key 0's rows
   const Storage* v;
+  static constexpr bool kStored = false;
 
   // Start the copies of a step of keys from `key` on.
   GPU_DEVICE void issue_keys(typename Tile::KeyCopy& copy, int32_t key) const {
@@ -91,7 +93,7 @@ struct DenseKeys {
 };
 
 // The main loop over the steps [begin, end) of a block's keys: leaves O and its sums. shift: the
-// sequence's diagonal_offset.
+// sequence's diagonal_offset. Keys::kStored: K and V are of 8 bits: see stored_keys.hpp.
 template <AttentionTile Tile, Kind kKind, class Block, class Keys>
 GPU_DEVICE void attend(const AttentionParams& p, const Tile& tile, const Block& block,
                        const Keys& keys, Range steps, int64_t shift, typename Tile::Output& o,
@@ -106,6 +108,7 @@ GPU_DEVICE void attend(const AttentionParams& p, const Tile& tile, const Block& 
   StepMask<Tile, typename Block::Where> mask;
   if constexpr (kModifies) mask.start(tile, block.offsets(mask_strides(p)), block.rows);
 
+  [[maybe_unused]] ValueScales<Tile> value_scales;  // of kStored
   typename Tile::Query query;
   if (steps.begin < steps.end) {
     typename Tile::KeyCopy key_copy;
@@ -129,6 +132,7 @@ GPU_DEVICE void attend(const AttentionParams& p, const Tile& tile, const Block& 
     if (kModifies && sees && p.mask != nullptr) mask.load(p, tile, lane_key, all_exist);
     if (sees) {
       tile.scores(query, s);
+      if constexpr (Keys::kStored) keys.scale_scores(tile, s);  // the next K brings other scales
     } else {
       Tile::leave_undefined(s);
     }
@@ -144,15 +148,19 @@ GPU_DEVICE void attend(const AttentionParams& p, const Tile& tile, const Block& 
       if constexpr (kModifies) modify_scores(p, tile, block, mask, s, lane_key, all_exist, shift);
       if (key < wave_last.begin || next > wave_first.end)
         hide_invisible(p, tile, s, block, lane_key, shift);
-      float row_max[Tile::kSlots];
-      if (softmax.exceeds_threshold(tile, p.exp_scale, s, row_max)) {
-        GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-          Tile::scale(o, slot, softmax.raise_reference(slot, p.exp_scale, row_max[slot]));
-        }
-      }
-      softmax.weigh(p.exp_scale, s);
       typename Tile::Weights weights;
-      softmax.pack(s, p.lse != nullptr || kListed, weights);
+      if constexpr (Keys::kStored) {
+        keys.weigh(tile, s, softmax, value_scales, o, weights);
+      } else {
+        float row_max[Tile::kSlots];
+        if (softmax.exceeds_threshold(tile, p.exp_scale, s, row_max)) {
+          GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+            Tile::scale(o, slot, softmax.raise_reference(slot, p.exp_scale, row_max[slot]));
+          }
+        }
+        softmax.weigh(p.exp_scale, s);
+        softmax.pack(s, p.lse != nullptr || kListed, weights);
+      }
       tile.accumulate(weights, o);
     }
     if (!last_step) {
@@ -161,6 +169,7 @@ GPU_DEVICE void attend(const AttentionParams& p, const Tile& tile, const Block& 
       gpu::barrier();
     }
   }
+  if constexpr (Keys::kStored) keys.scale_output(value_scales, o);
 }
 
 // The block of this workgroup. index: of its head, over all sequences.

@@ -134,6 +134,26 @@ GPU_DEVICE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c)
 GPU_DEVICE float divide(float a, float b) { return a * __builtin_amdgcn_rcpf(b); }
 #endif
 
+// RETURNS a word of four bytes of a and b. Digit i of kSelector, a hexadecimal number, says which
+// one is byte i: 0 to 3 are the bytes of a, 4 to 7 those of b.
+template <uint32_t kSelector>
+GPU_DEVICE uint32_t bytes_of(uint32_t a, uint32_t b) {
+#if defined(GPU_NVIDIA)
+  return __byte_perm(a, b, kSelector);
+#else
+  constexpr auto digit = [](int i) { return kSelector >> 4 * i & 7; };
+#if defined(GPU_AMD)
+  constexpr uint32_t kBytes = digit(0) | digit(1) << 8 | digit(2) << 16 | digit(3) << 24;
+  return __builtin_amdgcn_perm(b, a, kBytes);
+#else
+  const uint64_t both = a | uint64_t{b} << 32;
+  uint32_t word = 0;
+  for (int i = 0; i < 4; ++i) word |= static_cast<uint32_t>(both >> 8 * digit(i) & 0xFF) << 8 * i;
+  return word;
+#endif
+#endif
+}
+
 GPU_DEVICE float absolute(float x) { return __builtin_fabsf(x); }
 
 // tanh to a relative error of about 1e-7. Near 0 it is an odd polynomial, because 1 - 2 / (e^2x +
@@ -170,6 +190,14 @@ GPU_DEVICE Bits128 load128(const void* base, uint32_t offset_bytes) {
       Bits128, *(const __attribute__((address_space(1))) Words*)(scalar + offset_bytes));
 #else
   return load128(static_cast<const char*>(base) + offset_bytes);
+#endif
+}
+GPU_DEVICE Bits64 load64(const void* at) {
+#if defined(GPU_NVIDIA)
+  const uint2 v = __ldg(static_cast<const uint2*>(at));
+  return {{v.x, v.y}};
+#else
+  return *static_cast<const Bits64*>(at);
 #endif
 }
 GPU_DEVICE void store128(void* at, Bits128 value) { *static_cast<Bits128*>(at) = value; }
@@ -351,6 +379,13 @@ template <int N>
 GPU_DEVICE void leave_undefined([[maybe_unused]] Floats<N>& value) {
 #if defined(GPU_AMD)
   asm volatile("" : "=v"(value));
+#endif
+}
+GPU_DEVICE void leave_undefined([[maybe_unused]] Bits64& value) {
+#if defined(GPU_AMD)
+  Floats<2> any;
+  leave_undefined<2>(any);
+  value = __builtin_bit_cast(Bits64, any);
 #endif
 }
 GPU_DEVICE void leave_undefined([[maybe_unused]] Bits128& value) {

@@ -13,6 +13,7 @@ namespace kernels::hip {
 // are not read: their page may belong to another sequence by now.
 template <class Tile>
 struct ListedKeys {
+  static constexpr bool kStored = false;
   using Storage = typename Tile::Element::Storage;
   const AttentionParams& p;
   KeyRows rows;
@@ -34,6 +35,20 @@ struct ListedKeys {
   }
 };
 
+// Whether a tile's K and V are of 8 bits.
+template <class Tile>
+inline constexpr bool kIsStored = kSameType<typename Tile::Stored, Bytes>;
+
+template <class Tile>
+GPU_DEVICE auto keys_of(const ServingParams& params, const AttentionParams& p, const KeyRows& rows,
+                        Range seen) {
+  if constexpr (kIsStored<Tile>) {
+    return StoredKeys<Tile>(p, params.stored, rows, seen.begin, seen.end);
+  } else {
+    return ListedKeys<Tile>{p, rows, seen.begin, seen.end};
+  }
+}
+
 template <AttentionTile Tile, Kind kKind>
 GPU_DEVICE void listed_item(const ServingParams& params, const WorkItem& item) {
   const AttentionParams p =
@@ -41,11 +56,9 @@ GPU_DEVICE void listed_item(const ServingParams& params, const WorkItem& item) {
   const PackedBlock block = block_of(params.work.section, item);
   const Range seen = {visible_range(p, block.query(0)).begin,
                       visible_range(p, block.query(item.rows - 1)).end};
-  const ListedKeys<Tile> keys{
-      p,
-      {params.work, item.sequence, head_kv_of(p, params.work.section, item), item.kv_first},
-      seen.begin,
-      seen.end};
+  const auto keys = keys_of<Tile>(
+      params, p,
+      {params.work, item.sequence, head_kv_of(p, params.work.section, item), item.kv_first}, seen);
   const Range steps = {item.key_begin / Tile::kKeys,
                        (item.key_end + Tile::kKeys - 1) / Tile::kKeys};
   const Tile tile;

@@ -138,6 +138,17 @@ class OnlineSoftmax {
     Tile::pack(weights, packed, sum_);
   }
 
+  // For a second product that takes other numbers than the weights: RETURNS what a slot's sum
+  // becomes by its weights. The caller hands it to set_sum() after pack().
+  GPU_DEVICE float sum_with(const Scores& weights, int slot) const {
+    float sum = sum_[slot];
+    GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
+      GPU_UNROLL for (int e = 0; e < Tile::kElements; ++e) sum += Tile::at(weights, slot, t, e);
+    }
+    return sum;
+  }
+  GPU_DEVICE void set_sum(int slot, float sum) { sum_[slot] = lse_sum_[slot] = sum; }
+
   // What a row ends with.
   struct Result {
     float

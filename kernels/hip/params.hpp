@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "kernels/common/problem.hpp"
+
 namespace kernels::hip {
 
 // The most workgroups of a grid along y, on every platform. Heads of all sequences are numbered
@@ -137,10 +139,20 @@ struct WorkParams {
   WorkSection section;
 };
 
+// K and V of 8 bits.
+struct StoredParams {
+  const float* k_scale;  // null: no scales
+  const float* v_scale;
+  Strides k_scale_stride, v_scale_stride;
+  DType dtype;        // i8, f8_e4m3fn or f8_e4m3fnuz
+  int32_t per_token;  // whether keys have scales of their own; else a head has one
+};
+
 // The argument of the kernels that take their work from a list.
 struct ServingParams {
   AttentionParams attention;
   WorkParams work;
+  StoredParams stored;  // empty where K and V are of q's dtype
 };
 
 // The argument of the kernel that makes the lists.

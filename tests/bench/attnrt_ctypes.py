@@ -19,6 +19,8 @@ DTYPE_CODES = {
     torch.bfloat16: (4, 16),
     torch.bool: (6, 8),
     torch.int32: (0, 32),
+    torch.int8: (0, 8),
+    torch.float8_e4m3fn: (10, 8),
 }
 
 

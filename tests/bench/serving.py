@@ -16,6 +16,7 @@ import torch
 from problems import DTYPES, F32_ROUNDOFF, UNIT_ROUNDOFF, Features, evaluate, largest_error
 
 ROTATED_BYTES = 256 << 20
+STORED = ("f8_e4m3fn", "i8")
 
 
 @dataclasses.dataclass
@@ -32,11 +33,14 @@ class Batch:
     page_size: int = 0
     layout: str = "nhd"  # of pages: nhd, hnd, or pairs ([pages, 2, ...])
     features: Features = dataclasses.field(default_factory=Features)
+    stored: str = ""  # of K and V: i8 or f8_e4m3fn; else dtype
+    kv_scale: str = "none"  # with stored: tensor, head or token
 
     @property
     def bytes(self):
         """Of the visible K and V."""
-        return 2 * sum(self.kv_lengths) * self.heads_kv * self.head_dim * 2
+        element = 1 if self.stored else 2
+        return 2 * sum(self.kv_lengths) * self.heads_kv * self.head_dim * element
 
     @property
     def flop(self):
@@ -55,6 +59,29 @@ class Batch:
 
 def starts_of(lengths):
     return list(itertools.accumulate(lengths, initial=0))
+
+
+def store(batch, tensor):
+    """Returns k or v in 8 bits, its scales or None, and in float32 what they stand for."""
+    kind, most = {"i8": (torch.int8, 127.0), "f8_e4m3fn": (torch.float8_e4m3fn, 448.0)}[
+        batch.stored
+    ]
+    sizes = tensor.float().nan_to_num(0).abs().amax(-1)  # without head_dim
+    if batch.kv_scale == "none":
+        scale = torch.full((1,), 1 / 32 if batch.stored == "i8" else 1.0, device="cuda")
+    elif batch.kv_scale == "tensor":
+        scale = (sizes.amax() / most)[None]
+    elif batch.kv_scale == "head":
+        scale = sizes.amax(tuple(range(sizes.dim() - 1))) / most
+    else:
+        scale = torch.where(tensor[..., 0].isnan(), math.nan, sizes / most)
+    wide = tensor.float() if batch.kv_scale == "none" else tensor.float() / scale[..., None]
+    if batch.stored == "i8":
+        wide = wide.round().clamp(-128, 127).nan_to_num(-128)
+    stored = wide.to(kind)
+    if batch.kv_scale == "none":
+        return stored, None, stored.float()
+    return stored, scale, stored.float() * scale[..., None]
 
 
 def make(batch):
@@ -82,7 +109,7 @@ def make(batch):
         tensors["q"] = random(count, longest, batch.heads_q, dim)
         tensors["lse"] = torch.full((count, batch.heads_q, longest), math.nan, device="cuda")
     tensors["out"] = torch.full_like(tensors["q"], math.nan)
-    keys = []
+    pick = []  # for each sequence, a function that returns its rows of k or v
     if batch.page_size:
         size = batch.page_size
         needed = [(n + size - 1) // size for n in batch.kv_lengths]
@@ -109,7 +136,7 @@ def make(batch):
             row = torch.arange(length, device="cuda") % size
             for tensor, part in zip((k, v), pair, strict=True):
                 tensor[where, row] = part
-            keys.append(pair)
+            pick.append(lambda t, where=where, row=row: t[where, row])
         tensors["page_table"] = table.cuda()
         tensors["kv_lengths"] = index(batch.kv_lengths)
     elif batch.packed:
@@ -117,7 +144,7 @@ def make(batch):
         k, v = (random(total, batch.heads_kv, dim) for _ in range(2))
         offsets = starts_of(batch.kv_lengths)
         tensors["offsets_kv"] = index(offsets)
-        keys = [(k[a:b], v[a:b]) for a, b in itertools.pairwise(offsets)]
+        pick = [lambda t, a=a, b=b: t[a:b] for a, b in itertools.pairwise(offsets)]
     else:
         longest = max(batch.kv_lengths)
         k, v = (random(count, longest, batch.heads_kv, dim) for _ in range(2))
@@ -125,9 +152,15 @@ def make(batch):
             tensors["kv_lengths"] = index(batch.kv_lengths)
         for s, length in enumerate(batch.kv_lengths):
             k[s, length:], v[s, length:] = math.nan, math.nan
-            keys.append((k[s, :length], v[s, :length]))
+            pick.append(lambda t, s=s, length=length: t[s, :length])
     tensors["k"], tensors["v"] = k, v
-    return tensors, keys
+    if batch.stored:
+        for name in ("k", "v"):
+            tensors[name], scale, wide = store(batch, tensors[name])
+            if scale is not None:
+                tensors[f"{name}_scale"] = scale
+            k, v = (wide, v) if name == "k" else (k, wide)
+    return tensors, [(rows_of(k), rows_of(v)) for rows_of in pick]
 
 
 def plan_of(runtime, batch, tensors, **words):
@@ -213,6 +246,19 @@ def cases():
         Features(softcap=20.0), Features(scale=-0.3), Features(magnitude=30.0), window,
     ):  # fmt: skip
         yield Batch([2] * 10, ragged, features=features)
+    for stored, scale in itertools.product(STORED, ("none", "tensor", "head", "token")):
+        word = {"stored": stored, "kv_scale": scale}
+        for dtype in ("bf16", "f16"):
+            for dim in (64, 96, 128, 256):
+                yield Batch([1] * 3, [1000] * 3, head_dim=dim, dtype=dtype, **word)
+                yield Batch([4] * 10, ragged, head_dim=dim, dtype=dtype, features=causal, **word)
+                yield Batch([300] * 2, [300] * 2, head_dim=dim, dtype=dtype, **word)
+            lengths = [5, 1, 0, 300, 17, 1, 64, 9, 2, 1000]
+            yield Batch(lengths, ragged, packed=True, features=causal, dtype=dtype, **word)
+            for size in (1, 16, 64):
+                yield Batch([1] * 10, ragged, page_size=size, dtype=dtype, **word)
+                word_of_pages = dict(word, packed=True, page_size=size, features=window)
+                yield Batch(lengths, ragged, dtype=dtype, **word_of_pages)
     yield Batch([1] * 100, [1] * 57 + [200_000] + [1] * 42)
     yield Batch([1] * 2000, [5] * 1999 + [70], heads_q=8, heads_kv=2)
 
@@ -251,7 +297,12 @@ def rotated(batch, call_of):
 def decode_peers(batch):
     """Returns makers of peers' calls, by name, for dense decoding."""
     makers = {}
-    if batch.page_size or batch.packed or min(batch.kv_lengths) != max(batch.kv_lengths):
+    if (
+        batch.stored
+        or batch.page_size
+        or batch.packed
+        or min(batch.kv_lengths) != max(batch.kv_lengths)
+    ):
         return makers
 
     def cudnn(t):
@@ -286,7 +337,7 @@ def print_rows(title, runtimes, batches, rounds, compute=False, scheduled=False)
 
 
 def print_row(label, batch, reference, runtimes, rounds, compute):
-    """reference: the same work without pages or raggedness, timed as a peer; or None."""
+    """reference: the same work without pages, raggedness or 8 bits, timed as a peer; or None."""
 
     def ours_for(runtime, of):
         return rotated(of, lambda tensors: plan_of(runtime, of, tensors).run)
@@ -296,13 +347,15 @@ def print_row(label, batch, reference, runtimes, rounds, compute):
     if batch.page_size or batch.packed or min(batch.kv_lengths) != max(batch.kv_lengths):
         runtime = next(iter(runtimes.values()))
         ours["scheduled"] = rotated(batch, lambda tensors: scheduled_call(runtime, batch, tensors))
+    other = "16 bits" if batch.stored else "dense"
     if reference is not None:
-        theirs["dense"] = ours_for(next(iter(runtimes.values())), reference)
+        theirs[other] = ours_for(next(iter(runtimes.values())), reference)
     theirs = {name: call for name, call in theirs.items() if call}
     times = graph_timing.times_in_turn({**ours, **theirs}, rounds)
 
     def rate(name):
-        amount = batch.flop / 1e9 if compute else batch.bytes / 1e6
+        of = reference if name == other else batch
+        amount = of.flop / 1e9 if compute else of.bytes / 1e6
         return amount / times[name].median_ms
 
     best = min(theirs, key=lambda name: times[name].median_ms) if theirs else None
@@ -369,4 +422,40 @@ def print_packed(runtimes, rounds):
     print_rows(title, runtimes, rows, rounds, compute=True, scheduled=True)
 
 
-TABLES = {"decode": print_decode, "pages": print_pages, "packed": print_packed}
+def print_stored(runtimes, rounds):
+    """K and V of 8 bits, beside the same work on 16 bits. The first ratio is that of the times."""
+    rows = []
+    shapes = [DECODES[n] for n in (0, 1, 2, 3, 5, 7)]
+    for (count, heads_q, heads_kv, seq, queries), stored in itertools.product(shapes, STORED):
+        wide = Batch([queries] * count, [seq] * count, heads_q, heads_kv)
+        for scale in ("head", "token"):
+            label = f"{count}, {heads_q}/{heads_kv}, {seq}" + ", 4 queries" * (queries > 1)
+            batch = dataclasses.replace(wide, stored=stored, kv_scale=scale)
+            rows.append((f"{label}, {stored}, {scale}", batch, wide))
+    wide = Batch([1] * 16, [4096] * 16)
+    others = [{"dtype": "f16"}, {"head_dim": 64}, {"head_dim": 256}, {"page_size": 16}]
+    others += [{"page_size": 1}]
+    for change, stored in itertools.product(others, STORED):
+        reference = dataclasses.replace(wide, **change)
+        batch = dataclasses.replace(reference, stored=stored, kv_scale="head")
+        label = ", ".join(f"{word} {value}" for word, value in change.items())
+        rows.append((f"16, 32/8, 4096, {label}, {stored}, head", batch, reference))
+    title = "decode on 8 bits: batch, heads, seq_kv; GB/s, beside 16 bits"
+    print_rows(title, runtimes, rows, rounds)
+    rows = []
+    for dim, stored, scale in itertools.product((64, 128, 256), STORED, ("head", "token")):
+        lengths = [2048] * 8
+        causal = Features(causal=True)
+        wide = Batch(lengths, lengths, head_dim=dim, packed=True, features=causal)
+        batch = dataclasses.replace(wide, stored=stored, kv_scale=scale)
+        rows.append((f"8 of 2048, head_dim {dim}, {stored}, {scale}", batch, wide))
+    title = "packed prefill on 8 bits, causal; TFLOP/s, beside 16 bits"
+    print_rows(title, runtimes, rows, rounds, compute=True, scheduled=True)
+
+
+TABLES = {
+    "decode": print_decode,
+    "pages": print_pages,
+    "packed": print_packed,
+    "stored": print_stored,
+}

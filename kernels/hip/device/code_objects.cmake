@@ -144,6 +144,7 @@ function(attnrt_platform_kernels platform archs)
   list(FILTER archs EXCLUDE REGEX "^sm_90a$")
   attnrt_code_objects(unfused SOURCE unfused_attention.hip ARCHS ${archs} ${all})
   attnrt_code_objects(flash SOURCE serving_attention.hip ARCHS ${archs} ${all})
+  attnrt_code_objects(flash SOURCE serving_attention_kv8.hip ARCHS ${archs} DTYPES F16 BF16 DIMS 64 128 256)
   attnrt_code_objects(flash SOURCE merge.hip ARCHS ${archs})
   attnrt_code_objects(flash SOURCE schedule.hip ARCHS ${archs})
   if(sm_90a)  # leaves f32 to sm_90

@@ -8,6 +8,7 @@
 
 #include "kernels/hip/launch/fill_params.hpp"
 #include "kernels/hip/score_matrix.hpp"
+#include "kernels/hip/stored_keys.hpp"
 
 namespace kernels::hip {
 namespace {
@@ -15,9 +16,14 @@ namespace {
 template <Family kFamily, class T, int kDim>
 TileFacts facts() {
   using Tile = kernels::hip::Tile<kFamily, T, kDim>;
-  return {
-      Tile::kThreads, Tile::kRows, Tile::kKeys, Tile::kSharedBytes,
-      ScoreStage<Tile>::kEnd > Tile::kSharedBytes ? ScoreStage<Tile>::kEnd : Tile::kSharedBytes};
+  uint32_t stored_shared_bytes = 0;
+  if constexpr (T::kBytes == 2) stored_shared_bytes = StoredTile<Tile>::kSharedBytes;
+  return {Tile::kThreads,
+          Tile::kRows,
+          Tile::kKeys,
+          Tile::kSharedBytes,
+          ScoreStage<Tile>::kEnd > Tile::kSharedBytes ? ScoreStage<Tile>::kEnd : Tile::kSharedBytes,
+          stored_shared_bytes};
 }
 template <Family kFamily, class T>
 TileFacts facts(int dim) {
@@ -71,8 +77,10 @@ bool supported(const Problem& p, int max_dim, bool lists, std::string* reason) {
   }
   if (!lists && (p.kv_lengths || p.varlen || p.page_size > 0))
     return fail(reason, "kv_lengths, varlen and page_size are not supported");
-  if (kv_dtype(p) != p.dtype || out_dtype(p) != p.dtype)
-    return fail(reason, "kv_dtype and out_dtype are not supported");
+  if (!lists && kv_dtype(p) != p.dtype) return fail(reason, "kv_dtype is not supported");
+  if (kv_dtype(p) != p.dtype && p.dtype == DType::f32)
+    return fail(reason, "kv_dtype is not supported with f32");
+  if (out_dtype(p) != p.dtype) return fail(reason, "out_dtype is not supported");
   const int64_t widest = std::max(p.head_dim, p.head_dim_v);
   if (p.heads_kv > kLargestRowStride / widest) {  // of a dense k or v
     return fail(reason, "heads_kv " + std::to_string(p.heads_kv) + " times head_dim " +

@@ -12,7 +12,8 @@ namespace kernels::hip {
 // A tile's sizes, as a launch needs them.
 struct TileFacts {
   uint32_t threads, rows, keys, shared_bytes;
-  uint32_t qk_shared_bytes;  // workgroup memory of the unfused first product
+  uint32_t qk_shared_bytes;      // workgroup memory of the unfused first product
+  uint32_t stored_shared_bytes;  // the same with K and V of 8 bits; 0 for f32
 };
 
 // The family of an architecture: "gfx1100" is of wmma_gfx11, "sm_86" of mma_sm80, "sm_90a" of

@@ -67,17 +67,22 @@ bool is_large(const Target& target) {
   return number >= 90 && number < 120;  // as in serving_attention.hip
 }
 
-template <int kDim, bool kLarge>
+// Whether K and V are of 8 bits.
+bool is_stored(const Problem& p) { return kv_dtype(p) != p.dtype; }
+
+template <class Tile>
 void set_decode_sizes(ListPlan::Section* section) {
-  using Tile = DecodeTile<BF16, kDim, kLarge>;
   section->block = Tile::kThreads, section->shared_bytes = Tile::kSharedBytes;
 }
 template <bool kLarge>
-void set_decode_sizes(int dim, ListPlan::Section* section) {
-  switch (dim) {
-    case 64: return set_decode_sizes<64, kLarge>(section);
-    case 128: return set_decode_sizes<128, kLarge>(section);
-    case 256: return set_decode_sizes<256, kLarge>(section);
+void set_decode_sizes(bool stored, int dim, ListPlan::Section* section) {
+  switch (stored ? dim + 1 : dim) {
+    case 64: return set_decode_sizes<DecodeTile<BF16, 64, kLarge>>(section);
+    case 128: return set_decode_sizes<DecodeTile<BF16, 128, kLarge>>(section);
+    case 256: return set_decode_sizes<DecodeTile<BF16, 256, kLarge>>(section);
+    case 65: return set_decode_sizes<StoredDecodeTile<BF16, 64, kLarge>>(section);
+    case 129: return set_decode_sizes<StoredDecodeTile<BF16, 128, kLarge>>(section);
+    case 257: return set_decode_sizes<StoredDecodeTile<BF16, 256, kLarge>>(section);
   }
 }
 // Whether scores are more than scaled by a positive number.
@@ -104,7 +109,7 @@ ListPlan list_plan(const Problem& p, const Target& target, const char* object,
   // Without a list costs are counted in 32 bits; a unit of cost is 16 keys or more.
   const double most_cost = static_cast<double>(p.batch) * static_cast<double>(p.heads_kv) *
                            static_cast<double>(quotient_up(p.seq_kv, 16));
-  list.has_list = is_ragged(p) || most_cost > 1 << 30;
+  list.has_list = is_ragged(p) || p.batch_invariant || most_cost > 1 << 30;
   list.overlaps = arch_number(target) >= 90;
   const int64_t rows = packed_rows(p);
   const bool decodes = has_decode(p, target);
@@ -112,14 +117,16 @@ ListPlan list_plan(const Problem& p, const Target& target, const char* object,
   if (decodes) {
     ListPlan::Section& s = list.decode;
     s.object = object, s.group = static_cast<int32_t>(group_of(p));
-    s.kernel = p.page_size % AnyDecodeTile::kKeys != 0 ? "decode_attention_small_pages_kernel"
-               : modifies(p)                           ? "decode_attention_kernel"
-                                                       : "decode_attention_plain_kernel";
+    // Of K and V of 8 bits there are two kernels.
+    const bool small_pages = p.page_size % AnyDecodeTile::kKeys != 0;
+    s.kernel = small_pages || (modifies(p) && is_stored(p)) ? "decode_attention_small_pages_kernel"
+               : modifies(p)                                ? "decode_attention_kernel"
+                                                            : "decode_attention_plain_kernel";
     const bool large = is_large(target);
     if (large) {
-      set_decode_sizes<true>(padded_dim(p), &s);
+      set_decode_sizes<true>(is_stored(p), padded_dim(p), &s);
     } else {
-      set_decode_sizes<false>(padded_dim(p), &s);
+      set_decode_sizes<false>(is_stored(p), padded_dim(p), &s);
     }
     s.rows = kDecodeRows;
     // Of the smaller ones, two fit on most multiprocessors.
@@ -144,7 +151,8 @@ ListPlan list_plan(const Problem& p, const Target& target, const char* object,
       const TileFacts tile = tile_facts(family_of(arch_of(target)), p.dtype, padded_dim(p));
       s.object = object;
       s.kernel = modifies(p) ? "listed_attention_kernel" : "listed_attention_plain_kernel";
-      s.block = tile.threads, s.shared_bytes = tile.shared_bytes;
+      s.block = tile.threads;
+      s.shared_bytes = is_stored(p) ? tile.stored_shared_bytes : tile.shared_bytes;
       s.rows = static_cast<int32_t>(tile.rows), s.cut_keys = static_cast<int32_t>(tile.keys);
       s.group = static_cast<int32_t>(group_of(p));
       s.workgroups = 2 * static_cast<uint32_t>(target.multiprocessors);
@@ -199,6 +207,8 @@ Args with_batch(const Problem& p, const Args& args, const WorkParams& w) {
     if (p.page_size == 0) {
       unpack(&dense.k, w.most_kv);
       if (!p.v_in_k) unpack(&dense.v, w.most_kv);
+      for (Tensor* t : {&dense.k_scale, &dense.v_scale})
+        t->stride[2] = t->stride[1], t->stride[1] = t->stride[0], t->stride[0] = 0;
     }
   }
   return dense;
@@ -239,13 +249,28 @@ WorkParams fill_work(const Problem& p, const Args& args) {
   return w;
 }
 
+StoredParams fill_stored(const Problem& problem, const Args& args) {
+  StoredParams stored{};
+  if (!is_stored(problem)) return stored;
+  const Tensor &k = args.k_scale, &v = value_scale(problem, args);
+  stored.dtype = kv_dtype(problem), stored.per_token = problem.kv_scale == KvScale::token;
+  if (problem.kv_scale == KvScale::none) return stored;
+  stored.k_scale = static_cast<const float*>(k.data);
+  stored.v_scale = static_cast<const float*>(v.data);
+  stored.k_scale_stride = {k.stride[0], k.stride[1], k.stride[2]};
+  stored.v_scale_stride = {v.stride[0], v.stride[1], v.stride[2]};
+  return stored;
+}
+
 // RETURNS whether there is anything to do.
 bool fill_serving(const Problem& problem, const Args& args, ServingParams* params) {
   params->work = fill_work(problem, args);
   const WorkParams& w = params->work;
   if (w.sequences == 0 || w.most_q == 0) return false;
   AttentionParams& p = params->attention;
-  p = fill_params(problem, with_batch(problem, args, w));
+  const Args dense = with_batch(problem, args, w);
+  p = fill_params(problem, dense);
+  params->stored = fill_stored(problem, dense);
   p.batch = w.sequences, p.seq_q = w.most_q, p.seq_kv = w.most_kv;
   return true;
 }
@@ -313,7 +338,7 @@ void set_launch(const char* object, const char* kernel, uint32_t workgroups, uin
 }  // namespace
 
 bool is_listed(const Problem& p) {
-  if (p.kv_lengths || p.varlen || p.page_size > 0) return true;
+  if (p.kv_lengths || p.varlen || p.page_size > 0 || is_stored(p)) return true;
   return p.seq_q <= kFewQueries && std::max(p.head_dim, p.head_dim_v) <= kDims[2] &&
          !p.batch_invariant && listed_supported(p, nullptr);
 }
@@ -344,8 +369,14 @@ FlashPlan plan_listed(const Problem& problem, const Target& target) {
       {"serving_attention_f32_64", "serving_attention_f32_128", "serving_attention_f32_256"},
       {"serving_attention_f16_64", "serving_attention_f16_128", "serving_attention_f16_256"},
       {"serving_attention_bf16_64", "serving_attention_bf16_128", "serving_attention_bf16_256"}};
+  static constexpr const char* kStoredObjects[2][3] = {
+      {"serving_attention_kv8_f16_64", "serving_attention_kv8_f16_128",
+       "serving_attention_kv8_f16_256"},
+      {"serving_attention_kv8_bf16_64", "serving_attention_kv8_bf16_128",
+       "serving_attention_kv8_bf16_256"}};
   FlashPlan plan;
-  plan.object = kObjects[static_cast<int>(problem.dtype)][padded_dim(problem) / 128];
+  const int dtype = static_cast<int>(problem.dtype), dim = padded_dim(problem) / 128;
+  plan.object = is_stored(problem) ? kStoredObjects[dtype - 1][dim] : kObjects[dtype][dim];
   plan.list = list_plan(problem, target, plan.object, &plan.workspace_bytes);
   const ListPlan::Section &decode = plan.list.decode, &prefill = plan.list.prefill;
   plan.kernel = decode.kernel == nullptr    ? prefill.kernel

@@ -9,7 +9,7 @@
 namespace kernels::hip {
 
 // Whether these kernels serve the problem: its sequences differ in length, its keys lie in pages,
-// or there are at most 32 queries.
+// K and V are of 8 bits, or there are at most 32 queries.
 bool is_listed(const Problem& problem);
 
 // REQUIRES: is_listed.

@@ -241,7 +241,7 @@ Tensor unpacked(const Tensor& t) {
 
 bool is_pipelined_list(const Problem& problem, const Target& target) {
   if (!is_pipelined(problem, target) || problem.scale < 0 || problem.mask != Mask::none ||
-      problem.softcap != 0 || problem.alibi ||
+      problem.softcap != 0 || problem.alibi || kv_dtype(problem) != problem.dtype ||
       std::max(problem.head_dim, problem.head_dim_v) > kPipelinedMaxDim)
     return false;
   FlashPlan plan;

@@ -124,19 +124,22 @@ struct TransposingCopy {
   }
 
   GPU_DEVICE void commit(uint32_t to) const {
-    GPU_UNROLL for (int i = 0; i < kPasses; ++i) {
-      const int index = static_cast<int>(gpu::thread()) + i * kThreads;
-      const int key = index % kKeyBlocks * kBlock, d = index / kKeyBlocks * 8;
-      const uint32_t base = to + d * kRowBytes + key * 2;
-      GPU_UNROLL for (int j = 0; j < 8; ++j) {
-        uint32_t word[kBlock / 2];
-        GPU_UNROLL for (int n = 0; n < kBlock / 2; ++n) word[n] =
-            pair(bits[i][2 * n], bits[i][2 * n + 1], j);
-        if constexpr (kBlock == 4) {
-          gpu::shared_store(base + j * kRowBytes, gpu::Bits64{{word[0], word[1]}});
-        } else {
-          gpu::shared_store(base + j * kRowBytes, word[0]);
-        }
+    GPU_UNROLL for (int i = 0; i < kPasses; ++i) store_block(to, i, bits[i]);
+  }
+
+  // Stores a block of pass number `pass`.
+  GPU_DEVICE static void store_block(uint32_t to, int pass, const gpu::Bits128 (&rows)[kBlock]) {
+    const int index = static_cast<int>(gpu::thread()) + pass * kThreads;
+    const int key = index % kKeyBlocks * kBlock, d = index / kKeyBlocks * 8;
+    const uint32_t base = to + d * kRowBytes + key * 2;
+    GPU_UNROLL for (int j = 0; j < 8; ++j) {
+      uint32_t word[kBlock / 2];
+      GPU_UNROLL for (int n = 0; n < kBlock / 2; ++n) word[n] =
+          pair(rows[2 * n], rows[2 * n + 1], j);
+      if constexpr (kBlock == 4) {
+        gpu::shared_store(base + j * kRowBytes, gpu::Bits64{{word[0], word[1]}});
+      } else {
+        gpu::shared_store(base + j * kRowBytes, word[0]);
       }
     }
   }

@@ -84,15 +84,30 @@ struct MmaSm80 {
 #endif
   }
 
-  // Starts a copy of 16 bytes to workgroup memory that needs no registers. If not `exists`, it
-  // stores zeros and does not read `from`.
-  GPU_DEVICE static void copy_async(uint32_t to, const void* from, bool exists) {
+  // Starts a copy to workgroup memory that needs no registers, of the first 0, 8 or 16 of 16 bytes.
+  // The others become zero. With none, it does not read `from`.
+  GPU_DEVICE static void copy_async(uint32_t to, const void* from, int bytes) {
 #if defined(GPU_NVIDIA)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(gpu::shared_address(to)),
-                 "l"(from), "r"(exists ? 16 : 0)
+                 "l"(from), "r"(bytes)
                  : "memory");
 #elif defined(GPU_ON_HOST)
-    gpu::shared_store(to, exists ? gpu::load128(from) : gpu::Bits128{});
+    gpu::Bits128 bits{};
+    __builtin_memcpy(&bits, from, static_cast<size_t>(bytes));
+    gpu::shared_store(to, bits);
+#endif
+  }
+  GPU_DEVICE static void copy_async(uint32_t to, const void* from, bool exists) {
+    copy_async(to, from, exists ? 16 : 0);
+  }
+  // The same of one float.
+  GPU_DEVICE static void copy_float_async(uint32_t to, const float* from, bool exists) {
+#if defined(GPU_NVIDIA)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(gpu::shared_address(to)),
+                 "l"(from), "r"(exists ? 4 : 0)
+                 : "memory");
+#elif defined(GPU_ON_HOST)
+    gpu::shared_store(to, exists ? *from : 0.0F);
 #endif
   }
   GPU_DEVICE static void wait_for_copies() {

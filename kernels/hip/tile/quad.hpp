@@ -27,7 +27,7 @@
 
 #include "kernels/hip/tile/mma_sm80.hpp"
 #include "kernels/hip/tile/quad_rows.hpp"
-#include "kernels/hip/tile/tile.hpp"
+#include "kernels/hip/tile/widening_copy.hpp"
 
 namespace kernels::hip {
 
@@ -102,8 +102,14 @@ struct QuadTile : ContiguousScores<2 * Shape::kTiles, Shape::kKeys / 8, 2> {
     GPU_DEVICE void leave_undefined() {}
     GPU_DEVICE void commit(uint32_t) const { MmaSm80::wait_for_copies(); }
   };
+  using Stored = T;
   using KeyCopy = Copy;
   using ValueCopy = Copy;
+  struct Place {
+    GPU_DEVICE static uint32_t at(int row, int chunk) { return place(row, chunk); }
+  };
+  using WideningKeyCopy = WideningRowCopy<T, kThreads, kKeys, kDim, Place>;
+  using WideningValueCopy = WideningKeyCopy;
 
   int lane, wave, quad;
 

@@ -102,6 +102,12 @@ struct RowsOf {
   GPU_DEVICE const Storage* operator()(int r) const { return tensor + where(r); }
 };
 
+// How K and V of 8 bits lie in global memory. Which type they have is known at run time.
+struct Bytes {
+  using Storage = uint8_t;
+  static constexpr int kBytes = 1;
+};
+
 // Copies one step's rows of K or V from global to workgroup memory in two calls, so that a kernel
 // can compute between them. Calls of one object alternate: issue, commit, issue, commit.
 template <class Copy, class Element>
@@ -122,8 +128,8 @@ concept StepCopy = requires(Copy copy, uint32_t to, const typename Element::Stor
 // What flash_attention and unfused_attention call. All offsets and sizes of workgroup memory are in
 // bytes.
 template <class T>
-concept AttentionTile = ContiguousKeys<T> && StepCopy<typename T::KeyCopy, typename T::Element> &&
-    StepCopy<typename T::ValueCopy, typename T::Element> &&
+concept AttentionTile = ContiguousKeys<T> && StepCopy<typename T::KeyCopy, typename T::Stored> &&
+    StepCopy<typename T::ValueCopy, typename T::Stored> &&
     requires(const T tile, const AttentionParams& p, typename T::Query& query,
              const typename T::Query& const_query, typename T::Scores& scores,
              const typename T::Scores& const_scores, typename T::Weights& weights,
@@ -133,7 +139,8 @@ concept AttentionTile = ContiguousKeys<T> && StepCopy<typename T::KeyCopy, typen
              typename T::Element::Storage* out, float* out_float, int slot, int rows, float factor,
              bool exists) {
   // ---- Types ----
-  // Element: F32, F16 or BF16, of q, k, v and out.
+  // Element: F32, F16 or BF16, of q, out and the products. Stored: how k and v lie in memory:
+  // Element, or Bytes.
   requires(T::Element::kBytes == 2 || T::Element::kBytes == 4);
   // Query: a lane's part of Q, as the first product takes it; empty or one step where Q stays in
   // workgroup memory. Scores, Weights: a lane's scores of one step, and the softmax weights as the

@@ -29,8 +29,8 @@
 #pragma once
 
 #include "kernels/hip/tile/mfma.hpp"
-#include "kernels/hip/tile/tile.hpp"
 #include "kernels/hip/tile/weights.hpp"
+#include "kernels/hip/tile/widening_copy.hpp"
 #include "kernels/hip/tile/wmma_gfx11.hpp"
 #include "kernels/hip/tile/wmma_gfx12.hpp"
 
@@ -74,8 +74,14 @@ struct TransposedTile : ContiguousScores<Shape::kTiles, Shape::kKeys / 16, Mma::
   static constexpr uint32_t kQueryRow = kDim * 2 + 16;
   static constexpr uint32_t kSharedBytes = kQueryAt + (kQueryShared ? kRows * kQueryRow : 0);
 
+  using Stored = T;
   using KeyCopy = RowCopy<T, kThreads, kKeys, kDim, kKeyRow>;
   using ValueCopy = TransposingCopy<T, kThreads, kKeys, kDim, kValueRow>;
+  struct KeyPlace {
+    GPU_DEVICE static uint32_t at(int row, int chunk) { return row * kKeyRow + chunk * 16; }
+  };
+  using WideningKeyCopy = WideningRowCopy<T, kThreads, kKeys, kDim, KeyPlace>;
+  using WideningValueCopy = WideningTransposingCopy<T, kThreads, kKeys, kDim, kValueRow>;
 
   int lane, wave, group, column;
 

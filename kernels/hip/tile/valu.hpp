@@ -17,7 +17,7 @@
 // weights, and they belong to one wave, so a barrier of the wave is enough.
 #pragma once
 
-#include "kernels/hip/tile/tile.hpp"
+#include "kernels/hip/tile/widening_copy.hpp"
 
 namespace kernels::hip {
 
@@ -50,8 +50,17 @@ struct ValuTile : ContiguousScores<Shape::kTiles, 1, Shape::kKeys / 8> {
   struct KeyOrder {
     GPU_DEVICE static int of(int key) { return key % kRun * kLanesX + key / kRun; }
   };
+  using Stored = T;
   using KeyCopy = RowCopy<T, kThreads, kKeys, kDim, kRowBytes, KeyOrder>;
   using ValueCopy = RowCopy<T, kThreads, kKeys, kDim, kRowBytes>;
+  template <class Order>
+  struct Place {
+    GPU_DEVICE static uint32_t at(int row, int chunk) {
+      return Order::of(row) * kRowBytes + chunk * 16;
+    }
+  };
+  using WideningKeyCopy = WideningRowCopy<T, kThreads, kKeys, kDim, Place<KeyOrder>>;
+  using WideningValueCopy = WideningRowCopy<T, kThreads, kKeys, kDim, Place<InOrder>>;
 
   int wave, x, y;
 

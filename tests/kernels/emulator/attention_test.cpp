@@ -183,6 +183,28 @@ TEST_P(Emulated, Listed) {
   expect(packed);
 }
 
+TEST_P(Emulated, Stored) {
+  if (dtype == DType::f32) return;  // refused
+  for (const DType stored : {DType::i8, DType::f8_e4m3fn, DType::f8_e4m3fnuz}) {
+    Recipe r = recipe(2, 1);
+    r.slack = 0, r.gap = 16;
+    r.problem.kv_dtype = stored, r.problem.kv_scale = KvScale::token;
+    r.problem.heads_q = 4, r.problem.heads_kv = 2;
+    r.problem.kv_lengths = true;
+    r.batch = 3;
+    r.kv_lengths = {static_cast<int32_t>(3 * tile.keys + 3), 0, 5};
+    r.seq_kv = r.kv_lengths[0];
+    expect(r);
+    r.problem.page_size = 16, r.problem.alibi = true;
+    expect(r);
+    r.problem.page_size = 0, r.problem.alibi = false;
+    r.problem.kv_scale = KvScale::head;
+    expect(r);
+    r.problem.kv_scale = KvScale::none, r.problem.sinks = true;
+    expect(r);
+  }
+}
+
 TEST_P(Emulated, Unfused) {
   Recipe plain = recipe(tile.rows + 1, 2 * tile.keys + 1, dim - 8);
   expect_unfused(plain);

@@ -71,8 +71,33 @@ HostKernel serving(const std::string& name) {
   return nullptr;
 }
 
+// K and V of 8 bits. kLarge: see DecodeTile.
+template <class T, int kDim, bool kLarge>
+HostKernel stored_decode(const std::string& name) {
+  using Tile = hip::StoredDecodeTile<T, kDim, kLarge>;
+  if (name == "decode_attention_plain_kernel") return decode<Tile, false, false>;
+  return name == "decode_attention_small_pages_kernel" ? decode<Tile, true, true> : nullptr;
+}
+template <hip::Family kFamily, class Base>
+HostKernel stored(const std::string& name) {
+  if constexpr (Base::Element::kBytes == 2) {
+    using T = typename Base::Element;
+    using Tile = hip::StoredTile<Base>;
+    using hip::Kind;
+    if (name == "listed_attention_kernel")
+      return run_listed<hip::listed_attention<Tile, Kind::listed>>;
+    if (name == "listed_attention_plain_kernel")
+      return run_listed<hip::listed_attention<Tile, Kind::listed_plain>>;
+    if (name == "combine_kernel") return run_listed<hip::combine<T, hip::OnlineSoftmax<Tile>>>;
+    if constexpr (kFamily == hip::Family::mma_sm80)
+      return stored_decode<T, Tile::kDim, false>(name);
+  }
+  return nullptr;
+}
+
 template <hip::Family kFamily, class Tile>
 HostKernel of_tile(const std::string& object, const std::string& name) {
+  if (object.starts_with("serving_attention_kv8_")) return stored<kFamily, Tile>(name);
   if (object.starts_with("serving_")) return serving<kFamily, Tile>(name);
   return object.starts_with("unfused_") ? unfused<Tile>(name) : flash<Tile>(name);
 }
@@ -89,7 +114,8 @@ HostKernel of_dtype(const std::string& object, const std::string& name) {
 
 template <hip::Family kFamily>
 HostKernel kernel_of_family(const char* object, const char* name) {
-  const std::string text = object;  // <flash, unfused or serving>_attention_<dtype>_<dim>
+  // <flash, unfused or serving>_attention[_kv8]_<dtype>_<dim>
+  const std::string text = object;
   if (text.find("_f32_") != text.npos) return find::of_dtype<kFamily, hip::F32>(text, name);
   if (text.find("_f16_") != text.npos) return find::of_dtype<kFamily, hip::F16>(text, name);
   return text.find("_bf16_") != text.npos ? find::of_dtype<kFamily, hip::BF16>(text, name)

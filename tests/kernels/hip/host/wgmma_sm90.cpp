@@ -53,6 +53,11 @@ HostKernel of_dtype(const std::string& dims, const std::string& name) {
 // The decode kernels of GPUs with more workgroup memory.
 template <class T>
 HostKernel decode(const std::string& object, const std::string& name) {
+  if (object.starts_with("serving_attention_kv8_")) {
+    if (object.ends_with("_64")) return find::stored_decode<T, 64, true>(name);
+    if (object.ends_with("_128")) return find::stored_decode<T, 128, true>(name);
+    return find::stored_decode<T, 256, true>(name);
+  }
   if (object.ends_with("_64")) return find::decode<hip::DecodeTile<T, 64, true>>(name);
   if (object.ends_with("_128")) return find::decode<hip::DecodeTile<T, 128, true>>(name);
   return find::decode<hip::DecodeTile<T, 256, true>>(name);
@@ -68,8 +73,8 @@ HostKernel kernel_of_family<hip::Family::wgmma_sm90>(const char* object, const c
   if (text.starts_with(f16)) return of_dtype<hip::F16>(text.substr(f16.size()), name);
   if (text.starts_with(bf16)) return of_dtype<hip::BF16>(text.substr(bf16.size()), name);
   if (std::string(name).starts_with("decode_")) {
-    return text.starts_with("serving_attention_bf16") ? decode<hip::BF16>(text, name)
-                                                      : decode<hip::F16>(text, name);
+    return text.find("_bf16_") != text.npos ? decode<hip::BF16>(text, name)
+                                            : decode<hip::F16>(text, name);
   }
   return kernel_of_family<hip::Family::mma_sm80>(object, name);
 }
