@@ -89,7 +89,7 @@ struct alignas(8) Cut {
 
 // What the schedule kernel finds out about a section.
 struct alignas(16) ListHead {
-  int32_t by_shares;  // 1: workgroup i takes share i; 0: items in their order
+  int32_t by_shares;  // 1: tiles are cut, and workgroup i takes share i
   int32_t has_empty;  // whether an item may have no keys
 };
 
@@ -107,8 +107,8 @@ struct WorkSection {
   int32_t cut_count;           // the most shares
   int32_t workgroups;          // of the kernel's grid
   int32_t combine_workgroups;  // of combine()'s grid, for each cut
-  int32_t by_shares;  // 1: workgroup i takes share i; 0: items i, i + workgroups, ...; -1: the list
-                      // says which
+  int32_t by_shares;           // 1: the list says whether workgroup i takes share i; else items i,
+                               // i + workgroups, ...
   int32_t least_queries, most_queries;  // a sequence belongs here if it has as many
   // Heads of queries whose rows are packed: all that share a head of K and V, or 1.
   int32_t group;

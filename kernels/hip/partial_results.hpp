@@ -141,8 +141,7 @@ GPU_DEVICE float over_workgroup(uint32_t at, float value, const F& f) {
 // Merges the pieces of one row of a tile that was cut. Lanes side by side take the columns; group g
 // of lanes takes pieces g, g + groups, ..., and the sums are added at the end.
 template <class T, class Softmax>
-GPU_DEVICE void combine_row(const ServingParams& params, const CutTile& tile, uint32_t cut,
-                            int32_t row) {
+GPU_DEVICE void combine_row(const ServingParams& params, const CutTile& tile, int32_t row) {
   const AttentionParams& p = params.attention;
   const WorkSection& section = params.work.section;
   const int thread = static_cast<int>(gpu::thread());
@@ -150,7 +149,9 @@ GPU_DEVICE void combine_row(const ServingParams& params, const CutTile& tile, ui
   const PackedBlock block = block_of(section, tile.item);
   const float sink = has_sink ? p.sinks[block.head(row) * p.sink_stride] : 0;
   constexpr uint32_t kWeightsAt = 0, kSumsAt = kCombineThreads * 4;
-  const auto sums_of = [&](int piece) { return *partial_sums(section, slot_of(cut, piece), row); };
+  const auto sums_of = [&](int piece) {
+    return *partial_sums(section, slot_of(tile.cut, piece), row);
+  };
   float largest = -gpu::kInfinity;
   GPU_UNROLL_BY(1)
   for (int piece = thread; piece < tile.pieces; piece += kCombineThreads)
@@ -175,7 +176,7 @@ GPU_DEVICE void combine_row(const ServingParams& params, const CutTile& tile, ui
         const float w = gpu::shared_load<float>(kWeightsAt + static_cast<uint32_t>(n) * 4);
         // Not gpu::load128, whose cache may be older than the kernel before this one.
         const auto bits = *reinterpret_cast<const gpu::Bits128*>(
-            gpu::global(partial_out(p, section, slot_of(cut, first + n), row) + column));
+            gpu::global(partial_out(p, section, slot_of(tile.cut, first + n), row) + column));
         GPU_UNROLL for (int c = 0; c < 4; ++c) {
           merged.out[c] = gpu::fma(w, __builtin_bit_cast(float, bits.word[c]), merged.out[c]);
         }
@@ -206,14 +207,13 @@ GPU_DEVICE void combine_row(const ServingParams& params, const CutTile& tile, ui
   gpu::barrier();  // before the next row
 }
 
-// Merges the pieces of each tile that was cut: workgroup (cut, n) takes rows n,
-// n + combine_workgroups, ...
+// Merges the pieces of each tile that was cut: workgroup (i, n) takes rows n,
+// n + combine_workgroups, ... of cut_tile i.
 // Softmax: any OnlineSoftmax, for its rule of how a row ends.
 template <class T, class Softmax>
 GPU_DEVICE void combine(const ServingParams& params) {
-  const uint32_t cut = gpu::block_x();
   // The list is complete: the attention kernel waited for it before it let this one start.
-  const CutTile tile = cut_tile(params.work, cut);
+  const CutTile tile = cut_tile(params.work, gpu::block_x());
   // Every workgroup waits: what comes after this kernel in the stream waits for it alone.
   gpu::wait_for_previous_kernel();
   if (tile.pieces == 0) return;
@@ -226,7 +226,7 @@ GPU_DEVICE void combine(const ServingParams& params) {
     return;
   }
   for (int32_t row = first; row < tile.item.rows; row += params.work.section.combine_workgroups)
-    combine_row<T, Softmax>(params, tile, cut, row);
+    combine_row<T, Softmax>(params, tile, row);
 }
 
 }  // namespace kernels::hip

@@ -286,13 +286,14 @@ class ListedProducer : Pipeline<Tile, kKind> {
     const int32_t packed = here.lead + part * kRows, group = here.group, lead = packed % group,
                   left = here.rows - part * kRows;
     const int32_t first = here.q_first + here.first_query + packed / group,
+                  head = p_.q_stride.head == 0 ? 0 : work.item.head,
                   batch = p_.q_stride.batch == 0 ? 0 : here.batch;
     const uint32_t to = Tile::query_at(query.stage()) +
                         static_cast<uint32_t>(part * Tile::kGroupRows) * Tile::kPanelRowBytes;
     const auto copy_box = [&](const gpu::TensorMap& map, int at, int32_t row) {
       GPU_UNROLL_BY(1)
       for (int panel = 0; panel < Tile::kPanels; ++panel) {
-        const int32_t coordinates[5] = {panel * Tile::kPanel, lead, row, work.item.head, batch};
+        const int32_t coordinates[5] = {panel * Tile::kPanel, lead, row, head, batch};
         gpu::copy_tile(to + static_cast<uint32_t>(panel) * Tile::kQueryPanelBytes +
                            static_cast<uint32_t>(at) * Tile::kPanelRowBytes,
                        map, barrier, coordinates);

@@ -77,15 +77,14 @@ class Scheduler {
     const int64_t steps =
         (int64_t{seen.end} - seen.begin + section.cut_keys - 1) / section.cut_keys;
     if (steps > 1) part.cost = steps;
-    // What a query sees only moves forward, so tiles that see no key are the first or the last. Only
-    // such lists ask for it.
+    // What a query sees only moves forward, so tiles that see no key are the first or the last.
     const auto sees = [&](int32_t block) {
       const int32_t first = block * section.rows, left = part.rows - first;
       const Range keys =
           keys_of(section, sequence, part.extent, first, left < section.rows ? left : section.rows);
       return keys.begin < keys.end;
     };
-    part.is_empty = section.by_shares < 0 && part.rows > 0 && !(sees(0) && sees(part.blocks - 1));
+    part.is_empty = part.rows > 0 && !(sees(0) && sees(part.blocks - 1));
     return part;
   }
 
@@ -159,7 +158,7 @@ class Scheduler {
     Part own{};
     const Costs total = total_of(section, &own);
     int64_t share = section.share;
-    const bool cuts = section.by_shares < 0 && share == 0 ? cuts_pay(section, total) : share == 0;
+    const bool cuts = section.by_shares && share == 0 ? cuts_pay(section, total) : share == 0;
     if (share == 0) {
       share = cuts ? (total.cost + section.cut_count - 1) / section.cut_count : kNoCuts;
       if (share == 0) share = 1;

@@ -119,31 +119,31 @@ class Items {
     if (section.items == nullptr) {
       share_ = workgroup;
       enter_share();
-    } else if (section.by_shares < 0 ? gpu::global(section.head)->by_shares : section.by_shares) {
-      at_ = static_cast<uint32_t>(cut_at(section, workgroup).item);
-      end_ = static_cast<uint32_t>(cut_at(section, workgroup + 1).item);
-      apart_ = 1;
     } else {
-      at_ = gpu::block_x();
-      end_ = static_cast<uint32_t>(cut_at(section, section.cut_count).item);
-      apart_ = static_cast<uint32_t>(section.workgroups);
-      takes_ = section.taken != nullptr;
+      // All loads at once: each takes long.
+      const int32_t end = cut_at(section, section.cut_count).item;
+      int32_t cuts = 0;
+      Cut own{}, after{};
+      if (section.by_shares != 0) {
+        own = cut_at(section, workgroup), after = cut_at(section, workgroup + 1);
+        cuts = gpu::global(section.head)->by_shares;
+      }
+      const bool by_shares = gpu::uniform(cuts) != 0;
+      at_ = by_shares ? static_cast<uint32_t>(own.item) : gpu::block_x();
+      end_ = static_cast<uint32_t>(by_shares ? after.item : end);
+      apart_ = by_shares ? 1 : static_cast<uint32_t>(section.workgroups);
+      takes_ = !by_shares && section.taken != nullptr;
     }
-  }
-
-  // Takes the number of the item after the next one, if items are taken: before it is needed, as it
-  // takes long to come.
-  GPU_DEVICE void look_ahead() {
-    if (takes_) take();
   }
 
   // RETURNS false after the last one. An item may have no rows: there is nothing to do then.
   GPU_DEVICE bool next(WorkItem* item) {
     if (w_.section.items != nullptr) {
       if (takes_ && !is_first_) {
-        if (!has_taken_) take();
-        has_taken_ = false;
-        at_ = apart_ + static_cast<uint32_t>(gpu::value_of_lane<32>(taken_, 0));
+        int32_t taken = 0;
+        if (gpu::thread() % 32 == 0)
+          taken = static_cast<int32_t>(gpu::atomic_add(w_.section.taken, 1));
+        at_ = apart_ + static_cast<uint32_t>(gpu::value_of_lane<32>(taken, 0));
       }
       is_first_ = false;
       if (at_ >= end_) return false;
@@ -180,37 +180,32 @@ class Items {
     end_ = at_ + share < total ? at_ + share : total;
   }
 
-  GPU_DEVICE void take() {
-    has_taken_ = true;
-    if (gpu::thread() % 32 == 0)
-      taken_ = static_cast<int32_t>(gpu::atomic_add(w_.section.taken, 1));
-  }
-
   const WorkParams& w_;
   uint32_t at_ = 0, end_ = 0, apart_ = 0;
   int32_t share_ = 0;
-  bool takes_ = false, is_first_ = true, has_taken_ = false;
-  int32_t taken_ = 0;  // of lane 0
+  bool takes_ = false, is_first_ = true;
 };
 
-// A tile that was cut: its first item, and how many there are; 0 if the cut is not its first one.
+// A tile that was cut: its first item, how many there are, and its first inner cut. pieces 0: there
+// is none.
 struct CutTile {
   WorkItem item;
   int32_t pieces;
+  uint32_t cut;
 };
-GPU_DEVICE CutTile cut_tile(const WorkParams& w, uint32_t cut) {
+// Returns the tile whose first inner cut is number n; without a list, tile n.
+GPU_DEVICE CutTile cut_tile(const WorkParams& w, uint32_t n) {
   const WorkSection& section = w.section;
   if (section.items != nullptr) {
-    const Cut at = cut_at(section, static_cast<int32_t>(cut));
-    if (at.pieces == 0) return {{}, 0};
-    return {item_at(section, at.item - 1), at.pieces};
+    const Cut at = cut_at(section, static_cast<int32_t>(n));
+    if (at.pieces == 0) return {{}, 0, 0};
+    return {item_at(section, at.item - 1), at.pieces, n};
   }
   const auto cost = static_cast<uint32_t>(w.tile_cost),
-             share = static_cast<uint32_t>(section.share), u = cut * share;
-  if (u >= uniform_total(w)) return {{}, 0};
-  const uint32_t tile = u / cost, before = tile * cost, first = before / share + 1;
-  if (u == before || cut != first) return {{}, 0};
-  return {uniform_item(w, tile), static_cast<int32_t>((before + cost - 1) / share + 2 - first)};
+             share = static_cast<uint32_t>(section.share), before = n * cost,
+             first = before / share + 1, last = (before + cost - 1) / share;
+  if (last < first) return {{}, 0, 0};
+  return {uniform_item(w, n), static_cast<int32_t>(last - first) + 2, first};
 }
 
 // ---- Extents, clamped: no index array makes a kernel read or write out of bounds ----

@@ -47,7 +47,7 @@ struct ListPlan {
     uint32_t workgroups = 0;  // of its grid
     int32_t rows = 0, slot_rows = 0, cut_keys = 0, cut_count = 0;
     int64_t share = 0;
-    int32_t by_shares = 0;                           // as in WorkSection
+    bool by_shares = false;                          // as in WorkSection
     int32_t group = 0;                               // heads whose rows are packed
     int64_t items = 0;                               // the most items
     int32_t least_queries = 0, most_queries = 0;     // of a sequence that belongs here

@@ -107,7 +107,7 @@ ListPlan list_plan(const Problem& p, const Target& target, const char* object,
                    int64_t* workspace_bytes) {
   ListPlan list;
   // Without a list costs are counted in 32 bits; a unit of cost is 16 keys or more.
-  const double most_cost = static_cast<double>(p.batch) * static_cast<double>(p.heads_kv) *
+  const double most_cost = static_cast<double>(p.batch) * static_cast<double>(p.heads_q) *
                            static_cast<double>(quotient_up(p.seq_kv, 16));
   list.has_list = is_ragged(p) || p.batch_invariant || most_cost > 1 << 30;
   list.overlaps = arch_number(target) >= 90;
@@ -132,9 +132,9 @@ ListPlan list_plan(const Problem& p, const Target& target, const char* object,
     // Of the smaller ones, two fit on most multiprocessors.
     s.workgroups = (large ? 1 : 2) * static_cast<uint32_t>(target.multiprocessors);
     s.cut_keys = kDecodeCutKeys, s.cut_count = static_cast<int32_t>(s.workgroups);
-    s.by_shares = 1;
+    s.by_shares = true;
     if (p.batch_invariant) {
-      s.cut_keys = kInvariantCutKeys, s.share = 1, s.by_shares = 0;
+      s.cut_keys = kInvariantCutKeys, s.share = 1, s.by_shares = false;
       s.cut_count = static_cast<int32_t>(p.batch * p.heads_kv *
                                          std::max<int64_t>(1, quotient_up(p.seq_kv, s.cut_keys)));
     }
@@ -146,7 +146,7 @@ ListPlan list_plan(const Problem& p, const Target& target, const char* object,
     if (is_pipelined_list(p, target)) {
       set_pipelined_section(p, target, &s);
       s.cut_count = static_cast<int32_t>(s.workgroups);
-      s.by_shares = -1;
+      s.by_shares = true;
     } else {
       const TileFacts tile = tile_facts(family_of(arch_of(target)), p.dtype, padded_dim(p));
       s.object = object;
@@ -159,7 +159,7 @@ ListPlan list_plan(const Problem& p, const Target& target, const char* object,
       s.cut_count = static_cast<int32_t>(2 * s.workgroups);
     }
     list.has_list = list.has_list || s.group * p.seq_q > s.rows;
-    if (p.batch_invariant) s.cut_count = 1, s.share = kNoCuts, s.by_shares = 0;
+    if (p.batch_invariant) s.cut_count = 1, s.share = kNoCuts, s.by_shares = false;
     s.least_queries = decodes ? most_decode_queries + 1 : 1, s.most_queries = INT_MAX;
     s.items = most_items(p, s, s.group * p.seq_q);
   }
@@ -381,6 +381,7 @@ FlashPlan plan_listed(const Problem& problem, const Target& target) {
   const ListPlan::Section &decode = plan.list.decode, &prefill = plan.list.prefill;
   plan.kernel = decode.kernel == nullptr    ? prefill.kernel
                 : prefill.kernel == nullptr ? decode.kernel
+                : prefill.is_pipelined      ? "decode_attention and flash_attention_sm90_listed"
                                             : "decode_attention and listed_attention";
   const ListPlan::Section& first = decode.kernel != nullptr ? decode : prefill;
   plan.block = first.block, plan.shared_bytes = first.shared_bytes;
@@ -433,12 +434,13 @@ int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Arg
     if (!has_work(problem, w, *s)) continue;
     w.section = section_at(problem, list, *s, lists, memory);
     const bool cuts = list.has_list ? s->share != kNoCuts : set_uniform(p, &w, &w.section, *s);
-    const auto shares = static_cast<uint32_t>(w.section.cut_count);
+    const auto shares = static_cast<uint32_t>(w.section.cut_count),
+               tiles = static_cast<uint32_t>(w.sequences) * static_cast<uint32_t>(w.section.heads);
     const uint32_t workgroups = list.has_list ? s->workgroups : std::min(s->workgroups, shares);
     w.section.workgroups = static_cast<int32_t>(workgroups);
     const int64_t rows = std::min<int64_t>(s->rows, int64_t{s->group} * w.most_q);
     w.section.combine_workgroups = static_cast<int32_t>(
-        list.has_list && s->by_shares < 0 ? std::min<int64_t>(rows, kCombineWorkgroups) : rows);
+        list.has_list && s->by_shares ? std::min<int64_t>(rows, kCombineWorkgroups) : rows);
     if (w.section.taken != nullptr && schedule != nullptr)
       set_counter_launch(s->object, w.section.taken, &out[count++]);
     if (!s->is_pipelined) {
@@ -447,11 +449,11 @@ int32_t listed_launches(const FlashPlan& plan, const Problem& problem, const Arg
       return kNoTensorMap;
     }
     out[count].overlaps =
-        list.overlaps && count == 1 && list.has_list;  // right after schedule_kernel
+        list.overlaps && count == 1 && list.has_list;  // right after the list, or the counter
     ++count;
     if (!cuts) continue;
-    set_launch(plan.object, "combine_kernel", shares, kCombineThreads, kCombineSharedBytes, params,
-               &out[count]);
+    set_launch(plan.object, "combine_kernel", list.has_list ? shares : tiles, kCombineThreads,
+               kCombineSharedBytes, params, &out[count]);
     out[count].overlaps = list.overlaps;
     out[count++].grid[1] = static_cast<uint32_t>(w.section.combine_workgroups);
   }

@@ -222,6 +222,10 @@ namespace {
 
 int64_t group_of(const Problem& p) { return p.heads_q / std::max<int64_t>(1, p.heads_kv); }
 
+// Whether one copy of queries can take the heads of a group: whole queries of all heads, or whole
+// parts of a query's heads.
+bool packs(int64_t group) { return kWgmmaRows % group == 0 || group % kWgmmaRows == 0; }
+
 // Rows of k and v in one copy: a step's, or as many of one page as divide it.
 int64_t box_keys_of(const Problem& problem, int64_t keys) {
   return problem.page_size == 0 ? keys : std::gcd(problem.page_size, keys);
@@ -244,6 +248,11 @@ bool is_pipelined_list(const Problem& problem, const Target& target) {
       problem.softcap != 0 || problem.alibi || kv_dtype(problem) != problem.dtype ||
       std::max(problem.head_dim, problem.head_dim_v) > kPipelinedMaxDim)
     return false;
+  // Where heads cannot be packed, tiles of few queries would be empty for the most part. (With
+  // batch_invariant the bound seq_q decides nothing.)
+  const int64_t group = group_of(problem);
+  if (!packs(group) && !problem.batch_invariant && group * problem.seq_q <= 2 * kWgmmaRows)
+    return false;
   FlashPlan plan;
   choose_object(problem, Kind::listed_plain, &plan);
   return box_keys_of(problem, plan.keys) >= kLeastBoxKeys;
@@ -260,10 +269,8 @@ void set_pipelined_section(const Problem& problem, const Target& target,
   section->cut_keys = static_cast<int32_t>(plan.keys);
   section->workgroups = static_cast<uint32_t>(target.multiprocessors);
   section->box_keys = static_cast<uint32_t>(box_keys_of(problem, plan.keys));
-  // A copy takes whole queries of all heads of a group, or whole parts of a query's heads.
   const int64_t group = group_of(problem);
-  const bool packs = kWgmmaRows % group == 0 || group % kWgmmaRows == 0;
-  section->group = static_cast<int32_t>(packs ? group : 1);
+  section->group = static_cast<int32_t>(packs(group) ? group : 1);
 }
 
 bool set_pipelined_launch(const ListPlan::Section& section, const Problem& problem,
@@ -276,8 +283,10 @@ bool set_pipelined_launch(const ListPlan::Section& section, const Problem& probl
   params.exact_queries = problem.batch_invariant;
   begin(out, section.object, section.kernel, workgroups, section.block, section.shared_bytes,
         sizeof params);
-  const Tensor q = unpacked(args.q), k = unpacked(args.k),
-               v = unpacked(value_tensor(problem, args));
+  // Nothing is copied from k and v where there are no keys, and then they may be no tensors.
+  const bool has_keys = serving.work.most_kv > 0;
+  const Tensor q = unpacked(args.q), k = has_keys ? unpacked(args.k) : q,
+               v = has_keys ? unpacked(value_tensor(problem, args)) : q;
   const auto map = [out](const Tensor& tensor, int64_t columns, const Box& box, size_t at) {
     return request_for(tensor, columns, box, static_cast<uint32_t>(at),
                        &out->maps[out->map_count++]);

@@ -131,8 +131,8 @@ attnrt_status enqueue(const LoadedKernels& loaded, const hip::Launch* launches, 
   if (count < 0) {
     const char* const text =
         count == hip::kNoTensorMap
-            ? "q, k or v: found strides of 2^40 bytes or more, or of 0 between rows; expected "
-              "others"
+            ? "q, k or v: found strides of 2^40 bytes or more, or of 0 between rows or between q's "
+              "heads of a group; expected others"
             : "k or v: found rows 2^25 elements apart or more, expected less";
     return attnrt_fail(error, ATTNRT_UNSUPPORTED, "%s", text);
   }

@@ -2,6 +2,7 @@
 // sequences of different lengths, paged keys, and few queries
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -96,6 +97,41 @@ TEST_P(Listed, Lengths) {
     r.seq_q = 3;
     expect(r);
   }
+}
+
+// Rows that see no key, with nothing cut.
+TEST_P(Listed, RowsWithoutKeys) {
+  for (const bool batch_invariant : {false, true}) {
+    Recipe r = lengths({0, 70, 0}, 40, 64);
+    r.problem.batch_invariant = batch_invariant;
+    expect(r);
+    Recipe causal = lengths({10, 200}, 300, 64, 4, 2);
+    causal.problem.batch_invariant = batch_invariant;
+    causal.problem.causal = causal.problem.sinks = true;
+    expect(causal);
+  }
+}
+
+// One head's queries for all heads, where a copy cannot take a group's heads at once.
+TEST_P(Listed, QueriesSharedByHeads) {
+  Case c(lengths({60, 9}, 40, 64, 6, 2));
+  Tensor& q = c.args.q;
+  for (int64_t b = 0; b < q.shape[0]; ++b) {
+    for (int64_t i = 0; i < q.shape[1]; ++i) {
+      const auto row = [&](int64_t head) {
+        return static_cast<char*>(q.data) +
+               (b * q.stride[0] + i * q.stride[1] + head * q.stride[2]) * element_bytes(q.dtype);
+      };
+      for (int64_t head = 1; head < q.shape[2]; ++head)
+        std::copy_n(row(0), q.shape[3] * element_bytes(q.dtype), row(head));
+    }
+  }
+  run_flash_on(arch, c);
+  const std::string written_out = c.output_bytes();
+  c.poison_outputs();
+  q.stride[2] = 0;
+  run_flash_on(arch, c);
+  EXPECT_TRUE(c.output_bytes() == written_out);
 }
 
 TEST_P(Listed, OneLongSequenceAmongShortOnes) {
@@ -205,6 +241,11 @@ TEST_P(Listed, Bounds) {
   p.batch = 1 << 28, p.kv_lengths = true;
   EXPECT_FALSE(hip::flash_supported(p, {arch}, &reason));
   EXPECT_NE(reason.find("above"), std::string::npos) << reason;
+  p = recipe(1, 1, 64, 66, 1).problem;
+  p.batch = 4096, p.seq_q = 1, p.seq_kv = 1 << 21;
+  if (hip::flash_supported(p, {arch}, &reason)) {
+    EXPECT_TRUE(hip::plan_flash(p, {arch, 132}).list.has_list);
+  }
   p = recipe(1, 300, 64, 71, 1).problem;
   p.varlen = true;
   EXPECT_EQ(hip::plan_flash(p, {arch, 3}).list.decode.kernel, nullptr);
