@@ -120,8 +120,8 @@ struct alignas(64) TensorMap {
 // Starts the copy of one box to workgroup memory; one thread calls it. It completes on the mbarrier
 // with the bytes of the whole box.
 // to: a multiple of 128 bytes. The box's rows of 64 or 32 elements, 128 or 64 bytes, follow each
-// other there, with their 16-byte chunks swizzled: the chunk of byte offset b of workgroup memory is
-// where that of b ^ (b / 128 % n) * 16 would be, n the chunks of a row.
+// other there, with their 16-byte chunks swizzled: the chunk of byte offset b of workgroup memory
+// is where that of b ^ (b / 128 % n) * 16 would be, n the chunks of a row.
 // at: the box's first element in each dimension, the innermost first. Elements outside of the
 // tensor, also at negative places, become zero.
 template <int kRank>

@@ -25,8 +25,8 @@
 // A workgroup takes one block of queries after the other, as long as there are any. The producer
 // takes the next one by an atomic addition, and hands it over with its queries.
 //
-// Blocks may also come from a list (work_list.hpp): of sequences of different lengths, packed heads,
-// pages. Only the producer differs then, and where results go.
+// Blocks may also come from a list (work_list.hpp): of sequences of different lengths, packed
+// heads, pages. Only the producer differs then, and where results go.
 #pragma once
 
 #include "kernels/hip/pipeline_consumer.hpp"

@@ -4,11 +4,12 @@
 // One wave finds the next item, while another copies the keys of this one: to read an item and the
 // lengths of its sequence takes longer than a step.
 //
-// A step of keys comes in boxes of box_keys rows, one for each lane: the whole step, or as many rows
-// of one page as divide a step. So pages cost copies and nothing else. Values past a sequence's end
-// must be zeros in workgroup memory, since 0 * NaN is NaN, but there the tensor goes on, with the
-// next sequence's rows or what was left in a page. So the box that holds the end comes as boxes of 8
-// rows and of one, and what is past the end from outside of the tensor, which copies zeros:
+// A step of keys comes in boxes of box_keys rows, one for each lane: the whole step, or as many
+// rows of one page as divide a step. So pages cost copies and nothing else. Values past a
+// sequence's end must be zeros in workgroup memory, since 0 * NaN is NaN, but there the tensor goes
+// on, with the next sequence's rows or what was left in a page. So the box that holds the end comes
+// as boxes of 8 rows and of one, and what is past the end from outside of the tensor, which copies
+// zeros:
 //
 //   values of the last step      | 8 | 8 |1|1|1| zeros ...
 //                                            ^ the sequence's end

@@ -8,10 +8,10 @@
 //
 //   x = w * v_scale / r
 //
-// in place of the weight w, and O is multiplied by r at the end. r, a power of two, is kept for each
-// row: about the largest w * v_scale so far, with w relative to the softmax reference as it is now.
-// So x fits f16 and has its precision, whatever the scales are. Where the reference or r rises, O is
-// multiplied once, by both factors. The sum of the softmax is of w.
+// in place of the weight w, and O is multiplied by r at the end. r, a power of two, is kept for
+// each row: about the largest w * v_scale so far, with w relative to the softmax reference as it is
+// now. So x fits f16 and has its precision, whatever the scales are. Where the reference or r
+// rises, O is multiplied once, by both factors. The sum of the softmax is of w.
 #pragma once
 
 #include "kernels/hip/online_softmax.hpp"

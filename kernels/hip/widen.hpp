@@ -2,10 +2,10 @@
 //
 // Both types hold every finite 8-bit number exactly:
 //
-//   i8     b ^ 0x80 is b + 128. f16 0x6400 + n is 1024 + n, for n below 1024, as its last place is 1
-//          there. So b = (0x6400 + (b ^ 0x80)) - 1152, of exact numbers. (FasterTransformer's trick,
-//          arXiv 2211.10017.) bf16 has 8 significant bits: 0x4300 + n is 128 + n, for n below 128.
-//          0x4300 + (b & 0x80) is 128, or 256 if b is negative. So
+//   i8     b ^ 0x80 is b + 128. f16 0x6400 + n is 1024 + n, for n below 1024, as its last place is
+//          1 there. So b = (0x6400 + (b ^ 0x80)) - 1152, of exact numbers. (FasterTransformer's
+//          trick, arXiv 2211.10017.) bf16 has 8 significant bits: 0x4300 + n is 128 + n, for n
+//          below 128. 0x4300 + (b & 0x80) is 128, or 256 if b is negative. So
 //          b = (0x4300 + (b & 0x7F)) - (0x4300 + (b & 0x80)), and |b| <= 128 needs 8 bits.
 //   e4m3   The sign, then 4 bits of exponent and 3 of mantissa, stand below the sign of a wider
 //          float so that the exponents' last bits meet. Both formats read e > 0 as

@@ -77,10 +77,10 @@ struct TransposedTile : ContiguousScores<Shape::kTiles, Shape::kKeys / 16, Mma::
   using Stored = T;
   using KeyCopy = RowCopy<T, kThreads, kKeys, kDim, kKeyRow>;
   using ValueCopy = TransposingCopy<T, kThreads, kKeys, kDim, kValueRow>;
-  struct KeyPlace {
+  struct WidenedRowPlace {
     GPU_DEVICE static uint32_t at(int row, int chunk) { return row * kKeyRow + chunk * 16; }
   };
-  using WideningKeyCopy = WideningRowCopy<T, kThreads, kKeys, kDim, KeyPlace>;
+  using WideningKeyCopy = WideningRowCopy<T, kThreads, kKeys, kDim, WidenedRowPlace>;
   using WideningValueCopy = WideningTransposingCopy<T, kThreads, kKeys, kDim, kValueRow>;
 
   int lane, wave, group, column;

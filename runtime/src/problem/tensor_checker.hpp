@@ -99,8 +99,8 @@ class TensorChecker {
                name, alignment);
   }
 
-  // Each element starts at a multiple of its size. REQUIRES: shape() was called, so that the size is
-  // a power of two.
+  // Each element starts at a multiple of its size. REQUIRES: shape() was called, so that the size
+  // is a power of two.
   bool aligned_elements(const char* name, const attnrt_tensor& tensor) {
     const int64_t bytes = dtype_bytes(tensor.dtype);
     return (reinterpret_cast<uintptr_t>(tensor.data) & static_cast<uintptr_t>(bytes - 1)) == 0 ||

@@ -250,9 +250,9 @@ TEST_P(StoredKeys, ScalesOfAnySize) {
   }
 }
 
-// Scores that rise from key to key while v's scales fall, so that every key counts the same, and the
-// reverse: r follows the softmax reference. Values are 1, so out is known; the usual bound would
-// allow for errors of the largest value.
+// Scores that rise from key to key while v's scales fall, so that every key counts the same, and
+// the reverse: r follows the softmax reference. Values are 1, so out is known; the usual bound
+// would allow for errors of the largest value.
 TEST_P(StoredKeys, ScalesAgainstScores) {
   for (const int64_t seq_q : {1, 20}) {
     for (const double slope : {0.09, -0.09}) {
