@@ -13,7 +13,8 @@ slots, prefills one chunk of one prompt, and decodes one token of every other sl
 Prints tokens per second, and those of the same loop on padded caches with torch's
 scaled_dot_product_attention if torch is there. It runs on a GPU if torch sees one, else on the cpu,
 with numpy if there is no torch. The "model" is random, and so are the tokens that it would choose.
-Exit status 0 if all states are those of a plain evaluation of each sequence by itself.
+Exit status 0 if the states agree with a plain evaluation of each sequence alone (on a GPU: of the
+first four).
 """
 
 import argparse

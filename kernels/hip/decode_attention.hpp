@@ -63,7 +63,10 @@ class DecodeAttention {
   }
 
   static constexpr int kApart = Tile::kKeys * Tile::kWaves;  // keys between steps of one wave
-  static constexpr int kAhead = Tile::kStages - 1;           // steps copied ahead
+  // Whether steps all of whose keys exist have copies of their own, with fewer instructions. Where
+  // steps are short, the larger code takes longer to come than that saves.
+  static constexpr bool kHasShortPath = kIsStored || kSmallPages || Tile::kDim == 256;
+  static constexpr int kAhead = Tile::kStages - 1;  // steps copied ahead
 
   // An item, and what follows from it.
   struct Task {
@@ -149,7 +152,7 @@ class DecodeAttention {
                               reads ? bytes_v : 0);
         }
       };
-      if (key >= first && key + Tile::kKeys <= end) {
+      if (kHasShortPath && key >= first && key + Tile::kKeys <= end) {
         copy_rows([](int) { return true; });
       } else {
         copy_rows([&](int row) { return key + row >= first && key + row < end; });

@@ -6,7 +6,8 @@
 
 namespace kernels::hip {
 
-// Stores what the rows of an item without keys end with, by the lanes of a wave.
+// Stores the results of an item without keys: zeros (or partial results of weight 0), and the
+// sink's lse. All lanes of a wave call it.
 template <class T, class Softmax>
 GPU_DEVICE void store_empty(const AttentionParams& p, const WorkSection& section,
                             const WorkItem& item) {
@@ -55,6 +56,7 @@ GPU_DEVICE void store_items_left_out(const AttentionParams& p, const WorkParams&
       empty = item.rows > 0 && !stale && item.key_begin >= item.key_end;
     }
     if (!gpu::any<32>(empty || stale)) continue;
+    // 1: no keys; 2: stale. Stale pieces of a cut tile store nothing: combine() stores their NaN.
     for (int n = 0; n < 32; ++n) {
       const int32_t what = gpu::value_of_lane<32>(empty ? 1 : stale ? 2 : 0, n);
       if (what == 0) continue;

@@ -1,7 +1,7 @@
 // kernels/hip/partial_results.hpp: merges results over parts of the keys into the result over all
 //
-// Of part i there are the normalised row o_i, and the reference m_i and the sum l_i of its online
-// softmax. With m the largest m_i,
+// Part i has a normalised row o_i, and the reference m_i and the sum l_i of its online softmax.
+// With m the largest m_i,
 //
 //   w_i = l_i * 2^((m_i - m) * exp_scale)      l = sum of w_i      out = sum of w_i * o_i / l
 //
@@ -72,7 +72,7 @@ GPU_DEVICE PartSums* partial_sums(const WorkSection& section, int32_t slot, int3
   return static_cast<PartSums*>(section.partial_sums) + int64_t{slot} * section.slot_rows + row;
 }
 
-// Stores a lane's rows of an item that has not all keys of its rows.
+// Stores a lane's rows of one piece of a tile that was cut.
 template <class Tile>
 GPU_DEVICE void store_partial_rows(const AttentionParams& p, const WorkSection& section,
                                    const WorkItem& item, const Tile& tile,
@@ -118,9 +118,9 @@ GPU_DEVICE void store_nan(const AttentionParams& p, const WorkParams& w, const W
   }
 }
 
-// A workgroup of combine() takes rows of one cut tile, kCombineThreads pieces at a time. Where the
-// list decides whether anything is cut, no more than kCombineWorkgroups share a tile: more would
-// take longer to start where nothing is.
+// A workgroup of combine() takes rows of one cut tile, kCombineThreads pieces at a time. Only the
+// list knows how many tiles are cut, so the grid has room for the most. kCombineWorkgroups limits
+// those of a tile, since idle workgroups take time to start.
 inline constexpr int kCombineThreads = 128, kCombineWorkgroups = 32;
 inline constexpr uint32_t kCombineSharedBytes = kCombineThreads * (16 + 4);
 
@@ -187,7 +187,7 @@ GPU_DEVICE void combine_row(const ServingParams& params, const CutTile& tile, in
   const float sum = over_workgroup(kWeightsAt, own_sum, [](float a, float b) { return a + b; });
   gpu::Bits128 own;
   GPU_UNROLL for (int c = 0; c < 4; ++c) {
-    const float value = merged.out[c];  // of a vector's element, clang casts the first one
+    const float value = merged.out[c];  // a copy: clang's bit_cast of an element takes element 0
     own.word[c] = __builtin_bit_cast(uint32_t, value);
   }
   gpu::shared_store(kSumsAt + static_cast<uint32_t>(thread) * 16, own);

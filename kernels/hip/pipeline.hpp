@@ -20,7 +20,8 @@ struct PipelinedParams {
   AttentionParams attention;
   // Rows of the mask in one copy: kRows, or 1 if all queries share one; 0: the mask is not copied.
   uint32_t mask_rows;
-  // Counts the blocks taken after each workgroup's first; null: each workgroup has one block.
+  // Counts the blocks taken after each workgroup's first; null: each workgroup has one block. Not
+  // used with a list: see WorkSection::taken.
   uint32_t* taken;
   MaskStates mask_states;
   // ---- Only for the kernels that take their work from a list ----
@@ -29,16 +30,18 @@ struct PipelinedParams {
   // group), of 8 keys, of one.
   gpu::TensorMap one_query, eight_values, one_value;
   int32_t box_keys;  // rows of k and v in one copy: a step's, or fewer if pages need that
-  // Whether rows of q past the sequence's end must be zeros, not the next sequence's rows: they
-  // decide when references rise, and so bits.
+  // Whether rows of q past the sequence's end must be zeros (batch_invariant). Otherwise the next
+  // sequence's rows stand there. A wave raises its references for all rows together, so other rows
+  // could change the bits.
   int32_t exact_queries;
 };
 
 // Heads of a section, whose blocks are taken together, so that their K and V stay in L2.
 inline constexpr uint32_t kHeadsOfSection = 16;
 
-// The fewest keys in one copy from pages. An H200 starts one in about 55 cycles: with fewer, copies
-// would take longer than products.
+// The fewest keys in one copy from pages. An H200 starts a copy in about 55 cycles. At head_dim 128
+// boxes of 8 keys take as long to copy as their products take, boxes of 4 twice as long. With
+// fewer, listed_attention is faster.
 inline constexpr int32_t kLeastBoxKeys = 4;
 
 // A place in a ring of kStages, and which of the two phases of its barriers comes next.
@@ -176,7 +179,7 @@ class Pipeline {
             item.rows,        item.q_first,
             section.group,    section.group_magic};
   }
-  // The kernel's argument, as it is for a block's sequence.
+  // RETURNS the argument with the lengths and the diagonal of the block's sequence.
   GPU_DEVICE const AttentionParams& attention(const DenseWork&) const { return p_; }
   GPU_DEVICE AttentionParams attention(const ListedWork& work) const {
     AttentionParams p = p_;

@@ -4,12 +4,12 @@
 // One wave finds the next item, while another copies the keys of this one: to read an item and the
 // lengths of its sequence takes longer than a step.
 //
-// A step of keys comes in boxes of box_keys rows, one for each lane: the whole step, or as many
-// rows of one page as divide a step. So pages cost copies and nothing else. Values past a
-// sequence's end must be zeros in workgroup memory, since 0 * NaN is NaN, but there the tensor goes
-// on, with the next sequence's rows or what was left in a page. So the box that holds the end comes
-// as boxes of 8 rows and of one, and what is past the end from outside of the tensor, which copies
-// zeros:
+// A step of keys is copied in boxes of box_keys rows, one for each lane: the whole step, or as many
+// rows of one page as divide a step. So pages cost more copies, and a look into the page table for
+// each box. Values outside of the sequence's visible keys must be zeros in workgroup memory, since
+// 0 * NaN is NaN. But the tensor goes on there, with other rows. So a box that is visible in part
+// is copied in boxes of 8 rows and of 1 (of 1 alone, if box_keys is no multiple of 8). Hidden rows
+// are copied from outside of the tensor, which gives zeros:
 //
 //   values of the last step      | 8 | 8 |1|1|1| zeros ...
 //                                            ^ the sequence's end
@@ -94,7 +94,7 @@ class ListedProducer : Pipeline<Tile, kKind> {
       Boxes boxes;
       find_boxes(keys, steps.end - 1, boxes);
       if (kAhead) release_next();
-      // By the third step the next item has been found.
+      // Asks in the third step: by then the next item has usually been found, so nothing waits.
       const int third = steps.end - 3, ask = third > steps.begin ? third : steps.begin;
       for (int step = steps.end - 1; step >= steps.begin; --step) {
         const uint32_t stage = ring.stage(), parity = ring.empty_parity();

@@ -114,7 +114,7 @@ GPU_DEVICE void weigh_stored(const Tile& tile, float exp_scale, bool per_token,
       each(
           slot,
           [&](float x, int, int) {
-            // A tile that truncates gets what it need not truncate.
+            // Rounds first where pack() truncates, so that truncating changes nothing.
             return Tile::kSumIsOfRounded ? rounded(typename Tile::Element{}, x * inverse)
                                          : x * inverse;
           },

@@ -75,7 +75,7 @@ GPU_DEVICE uint32_t subtract2(uint32_t a, uint32_t b) {
 #endif
 }
 
-// Multiplies by a power of two. kFactor: a pair of it.
+// Multiplies by a power of two. kFactor: the power, twice in a word.
 template <class T, uint32_t kFactor>
 GPU_DEVICE uint32_t multiply2(uint32_t a) {
 #if defined(GPU_NVIDIA)

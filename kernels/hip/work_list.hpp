@@ -1,5 +1,5 @@
 // kernels/hip/work_list.hpp: the work of one run as a list of items, for sequences of different
-// lengths, paged keys, and keys that several workgroups share
+// lengths, paged keys, and keys split over workgroups
 //
 // The queries of section.group heads are packed as rows: row r is query r / group of head
 // head * group + r % group. The group is all heads that share a head of K and V or, where the
@@ -143,7 +143,7 @@ class Items {
         int32_t taken = 0;
         if (gpu::thread() % 32 == 0)
           taken = static_cast<int32_t>(gpu::atomic_add(w_.section.taken, 1));
-        at_ = apart_ + static_cast<uint32_t>(gpu::value_of_lane<32>(taken, 0));
+        at_ = apart_ + static_cast<uint32_t>(gpu::uniform(gpu::value_of_lane<32>(taken, 0)));
       }
       is_first_ = false;
       if (at_ >= end_) return false;
@@ -271,7 +271,8 @@ GPU_DEVICE PackedBlock block_of(const WorkSection& section, const WorkItem& item
 // The head of K and V of an item.
 GPU_DEVICE int32_t head_kv_of(const AttentionParams& p, const WorkSection& section,
                               const WorkItem& item) {
-  return section.group == p.heads_per_kv ? item.head : item.head / p.heads_per_kv;
+  // uniform: AMD divides in vector registers.
+  return section.group == p.heads_per_kv ? item.head : gpu::uniform(item.head / p.heads_per_kv);
 }
 
 // ---- Rows of K and V ----

@@ -58,7 +58,7 @@ struct ListPlan {
     uint32_t box_keys = 0;      // with is_pipelined: see PipelinedParams
   };
   Section decode, prefill;
-  bool has_list = false;   // else all sequences are alike: one tile each
+  bool has_list = false;   // else all sequences are alike: one tile for each of their groups
   int64_t list_bytes = 0;  // of the lists, which come first in the workspace
   bool overlaps = false;   // see Launch
 };

@@ -13,7 +13,6 @@
 
 namespace kernels::hip {
 
-// Which kernel of the code object: see Kind.
 Kind kind_of(const Problem& problem) {
   const bool generic = problem.mask != Mask::none || problem.alibi || problem.softcap != 0 ||
                        problem.diagonal_offset;

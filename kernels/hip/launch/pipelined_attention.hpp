@@ -14,7 +14,7 @@ Kind kind_of(const Problem& problem);
 // The largest head_dim and head_dim_v of the loop of sm_90a.
 inline constexpr int kPipelinedMaxDim = 512;
 
-// Whether it serves a dense problem on a target.
+// Whether the loop of sm_90a serves a dense problem.
 bool is_pipelined(const Problem& problem, const Target& target);
 
 // REQUIRES: is_pipelined.
@@ -37,7 +37,7 @@ bool set_pipelined_launch(const ListPlan::Section& section, const Problem& probl
                           const Args& args, const ServingParams& params, uint32_t workgroups,
                           Launch* out);
 
-// Writes a launch that sets the counter of blocks to 0.
+// Writes a launch that sets a section's counter of taken items to 0.
 void set_counter_launch(const char* object, uint32_t* taken, Launch* out);
 
 }  // namespace kernels::hip

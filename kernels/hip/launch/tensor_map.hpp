@@ -23,8 +23,8 @@ struct TensorMapRequest {
   uint32_t box[5];     // elements of each dimension that one copy takes
 };
 
-// What one copy takes: 64 or 32 columns, 128 or 64 bytes, of rows of one head, or of several heads
-// of a group of heads side by side.
+// The elements of one copy: columns (64 or 32) of some rows, of one head or of several heads of one
+// group.
 struct Box {
   uint32_t columns, rows;
   uint32_t group = 0;  // heads of a group; 0: heads have no groups
