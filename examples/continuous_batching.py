@@ -87,10 +87,11 @@ def forward(weights, x, attend):
 def plain_attention(_layer, q, k, v):
     """Computes causal attention of a whole sequence from its definition."""
     k, v = (tensor.repeat(HEADS // KV_HEADS, axis=1) for tensor in (k, v))
-    scores = numpy.einsum("ihd,jhd->hij", q, k) / DIM**0.5
+    scores = q.transpose(1, 0, 2) @ k.transpose(1, 2, 0) / DIM**0.5
     scores = numpy.where(numpy.tri(len(q), dtype=bool), scores, -numpy.inf)
     weights = numpy.exp(scores - scores.max(-1, keepdims=True))
-    return numpy.einsum("hij,jhd->ihd", weights / weights.sum(-1, keepdims=True), v)
+    out = weights / weights.sum(-1, keepdims=True) @ v.transpose(1, 0, 2)
+    return out.transpose(1, 0, 2)
 
 
 # ---- The two engines: where keys are kept, and who computes attention ----
