@@ -349,8 +349,8 @@ TEST(CopyTileDeathTest, TakesWhatTheHardwareTakes) {
     mbarrier_arrive_expect(2048, 1024);
     copy_tile(to, map, 2048, {0, 0});
   };
-  EXPECT_DEATH(misuse(1, [&](const TensorMap& map) { copy(128, map); }),
-               "1024 bytes cannot go to offset 128");
+  EXPECT_DEATH(misuse(1, [&](const TensorMap& map) { copy(64, map); }),
+               "1024 bytes cannot go to offset 64");
   EXPECT_DEATH(misuse(1, [&](const TensorMap& map) { copy(4096, map); }),
                "1024 bytes cannot go to offset 4096");
   EXPECT_DEATH(misuse(1, [&](const TensorMap&) { copy(0, TensorMap{}); }),

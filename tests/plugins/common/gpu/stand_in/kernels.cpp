@@ -35,13 +35,18 @@ void attend(const StandInParams& p) {
   problem.batch = p.batch, problem.heads_q = p.heads_q, problem.heads_kv = p.heads_kv;
   problem.seq_q = p.seq_q, problem.seq_kv = p.seq_kv;
   problem.head_dim = p.head_dim, problem.head_dim_v = p.head_dim_v;
+  problem.kv_dtype = p.kv_dtype, problem.kv_scale = p.kv_scale;
   problem.scale = p.scale, problem.softcap = p.softcap, problem.causal = p.causal;
   problem.window_left = p.window_left, problem.window_right = p.window_right;
   problem.alibi = p.has_alibi, problem.sinks = p.has_sinks, problem.lse = p.wants_lse;
   Args args;
   args.q = tensor(p.q, p.dtype, {p.batch, p.seq_q, p.heads_q, p.head_dim});
-  args.k = tensor(p.k, p.dtype, {p.batch, p.seq_kv, p.heads_kv, p.head_dim});
-  args.v = tensor(p.v, p.dtype, {p.batch, p.seq_kv, p.heads_kv, p.head_dim_v});
+  args.k = tensor(p.k, p.kv_dtype, {p.batch, p.seq_kv, p.heads_kv, p.head_dim});
+  args.v = tensor(p.v, p.kv_dtype, {p.batch, p.seq_kv, p.heads_kv, p.head_dim_v});
+  if (p.kv_scale != KvScale::none) {
+    args.k_scale = tensor(p.k_scale, DType::f32, {p.batch, p.seq_kv, p.heads_kv});
+    args.v_scale = tensor(p.v_scale, DType::f32, {p.batch, p.seq_kv, p.heads_kv});
+  }
   const DType mask_dtype = p.mask_kind == Mask::boolean ? DType::boolean : p.mask_dtype;
   if (p.mask_kind != Mask::none)
     args.mask = tensor(p.mask, mask_dtype, {p.batch, p.heads_q, p.seq_q, p.seq_kv});

@@ -22,6 +22,7 @@ int32_t fill(const Problem& p, const Args& a, void* workspace, const char* objec
   params.q = tensor(a.q), params.k = tensor(a.k), params.v = tensor(value_tensor(p, a)),
   params.out = tensor(a.out);
   params.mask = tensor(a.mask), params.lse = tensor(a.lse);
+  params.k_scale = tensor(a.k_scale), params.v_scale = tensor(value_scale(p, a));
   params.alibi_slopes = tensor(a.alibi_slopes), params.sinks = tensor(a.sinks);
   params.workspace = static_cast<float*>(workspace);
   params.window_left = p.window_left, params.window_right = p.window_right;
@@ -33,6 +34,7 @@ int32_t fill(const Problem& p, const Args& a, void* workspace, const char* objec
   params.head_dim = static_cast<int32_t>(p.head_dim),
   params.head_dim_v = static_cast<int32_t>(p.head_dim_v);
   params.scale = p.scale, params.softcap = p.softcap;
+  params.kv_dtype = kv_dtype(p), params.kv_scale = p.kv_scale;
   params.dtype = p.dtype, params.mask_dtype = p.mask_dtype, params.mask_kind = p.mask,
   params.align = p.align;
   params.causal = p.causal, params.has_alibi = p.alibi, params.has_sinks = p.sinks,

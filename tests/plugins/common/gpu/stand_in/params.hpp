@@ -11,12 +11,13 @@ struct StandInTensor {
 };
 
 struct StandInParams {
-  StandInTensor q, k, v, out, mask, lse, alibi_slopes, sinks;
+  StandInTensor q, k, v, out, mask, lse, alibi_slopes, sinks, k_scale, v_scale;
   float* workspace;
   int64_t window_left, window_right;
   int32_t batch, heads_q, heads_kv, seq_q, seq_kv, head_dim, head_dim_v;
   float scale, softcap;
-  DType dtype, mask_dtype;
+  DType dtype, mask_dtype, kv_dtype;
+  KvScale kv_scale;
   Mask mask_kind;
   Align align;
   bool causal, has_alibi, has_sinks, wants_lse;
