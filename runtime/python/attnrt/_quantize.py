@@ -186,12 +186,14 @@ def _of_torch(x: Any, dtype: str, scale: str | Tensor) -> tuple[Any, Any]:
             # torch takes no maximum of nothing.
             largest = x.abs().amax(axes) if x.numel() else x.new_zeros(kept)
             largest = largest.float().reshape(kept)
-            scale = (largest / limit).clamp_min(_SMALLEST)
+            # By a plain number a GPU does not divide: it multiplies by the reciprocal.
+            scale = (largest / torch.full_like(largest, limit)).clamp_min(_SMALLEST)
             scale = scale.masked_fill(largest == 0, 1.0)
             scale = scale.masked_fill(~torch.isfinite(largest), float("nan"))
         else:
             _check_given(x, scale)
-        values = (x.float() / _spread(scale)).clamp_(-limit, limit)
+        # float32, also where x is not: scale is.
+        values = (x / _spread(scale)).clamp_(-limit, limit)
         if dtype == "i8":
             values = values.nan_to_num_().round_()
         return values.to(stored_dtype).contiguous(), scale
