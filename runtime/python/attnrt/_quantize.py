@@ -41,6 +41,8 @@ def quantize(x: Tensor, dtype: str, scale: str | Tensor = "token") -> tuple[Any,
 
         "tensor" [1]    "head" [heads_kv]    "token" x's shape without head_dim
 
+    In float32, x is about stored * scale[..., None], whichever shape scale has.
+
     scale = (largest magnitude under it) / (largest number of dtype: 127, 448 or 240), and
     stored = x / scale, rounded to the nearest, ties to even. There is no zero point. Where all x
     are zeros, scale is 1; otherwise it is at least 2^-126. A scale known beforehand may be too
