@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _attnrt
+from ._quantize import quantize
 from ._tensors import Tensor
 from .errors import (
     Error,
@@ -41,6 +42,7 @@ __all__ = [
     "attention",
     "default_runtime",
     "merge",
+    "quantize",
 ]
 __version__: str = _attnrt.version()
 """The version of the C library that is loaded."""
@@ -102,7 +104,7 @@ def attention(
                    kv_lengths
     k_scale, v_scale
                    float32, for k and v of 8 bits: the keys are k_scale * k, the values v_scale * v.
-                   [1], [heads_kv], or k's shape without head_dim
+                   [1], [heads_kv], or k's shape without head_dim. attnrt.quantize makes both
     diagonal_offset
                    int32 [batch]: added to diagonal(i) of that sequence; may be negative
     out            [batch, seq_q, heads_q, head_dim_v] in q's dtype or float32; it is written to and
