@@ -79,7 +79,8 @@ def make_weights(random):
 def forward(weights, x, attend):
     """Runs the layers on x [rows, WIDTH]. attend(layer, q, k, v): rows of [heads, DIM]."""
     for layer, (to_q, to_k, to_v, to_out) in enumerate(weights):
-        q, k, v = ((x @ w).reshape(len(x), -1, DIM) for w in (to_q, to_k, to_v))
+        normal = x / ((x * x).mean(-1) + 1e-6)[:, None] ** 0.5  # as language models do (RMSNorm)
+        q, k, v = ((normal @ w).reshape(len(x), -1, DIM) for w in (to_q, to_k, to_v))
         x = x + attend(layer, q, k, v).reshape(len(x), WIDTH) @ to_out
     return x
 
@@ -280,7 +281,7 @@ def measure(requests, engine, expected):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--requests", type=int, default=64 if ON_GPU else 12)
+    parser.add_argument("--requests", type=int, default=16 if ON_GPU else 12)
     options = parser.parse_args()
     random = numpy.random.default_rng(0)
     plain_weights = make_weights(random)
@@ -298,7 +299,7 @@ def main():
     engines = {f"attnrt, {paged.decode_plan.backend}": paged}
     if torch is not None:
         engines["torch, padded"] = Padded(weights)
-    limit, right = 2e-2 if ON_GPU else 1e-4, True
+    limit, right = 1e-2 if ON_GPU else 1e-4, True
     for name, engine in engines.items():
         speed, error = measure(requests, engine, expected)
         print(f"{name}: {speed:.0f} tokens per second; error {error:.1e} of the largest state")
