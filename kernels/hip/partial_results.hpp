@@ -226,8 +226,8 @@ GPU_DEVICE void combine(const ServingParams& params) {
     return;
   }
 #if defined(GPU_AMD)
-  // A workgroup for each row: AMD's lists do not decide whether to cut. With the loop below, code of
-  // clang 19 for gfx1100 read outside of all arrays on the emulator.
+  // A workgroup for each row: AMD's lists do not decide whether to cut. With the loop below, code
+  // of clang 19 for gfx1100 read outside of all arrays on the emulator.
   if (first < tile.item.rows) combine_row<T, Softmax>(params, tile, first);
 #else
   for (int32_t row = first; row < tile.item.rows; row += params.work.section.combine_workgroups)
