@@ -36,12 +36,9 @@ struct PipelinedParams {
   int32_t exact_queries;
 };
 
-// Heads of a section, whose blocks are taken together, so that their K and V stay in L2.
-inline constexpr uint32_t kHeadsOfSection = 16;
-
 // The fewest keys in one copy from pages. An H200 starts a copy in about 55 cycles. At head_dim 128
 // boxes of 8 keys take as long to copy as their products take, boxes of 4 twice as long. With
-// fewer, listed_attention is faster.
+// fewer, listed_attention serves the problem.
 inline constexpr int32_t kLeastBoxKeys = 4;
 
 // A place in a ring of kStages, and which of the two phases of its barriers comes next.
@@ -157,7 +154,7 @@ class Pipeline {
   // head, then the next block of every head. With causal the longest blocks come first.
   GPU_DEVICE DenseWork numbered(uint32_t n) const {
     const uint32_t blocks = blocks_of_head(), heads = p_.batch * p_.heads_q;
-    constexpr uint32_t section = kHeadsOfSection;
+    constexpr uint32_t section = kHeadsTogether;
     const uint32_t first_head = n / (blocks * section) * section;
     const uint32_t left = heads - first_head, width = left < section ? left : section;
     const uint32_t within = n - first_head * blocks;

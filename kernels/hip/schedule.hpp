@@ -26,8 +26,6 @@ struct Costs {
   }
 };
 
-// Heads whose tiles are taken in turn.
-inline constexpr int32_t kHeadsTogether = 16;
 // Where the list decides it, tiles are cut if whole ones would leave more than this part of the
 // workgroups idle, in 1/16.
 inline constexpr int64_t kIdleSixteenths = 2;

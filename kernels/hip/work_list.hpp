@@ -29,6 +29,9 @@
 
 namespace kernels::hip {
 
+// Heads whose blocks or tiles are taken in turn, so that their K and V stay in L2.
+inline constexpr int32_t kHeadsTogether = 16;
+
 // ---- Where a tile is cut ----
 
 // One tile: the keys that some of its rows see, begin rounded down to a step, and its place on the

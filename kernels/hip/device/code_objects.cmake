@@ -157,7 +157,7 @@ function(attnrt_platform_kernels platform archs)
   attnrt_code_objects(flash SOURCE flash_attention.hip ARCHS ${archs} ${all})
   attnrt_gpu_kernels(attnrt_kernels_flash_${platform} CODE ${flash}
     HOST launch/flash_attention.cpp launch/listed_attention.cpp launch/merge.cpp launch/pipelined_attention.cpp launch/tensor_map.cpp
-      launch/fill_params.cpp launch/family.cpp)
+      launch/fill_params.cpp launch/fill_serving.cpp launch/family.cpp)
   attnrt_gpu_kernels(attnrt_kernels_unfused_${platform} CODE ${unfused}
     HOST launch/unfused_attention.cpp launch/fill_params.cpp launch/family.cpp)
 endfunction()
