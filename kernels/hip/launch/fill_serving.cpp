@@ -1,5 +1,5 @@
-// kernels/hip/launch/fill_serving.cpp: fills the argument of the kernels that take their work from a
-// list
+// kernels/hip/launch/fill_serving.cpp: fills the argument of the kernels that take their work from
+// a list
 #include "kernels/hip/launch/fill_serving.hpp"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// kernels/hip/launch/fill_serving.hpp: fills the argument of the kernels that take their work from a
-// list
+// kernels/hip/launch/fill_serving.hpp: fills the argument of the kernels that take their work from
+// a list
 #pragma once
 
 #include "kernels/common/problem.hpp"
