@@ -132,7 +132,7 @@ const uint32_t code_object_count = @count@;
   target_link_libraries(${target} PUBLIC attnrt_kernels_common)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow)
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden
-    VISIBILITY_INLINES_HIDDEN ON ATTNRT_ARCHS "${archs}")
+    VISIBILITY_INLINES_HIDDEN ON ATTNRT_ARCHS "${archs}" ATTNRT_LAUNCHES "${arg_HOST}")
 endfunction()
 
 # The libraries of both plugins for one platform.
