@@ -1,4 +1,5 @@
 // runtime/cli/list.cpp: attnrt list: shows every plugin that is found, and its state
+#include <algorithm>
 #include <memory>
 
 #include "cli/command.hpp"
@@ -7,13 +8,18 @@
 namespace attnrt::cli {
 namespace {
 
-int list(const Common& common, bool retry) {
+struct Request {
+  bool retry = false, wait = false;
+};
+
+int list(const Common& common, const Request& request) {
   const auto runtime = open_runtime(common);
   if (!runtime) return report_error(common, runtime.error());
-  std::vector<core::PluginRow> rows = (*runtime)->plugins(false);  // no warnings: the rows say it
-  if (retry) {
+  const auto wait = request.wait ? core::Probes::Wait::until_done : core::Probes::Wait::some_time;
+  auto rows = (*runtime)->plugins(false, wait);  // no warnings: the rows say it
+  if (request.retry) {
     (*runtime)->retry();
-    rows = (*runtime)->plugins(false);
+    rows = (*runtime)->plugins(false, wait);
   }
   const auto snapshot = (*runtime)->snapshot();
   if (common.json) {
@@ -21,7 +27,9 @@ int list(const Common& common, bool retry) {
   } else {
     print(core::plugins_text(*snapshot, rows));
   }
-  return exit_ok;
+  const bool refused = std::any_of(rows.begin(), rows.end(),
+                                   [](const auto& row) { return row.state == "refused"; });
+  return request.wait && refused ? exit_no : exit_ok;
 }
 
 }  // namespace
@@ -30,12 +38,14 @@ void add_list(CLI::App& app, Common& common) {
   CLI::App* command =
       app.add_subcommand("list", "Show every plugin that is found: its version, devices and state");
   add_runtime_options(*command, common);
-  auto retry = std::make_shared<bool>(false);
-  command->add_flag("--retry", *retry,
-                    "Look a second time for devices that are missing, in the same process");
-  command->callback([&common, retry] {
+  auto request = std::make_shared<Request>();
+  command->add_flag("--retry", request->retry,
+                    "Probe refused plugins again, and look again for devices that are missing");
+  command->add_flag("--wait", request->wait,
+                    "Wait until every plugin is probed; exit with 3 if one is refused");
+  command->callback([&common, request] {
     common.command = "list";
-    common.exit = list(common, *retry);
+    common.exit = list(common, *request);
   });
 }
 

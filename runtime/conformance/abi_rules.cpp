@@ -115,12 +115,15 @@ Outcome check_calls(Subject& subject) {
 
 Outcome check_open(Subject& subject) {
   if (subject.table()->open == nullptr) return skipped("it has no open");
+  const auto options = subject.options();
   for (int n = 0; n < 3; ++n) {
-    const Instance one = subject.open(), two = subject.open();  // as two runtimes in one process do
+    // As two runtimes in one process do.
+    const Instance one = subject.open(options), two = subject.open(options);
     for (const Instance* instance : {&one, &two}) {
       if (instance->status == ATTNRT_OK) continue;
-      return failed(fmt::format("open without options: {}: {}", core::status_name(instance->status),
-                                said(instance->message)));
+      return failed(fmt::format("open {}: {}: {}",
+                                options.empty() ? "without options" : "with the policy's options",
+                                core::status_name(instance->status), said(instance->message)));
     }
   }
   subject.instance();

@@ -82,6 +82,7 @@ void check_rules(const std::string& path, const Settings& settings,
     subject.running = &rule;
     results.push_back({&rule, check(rule, subject, results)});
     listener.finished(results.back());
+    if (settings.until_failure && results.back().outcome.state == State::failed) return;
   }
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "conformance/rules.hpp"
@@ -15,6 +16,10 @@ struct Settings {
   uint64_t seed = 1;              // of the first case; each further one has the next seed
   double deadline_seconds = 120;  // of one child process
   std::vector<std::string> only;  // ids of rules, checked with those that they need; empty: all
+  bool until_failure = false;     // whether to stop at the first rule that fails
+  std::vector<std::pair<std::string, std::string>> options;  // given to the plugin's open
+  // An open file with the plugin's bytes, which are checked instead of those at the path; -1: none.
+  int library = -1;
 };
 
 struct RuleResult {

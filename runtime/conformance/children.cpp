@@ -6,6 +6,9 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,11 +32,15 @@ using core::Descriptor;
 using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
-constexpr int kRequest = 3, kAnswers = 4;  // the child's descriptors
+constexpr int kRequest = 3, kAnswers = 4, kLibrary = 5;  // the child's descriptors
 constexpr int kFirstFree = 10;             // the parent's copies have numbers from here on
 constexpr int kNotFound = 127;  // the exit code of a child whose program cannot be started
 constexpr int kBadRequest = 2;
 constexpr std::string_view kOutputRule = "ROB-12";
+
+// What a child may write to one file beyond the size of the plugin (its output goes to a memory
+// file).
+constexpr rlim_t kMostFileBytes = rlim_t{64} << 20;
 
 // The least time between two reports of progress by the child.
 constexpr std::chrono::milliseconds kProgressInterval{100};
@@ -84,16 +91,29 @@ Descriptor memory_file(const char* name) {
 }
 
 // Returns a copy of the descriptor, with a number that is none of the child's own descriptors.
-Descriptor moved_away(const Descriptor& file) {
-  const int copy = fcntl(file.number(), F_DUPFD_CLOEXEC, kFirstFree);
+Descriptor moved_away(int file) {
+  const int copy = fcntl(file, F_DUPFD_CLOEXEC, kFirstFree);
   if (copy < 0) fail("fcntl");
   return Descriptor(copy);
 }
 
-// A child process that checks rules. The destructor kills it, if it still lives.
+// Limits what the child may use up of the machine. A plugin may lower these limits, not raise them.
+// Calls only what is safe after fork.
+void limit_this_process(rlim_t file_bytes) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur > file_bytes) {
+    limit.rlim_cur = file_bytes;
+    setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  limit = {0, 0};
+  setrlimit(RLIMIT_CORE, &limit);
+}
+
+// A child process that checks rules, in a process group of its own. The destructor kills the group.
 class Child {
  public:
-  Child(const std::vector<std::string>& command, const json& request)
+  // library: an open file that the child gets; -1: none.
+  Child(const std::vector<std::string>& command, const json& request, int library)
       : output_(memory_file("attnrt_output")) {
     const core::NoFileSizeSignal no_signal;
     const Descriptor request_file = memory_file("attnrt_request");
@@ -105,7 +125,12 @@ class Child {
     if (pipe2(ends.data(), O_CLOEXEC) != 0) fail("pipe");
     answers_ = Descriptor(ends[0]);
     const Descriptor answer_end(ends[1]);
-    start(command, moved_away(request_file), moved_away(answer_end), moved_away(output_));
+    struct stat status {};
+    const Descriptor kept = library >= 0 ? moved_away(library) : Descriptor();
+    if (library >= 0 && fstat(library, &status) != 0) fail("fstat");
+    start(command, {moved_away(request_file.number()), moved_away(answer_end.number()),
+                    moved_away(output_.number())},
+          kept.number(), kMostFileBytes + static_cast<rlim_t>(status.st_size));
   }
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
@@ -140,10 +165,11 @@ class Child {
   // Waits until the child has ended. RETURNS how it ended.
   std::string wait(bool kill_first) {
     if (pid_ <= 0) return ending_;
-    if (kill_first) kill(pid_, SIGKILL);
+    if (kill_first) kill(-pid_, SIGKILL);
     int status = 0;
     pid_t waited = 0;
     while ((waited = waitpid(pid_, &status, 0)) < 0 && errno == EINTR) continue;
+    kill(-pid_, SIGKILL);  // what it started
     pid_ = 0;
     // Where SIGCHLD is ignored, the system waits itself and keeps no status.
     if (waited < 0)
@@ -170,20 +196,30 @@ class Child {
   bool timed_out = false;
 
  private:
-  void start(const std::vector<std::string>& command, const Descriptor& request,
-             const Descriptor& answers, const Descriptor& output) {
+  struct Files {
+    Descriptor request, answers, output;
+  };
+  void start(const std::vector<std::string>& command, const Files& files, int library,
+             rlim_t file_bytes) {
     std::vector<char*> arguments;
     for (const std::string& argument : command)
       arguments.push_back(const_cast<char*>(argument.c_str()));
     arguments.push_back(nullptr);
     pid_ = fork();
     if (pid_ < 0) fail("fork");
-    if (pid_ > 0) return;
+    if (pid_ > 0) {
+      setpgid(pid_, pid_);  // in both processes, since either may be the first to need it
+      return;
+    }
     // In the child, only calls that are safe after fork.
-    dup2(output.number(), STDOUT_FILENO);
-    dup2(output.number(), STDERR_FILENO);
-    dup2(request.number(), kRequest);
-    dup2(answers.number(), kAnswers);
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    limit_this_process(file_bytes);
+    dup2(files.output.number(), STDOUT_FILENO);
+    dup2(files.output.number(), STDERR_FILENO);
+    dup2(files.request.number(), kRequest);
+    dup2(files.answers.number(), kAnswers);
+    if (library >= 0) dup2(library, kLibrary);
     execve(arguments[0], arguments.data(), environ);
     _exit(kNotFound);
   }
@@ -254,9 +290,12 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
                     {"cases", settings.cases},
                     {"seed", settings.seed},
                     {"only", settings.only},
+                    {"until_failure", settings.until_failure},
+                    {"options", settings.options},
+                    {"library", settings.library >= 0 ? kLibrary : -1},
                     {"before", json::array()}};
     for (const RuleResult& result : results) request["before"].push_back(to_json(result));
-    Child child(command, request);
+    Child child(command, request, settings.library);
     const size_t answered = results.size();
     const Heard heard = listen(child, settings, results, progress);
     const Rule* running = heard.running;
@@ -280,6 +319,7 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
     outcome.seed = settings.seed;
     outcome.died = true;
     results.push_back({running, std::move(outcome)});
+    if (settings.until_failure) return results;
   }
   throw std::runtime_error("more child processes died than there are rules");
 }
@@ -297,6 +337,11 @@ int serve_as_child() {
   settings.cases = request.at("cases");
   settings.seed = request.at("seed");
   settings.only = request.at("only").get<std::vector<std::string>>();
+  settings.until_failure = request.at("until_failure");
+  settings.options =
+      request.at("options").get<std::vector<std::pair<std::string, std::string>>>();
+  settings.library = request.at("library");
+  if (settings.library >= 0) fcntl(settings.library, F_SETFD, FD_CLOEXEC);
   std::vector<RuleResult> before;
   for (const json& result : request.at("before")) before.push_back(from_json(result));
   const auto answer = [](const json& line) { write_all(kAnswers, dump(line)); };

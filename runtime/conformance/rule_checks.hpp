@@ -14,6 +14,9 @@ Outcome check_identity(Subject& subject);
 Outcome check_calls(Subject& subject);
 Outcome check_open(Subject& subject);
 
+// process_state.cpp: what the plugin did to the process
+Outcome check_process_unchanged(Subject& subject);
+
 // device_rules.cpp: the devices, and the extensions that work on them
 Outcome check_devices(Subject& subject);
 Outcome check_memory(Subject& subject);

@@ -52,6 +52,11 @@ constexpr std::array kRules = {
     Rule{"ABI-11",
          "if attnrt.timing/1 is offered, two timestamps measure what a stream did between them",
          "benchmarks show wrong speeds", "ABI-9", check_timing},
+    Rule{"ABI-12",
+         "loading, open and devices leave the process as it was: rounding mode, signal handlers, "
+         "limits, folder, umask, environment, standard streams",
+         "the application's own results, files or shutdown change", "ABI-7",
+         check_process_unchanged},
 
     Rule{"AGR-1",
          "supports answers OK, or UNSUPPORTED with a reason, to every problem that the manifest "
@@ -98,6 +103,9 @@ constexpr std::array kRules = {
          "the second run of a plan is wrong", "AGR-2", check_dirty_workspace},
     Rule{"ROB-15", "a caller may pass NULL for the error",
          "a caller that does not want the text crashes", "AGR-2", check_null_error},
+    Rule{"ROB-16", "plan and run leave the process as it was, too (ABI-12)",
+         "the application's own results, files or shutdown change", "AGR-2",
+         check_process_unchanged},
 
     Rule{"ACC-1", "no value's error is above twice that of a plain evaluation in the same dtype",
          "results are wrong", "AGR-2", from_cases<"ACC-1">},

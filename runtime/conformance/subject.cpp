@@ -3,8 +3,10 @@
 
 #include <dlfcn.h>
 #include <elf.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <link.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstring>
@@ -16,7 +18,21 @@
 namespace attnrt::conformance {
 namespace {
 
-std::shared_ptr<const core::FoundPlugin> find_plugin(const std::string& path) {
+// Returns the plugin whose bytes an open file has.
+std::shared_ptr<const core::FoundPlugin> examine_library(const std::string& path, int library) {
+  auto plugin = std::make_shared<core::FoundPlugin>();
+  plugin->path = path;
+  struct stat status {};
+  core::Result<void> examined = core::fail(ATTNRT_INTERNAL, "its copy cannot be read");
+  if (const int file = fcntl(library, F_DUPFD_CLOEXEC, 0); file >= 0 && fstat(file, &status) == 0)
+    examined =
+        core::examine({core::Descriptor(file), core::identity_of(status), path}, *plugin);
+  if (!examined) plugin->fault = examined.error().message;
+  return plugin;
+}
+
+std::shared_ptr<const core::FoundPlugin> find_plugin(const std::string& path, int library) {
+  if (library >= 0) return examine_library(path, library);
   namespace fs = std::filesystem;
   std::error_code error;
   // A link may lead to a file of another name, or in another folder: name.so -> name.so.1.2.
@@ -92,7 +108,7 @@ Subject::Subject(const std::string& path_, const Settings& settings_, Progress p
       settings(settings_),
       host(std::max(2, core::usable_cpus())),
       progress_(std::move(progress)),
-      file_(find_plugin(path_)) {}
+      file_(find_plugin(path_, settings_.library)) {}
 
 Subject::~Subject() = default;
 
@@ -101,6 +117,7 @@ std::string Subject::map() {
   mapped_ = true;
   if (file_ == nullptr || !file_->fault.empty())
     return map_error_ = "the file is not a plugin (ABI-1)";
+  before_ = ProcessState::now();
   const auto mapped = core::map_library(*file_, false);
   if (!mapped) return map_error_ = mapped.error().message;
   table_ = mapped->table;
@@ -110,6 +127,12 @@ std::string Subject::map() {
     symbol_bytes_ = static_cast<int64_t>(static_cast<const ElfW(Sym)*>(entry)->st_size);
   }
   return map_error_;
+}
+
+std::vector<attnrt_option> Subject::options() const {
+  std::vector<attnrt_option> options;
+  for (const auto& [key, value] : settings.options) options.push_back({key.c_str(), value.c_str()});
+  return options;
 }
 
 Instance Subject::open(const std::vector<attnrt_option>& options) {
@@ -125,7 +148,7 @@ Instance Subject::open(const std::vector<attnrt_option>& options) {
 }
 
 void* Subject::instance() {
-  if (!instance_) instance_ = std::make_unique<Instance>(open());
+  if (!instance_) instance_ = std::make_unique<Instance>(open(options()));
   return instance_->value;
 }
 

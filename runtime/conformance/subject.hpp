@@ -14,6 +14,7 @@
 #include "backend.hpp"
 #include "base/threads.hpp"
 #include "conformance/check_rules.hpp"
+#include "conformance/process_state.hpp"
 #include "discover.hpp"
 
 namespace attnrt::conformance {
@@ -65,7 +66,9 @@ class Subject {
   const attnrt_plugin* table() { return map().empty() ? table_ : nullptr; }
   int64_t symbol_bytes() const { return symbol_bytes_; }
   Instance open(const std::vector<attnrt_option>& options = {});
-  void* instance();  // the one that all rules share, opened without options
+  void* instance();  // the one that all rules share, opened with options()
+  std::vector<attnrt_option> options() const;  // those of the settings
+  const ProcessState& before() const { return before_; }  // what the process was before map()
   const std::vector<core::Device>& devices();
   const std::string& devices_message();
   attnrt_status devices_status();
@@ -100,6 +103,7 @@ class Subject {
   int64_t symbol_bytes_ = 0;
   bool mapped_ = false;
   std::string map_error_;
+  ProcessState before_;
   std::unique_ptr<Instance> instance_;
   bool devices_known_ = false;
   attnrt_status devices_status_ = ATTNRT_OK;

@@ -248,6 +248,26 @@ void read_plan_cache(const Item& map, Config& config, Errors& errors) {
     put(config.plan_cache_bytes, read_bytes(*bytes), bytes->node, errors);
 }
 
+void read_admission(const Item& map, const std::filesystem::path& folder, Config& config,
+                    Errors& errors) {
+  yaml::only_keys(map.node, {"level", "registry", "without_probe"}, map.what, errors);
+  if (const auto level = item(map.node, "level", map.what)) {
+    put(config.admission_level, read_choice(*level, {"off", "loads", "conforms"}), level->node,
+        errors);
+  }
+  if (const auto registry = item(map.node, "registry", map.what)) {
+    if (registry->node.kind == Kind::null) {
+      config.admission_registry = {"", registry->node.place()};
+    } else {
+      put(config.admission_registry, read_directory(*registry, folder), registry->node, errors);
+    }
+  }
+  if (const auto without = item(map.node, "without_probe", map.what)) {
+    put(config.without_probe, read_choice(*without, {"open installed", "open", "refuse"}),
+        without->node, errors);
+  }
+}
+
 void read_default(const Item& item, Config& config, Errors& errors) {
   if (item.node.kind == Kind::null) {
     config.default_backend = {std::nullopt, item.node.place()};
@@ -265,7 +285,7 @@ void read_layer(std::string_view text, const std::string& file, const std::files
   const Node& root = document->root;
   yaml::only_keys(root,
                   {"schema", "plugins", "threads", "staging", "backends", "unlisted", "default",
-                   "rules", "on_fallback", "plan_cache"},
+                   "rules", "on_fallback", "plan_cache", "admission"},
                   "", errors);
   if (const auto schema = item(root, "schema", ""); schema && !read_integer(*schema, 1, 1))
     errors.push_back(
@@ -286,6 +306,8 @@ void read_layer(std::string_view text, const std::string& file, const std::files
         on_fallback->node, errors);
   if (const auto plan_cache = item(root, "plan_cache", ""))
     read_plan_cache(*plan_cache, config, errors);
+  if (const auto admission = item(root, "admission", ""))
+    read_admission(*admission, folder, config, errors);
 }
 
 // Collects the conditions that tell apart problems of different bounds.
@@ -350,6 +372,11 @@ void warn_of_settings_without_effect(Config& config) {
 }
 
 }  // namespace
+
+const char* name_of(WithoutProbe without_probe) {
+  static constexpr const char* kNames[] = {"open installed", "open", "refuse"};
+  return kNames[static_cast<size_t>(without_probe)];
+}
 
 std::string switched_off(const Config& config, std::string_view backend) {
   const auto listed = config.backends.find(backend);

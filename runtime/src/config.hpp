@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "admit.hpp"
 #include "environment.hpp"
 #include "formats/semver.hpp"
 #include "problem/constraint.hpp"
@@ -17,6 +18,11 @@
 namespace attnrt::core {
 
 enum class OnFallback { allow, warn, error };
+
+// What becomes of a plugin where no probe can be started: it is loaded all the same if it lies
+// beside libattnrt.so (open_installed), wherever it lies (open_all), or never (refuse).
+enum class WithoutProbe { open_installed, open_all, refuse };
+const char* name_of(WithoutProbe without_probe);  // "open installed", "open", "refuse"
 
 // A value and where it comes from: "policy.yaml:4:13", "ATTNRT_BACKEND", "built-in policy:3:1",
 // "call".
@@ -55,6 +61,9 @@ struct Config {
   Setting<std::vector<Rule>> rules;
   Setting<OnFallback> on_fallback;
   Setting<int64_t> plan_cache_bytes;
+  Setting<AdmissionLevel> admission_level;
+  Setting<std::string> admission_registry;  // a folder; "": that of this user
+  Setting<WithoutProbe> without_probe;
   // The conditions of `when` and `only` that look at batch, seq_q or seq_kv, in no special order.
   Constraints conditions_on_bounds;
   // From the environment only.

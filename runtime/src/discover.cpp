@@ -187,10 +187,10 @@ bool twins(const FoundPlugin& one, const FoundPlugin& other) {
          one.manifest->devices == other.manifest->devices;
 }
 
-std::string default_plugin_directory() {
+std::filesystem::path own_folder() {
   Dl_info info{};
   link_map* object = nullptr;
-  const auto* here_in = reinterpret_cast<const void*>(&default_plugin_directory);
+  const auto* here_in = reinterpret_cast<const void*>(&own_folder);
   if (dladdr1(here_in, &info, reinterpret_cast<void**>(&object), RTLD_DL_LINKMAP) == 0 ||
       object == nullptr)
     return {};
@@ -206,7 +206,13 @@ std::string default_plugin_directory() {
   }
   std::error_code error;
   const auto here = std::filesystem::canonical(file, error).parent_path();
-  if (error) return {};
+  return error ? std::filesystem::path() : here;
+}
+
+std::string default_plugin_directory() {
+  const std::filesystem::path here = own_folder();
+  if (here.empty()) return {};
+  std::error_code error;
   const auto beside = here / "attnrt" / "plugins";
   if (std::filesystem::is_directory(beside, error)) return beside;
   // The command is in bin; the folder of libattnrt.so is beside that.

@@ -1,6 +1,7 @@
 // runtime/src/discover.hpp: finds plugin files, and reads them without running their code
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +21,10 @@ struct Discovery {
   std::vector<std::string> warnings;
   std::vector<std::string> directories;  // those that could be read
 };
+
+// Returns the folder of the file that holds this code: libattnrt.so, the command or a test. "": it
+// is not known.
+std::filesystem::path own_folder();
 
 // Returns the directory of plugins if the policy names none: attnrt/plugins beside libattnrt.so.
 std::string default_plugin_directory();

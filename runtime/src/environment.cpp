@@ -16,8 +16,9 @@
 namespace attnrt::core {
 namespace {
 
-constexpr std::array<std::string_view, 5> variables{
-    "ATTNRT_POLICY", "ATTNRT_PLUGIN_PATH", "ATTNRT_BACKEND", "ATTNRT_DISABLE", "ATTNRT_LOG"};
+constexpr std::array<std::string_view, 6> variables{
+    "ATTNRT_POLICY",  "ATTNRT_PLUGIN_PATH", "ATTNRT_BACKEND",
+    "ATTNRT_DISABLE", "ATTNRT_LOG",         "ATTNRT_REGISTRY"};
 constexpr std::array<std::string_view, 5> log_levels{"debug", "info", "warning", "error",
                                                      "off"};  // ATTNRT_LOG_* in order
 
@@ -30,7 +31,7 @@ Environment read_environment() {
   if (getauxval(AT_SECURE) != 0) return environment;
   std::optional<std::string>* const fields[] = {&environment.policy, &environment.plugin_path,
                                                 &environment.backend, &environment.disable,
-                                                &environment.log};
+                                                &environment.log, &environment.registry};
   for (size_t i = 0; i < variables.size(); ++i) {
     const char* value = secure_getenv(std::string(variables.at(i)).c_str());
     if (value != nullptr && *value != '\0') *fields[i] = value;
@@ -54,6 +55,13 @@ Result<void> apply_environment(const Environment& environment, Config& config) {
   if (is_set(environment.backend)) config.forced_backend = {environment.backend, "ATTNRT_BACKEND"};
   if (is_set(environment.disable))
     config.disabled = {split(*environment.disable, ','), "ATTNRT_DISABLE"};
+  if (is_set(environment.registry)) {
+    if (environment.registry->front() != '/') {
+      return fail(ATTNRT_INVALID_ARGUMENT, "ATTNRT_REGISTRY: found {}, expected an absolute path",
+                  shown(*environment.registry));
+    }
+    config.admission_registry = {*environment.registry, "ATTNRT_REGISTRY"};
+  }
   config.log_level = {ATTNRT_LOG_WARNING, "default"};
   if (is_set(environment.log)) {
     const auto level = std::find(log_levels.begin(), log_levels.end(), *environment.log);

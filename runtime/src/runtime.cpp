@@ -85,8 +85,11 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
   // file.
   if (error) runtime->folder_ = "/dev/null";
   runtime->environment_ = read_environment();
+  runtime->probes_ = std::make_unique<Probes>([self = runtime.get()] { self->take_probed(); },
+                                              runtime->options_.probe_program);
   auto snapshot =
-      take_snapshot(runtime->options_, runtime->environment_, runtime->folder_, nullptr);
+      take_snapshot(runtime->options_, runtime->environment_, runtime->folder_, nullptr,
+                    runtime->probes_.get());
   if (!snapshot) return tl::unexpected(snapshot.error());
   runtime->adopt(std::move(*snapshot));
   return runtime;
@@ -94,14 +97,26 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
 
 Result<void> Runtime::reload() {
   const std::lock_guard lock(reload_mutex_);
-  auto next = take_snapshot(options_, environment_, folder_, snapshot().get());
+  auto next =
+      take_snapshot(options_, environment_, folder_, snapshot().get(), probes_.get());
   if (!next) return tl::unexpected(next.error());
   adopt(std::move(*next));
   return {};
 }
 
+// A probe has ended that no call waited for: what it admits takes its place.
+void Runtime::take_probed() {
+  const std::lock_guard lock(reload_mutex_);
+  if (const auto current = snapshot()) adopt(take_replacements(*current));
+}
+
 void Runtime::retry() {
   const std::lock_guard lock(reload_mutex_);
+  for (const auto snapshot = this->snapshot(); const auto& entry : snapshot->entries) {
+    if (entry->plugin->fault.empty())
+      probes_->forget_refusal(
+          {entry->plugin, entry->options, *snapshot->config, *snapshot->services});
+  }
   if (auto next = look_again(*snapshot())) {
     adopt(std::move(next));
   } else {
@@ -120,12 +135,12 @@ void Runtime::adopt(std::shared_ptr<const Snapshot> next) {
   snapshot_.swap(next);
 }
 
-std::vector<PluginRow> Runtime::plugins(bool log_failures) const {
+std::vector<PluginRow> Runtime::plugins(bool log_failures, Probes::Wait wait) const {
   const auto snapshot = this->snapshot();
   std::vector<PluginRow> rows;
   for (size_t i = 0; i < snapshot->entries.size(); ++i) {
     const auto& entry = snapshot->entries[i];
-    PluginRow row{snapshot->found.plugins[i], "broken", entry->plugin->fault, {}, {}};
+    PluginRow row{snapshot->found.plugins[i], "broken", entry->plugin->fault, {}, {}, {}};
     if (entry->plugin->manifest) row.notes = entry->plugin->manifest->notes;
     if (row.reason.empty()) {
       row.reason = switched_off(*snapshot->config, entry->plugin->manifest->name);
@@ -133,7 +148,9 @@ std::vector<PluginRow> Runtime::plugins(bool log_failures) const {
     }
     if (row.reason.empty()) row.reason = entry->plugin->manifest->serves_nothing();
     if (row.reason.empty()) {
+      if (wait == Probes::Wait::until_done) (void)snapshot->admission(*entry, wait);
       const auto loaded = snapshot->load(*entry, log_failures);
+      row.admission = snapshot->known_admission(*entry);
       if (loaded) {
         row.devices = (*loaded)->devices();
         row.state = row.devices.empty() ? "no device" : "ready";
@@ -141,6 +158,8 @@ std::vector<PluginRow> Runtime::plugins(bool log_failures) const {
         if (const auto& note = (*loaded)->devices_note(); !note.empty()) row.notes.push_back(note);
       } else {
         row.reason = loaded.error().message;
+        if (row.admission.state == Admission::State::refused) row.state = "refused";
+        if (row.admission.state == Admission::State::unknown) row.state = "waiting";
       }
     }
     rows.push_back(std::move(row));

@@ -18,8 +18,9 @@ namespace attnrt::core {
 // One row of `attnrt list`.
 struct PluginRow {
   std::shared_ptr<const FoundPlugin> plugin;
-  std::string state;   // ready, no device, disabled or broken
+  std::string state;   // ready, no device, disabled, broken, refused or waiting
   std::string reason;  // why it is not ready
+  Admission admission;
   std::vector<Device> devices;
   std::vector<std::string> notes;  // on its manifest, and what it says of its devices
 };
@@ -33,12 +34,14 @@ class Runtime {
   Result<void> reload();
 
   // Looks again for devices that were missing or were lost, and for what prevented a plugin from
-  // being loaded: new decisions and plans ask a new instance of each such backend.
+  // being loaded, and probes refused plugins again: new decisions and plans ask a new instance of each such backend.
   void retry();
 
   // Loads the plugins that are not loaded yet, and returns a row for each. If log_failures is set,
-  // also logs a warning for each that cannot be loaded.
-  std::vector<PluginRow> plugins(bool log_failures = true) const;
+  // also logs a warning for each that cannot be loaded. wait: for the probes of those whose
+  // admission is not known.
+  std::vector<PluginRow> plugins(bool log_failures = true,
+                                 Probes::Wait wait = Probes::Wait::some_time) const;
 
   // Decides which backend serves the problem. Always returns a decision: "no backend supports the
   // problem" is one too.
@@ -70,6 +73,7 @@ class Runtime {
  private:
   Runtime() = default;
   void adopt(std::shared_ptr<const Snapshot> next);
+  void take_probed();
   uint64_t generation() {
     return failover_.breaker().generation([this] { return failover_.now(); });
   }
@@ -92,6 +96,7 @@ class Runtime {
   DecisionCache decisions_;
   PlanCache plans_;
   Failover failover_{plans_};
+  std::unique_ptr<Probes> probes_;  // destroyed first, since its thread calls take_probed
 };
 
 }  // namespace attnrt::core

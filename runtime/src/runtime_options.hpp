@@ -9,6 +9,8 @@
 #include <optional>
 #include <string>
 
+#include "admit.hpp"
+
 namespace attnrt::core {
 
 // The application's device memory, in place of the backends' own; attnrt.h has the contract.
@@ -32,6 +34,9 @@ struct RuntimeOptions {
   attnrt_parallel_for parallel_for = nullptr;  // the application's threads instead of a pool
   void* parallel_self = nullptr;
   Allocator allocator;  // of workspaces and staging buffers
+  // For tests: instead of the policy's level, and instead of the attnrt-probe that is installed.
+  std::optional<AdmissionLevel> admission_level;
+  std::string probe_program;
   // The clock of the breaker, for tests. Empty: std::chrono::steady_clock.
   std::function<std::chrono::steady_clock::time_point()> clock;
 };

@@ -104,8 +104,34 @@ std::shared_ptr<Snapshot::Entry> entry_for(std::shared_ptr<const FoundPlugin> pl
   return entry;
 }
 
+// Leaves the last good bytes of a file in service, and says why its new ones are not.
+std::shared_ptr<const FoundPlugin> keep(const FoundPlugin& good, const std::string& reason) {
+  auto kept = std::make_shared<FoundPlugin>(good);
+  kept->present_fault = reason;
+  kept->identity.reset();  // so that the next reload tries again
+  return kept;
+}
+
+void log_kept(const Snapshot& snapshot, const FoundPlugin& kept) {
+  snapshot.services->log(
+      ATTNRT_LOG_WARNING,
+      fmt::format("load: {}: {}; its last good version, {} {}, stays in service", kept.path,
+                  kept.present_fault, kept.manifest->name, kept.manifest->version_text));
+}
+
+// Returns why new bytes may not take the place of those in service: "" if they may, and are loaded
+// now. waits: set if their probe is still running.
+std::string replacement_fault(const Snapshot& snapshot, Snapshot::Entry& entry, bool* waits) {
+  const auto admission = snapshot.admission(entry, Probes::Wait::never);
+  *waits = admission && admission->state == Admission::State::waiting;
+  if (*waits) return "its new bytes are being probed";
+  const auto loaded = snapshot.load(entry, false);
+  return loaded ? "" : loaded.error().message;
+}
+
 // Loads each plugin whose file had other bytes before, which are in service. If the new ones cannot
-// be loaded, the old ones stay in service. may_keep: whether backends of `previous` may be kept.
+// be loaded, the old ones stay in service; while the new ones are probed, they do, too.
+// may_keep: whether backends of `previous` may be kept.
 void try_replacements(const Snapshot& previous, bool may_keep, Snapshot& snapshot) {
   for (size_t i = 0; i < snapshot.entries.size(); ++i) {
     const auto entry = snapshot.entries[i];
@@ -118,21 +144,40 @@ void try_replacements(const Snapshot& previous, bool may_keep, Snapshot& snapsho
                  each->plugin->hash != plugin.hash;
         });
     if (before == previous.entries.end()) continue;
-    const auto loaded = snapshot.load(*entry, false);
-    if (loaded) continue;
-    auto kept = std::make_shared<FoundPlugin>(*(*before)->plugin);
-    kept->present_fault = loaded.error().message;
-    kept->identity.reset();  // so that the next reload tries again
-    snapshot.services->log(
-        ATTNRT_LOG_WARNING,
-        fmt::format("load: {}: {}; its last good version, {} {}, stays in service", plugin.path,
-                    loaded.error().message, kept->manifest->name, kept->manifest->version_text));
+    bool waits = false;
+    const std::string fault = replacement_fault(snapshot, *entry, &waits);
+    if (fault.empty()) continue;
+    auto kept = keep(*(*before)->plugin, fault);
+    if (waits) {
+      snapshot.replacements.push_back({i, entry->plugin});
+    } else {
+      log_kept(snapshot, *kept);
+    }
     snapshot.entries[i] = entry_for(kept, may_keep ? &previous : nullptr, snapshot);
     snapshot.found.plugins[i] = std::move(kept);
   }
 }
 
+// Whether another version of the entry's backend is open.
+bool is_served_by_another(const Snapshot& snapshot, const Snapshot::Entry& entry) {
+  return std::any_of(
+      snapshot.entries.begin(), snapshot.entries.end(), [&entry](const auto& other) {
+        return other.get() != &entry && other->backend() &&
+               other->plugin->manifest->name == entry.plugin->manifest->name;
+      });
+}
+
 }  // namespace
+
+Result<Admission> Snapshot::admission(const Entry& entry, Probes::Wait wait) const {
+  if (probes == nullptr) return Admission{Admission::State::off, AdmissionLevel::off, {}, 0};
+  return probes->ask({entry.plugin, entry.options, *config, *services}, wait);
+}
+
+Admission Snapshot::known_admission(const Entry& entry) const {
+  if (probes == nullptr) return {Admission::State::off, AdmissionLevel::off, {}, 0};
+  return probes->look({entry.plugin, entry.options, *config, *services});
+}
 
 // A mutex and a flag instead of std::call_once: an exception that leaves call_once is unwound
 // through libc, which loads another library for that, and ends the process if it cannot.
@@ -141,7 +186,17 @@ Snapshot::Loaded Snapshot::load(Entry& entry, bool log_failure) const {
   {
     const std::lock_guard lock(entry.mutex);
     if (entry.is_loaded.load(std::memory_order_relaxed)) return entry.loaded;
-    auto loaded = core::load(entry.plugin, entry.options, services, config->load_by_path.value);
+    const auto wait = is_served_by_another(*this, entry) ? Probes::Wait::never
+                                                         : Probes::Wait::some_time;
+    const auto admission = this->admission(entry, wait);
+    if (!admission) return tl::unexpected(admission.error());
+    if (admission->state == Admission::State::waiting) {
+      return fail(ATTNRT_UNSUPPORTED, "waiting for its probe ({})",
+                  level_name(config->admission_level.value));
+    }
+    const bool refused = admission->state == Admission::State::refused;
+    auto loaded = refused ? fail(ATTNRT_UNSUPPORTED, "refused: {}", admission->reason)
+                          : core::load(entry.plugin, entry.options, services, config->load_by_path.value);
     if (!loaded) {
       Error& error = loaded.error();
       if (error.code == ATTNRT_OUT_OF_MEMORY) return tl::unexpected(std::move(error));
@@ -177,17 +232,40 @@ std::shared_ptr<Snapshot> look_again(const Snapshot& previous) {
   return next;
 }
 
+std::shared_ptr<Snapshot> take_replacements(const Snapshot& previous) {
+  auto next = std::make_shared<Snapshot>(previous);
+  next->replacements.clear();
+  for (const auto& replacement : previous.replacements) {
+    const size_t i = replacement.entry;
+    const auto entry = entry_for(replacement.plugin, nullptr, *next);
+    bool waits = false;
+    const std::string fault = replacement_fault(*next, *entry, &waits);
+    if (waits) {
+      next->replacements.push_back(replacement);
+    } else if (fault.empty()) {
+      next->entries[i] = entry;
+      next->found.plugins[i] = replacement.plugin;
+    } else {
+      next->found.plugins[i] = keep(*previous.found.plugins[i], fault);
+      log_kept(*next, *next->found.plugins[i]);
+    }
+  }
+  return next;
+}
+
 Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
                                                 const Environment& environment,
                                                 const std::filesystem::path& folder,
-                                                const Snapshot* previous) {
+                                                const Snapshot* previous, Probes* probes) {
   const auto source = read_policy(options, environment, folder);
   if (!source) return tl::unexpected(source.error());
   auto config = read_config(source->text, source->file, environment);
   if (!config) return tl::unexpected(config.error());
 
   auto snapshot = std::make_shared<Snapshot>();
+  if (options.admission_level) config->admission_level = {*options.admission_level, "call"};
   snapshot->config = std::make_shared<const Config>(std::move(*config));
+  snapshot->probes = probes;
   snapshot->policy_file = options.policy_text ? "policy" : source->file;
   set_directories(options, folder, *snapshot);
   // Open backends hold the services that they were opened with, so both are kept or neither is.

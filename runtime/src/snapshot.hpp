@@ -11,6 +11,7 @@
 #include "config.hpp"
 #include "environment.hpp"
 #include "load.hpp"
+#include "probes.hpp"
 #include "runtime_options.hpp"
 
 namespace attnrt::core {
@@ -43,17 +44,33 @@ class Snapshot {
     std::atomic<bool> is_loaded = false;
     Loaded loaded = nullptr;
   };
+  // A file whose new bytes are being probed while its last good ones serve.
+  struct Replacement {
+    size_t entry = 0;  // of the last good ones
+    std::shared_ptr<const FoundPlugin> plugin;
+  };
   std::shared_ptr<const Config> config;
   std::string policy_file;  // empty: the built-in policy
   std::vector<std::string> directories;
   std::string directories_origin;  // who named them: "call", ATTNRT_PLUGIN_PATH, "policy.yaml:2:16"
   Discovery found;
   std::vector<std::shared_ptr<Entry>> entries;  // one for each plugin of `found`, in its order
+  std::vector<Replacement> replacements;
   std::shared_ptr<Services> services;
+  Probes* probes = nullptr;  // the runtime's; nullptr: every plugin is loaded without a probe
 
-  // Loads the entry's backend, unless an earlier call did or found why it cannot be loaded. If that
-  // is found now and log_failure is set, logs it as a warning. OUT_OF_MEMORY, also where it is
-  // thrown as std::bad_alloc, is not kept: the next call tries again.
+  // Returns what is known of the plugin's behaviour in a process of its own. wait: how long a probe
+  // of it may take if nothing is known; Wait::never: one is started all the same.
+  Result<Admission> admission(const Entry& entry, Probes::Wait wait) const;
+  // The same, but starts no probe.
+  Admission known_admission(const Entry& entry) const;
+
+  // Loads the entry's backend, unless an earlier call did or found why it cannot be loaded. Before,
+  // the plugin is probed, if the policy asks for that and its result is not known. The call waits
+  // for that (Probes::kMostWait), unless another version of the backend serves already. If the
+  // backend is found not to be loadable now and log_failure is set, logs it as a warning. What is
+  // not kept, so that the next call tries again: OUT_OF_MEMORY, also where it is thrown as
+  // std::bad_alloc; and that a probe is still running.
   // THREADS: from any thread.
   Loaded load(Entry& entry, bool log_failure = true) const;
 };
@@ -67,7 +84,11 @@ class Snapshot {
 Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
                                                 const Environment& environment,
                                                 const std::filesystem::path& folder,
-                                                const Snapshot* previous);
+                                                const Snapshot* previous, Probes* probes);
+
+// Returns the same snapshot, except that replacements whose probe has ended take their place, or
+// leave the last good ones in service and say why.
+std::shared_ptr<Snapshot> take_replacements(const Snapshot& previous);
 
 // Returns the same snapshot, except that backends which may improve are loaded again when they are
 // asked for: as a second instance of the library that is mapped already. Plans keep the first.

@@ -2,10 +2,12 @@
 #include "trace.hpp"
 
 #include <algorithm>
+#include <ctime>
 #include <limits>
 
 #include "base/bytes.hpp"
 #include "base/text.hpp"
+#include "registry.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -91,6 +93,32 @@ Json verdict_json(const Verdict& verdict, bool wins) {
           {"reasons", verdict.reasons}};
 }
 
+// "3 min": how long ago, in the largest unit of which one has passed.
+std::string age_text(int64_t at_seconds) {
+  const int64_t seconds = std::max<int64_t>(0, static_cast<int64_t>(std::time(nullptr)) - at_seconds);
+  if (seconds < 60) return fmt::format("{} s", seconds);
+  if (seconds < 60 * 60) return fmt::format("{} min", seconds / 60);
+  if (seconds < 24 * 60 * 60) return fmt::format("{} h", seconds / (60 * 60));
+  return fmt::format("{} d", seconds / (24 * 60 * 60));
+}
+
+std::string admission_text(const Admission& admission) {
+  if (admission.state == Admission::State::off) return "off";
+  if (admission.state == Admission::State::unknown) return "-";
+  if (admission.state == Admission::State::waiting) return "running";
+  return fmt::format("{}, {} ago", level_name(admission.level), age_text(admission.at_seconds));
+}
+
+Json admission_json(const Admission& admission) {
+  static constexpr const char* kStates[] = {"off", "admitted", "refused", "waiting", "unknown"};
+  const bool known = admission.state == Admission::State::admitted ||
+                     admission.state == Admission::State::refused;
+  return {{"state", kStates[static_cast<size_t>(admission.state)]},
+          {"level", known ? Json(level_name(admission.level)) : nullptr},
+          {"at_seconds", known ? Json(admission.at_seconds) : nullptr},
+          {"reason", admission.reason}};
+}
+
 struct PolicyLine {
   std::string key, value;
   std::string source;  // where the value comes from
@@ -147,6 +175,14 @@ std::vector<PolicyLine> policy_lines(const Snapshot& snapshot) {
   for (const auto& rule : config.rules.value) rule_line(++number, rule, lines);
   lines.push_back({"on_fallback", kFallbacks[static_cast<size_t>(config.on_fallback.value)],
                    config.on_fallback.origin});
+  lines.push_back({"admission.level", level_name(config.admission_level.value),
+                   config.admission_level.origin});
+  const std::string& registry = config.admission_registry.value;
+  lines.push_back({"admission.registry",
+                   registry.empty() ? default_registry_folder().string() : registry,
+                   config.admission_registry.origin});
+  lines.push_back({"admission.without_probe", name_of(config.without_probe.value),
+                   config.without_probe.origin});
   lines.push_back({"plan_cache.bytes", bytes_text(config.plan_cache_bytes.value),
                    config.plan_cache_bytes.origin});
   if (config.forced_backend.value) {
@@ -249,7 +285,7 @@ Json decision_json(const Decision& decision) {
 std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>& rows) {
   std::string text = fmt::format("plugins in {}\n", one_line(joined(snapshot.directories, ", ")));
   if (rows.empty()) return text + "  none\n";
-  Rows cells = {{"name", "version", "abi", "devices", "state", "file", "reason"}};
+  Rows cells = {{"name", "version", "abi", "devices", "state", "probe", "file", "reason"}};
   for (const auto& row : rows) {
     const auto& manifest = row.plugin->manifest;
     std::vector<std::string> devices;
@@ -269,7 +305,8 @@ std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>&
     if (!row.notes.empty()) reason += (reason.empty() ? "note: " : "; note: ") + joined(row.notes);
     cells.push_back({manifest ? manifest->name : "-", manifest ? manifest->version_text : "-",
                      manifest ? std::to_string(manifest->abi) : "-",
-                     devices.empty() ? "-" : joined(devices, ", "), row.state, file, reason});
+                     devices.empty() ? "-" : joined(devices, ", "), row.state,
+                     admission_text(row.admission), file, reason});
   }
   return text + table(cells);
 }
@@ -298,6 +335,7 @@ Json plugins_json(const Snapshot& snapshot, const std::vector<PluginRow>& rows) 
                        {"notes", row.notes},
                        {"devices", devices},
                        {"state", row.state},
+                       {"admission", admission_json(row.admission)},
                        {"reason", row.reason},
                        {"present_fault", row.plugin->present_fault}});
   }

@@ -1,0 +1,141 @@
+// runtime/probe/main.cpp: attnrt-probe, which tries a plugin in processes that may crash
+//
+//     attnrt-probe LEVEL SEED FILE [OPTION VALUE]...
+//
+//     descriptor 3   the plugin's bytes, in a memory file that nobody can change
+//     descriptor 4   answers, one a line: "attnrt-probe 1" first; "pass RULE" or "fail RULE TEXT" for
+//                    each rule; "end pass" or "end fail" last. "error TEXT" instead of the end: the
+//                    plugin could not be tried, and nothing is known about it.
+//
+// This process loads nothing. Its child does, and this process reports how the child ended, whatever
+// the application that started it does with its own children. When the reader of the answers is
+// gone, everything that was started here is killed.
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "base/result.hpp"
+#include "base/text.hpp"
+#include "conformance/children.hpp"
+#include "conformance/levels.hpp"
+
+namespace {
+
+namespace conformance = attnrt::conformance;
+
+constexpr int kLibrary = 3, kAnswers = 4;
+constexpr int kUsage = 2;
+constexpr size_t kMostText = 400;  // bytes of one answer's text
+
+void answer(const std::string& line) {
+  std::string_view rest = line;
+  while (!rest.empty()) {
+    const ssize_t done = write(kAnswers, rest.data(), rest.size());
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0) return;  // the reader is gone, which end_with_reader sees
+    rest.remove_prefix(static_cast<size_t>(done));
+  }
+}
+
+std::string text_of(const std::string& text) {
+  return attnrt::core::one_line(attnrt::core::cut(text.c_str(), kMostText));
+}
+
+// Kills what this process's children have started and left behind. They became children of this
+// process when their own parents ended.
+void kill_descendants() {
+  constexpr int kRounds = 100;  // one that forks without end is killed by its group
+  for (int round = 0; round < kRounds; ++round) {
+    std::ifstream children("/proc/self/task/" + std::to_string(getpid()) + "/children");
+    bool any = false;
+    for (pid_t pid = 0; children >> pid; any = true) {
+      kill(-pid, SIGKILL);
+      kill(pid, SIGKILL);
+    }
+    if (!any) return;
+    while (waitpid(-1, nullptr, WNOHANG) > 0) continue;
+    usleep(1000);
+  }
+}
+
+// Ends this process, and all that it started, when nobody reads the answers any more.
+void end_with_reader() {
+  pollfd reader{kAnswers, 0, 0};
+  while (poll(&reader, 1, -1) < 0 && errno == EINTR) continue;
+  kill_descendants();
+  _exit(1);
+}
+
+int probe(const conformance::Settings& settings, const std::string& file) {
+  answer("attnrt-probe 1\n");
+  try {
+    const auto results = conformance::check_rules_in_children(
+        file, settings, {"/proc/self/exe", "child"}, nullptr);
+    kill_descendants();
+    bool passed = true;
+    for (const auto& [rule, outcome] : results) {
+      if (outcome.state == conformance::State::skipped) continue;
+      const bool failed = outcome.state == conformance::State::failed;
+      passed = passed && !failed;
+      answer((failed ? "fail " : "pass ") + std::string(rule->id) +
+             (failed ? " " + text_of(outcome.detail) : "") + "\n");
+    }
+    answer(passed ? "end pass\n" : "end fail\n");
+    return passed ? 0 : 1;
+  } catch (const std::exception& error) {
+    answer("error " + text_of(error.what()) + "\n");
+    return 1;
+  }
+}
+
+int usage(const char* found) {
+  std::fprintf(stderr,
+               "attnrt-probe: found %s; expected LEVEL (loads, conforms) SEED FILE [OPTION "
+               "VALUE]...; the runtime starts it, \"attnrt verify\" is for people\n",
+               found);
+  return kUsage;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const std::vector<std::string> words(arguments + 1, arguments + count);
+  if (words == std::vector<std::string>{"child"}) return conformance::serve_as_child();
+  if (words.size() < 3 || words.size() % 2 == 0) return usage("too few arguments, or an odd option");
+  uint64_t seed = 0;
+  const std::string& digits = words[1];
+  if (std::from_chars(digits.data(), digits.data() + digits.size(), seed).ptr !=
+      digits.data() + digits.size())
+    return usage("a SEED that is no number");
+  auto settings = conformance::settings_of_level(words[0], seed);
+  if (!settings) return usage("another LEVEL");
+  if (fcntl(kLibrary, F_GETFD) < 0 || fcntl(kAnswers, F_GETFD) < 0)
+    return usage("no descriptors 3 and 4");
+  // The application may have descriptors that are inherited.
+  syscall(SYS_close_range, kAnswers + 1, ~0U, 0);
+  fcntl(kLibrary, F_SETFD, FD_CLOEXEC);
+  fcntl(kAnswers, F_SETFD, FD_CLOEXEC);
+  signal(SIGPIPE, SIG_IGN);
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+  settings->library = kLibrary;
+  for (size_t i = 3; i + 1 < words.size(); i += 2)
+    settings->options.emplace_back(words[i], words[i + 1]);
+  std::thread(end_with_reader).detach();
+  return probe(*settings, words[2]);
+}

@@ -1,0 +1,267 @@
+// runtime/src/probes.cpp: the probes of one runtime: what is known of each plugin, and what is running
+#include "probes.hpp"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <ctime>
+#include <filesystem>
+#include <new>
+#include <system_error>
+
+#include "discover.hpp"
+
+namespace attnrt::core {
+namespace {
+
+constexpr std::chrono::milliseconds kLookAgain{2};
+
+std::string text_of(const Options& options) {
+  std::string text;
+  for (const auto& [key, value] : options) text += fmt::format("{}={}\n", key, value);
+  return text;
+}
+
+int64_t now_seconds() { return static_cast<int64_t>(std::time(nullptr)); }
+
+// Whether the plugin lies where this library is installed.
+bool is_beside_library(const FoundPlugin& plugin) {
+  std::error_code error;
+  const auto folder = std::filesystem::canonical(default_plugin_directory(), error);
+  return !error && std::filesystem::path(plugin.real_path).parent_path() == folder;
+}
+
+std::filesystem::path registry_folder(const Config& config) {
+  const std::string& configured = config.admission_registry.value;
+  return configured.empty() ? default_registry_folder() : std::filesystem::path(configured);
+}
+
+}  // namespace
+
+struct Probes::Job {
+  std::string key;
+  std::shared_ptr<const FoundPlugin> plugin;
+  Options options;
+  AdmissionLevel level;
+  std::filesystem::path folder;  // of the registry
+  std::atomic<bool> is_done = false;
+  std::atomic<bool> is_awaited = false;  // a call waits for it
+  Result<ProbeResult> result = ProbeResult{};
+};
+
+Probes::Probes(std::function<void()> finished, std::string program)
+    : finished_(std::move(finished)),
+      program_(program.empty() ? probe_program() : std::move(program)) {}
+
+Probes::~Probes() {
+  closing_ = true;
+  if (!thread_.joinable()) return;
+  if (thread_of_fork_ == fork_generation()) {
+    thread_.join();
+  } else {
+    new (&thread_) std::thread;  // the parent's; there is none to wait for here
+  }
+}
+
+std::string Probes::key_of(const Question& question) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (machine_.empty()) machine_ = machine_text(program_);
+  }
+  return question.plugin->hash + "-" + machine_key(machine_, text_of(question.options));
+}
+
+// Opens the policy's registry when it is first wanted.
+const Registry& Probes::registry(const Question& question) {
+  const std::filesystem::path folder = registry_folder(question.config);
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = registries_.find(folder); found != registries_.end())
+      return found->second;
+  }
+  auto opened = Registry::open(folder);
+  if (opened) {
+    opened->forget_unused();
+  } else if (question.services.logs_info()) {
+    question.services.log(ATTNRT_LOG_INFO,
+                          fmt::format("admit: registry {}: {}; results are kept in this process",
+                                      folder.string(), opened.error().message));
+  }
+  const std::lock_guard lock(mutex_);
+  return registries_.try_emplace(folder, opened ? *std::move(opened) : Registry()).first->second;
+}
+
+Admission Probes::known(const Question& question, const std::string& key) {
+  const AdmissionLevel wanted = question.config.admission_level.value;
+  std::optional<AdmissionRecord> record;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = records_.find(key); found != records_.end()) record = found->second;
+  }
+  const Admission here = admit(wanted, record, {});
+  if (here.state != Admission::State::unknown) return here;
+  record = registry(question).find(key);
+  if (!record) return here;
+  return admit(wanted, record, boot_id());
+}
+
+Admission Probes::look(const Question& question) {
+  const AdmissionLevel wanted = question.config.admission_level.value;
+  if (wanted == AdmissionLevel::off) return admit(wanted, {}, {});
+  return known(question, key_of(question));
+}
+
+Result<Admission> Probes::without_probe(const Question& question, const std::string& reason) {
+  using enum WithoutProbe;
+  const auto& setting = question.config.without_probe;
+  const bool open = setting.value == open_all ||
+                    (setting.value == open_installed && is_beside_library(*question.plugin));
+  if (!open) {
+    return Admission{Admission::State::refused, question.config.admission_level.value,
+                     fmt::format("{}, so it cannot be probed; admission.without_probe is {} ({})",
+                                 reason, name_of(setting.value), setting.origin),
+                     now_seconds()};
+  }
+  question.services.log(
+      ATTNRT_LOG_WARNING,
+      fmt::format("admit: {}: {}, so it is loaded without a probe; admission.without_probe is {} "
+                  "({})",
+                  question.plugin->path, reason, name_of(setting.value), setting.origin));
+  return Admission{Admission::State::off, AdmissionLevel::off, {}, 0};
+}
+
+Result<Admission> Probes::ask(const Question& question, Wait wait) {
+  const AdmissionLevel wanted = question.config.admission_level.value;
+  if (wanted == AdmissionLevel::off) return admit(wanted, {}, {});
+  const std::string key = key_of(question);
+  Admission admission = known(question, key);
+  if (admission.state != Admission::State::unknown) return admission;
+  if (program_.empty()) return without_probe(question, "attnrt-probe is not installed");
+  const auto job = find_or_start(question, key);
+  if (!job) return fail(ATTNRT_INTERNAL, "no thread can be started to probe it; try again");
+  const auto deadline = std::chrono::steady_clock::now() + kMostWait;
+  const auto may_wait = [&] {
+    return wait == Wait::until_done ||
+           (wait == Wait::some_time && std::chrono::steady_clock::now() < deadline);
+  };
+  if (wait != Wait::never) job->is_awaited = true;
+  while (!job->is_done && may_wait()) std::this_thread::sleep_for(kLookAgain);
+  if (!job->is_done) {
+    job->is_awaited = false;
+    admission.state = Admission::State::waiting;
+    return admission;
+  }
+  if (job->result) return known(question, key);
+  const Error& error = job->result.error();
+  if (says_nothing_about_the_file(error)) return tl::unexpected(error);
+  return without_probe(question, error.message);
+}
+
+void Probes::forget_refusal(const Question& question) {
+  if (look(question).state != Admission::State::refused) return;
+  const std::string key = key_of(question);
+  registry(question).forget(key);
+  const std::lock_guard lock(mutex_);
+  records_.erase(key);
+}
+
+// Returns nullptr if no thread can be started.
+std::shared_ptr<Probes::Job> Probes::find_or_start(const Question& question,
+                                                   const std::string& key) {
+  const std::filesystem::path folder = registry_folder(question.config);
+  auto job = std::make_shared<Job>();
+  job->key = key;
+  job->plugin = question.plugin;
+  job->options = question.options;
+  job->level = question.config.admission_level.value;
+  job->folder = folder;
+  const std::lock_guard lock(mutex_);
+  if (thread_of_fork_ != fork_generation()) {
+    jobs_.clear();
+    new (&thread_) std::thread;
+    runs_ = false;
+  }
+  const auto same = std::find_if(jobs_.begin(), jobs_.end(), [&](const auto& each) {
+    return each->key == key && each->level == job->level;
+  });
+  if (same != jobs_.end()) return *same;
+  jobs_.push_back(job);
+  if (runs_) return job;
+  try {
+    start_thread();
+  } catch (const std::system_error&) {
+    jobs_.pop_back();
+    return nullptr;
+  }
+  return job;
+}
+
+// REQUIRES: mutex_ is held, and no thread takes jobs. Signals are the application's own matter.
+void Probes::start_thread() {
+  if (thread_.joinable()) thread_.join();  // it has found no more jobs, and takes no lock any more
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  try {
+    thread_ = std::thread([this] { work(); });
+  } catch (...) {
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    throw;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  runs_ = true;
+  thread_of_fork_ = fork_generation();
+}
+
+void Probes::work() {
+  for (;;) {
+    std::shared_ptr<Job> job;
+    {
+      const std::lock_guard lock(mutex_);
+      if (jobs_.empty() || closing_) {
+        runs_ = false;
+        return;
+      }
+      job = jobs_.front();
+    }
+    run(*job);
+    {
+      const std::lock_guard lock(mutex_);
+      jobs_.pop_front();
+    }
+    job->is_done = true;
+    if (!job->is_awaited && !closing_) finished_();
+  }
+}
+
+void Probes::run(Job& job) {
+  const Registry* registry = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = registries_.find(job.folder); found != registries_.end())
+      registry = &found->second;
+  }
+  try {
+    AdmissionRecord record{AdmissionRecord::State::probing, job.level, {}, now_seconds(),
+                           boot_id()};
+    // Errors of the registry cost a probe in the next process, nothing else.
+    if (registry != nullptr) (void)registry->store(job.key, record);
+    job.result = probe(program_, *job.plugin, job.level, job.options,
+                       [this] { return closing_.load(); });
+    if (!job.result) {
+      if (registry != nullptr) registry->forget(job.key);
+      return;
+    }
+    record.state = job.result->passed ? AdmissionRecord::State::admitted
+                                      : AdmissionRecord::State::refused;
+    record.reason = job.result->reason;
+    record.at_seconds = now_seconds();
+    if (registry != nullptr) (void)registry->store(job.key, record);
+    const std::lock_guard lock(mutex_);
+    records_[job.key] = std::move(record);
+  } catch (const std::bad_alloc&) {
+    job.result = tl::unexpected(Error{ATTNRT_OUT_OF_MEMORY, {}});
+  }
+}
+
+}  // namespace attnrt::core
