@@ -122,8 +122,8 @@ std::optional<AdmissionRecord> Registry::find(const std::string& key) const {
 
 Result<void> Registry::store(const std::string& key, const AdmissionRecord& record) const {
   if (!is_open()) return {};
-  const std::string temporary = fmt::format(".{}.{}.{}", key.substr(0, 16), getpid(),
-                                            static_cast<const void*>(&record));
+  // One of this thread's own.
+  const std::string temporary = fmt::format(".{}.{}.{}", key.substr(0, 16), getpid(), gettid());
   const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
   Descriptor file(openat(folder_.number(), temporary.c_str(), flags, 0600));
   if (file.number() < 0) return system_error("cannot be written");

@@ -148,9 +148,9 @@ std::vector<PluginRow> Runtime::plugins(bool log_failures, Probes::Wait wait) co
     }
     if (row.reason.empty()) row.reason = entry->plugin->manifest->serves_nothing();
     if (row.reason.empty()) {
-      if (wait == Probes::Wait::until_done) (void)snapshot->admission(*entry, wait);
+      if (wait == Probes::Wait::until_done) (void)snapshot->admit(*entry, wait);
       const auto loaded = snapshot->load(*entry, log_failures);
-      row.admission = snapshot->known_admission(*entry);
+      row.admission = Snapshot::admission_of(*entry);
       if (loaded) {
         row.devices = (*loaded)->devices();
         row.state = row.devices.empty() ? "no device" : "ready";
@@ -158,8 +158,11 @@ std::vector<PluginRow> Runtime::plugins(bool log_failures, Probes::Wait wait) co
         if (const auto& note = (*loaded)->devices_note(); !note.empty()) row.notes.push_back(note);
       } else {
         row.reason = loaded.error().message;
-        if (row.admission.state == Admission::State::refused) row.state = "refused";
-        if (row.admission.state == Admission::State::unknown) row.state = "waiting";
+        if (row.admission.state == Admission::State::waiting) row.state = "waiting";
+        if (row.admission.state == Admission::State::refused) {
+          row.state = "refused";
+          row.reason = row.admission.reason;
+        }
       }
     }
     rows.push_back(std::move(row));

@@ -122,7 +122,7 @@ void log_kept(const Snapshot& snapshot, const FoundPlugin& kept) {
 // Returns why new bytes may not take the place of those in service: "" if they may, and are loaded
 // now. waits: set if their probe is still running.
 std::string replacement_fault(const Snapshot& snapshot, Snapshot::Entry& entry, bool* waits) {
-  const auto admission = snapshot.admission(entry, Probes::Wait::never);
+  const auto admission = snapshot.admit(entry, Probes::Wait::never);
   *waits = admission && admission->state == Admission::State::waiting;
   if (*waits) return "its new bytes are being probed";
   const auto loaded = snapshot.load(entry, false);
@@ -169,14 +169,14 @@ bool is_served_by_another(const Snapshot& snapshot, const Snapshot::Entry& entry
 
 }  // namespace
 
-Result<Admission> Snapshot::admission(const Entry& entry, Probes::Wait wait) const {
+Result<Admission> Snapshot::admit(const Entry& entry, Probes::Wait wait) const {
   if (probes == nullptr) return Admission{Admission::State::off, AdmissionLevel::off, {}, 0};
   return probes->ask({entry.plugin, entry.options, *config, *services}, wait);
 }
 
-Admission Snapshot::known_admission(const Entry& entry) const {
-  if (probes == nullptr) return {Admission::State::off, AdmissionLevel::off, {}, 0};
-  return probes->look({entry.plugin, entry.options, *config, *services});
+Admission Snapshot::admission_of(Entry& entry) {
+  const std::lock_guard lock(entry.mutex);
+  return entry.admission;
 }
 
 // A mutex and a flag instead of std::call_once: an exception that leaves call_once is unwound
@@ -188,8 +188,9 @@ Snapshot::Loaded Snapshot::load(Entry& entry, bool log_failure) const {
     if (entry.is_loaded.load(std::memory_order_relaxed)) return entry.loaded;
     const auto wait = is_served_by_another(*this, entry) ? Probes::Wait::never
                                                          : Probes::Wait::some_time;
-    const auto admission = this->admission(entry, wait);
+    const auto admission = admit(entry, wait);
     if (!admission) return tl::unexpected(admission.error());
+    entry.admission = *admission;
     if (admission->state == Admission::State::waiting) {
       return fail(ATTNRT_UNSUPPORTED, "waiting for its probe ({})",
                   level_name(config->admission_level.value));

@@ -43,6 +43,7 @@ class Snapshot {
     ResetMutex mutex;
     std::atomic<bool> is_loaded = false;
     Loaded loaded = nullptr;
+    Admission admission;
   };
   // A file whose new bytes are being probed while its last good ones serve.
   struct Replacement {
@@ -61,9 +62,7 @@ class Snapshot {
 
   // Returns what is known of the plugin's behaviour in a process of its own. wait: how long a probe
   // of it may take if nothing is known; Wait::never: one is started all the same.
-  Result<Admission> admission(const Entry& entry, Probes::Wait wait) const;
-  // The same, but starts no probe.
-  Admission known_admission(const Entry& entry) const;
+  Result<Admission> admit(const Entry& entry, Probes::Wait wait) const;
 
   // Loads the entry's backend, unless an earlier call did or found why it cannot be loaded. Before,
   // the plugin is probed, if the policy asks for that and its result is not known. The call waits
@@ -73,6 +72,9 @@ class Snapshot {
   // std::bad_alloc; and that a probe is still running.
   // THREADS: from any thread.
   Loaded load(Entry& entry, bool log_failure = true) const;
+
+  // Returns what the last load of the entry learned of its admission. Waits for one that is at work.
+  static Admission admission_of(Entry& entry);
 };
 
 // Reads the policy and finds the plugins. Relative paths start at `folder`. Backends of `previous`

@@ -47,6 +47,7 @@ inline Outcome attnrt_in(const fakes::Directory& directory, std::vector<std::str
       if (std::strncmp(*entry, "ATTNRT_", 7) == 0)
         ours.emplace_back(*entry, std::strchr(*entry, '='));
     for (const std::string& variable : ours) unsetenv(variable.c_str());
+    setenv("ATTNRT_REGISTRY", ATTNRT_BUILD_DIR "/registry", 1);
     for (const auto& [variable, value] : environment) setenv(variable.c_str(), value.c_str(), 1);
     words.insert(words.begin(), name);
     std::vector<char*> arguments;
@@ -77,6 +78,8 @@ inline std::string normalised(std::string text, const fakes::Directory& director
   text = std::regex_replace(text, std::regex("(_us\": )[0-9.e+-]+"), "$1\"TIME\"");
   text = std::regex_replace(text, std::regex("(built-in policy):[0-9]+:[0-9]+"), "$1");
   text = std::regex_replace(text, std::regex("time     .*"), "time     TIME");
+  text = std::regex_replace(text, std::regex("[0-9]+ (s|min|h|d) ago"), "TIME ago");
+  text = std::regex_replace(text, std::regex("(\"at_seconds\": )[0-9]+"), "$1\"TIME\"");
   return std::regex_replace(text, std::regex("(\\S)   +"), "$1  ");
 }
 
