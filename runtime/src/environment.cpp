@@ -16,9 +16,9 @@
 namespace attnrt::core {
 namespace {
 
-constexpr std::array<std::string_view, 6> variables{
-    "ATTNRT_POLICY",  "ATTNRT_PLUGIN_PATH", "ATTNRT_BACKEND",
-    "ATTNRT_DISABLE", "ATTNRT_LOG",         "ATTNRT_REGISTRY"};
+constexpr std::array<std::string_view, 7> variables{
+    "ATTNRT_POLICY", "ATTNRT_PLUGIN_PATH", "ATTNRT_BACKEND", "ATTNRT_DISABLE",
+    "ATTNRT_LOG",    "ATTNRT_ADMISSION",   "ATTNRT_REGISTRY"};
 constexpr std::array<std::string_view, 5> log_levels{"debug", "info", "warning", "error",
                                                      "off"};  // ATTNRT_LOG_* in order
 
@@ -31,7 +31,8 @@ Environment read_environment() {
   if (getauxval(AT_SECURE) != 0) return environment;
   std::optional<std::string>* const fields[] = {&environment.policy, &environment.plugin_path,
                                                 &environment.backend, &environment.disable,
-                                                &environment.log, &environment.registry};
+                                                &environment.log, &environment.admission,
+                                                &environment.registry};
   for (size_t i = 0; i < variables.size(); ++i) {
     const char* value = secure_getenv(std::string(variables.at(i)).c_str());
     if (value != nullptr && *value != '\0') *fields[i] = value;
@@ -55,6 +56,15 @@ Result<void> apply_environment(const Environment& environment, Config& config) {
   if (is_set(environment.backend)) config.forced_backend = {environment.backend, "ATTNRT_BACKEND"};
   if (is_set(environment.disable))
     config.disabled = {split(*environment.disable, ','), "ATTNRT_DISABLE"};
+  if (is_set(environment.admission)) {
+    const auto level = find_level(*environment.admission);
+    if (!level) {
+      return fail(ATTNRT_INVALID_ARGUMENT,
+                  "ATTNRT_ADMISSION: found {}, expected off, loads or conforms",
+                  shown(*environment.admission));
+    }
+    config.admission_level = {*level, "ATTNRT_ADMISSION"};
+  }
   if (is_set(environment.registry)) {
     if (environment.registry->front() != '/') {
       return fail(ATTNRT_INVALID_ARGUMENT, "ATTNRT_REGISTRY: found {}, expected an absolute path",

@@ -20,9 +20,9 @@ struct PluginRow {
   std::shared_ptr<const FoundPlugin> plugin;
   std::string state;   // ready, no device, disabled, broken, refused or waiting
   std::string reason;  // why it is not ready
-  Admission admission;
   std::vector<Device> devices;
   std::vector<std::string> notes;  // on its manifest, and what it says of its devices
+  Admission admission{};
 };
 
 // THREADS: any call from any threads at once.

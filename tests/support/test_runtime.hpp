@@ -65,8 +65,6 @@ class TestRuntime {
     if (!options.policy_path && !options.policy_text) options.policy_path = policy_file();
     if (!options.plugin_path) options.plugin_path = plugins.text();
     if (options.thread_count == 0) options.thread_count = 1;
-    // Fakes are loaded without a probe, unless a test is about probes.
-    if (!options.admission_level) options.admission_level = AdmissionLevel::off;
     if (!options.log) {
       options.log = [this](int32_t severity, const std::string& line) {
         const std::lock_guard lock(mutex_);
