@@ -27,8 +27,8 @@ int list(const Common& common, const Request& request) {
   } else {
     print(core::plugins_text(*snapshot, rows));
   }
-  const bool refused = std::any_of(rows.begin(), rows.end(),
-                                   [](const auto& row) { return row.state == "refused"; });
+  const bool refused =
+      std::any_of(rows.begin(), rows.end(), [](const auto& row) { return row.state == "refused"; });
   return request.wait && refused ? exit_no : exit_ok;
 }
 

@@ -33,7 +33,7 @@ using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kRequest = 3, kAnswers = 4, kLibrary = 5;  // the child's descriptors
-constexpr int kFirstFree = 10;             // the parent's copies have numbers from here on
+constexpr int kFirstFree = 10;  // the parent's copies have numbers from here on
 constexpr int kNotFound = 127;  // the exit code of a child whose program cannot be started
 constexpr int kBadRequest = 2;
 constexpr std::string_view kOutputRule = "ROB-12";
@@ -128,8 +128,9 @@ class Child {
     struct stat status {};
     const Descriptor kept = library >= 0 ? moved_away(library) : Descriptor();
     if (library >= 0 && fstat(library, &status) != 0) fail("fstat");
-    start(command, {moved_away(request_file.number()), moved_away(answer_end.number()),
-                    moved_away(output_.number())},
+    start(command,
+          {moved_away(request_file.number()), moved_away(answer_end.number()),
+           moved_away(output_.number())},
           kept.number(), kMostFileBytes + static_cast<rlim_t>(status.st_size));
   }
   Child(const Child&) = delete;
@@ -338,8 +339,7 @@ int serve_as_child() {
   settings.seed = request.at("seed");
   settings.only = request.at("only").get<std::vector<std::string>>();
   settings.until_failure = request.at("until_failure");
-  settings.options =
-      request.at("options").get<std::vector<std::pair<std::string, std::string>>>();
+  settings.options = request.at("options").get<std::vector<std::pair<std::string, std::string>>>();
   settings.library = request.at("library");
   if (settings.library >= 0) fcntl(settings.library, F_SETFD, FD_CLOEXEC);
   std::vector<RuleResult> before;

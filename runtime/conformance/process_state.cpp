@@ -92,8 +92,8 @@ std::string environment() {
 std::string changed_variables(const std::string& before, const std::string& after) {
   std::string names;
   for (const std::string& entry : core::split(after, '\n')) {
-    const bool known = before.find(entry + "\n") == 0 ||
-                       before.find("\n" + entry + "\n") != std::string::npos;
+    const bool known =
+        before.find(entry + "\n") == 0 || before.find("\n" + entry + "\n") != std::string::npos;
     if (!entry.empty() && !known) names += " " + entry.substr(0, entry.find('='));
   }
   return names.empty() ? "a variable was removed" : "it sets" + names;

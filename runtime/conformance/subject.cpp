@@ -25,8 +25,7 @@ std::shared_ptr<const core::FoundPlugin> examine_library(const std::string& path
   struct stat status {};
   core::Result<void> examined = core::fail(ATTNRT_INTERNAL, "its copy cannot be read");
   if (const int file = fcntl(library, F_DUPFD_CLOEXEC, 0); file >= 0 && fstat(file, &status) == 0)
-    examined =
-        core::examine({core::Descriptor(file), core::identity_of(status), path}, *plugin);
+    examined = core::examine({core::Descriptor(file), core::identity_of(status), path}, *plugin);
   if (!examined) plugin->fault = examined.error().message;
   return plugin;
 }

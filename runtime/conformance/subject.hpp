@@ -67,7 +67,7 @@ class Subject {
   int64_t symbol_bytes() const { return symbol_bytes_; }
   Instance open(const std::vector<attnrt_option>& options = {});
   void* instance();  // the one that all rules share, opened with options()
-  std::vector<attnrt_option> options() const;  // those of the settings
+  std::vector<attnrt_option> options() const;             // those of the settings
   const ProcessState& before() const { return before_; }  // what the process was before map()
   const std::vector<core::Device>& devices();
   const std::string& devices_message();

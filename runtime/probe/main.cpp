@@ -85,8 +85,8 @@ void end_with_reader() {
 int probe(const conformance::Settings& settings, const std::string& file) {
   answer("attnrt-probe 1\n");
   try {
-    const auto results = conformance::check_rules_in_children(
-        file, settings, {"/proc/self/exe", "child"}, nullptr);
+    const auto results =
+        conformance::check_rules_in_children(file, settings, {"/proc/self/exe", "child"}, nullptr);
     kill_descendants();
     bool passed = true;
     for (const auto& [rule, outcome] : results) {
@@ -117,7 +117,8 @@ int usage(const char* found) {
 int main(int count, char** arguments) {
   const std::vector<std::string> words(arguments + 1, arguments + count);
   if (words == std::vector<std::string>{"child"}) return conformance::serve_as_child();
-  if (words.size() < 3 || words.size() % 2 == 0) return usage("too few arguments, or an odd option");
+  if (words.size() < 3 || words.size() % 2 == 0)
+    return usage("too few arguments, or an odd option");
   uint64_t seed = 0;
   const std::string& digits = words[1];
   if (std::from_chars(digits.data(), digits.data() + digits.size(), seed).ptr !=

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/text.hpp"
+#include "policy.hpp"
 #include "snapshot.hpp"
 
 namespace attnrt::core {
@@ -51,7 +52,7 @@ bool has_problem_device(const Question& question) {
     const auto& plugin = *entry->plugin;
     if (!plugin.fault.empty()) continue;
     if (!names_device(*plugin.manifest, device_name(question.problem.device_type))) continue;
-    if (!switched_off(*snapshot.config, plugin.manifest->name).empty()) continue;
+    if (never_serves(*snapshot.config, *plugin.manifest)) continue;
     const auto loaded = snapshot.load(*entry);
     if (!loaded) continue;
     const auto& devices = (*loaded)->devices();
@@ -95,7 +96,7 @@ void add_plugin(const Question& question, Snapshot::Entry& entry, bool suppose_d
                              : find_device(manifest.devices.front()).value_or(ATTNRT_DEVICE_CPU);
   const Device supposed{type, problem.device_id, question.arch, "", 0};
   const Snapshot& snapshot = question.snapshot;
-  if (!switched_off(*snapshot.config, manifest.name).empty()) {
+  if (never_serves(*snapshot.config, manifest)) {
     candidates.list.push_back({plugin, nullptr, supposed});
     return;
   }

@@ -35,7 +35,7 @@ struct Candidates {
 };
 
 // Lists the candidates for a problem, in the order of the snapshot's plugins. Loads the backends
-// that may serve it; a backend that the policy switches off becomes a candidate without being
+// that may serve it; a version that the policy never lets serve becomes a candidate without being
 // loaded, so that selection can say why it is out. So does one whose load ran out of memory, since
 // the policy ranks it all the same.
 //

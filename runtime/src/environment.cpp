@@ -29,10 +29,9 @@ bool is_set(const std::optional<std::string>& variable) { return variable && !va
 Environment read_environment() {
   Environment environment;
   if (getauxval(AT_SECURE) != 0) return environment;
-  std::optional<std::string>* const fields[] = {&environment.policy, &environment.plugin_path,
-                                                &environment.backend, &environment.disable,
-                                                &environment.log, &environment.admission,
-                                                &environment.registry};
+  std::optional<std::string>* const fields[] = {
+      &environment.policy, &environment.plugin_path, &environment.backend, &environment.disable,
+      &environment.log,    &environment.admission,   &environment.registry};
   for (size_t i = 0; i < variables.size(); ++i) {
     const char* value = secure_getenv(std::string(variables.at(i)).c_str());
     if (value != nullptr && *value != '\0') *fields[i] = value;

@@ -38,6 +38,13 @@ std::string version_refusal(const BackendSettings* settings, const CandidateView
                      settings->version.origin);
 }
 
+bool never_serves(const Config& config, const Manifest& manifest) {
+  if (!switched_off(config, manifest.name).empty()) return true;
+  CandidateView candidate;
+  candidate.version = &manifest.version;
+  return !version_refusal(settings_of(config, manifest.name), candidate).empty();
+}
+
 std::strong_ordering Rank::operator<=>(const Rank& other) const {
   if (const auto order = prefer <=> other.prefer; order != 0) return order;
   if (const auto order = staged <=> other.staged; order != 0) return order;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "config.hpp"
+#include "manifest.hpp"
 
 namespace attnrt::core {
 
@@ -45,6 +46,10 @@ struct Rank {
 // Returns why the version is excluded, or "" if it is not. A version range decides; without one,
 // pre-releases are excluded. settings: nullptr if the policy does not list the backend.
 std::string version_refusal(const BackendSettings* settings, const CandidateView& candidate);
+
+// Whether this version of a backend may serve no problem at all: it is switched off, or its version
+// is excluded.
+bool never_serves(const Config& config, const Manifest& manifest);
 
 // A config together with one call's options. THREADS: immutable, so from any thread.
 class Policy {

@@ -222,8 +222,7 @@ Result<ProbeResult> probe(const std::string& program, const FoundPlugin& plugin,
   // Only the program writes from here on, so that its end is seen.
   near = Descriptor();
   *far = Descriptor();
-  return running.listen(Clock::now() + most_time(level), is_cancelled)
-      .and_then(read_answers);
+  return running.listen(Clock::now() + most_time(level), is_cancelled).and_then(read_answers);
 }
 
 }  // namespace attnrt::core

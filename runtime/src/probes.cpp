@@ -242,18 +242,18 @@ void Probes::run(Job& job) {
       registry = &found->second;
   }
   try {
-    AdmissionRecord record{AdmissionRecord::State::probing, job.level, {}, now_seconds(),
-                           boot_id()};
+    AdmissionRecord record{
+        AdmissionRecord::State::probing, job.level, {}, now_seconds(), boot_id()};
     // Errors of the registry cost a probe in the next process, nothing else.
     if (registry != nullptr) (void)registry->store(job.key, record);
-    job.result = probe(program_, *job.plugin, job.level, job.options,
-                       [this] { return closing_.load(); });
+    job.result =
+        probe(program_, *job.plugin, job.level, job.options, [this] { return closing_.load(); });
     if (!job.result) {
       if (registry != nullptr) registry->forget(job.key);
       return;
     }
-    record.state = job.result->passed ? AdmissionRecord::State::admitted
-                                      : AdmissionRecord::State::refused;
+    record.state =
+        job.result->passed ? AdmissionRecord::State::admitted : AdmissionRecord::State::refused;
     record.reason = job.result->reason;
     record.at_seconds = now_seconds();
     if (registry != nullptr) (void)registry->store(job.key, record);

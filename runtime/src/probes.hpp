@@ -78,8 +78,8 @@ class Probes {
   std::map<std::string, AdmissionRecord> records_;
   std::deque<std::shared_ptr<Job>> jobs_;  // the first one is running
   std::thread thread_;
-  bool runs_ = false;                 // the thread takes what is in jobs_
-  uint32_t thread_of_fork_ = 0;       // fork_generation() when it was started
+  bool runs_ = false;            // the thread takes what is in jobs_
+  uint32_t thread_of_fork_ = 0;  // fork_generation() when it was started
 };
 
 }  // namespace attnrt::core

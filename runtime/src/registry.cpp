@@ -128,8 +128,8 @@ Result<void> Registry::store(const std::string& key, const AdmissionRecord& reco
   Descriptor file(openat(folder_.number(), temporary.c_str(), flags, 0600));
   if (file.number() < 0) return system_error("cannot be written");
   auto written = write_all(file, text_of(record));
-  if (written && renameat(folder_.number(), temporary.c_str(), folder_.number(),
-                          file_name(key).c_str()) != 0)
+  if (written &&
+      renameat(folder_.number(), temporary.c_str(), folder_.number(), file_name(key).c_str()) != 0)
     written = system_error("cannot be renamed");
   if (!written) unlinkat(folder_.number(), temporary.c_str(), 0);
   return written;
@@ -176,9 +176,9 @@ std::string machine_text(const std::string& probe_program) {
   struct stat probe {};
   stat(probe_program.c_str(), &probe);
   return fmt::format(
-      "attnrt {}\nprobe {} {} {}.{}\nkernel {} {}\n{}\n{}\namdgpu {}\nnvidia {}\n",
-      ATTNRT_VERSION, probe.st_ino, probe.st_size, probe.st_mtim.tv_sec, probe.st_mtim.tv_nsec,
-      system.release, system.machine, processor_line("model name"), processor_line("flags"),
+      "attnrt {}\nprobe {} {} {}.{}\nkernel {} {}\n{}\n{}\namdgpu {}\nnvidia {}\n", ATTNRT_VERSION,
+      probe.st_ino, probe.st_size, probe.st_mtim.tv_sec, probe.st_mtim.tv_nsec, system.release,
+      system.machine, processor_line("model name"), processor_line("flags"),
       first_line("/sys/module/amdgpu/version"), first_line("/proc/driver/nvidia/version"));
 }
 

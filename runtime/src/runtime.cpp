@@ -87,9 +87,8 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
   runtime->environment_ = read_environment();
   runtime->probes_ = std::make_unique<Probes>([self = runtime.get()] { self->take_probed(); },
                                               runtime->options_.probe_program);
-  auto snapshot =
-      take_snapshot(runtime->options_, runtime->environment_, runtime->folder_, nullptr,
-                    runtime->probes_.get());
+  auto snapshot = take_snapshot(runtime->options_, runtime->environment_, runtime->folder_, nullptr,
+                                runtime->probes_.get());
   if (!snapshot) return tl::unexpected(snapshot.error());
   runtime->adopt(std::move(*snapshot));
   return runtime;
@@ -97,8 +96,7 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
 
 Result<void> Runtime::reload() {
   const std::lock_guard lock(reload_mutex_);
-  auto next =
-      take_snapshot(options_, environment_, folder_, snapshot().get(), probes_.get());
+  auto next = take_snapshot(options_, environment_, folder_, snapshot().get(), probes_.get());
   if (!next) return tl::unexpected(next.error());
   adopt(std::move(*next));
   return {};

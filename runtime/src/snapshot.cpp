@@ -160,11 +160,11 @@ void try_replacements(const Snapshot& previous, bool may_keep, Snapshot& snapsho
 
 // Whether another version of the entry's backend is open.
 bool is_served_by_another(const Snapshot& snapshot, const Snapshot::Entry& entry) {
-  return std::any_of(
-      snapshot.entries.begin(), snapshot.entries.end(), [&entry](const auto& other) {
-        return other.get() != &entry && other->backend() &&
-               other->plugin->manifest->name == entry.plugin->manifest->name;
-      });
+  return entry.plugin->manifest &&
+         std::any_of(snapshot.entries.begin(), snapshot.entries.end(), [&entry](const auto& other) {
+           return other.get() != &entry && other->backend() &&
+                  other->plugin->manifest->name == entry.plugin->manifest->name;
+         });
 }
 
 }  // namespace
@@ -186,9 +186,8 @@ Snapshot::Loaded Snapshot::load(Entry& entry, bool log_failure) const {
   {
     const std::lock_guard lock(entry.mutex);
     if (entry.is_loaded.load(std::memory_order_relaxed)) return entry.loaded;
-    const auto wait = is_served_by_another(*this, entry) ? Probes::Wait::never
-                                                         : Probes::Wait::some_time;
-    const auto admission = admit(entry, wait);
+    const auto admission =
+        admit(entry, entry.is_spare ? Probes::Wait::never : Probes::Wait::some_time);
     if (!admission) return tl::unexpected(admission.error());
     entry.admission = *admission;
     if (admission->state == Admission::State::waiting) {
@@ -196,8 +195,9 @@ Snapshot::Loaded Snapshot::load(Entry& entry, bool log_failure) const {
                   level_name(config->admission_level.value));
     }
     const bool refused = admission->state == Admission::State::refused;
-    auto loaded = refused ? fail(ATTNRT_UNSUPPORTED, "refused: {}", admission->reason)
-                          : core::load(entry.plugin, entry.options, services, config->load_by_path.value);
+    auto loaded =
+        refused ? fail(ATTNRT_UNSUPPORTED, "refused: {}", admission->reason)
+                : core::load(entry.plugin, entry.options, services, config->load_by_path.value);
     if (!loaded) {
       Error& error = loaded.error();
       if (error.code == ATTNRT_OUT_OF_MEMORY) return tl::unexpected(std::move(error));
@@ -285,6 +285,8 @@ Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
   }
   for (const auto& plugin : snapshot->found.plugins)
     snapshot->entries.push_back(entry_for(plugin, same_threads ? previous : nullptr, *snapshot));
+  for (const auto& entry : snapshot->entries)
+    entry->is_spare = is_served_by_another(*snapshot, *entry);
   if (previous != nullptr) try_replacements(*previous, same_threads, *snapshot);
   return snapshot;
 }

@@ -39,6 +39,10 @@ class Snapshot {
       return !loaded || (*loaded)->devices().empty() || (*loaded)->lost_device();
     }
 
+    // Another version of the backend was in service when this one was found: no call waits for the
+    // probe of this one.
+    std::atomic<bool> is_spare = false;
+
     // Set by Snapshot::load, under the mutex; `loaded` does not change any more once is_loaded.
     ResetMutex mutex;
     std::atomic<bool> is_loaded = false;
@@ -66,7 +70,7 @@ class Snapshot {
 
   // Loads the entry's backend, unless an earlier call did or found why it cannot be loaded. Before,
   // the plugin is probed, if the policy asks for that and its result is not known. The call waits
-  // for that (Probes::kMostWait), unless another version of the backend serves already. If the
+  // for that (Probes::kMostWait), except for a spare. If the
   // backend is found not to be loadable now and log_failure is set, logs it as a warning. What is
   // not kept, so that the next call tries again: OUT_OF_MEMORY, also where it is thrown as
   // std::bad_alloc; and that a probe is still running.

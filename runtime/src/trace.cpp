@@ -95,7 +95,8 @@ Json verdict_json(const Verdict& verdict, bool wins) {
 
 // "3 min": how long ago, in the largest unit of which one has passed.
 std::string age_text(int64_t at_seconds) {
-  const int64_t seconds = std::max<int64_t>(0, static_cast<int64_t>(std::time(nullptr)) - at_seconds);
+  const int64_t seconds =
+      std::max<int64_t>(0, static_cast<int64_t>(std::time(nullptr)) - at_seconds);
   if (seconds < 60) return fmt::format("{} s", seconds);
   if (seconds < 60 * 60) return fmt::format("{} min", seconds / 60);
   if (seconds < 24 * 60 * 60) return fmt::format("{} h", seconds / (60 * 60));
@@ -111,8 +112,8 @@ std::string admission_text(const Admission& admission) {
 
 Json admission_json(const Admission& admission) {
   static constexpr const char* kStates[] = {"off", "admitted", "refused", "waiting", "unknown"};
-  const bool known = admission.state == Admission::State::admitted ||
-                     admission.state == Admission::State::refused;
+  const bool known =
+      admission.state == Admission::State::admitted || admission.state == Admission::State::refused;
   return {{"state", kStates[static_cast<size_t>(admission.state)]},
           {"level", known ? Json(level_name(admission.level)) : nullptr},
           {"at_seconds", known ? Json(admission.at_seconds) : nullptr},
@@ -175,8 +176,8 @@ std::vector<PolicyLine> policy_lines(const Snapshot& snapshot) {
   for (const auto& rule : config.rules.value) rule_line(++number, rule, lines);
   lines.push_back({"on_fallback", kFallbacks[static_cast<size_t>(config.on_fallback.value)],
                    config.on_fallback.origin});
-  lines.push_back({"admission.level", level_name(config.admission_level.value),
-                   config.admission_level.origin});
+  lines.push_back(
+      {"admission.level", level_name(config.admission_level.value), config.admission_level.origin});
   const std::string& registry = config.admission_registry.value;
   lines.push_back({"admission.registry",
                    registry.empty() ? default_registry_folder().string() : registry,

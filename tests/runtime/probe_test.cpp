@@ -45,7 +45,8 @@ struct ProbeTest : testing::Test {
 TEST_F(ProbeTest, APluginThatLoadsPasses) {
   EXPECT_EQ(reason("fake_full"), "passed");
   EXPECT_EQ(reason("fake_minimal"), "passed");
-  EXPECT_EQ(reason("fake_newer"), "passed") << "what its manifest says to newer runtimes is no fault";
+  EXPECT_EQ(reason("fake_newer"), "passed")
+      << "what its manifest says to newer runtimes is no fault";
   EXPECT_EQ(reason("fake_two_symbols"), "passed") << "another symbol harms nobody";
   EXPECT_EQ(reason("fake_no_devices"), "passed");
 }
@@ -99,8 +100,7 @@ TEST_F(ProbeTest, AnotherProgramIsAnError) {
 }
 
 TEST_F(ProbeTest, AProgramThatIsKilledHoldsItAgainstThePlugin) {
-  const auto script =
-      directory.write("killed", "#!/bin/sh\necho attnrt-probe 1 >&4\nkill -9 $$\n");
+  const auto script = directory.write("killed", "#!/bin/sh\necho attnrt-probe 1 >&4\nkill -9 $$\n");
   std::filesystem::permissions(script, std::filesystem::perms::owner_all);
   const auto result = probed("fake_full", loads, script);
   ASSERT_TRUE(result) << result.error().message;
@@ -120,7 +120,8 @@ TEST_F(ProbeTest, LeavesNoDescriptorAndNoProcess) {
 }
 
 TEST_F(ProbeTest, TheApplicationMayIgnoreItsChildren) {
-  struct sigaction before {}, ignore {};
+  struct sigaction before {
+  }, ignore{};
   ignore.sa_handler = SIG_IGN;
   ASSERT_EQ(sigaction(SIGCHLD, &ignore, &before), 0);
   const std::string good = reason("fake_full"), bad = reason("fake_aborts");
@@ -150,9 +151,9 @@ TEST_F(ProbeTest, IsCancelledWithinASecond) {
 TEST_F(ProbeTest, PassesOnFewVariablesAndNoDescriptors) {
   const Variable secret("SECRET_OF_THE_APPLICATION", "1"), devices("CUDA_VISIBLE_DEVICES", "none");
   const auto out = directory.path() / "seen";
-  const auto script = directory.write(
-      "shows", "#!/bin/sh\n(env; ls /proc/self/fd) > " + out.string() +
-                   "\necho attnrt-probe 1 >&4\necho end pass >&4\n");
+  const auto script =
+      directory.write("shows", "#!/bin/sh\n(env; ls /proc/self/fd) > " + out.string() +
+                                   "\necho attnrt-probe 1 >&4\necho end pass >&4\n");
   std::filesystem::permissions(script, std::filesystem::perms::owner_all);
   ASSERT_TRUE(probed("fake_full", loads, script));
   const std::string seen = fakes::read_file(out);

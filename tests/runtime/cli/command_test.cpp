@@ -77,7 +77,7 @@ TEST_F(Command, ListFindsTheInstalledPluginsWhateverItsName) {
 TEST_F(Command, ListDoesNotRepeatItsRowsAsWarnings) {
   const std::string plugins = directory.text() + ":" + directory.text() + "/absent";
   const Outcome list = attnrt({"list", "--plugins", plugins});
-  EXPECT_NE(list.out.find("its manifest says name fake_alias"), std::string::npos) << list.out;
+  EXPECT_NE(list.out.find("the manifest says name fake_alias"), std::string::npos) << list.out;
   EXPECT_EQ(list.err, "attnrt: warning: plugin directory " + directory.text() +
                           "/absent: cannot be read: No such file or directory\n");
   const Outcome explain = attnrt({"explain", "head_dim=64", "--plugins", plugins});
