@@ -6,7 +6,8 @@ expected results. Without names, every row of pieces.py is tested:
 
 stopped    with the admission of its level, commands and the host give the right results by the
            backend cpu, `attnrt list` shows why the piece is refused, and nothing is left behind
-unstopped  without admission, it does to a host what its row says: so it is hostile indeed
+unstopped  without admission, it does to a host what its row says: so it is hostile indeed. Of level
+           scan, only while its row waits: the scan does not need admission
 """
 
 import concurrent.futures
@@ -248,7 +249,8 @@ def check(paths, name, registries):
     begin, faults = time.monotonic(), []
     if name not in WAITS:
         faults = check_stopped(paths, piece, registries)
-    if piece.unstopped and faults is not None:
+    scanned = piece.level == pieces.SCAN and name not in WAITS
+    if piece.unstopped and faults is not None and not scanned:
         faults = faults + check_unstopped(paths, piece)
     return faults, time.monotonic() - begin
 
