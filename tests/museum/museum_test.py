@@ -36,7 +36,7 @@ PROBLEM = "dtype=f16 heads_q=9 heads_kv=3 seq_q=1 seq_kv=121 head_dim=64 causal=
 ADMISSION = {pieces.SCAN: "off", pieces.LOADS: "loads"}  # of other levels: conforms
 PR_SET_CHILD_SUBREAPER = 36
 LONGEST_FAULT = 400  # characters of one that are printed
-WAITS = pieces.WAITS_FOR_PROBE | pieces.WAITS_FOR_SCAN
+WAITS = pieces.WAITS_FOR_PROBE | pieces.WAITS_FOR_RULE | pieces.WAITS_FOR_SCAN
 
 
 def prepare():
