@@ -82,8 +82,9 @@ void check_rules(const std::string& path, const Settings& settings,
     subject.running = &rule;
     results.push_back({&rule, check(rule, subject, results)});
     listener.finished(results.back());
-    if (settings.until_failure && results.back().outcome.state == State::failed) return;
+    if (settings.until_failure && results.back().outcome.state == State::failed) break;
   }
+  if (listener.completed) listener.completed();
 }
 
 }  // namespace attnrt::conformance

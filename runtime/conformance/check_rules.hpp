@@ -15,6 +15,7 @@ struct Settings {
   int64_t cases = 64;             // random cases
   uint64_t seed = 1;              // of the first case; each further one has the next seed
   double deadline_seconds = 120;  // of one child process
+  double silence_seconds = 1e9;   // that a child may let pass between two reports of progress
   std::vector<std::string> only;  // ids of rules, checked with those that they need; empty: all
   bool until_failure = false;     // whether to stop at the first rule that fails
   std::vector<std::pair<std::string, std::string>> options;  // given to the plugin's open
@@ -34,6 +35,7 @@ struct Listener {
   std::function<void(const Rule&)> started;         // before each rule
   std::function<void(const RuleResult&)> finished;  // after each rule
   Progress progress;                                // may be empty
+  std::function<void()> completed;                  // before the plugin is closed; may be empty
 };
 
 // Checks the rules that settings ask for. If the plugin crashes, so does this process; children.hpp

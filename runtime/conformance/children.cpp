@@ -16,6 +16,7 @@
 #include <array>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -36,7 +37,7 @@ constexpr int kRequest = 3, kAnswers = 4, kLibrary = 5;  // the child's descript
 constexpr int kFirstFree = 10;  // the parent's copies have numbers from here on
 constexpr int kNotFound = 127;  // the exit code of a child whose program cannot be started
 constexpr int kBadRequest = 2;
-constexpr std::string_view kOutputRule = "ROB-12";
+constexpr std::string_view kOutputRule = "ROB-12", kEndRule = "ABI-13";
 
 // What a child may write to one file beyond the size of the plugin (its output goes to a memory
 // file).
@@ -47,6 +48,7 @@ constexpr std::chrono::milliseconds kProgressInterval{100};
 
 // How long the parent waits for an answer before it looks at the deadline again.
 constexpr int64_t kPollMilliseconds = 1000;
+constexpr int kEndPollMilliseconds = 2;  // the same for its end
 
 json to_json(const RuleResult& result) {
   json text = {{"rule", result.rule->id},
@@ -109,6 +111,21 @@ void limit_this_process(rlim_t file_bytes) {
   setrlimit(RLIMIT_CORE, &limit);
 }
 
+// Waits for the process, and ends this one in the same way. Calls only what is safe after fork.
+[[noreturn]] void end_like(pid_t process) {
+  int status = 0;
+  while (process > 0 && waitpid(process, &status, 0) < 0 && errno == EINTR) continue;
+  if (process > 0 && WIFEXITED(status)) _exit(WEXITSTATUS(status));
+  const int signal = process > 0 ? WTERMSIG(status) : SIGKILL;
+  struct sigaction action {};
+  action.sa_handler = SIG_DFL;
+  sigaction(signal, &action, nullptr);
+  const rlimit no_core{0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
+  kill(getpid(), signal);
+  _exit(kNotFound);
+}
+
 // A child process that checks rules, in a process group of its own. The destructor kills the group.
 class Child {
  public:
@@ -135,7 +152,7 @@ class Child {
   }
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
-  ~Child() { wait(true); }
+  ~Child() { wait({}); }
 
   // Returns the next answer. nullopt: the child has ended, or the deadline has passed (timed_out is
   // then set).
@@ -163,14 +180,20 @@ class Child {
     }
   }
 
-  // Waits until the child has ended. RETURNS how it ended.
-  std::string wait(bool kill_first) {
+  // Waits until the child has ended, and kills it at the deadline (timed_out is then set). RETURNS
+  // how it ended.
+  std::string wait(Clock::time_point deadline) {
     if (pid_ <= 0) return ending_;
-    if (kill_first) kill(-pid_, SIGKILL);
     int status = 0;
     pid_t waited = 0;
-    while ((waited = waitpid(pid_, &status, 0)) < 0 && errno == EINTR) continue;
-    kill(-pid_, SIGKILL);  // what it started
+    while ((waited = waitpid(pid_, &status, WNOHANG)) == 0 || (waited < 0 && errno == EINTR)) {
+      if (Clock::now() > deadline) {
+        timed_out = true;
+        kill(-pid_, SIGKILL);
+      }
+      poll(nullptr, 0, kEndPollMilliseconds);
+    }
+    left_processes = kill(-pid_, SIGKILL) == 0;  // what it started, and did not wait for
     pid_ = 0;
     // Where SIGCHLD is ignored, the system waits itself and keeps no status.
     if (waited < 0)
@@ -180,6 +203,7 @@ class Child {
           fmt::format("ended by signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)));
     }
     // A child that has checked every rule ends with code 0. Before that, it was the plugin.
+    ended_well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     if (WIFEXITED(status)) ending_ = fmt::format("was ended by exit({})", WEXITSTATUS(status));
     return ending_;
   }
@@ -195,6 +219,8 @@ class Child {
   }
 
   bool timed_out = false;
+  bool ended_well = true;       // as far as it is known
+  bool left_processes = false;  // in its group, when it had ended
 
  private:
   struct Files {
@@ -212,8 +238,12 @@ class Child {
       setpgid(pid_, pid_);  // in both processes, since either may be the first to need it
       return;
     }
-    // In the child, only calls that are safe after fork.
+    // In the child, only calls that are safe after fork. It leads the process group, and is the parent
+    // of the one that checks rules: the leader of a group could not start a session, and what a plugin
+    // does to its parent must not hit this program.
     setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (const pid_t checks = fork(); checks != 0) end_like(checks);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     limit_this_process(file_bytes);
     dup2(files.output.number(), STDOUT_FILENO);
@@ -230,6 +260,15 @@ class Child {
   std::string buffer_, ending_;
 };
 
+// The time after which a child is killed that does not end.
+double shorter_deadline(const Settings& settings) {
+  return std::min(settings.deadline_seconds, settings.silence_seconds);
+}
+
+Clock::duration duration_of(double seconds) {
+  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
 // What the parent learned from one child.
 struct Heard {
   const Rule* running = nullptr;  // the rule that was being checked when the child ended
@@ -240,12 +279,11 @@ struct Heard {
 // Takes the child's answers until it has ended.
 Heard listen(Child& child, const Settings& settings, std::vector<RuleResult>& results,
              const Progress& progress) {
-  const auto deadline =
-      Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                         std::chrono::duration<double>(settings.deadline_seconds));
+  const auto deadline = Clock::now() + duration_of(settings.deadline_seconds);
   Heard heard;
   const Rule*& running = heard.running;
-  while (const auto line = child.next_answer(deadline)) {
+  while (const auto line = child.next_answer(
+             std::min(deadline, Clock::now() + duration_of(settings.silence_seconds)))) {
     const json answer = json::parse(*line, nullptr, false);
     try {
       if (answer.contains("start")) running = find_rule(answer["start"].get<std::string>());
@@ -258,6 +296,7 @@ Heard listen(Child& child, const Settings& settings, std::vector<RuleResult>& re
         if (heard.printed.empty()) heard.printed = child.printed();
       }
       if (answer.contains("complete")) heard.complete = true;
+      if (heard.complete) break;
     } catch (const json::exception&) {
       continue;  // not an answer: the plugin wrote to the descriptor
     }
@@ -272,6 +311,23 @@ void decide_output_rule(const std::string& printed, std::vector<RuleResult>& res
     if (!printed.empty()) {
       result.outcome = failed("it printed: " + printed);
     } else if (result.outcome.detail == kNeedsParent) {
+      result.outcome = passed();
+    }
+  }
+}
+
+// Decides the rule on the end of a process by that of a child that had checked every rule.
+void decide_end_rule(const Child& child, const std::string& ending, double seconds,
+                     std::vector<RuleResult>& results) {
+  for (RuleResult& result : results) {
+    if (result.rule->id != kEndRule || result.outcome.detail != kNeedsParent) continue;
+    if (child.timed_out) {
+      result.outcome = failed(fmt::format("it did not end within {} s", seconds));
+    } else if (!child.ended_well) {
+      result.outcome = failed(fmt::format("the process {} after the plugin was closed", ending));
+    } else if (child.left_processes) {
+      result.outcome = failed("it left a process behind");
+    } else {
       result.outcome = passed();
     }
   }
@@ -300,7 +356,9 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
     const size_t answered = results.size();
     const Heard heard = listen(child, settings, results, progress);
     const Rule* running = heard.running;
-    const std::string ending = child.wait(child.timed_out), printed = child.printed();
+    const auto deadline = child.timed_out ? Clock::time_point{}
+                                          : Clock::now() + duration_of(shorter_deadline(settings));
+    const std::string ending = child.wait(deadline), printed = child.printed();
     if (first_printed.empty()) first_printed = heard.complete ? printed : heard.printed;
     if (running == nullptr) {
       if (!heard.complete) {
@@ -310,11 +368,12 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
             printed.empty() ? "" : ": ", printed));
       }
       decide_output_rule(first_printed, results);
+      decide_end_rule(child, ending, shorter_deadline(settings), results);
       return results;
     }
     Outcome outcome =
         child.timed_out
-            ? failed(fmt::format("it did not end within {} s", settings.deadline_seconds))
+            ? failed(fmt::format("it did not end within {} s", shorter_deadline(settings)))
             : failed(
                   fmt::format("the process {}{}{}", ending, printed.empty() ? "" : ": ", printed));
     outcome.seed = settings.seed;
@@ -357,10 +416,16 @@ int serve_as_child() {
     last = Clock::now();
     answer(json{{"done", done}, {"all", all}});
   };
+  listener.completed = [&] {
+    std::fflush(nullptr);
+    answer(json{{"complete", true}});
+  };
   check_rules(request.at("path"), settings, before, listener);
-  std::fflush(nullptr);
-  answer(json{{"complete", true}});
-  _exit(0);  // destructors of libraries are not what is tested
+#if defined(__SANITIZE_ADDRESS__)
+  _exit(0);  // else leaks are reported, of which some belong to the loader
+#else
+  std::exit(0);
+#endif
 }
 
 }  // namespace attnrt::conformance

@@ -5,8 +5,8 @@ namespace attnrt::conformance {
 namespace {
 
 constexpr int64_t kCases = 16;
-// Seconds of one child process. GPU drivers take up to some seconds to start.
-constexpr double kLoadsDeadline = 9, kConformsDeadline = 120;
+// Seconds. GPU drivers take up to some seconds to start.
+constexpr double kLoadsDeadline = 9, kConformsDeadline = 300, kConformsSilence = 15;
 
 }  // namespace
 
@@ -18,10 +18,12 @@ std::optional<Settings> settings_of_level(std::string_view level, uint64_t seed)
   if (level == "loads") {
     // Not ABI-1 and ABI-2: what the manifest says to newer runtimes, and what else the library
     // exports, harms nobody.
-    settings.only = {"ABI-3", "ABI-4", "ABI-5", "ABI-6", "ABI-7", "ABI-8", "ABI-10", "ABI-12"};
+    settings.only = {"ABI-3", "ABI-4",  "ABI-5",  "ABI-6", "ABI-7",
+                     "ABI-8", "ABI-10", "ABI-12", "ABI-13"};
     settings.deadline_seconds = kLoadsDeadline;
   } else if (level == "conforms") {
     settings.deadline_seconds = kConformsDeadline;
+    settings.silence_seconds = kConformsSilence;
   } else {
     return std::nullopt;
   }

@@ -6,12 +6,15 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <array>
 #include <cfenv>
 #include <chrono>
+#include <cinttypes>
 #include <climits>
+#include <cstdio>
 #include <fstream>
 #include <thread>
 
@@ -33,14 +36,21 @@ std::string handler_of(int signal) {
   return fmt::format("{}", reinterpret_cast<const void*>(action.sa_handler));
 }
 
+// One bit for each blocked signal.
 std::string mask_of_signals() {
   sigset_t mask;
-  std::string blocked;
+  uint64_t blocked = 0;
   if (pthread_sigmask(SIG_SETMASK, nullptr, &mask) != 0) return "unknown";
   for (int signal = 1; signal < NSIG; ++signal) {
-    if (sigismember(&mask, signal) == 1) blocked += fmt::format(" {}", signal);
+    if (sigismember(&mask, signal) == 1) blocked |= uint64_t{1} << (signal - 1);
   }
-  return blocked.empty() ? "none" : blocked.substr(1);
+  return fmt::format("{:#x}", blocked);
+}
+
+std::string timer() {
+  itimerval value{};
+  if (getitimer(ITIMER_REAL, &value) != 0) return "unknown";
+  return value.it_value.tv_sec != 0 || value.it_value.tv_usec != 0 ? "set" : "off";
 }
 
 std::string limit_text(rlim_t value) {
@@ -70,15 +80,22 @@ std::string mask_of_files() {
   return fmt::format("{:03o}", mask);
 }
 
-// The permissions of the main thread's stack: "rw-p".
-std::string stack_permissions() {
+// Whether code may be executed on this thread's stack, near here.
+std::string stack() {
+  constexpr uint64_t kNear = 1 << 20;
+  const int here = 0;
+  const auto address = reinterpret_cast<uint64_t>(&here);
   std::ifstream maps("/proc/self/maps");
-  for (std::string line; std::getline(maps, line);) {
-    if (!line.ends_with("[stack]")) continue;
-    const size_t space = line.find(' ');
-    return space == std::string::npos ? "unknown" : line.substr(space + 1, 4);
+  for (std::string line; std::getline(maps, line);) {  // "7ffc0000-7ffd0000 rw-p ..."
+    uint64_t first = 0, end = 0;
+    std::array<char, 5> permissions{};
+    if (std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " %4s", &first, &end,
+                    permissions.data()) != 3)
+      continue;
+    if (first < address + kNear && end > address - kNear && permissions[2] == 'x')
+      return "executable";
   }
-  return "unknown";
+  return "not executable";
 }
 
 std::string environment() {
@@ -107,7 +124,8 @@ ProcessState ProcessState::now() {
   values.emplace_back("rounding mode", std::to_string(std::fegetround()));
   for (int signal = 1; signal < NSIG; ++signal)
     values.emplace_back(fmt::format("handler of signal {}", signal), handler_of(signal));
-  values.emplace_back("blocked signals", mask_of_signals());
+  values.emplace_back("signal mask", mask_of_signals());
+  values.emplace_back("timer", timer());
   static constexpr std::pair<const char*, decltype(RLIMIT_NOFILE)> kLimits[] = {
       {"open files", RLIMIT_NOFILE}, {"file size", RLIMIT_FSIZE}, {"address space", RLIMIT_AS},
       {"data", RLIMIT_DATA},         {"stack", RLIMIT_STACK},     {"core", RLIMIT_CORE},
@@ -120,7 +138,7 @@ ProcessState ProcessState::now() {
   values.emplace_back("priority", std::to_string(getpriority(PRIO_PROCESS, 0)));
   for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
     values.emplace_back(fmt::format("descriptor {}", stream), stream_of(stream));
-  values.emplace_back("permissions of the stack", stack_permissions());
+  values.emplace_back("stack", stack());
   values.emplace_back("environment", environment());
   return state;
 }

@@ -57,6 +57,11 @@ constexpr std::array kRules = {
          "limits, folder, umask, environment, standard streams",
          "the application's own results, files or shutdown change", "ABI-7",
          check_process_unchanged},
+    Rule{"ABI-13",
+         "a process that has closed the plugin ends: handlers of exit and destructors return, and "
+         "an unloadable library can be unmapped",
+         "the application crashes or hangs when it ends, or when a version is replaced", "ABI-7",
+         nullptr},
 
     Rule{"AGR-1",
          "supports answers OK, or UNSUPPORTED with a reason, to every problem that the manifest "

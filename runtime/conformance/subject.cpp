@@ -120,6 +120,7 @@ std::string Subject::map() {
   const auto mapped = core::map_library(*file_, false);
   if (!mapped) return map_error_ = mapped.error().message;
   table_ = mapped->table;
+  use_ = mapped->use;
   Dl_info info{};
   void* entry = nullptr;
   if (dladdr1(table_, &info, &entry, RTLD_DL_SYMENT) != 0 && entry != nullptr) {

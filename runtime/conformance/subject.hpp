@@ -99,6 +99,7 @@ class Subject {
   void find_devices();
   Progress progress_;
   std::shared_ptr<const core::FoundPlugin> file_;
+  std::shared_ptr<const void> use_;  // of the library, if it is unloadable; the last member to go
   const attnrt_plugin* table_ = nullptr;
   int64_t symbol_bytes_ = 0;
   bool mapped_ = false;

@@ -58,8 +58,8 @@ std::string text_of(const std::string& text) {
 }
 
 // Kills what this process's children have started and left behind. They became children of this
-// process when their own parents ended.
-void kill_descendants() {
+// process when their own parents ended. RETURNS whether there were any.
+bool kill_descendants() {
   constexpr int kRounds = 100;  // one that forks without end is killed by its group
   for (int round = 0; round < kRounds; ++round) {
     std::ifstream children("/proc/self/task/" + std::to_string(getpid()) + "/children");
@@ -68,10 +68,11 @@ void kill_descendants() {
       kill(-pid, SIGKILL);
       kill(pid, SIGKILL);
     }
-    if (!any) return;
+    if (!any) return round > 0;
     while (waitpid(-1, nullptr, WNOHANG) > 0) continue;
     usleep(1000);
   }
+  return true;
 }
 
 // Ends this process, and all that it started, when nobody reads the answers any more.
@@ -87,7 +88,7 @@ int probe(const conformance::Settings& settings, const std::string& file) {
   try {
     const auto results =
         conformance::check_rules_in_children(file, settings, {"/proc/self/exe", "child"}, nullptr);
-    kill_descendants();
+    const bool left_processes = kill_descendants();
     bool passed = true;
     for (const auto& [rule, outcome] : results) {
       if (outcome.state == conformance::State::skipped) continue;
@@ -95,6 +96,11 @@ int probe(const conformance::Settings& settings, const std::string& file) {
       passed = passed && !failed;
       answer((failed ? "fail " : "pass ") + std::string(rule->id) +
              (failed ? " " + text_of(outcome.detail) : "") + "\n");
+    }
+    // After a failure, these are what was killed.
+    if (passed && left_processes) {
+      answer("fail ABI-13 it left a process behind\n");
+      passed = false;
     }
     answer(passed ? "end pass\n" : "end fail\n");
     return passed ? 0 : 1;

@@ -36,7 +36,7 @@ PROBLEM = "dtype=f16 heads_q=9 heads_kv=3 seq_q=1 seq_kv=121 head_dim=64 causal=
 ADMISSION = {pieces.SCAN: "off", pieces.LOADS: "loads"}  # of other levels: conforms
 PR_SET_CHILD_SUBREAPER = 36
 LONGEST_FAULT = 400  # characters of one that are printed
-WAITS = pieces.WAITS_FOR_PROBE | pieces.WAITS_FOR_RULE | pieces.WAITS_FOR_SCAN
+WAITS = pieces.WAITS_FOR_RULE | pieces.WAITS_FOR_SCAN
 
 
 def prepare():
@@ -103,8 +103,6 @@ class Room:
     def policy_text(self, admission):
         text = "schema: 1\nbackends: {piece: {priority: 300}, cpu: {priority: 100}}\n"
         text += "on_fallback: allow\n"
-        if pieces.WAITS_FOR_PROBE:
-            return text
         if admission == "off":
             return text + "admission: {level: off}\n"
         registry = self.folder / "registry"
@@ -161,17 +159,17 @@ class Room:
         if not holds:
             self.faults.append(fault)
 
-    def attnrt(self, *words):
-        """Runs `attnrt words...`, which must succeed. RETURNS stdout."""
+    def attnrt(self, *words, codes=(0,)):
+        """Runs `attnrt words...`, which must exit with one of the codes. RETURNS stdout."""
         ending, out, err = self.call(self.paths.command, *words, "--policy", self.policy,
                                      "--plugins", self.search_path())
-        self.expect(ending == "exit 0", f"attnrt {words[0]}: {ending}: {err[:500]}")
+        self.expect(ending in [f"exit {code}" for code in codes], f"attnrt {words[0]}: {ending}: {err[:500]}")
         control = re.search(r"[^\n -~\u0080-\uffff]", out + err)
         self.expect(not control, f"attnrt {words[0]}: prints {control and control[0]!r}")
         return out
 
-    def document(self, *words):
-        out = self.attnrt(*words, "--json")
+    def document(self, *words, codes=(0,)):
+        out = self.attnrt(*words, "--json", codes=codes)
         try:
             return json.loads(out)
         except ValueError:
@@ -199,10 +197,12 @@ def check_run(room, piece):
 
 
 def check_list(room, piece):
-    text, listed = room.attnrt("list"), room.document("list")
+    harmless = piece.level == pieces.NONE
+    codes = (0,) if harmless else (3,)
+    text = room.attnrt("list", "--wait", codes=codes)
+    listed = room.document("list", "--wait", codes=codes)
     if listed is None:
         return
-    harmless = piece.level == pieces.NONE
     states = ["ready", "admitted", "no device"] if harmless else ["broken", "refused"]
     rows = [row for row in listed["plugins"] if not row["path"].endswith("/cpu.so")]
     room.expect(rows, "list: no row")
@@ -222,8 +222,8 @@ def check_stopped(paths, piece, registries):
     try:
         if not room.placed:
             return None
-        check_run(room, piece)  # first: explain starts no probe
-        check_list(room, piece)
+        check_list(room, piece)  # waits until the piece is probed
+        check_run(room, piece)
         host = room.host()
         room.expect(host.startswith("exit 0\n") and host.endswith("\nright"), f"host: {host}")
         room.expect(room.files() == room.before, "files were changed or left")
@@ -259,15 +259,14 @@ def probe_cpu(paths, folder):
     """Returns registries in which the backend cpu is admitted, so that it is not probed again for
     each row."""
     registries = {}
-    if not pieces.WAITS_FOR_PROBE:
-        for admission in ["loads", "conforms"]:
-            room = Room(paths, None, admission)
-            room.attnrt("run", "--input", paths.input)
-            if room.faults:
-                sys.exit(f"museum: cpu alone: {room.faults}")
-            registries[admission] = folder / admission
-            shutil.copytree(room.folder / "registry", registries[admission])
-            room.close()
+    for admission in ["loads", "conforms"]:
+        room = Room(paths, None, admission)
+        room.attnrt("list", "--wait")
+        if room.faults:
+            sys.exit(f"museum: cpu alone: {room.faults}")
+        registries[admission] = folder / admission
+        shutil.copytree(room.folder / "registry", registries[admission])
+        room.close()
     return registries
 
 

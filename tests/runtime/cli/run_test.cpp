@@ -386,7 +386,11 @@ TEST_F(Run, OutputIsNeverThePolicy) {
 TEST_F(Run, APluginDoesNotMoveTheOutput) {
   const fakes::Directory plugins;
   plugins.add("fake_chdir");
-  const Outcome outcome = run(plain(), {}, plugins.text());
+  plain().write(directory.text() + "/x.safetensors");
+  const Outcome outcome = attnrt_in(
+      directory,
+      {"run", "--input", "x.safetensors", "--output", "y.safetensors", "--plugins", plugins.text()},
+      {{"ATTNRT_ADMISSION", "off"}});  // a probe would refuse the plugin
   EXPECT_EQ(outcome.exit, 0) << outcome.err;
   EXPECT_TRUE(fs::exists(output()));
 }
