@@ -44,4 +44,20 @@ Json::Json(std::vector<Member> members) : text_("{") {
   append_end(text_, '}');
 }
 
+std::string Json::line() const {
+  std::string line;
+  line.reserve(text_.size());
+  bool indents = false;
+  for (const char letter : text_) {  // strings have no raw line ends
+    if (letter == '\n') {
+      if (!line.empty() && line.back() == ',') line += ' ';
+      indents = true;
+    } else if (letter != ' ' || !indents) {
+      line += letter;
+      indents = false;
+    }
+  }
+  return line;
+}
+
 }  // namespace attnrt::core
