@@ -40,6 +40,16 @@ std::string text_of(const Candidate& candidate) {
   return plugin_label(*candidate.plugin) + " on " + device_text(candidate.device);
 }
 
+// What failures are told apart by in the log.
+std::string cause_of(Breaker::Stage stage, attnrt_status status) {
+  return fmt::format("{} {}", stage == Breaker::Stage::plan ? "plan" : "run", status);
+}
+
+void log_once(const Services& services, const Error& failure) {
+  services.log(ATTNRT_LOG_WARNING, fmt::format("{} ({}); this is said once, and counted each time",
+                                               failure.message, status_name(failure.code)));
+}
+
 // A plan that goes back to the cache at the end, also if an exception passes.
 class Returned {
  public:
@@ -76,15 +86,8 @@ bool Failover::note_failure(const Snapshot& snapshot, const Candidate& candidate
   const CandidateId id = id_of(candidate);
   const Breaker::Opened opened = breaker_.failed(id, rounded, stage, failure.code, now());
   if (opened) stats_.of(candidate)->opened(opened.count());
-  if (failure.code == ATTNRT_INVALID_ARGUMENT) return bool{opened};  // the caller's fault
   const Services& services = *snapshot.services;
-  const char* stage_name = stage == Breaker::Stage::plan ? "plan" : "run";
-  const bool first = is_first(id, fmt::format("{} {}", stage_name, failure.code));
-  if (first && !told) {
-    services.log(ATTNRT_LOG_WARNING,
-                 fmt::format("{} ({}); this is said once, and counted each time", failure.message,
-                             status_name(failure.code)));
-  }
+  if (!told && is_first(id, cause_of(stage, failure.code))) log_once(services, failure);
   if (opened.every_problem && is_first(id, "every problem")) {
     services.log(ATTNRT_LOG_WARNING,
                  fmt::format("select: {} is in quarantine for every problem, since it failed at "
@@ -148,12 +151,14 @@ Result<std::unique_ptr<Plan>> Failover::make(const Request& request, const Probl
 bool Failover::advance(Request& request, Breaker::Stage stage, Error& failure) {
   const Candidate failed = request.decision->winner()->candidate;
   const std::shared_ptr<const Snapshot> snapshot = request.snapshot;
-  const Problem rounded = request.rounded();
   const Error first = failure;  // without what replace_winner adds
+  note_failure(*snapshot, failed, request.rounded(), stage, failure, true);
   bool told = false;
   const bool continues = replace_winner(request, failure, &told);
-  note_failure(*snapshot, failed, rounded, stage, first, told);
   if (continues) stats_.of(failed)->failed_over();
+  const bool callers_fault = failure.code == ATTNRT_INVALID_ARGUMENT;
+  if (!callers_fault && is_first(id_of(failed), cause_of(stage, failure.code)) && !told)
+    log_once(*snapshot->services, first);
   return continues;
 }
 
