@@ -190,8 +190,8 @@ ATTNRT_API attnrt_status attnrt_policy(attnrt_runtime* runtime, int32_t format, 
 
 /* Gives what was counted since the runtime was opened: each candidate's plans, runs, failures by
  * class, failovers and quarantines, and what its plans hold; reloads, decisions and caches. JSON is
- * a document of kind "stats". Counters go on after reloads. They are read one by one while calls go
- * on. A call costs about 0.1 ms, and no other call waits for it. */
+ * a document of kind "stats". Counters go on after reloads. They are read one by one while other
+ * calls go on. */
 ATTNRT_API attnrt_status attnrt_stats(attnrt_runtime* runtime, int32_t format, char** text,
                                       attnrt_error* error);
 
