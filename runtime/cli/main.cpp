@@ -32,7 +32,8 @@ Environment (options take precedence):
   ATTNRT_PLUGIN_PATH  plugin directories, separated by colons
   ATTNRT_BACKEND      the only backend to use
   ATTNRT_DISABLE      backends not to use; * stands for any text
-  ATTNRT_LOG          debug, info, warning, error or off
+  ATTNRT_LOG          debug, info, warning, error or off; ",decision" adds each new decision
+  ATTNRT_STATS        a file that gets the counters when a runtime is closed
 
 Examples:
   attnrt list
@@ -40,8 +41,8 @@ Examples:
                  device=rocm arch=gfx1100
   attnrt run --input qkv.safetensors --output out.safetensors --causal)";
 
-constexpr std::array<std::string_view, 7> command_names = {"list",   "explain", "run",  "check",
-                                                           "policy", "verify",  "bench"};
+constexpr std::array<std::string_view, 8> command_names = {"list",   "explain", "run",   "check",
+                                                           "policy", "verify",  "bench", "stats"};
 
 // Returns the options that are known where the user wrote: those of the command and of attnrt.
 std::vector<std::string> option_names(const CLI::App& app, const std::vector<CLI::App*>& commands) {
@@ -127,6 +128,7 @@ int run_command_line(int argc, char** argv, cli::Common& common) {
   cli::add_policy(app, common);
   cli::add_verify(app, common);
   cli::add_bench(app, common);
+  cli::add_stats(app, common);
   std::vector<const char*> words(argv, argv + argc);
   if (argc > 1 && std::string_view(argv[1]) == "help") {  // "help list" means "list --help"
     words.erase(words.begin() + 1);

@@ -16,6 +16,7 @@
 #include "run.hpp"
 #include "runtime.hpp"
 #include "schedule.hpp"
+#include "stats_trace.hpp"
 #include "trace.hpp"
 
 using namespace attnrt::core;
@@ -252,6 +253,26 @@ attnrt_status attnrt_policy(attnrt_runtime* runtime, int32_t format, char** text
     return give_text(format == ATTNRT_JSON ? policy_json(*snapshot).text() : policy_text(*snapshot),
                      text, error);
   });
+}
+
+attnrt_status attnrt_stats(attnrt_runtime* runtime, int32_t format, char** text,
+                           attnrt_error* error) {
+  if (runtime == nullptr || text == nullptr)
+    return missing(error, runtime == nullptr ? "runtime" : "text");
+  if (!known_format(format, error)) return ATTNRT_INVALID_ARGUMENT;
+  return without_exceptions(error, [&] {
+    const StatsReport report = runtime->impl->stats();
+    return give_text(format == ATTNRT_JSON ? stats_json(report).text() : stats_text(report), text,
+                     error);
+  });
+}
+
+attnrt_status attnrt_decisions(attnrt_runtime* runtime, int64_t after, char** lines,
+                               attnrt_error* error) {
+  if (runtime == nullptr || lines == nullptr)
+    return missing(error, runtime == nullptr ? "runtime" : "lines");
+  return without_exceptions(
+      error, [&] { return give_text(runtime->impl->decisions(after), lines, error); });
 }
 
 void attnrt_text_free(char* text) { std::free(text); }

@@ -125,32 +125,33 @@ bool Breaker::has_many_open(const CandidateId& candidate, Time now) const {
          }) >= kManyProblems;
 }
 
-bool Breaker::failed(const CandidateId& candidate, const Problem& problem, Stage stage,
-                     attnrt_status status, Time now) {
+Breaker::Opened Breaker::failed(const CandidateId& candidate, const Problem& problem, Stage stage,
+                                attnrt_status status, Time now) {
   const std::lock_guard lock(mutex_);
   if (status == ATTNRT_DEVICE_LOST) {
     const bool is_new = lost_.emplace(candidate.device_type, candidate.device_id).second;
     if (is_new) changed();
-    return is_new;
+    return {.device = is_new};
   }
-  if (!times_of(status)) return false;
-  bool opened = open(candidate, &problem, stage, status, now);
+  if (!times_of(status)) return {};
+  Opened opened{.problem = open(candidate, &problem, stage, status, now)};
   const State* whole = find(candidate, nullptr);
   const bool trial_failed = whole != nullptr && whole->trial && status != ATTNRT_UNSUPPORTED;
   if (trial_failed || has_many_open(candidate, now))
-    opened = open(candidate, nullptr, stage, status, now) || opened;
+    opened.every_problem = open(candidate, nullptr, stage, status, now);
   if (opened) changed();
   return opened;
 }
 
-void Breaker::succeeded(const CandidateId& candidate, const Problem& problem, Stage stage) {
-  if (empty()) return;
+size_t Breaker::succeeded(const CandidateId& candidate, const Problem& problem, Stage stage) {
+  if (empty()) return 0;
   const std::lock_guard lock(mutex_);
   const size_t closed = std::erase_if(states_, [&](const State& state) {
     return state.concerns(candidate, problem) &&
            (stage == Stage::run || state.stage == Stage::plan);
   });
   if (closed != 0) changed();
+  return closed;
 }
 
 Quarantine Breaker::quarantine(const Problem& problem, Time now) const {

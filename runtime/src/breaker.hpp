@@ -77,13 +77,20 @@ class Breaker {
   enum class Stage { plan, run };
   static constexpr size_t kMostStates = 256;
 
-  // Notes a failure. RETURNS whether that began another generation; a status that is no failure of
-  // the candidate changes nothing.
-  bool failed(const CandidateId& candidate, const Problem& problem, Stage stage,
-              attnrt_status status, Time now);
+  // What a failure opened: nothing (it says nothing new, or is no failure of the candidate), the
+  // problem, the candidate for every problem, or its device.
+  struct Opened {
+    bool problem = false, every_problem = false, device = false;
+    explicit operator bool() const { return problem || every_problem || device; }
+    int64_t count() const { return int64_t{problem} + int64_t{every_problem} + int64_t{device}; }
+  };
+
+  // Notes a failure. RETURNS what that opened; if anything, another generation began.
+  Opened failed(const CandidateId& candidate, const Problem& problem, Stage stage,
+                attnrt_status status, Time now);
   // Closes what is open for the candidate and the problem. A plan that was made says nothing about
-  // runs that failed.
-  void succeeded(const CandidateId& candidate, const Problem& problem, Stage stage);
+  // runs that failed. RETURNS how many states that closed.
+  size_t succeeded(const CandidateId& candidate, const Problem& problem, Stage stage);
 
   // Whether nothing failed that has not succeeded since, apart from lost devices.
   bool empty() const { return count_.load(std::memory_order_acquire) == 0; }

@@ -70,6 +70,7 @@ struct Config {
   Setting<std::optional<std::string>> forced_backend;
   Setting<std::vector<std::string>> disabled;  // globs on backend names
   Setting<int> log_level;                      // ATTNRT_LOG_*
+  bool log_decisions = false;                  // ATTNRT_LOG names `decision`
   // About legal settings that have no effect, with file:line:column, and about unknown variables.
   std::vector<std::string> warnings;
 };

@@ -50,8 +50,10 @@ class DecisionCache {
           !holds(entry.choice, bounds, exactly) || entry.key != key || entry.call != call)
         continue;
       entries_.splice(entries_.begin(), entries_, at->second);
+      ++lookups_.hits;
       return entry.choice.decision;
     }
+    ++lookups_.misses;
     return nullptr;
   }
 
@@ -93,6 +95,15 @@ class DecisionCache {
     return entries_.size();
   }
 
+  // How often `find` found something, since the runtime was opened.
+  struct Lookups {
+    int64_t hits = 0, misses = 0;
+  };
+  Lookups lookups() {
+    const std::lock_guard lock(mutex_);
+    return lookups_;
+  }
+
  private:
   struct Entry {
     std::shared_ptr<const Snapshot> snapshot;
@@ -114,6 +125,7 @@ class DecisionCache {
   }
 
   HeldMutex mutex_;
+  Lookups lookups_;
   const Snapshot* current_ = nullptr;
   std::list<Entry> entries_;  // most recently used first
   std::unordered_multimap<uint64_t, std::list<Entry>::iterator> by_hash_;

@@ -16,13 +16,37 @@
 namespace attnrt::core {
 namespace {
 
-constexpr std::array<std::string_view, 7> variables{
-    "ATTNRT_POLICY", "ATTNRT_PLUGIN_PATH", "ATTNRT_BACKEND", "ATTNRT_DISABLE",
-    "ATTNRT_LOG",    "ATTNRT_ADMISSION",   "ATTNRT_REGISTRY"};
+constexpr std::array<std::string_view, 8> variables{
+    "ATTNRT_POLICY", "ATTNRT_PLUGIN_PATH", "ATTNRT_BACKEND",  "ATTNRT_DISABLE",
+    "ATTNRT_LOG",    "ATTNRT_ADMISSION",   "ATTNRT_REGISTRY", "ATTNRT_STATS"};
 constexpr std::array<std::string_view, 5> log_levels{"debug", "info", "warning", "error",
                                                      "off"};  // ATTNRT_LOG_* in order
 
+constexpr std::string_view kDecision = "decision";  // of ATTNRT_LOG, beside a level or alone
+
 bool is_set(const std::optional<std::string>& variable) { return variable && !variable->empty(); }
+
+// ATTNRT_LOG is a level, "decision", or both: "warning,decision".
+Result<void> apply_log(const Environment& environment, Config& config) {
+  bool has_level = false;
+  for (const std::string& word : split(environment.log.value_or(""), ',')) {
+    const auto level = std::find(log_levels.begin(), log_levels.end(), word);
+    if (level == log_levels.end() && word != kDecision) {
+      return fail(ATTNRT_INVALID_ARGUMENT, "ATTNRT_LOG: found {}, expected {}, and perhaps ,{}",
+                  shown(*environment.log), fmt::join(log_levels, ", "), kDecision);
+    }
+    if (level == log_levels.end()) {
+      config.log_decisions = true;
+      continue;
+    }
+    if (has_level)
+      return fail(ATTNRT_INVALID_ARGUMENT, "ATTNRT_LOG: found {}, expected one level",
+                  shown(*environment.log));
+    has_level = true;
+    config.log_level = {static_cast<int>(level - log_levels.begin()), "ATTNRT_LOG"};
+  }
+  return {};
+}
 
 }  // namespace
 
@@ -30,8 +54,8 @@ Environment read_environment() {
   Environment environment;
   if (getauxval(AT_SECURE) != 0) return environment;
   std::optional<std::string>* const fields[] = {
-      &environment.policy, &environment.plugin_path, &environment.backend, &environment.disable,
-      &environment.log,    &environment.admission,   &environment.registry};
+      &environment.policy, &environment.plugin_path, &environment.backend,  &environment.disable,
+      &environment.log,    &environment.admission,   &environment.registry, &environment.stats};
   for (size_t i = 0; i < variables.size(); ++i) {
     const char* value = secure_getenv(std::string(variables.at(i)).c_str());
     if (value != nullptr && *value != '\0') *fields[i] = value;
@@ -72,14 +96,7 @@ Result<void> apply_environment(const Environment& environment, Config& config) {
     config.admission_registry = {*environment.registry, "ATTNRT_REGISTRY"};
   }
   config.log_level = {ATTNRT_LOG_WARNING, "default"};
-  if (is_set(environment.log)) {
-    const auto level = std::find(log_levels.begin(), log_levels.end(), *environment.log);
-    if (level == log_levels.end()) {
-      return fail(ATTNRT_INVALID_ARGUMENT, "ATTNRT_LOG: found {}, expected {}",
-                  shown(*environment.log), fmt::join(log_levels, ", "));
-    }
-    config.log_level = {static_cast<int>(level - log_levels.begin()), "ATTNRT_LOG"};
-  }
+  if (auto applied = apply_log(environment, config); !applied) return applied;
   config.warnings.insert(config.warnings.end(), environment.warnings.begin(),
                          environment.warnings.end());
   return {};

@@ -14,7 +14,7 @@ struct Config;
 // The values of ATTNRT_POLICY, ATTNRT_PLUGIN_PATH and so on. All are absent if the process is
 // privileged (set-user-ID and the like).
 struct Environment {
-  std::optional<std::string> policy, plugin_path, backend, disable, log, admission, registry;
+  std::optional<std::string> policy, plugin_path, backend, disable, log, admission, registry, stats;
   std::vector<std::string> warnings;  // one for each variable ATTNRT_* of another name
 };
 Environment read_environment();

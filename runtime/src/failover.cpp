@@ -36,6 +36,20 @@ Result<void> find_capture_for(const Request& request, Capture* capture) {
   return {};
 }
 
+std::string text_of(const Candidate& candidate) {
+  return plugin_label(*candidate.plugin) + " on " + device_text(candidate.device);
+}
+
+// What failures are told apart by in the log.
+std::string cause_of(Breaker::Stage stage, attnrt_status status) {
+  return fmt::format("{} {}", stage == Breaker::Stage::plan ? "plan" : "run", status);
+}
+
+void log_once(const Services& services, const Error& failure) {
+  services.log(ATTNRT_LOG_WARNING, fmt::format("{} ({}); this is said once, and counted each time",
+                                               failure.message, status_name(failure.code)));
+}
+
 // A plan that goes back to the cache at the end, also if an exception passes.
 class Returned {
  public:
@@ -55,20 +69,60 @@ class Returned {
 void Failover::restart() {
   breaker_.forget_lost_devices();
   warned_.forget();
+  events_.forget();
 }
 
-void Failover::warn(const Snapshot& snapshot, const CacheKey& key, const std::string& subject,
+// Whether that event of the candidate has not been seen since the last reload.
+bool Failover::is_first(const CandidateId& candidate, std::string_view event) {
+  const std::string_view hash(candidate.hash.data(), candidate.hash.size());
+  const std::string text =
+      fmt::format("{} {} {} {}", hash, candidate.device_type, candidate.device_id, event);
+  return events_.note(std::hash<std::string>()(text)) != Warned::Answer::again;
+}
+
+bool Failover::note_failure(const Snapshot& snapshot, const Candidate& candidate,
+                            const Problem& rounded, Breaker::Stage stage, const Error& failure,
+                            bool told) {
+  const CandidateId id = id_of(candidate);
+  const Breaker::Opened opened = breaker_.failed(id, rounded, stage, failure.code, now());
+  if (opened) stats_.of(candidate)->opened(opened.count());
+  const Services& services = *snapshot.services;
+  if (!told && is_first(id, cause_of(stage, failure.code))) log_once(services, failure);
+  if (opened.every_problem && is_first(id, "every problem")) {
+    services.log(ATTNRT_LOG_WARNING,
+                 fmt::format("select: {} is in quarantine for every problem, since it failed at "
+                             "several; the last failure: {}",
+                             text_of(candidate), failure.message));
+  }
+  return bool{opened};
+}
+
+bool Failover::begin_trial(const Snapshot& snapshot, const Candidate& candidate,
+                           const Problem& rounded) {
+  const CandidateId id = id_of(candidate);
+  if (!breaker_.begin_trial(id, rounded, now())) return false;
+  stats_.of(candidate)->began_trial();
+  if (is_first(id, "trial")) {
+    snapshot.services->log(
+        ATTNRT_LOG_INFO,
+        fmt::format("select: {} is tried again, after its quarantine", text_of(candidate)));
+  }
+  return true;
+}
+
+bool Failover::warn(const Snapshot& snapshot, const CacheKey& key, const std::string& subject,
                     const std::string& text) {
-  if (snapshot.config->on_fallback.value == OnFallback::allow) return;
+  if (snapshot.config->on_fallback.value == OnFallback::allow) return false;
   const auto answer = warned_.note(key.hash ^ std::hash<std::string>()(subject));
-  if (answer == Warned::Answer::again) return;
+  if (answer == Warned::Answer::again) return false;
   snapshot.services->log(ATTNRT_LOG_WARNING, text);
-  if (answer == Warned::Answer::first) return;
+  if (answer == Warned::Answer::first) return true;
   snapshot.services->log(
       ATTNRT_LOG_WARNING,
       fmt::format("select: {} warnings of a fallback were given; further ones are left out until "
                   "the next reload",
                   Warned::kMost));
+  return true;
 }
 
 // Plans the decision's winner. If that runs out of memory, gives back what idle plans hold and
@@ -76,11 +130,17 @@ void Failover::warn(const Snapshot& snapshot, const CacheKey& key, const std::st
 Result<std::unique_ptr<Plan>> Failover::make(const Request& request, const Problem& problem,
                                              const Capture& capture) {
   const std::optional<void*> stream = capture.active ? std::nullopt : request.stream;
+  auto stats = stats_.of(request.decision->winner()->candidate);
   auto plan = make_plan(request.decision, problem, stream);
   if (!plan && plan.error().code == ATTNRT_OUT_OF_MEMORY && !capture.active && plans_.trim(-1))
     plan = make_plan(request.decision, problem, stream);
-  if (!plan) return plan;
-  plans_made_.fetch_add(1, std::memory_order_relaxed);
+  if (!plan) {
+    const Error& failure = plan.error();
+    stats->failed(Breaker::Stage::plan, failure.code, failure.message.c_str());
+    return plan;
+  }
+  stats->made_plan();
+  (*plan)->count_in(std::move(stats));
   const Services& services = *request.snapshot->services;
   if (services.logs_info()) log_plan(services, **plan);
   return plan;
@@ -90,7 +150,21 @@ Result<std::unique_ptr<Plan>> Failover::make(const Request& request, const Probl
 // false if it is not tried.
 bool Failover::advance(Request& request, Breaker::Stage stage, Error& failure) {
   const Candidate failed = request.decision->winner()->candidate;
-  breaker_.failed(id_of(failed), request.rounded(), stage, failure.code, now());
+  const std::shared_ptr<const Snapshot> snapshot = request.snapshot;
+  const Error first = failure;  // without what replace_winner adds
+  note_failure(*snapshot, failed, request.rounded(), stage, failure, true);
+  bool told = false;
+  const bool continues = replace_winner(request, failure, &told);
+  if (continues) stats_.of(failed)->failed_over();
+  const bool callers_fault = failure.code == ATTNRT_INVALID_ARGUMENT;
+  if (!callers_fault && is_first(id_of(failed), cause_of(stage, failure.code)) && !told)
+    log_once(*snapshot->services, first);
+  return continues;
+}
+
+// The second half of advance. told: gets whether a warning was written.
+bool Failover::replace_winner(Request& request, Error& failure, bool* told) {
+  const Candidate failed = request.decision->winner()->candidate;
   if (!another_may_succeed(failure.code)) return false;
   const Policy policy(request.snapshot->config, request.call);
   Decision next = without_winner(policy, *request.decision, failure.message);
@@ -102,16 +176,26 @@ bool Failover::advance(Request& request, Breaker::Stage stage, Error& failure) {
     }
     return false;
   }
-  warn(*request.snapshot, request.key, plugin_label(*failed.plugin),
-       fmt::format("{} ({}); the next candidate is tried", failure.message,
-                   status_name(failure.code)));
   request.decision = std::make_shared<const Decision>(std::move(next));
+  decision_log_.add(*request.decision, *request.snapshot->services);
+  *told = warn(*request.snapshot, request.key, plugin_label(*failed.plugin),
+               fmt::format("{} ({}); the next candidate is tried", failure.message,
+                           status_name(failure.code)));
   return true;
 }
 
 void Failover::note_success(const Request& request, Breaker::Stage stage) {
   if (breaker_.empty()) return;
-  breaker_.succeeded(id_of(request.decision->winner()->candidate), request.rounded(), stage);
+  const Candidate& candidate = request.decision->winner()->candidate;
+  const CandidateId id = id_of(candidate);
+  const size_t closed = breaker_.succeeded(id, request.rounded(), stage);
+  if (closed == 0) return;
+  stats_.of(candidate)->closed(static_cast<int64_t>(closed));
+  if (is_first(id, "closed")) {
+    request.snapshot->services->log(
+        ATTNRT_LOG_INFO,
+        fmt::format("select: {} is out of quarantine: it succeeded", text_of(candidate)));
+  }
 }
 
 // Calls attempt(capture, &stage) for the decision's winner, and for the next candidate as long as
@@ -126,6 +210,8 @@ Result<void> Failover::serve(Request& request, Breaker::Stage asked_at, Attempt&
     Result<void> done = find_capture_for(request, &capture);
     if (!done) {
       untold = done.error();
+      stats_.of(request.decision->winner()->candidate)
+          ->failed(stage, untold->code, untold->message.c_str());
     } else if (capture.active && untold) {
       return tl::unexpected(*std::move(untold));
     } else {
@@ -194,8 +280,9 @@ attnrt_status Failover::attempt(const Request& request, const Capture& capture,
     }
   }
   if (event_failed) {
-    (void)attnrt_fail(error, status, "run: %s: %s", entry.plan->backend_name().c_str(),
-                      found.message[0] != '\0' ? found.message : status_name(status));
+    const char* message = found.message[0] != '\0' ? found.message : status_name(status);
+    entry.plan->stats()->failed(Breaker::Stage::run, status, message);
+    (void)attnrt_fail(error, status, "run: %s: %s", entry.plan->backend_name().c_str(), message);
   }
   return status;
 }

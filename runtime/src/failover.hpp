@@ -20,17 +20,23 @@
 // has enqueued nothing. If the next one says that a graph is being captured, the call fails with
 // the first one's error.
 //
+// Each failure is counted. If no warning of a fallback tells of it, it is logged, once for each
+// candidate, stage and status until the next reload.
+//
 // A failed run can be repeated with other backends because inputs are const, and output is
 // undefined until a run succeeds (plugin.h).
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
+#include <string>
+#include <string_view>
 
 #include "breaker.hpp"
+#include "decision_log.hpp"
 #include "plan.hpp"
 #include "plan_cache.hpp"
+#include "stats.hpp"
 #include "warned.hpp"
 
 namespace attnrt::core {
@@ -53,7 +59,8 @@ struct Request {
 // THREADS: any call from any threads at once.
 class Failover {
  public:
-  explicit Failover(PlanCache& plans) : plans_(plans) {}
+  Failover(PlanCache& plans, Stats& stats, DecisionLog& log)
+      : plans_(plans), stats_(stats), decision_log_(log) {}
 
   // Plans the first candidate whose plan succeeds. Otherwise returns the last one's error.
   Result<std::unique_ptr<Plan>> plan(Request request);
@@ -62,8 +69,16 @@ class Failover {
   // Otherwise fills error from the last one.
   attnrt_status attend(Request request, const attnrt_args& args, attnrt_error* error);
 
-  // Writes a warning of a fallback, if the policy wants it, once for each problem and text.
-  void warn(const Snapshot& snapshot, const CacheKey& key, const std::string& subject,
+  // Tells the breaker, and counts what it opens. Logs the failure, unless a warning of a fallback
+  // has told of it. rounded: the problem as the breaker knows it. RETURNS whether it opened any.
+  bool note_failure(const Snapshot& snapshot, const Candidate& candidate, const Problem& rounded,
+                    Breaker::Stage stage, const Error& failure, bool told = false);
+  // Begins the trial of a candidate that is due. RETURNS false if another call was first.
+  bool begin_trial(const Snapshot& snapshot, const Candidate& candidate, const Problem& rounded);
+
+  // Writes a warning of a fallback, if the policy wants it, once for each problem and text. RETURNS
+  // whether it wrote it now.
+  bool warn(const Snapshot& snapshot, const CacheKey& key, const std::string& subject,
             const std::string& text);
 
   Breaker& breaker() { return breaker_; }
@@ -72,8 +87,6 @@ class Failover {
   void restart();
   void set_clock(std::function<Breaker::Time()> clock) { clock_ = std::move(clock); }
   Breaker::Time now() const { return clock_ ? clock_() : Breaker::Clock::now(); }
-
-  int64_t plans_made() const { return plans_made_.load(std::memory_order_relaxed); }
 
  private:
   Result<std::unique_ptr<Plan>> make(const Request& request, const Problem& problem,
@@ -84,12 +97,16 @@ class Failover {
   Result<void> serve(Request& request, Breaker::Stage asked_at, Attempt&& attempt);
   void note_success(const Request& request, Breaker::Stage stage);
   bool advance(Request& request, Breaker::Stage stage, Error& failure);
+  bool replace_winner(Request& request, Error& failure, bool* told);
+  bool is_first(const CandidateId& candidate, std::string_view event);
 
   PlanCache& plans_;
+  Stats& stats_;
+  DecisionLog& decision_log_;
   Breaker breaker_;
-  Warned warned_;
+  Warned warned_;  // of fallbacks
+  Warned events_;  // of failures and of the breaker
   std::function<Breaker::Time()> clock_;
-  std::atomic<int64_t> plans_made_{0};
 };
 
 }  // namespace attnrt::core

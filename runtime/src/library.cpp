@@ -45,6 +45,7 @@ struct Library {
 struct Libraries {
   HeldMutex mutex;  // a fork waits until no library is being mapped
   std::map<std::string, Library> by_key;
+  std::atomic<int64_t> mapped{0};  // those with a handle
 };
 
 Libraries& libraries() {
@@ -64,6 +65,7 @@ class Use {
     if (--library_->uses > 0) return;
     close_mapping(library_->handle);
     library_->handle = nullptr;
+    libraries().mapped.fetch_sub(1, std::memory_order_relaxed);
   }
   // REQUIRES: the mutex is held, and the library is mapped.
   void begin(Library& library) {
@@ -173,6 +175,10 @@ Result<MappedLibrary> map_library(const FoundPlugin& plugin, bool by_path) {
   // Made before the library is mapped, so that no failed allocation leaves one without a use.
   const auto use =
       plugin.manifest && plugin.manifest->unloadable ? std::make_shared<Use>() : nullptr;
+  const auto keep = [&all](void* handle, Library& library) {
+    library.handle = handle;
+    all.mapped.fetch_add(1, std::memory_order_relaxed);
+  };
   const std::lock_guard lock(all.mutex);
   Library* found = nullptr;
   if (!by_path) {
@@ -181,7 +187,7 @@ Result<MappedLibrary> map_library(const FoundPlugin& plugin, bool by_path) {
     if (library.handle == nullptr) {
       auto opened = map_copy(plugin, &mapped.fallback);
       if (!opened && mapped.fallback.empty()) return tl::unexpected(opened.error());
-      if (opened) library.handle = *opened;
+      if (opened) keep(*opened, library);
     }
     if (library.handle != nullptr) found = &library;
   }
@@ -192,7 +198,7 @@ Result<MappedLibrary> map_library(const FoundPlugin& plugin, bool by_path) {
       library.path = file;
       auto opened = map_file(plugin, file);
       if (!opened) return tl::unexpected(opened.error());
-      library.handle = *opened;
+      keep(*opened, library);
     }
     found = &library;
   }
@@ -204,5 +210,7 @@ Result<MappedLibrary> map_library(const FoundPlugin& plugin, bool by_path) {
   mapped.table = *table;
   return mapped;
 }
+
+int64_t mapped_libraries() { return libraries().mapped.load(std::memory_order_relaxed); }
 
 }  // namespace attnrt::core

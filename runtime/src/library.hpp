@@ -32,4 +32,8 @@ struct MappedLibrary {
 // THREADS: from any thread.
 Result<MappedLibrary> map_library(const FoundPlugin& plugin, bool by_path);
 
+// Returns how many libraries of plugins are mapped into this process now. Does not wait for one
+// that is being mapped.
+int64_t mapped_libraries();
+
 }  // namespace attnrt::core

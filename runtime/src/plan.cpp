@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <bit>
 #include <new>
+#include <utility>
 
 #include "base/text.hpp"
 #include "staging.hpp"
+#include "stats.hpp"
 
 namespace attnrt::core {
 
@@ -154,10 +156,22 @@ Result<DeviceMemory> DeviceMemory::allocate(std::shared_ptr<const Backend> backe
 
 Plan::~Plan() {
   if (planned_) backend_->plan_destroy(plugin_plan_);
+  if (stats_ != nullptr) stats_->holds(-counted_bytes_);
 }
 
 int64_t Plan::held_bytes() const {
   return workspace_.bytes() + plugin_bytes_ + (staging_ != nullptr ? staging_->bytes() : 0);
+}
+
+void Plan::count_in(std::shared_ptr<CandidateStats> stats) {
+  stats_ = std::move(stats);
+  count_held_bytes();
+}
+
+void Plan::count_held_bytes() const {
+  if (stats_ == nullptr) return;
+  const int64_t bytes = held_bytes();
+  stats_->holds(bytes - std::exchange(counted_bytes_, bytes));
 }
 
 // Allocates the workspace that the plugin asks for, on the plan's device.

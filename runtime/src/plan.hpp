@@ -9,7 +9,8 @@
 
 namespace attnrt::core {
 
-class Staging;  // staging.hpp
+class CandidateStats;  // stats.hpp
+class Staging;         // staging.hpp
 
 // Memory of the host or of one device, freed by the destructor.
 class DeviceMemory {
@@ -63,6 +64,12 @@ class Plan {
   bool capturable() const { return capturable_; }
   // What it holds now: the workspace, what the plugin's plan holds, and staging buffers.
   int64_t held_bytes() const;
+  // What its runs and what it holds are counted in; nullptr: nothing counts them.
+  CandidateStats* stats() const { return stats_.get(); }
+  // REQUIRES: called once, before any run.
+  void count_in(std::shared_ptr<CandidateStats> stats);
+  // Tells the counters what it holds now. REQUIRES: as for a run.
+  void count_held_bytes() const;
   int64_t workspace_bytes() const { return workspace_bytes_; }
   int64_t workspace_alignment() const { return workspace_alignment_; }
   void* workspace() const { return workspace_.data(); }
@@ -89,6 +96,8 @@ class Plan {
   int64_t workspace_alignment_ = 64;
   DeviceMemory workspace_;
   std::unique_ptr<Staging> staging_;
+  std::shared_ptr<CandidateStats> stats_;
+  mutable int64_t counted_bytes_ = 0;  // the part of stats_'s held bytes that is this plan's
 };
 
 // Makes the plan of the decision's winner, for the decision's problem or one with larger bounds.

@@ -32,6 +32,7 @@ PlanCache::Taken PlanCache::take_captured(const Wanted& wanted) {
     taken.splice(taken.begin(), captured_, entry);
     break;
   }
+  ++(taken.empty() ? misses_ : hits_);
   return taken;
 }
 
@@ -49,12 +50,16 @@ PlanCache::Taken PlanCache::take(const Wanted& wanted) {
       found = entry;  // so the least recently used one, unless one was last used on this stream
       same_stream = entry->stream == wanted.stream;
     }
+    ++(found == idle_.end() ? misses_ : hits_);
     if (found == idle_.end()) return taken;
     idle_bytes_ -= found->bytes;
     taken.splice(taken.begin(), idle_, found);
   }
   if (same_stream || plans >= kPlansOfAKey || taken.front().event.passed()) return taken;
   put_back(std::move(taken));
+  const std::lock_guard lock(mutex_);
+  --hits_;
+  ++misses_;
   return {};
 }
 
@@ -97,7 +102,8 @@ void PlanCache::put_back(Taken taken) {
     } else {
       idle_bytes_ += entry.bytes;
       idle_.splice(idle_.begin(), taken);
-      while (!idle_.empty() && (idle_.size() > kCapacity || idle_bytes_ > most_bytes_))
+      for (; !idle_.empty() && (idle_.size() > kCapacity || idle_bytes_ > most_bytes_);
+           ++evictions_)
         retire_oldest();
     }
     if (retired_.empty()) return;
@@ -138,6 +144,17 @@ size_t PlanCache::size() {
 int64_t PlanCache::bytes() {
   const std::lock_guard lock(mutex_);
   return idle_bytes_;
+}
+
+PlanCache::Report PlanCache::report() {
+  Report report;
+  const std::lock_guard lock(mutex_);
+  report.hits = hits_;
+  report.misses = misses_;
+  report.evictions = evictions_;
+  for (const Entry& entry : idle_)
+    report.idle.emplace_back(entry.plan != nullptr ? entry.plan->stats() : nullptr, entry.bytes);
+  return report;
 }
 
 }  // namespace attnrt::core

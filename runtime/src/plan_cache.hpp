@@ -24,6 +24,8 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "base/fork.hpp"
 #include "bounds.hpp"
@@ -91,6 +93,14 @@ class PlanCache {
   size_t size();    // idle plans
   int64_t bytes();  // that they hold
 
+  struct Report {
+    int64_t hits = 0, misses = 0;  // of take, since the cache was made
+    int64_t evictions = 0;         // plans that were retired because of the limit
+    // The idle plans' counters, and the bytes that each plan holds.
+    std::vector<std::pair<const CandidateStats*, int64_t>> idle;
+  };
+  Report report();
+
  private:
   static bool fits(const Entry& entry, const Wanted& wanted);
   Taken take_captured(const Wanted& wanted);
@@ -101,6 +111,7 @@ class PlanCache {
   const Snapshot* current_ = nullptr;
   int64_t most_bytes_ = INT64_MAX;
   int64_t idle_bytes_ = 0;
+  int64_t hits_ = 0, misses_ = 0, evictions_ = 0;
   Taken idle_;      // most recently used first
   Taken retired_;   // oldest first
   Taken captured_;  // of all captures, for ever

@@ -230,7 +230,12 @@ void Probes::work() {
       jobs_.pop_front();
     }
     job->is_done = true;
-    if (!job->is_awaited && !closing_) finished_();
+    if (job->is_awaited || closing_) continue;
+    try {
+      finished_();
+    } catch (const std::exception&) {
+      continue;  // memory ran out; the next reload takes what was admitted
+    }
   }
 }
 

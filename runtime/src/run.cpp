@@ -5,6 +5,7 @@
 #include "problem/check_args.hpp"
 #include "schedule.hpp"
 #include "staging.hpp"
+#include "stats.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -31,6 +32,8 @@ attnrt_status check_capture(const Plan& plan, void* stream, attnrt_error* error,
   if (plan.capturable() || plan.staging() != nullptr) return ATTNRT_OK;
   Capture capture;
   const attnrt_status status = find_capture(plan.backend(), plan.device(), stream, &capture, error);
+  if (status != ATTNRT_OK && plan.stats() != nullptr)
+    plan.stats()->failed(Breaker::Stage::run, status, "it cannot tell whether a graph is captured");
   if (status != ATTNRT_OK || !capture.active) return status;
   return attnrt_fail(error, ATTNRT_UNSUPPORTED,
                      "%s: %s: kernel %s cannot be captured into a graph; run it on a stream that "
@@ -65,9 +68,17 @@ attnrt_status run(const Plan& plan, const attnrt_args& given, attnrt_error* erro
       plan.staging() != nullptr
           ? plan.staging()->run(plan, args, &found)
           : plan.backend().run(plan.plugin_plan(), plan.device_problem(), args, &found);
-  if (status == ATTNRT_OK) return status;
-  return attnrt_fail(error, status, "run: %s: %s", plan.backend_name().c_str(),
-                     found.message[0] != '\0' ? found.message : status_name(status));
+  if (plan.staging() != nullptr) plan.count_held_bytes();  // its buffers may have grown
+  CandidateStats* const stats = plan.stats();
+  if (status == ATTNRT_OK) {
+    if (stats != nullptr) stats->ran();
+    return status;
+  }
+  attnrt_error told = ATTNRT_ERROR_INIT;
+  (void)attnrt_fail(&told, status, "run: %s: %s", plan.backend_name().c_str(),
+                    found.message[0] != '\0' ? found.message : status_name(status));
+  if (stats != nullptr) stats->failed(Breaker::Stage::run, status, told.message);
+  return attnrt_fail(error, status, "%s", told.message);
 }
 
 }  // namespace attnrt::core

@@ -6,7 +6,15 @@
 //     run                               attnrt_plan_run, or attention
 #include "runtime.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
+
+#include "base/utc.hpp"
+#include "base/whole_file.hpp"
+#include "library.hpp"
+#include "stats_trace.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -62,6 +70,12 @@ Choice choice_of(std::shared_ptr<const Decision> decision, const CacheKey& key,
   return choice;
 }
 
+// Adds one to a counter in the end.
+struct Counted {
+  std::atomic<int64_t>* counter;
+  ~Counted() { counter->fetch_add(1, std::memory_order_relaxed); }
+};
+
 void log_decision(const Services& services, const Decision& decision) {
   std::string text = decision.message;
   if (const Verdict* winner = decision.winner()) {
@@ -78,6 +92,7 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
   if (auto checked = check_options(options); !checked) return tl::unexpected(checked.error());
   std::unique_ptr<Runtime> runtime(new Runtime);
   runtime->options_ = std::move(options);
+  runtime->opened_ = std::chrono::system_clock::now();
   runtime->failover_.set_clock(runtime->options_.clock);
   std::error_code error;
   runtime->folder_ = std::filesystem::current_path(error);
@@ -94,11 +109,55 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
   return runtime;
 }
 
+Runtime::~Runtime() {
+  probes_.reset();
+  if (!environment_.stats || decision_log_.count() == 0) return;
+  try {
+    write_stats();
+  } catch (const std::exception&) {
+    return;  // memory ran out, and nobody is left to be told
+  }
+}
+
+// "%p" in the name stands for the process's number.
+void Runtime::write_stats() {
+  std::string name = *environment_.stats;
+  if (const size_t at = name.find("%p"); at != std::string::npos)
+    name.replace(at, 2, std::to_string(getpid()));
+  const auto written = write_whole(folder_ / name, stats_json(stats()).text() + "\n");
+  if (written) return;
+  snapshot()->services->log(ATTNRT_LOG_WARNING, fmt::format("stats: {} (ATTNRT_STATS) {}", name,
+                                                            written.error().message));
+}
+
+StatsReport Runtime::stats() {
+  StatsReport report;
+  report.version = ATTNRT_VERSION;
+  report.pid = getpid();
+  report.opened = utc_text(opened_);
+  report.written = utc_text(std::chrono::system_clock::now());
+  report.decisions = decision_log_.count();
+  report.mapped_plugins = mapped_libraries();
+  const auto lookups = decisions_.lookups();
+  report.decision_hits = lookups.hits;
+  report.decision_misses = lookups.misses;
+  const PlanCache::Report plans = plans_.report();
+  report.plan_hits = plans.hits;
+  report.plan_misses = plans.misses;
+  report.plan_evictions = plans.evictions;
+  report.idle_plans = static_cast<int64_t>(plans.idle.size());
+  for (const auto& [candidate, bytes] : plans.idle) report.idle_bytes += bytes;
+  stats_.report(plans.idle, report);
+  return report;
+}
+
 Result<void> Runtime::reload() {
   const std::lock_guard lock(reload_mutex_);
+  Counted counted{&stats_.failed_reloads};  // also if an exception passes
   auto next = take_snapshot(options_, environment_, folder_, snapshot().get(), probes_.get());
   if (!next) return tl::unexpected(next.error());
   adopt(std::move(*next));
+  counted.counter = &stats_.reloads;
   return {};
 }
 
@@ -125,6 +184,9 @@ void Runtime::retry() {
 // Makes the snapshot the current one. A call that still works on the previous one finishes there,
 // and its decision and plan are not kept.
 void Runtime::adopt(std::shared_ptr<const Snapshot> next) {
+  std::vector<std::string> hashes;
+  for (const auto& plugin : next->found.plugins) hashes.push_back(plugin->hash);
+  stats_.restart(std::move(hashes));  // the only step that may fail
   next->services->log_level = next->config->log_level.value;
   failover_.restart();
   decisions_.restart(next.get());
@@ -191,6 +253,10 @@ std::shared_ptr<const Decision> Runtime::decide_anew(
     return std::make_shared<const Decision>(
         decide_uncached(*snapshot, problem, "", call, false, quarantine));
   };
+  const auto recorded = [&](std::shared_ptr<const Decision> made) {
+    decision_log_.add(*made, *snapshot->services);
+    return made;
+  };
   auto decision = decided();
   if (const Verdict* winner = decision->winner(); winner != nullptr && !quarantine.held.empty()) {
     // The first call that a candidate which is due would serve is its trial. The decision is this
@@ -198,24 +264,31 @@ std::shared_ptr<const Decision> Runtime::decide_anew(
     const CandidateId id = id_of(winner->candidate);
     const Quarantine::Held* held = quarantine.find(id);
     if (held != nullptr && held->due) {
-      if (breaker.begin_trial(id, rounded, failover_.now())) return decision;
+      if (failover_.begin_trial(*snapshot, winner->candidate, rounded)) return recorded(decision);
       generation = this->generation();
       quarantine = breaker.quarantine(rounded, failover_.now());
       decision = decided();
     }
   }
-  if (decision->status == ATTNRT_OUT_OF_MEMORY) return decision;  // the next call may have memory
+  // The next call may have memory.
+  if (decision->status == ATTNRT_OUT_OF_MEMORY) return recorded(decision);
   // A load that ran out of memory is such a failure of its candidate: the breaker says when it is
   // tried again. Until then the decision is kept, so that not every call tries.
   for (const Verdict& verdict : decision->verdicts) {
-    if (verdict.out_of_memory &&
-        breaker.failed(id_of(verdict.candidate), rounded, Breaker::Stage::plan,
-                       ATTNRT_OUT_OF_MEMORY, failover_.now()))
+    if (!verdict.out_of_memory) continue;
+    const Candidate& candidate = verdict.candidate;
+    const Error failure{
+        ATTNRT_OUT_OF_MEMORY,
+        fmt::format("load: {}: {}", plugin_label(*candidate.plugin), candidate.out_of_memory)};
+    stats_.of(candidate)->failed(Breaker::Stage::plan, failure.code, failure.message.c_str());
+    if (failover_.note_failure(*snapshot, candidate, rounded, Breaker::Stage::plan, failure,
+                               !decision->fallback.empty()))
       ++generation;
   }
   // Logged by the call whose decision is kept.
   if (!decisions_.insert(snapshot, key, call, choice_of(decision, key, generation)))
     return decision;
+  recorded(decision);
   const Services& services = *snapshot->services;
   if (services.logs_debug()) log_decision(services, *decision);
   if (!decision->fallback.empty()) {

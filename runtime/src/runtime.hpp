@@ -1,6 +1,7 @@
 // runtime/src/runtime.hpp: the pipeline as one object, for the C API, the command and the tests
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <memory>
 #include <mutex>
@@ -8,10 +9,12 @@
 #include <vector>
 
 #include "decision_cache.hpp"
+#include "decision_log.hpp"
 #include "failover.hpp"
 #include "plan_cache.hpp"
 #include "select.hpp"
 #include "snapshot.hpp"
+#include "stats.hpp"
 
 namespace attnrt::core {
 
@@ -29,6 +32,8 @@ struct PluginRow {
 class Runtime {
  public:
   static Result<std::unique_ptr<Runtime>> open(RuntimeOptions options);
+  // Writes the counters to the file that ATTNRT_STATS names, if a decision was made.
+  ~Runtime();
 
   // Reads the policy and looks for plugins again. If that fails, everything stays as it was.
   Result<void> reload();
@@ -68,12 +73,18 @@ class Runtime {
     const std::lock_guard lock(snapshot_mutex_);
     return snapshot_;
   }
-  int64_t plans_made() const { return failover_.plans_made(); }
+
+  // What was counted since the runtime was opened.
+  StatsReport stats();
+  int64_t plans_made() const { return stats_.plans(); }
+  // The last decisions after number `after`, as lines of JSON (decision_log.hpp).
+  std::string decisions(int64_t after) const { return decision_log_.lines(after); }
 
  private:
   Runtime() = default;
   void adopt(std::shared_ptr<const Snapshot> next);
   void take_probed();
+  void write_stats();
   uint64_t generation() {
     return failover_.breaker().generation([this] { return failover_.now(); });
   }
@@ -93,9 +104,12 @@ class Runtime {
   // which is a data race.
   mutable HeldMutex snapshot_mutex_;
   std::shared_ptr<const Snapshot> snapshot_;
+  std::chrono::system_clock::time_point opened_;
+  Stats stats_;
+  DecisionLog decision_log_;
   DecisionCache decisions_;
   PlanCache plans_;
-  Failover failover_{plans_};
+  Failover failover_{plans_, stats_, decision_log_};
   std::unique_ptr<Probes> probes_;  // destroyed first, since its thread calls take_probed
 };
 

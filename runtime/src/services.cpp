@@ -25,8 +25,16 @@ std::shared_ptr<Services> make_services(const RuntimeOptions& options, const Con
           : Threads::pool(count);
   services->allocator = options.allocator;
   services->log_level = config.log_level.value;
+  services->logs_decisions = config.log_decisions;
   services->log = options.log;
-  if (!services->log) {
+  if (services->log) {
+    services->log_decision = [log = services->log](const std::string& json) {
+      log(ATTNRT_LOG_INFO, "decision: " + json);
+    };
+  } else {
+    services->log_decision = [](const std::string& json) {
+      std::fprintf(stderr, "attnrt: decision: %s\n", json.c_str());
+    };
     services->log = [level = &services->log_level](int32_t severity, const std::string& text) {
       if (severity >= level->load(std::memory_order_relaxed)) log_to_stderr(severity, text);
     };

@@ -20,7 +20,9 @@ struct Services {
   std::unique_ptr<Threads> threads;
   Allocator allocator;
   std::function<void(int32_t severity, const std::string& text)> log;
-  std::atomic<int32_t> log_level = ATTNRT_LOG_WARNING;  // lines below it do not reach stderr
+  std::atomic<int32_t> log_level = ATTNRT_LOG_WARNING;        // lines below it do not reach stderr
+  bool logs_decisions = false;                                // ATTNRT_LOG names `decision`
+  std::function<void(const std::string& json)> log_decision;  // whatever the level is
 
   // Whether debug and info lines are wanted. Ask before formatting one, so that an unread line
   // costs nothing.

@@ -14,28 +14,6 @@ namespace {
 
 using Rows = std::vector<std::vector<std::string>>;
 
-// Lays out a table. Each column is as wide as its widest cell, and the last one is not padded.
-// Cells become one line each: they hold names and reasons that come from files and plugins.
-std::string table(Rows rows) {
-  for (auto& row : rows) {
-    for (auto& cell : row) cell = one_line(cell);
-  }
-  std::vector<size_t> widths;
-  for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  std::string text;
-  for (const auto& row : rows) {
-    std::string line = " ";
-    for (size_t i = 0; i < row.size(); ++i)
-      line += fmt::format(" {:<{}} ", row[i], i + 1 < row.size() ? widths[i] : 0);
-    line.erase(line.find_last_not_of(' ') + 1);
-    text += line + "\n";
-  }
-  return text;
-}
-
 // Returns "flash 1.0.0", followed by the file if another plugin of the decision has the same name,
 // version and kinds of device.
 std::string unique_label(const FoundPlugin& plugin, const Decision& decision) {
@@ -193,11 +171,33 @@ std::vector<PolicyLine> policy_lines(const Snapshot& snapshot) {
     lines.push_back({"(disabled)", joined(config.disabled.value, ", "), config.disabled.origin});
   }
   const auto level = static_cast<size_t>(std::clamp(config.log_level.value, 0, 4));
-  lines.push_back({"(log)", kLevels[level], config.log_level.origin});
+  lines.push_back({"(log)",
+                   std::string(kLevels[level]) + (config.log_decisions ? ", decision" : ""),
+                   config.log_decisions ? "ATTNRT_LOG" : config.log_level.origin});
   return lines;
 }
 
 }  // namespace
+
+std::string table(Rows rows) {
+  for (auto& row : rows) {
+    for (auto& cell : row) cell = one_line(cell);
+  }
+  std::vector<size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string text;
+  for (const auto& row : rows) {
+    std::string line = " ";
+    for (size_t i = 0; i < row.size(); ++i)
+      line += fmt::format(" {:<{}} ", row[i], i + 1 < row.size() ? widths[i] : 0);
+    line.erase(line.find_last_not_of(' ') + 1);
+    text += line + "\n";
+  }
+  return text;
+}
 
 Json problem_json(const Problem& problem) {
   std::vector<Json::Member> words;

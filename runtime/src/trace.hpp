@@ -13,6 +13,10 @@ namespace attnrt::core {
 // and "kind".
 Json document(const char* kind, std::vector<Json::Member> members);
 
+// Lays out a table. Each column is as wide as its widest cell, and the last one is not padded.
+// Cells become one line each: they hold names and reasons that come from files and plugins.
+std::string table(std::vector<std::vector<std::string>> rows);
+
 // Returns every word of the problem except arch. An unbounded window is null.
 Json problem_json(const Problem& problem);
 

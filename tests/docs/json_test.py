@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import subprocess
+import tempfile
 import unittest
 
 SOURCE, TREE = pathlib.Path(os.environ["ATTNRT_SOURCE"]), pathlib.Path(os.environ["ATTNRT_TREE"])
@@ -16,6 +17,7 @@ COMMANDS = {
     "check": ["check", str(SOURCE / "tests/golden/config/threads_negative.yaml")],
     "run": ["run", "--input", str(SOURCE / "tests/data/smollm2_layer18_decode.safetensors")],
     "bench": ["bench", "--seq", "16", "--samples", "1"],
+    "stats": ["stats", "STATS"],  # of the run above
     "verification": ["verify", "--backend", "cpu", "--rule", "ABI-1"],
 }
 ELSEWHERE = {"problem", "decision"}  # maps whose fields the section of another kind names
@@ -44,9 +46,18 @@ def section(kind):
 class Fields(unittest.TestCase):
     def document(self, words):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ATTNRT_")}
-        command = [TREE / "bin/attnrt", *words, "--json"]
-        done = subprocess.run(command, env=environment, text=True, capture_output=True)
-        return json.loads(done.stdout)
+
+        def run(words, **variables):
+            command = [TREE / "bin/attnrt", *words, "--json"]
+            return subprocess.run(
+                command, env=environment | variables, text=True, capture_output=True
+            ).stdout
+
+        with tempfile.TemporaryDirectory() as folder:
+            if words[0] == "stats":
+                words = ["stats", folder + "/stats.json"]
+                run(COMMANDS["run"], ATTNRT_STATS=words[1])
+            return json.loads(run(words))
 
     def test_every_field_is_documented(self):
         for kind, words in COMMANDS.items():

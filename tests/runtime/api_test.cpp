@@ -220,6 +220,10 @@ TEST_F(Api, NullsAreRefusedByName) {
   refuses(attnrt_plugins(runtime, ATTNRT_TEXT, nullptr, &error), "text");
   refuses(attnrt_policy(nullptr, ATTNRT_TEXT, &text, &error), "runtime");
   refuses(attnrt_policy(runtime, ATTNRT_TEXT, nullptr, &error), "text");
+  refuses(attnrt_stats(nullptr, ATTNRT_TEXT, &text, &error), "runtime");
+  refuses(attnrt_stats(runtime, ATTNRT_TEXT, nullptr, &error), "text");
+  refuses(attnrt_decisions(nullptr, 0, &text, &error), "runtime");
+  refuses(attnrt_decisions(runtime, 0, nullptr, &error), "lines");
   refuses(attnrt_plan_create(nullptr, p, nullptr, &plan, &error), "runtime");
   refuses(attnrt_plan_create(runtime, nullptr, nullptr, &plan, &error), "problem");
   refuses(attnrt_plan_create(runtime, p, nullptr, nullptr, &error), "plan");
@@ -280,6 +284,7 @@ TEST_F(Api, FormatsThatDoNotExist) {
   char* text = nullptr;
   EXPECT_EQ(attnrt_policy(runtime, 2, &text, &error), ATTNRT_INVALID_ARGUMENT);
   EXPECT_EQ(attnrt_plugins(runtime, -1, &text, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_EQ(attnrt_stats(runtime, 2, &text, &error), ATTNRT_INVALID_ARGUMENT);
   EXPECT_EQ(attnrt_explain(runtime, &tiny.problem, nullptr, nullptr, 7, &text, &error),
             ATTNRT_INVALID_ARGUMENT);
   EXPECT_THAT(error.message, HasSubstr("format is 7"));
@@ -475,6 +480,11 @@ TEST_F(Api, TextsBelongToTheCaller) {
                 return attnrt_policy(runtime, ATTNRT_TEXT, text, e);
               }),
               HasSubstr("backends.fake_full.priority"));
+  ASSERT_EQ(attention(&tiny.problem), ATTNRT_OK) << error.message;
+  EXPECT_THAT(text_of([&](char** text, attnrt_error* e) {
+                return attnrt_stats(runtime, ATTNRT_TEXT, text, e);
+              }),
+              HasSubstr("fake_full 1.0.0"));
   const auto kinds = {std::pair{"decision", text_of([&](char** text, attnrt_error* e) {
                                   return attnrt_explain(runtime, &tiny.problem, "", nullptr,
                                                         ATTNRT_JSON, text, e);
@@ -484,6 +494,12 @@ TEST_F(Api, TextsBelongToTheCaller) {
                        })},
                       {"policy", text_of([&](char** text, attnrt_error* e) {
                          return attnrt_policy(runtime, ATTNRT_JSON, text, e);
+                       })},
+                      {"stats", text_of([&](char** text, attnrt_error* e) {
+                         return attnrt_stats(runtime, ATTNRT_JSON, text, e);
+                       })},
+                      {"decision", text_of([&](char** text, attnrt_error* e) {
+                         return attnrt_decisions(runtime, 0, text, e);
                        })}};
   for (const auto& [kind, text] : kinds) {
     const auto json = nlohmann::json::parse(text);

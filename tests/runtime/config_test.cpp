@@ -322,7 +322,24 @@ TEST(Config, LogLevels) {
   }
   environment.log = "loud";
   EXPECT_EQ(error("", environment),
-            "ATTNRT_LOG: found loud, expected debug, info, warning, error, off");
+            "ATTNRT_LOG: found loud, expected debug, info, warning, error, off, and perhaps "
+            ",decision");
+}
+
+TEST(Config, DecisionsAreLoggedBesideALevel) {
+  Environment environment;
+  EXPECT_FALSE(config("", environment).log_decisions);
+  for (const auto& [text, level] : {std::pair{"decision", ATTNRT_LOG_WARNING},
+                                    {"error,decision", ATTNRT_LOG_ERROR},
+                                    {"decision, off", ATTNRT_LOG_OFF}}) {
+    environment.log = text;
+    EXPECT_TRUE(config("", environment).log_decisions) << text;
+    EXPECT_EQ(config("", environment).log_level.value, level) << text;
+  }
+  environment.log = "error,debug";
+  EXPECT_EQ(error("", environment), "ATTNRT_LOG: found error,debug, expected one level");
+  environment.log = "error,decisions";
+  EXPECT_THAT(error("", environment), HasSubstr("ATTNRT_LOG: found error,decisions"));
 }
 
 TEST(Config, ReadsTheProcessEnvironment) {

@@ -51,6 +51,20 @@ TEST(CppApi, APlanExplainsItselfAndARuntimeIsTrimmed) {
   EXPECT_EQ(runtime.trim(-1).error().code, ATTNRT_INVALID_ARGUMENT);
 }
 
+TEST(CppApi, CountersAndDecisions) {
+  const attnrt::fakes::Directory plugins;
+  plugins.add("fake_full");
+  auto runtime =
+      attnrt::Runtime::open({.policy_text = "unlisted: allow", .plugin_path = plugins.text()})
+          .value();
+  EXPECT_EQ(runtime.decisions().value(), "");
+  const auto plan = runtime.plan({.head_dim = 4}).value();
+  EXPECT_NE(runtime.stats().value().find("fake_full 1.0.0"), std::string::npos);
+  EXPECT_NE(runtime.stats(attnrt::Format::json).value().find("\"plans\": 1"), std::string::npos);
+  EXPECT_TRUE(runtime.decisions().value().starts_with("{\"sequence\": 1, "));
+  EXPECT_EQ(runtime.decisions(1).value(), "");
+}
+
 // On the cpu a schedule does nothing, and its checks are those of a device.
 TEST(CppApi, AScheduleServesEqualPlans) {
   const attnrt::fakes::Directory plugins;

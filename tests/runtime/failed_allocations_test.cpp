@@ -128,7 +128,11 @@ TEST_P(FailedAllocations, OfTextsAndJson) {
       {"plan", [&](int32_t format,
                    char** text) { return attnrt_plan_explain(plan, format, text, &error); }},
       {"policy",
-       [&](int32_t format, char** text) { return attnrt_policy(runtime, format, text, &error); }}};
+       [&](int32_t format, char** text) { return attnrt_policy(runtime, format, text, &error); }},
+      {"stats",
+       [&](int32_t format, char** text) { return attnrt_stats(runtime, format, text, &error); }},
+      {"decisions",
+       [&](int32_t, char** text) { return attnrt_decisions(runtime, 0, text, &error); }}};
   for (const auto& [name, write] : calls) {
     for (const int32_t format : {ATTNRT_TEXT, ATTNRT_JSON}) {
       expect_survived(name, [&, &call = write] {

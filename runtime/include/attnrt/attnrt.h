@@ -77,8 +77,9 @@ typedef struct attnrt_runtime_options {
    * */
   const char* plugin_path;
   /* Gets each line of the log; severity is ATTNRT_LOG_*. NULL: lines go to stderr, from the level
-   * of $ATTNRT_LOG on (warning if it is not set). THREADS: called from any thread. It must not call
-   * this runtime. */
+   * of $ATTNRT_LOG on (warning if it is not set). If $ATTNRT_LOG names decision, each new decision
+   * is a line, too (docs/stats.md). THREADS: called from any thread. It must not call this runtime.
+   */
   void (*log)(void* self, int32_t severity, const char* text);
   void* log_self; /* the first argument of log */
   /* Runs work on the application's own threads, in place of the pool; plugin.h has its contract.
@@ -102,8 +103,8 @@ typedef struct attnrt_runtime_options {
  * ERRORS: INVALID_ARGUMENT for a policy with an error, with file:line:column; INTERNAL or
  * OUT_OF_MEMORY if file descriptors or memory ran out, or reading failed: it may work later.
  * OWNERSHIP: attnrt_runtime_close closes *runtime, after its plans are destroyed. It waits for the
- * runs of one-shot calls. Launches of graphs that captured one-shot calls have completed, and
- * there are no more of them. */
+ * runs of one-shot calls, and writes the counters to the file that $ATTNRT_STATS names. Launches of
+ * graphs that captured one-shot calls have completed, and there are no more of them. */
 ATTNRT_API attnrt_status attnrt_runtime_open(const attnrt_runtime_options* options,
                                              attnrt_runtime** runtime, attnrt_error* error);
 ATTNRT_API void attnrt_runtime_close(attnrt_runtime* runtime);
@@ -184,6 +185,23 @@ ATTNRT_API attnrt_status attnrt_plugins(attnrt_runtime* runtime, int32_t format,
  * call. */
 ATTNRT_API attnrt_status attnrt_policy(attnrt_runtime* runtime, int32_t format, char** text,
                                        attnrt_error* error);
+
+/* ---- Counters ---- */
+
+/* Gives what was counted since the runtime was opened: each candidate's plans, runs, failures by
+ * class, failovers and quarantines, and what its plans hold; reloads, decisions and caches. JSON is
+ * a document of kind "stats". Counters go on after reloads. They are read one by one while other
+ * calls go on. */
+ATTNRT_API attnrt_status attnrt_stats(attnrt_runtime* runtime, int32_t format, char** text,
+                                      attnrt_error* error);
+
+/* Gives the last decisions that were made, the oldest first: at most 1,024 of them, and 4 MiB. Each
+ * is a line of JSON, a document of kind "decision" with its number ("sequence", from 1 on) and its
+ * time. A decision that a cache gave is not made anew, and one of attnrt_explain is not kept.
+ * after: only decisions with a higher number; 0: all. *lines is "" if there are none.
+ * OWNERSHIP: attnrt_text_free frees *lines. */
+ATTNRT_API attnrt_status attnrt_decisions(attnrt_runtime* runtime, int64_t after, char** lines,
+                                          attnrt_error* error);
 ATTNRT_API void attnrt_text_free(char* text);
 
 /* ---- Plans ---- */

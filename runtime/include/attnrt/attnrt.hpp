@@ -407,6 +407,17 @@ class Runtime {
   // Lists the effective policy, and where each value comes from.
   Result<std::string> policy(Format format = Format::text) { return text(attnrt_policy, format); }
 
+  // Gives what was counted since the runtime was opened.
+  Result<std::string> stats(Format format = Format::text) { return text(attnrt_stats, format); }
+  // Gives the last decisions that were made, after number `after`, as lines of JSON.
+  Result<std::string> decisions(int64_t after = 0) {
+    char* lines = nullptr;
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_decisions(runtime_.get(), after, &lines, &error) != ATTNRT_OK)
+      return detail::unexpected(error);
+    return detail::take(lines);
+  }
+
   // The C handle, which this object keeps owning.
   attnrt_runtime* c() const { return runtime_.get(); }
 

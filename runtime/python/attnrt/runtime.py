@@ -377,6 +377,24 @@ class Runtime:
         values: list[dict[str, str]] = _json.loads(self._runtime.policy())["values"]
         return values
 
+    def stats(self) -> dict[str, Any]:
+        """What was counted since the runtime was opened, as a dict of the schema "attnrt/1".
+
+        Each candidate's plans, runs, failures by class, failovers, quarantines and held bytes;
+        reloads, decisions and caches. docs/stats.md has the fields.
+        """
+        counted: dict[str, Any] = _json.loads(self._runtime.stats())
+        return counted
+
+    def decisions(self, after: int = 0) -> list[dict[str, Any]]:
+        """The last decisions that were made, the oldest first: at most 1,024.
+
+        Each is what explain(json=True) returns, with its number ("sequence") and its time. after:
+        only decisions with a higher number.
+        """
+        lines = self._runtime.decisions(integer("after", after, 2**63 - 1))
+        return [_json.loads(line) for line in lines.splitlines()]
+
     def trim(self, bytes: int = 0) -> None:
         """Gives back what idle plans of attention() hold, until at most so many bytes are left.
 

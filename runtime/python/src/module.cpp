@@ -696,6 +696,18 @@ class Runtime {
     });
   }
 
+  std::string stats() {
+    return text_of_call([&](char** text, attnrt_error* error) {
+      return attnrt_stats(runtime_.get(), ATTNRT_JSON, text, error);
+    });
+  }
+
+  std::string decisions(int64_t after) {
+    return text_of_call([&](char** text, attnrt_error* error) {
+      return attnrt_decisions(runtime_.get(), after, text, error);
+    });
+  }
+
  private:
   Handle runtime_;
 };
@@ -734,5 +746,7 @@ NB_MODULE(_attnrt, module) {
       .def("explain", &Runtime::explain, nb::arg("words"), nb::arg("backend").none(),
            nb::arg("json"))
       .def("plugins", &Runtime::plugins)
-      .def("policy", &Runtime::policy);
+      .def("policy", &Runtime::policy)
+      .def("stats", &Runtime::stats)
+      .def("decisions", &Runtime::decisions, nb::arg("after"));
 }

@@ -33,6 +33,7 @@ class Json {
   Json(std::initializer_list<Member> members);
 
   const std::string& text() const { return text_; }
+  std::string line() const;  // the same value in one line
 
  private:
   std::string text_;

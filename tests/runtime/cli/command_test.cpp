@@ -304,13 +304,14 @@ TEST_F(Command, HelpNamesEveryCommandAndExitCode) {
   const Outcome help = attnrt({"--help"});
   EXPECT_EQ(help.exit, 0);
   EXPECT_EQ(help.err, "");
-  for (const char* word : {"list", "explain", "run", "check", "policy", "verify", "bench"}) {
+  for (const char* word :
+       {"list", "explain", "run", "check", "policy", "verify", "bench", "stats"}) {
     EXPECT_NE(help.out.find(std::string("\n  ") + word), std::string::npos) << word;
     const Outcome own = attnrt({word, "--help"});
     EXPECT_EQ(own.exit, 0) << word;
     EXPECT_NE(own.out.find("Usage: attnrt " + std::string(word)), std::string::npos) << own.out;
     EXPECT_NE(own.out.find("\n  --json "), std::string::npos) << own.out;
-    const bool takes_them = std::string_view(word) != "check";
+    const bool takes_them = std::string_view(word) != "check" && std::string_view(word) != "stats";
     EXPECT_EQ(own.out.find("\n  --policy ") != std::string::npos, takes_them) << own.out;
     EXPECT_EQ(own.out.find("\n  --plugins ") != std::string::npos, takes_them) << own.out;
   }

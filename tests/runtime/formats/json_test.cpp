@@ -35,6 +35,16 @@ TEST(Json, ValuesWithoutElements) {
   EXPECT_EQ(Json(std::optional<int>(3)).text(), "3");
 }
 
+TEST(Json, OfOneLine) {
+  EXPECT_EQ(Json(std::vector<int>()).line(), "[]");
+  EXPECT_EQ(Json(3).line(), "3");
+  const Json json = {{"a", std::vector<int>{1, 2}},
+                     {"b", {{"c", "two\n  lines,  \"so\""}}},
+                     {"d", std::vector<Json::Member>()}};
+  EXPECT_EQ(json.line(), R"({"a": [1, 2], "b": {"c": "two\n  lines,  \"so\""}, "d": {}})");
+  EXPECT_EQ(nlohmann::json::parse(json.line()), nlohmann::json::parse(json.text()));
+}
+
 TEST(Json, ArraysAndObjects) {
   EXPECT_EQ(Json(std::vector<int>()).text(), "[]");
   EXPECT_EQ(Json(std::vector<Json::Member>()).text(), "{}");

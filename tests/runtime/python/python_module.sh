@@ -3,7 +3,7 @@
 set -eu
 [ $# = 4 ] || { echo "usage: python_module.sh PYTHON SOURCE_FOLDER INSTALL_FOLDER ENVIRONMENT_FOLDER" >&2; exit 2; }
 python=$1 source=$2 tree=$3 environment=$4 log=$4.log
-unset ATTNRT_POLICY ATTNRT_PLUGIN_PATH ATTNRT_BACKEND ATTNRT_DISABLE ATTNRT_LOG
+unset ATTNRT_POLICY ATTNRT_PLUGIN_PATH ATTNRT_BACKEND ATTNRT_DISABLE ATTNRT_LOG ATTNRT_STATS
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PYTHONDONTWRITEBYTECODE=1
 
 # Runs a step quietly; a failure is one clear line, with the end of what the step said after it.
@@ -26,4 +26,5 @@ cd "$(dirname "$environment")"  # not where a folder named attnrt lies
 "$environment/bin/python" "$source/examples/attention.py" cpu
 "$environment/bin/python" "$source/examples/cascade.py"
 "$environment/bin/python" "$source/examples/continuous_batching.py"
+"$environment/bin/python" "$source/examples/prometheus.py"
 step "tests/bench/python_host_time.py does not run" "$environment/bin/python" "$source/tests/bench/python_host_time.py" --calls 50

@@ -127,6 +127,21 @@ class Reports(unittest.TestCase):
                 len(attnrt.Runtime(plugins=[folder, folders[0]]).plugins()), len(folders)
             )
 
+    def test_counters_and_decisions(self) -> None:
+        given = tensors()
+        for _ in range(3):
+            self.runtime.attention(*given)
+        stats = self.runtime.stats()
+        self.assertEqual((stats["schema"], stats["kind"]), ("attnrt/1", "stats"))
+        [cpu] = stats["candidates"]
+        self.assertEqual((cpu["name"], cpu["plans"], cpu["runs"]), ("cpu", 1, 3))
+        self.assertEqual(cpu["failures"], [])
+        [first] = self.runtime.decisions()
+        self.assertEqual((first["sequence"], first["chosen"]), (1, "cpu"))
+        self.assertEqual(self.runtime.decisions(after=1), [])
+        with self.assertRaises(attnrt.InvalidArgumentError):
+            self.runtime.decisions(after=-1)
+
     def test_default_runtime_is_one(self) -> None:
         found: list[attnrt.Runtime] = []
         threads = [
