@@ -3,13 +3,13 @@
 //     attnrt-probe LEVEL SEED FILE [OPTION VALUE]...
 //
 //     descriptor 3   the plugin's bytes, in a memory file that nobody can change
-//     descriptor 4   answers, one a line: "attnrt-probe 1" first; "pass RULE" or "fail RULE TEXT" for
-//                    each rule; "end pass" or "end fail" last. "error TEXT" instead of the end: the
-//                    plugin could not be tried, and nothing is known about it.
+//     descriptor 4   answers, one a line: "attnrt-probe 1" first; "pass RULE" or "fail RULE TEXT"
+//                    for each rule; "end pass" or "end fail" last. "error TEXT" instead of the end:
+//                    the plugin could not be tried, and nothing is known about it.
 //
-// This process loads nothing. Its child does, and this process reports how the child ended, whatever
-// the application that started it does with its own children. When the reader of the answers is
-// gone, everything that was started here is killed.
+// This process loads nothing. Its child does, and this process reports how the child ended,
+// whatever the application that started it does with its own children. When the reader of the
+// answers is gone, everything that was started here is killed.
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>

@@ -1,4 +1,4 @@
-// runtime/src/admit.cpp: the admit step: whether a plugin may be loaded, by what is known of its bytes
+// runtime/src/admit.cpp: the admit step: whether a plugin may be loaded
 #include "admit.hpp"
 
 #include <algorithm>

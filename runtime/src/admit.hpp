@@ -1,4 +1,4 @@
-// runtime/src/admit.hpp: the admit step: whether a plugin may be loaded, by what is known of its bytes
+// runtime/src/admit.hpp: the admit step: whether a plugin may be loaded
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// runtime/src/probes.cpp: the probes of one runtime: what is known of each plugin, and what is running
+// runtime/src/probes.cpp: what one runtime knows of its plugins, and finds out
 #include "probes.hpp"
 
 #include <signal.h>

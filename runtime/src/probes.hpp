@@ -1,4 +1,4 @@
-// runtime/src/probes.hpp: the probes of one runtime: what is known of each plugin, and what is running
+// runtime/src/probes.hpp: what one runtime knows of its plugins, and finds out
 //
 //     ask --> known here, or in the registry --> admitted, refused
 //         --> unknown --> a job of the thread that probes --> admitted, refused
@@ -32,7 +32,7 @@ class Probes {
   // How long a call waits for a probe. It goes on without the plugin then.
   static constexpr std::chrono::seconds kMostWait{10};
 
-  // finished: called by the thread that probes, when a probe has ended that a call did not wait for.
+  // finished: called by the thread that probes, when a probe has ended that no call waited for.
   // program: instead of probe_program(), for tests.
   Probes(std::function<void()> finished, std::string program);
   Probes(const Probes&) = delete;

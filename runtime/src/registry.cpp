@@ -28,7 +28,7 @@ constexpr int64_t kDay = 24 * 60 * 60;
 constexpr std::array<const char*, 3> kStates{"admitted", "refused", "probing"};
 constexpr std::string_view kFirstLine = "attnrt admission 1";
 
-// Returns up to `most` bytes of a file. nullopt: it cannot be read, is no regular file, or has more.
+// Returns up to `most` bytes of a file. nullopt: it cannot be read, is not regular, or has more.
 std::optional<std::string> read_small_file(int folder, const char* name, size_t most) {
   const Descriptor file(
       openat(folder, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY));

@@ -39,7 +39,8 @@ class Runtime {
   Result<void> reload();
 
   // Looks again for devices that were missing or were lost, and for what prevented a plugin from
-  // being loaded, and probes refused plugins again: new decisions and plans ask a new instance of each such backend.
+  // being loaded, and probes refused plugins again. New decisions and plans ask a new instance of
+  // each such backend.
   void retry();
 
   // Loads the plugins that are not loaded yet, and returns a row for each. If log_failures is set,

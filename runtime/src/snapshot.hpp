@@ -77,7 +77,7 @@ class Snapshot {
   // THREADS: from any thread.
   Loaded load(Entry& entry, bool log_failure = true) const;
 
-  // Returns what the last load of the entry learned of its admission. Waits for one that is at work.
+  // Returns what the last load of the entry learned of its admission. Waits for one at work.
   static Admission admission_of(Entry& entry);
 };
 

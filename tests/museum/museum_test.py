@@ -163,7 +163,8 @@ class Room:
         """Runs `attnrt words...`, which must exit with one of the codes. RETURNS stdout."""
         ending, out, err = self.call(self.paths.command, *words, "--policy", self.policy,
                                      "--plugins", self.search_path())
-        self.expect(ending in [f"exit {code}" for code in codes], f"attnrt {words[0]}: {ending}: {err[:500]}")
+        self.expect(ending in [f"exit {code}" for code in codes],
+                    f"attnrt {words[0]}: {ending}: {err[:500]}")
         control = re.search(r"[^\n -~\u0080-\uffff]", out + err)
         self.expect(not control, f"attnrt {words[0]}: prints {control and control[0]!r}")
         return out
