@@ -82,7 +82,9 @@ std::shared_ptr<Snapshot::Entry> entry_to_keep(const Snapshot& previous, const F
   if (plugin.hash.empty() || !plugin.fault.empty()) return nullptr;
   for (const auto& entry : previous.entries) {
     const bool same_file = entry->plugin->hash == plugin.hash && entry->plugin->path == plugin.path;
-    if (same_file && entry->options == options && !entry->may_improve()) return entry;
+    // What is not loaded yet may be read again, and is judged then.
+    const bool same_trust = entry->backend() || same_policy(entry->plugin->trust, plugin.trust);
+    if (same_file && same_trust && entry->options == options && !entry->may_improve()) return entry;
   }
   return nullptr;
 }
@@ -120,7 +122,10 @@ void try_replacements(const Snapshot& previous, bool may_keep, Snapshot& snapsho
     if (before == previous.entries.end()) continue;
     const auto loaded = snapshot.load(*entry, false);
     if (loaded) continue;
-    auto kept = std::make_shared<FoundPlugin>(*(*before)->plugin);
+    const FoundPlugin& good = *(*before)->plugin;
+    if (!still_trusted(*plugin.trust, good.grounds, good.manifest->name, good.hash)) continue;
+    auto kept = std::make_shared<FoundPlugin>(good);
+    kept->trust = plugin.trust;
     kept->present_fault = loaded.error().message;
     kept->identity.reset();  // so that the next reload tries again
     snapshot.services->log(
@@ -196,7 +201,8 @@ Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
   snapshot->services =
       same_threads ? previous->services : make_services(options, *snapshot->config);
 
-  auto found = discover(snapshot->directories, previous != nullptr ? &previous->found : nullptr);
+  auto found = discover(snapshot->directories, previous != nullptr ? &previous->found : nullptr,
+                        {snapshot->config, &snapshot->config->trust});
   if (!found) return tl::unexpected(found.error());
   snapshot->found = *std::move(found);
   if (snapshot->services->logs_debug()) log_found(*snapshot);

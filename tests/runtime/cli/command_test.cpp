@@ -64,6 +64,47 @@ TEST_F(Command, ListShowsWhatAPluginSaysOfItsDevices) {
   EXPECT_NE(json.find("\"both are fakes\""), std::string::npos) << json;
 }
 
+// Why a rule is left out is shown where a plugin needed it, and only there.
+TEST_F(Command, ListShowsWhyAPluginIsTrusted) {
+  const fakes::Directory plugins;
+  chmod(plugins.add("fake_full").c_str(), 0646);
+  plugins.add("fake_minimal");
+  const auto list = [&](const std::string& policy, const std::string& option) {
+    directory.write("trust.yaml", policy);
+    Words words{"list", "--plugins", plugins.text(), "--policy", "trust.yaml"};
+    if (!option.empty()) words.push_back(option);
+    const Outcome outcome = attnrt(words);
+    EXPECT_EQ(outcome.exit, 0) << outcome.err;
+    return fakes::replaced(outcome.out, plugins.text(), "PLUGINS");
+  };
+  const std::string refused = list("schema: 1\n", "");
+  EXPECT_NE(refused.find("not trusted: the file PLUGINS/fake_full.so (mode 0646, "),
+            std::string::npos)
+      << refused;
+  EXPECT_NE(refused.find("fake_minimal  1.0.0"), std::string::npos) << refused;
+  const std::string policy = "trust: {allow: {world_writable: \"one team's machine\"}}\n";
+  for (const char* option : {"", "--json"}) {
+    const std::string allowed = list(policy, option);
+    const std::string reason = "(trust.allow.world_writable: one team's machine)";
+    const size_t first = allowed.find(reason);
+    EXPECT_NE(first, std::string::npos) << allowed;
+    EXPECT_EQ(allowed.find(reason, first + 1), std::string::npos) << allowed;
+    EXPECT_EQ(allowed.find("not trusted"), std::string::npos) << allowed;
+  }
+  const std::string json = list(policy, "--json");
+  EXPECT_NE(json.find("\"libc.so.6\""), std::string::npos) << json;
+  EXPECT_NE(json.find("\"signed_by\": null"), std::string::npos) << json;
+  // The found plugins are judged by the policy; a file that is named is not.
+  const Outcome verify = attnrt({"verify", "--backend", "fake_full", "--rule", "ABI-1", "--plugins",
+                                 plugins.text(), "--policy", "trust.yaml"});
+  EXPECT_EQ(verify.exit, 0) << verify.out << verify.err;
+  const Outcome all = attnrt({"verify", "--rule", "ABI-1", "--plugins", plugins.text()});
+  EXPECT_EQ(all.exit, 1);
+  EXPECT_NE(all.out.find("not trusted: "), std::string::npos) << all.out;
+  EXPECT_EQ(
+      attnrt({"verify", "--rule", "ABI-1", "--plugin", plugins.text() + "/fake_full.so"}).exit, 0);
+}
+
 // A command that was found through PATH cannot tell its directory from argv[0], and must not take
 // the current directory for it.
 TEST_F(Command, ListFindsTheInstalledPluginsWhateverItsName) {
