@@ -385,7 +385,6 @@ Result<Config> read_config(std::string_view text, const std::string& file,
   read_layer(builtin_policy(), "built-in policy", {}, config, found);
   if (!text.empty())
     read_layer(text, file.empty() ? "policy" : file, folder_of(file), config, found);
-  check_signatures_have_keys(config.trust, found);
   if (auto applied = apply_environment(environment, config); !applied)
     found.push_back(applied.error());
   if (!found.empty()) {

@@ -43,12 +43,22 @@ void read_keys(const Node& list, TrustPolicy& trust, Errors& errors) {
   trust.keys = {std::move(keys), list.place()};
 }
 
+// Nothing (null) is required, in case that there are keys; the word is an error where there are none.
 void read_signatures(const Node& node, TrustPolicy& trust, Errors& errors) {
-  const bool word = node.kind == Kind::scalar;
-  if (!word || (node.text != "required" && node.text != "optional")) {
+  const bool known =
+      node.kind == Kind::null ||
+      (node.kind == Kind::scalar && (node.text == "required" || node.text == "optional"));
+  if (!known) {
     return errors.push_back(yaml::wrong(node, "trust.signatures", "required or optional").value());
   }
-  trust.signatures_required = {node.text == "required", node.place()};
+  trust.signatures_required = {node.text != "optional", node.place()};
+  if (node.text == "required" && trust.keys.value.empty()) {
+    errors.push_back(
+        {ATTNRT_INVALID_ARGUMENT,
+         fmt::format("{}: trust.signatures: found required, but trust.keys names no key; expected "
+                     "one there",
+                     node.place())});
+  }
 }
 
 // The reason is for those who read `attnrt list` later.
@@ -73,8 +83,11 @@ void read_allow(const Node& map, TrustPolicy& trust, Errors& errors) {
 
 void read_trust(const Node& map, TrustPolicy& trust, Errors& errors) {
   yaml::only_keys(map, {"keys", "signatures", "allow"}, "trust", errors);
+  const size_t errors_before = errors.size();
   if (const Node* keys = map.find("keys")) read_keys(*keys, trust, errors);
-  if (const Node* signatures = map.find("signatures")) read_signatures(*signatures, trust, errors);
+  const bool keys_are_known = errors.size() == errors_before;
+  const Node* signatures = map.find("signatures");
+  if (signatures != nullptr && keys_are_known) read_signatures(*signatures, trust, errors);
   if (const Node* allow = map.find("allow")) read_allow(*allow, trust, errors);
 }
 
@@ -98,19 +111,6 @@ std::vector<std::string> read_hashes(const Node& list, const std::string& what, 
     }
   }
   return hashes;
-}
-
-// The built-in policy asks for signatures only for the case that there are keys.
-void check_signatures_have_keys(const TrustPolicy& trust, Errors& errors) {
-  const std::string& origin = trust.signatures_required.origin;
-  if (!trust.keys.value.empty() || !trust.signatures_required.value ||
-      origin.starts_with("built-in policy:"))
-    return;
-  errors.push_back(
-      {ATTNRT_INVALID_ARGUMENT,
-       fmt::format("{}: trust.signatures: found required, but trust.keys names no key; expected "
-                   "one there",
-                   origin)});
 }
 
 }  // namespace attnrt::core

@@ -17,7 +17,4 @@ void read_trust(const yaml::Node& map, TrustPolicy& trust, Errors& errors);
 std::vector<std::string> read_hashes(const yaml::Node& list, const std::string& what,
                                      Errors& errors);
 
-// Adds an error if a policy asks for signatures that no key could verify.
-void check_signatures_have_keys(const TrustPolicy& trust, Errors& errors);
-
 }  // namespace attnrt::core

@@ -211,7 +211,7 @@ class Words(unittest.TestCase):
             ({"plugins": {"load": UNKNOWN}}, properties["plugins"]["properties"]["load"]),
             (
                 {"trust": {"signatures": UNKNOWN}},
-                properties["trust"]["properties"]["signatures"],
+                properties["trust"]["properties"]["signatures"]["anyOf"][0],
             ),
         ):
             self.assertEqual(set(choices["enum"]), words_known(self.findings(document)[0]))

@@ -194,11 +194,12 @@ TEST(Config, Trust) {
   EXPECT_FALSE(c.trust.signatures_required.value);
   EXPECT_EQ(c.trust.allow.size(), 2U);
   EXPECT_EQ(c.trust.allow.at("group_writable").value, "one team");
-  EXPECT_EQ(c.trust.allow.at("set_id").origin, "/etc/attnrt/policy.yaml:4:46");
+  EXPECT_EQ(c.trust.allow.at("set_id").origin, "/etc/attnrt/policy.yaml:4:45");
   EXPECT_THAT(c.trust.sha256.at("cpu").value, ElementsAre(std::string(64, 'a')));
   EXPECT_EQ(c.trust.sha256.at("cpu").origin, "/etc/attnrt/policy.yaml:6:17");
   EXPECT_TRUE(config("trust: {keys: " + key + "}").trust.signatures_required.value);
-  for (const char* nothing : {"trust:", "trust: {}", "trust: {allow: }", "trust: {keys: []}"})
+  for (const char* nothing : {"trust:", "trust: {}", "trust: {allow: }", "trust: {keys: []}",
+                              "trust: {signatures: null}"})
     EXPECT_EQ(config(nothing).trust.allow.size() + config(nothing).trust.keys.value.size(), 0U);
 }
 

@@ -2,6 +2,8 @@
 #include "support/command.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
+#include <sys/statvfs.h>
 
 namespace attnrt::cli {
 namespace {
@@ -103,6 +105,30 @@ TEST_F(Command, ListShowsWhyAPluginIsTrusted) {
   EXPECT_NE(all.out.find("not trusted: "), std::string::npos) << all.out;
   EXPECT_EQ(
       attnrt({"verify", "--rule", "ABI-1", "--plugin", plugins.text() + "/fake_full.so"}).exit, 0);
+}
+
+// A copy that is setuid, started by somebody else with an environment of his choice.
+TEST_F(Command, APrivilegedProcessIgnoresTheEnvironment) {
+  struct statvfs file_system {};
+  statvfs(directory.text().c_str(), &file_system);
+  if (geteuid() != 0 || (file_system.f_flag & ST_NOSUID) != 0 ||
+      prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 0)
+    GTEST_SKIP() << "only root makes a setuid file, and not everywhere is it one";
+  const std::string copy = directory.copy(ATTNRT_COMMAND, "attnrt");
+  ASSERT_EQ(chown(copy.c_str(), 12345, 12345), 0);
+  ASSERT_EQ(chmod(directory.text().c_str(), 0755), 0);
+  for (const bool is_setuid : {false, true}) {
+    ASSERT_EQ(chmod(copy.c_str(), is_setuid ? 04755 : 0755), 0);
+    const std::string out = directory.text() + "/out";
+    const std::string line =
+        "setpriv --reuid 23456 --regid 23456 --clear-groups env ATTNRT_PLUGIN_PATH=/no/such/place "
+        "ATTNRT_BACKEND=mine HOME=/no/such/home '" +
+        copy + "' policy >'" + out + "' 2>/dev/null";
+    ASSERT_EQ(std::system(line.c_str()), 0);
+    const std::string text = fakes::read_file(out);
+    EXPECT_EQ(text.find("/no/such") == std::string::npos, is_setuid) << text;
+    EXPECT_EQ(text.find("mine") == std::string::npos, is_setuid) << text;
+  }
 }
 
 // A command that was found through PATH cannot tell its directory from argv[0], and must not take
