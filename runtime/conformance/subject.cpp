@@ -18,19 +18,23 @@
 namespace attnrt::conformance {
 namespace {
 
-// Returns the plugin whose bytes an open file has.
+// Returns the plugin whose bytes an open file has. Who opened it has judged whether it is trusted.
 std::shared_ptr<const core::FoundPlugin> examine_library(const std::string& path, int library) {
   auto plugin = std::make_shared<core::FoundPlugin>();
   plugin->path = path;
   struct stat status {};
+  core::Trust trust(core::trust_everybody());
   core::Result<void> examined = core::fail(ATTNRT_INTERNAL, "its copy cannot be read");
   if (const int file = fcntl(library, F_DUPFD_CLOEXEC, 0); file >= 0 && fstat(file, &status) == 0)
-    examined = core::examine({core::Descriptor(file), core::identity_of(status), path}, *plugin);
+    examined = core::examine({core::Descriptor(file), core::identity_of(status),
+                              core::facts_of(path, status, false)},
+                             trust, *plugin);
   if (!examined) plugin->fault = examined.error().message;
   return plugin;
 }
 
-std::shared_ptr<const core::FoundPlugin> find_plugin(const std::string& path, int library) {
+std::shared_ptr<const core::FoundPlugin> find_plugin(
+    const std::string& path, std::shared_ptr<const core::TrustPolicy> trust, int library) {
   if (library >= 0) return examine_library(path, library);
   namespace fs = std::filesystem;
   std::error_code error;
@@ -38,7 +42,8 @@ std::shared_ptr<const core::FoundPlugin> find_plugin(const std::string& path, in
   const fs::path folder = fs::canonical(fs::absolute(path).parent_path(), error);
   const fs::path real = error ? fs::path() : fs::canonical(path, error);
   if (error) return nullptr;
-  const auto found = core::discover({folder.string(), real.parent_path().string()});
+  const auto found = core::discover({folder.string(), real.parent_path().string()}, nullptr,
+                                    trust ? std::move(trust) : core::trust_everybody());
   if (!found) {
     auto unread = std::make_shared<core::FoundPlugin>();
     unread->path = path;
@@ -107,7 +112,7 @@ Subject::Subject(const std::string& path_, const Settings& settings_, Progress p
       settings(settings_),
       host(std::max(2, core::usable_cpus())),
       progress_(std::move(progress)),
-      file_(find_plugin(path_, settings_.library)) {}
+      file_(find_plugin(path_, settings_.trust, settings_.library)) {}
 
 Subject::~Subject() = default;
 

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "base/bytes.hpp"
+#include "config_trust.hpp"
 
 namespace attnrt::core {
 
@@ -120,7 +121,8 @@ Result<VersionRange> read_version_range(const Item& version) {
 
 void read_backend(const Node& node, const std::string& where, BackendSettings& backend,
                   Errors& errors) {
-  yaml::only_keys(node, {"priority", "enabled", "version", "only", "options"}, where, errors);
+  yaml::only_keys(node, {"priority", "enabled", "version", "only", "options", "sha256"}, where,
+                  errors);
   if (const auto priority = item(node, "priority", where)) {
     using Limits = std::numeric_limits<int32_t>;
     put(backend.priority, read_integer(*priority, Limits::min(), Limits::max()), priority->node,
@@ -149,6 +151,10 @@ void read_backends(const Item& backends, Config& config, Errors& errors) {
     BackendSettings& backend = name ? config.backends[*name] : nameless;
     if (backend.origin.empty()) backend.origin = map.keys[i].place();
     read_backend(map.items[i], where, backend, errors);
+    if (const auto hashes = item(map.items[i], "sha256", where)) {
+      auto pins = read_hashes(hashes->node, hashes->what, errors);
+      if (name) config.trust.sha256[*name] = {std::move(pins), hashes->node.place()};
+    }
   }
 }
 
@@ -285,7 +291,7 @@ void read_layer(std::string_view text, const std::string& file, const std::files
   const Node& root = document->root;
   yaml::only_keys(root,
                   {"schema", "plugins", "threads", "staging", "backends", "unlisted", "default",
-                   "rules", "on_fallback", "plan_cache", "admission"},
+                   "rules", "on_fallback", "plan_cache", "admission", "trust"},
                   "", errors);
   if (const auto schema = item(root, "schema", ""); schema && !read_integer(*schema, 1, 1))
     errors.push_back(
@@ -308,6 +314,7 @@ void read_layer(std::string_view text, const std::string& file, const std::files
     read_plan_cache(*plan_cache, config, errors);
   if (const auto admission = item(root, "admission", ""))
     read_admission(*admission, folder, config, errors);
+  if (const auto trust = item(root, "trust", "")) read_trust(trust->node, config.trust, errors);
 }
 
 // Collects the conditions that tell apart problems of different bounds.
@@ -369,6 +376,11 @@ void warn_of_settings_without_effect(Config& config) {
   };
   check_name(config.default_backend, "default");
   check_name(config.forced_backend, "it");
+  if (config.trust.keys.value.empty() && !config.trust.signatures_required.value) {
+    config.warnings.push_back(
+        fmt::format("{}: trust.signatures has no effect: trust.keys names no key",
+                    config.trust.signatures_required.origin));
+  }
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 
 #include "admit.hpp"
 #include "environment.hpp"
+#include "formats/minisign.hpp"
 #include "formats/semver.hpp"
 #include "problem/constraint.hpp"
 
@@ -30,6 +31,25 @@ template <class T>
 struct Setting {
   T value{};
   std::string origin;
+  bool operator==(const Setting&) const = default;
+};
+
+// The checks of plugin files (trust.hpp) that a policy can relax, by the keys of `trust.allow`.
+inline constexpr std::string_view kForeignOwner = "foreign_owner";
+inline constexpr std::string_view kGroupWritable = "group_writable";
+inline constexpr std::string_view kWorldWritable = "world_writable";
+inline constexpr std::string_view kSetId = "set_id";
+inline constexpr std::string_view kRelativePath = "relative_path";
+
+// Which plugin files may be loaded.
+struct TrustPolicy {
+  Setting<std::vector<minisign::PublicKey>> keys;  // empty: signatures are not looked at
+  Setting<bool> signatures_required{true, ""};     // false: a file without one may be loaded, too
+  // The checks that are relaxed, each with its reason.
+  std::map<std::string, Setting<std::string>, std::less<>> allow;
+  // By backend, the SHA-256 hashes in hex of the only files that may serve under its name.
+  std::map<std::string, Setting<std::vector<std::string>>, std::less<>> sha256;
+  bool operator==(const TrustPolicy&) const = default;
 };
 
 struct BackendSettings {
@@ -64,6 +84,7 @@ struct Config {
   Setting<AdmissionLevel> admission_level;
   Setting<std::string> admission_registry;  // a folder; "": that of this user
   Setting<WithoutProbe> without_probe;
+  TrustPolicy trust;
   // The conditions of `when` and `only` that look at batch, seq_q or seq_kv, in no special order.
   Constraints conditions_on_bounds;
   // From the environment only.

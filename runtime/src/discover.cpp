@@ -2,18 +2,15 @@
 #include "discover.hpp"
 
 #include <dirent.h>
-#include <dlfcn.h>
-#include <link.h>
-#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <climits>
 #include <filesystem>
 #include <set>
+
+#include "own_file.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -52,37 +49,76 @@ Plugin keep_last_good(const FoundPlugin& good, const FoundPlugin& bad) {
   auto kept = std::make_shared<FoundPlugin>(good);
   kept->present_fault = bad.fault.empty() ? bad.manifest->serves_nothing() : bad.fault;
   kept->identity = bad.identity;
+  kept->signature = bad.signature;
+  kept->trust = bad.trust;
   return kept;
+}
+
+// Whether the file is what it was for the last scan, and is judged by the same policy. Its folders
+// are no part of that.
+Result<bool> is_unchanged(const FoundPlugin& last, const OpenPlugin& open, const Trust& trust) {
+  if (last.identity != open.identity || last.real_path != open.facts.path ||
+      !same_policy(last.trust, trust.policy()))
+    return false;
+  if (trust.policy()->keys.value.empty()) return true;
+  const auto signature = signature_beside(open.facts.path);
+  if (!signature) return tl::unexpected(signature.error());
+  return last.signature == *signature;
+}
+
+// Judges an open file, and reads it unless the last scan did. RETURNS nullptr if `plugin` now holds
+// what was found, else what the last scan found.
+Result<Plugin> judge(const OpenPlugin& open, const Plugin& last, Trust& trust,
+                     FoundPlugin& plugin) {
+  auto relaxed = trust.judge(open.facts);
+  if (!relaxed) return tl::unexpected(relaxed.error());
+  plugin.grounds.relaxed = *std::move(relaxed);
+  const auto unchanged = last ? is_unchanged(*last, open, trust) : Result<bool>(false);
+  if (!unchanged) return tl::unexpected(unchanged.error());
+  if (*unchanged) {
+    const auto links =
+        trust.judge(last->links, std::filesystem::path(open.facts.path).parent_path());
+    if (!links) return tl::unexpected(links.error());
+    auto all = plugin.grounds.relaxed;
+    all.insert(all.end(), links->begin(), links->end());
+    if (!last->fault.empty() || !last->present_fault.empty() || all == last->grounds.relaxed)
+      return last;
+  }
+  if (auto examined = examine(open, trust, plugin); !examined)
+    return tl::unexpected(examined.error());
+  return nullptr;
 }
 
 // Looks at one file. last: what the last scan found there, or nullptr. RETURNS nullptr if the file
 // is gone.
 Result<Plugin> look_at(const std::string& path, const std::vector<std::string>& real_directories,
-                       const Plugin& last) {
+                       const Plugin& last, Trust& trust) {
   auto plugin = std::make_shared<FoundPlugin>();
   plugin->path = path;
-  Result<void> examined;
+  plugin->trust = trust.policy();
+  Result<Plugin> judged;
   if (const auto open = open_plugin(path, real_directories); !open) {
     struct stat link {};
     if (lstat(path.c_str(), &link) != 0 && errno == ENOENT) return nullptr;
-    examined = tl::unexpected(open.error());
+    judged = tl::unexpected(open.error());
   } else {
-    if (last && last->identity == open->identity && last->real_path == open->real_path) return last;
-    examined = examine(*open, *plugin);
+    judged = judge(*open, last, trust, *plugin);
+    if (judged && *judged) return judged;
   }
-  if (!examined) {
-    if (says_nothing_about_the_file(examined.error())) {
-      return fail(examined.error().code, "discover: {}: {}; try again", path,
-                  examined.error().message);
+  if (!judged) {
+    if (says_nothing_about_the_file(judged.error())) {
+      return fail(judged.error().code, "discover: {}: {}; try again", path, judged.error().message);
     }
-    plugin->fault = examined.error().message;
+    plugin->fault = judged.error().message;
     plugin->manifest.reset();
   }
   if (!last) return plugin;
   // The same bytes as before need no second copy.
   if (plugin->fault.empty() && plugin->hash == last->hash && last->bytes)
     plugin->bytes = last->bytes;
-  if (is_usable(*last) && !is_usable(*plugin)) return keep_last_good(*last, *plugin);
+  if (is_usable(*last) && !is_usable(*plugin) &&
+      still_trusted(*trust.policy(), last->grounds, last->manifest->name, last->hash))
+    return keep_last_good(*last, *plugin);
   return plugin;
 }
 
@@ -169,16 +205,6 @@ Result<std::vector<std::string>> resolved_directories(const std::vector<std::str
   return all;
 }
 
-// Returns the path of the running program; "" if nothing trustworthy says it.
-std::string program() {
-  if (auto file = resolved("/proc/self/exe")) return *std::move(file);
-  // /proc is not mounted. The kernel keeps the path that the program was started by. Whoever starts
-  // a privileged program may choose that path, so there it does not count.
-  // NOLINTNEXTLINE(performance-no-int-to-ptr): getauxval gives addresses as numbers
-  const auto* started_by = reinterpret_cast<const char*>(getauxval(AT_EXECFN));
-  return started_by != nullptr && getauxval(AT_SECURE) == 0 ? started_by : "";
-}
-
 }  // namespace
 
 bool twins(const FoundPlugin& one, const FoundPlugin& other) {
@@ -187,31 +213,10 @@ bool twins(const FoundPlugin& one, const FoundPlugin& other) {
          one.manifest->devices == other.manifest->devices;
 }
 
-std::filesystem::path own_folder() {
-  Dl_info info{};
-  link_map* object = nullptr;
-  const auto* here_in = reinterpret_cast<const void*>(&own_folder);
-  if (dladdr1(here_in, &info, reinterpret_cast<void**>(&object), RTLD_DL_LINKMAP) == 0 ||
-      object == nullptr)
-    return {};
-  // The loader gives the program itself no name, and argv[0] may be anything.
-  const bool in_program = object->l_name == nullptr || object->l_name[0] == '\0';
-  std::filesystem::path file = in_program ? program() : "";
-  if (!in_program) {
-    // l_name may be relative to what was the working directory at load time. RTLD_DI_ORIGIN is the
-    // absolute folder.
-    std::array<char, PATH_MAX> origin{};
-    if (dlinfo(object, RTLD_DI_ORIGIN, origin.data()) != 0) return {};
-    file = std::filesystem::path(origin.data()) / std::filesystem::path(object->l_name).filename();
-  }
-  std::error_code error;
-  const auto here = std::filesystem::canonical(file, error).parent_path();
-  return error ? std::filesystem::path() : here;
-}
-
 std::string default_plugin_directory() {
-  const std::filesystem::path here = own_folder();
-  if (here.empty()) return {};
+  const std::filesystem::path file = own_file();
+  if (file.empty()) return {};
+  const auto here = file.parent_path();
   std::error_code error;
   const auto beside = here / "attnrt" / "plugins";
   if (std::filesystem::is_directory(beside, error)) return beside;
@@ -221,8 +226,10 @@ std::string default_plugin_directory() {
   return std::filesystem::is_directory(below, error) ? below : beside;
 }
 
-Result<Discovery> discover(const std::vector<std::string>& directories, const Discovery* previous) {
+Result<Discovery> discover(const std::vector<std::string>& directories, const Discovery* previous,
+                           std::shared_ptr<const TrustPolicy> trust_policy) {
   Discovery found;
+  Trust trust(std::move(trust_policy));
   const auto real_directories = resolved_directories(directories);
   if (!real_directories) return tl::unexpected(real_directories.error());
   std::set<std::pair<dev_t, ino_t>> seen;
@@ -238,7 +245,7 @@ Result<Discovery> discover(const std::vector<std::string>& directories, const Di
     if (!seen.insert({listing->device, listing->inode}).second) continue;
     for (const auto& name : listing->names) {
       const std::string path = std::filesystem::path(directory) / name;
-      auto plugin = look_at(path, *real_directories, plugin_at(previous, path));
+      auto plugin = look_at(path, *real_directories, plugin_at(previous, path), trust);
       if (!plugin) return tl::unexpected(plugin.error());
       if (*plugin) found.plugins.push_back(*std::move(plugin));
     }

@@ -10,6 +10,7 @@
 #include "base/file.hpp"
 #include "base/result.hpp"
 #include "manifest.hpp"
+#include "trust.hpp"
 
 namespace attnrt::core {
 
@@ -46,7 +47,11 @@ struct FoundPlugin {
   // Why the bytes that the file has now cannot be used: then all else here is about the last good
   // ones, which stay in service. "": all else is about the bytes that it has now.
   std::string present_fault;
-  std::shared_ptr<CheckedBytes> bytes;  // none if there is a fault
+  std::shared_ptr<CheckedBytes> bytes;       // none if there is a fault
+  PluginLinks links;                         // none if there is a fault
+  std::shared_ptr<const TrustPolicy> trust;  // by which it was judged; nullptr: the strictest
+  Grounds grounds;                           // why it was trusted, if it was read
+  std::optional<FileIdentity> signature;     // of its signature file, if that was looked for
   // What the file was when it was read. Absent if it was not read, or if it had changed so shortly
   // before that another change might not show.
   std::optional<FileIdentity> identity;
@@ -56,7 +61,7 @@ struct FoundPlugin {
 struct OpenPlugin {
   Descriptor file;
   FileIdentity identity;
-  std::string real_path;
+  PathFacts facts;  // the path is the real one
 };
 
 // Returns the path with all links resolved.
@@ -68,12 +73,16 @@ Result<std::string> resolved(const std::string& path);
 Result<OpenPlugin> open_plugin(const std::string& path,
                                const std::vector<std::string>& real_directories);
 
-// Reads, hashes and checks the file. Fills in plugin's hash, manifest, bytes, real_path and
-// identity.
-Result<void> examine(const OpenPlugin& open, FoundPlugin& plugin);
+// Returns what the file is that may hold a plugin's signature, beside its real path; nothing if
+// there is none.
+Result<std::optional<FileIdentity>> signature_beside(const std::string& real_path);
 
-// Reads the plugin's file again, and checks that it still is where it was found, with the bytes
-// that were checked. identity: gets what the file was before it was read.
+// Reads, hashes and checks the file. Fills in all of plugin but path, trust and the faults.
+// REQUIRES: trust accepts the file itself, and grounds.relaxed says how.
+Result<void> examine(const OpenPlugin& open, Trust& trust, FoundPlugin& plugin);
+
+// Reads the plugin's file again, and checks that it still is trusted and where it was found, with
+// the bytes that were checked. identity: gets what the file was before it was read.
 Result<FileBytes> read_again(const FoundPlugin& plugin, FileIdentity* identity);
 
 // Returns the bytes that were checked: those that were kept, or else those of the file if it has

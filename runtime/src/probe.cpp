@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "base/text.hpp"
-#include "discover.hpp"
+#include "own_file.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -181,7 +181,7 @@ Result<ProbeResult> read_answers(const std::string& text) {
 }  // namespace
 
 std::string probe_program() {
-  const std::filesystem::path here = own_folder();
+  const auto here = std::filesystem::path(own_file()).parent_path();
   if (here.empty()) return {};
   for (const char* libexec : {ATTNRT_LIBEXECDIR_FROM_LIBDIR, ATTNRT_LIBEXECDIR_FROM_BINDIR}) {
     std::error_code error;

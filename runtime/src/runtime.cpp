@@ -202,6 +202,12 @@ std::vector<PluginRow> Runtime::plugins(bool log_failures, Probes::Wait wait) co
     const auto& entry = snapshot->entries[i];
     PluginRow row{snapshot->found.plugins[i], "broken", entry->plugin->fault, {}, {}, {}};
     if (entry->plugin->manifest) row.notes = entry->plugin->manifest->notes;
+    for (const Relaxed& relaxed : row.plugin->grounds.relaxed) row.notes.push_back(relaxed.text);
+    if (names_origin(row.plugin->links)) {
+      row.notes.emplace_back(
+          "it looks for libraries beside itself ($ORIGIN), where the loader does not look for a "
+          "library that is loaded from memory");
+    }
     if (row.reason.empty()) {
       row.reason = switched_off(*snapshot->config, entry->plugin->manifest->name);
       if (!row.reason.empty()) row.state = "disabled";

@@ -82,7 +82,9 @@ std::shared_ptr<Snapshot::Entry> entry_to_keep(const Snapshot& previous, const F
   if (plugin.hash.empty() || !plugin.fault.empty()) return nullptr;
   for (const auto& entry : previous.entries) {
     const bool same_file = entry->plugin->hash == plugin.hash && entry->plugin->path == plugin.path;
-    if (same_file && entry->options == options && !entry->may_improve()) return entry;
+    // What is not loaded yet may be read again, and is judged then.
+    const bool same_trust = entry->backend() || same_policy(entry->plugin->trust, plugin.trust);
+    if (same_file && same_trust && entry->options == options && !entry->may_improve()) return entry;
   }
   return nullptr;
 }
@@ -105,8 +107,11 @@ std::shared_ptr<Snapshot::Entry> entry_for(std::shared_ptr<const FoundPlugin> pl
 }
 
 // Leaves the last good bytes of a file in service, and says why its new ones are not.
-std::shared_ptr<const FoundPlugin> keep(const FoundPlugin& good, const std::string& reason) {
+std::shared_ptr<const FoundPlugin> keep(const FoundPlugin& good,
+                                        std::shared_ptr<const TrustPolicy> trust,
+                                        const std::string& reason) {
   auto kept = std::make_shared<FoundPlugin>(good);
+  kept->trust = std::move(trust);
   kept->present_fault = reason;
   kept->identity.reset();  // so that the next reload tries again
   return kept;
@@ -147,7 +152,9 @@ void try_replacements(const Snapshot& previous, bool may_keep, Snapshot& snapsho
     bool waits = false;
     const std::string fault = replacement_fault(snapshot, *entry, &waits);
     if (fault.empty()) continue;
-    auto kept = keep(*(*before)->plugin, fault);
+    const FoundPlugin& good = *(*before)->plugin;
+    if (!still_trusted(*plugin.trust, good.grounds, good.manifest->name, good.hash)) continue;
+    auto kept = keep(good, plugin.trust, fault);
     if (waits) {
       snapshot.replacements.push_back({i, entry->plugin});
     } else {
@@ -247,7 +254,7 @@ std::shared_ptr<Snapshot> take_replacements(const Snapshot& previous) {
       next->entries[i] = entry;
       next->found.plugins[i] = replacement.plugin;
     } else {
-      next->found.plugins[i] = keep(*previous.found.plugins[i], fault);
+      next->found.plugins[i] = keep(*previous.found.plugins[i], replacement.plugin->trust, fault);
       log_kept(*next, *next->found.plugins[i]);
     }
   }
@@ -275,7 +282,8 @@ Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
   snapshot->services =
       same_threads ? previous->services : make_services(options, *snapshot->config);
 
-  auto found = discover(snapshot->directories, previous != nullptr ? &previous->found : nullptr);
+  auto found = discover(snapshot->directories, previous != nullptr ? &previous->found : nullptr,
+                        {snapshot->config, &snapshot->config->trust});
   if (!found) return tl::unexpected(found.error());
   snapshot->found = *std::move(found);
   if (snapshot->services->logs_debug()) log_found(*snapshot);

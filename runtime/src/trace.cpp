@@ -128,6 +128,18 @@ void backend_lines(const std::string& name, const BackendSettings& backend,
   }
 }
 
+void trust_lines(const TrustPolicy& trust, std::vector<PolicyLine>& lines) {
+  std::vector<std::string> ids;
+  for (const auto& key : trust.keys.value) ids.push_back(minisign::id_text(key.id));
+  lines.push_back({"trust.keys", "[" + joined(ids, ", ") + "]", trust.keys.origin});
+  if (!ids.empty()) {
+    lines.push_back({"trust.signatures", trust.signatures_required.value ? "required" : "optional",
+                     trust.signatures_required.origin});
+  }
+  for (const auto& [check, reason] : trust.allow)
+    lines.push_back({"trust.allow." + check, reason.value, reason.origin});
+}
+
 void rule_line(size_t number, const Rule& rule, std::vector<PolicyLine>& lines) {
   std::string text = "when {" + joined(constraint_texts(rule.when), ", ") + "}";
   if (!rule.prefer.empty()) text += " prefer [" + joined(rule.prefer, ", ") + "]";
@@ -146,7 +158,14 @@ std::vector<PolicyLine> policy_lines(const Snapshot& snapshot) {
       {"plugins.load", config.load_by_path.value ? "path" : "memory", config.load_by_path.origin});
   lines.push_back({"threads", std::to_string(config.threads.value), config.threads.origin});
   lines.push_back({"staging", config.staging.value ? "allow" : "never", config.staging.origin});
-  for (const auto& [name, backend] : config.backends) backend_lines(name, backend, lines);
+  for (const auto& [name, backend] : config.backends) {
+    backend_lines(name, backend, lines);
+    const auto pins = config.trust.sha256.find(name);
+    if (pins != config.trust.sha256.end()) {
+      const auto& [hashes, origin] = pins->second;
+      lines.push_back({"backends." + name + ".sha256", "[" + joined(hashes, ", ") + "]", origin});
+    }
+  }
   lines.push_back({"unlisted", config.unlisted.value ? "allow" : "deny", config.unlisted.origin});
   lines.push_back(
       {"default", config.default_backend.value.value_or("null"), config.default_backend.origin});
@@ -164,6 +183,7 @@ std::vector<PolicyLine> policy_lines(const Snapshot& snapshot) {
                    config.without_probe.origin});
   lines.push_back({"plan_cache.bytes", bytes_text(config.plan_cache_bytes.value),
                    config.plan_cache_bytes.origin});
+  trust_lines(config.trust, lines);
   if (config.forced_backend.value) {
     lines.push_back({"(backend)", *config.forced_backend.value, config.forced_backend.origin});
   }
@@ -316,6 +336,7 @@ Json plugins_json(const Snapshot& snapshot, const std::vector<PluginRow>& rows) 
   std::vector<Json> plugins;
   for (const auto& row : rows) {
     const auto& manifest = row.plugin->manifest;
+    const auto& key = row.plugin->grounds.signed_by;
     std::vector<Json> devices;
     for (const auto& device : row.devices) {
       devices.push_back({{"device", device_name(device.type)},
@@ -333,6 +354,9 @@ Json plugins_json(const Snapshot& snapshot, const std::vector<PluginRow>& rows) 
                        {"summary", manifest ? Json(manifest->summary) : nullptr},
                        {"unloadable", manifest ? Json(manifest->unloadable) : nullptr},
                        {"for_devices", manifest ? manifest->devices : none},
+                       {"needed", row.plugin->links.needed},
+                       {"rpath", row.plugin->links.run_path},
+                       {"signed_by", key ? Json(minisign::id_text(key->id)) : nullptr},
                        {"notes", row.notes},
                        {"devices", devices},
                        {"state", row.state},

@@ -172,6 +172,11 @@ class Words(unittest.TestCase):
             (properties, {UNKNOWN: 1}),
             (properties["plugins"]["properties"], {"plugins": {UNKNOWN: 1}}),
             (properties["plan_cache"]["properties"], {"plan_cache": {UNKNOWN: 1}}),
+            (properties["trust"]["properties"], {"trust": {UNKNOWN: 1}}),
+            (
+                properties["trust"]["properties"]["allow"]["properties"],
+                {"trust": {"allow": {UNKNOWN: "why"}}},
+            ),
             (backend, {"backends": {"cpu": {UNKNOWN: 1}}}),
             (rule, {"rules": [{"deny": "cpu", UNKNOWN: 1}]}),
             (self.conditions, {"backends": {"cpu": {"only": {UNKNOWN: 1}}}}),
@@ -181,7 +186,7 @@ class Words(unittest.TestCase):
 
     def test_policy_md_names_every_key(self):
         page, properties = (SOURCE / "docs/policy.md").read_text(), self.policy["properties"]
-        maps = ("plugins", "plan_cache")
+        maps = ("plugins", "plan_cache", "trust")
         keys = [key for key in properties if key not in (*maps, "backends")]
         keys += [f"{name}.{key}" for name in maps for key in properties[name]["properties"]]
         keys += [
@@ -204,6 +209,10 @@ class Words(unittest.TestCase):
             ({"unlisted": UNKNOWN}, properties["unlisted"]),
             ({"on_fallback": UNKNOWN}, properties["on_fallback"]),
             ({"plugins": {"load": UNKNOWN}}, properties["plugins"]["properties"]["load"]),
+            (
+                {"trust": {"signatures": UNKNOWN}},
+                properties["trust"]["properties"]["signatures"]["anyOf"][0],
+            ),
         ):
             self.assertEqual(set(choices["enum"]), words_known(self.findings(document)[0]))
         for word, condition in self.conditions.items():
@@ -227,9 +236,14 @@ class Words(unittest.TestCase):
                             "version": ">=1",
                             "only": {"batch": 1},
                             "options": {"target": "avx2"},
+                            "sha256": ["0" * 64],
                         }
                     },
                     "rules": [{"deny": "x"}],
+                    "trust": {
+                        "keys": ["RWQ7m52EvRK3se5xXCtB9Spuc9UYaN/lchvp8OfNroo5XO0+Dddcitay"],
+                        "allow": {"set_id": "a test"},
+                    },
                 }
             )
         )
@@ -241,6 +255,10 @@ class Words(unittest.TestCase):
         self.assertEqual(
             {key.split(".")[1] for key in keys if key.startswith("plugins.")},
             set(self.policy["properties"]["plugins"]["properties"]),
+        )
+        self.assertEqual(
+            {key.split(".")[1] for key in keys if key.startswith("trust.")},
+            set(self.policy["properties"]["trust"]["properties"]),
         )
         self.assertEqual(
             {key.split(".")[2] for key in keys if key.startswith("backends.cpu.")},

@@ -57,14 +57,21 @@ class Directory {
   const fs::path& path() const { return path_; }
   std::string text() const { return path_; }
 
-  // Copies the fake into the directory, under its own or another file name.
+  // Copies the fake into the directory, under its own or another file name. What umask and the
+  // build's files are must not matter: a plugin that others may write is not trusted.
   fs::path add(std::string_view name, std::string as = {}) const {
     if (as.empty()) as = std::string(name) + ".so";
-    fs::copy_file(fake(name), path_ / as, fs::copy_options::overwrite_existing);
+    return copy(fake(name), as);
+  }
+  fs::path copy(const fs::path& from, const std::string& as) const {
+    fs::copy_file(from, path_ / as, fs::copy_options::overwrite_existing);
+    chmod((path_ / as).c_str(), 0644);
     return path_ / as;
   }
   fs::path write(const std::string& file, std::string_view bytes) const {
+    const bool is_new = !fs::exists(path_ / file);
     overwrite_file(path_ / file, bytes);
+    if (is_new) chmod((path_ / file).c_str(), 0644);
     return path_ / file;
   }
 

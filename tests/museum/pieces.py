@@ -21,7 +21,6 @@ WAITS_FOR_RULE = {"run_past_q"}
 # Rows whose static check is not there yet.
 WAITS_FOR_SCAN = {
     *["writable_code", "huge_bss"],  # formats/elf_*.cpp
-    *["setuid", "world_writable_file", "world_writable_folder", "search_path"],  # trust
 }
 
 MANIFEST = """\

@@ -78,10 +78,13 @@ TEST(Config, TheBuiltInPolicyNamesEveryKey) {
   EXPECT_EQ(testing::read_file(file), builtin_policy());
   const std::string text(builtin_policy());
   for (const char* key :
-       {"schema:",   "plugins:",     "directories:", "load:",    "threads:",     "staging:",
-        "backends:", "priority:",    "enabled:",     "version:", "only:",        "options:",
-        "unlisted:", "default:",     "rules:",       "name:",    "when:",        "prefer:",
-        "deny:",     "on_fallback:", "min:",         "max:",     "multiple_of:", "equals:"}) {
+       {"schema:",        "plugins:",       "directories:", "load:",        "threads:",
+        "staging:",       "backends:",      "priority:",    "enabled:",     "version:",
+        "only:",          "options:",       "unlisted:",    "default:",     "rules:",
+        "name:",          "when:",          "prefer:",      "deny:",        "on_fallback:",
+        "min:",           "max:",           "multiple_of:", "equals:",      "trust:",
+        "keys:",          "signatures:",    "allow:",       "sha256:",      "foreign_owner",
+        "group_writable", "world_writable", "set_id",       "relative_path"}) {
     EXPECT_THAT(text, HasSubstr(key));
   }
   for (const Word& word : vocabulary()) EXPECT_THAT(text, HasSubstr(std::string(word.name)));
@@ -173,6 +176,31 @@ TEST(Config, EveryKeyReachesItsSetting) {
         << file;
   EXPECT_THAT(config("plugins: {directories: [/p]}", {}, "").directories.origin, "policy:1:24");
   EXPECT_THAT(config("plugins: {directories: []}").directories.origin, HasSubstr("policy.yaml"));
+}
+
+TEST(Config, Trust) {
+  const std::string key = "RWQ7m52EvRK3se5xXCtB9Spuc9UYaN/lchvp8OfNroo5XO0+Dddcitay";
+  const std::string hash(64, 'A');
+  EXPECT_THAT(config("").trust.keys.value, IsEmpty());
+  EXPECT_TRUE(config("").trust.signatures_required.value);
+  EXPECT_THAT(config("").trust.allow, IsEmpty());
+  EXPECT_THAT(config("").trust.sha256, IsEmpty());
+  const Config c = config("trust:\n  keys: [" + key + "]\n  signatures: optional\n" +
+                          "  allow: {group_writable: one team, set_id: \"why not\"}\n" +
+                          "backends:\n  cpu: {sha256: [" + hash + "]}\n");
+  ASSERT_EQ(c.trust.keys.value.size(), 1U);
+  EXPECT_EQ(minisign::id_text(c.trust.keys.value[0].id), "B1B712BD849D9B3B");
+  EXPECT_EQ(c.trust.keys.origin, "/etc/attnrt/policy.yaml:2:9");
+  EXPECT_FALSE(c.trust.signatures_required.value);
+  EXPECT_EQ(c.trust.allow.size(), 2U);
+  EXPECT_EQ(c.trust.allow.at("group_writable").value, "one team");
+  EXPECT_EQ(c.trust.allow.at("set_id").origin, "/etc/attnrt/policy.yaml:4:45");
+  EXPECT_THAT(c.trust.sha256.at("cpu").value, ElementsAre(std::string(64, 'a')));
+  EXPECT_EQ(c.trust.sha256.at("cpu").origin, "/etc/attnrt/policy.yaml:6:17");
+  EXPECT_TRUE(config("trust: {keys: " + key + "}").trust.signatures_required.value);
+  for (const char* nothing : {"trust:", "trust: {}", "trust: {allow: }", "trust: {keys: []}",
+                              "trust: {signatures: null}"})
+    EXPECT_EQ(config(nothing).trust.allow.size() + config(nothing).trust.keys.value.size(), 0U);
 }
 
 TEST(Config, TheExamplesAreValid) {

@@ -88,7 +88,7 @@ TEST_P(FailedAllocations, OfTheFirstOneShotCall) {
 
 // Loading cpu.so runs what a shipped plugin runs when it is loaded.
 TEST_P(FailedAllocations, OfTheFirstOneShotCallOfTheCpu) {
-  std::filesystem::copy_file(cpu_plugin(), directory.path() / "cpu.so");
+  directory.copy(cpu_plugin(), "cpu.so");
   open();
   expect_survived("first attention of the cpu", [this] { return attend(); });
 }

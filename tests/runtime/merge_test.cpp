@@ -24,9 +24,7 @@ using ::testing::HasSubstr;
 
 class MergeTest : public ::testing::Test {
  protected:
-  MergeTest() {
-    std::filesystem::copy_file(attnrt::core::support::cpu_plugin(), plugins_.path() / "cpu.so");
-  }
+  MergeTest() { plugins_.copy(attnrt::core::support::cpu_plugin(), "cpu.so"); }
 
   attnrt::Runtime open(const std::string& policy = "schema: 1\n") {
     return attnrt::Runtime::open(

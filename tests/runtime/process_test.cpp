@@ -89,7 +89,7 @@ int bad_of_forks_while(const std::function<bool()>& first, const std::function<b
 class Process : public ::testing::Test {
  protected:
   Process() {
-    std::filesystem::copy_file(cpu_plugin(), directory.path() / "cpu.so");
+    directory.copy(cpu_plugin(), "cpu.so");
     directory.add("fake_rocm");
     runtime = opened(directory);
   }

@@ -46,7 +46,7 @@ class TestRuntime {
                        RuntimeOptions options = {}) {
     for (const auto& name : backends) {
       if (name == "cpu") {
-        std::filesystem::copy_file(cpu_plugin(), plugins.path() / "cpu.so");
+        plugins.copy(cpu_plugin(), "cpu.so");
       } else {
         plugins.add(name);
       }

@@ -42,8 +42,8 @@ std::vector<RuleResult> check_one(const std::string& path, const Request& reques
 }
 
 // Returns the files that were asked for: one file, the found plugins of one name, or all that are
-// found.
-core::Result<std::vector<std::string>> paths_of(const Common& common, const Request& request) {
+// found. Those that are found are judged by the policy, again.
+core::Result<std::vector<std::string>> paths_of(const Common& common, Request& request) {
   if (!request.plugin.empty()) {
     std::error_code error;
     const auto refuse = [&](const char* why) {
@@ -61,6 +61,7 @@ core::Result<std::vector<std::string>> paths_of(const Common& common, const Requ
   const auto runtime = open_runtime(common);
   if (!runtime) return tl::unexpected(runtime.error());
   const auto snapshot = (*runtime)->snapshot();
+  request.settings.trust = {snapshot->config, &snapshot->config->trust};
   std::vector<std::string> paths;
   for (const auto& entry : snapshot->entries) {
     const auto& manifest = entry->plugin->manifest;
@@ -73,7 +74,7 @@ core::Result<std::vector<std::string>> paths_of(const Common& common, const Requ
                     fmt::join(snapshot->directories, ", "));
 }
 
-int run_verify(const Common& common, const Request& request) {
+int run_verify(const Common& common, Request& request) {
   for (const std::string& id : request.settings.only) {
     if (conformance::find_rule(id) != nullptr) continue;
     std::vector<std::string_view> known;

@@ -278,17 +278,20 @@ Result<PluginElf> read_plugin_elf(std::string_view bytes) {
   const std::vector<Elf64_Phdr> segments = segments_of(bytes);
   if (auto checked = check_segments(segments, bytes.size()); !checked)
     return tl::unexpected(checked.error());
+  PluginElf plugin;
   for (const Elf64_Phdr& segment : segments) {
     if (segment.p_type != PT_DYNAMIC) continue;
     if (auto checked = check_dynamic(bytes, segments, segment); !checked)
       return tl::unexpected(checked.error());
+    auto links = read_links(bytes, segments, segment);
+    if (!links) return tl::unexpected(links.error());
+    plugin.links = *std::move(links);  // of the last one, as the loader takes it
   }
   elf_version(EV_CURRENT);
   errno = 0;
   // elf_memory asks for a writable pointer; nothing writes through it.
   const ElfHandle elf(elf_memory(const_cast<char*>(bytes.data()), bytes.size()));
   if (!elf) return libelf_error();
-  PluginElf plugin;
   const auto manifest = find_manifest(
       elf.get(), bytes.size(), [&](Elf_Scn* section, const GElf_Shdr& header) -> Result<void> {
         if (header.sh_type != SHT_DYNSYM) return {};

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.hpp"
+#include "formats/elf_links.hpp"
 
 namespace attnrt::core {
 
@@ -16,6 +17,7 @@ struct PluginElf {
   std::string manifest;             // contents of section .attnrt_manifest
   bool exports_plugin = false;      // defines attnrt_plugin_v1
   std::string other_plugin_symbol;  // attnrt_plugin_v2 and the like, if it defines one
+  PluginLinks links;
 };
 
 // Judges an open file by its headers alone, so that a large file which is no plugin costs nothing:

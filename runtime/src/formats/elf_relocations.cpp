@@ -34,16 +34,8 @@ struct Checker {
     });
   }
 
-  // Returns the table's bytes in the file; none if they are not all in one segment's file part.
   std::string_view table(uint64_t address, uint64_t size) const {
-    for (const Elf64_Phdr& segment : segments) {
-      const uint64_t offset = address - segment.p_vaddr;
-      if (segment.p_type != PT_LOAD || offset >= segment.p_filesz ||
-          size > segment.p_filesz - offset)
-        continue;
-      return bytes.substr(segment.p_offset + offset, size);
-    }
-    return {};
+    return bytes_at(bytes, segments, address, size);
   }
 
   Result<void> check_rela(std::string_view table) const {
@@ -81,6 +73,17 @@ struct Checker {
 };
 
 }  // namespace
+
+std::string_view bytes_at(std::string_view bytes, const std::vector<Elf64_Phdr>& segments,
+                          uint64_t address, uint64_t size) {
+  for (const Elf64_Phdr& segment : segments) {
+    const uint64_t offset = address - segment.p_vaddr;
+    if (segment.p_type != PT_LOAD || offset >= segment.p_filesz || size > segment.p_filesz - offset)
+      continue;
+    return bytes.substr(segment.p_offset + offset, size);
+  }
+  return {};
+}
 
 Result<void> check_relocations(std::string_view bytes, const std::vector<Elf64_Phdr>& segments,
                                const DynamicTable& dynamic) {

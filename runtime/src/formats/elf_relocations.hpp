@@ -22,6 +22,11 @@ inline bool holds(const Elf64_Phdr& segment, uint64_t address, uint64_t bytes) {
   return offset < segment.p_memsz && bytes <= segment.p_memsz - offset;
 }
 
+// Returns what the file has for these addresses; none if it is not all in one segment's file part.
+// REQUIRES: every PT_LOAD segment lies in the bytes.
+std::string_view bytes_at(std::string_view bytes, const std::vector<Elf64_Phdr>& segments,
+                          uint64_t address, uint64_t size);
+
 // Checks that every relocation of the tables RELA, JMPREL and RELR writes into one writable PT_LOAD
 // segment. The loader applies them before any code runs and checks nothing. So code and constants
 // stay as they are in the file, too, and can be compared with it after loading.

@@ -2,6 +2,8 @@
 #include "support/command.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
+#include <sys/statvfs.h>
 
 namespace attnrt::cli {
 namespace {
@@ -62,6 +64,71 @@ TEST_F(Command, ListShowsWhatAPluginSaysOfItsDevices) {
   EXPECT_NE(text.find("note: both are fakes"), std::string::npos) << text;
   const std::string json = attnrt({"list", "--json", "--plugins", plugins.text()}).out;
   EXPECT_NE(json.find("\"both are fakes\""), std::string::npos) << json;
+}
+
+// Why a rule is left out is shown where a plugin needed it, and only there.
+TEST_F(Command, ListShowsWhyAPluginIsTrusted) {
+  const fakes::Directory plugins;
+  chmod(plugins.add("fake_full").c_str(), 0646);
+  plugins.add("fake_minimal");
+  const auto list = [&](const std::string& policy, const std::string& option) {
+    directory.write("trust.yaml", policy);
+    Words words{"list", "--plugins", plugins.text(), "--policy", "trust.yaml"};
+    if (!option.empty()) words.push_back(option);
+    const Outcome outcome = attnrt(words);
+    EXPECT_EQ(outcome.exit, 0) << outcome.err;
+    return fakes::replaced(outcome.out, plugins.text(), "PLUGINS");
+  };
+  const std::string refused = list("schema: 1\n", "");
+  EXPECT_NE(refused.find("not trusted: the file PLUGINS/fake_full.so (mode 0646, "),
+            std::string::npos)
+      << refused;
+  EXPECT_NE(refused.find("fake_minimal  1.0.0"), std::string::npos) << refused;
+  const std::string policy = "trust: {allow: {world_writable: \"one team's machine\"}}\n";
+  for (const char* option : {"", "--json"}) {
+    const std::string allowed = list(policy, option);
+    const std::string reason = "(trust.allow.world_writable: one team's machine)";
+    const size_t first = allowed.find(reason);
+    EXPECT_NE(first, std::string::npos) << allowed;
+    EXPECT_EQ(allowed.find(reason, first + 1), std::string::npos) << allowed;
+    EXPECT_EQ(allowed.find("not trusted"), std::string::npos) << allowed;
+  }
+  const std::string json = list(policy, "--json");
+  EXPECT_NE(json.find("\"libc.so.6\""), std::string::npos) << json;
+  EXPECT_NE(json.find("\"signed_by\": null"), std::string::npos) << json;
+  // The found plugins are judged by the policy; a file that is named is not.
+  const Outcome verify = attnrt({"verify", "--backend", "fake_full", "--rule", "ABI-1", "--plugins",
+                                 plugins.text(), "--policy", "trust.yaml"});
+  EXPECT_EQ(verify.exit, 0) << verify.out << verify.err;
+  const Outcome all = attnrt({"verify", "--rule", "ABI-1", "--plugins", plugins.text()});
+  EXPECT_EQ(all.exit, 1);
+  EXPECT_NE(all.out.find("not trusted: "), std::string::npos) << all.out;
+  EXPECT_EQ(
+      attnrt({"verify", "--rule", "ABI-1", "--plugin", plugins.text() + "/fake_full.so"}).exit, 0);
+}
+
+// A copy that is setuid, started by somebody else with an environment of his choice.
+TEST_F(Command, APrivilegedProcessIgnoresTheEnvironment) {
+  struct statvfs file_system {};
+  statvfs(directory.text().c_str(), &file_system);
+  if (geteuid() != 0 || (file_system.f_flag & ST_NOSUID) != 0 ||
+      prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 0)
+    GTEST_SKIP() << "only root makes a setuid file, and not everywhere is it one";
+  const std::string copy = directory.copy(ATTNRT_COMMAND, "attnrt");
+  ASSERT_EQ(chown(copy.c_str(), 12345, 12345), 0);
+  ASSERT_EQ(chmod(directory.text().c_str(), 0755), 0);
+  for (const bool is_setuid : {false, true}) {
+    ASSERT_EQ(chmod(copy.c_str(), is_setuid ? 04755 : 0755), 0);
+    const std::string out = directory.text() + "/out";
+    const std::string line =
+        "setpriv --reuid 23456 --regid 23456 --clear-groups env ATTNRT_PLUGIN_PATH=/no/such/place "
+        "ATTNRT_BACKEND=mine HOME=/no/such/home '" +
+        copy + "' policy >'" + out + "' 2>/dev/null";
+    ASSERT_EQ(std::system(line.c_str()), 0);
+    const std::string text = fakes::read_file(out);
+    EXPECT_EQ(text.find("/no/such") == std::string::npos, is_setuid) << text;
+    EXPECT_EQ(text.find("mine") == std::string::npos, is_setuid) << text;
+  }
 }
 
 // A command that was found through PATH cannot tell its directory from argv[0], and must not take

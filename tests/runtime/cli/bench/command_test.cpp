@@ -383,7 +383,7 @@ problems:
       window_left: 100, dtype: bf16}
   - {heads: 8, head_dim: 64, batch: 70, seq_q: 1, seq_kv: 4096, lse: true}
 )");
-  fakes::fs::copy_file(ATTNRT_CPU_PLUGIN, directory.path() / "cpu.so");
+  directory.copy(ATTNRT_CPU_PLUGIN, "cpu.so");
   const Outcome outcome = bench({"--grid", "grid.yaml", "--json"}, {});
   EXPECT_EQ(outcome.exit, 0) << outcome.err;
   const auto json = document(outcome);
