@@ -26,15 +26,16 @@ std::shared_ptr<const core::FoundPlugin> examine_library(const std::string& path
   core::Trust trust(core::trust_everybody());
   core::Result<void> examined = core::fail(ATTNRT_INTERNAL, "its copy cannot be read");
   if (const int file = fcntl(library, F_DUPFD_CLOEXEC, 0); file >= 0 && fstat(file, &status) == 0)
-    examined = core::examine({core::Descriptor(file), core::identity_of(status),
-                              core::facts_of(path, status, false)},
-                             trust, *plugin);
+    examined = core::examine(
+        {core::Descriptor(file), core::identity_of(status), core::facts_of(path, status, false)},
+        trust, *plugin);
   if (!examined) plugin->fault = examined.error().message;
   return plugin;
 }
 
-std::shared_ptr<const core::FoundPlugin> find_plugin(
-    const std::string& path, std::shared_ptr<const core::TrustPolicy> trust, int library) {
+std::shared_ptr<const core::FoundPlugin> find_plugin(const std::string& path,
+                                                     std::shared_ptr<const core::TrustPolicy> trust,
+                                                     int library) {
   if (library >= 0) return examine_library(path, library);
   namespace fs = std::filesystem;
   std::error_code error;
