@@ -3,11 +3,9 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "config.hpp"
 #include "conformance/rules.hpp"
 
 namespace attnrt::conformance {
@@ -17,8 +15,6 @@ struct Settings {
   uint64_t seed = 1;              // of the first case; each further one has the next seed
   double deadline_seconds = 120;  // of one child process
   std::vector<std::string> only;  // ids of rules, checked with those that they need; empty: all
-  // By which the file is judged; nullptr: it was asked for, so it is trusted.
-  std::shared_ptr<const core::TrustPolicy> trust;
 };
 
 struct RuleResult {
