@@ -3,12 +3,10 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "config.hpp"
 #include "conformance/rules.hpp"
 
 namespace attnrt::conformance {
@@ -23,8 +21,6 @@ struct Settings {
   std::vector<std::pair<std::string, std::string>> options;  // given to the plugin's open
   // An open file with the plugin's bytes, which are checked instead of those at the path; -1: none.
   int library = -1;
-  // By which the file is judged; nullptr: it was asked for, so it is trusted.
-  std::shared_ptr<const core::TrustPolicy> trust;
 };
 
 struct RuleResult {

@@ -33,9 +33,7 @@ std::shared_ptr<const core::FoundPlugin> examine_library(const std::string& path
   return plugin;
 }
 
-std::shared_ptr<const core::FoundPlugin> find_plugin(const std::string& path,
-                                                     std::shared_ptr<const core::TrustPolicy> trust,
-                                                     int library) {
+std::shared_ptr<const core::FoundPlugin> find_plugin(const std::string& path, int library) {
   if (library >= 0) return examine_library(path, library);
   namespace fs = std::filesystem;
   std::error_code error;
@@ -43,8 +41,9 @@ std::shared_ptr<const core::FoundPlugin> find_plugin(const std::string& path,
   const fs::path folder = fs::canonical(fs::absolute(path).parent_path(), error);
   const fs::path real = error ? fs::path() : fs::canonical(path, error);
   if (error) return nullptr;
+  // Whoever names the file trusts it; the command judges those that it finds.
   const auto found = core::discover({folder.string(), real.parent_path().string()}, nullptr,
-                                    trust ? std::move(trust) : core::trust_everybody());
+                                    core::trust_everybody());
   if (!found) {
     auto unread = std::make_shared<core::FoundPlugin>();
     unread->path = path;
@@ -113,7 +112,7 @@ Subject::Subject(const std::string& path_, const Settings& settings_, Progress p
       settings(settings_),
       host(std::max(2, core::usable_cpus())),
       progress_(std::move(progress)),
-      file_(find_plugin(path_, settings_.trust, settings_.library)) {}
+      file_(find_plugin(path_, settings_.library)) {}
 
 Subject::~Subject() = default;
 

@@ -42,8 +42,8 @@ std::vector<RuleResult> check_one(const std::string& path, const Request& reques
 }
 
 // Returns the files that were asked for: one file, the found plugins of one name, or all that are
-// found. Those that are found are judged by the policy, again.
-core::Result<std::vector<std::string>> paths_of(const Common& common, Request& request) {
+// found.
+core::Result<std::vector<std::string>> paths_of(const Common& common, const Request& request) {
   if (!request.plugin.empty()) {
     std::error_code error;
     const auto refuse = [&](const char* why) {
@@ -61,12 +61,16 @@ core::Result<std::vector<std::string>> paths_of(const Common& common, Request& r
   const auto runtime = open_runtime(common);
   if (!runtime) return tl::unexpected(runtime.error());
   const auto snapshot = (*runtime)->snapshot();
-  request.settings.trust = {snapshot->config, &snapshot->config->trust};
   std::vector<std::string> paths;
   for (const auto& entry : snapshot->entries) {
     const auto& manifest = entry->plugin->manifest;
-    if (backend.empty() || (manifest && manifest->name == backend))
-      paths.push_back(entry->plugin->path);
+    if (!backend.empty() && (!manifest || manifest->name != backend)) continue;
+    if (entry->plugin->fault.starts_with("not trusted: ")) {
+      return core::fail(ATTNRT_INVALID_ARGUMENT,
+                        "{}: {}; --plugin FILE checks a file whoever may write it",
+                        entry->plugin->path, entry->plugin->fault);
+    }
+    paths.push_back(entry->plugin->path);
   }
   if (!paths.empty()) return paths;
   return core::fail(ATTNRT_NOT_FOUND, "no plugin{} in {}",
@@ -74,7 +78,7 @@ core::Result<std::vector<std::string>> paths_of(const Common& common, Request& r
                     fmt::join(snapshot->directories, ", "));
 }
 
-int run_verify(const Common& common, Request& request) {
+int run_verify(const Common& common, const Request& request) {
   for (const std::string& id : request.settings.only) {
     if (conformance::find_rule(id) != nullptr) continue;
     std::vector<std::string_view> known;
