@@ -45,7 +45,9 @@ constexpr struct {
               {kDtRelr, kDtRelrEntry},
               {kDtRelrSize, kDtRelr},
               {DT_INIT_ARRAY, DT_INIT_ARRAYSZ},
+              {DT_INIT_ARRAYSZ, DT_INIT_ARRAY},
               {DT_FINI_ARRAY, DT_FINI_ARRAYSZ},
+              {DT_FINI_ARRAYSZ, DT_FINI_ARRAY},
               {DT_VERNEED, DT_VERSYM},
               {DT_VERDEF, DT_VERSYM}};
 

@@ -133,6 +133,11 @@ const Lie kDynamicLies[] = {
      [](Library& l) { l.segment(PT_DYNAMIC).p_filesz = 16 * 5; }},
     {"no_size", "its dynamic table has an entry 0x19, but no 0x1b",
      [](Library& l) { l.dynamic(DT_INIT_ARRAYSZ).d_tag = DT_BIND_NOW; }},
+    {"size_alone", "its dynamic table has an entry 0x1b, but no 0x19",
+     [](Library& l) {
+       l.dynamic(DT_INIT_ARRAY).d_tag = DT_BIND_NOW;
+       l.dynamic(DT_INIT_ARRAYSZ).d_un.d_val = uint64_t{1} << 60;
+     }},
     {"entry_size", "its dynamic table says 16 for 0x9, expected 24",
      [](Library& l) { l.dynamic(DT_RELAENT).d_un.d_val = 16; }},
     {"kind_of_slots", "its dynamic table says 17 for 0x14, expected 7",
