@@ -55,7 +55,7 @@ Result<FileBytes> read_whole(const OpenPlugin& open) {
   auto bytes = FileBytes::read(open.file, open.identity.bytes);
   if (!bytes) return bytes;
   struct stat status {};
-  if (fstat(open.file.number(), &status) != 0) return system_error("cannot be read");
+  if (fstat(open.file.number(), &status) != 0) return reading_error("cannot be read");
   FileIdentity now = identity_of(status);
   // A file that is renamed or gets another link meanwhile is the same: only its ctime differs.
   now.changed_ns = open.identity.changed_ns;
@@ -139,7 +139,7 @@ Result<OpenPlugin> open_plugin(const std::string& path,
     return system_error("cannot be opened");
   }
   struct stat status {};
-  if (fstat(file.number(), &status) != 0) return system_error("cannot be read");
+  if (fstat(file.number(), &status) != 0) return reading_error("cannot be read");
   if (S_ISDIR(status.st_mode))
     return fail(ATTNRT_UNSUPPORTED, "is a directory, not a shared library");
   if (!S_ISREG(status.st_mode)) return fail(ATTNRT_UNSUPPORTED, "is not a regular file");

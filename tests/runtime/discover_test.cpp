@@ -75,6 +75,7 @@ std::string with_manifest(const std::string& manifest) {
   const uint64_t offset = elf.bytes.size();
   elf.section(".attnrt_manifest")->sh_offset = offset;
   elf.section(".attnrt_manifest")->sh_size = manifest.size();
+  elf.section(".attnrt_manifest")->sh_flags = 0;  // it is not loaded
   return elf.bytes + manifest;
 }
 
@@ -165,7 +166,8 @@ TEST(Discover, ARelocationMayWriteUpToTheEndOfAWritableSegment) {
     const Directory directory;
     directory.write("plugin.so", changed([beyond](Elf& elf) {
                       const Elf64_Phdr& data = *elf.segment(PT_LOAD, PF_W);
-                      elf.relocation()->r_offset = data.p_vaddr + data.p_memsz + beyond;
+                      // Not one of the first two, which are those of the function arrays.
+                      elf.relocation()[2].r_offset = data.p_vaddr + data.p_memsz + beyond;
                     }));
     const Discovery found = discover({directory.text()}).value();
     ASSERT_THAT(found.plugins, SizeIs(1));

@@ -72,6 +72,11 @@ tl::unexpected<Error> system_error(const char* what) {
   return fail(code, "{}: {}", what, std::strerror(error));
 }
 
+tl::unexpected<Error> reading_error(const char* what) {
+  return fail(errno == ENOMEM ? ATTNRT_OUT_OF_MEMORY : ATTNRT_INTERNAL, "{}: {}", what,
+              errno_text());
+}
+
 bool says_nothing_about_the_file(const Error& error) {
   return error.code == ATTNRT_OUT_OF_MEMORY || error.code == ATTNRT_INTERNAL;
 }
@@ -94,18 +99,18 @@ Result<FileBytes> FileBytes::read(const Descriptor& file, int64_t bytes) {
   if (bytes == 0) return fail(ATTNRT_UNSUPPORTED, "is empty");
   const auto size = static_cast<size_t>(bytes);
   void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (data == MAP_FAILED) return system_error("cannot be copied into memory");
+  if (data == MAP_FAILED) return reading_error("cannot be copied into memory");
   FileBytes copy(data, size);
   for (size_t done = 0; done < size;) {
     const ssize_t got = pread(file.number(), static_cast<char*>(data) + done, size - done,
                               static_cast<off_t>(done));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return system_error("cannot be read");
+    if (got < 0) return reading_error("cannot be read");
     if (got == 0)
       return fail(ATTNRT_UNSUPPORTED, "shrank while it was read; reload when it is complete");
     done += static_cast<size_t>(got);
   }
-  if (mprotect(data, size, PROT_READ) != 0) return system_error("its copy cannot be protected");
+  if (mprotect(data, size, PROT_READ) != 0) return reading_error("its copy cannot be protected");
   return copy;
 }
 

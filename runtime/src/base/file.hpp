@@ -39,6 +39,10 @@ bool could_not_look(int error);
 //   OUT_OF_MEMORY, INTERNAL  this process or machine: could_not_look(errno)
 tl::unexpected<Error> system_error(const char* what);
 
+// Makes an error of errno for a call on a file that is open already: whatever failed, it says
+// nothing about the file. OUT_OF_MEMORY or INTERNAL.
+tl::unexpected<Error> reading_error(const char* what);
+
 // Whether an error is of the second kind: nothing is known about the file.
 bool says_nothing_about_the_file(const Error& error);
 

@@ -10,13 +10,14 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <functional>
-#include <iterator>
 #include <memory>
 #include <optional>
 
 #include "base/file.hpp"
+#include "formats/elf_dynamic.hpp"
 #include "formats/elf_relocations.hpp"
+#include "formats/elf_segments.hpp"
+#include "formats/elf_symbols.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -46,12 +47,10 @@ bool within(uint64_t offset, uint64_t size, uint64_t whole) {
 // Makes an error of libelf's last failure. REQUIRES: errno was 0 before the call that failed.
 tl::unexpected<Error> libelf_error() {
   if (errno == ENOMEM) return fail(ATTNRT_OUT_OF_MEMORY, "cannot be examined: out of host memory");
-  if (could_not_look(errno)) return fail(ATTNRT_INTERNAL, "cannot be read: {}", errno_text());
+  // EINVAL: libelf read at an offset that no file has.
+  if (errno != 0 && errno != EINVAL)
+    return fail(ATTNRT_INTERNAL, "cannot be read: {}", errno_text());
   return fail(ATTNRT_UNSUPPORTED, "is damaged: {}", elf_errmsg(-1));
-}
-
-tl::unexpected<Error> damaged(const char* what) {
-  return fail(ATTNRT_UNSUPPORTED, "is damaged: {} lies outside the file; copy it again", what);
 }
 
 // Checks the ELF header, and that both tables it names lie in the file, before libelf reads
@@ -61,7 +60,7 @@ Result<void> check_header(std::string_view start, uint64_t whole) {
   if (start.size() < SELFMAG || std::memcmp(start.data(), ELFMAG, SELFMAG) != 0) {
     return fail(ATTNRT_UNSUPPORTED, "is not an ELF file; a plugin is a shared library");
   }
-  if (start.size() < sizeof header) return damaged("its header");
+  if (start.size() < sizeof header) return damaged("its header lies outside the file");
   std::memcpy(&header, start.data(), sizeof header);
   if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_ident[EI_DATA] != ELFDATA2LSB ||
       header.e_machine != kMachine) {
@@ -75,142 +74,54 @@ Result<void> check_header(std::string_view start, uint64_t whole) {
     return fail(ATTNRT_UNSUPPORTED, "is damaged: it has no segments");
   }
   if (!within(header.e_phoff, uint64_t{header.e_phnum} * sizeof(Elf64_Phdr), whole)) {
-    return damaged("its table of segments");
+    return damaged("its table of segments lies outside the file");
   }
   if (header.e_shnum == 0 || header.e_shentsize != sizeof(Elf64_Shdr)) {
     return fail(ATTNRT_UNSUPPORTED, "has no sections, so no .attnrt_manifest");
   }
   if (!within(header.e_shoff, uint64_t{header.e_shnum} * sizeof(Elf64_Shdr), whole)) {
-    return damaged("its table of sections");
+    return damaged("its table of sections lies outside the file");
   }
   return {};
 }
 
-// Checks the addresses that the loader follows before any code runs: each table that the dynamic
-// table names must lie in a loaded segment, and so must its last byte if the dynamic table gives
-// its size. Then checks what the relocations write to.
-Result<void> check_dynamic(std::string_view bytes, const std::vector<Elf64_Phdr>& segments,
-                           const Elf64_Phdr& dynamic) {
-  struct Table {
-    Elf64_Sxword address, size;  // the tags that give them; size is DT_NULL if no tag does
-  };
-  static constexpr Table kTables[] = {{DT_HASH, DT_NULL},
-                                      {DT_GNU_HASH, DT_NULL},
-                                      {DT_STRTAB, DT_STRSZ},
-                                      {DT_SYMTAB, DT_NULL},
-                                      {DT_RELA, DT_RELASZ},
-                                      {DT_REL, DT_RELSZ},
-                                      {DT_JMPREL, DT_PLTRELSZ},
-                                      {kDtRelr, kDtRelrSize},
-                                      {DT_INIT_ARRAY, DT_INIT_ARRAYSZ},
-                                      {DT_FINI_ARRAY, DT_FINI_ARRAYSZ},
-                                      {DT_INIT, DT_NULL},
-                                      {DT_FINI, DT_NULL},
-                                      {DT_VERSYM, DT_NULL},
-                                      {DT_VERNEED, DT_NULL},
-                                      {DT_VERDEF, DT_NULL}};
-  DynamicTable entries;
-  for (uint64_t at = 0; at + sizeof(Elf64_Dyn) <= dynamic.p_filesz; at += sizeof(Elf64_Dyn)) {
-    Elf64_Dyn entry{};
-    std::memcpy(&entry, bytes.data() + dynamic.p_offset + at, sizeof entry);
-    if (entry.d_tag == DT_NULL) break;
-    entries[entry.d_tag] = entry.d_un.d_val;  // the last one counts, as it does to the loader
-  }
-  for (const Table& table : kTables) {
-    const auto address = entries.find(table.address), size = entries.find(table.size);
-    if (address == entries.end()) continue;
-    const uint64_t extent = size == entries.end() ? 1 : std::max<uint64_t>(size->second, 1);
-    const bool loaded =
-        std::any_of(segments.begin(), segments.end(), [&](const Elf64_Phdr& segment) {
-          return segment.p_type == PT_LOAD && holds(segment, address->second, extent);
-        });
-    if (!loaded)
-      return fail(
-          ATTNRT_UNSUPPORTED,
-          "is damaged: its dynamic table points outside the loaded segments; copy it again");
-  }
-  return check_relocations(bytes, segments, entries);
-}
-
-// The loader makes the stack of the whole process executable for a library that asks for it, or
-// that does not say that it needs no such stack.
-Result<void> check_stack(const std::vector<Elf64_Phdr>& segments) {
-  const auto stack = std::find_if(segments.begin(), segments.end(), [](const Elf64_Phdr& segment) {
-    return segment.p_type == PT_GNU_STACK;
-  });
-  if (stack != segments.end() && (stack->p_flags & PF_X) == 0) return {};
-  return fail(ATTNRT_UNSUPPORTED, "{} an executable stack; link it with -z noexecstack",
-              stack == segments.end() ? "has no PT_GNU_STACK, and so gets" : "asks for");
-}
-
-// Checks the sizes and places of segments. whole: the size of the file.
-Result<void> check_segments(const std::vector<Elf64_Phdr>& segments, uint64_t whole) {
-  bool loads = false;
-  for (const Elf64_Phdr& segment : segments) {
-    loads = loads || segment.p_type == PT_LOAD;
-    const bool in_file =
-        segment.p_type == PT_LOAD || segment.p_type == PT_DYNAMIC || segment.p_type == PT_NOTE;
-    if (in_file && !within(segment.p_offset, segment.p_filesz, whole)) return damaged("a segment");
-    if (segment.p_type == PT_LOAD && segment.p_filesz > segment.p_memsz) {
-      return fail(ATTNRT_UNSUPPORTED,
-                  "is damaged: a segment has {} bytes in the file and {} in memory; copy it again",
-                  segment.p_filesz, segment.p_memsz);
-    }
-  }
-  if (!loads) return fail(ATTNRT_UNSUPPORTED, "is damaged: it has nothing to load");
-  return check_stack(segments);
-}
-
-// Looks for the plugin symbol among the symbols that the library defines in .dynsym.
-Result<void> read_symbols(Elf* elf, Elf_Scn* section, const GElf_Shdr& header, PluginElf& plugin) {
-  errno = 0;
-  Elf_Data* data = elf_getdata(section, nullptr);
-  if (data == nullptr && could_not_look(errno)) return libelf_error();
-  if (data == nullptr || header.sh_entsize == 0) return {};
-  const size_t count = data->d_size / sizeof(Elf64_Sym);
-  for (size_t i = 0; i < count; ++i) {
-    GElf_Sym symbol{};
-    if (gelf_getsym(data, static_cast<int>(i), &symbol) == nullptr || symbol.st_shndx == SHN_UNDEF)
-      continue;
-    errno = 0;
-    const char* name = elf_strptr(elf, header.sh_link, symbol.st_name);
-    if (name == nullptr && could_not_look(errno)) return libelf_error();
-    if (name == nullptr) continue;
-    if (std::strcmp(name, ATTNRT_PLUGIN_SYMBOL) == 0)
+// Looks for the plugin symbol among those that the library defines.
+void note_plugin_symbols(const SymbolTable& symbols, PluginElf& plugin) {
+  for (size_t i = 0; i < symbols.size(); ++i) {
+    if (symbols[i].st_shndx == SHN_UNDEF) continue;
+    const std::string_view name = symbols.text(symbols[i].st_name);
+    if (name == ATTNRT_PLUGIN_SYMBOL)
       plugin.exports_plugin = true;
-    else if (std::strncmp(name, "attnrt_plugin_v", 15) == 0)
+    else if (name.starts_with("attnrt_plugin_v"))
       plugin.other_plugin_symbol = name;
   }
-  return {};
 }
 
-// Walks the sections and finds .attnrt_manifest. each, if given, is called for each section that
-// lies in the file. whole: the size of the file.
-Result<GElf_Shdr> find_manifest(
-    Elf* elf, uint64_t whole,
-    const std::function<Result<void>(Elf_Scn*, const GElf_Shdr&)>& each = {}) {
+// Walks the sections and finds .attnrt_manifest. whole: the size of the file.
+Result<GElf_Shdr> find_manifest(Elf* elf, uint64_t whole) {
   errno = 0;
   size_t names = 0;
   GElf_Shdr header{};
   if (elf == nullptr || elf_kind(elf) != ELF_K_ELF || elf_getshdrstrndx(elf, &names) != 0)
     return libelf_error();
-  if (Elf_Scn* section = elf_getscn(elf, names); section != nullptr &&
-                                                 gelf_getshdr(section, &header) != nullptr &&
-                                                 header.sh_size > kLargestNames) {
-    return fail(ATTNRT_UNSUPPORTED, "has {} bytes of section names; at most {} are read",
-                header.sh_size, kLargestNames);
+  if (Elf_Scn* section = elf_getscn(elf, names);
+      section != nullptr && gelf_getshdr(section, &header) != nullptr) {
+    if (!within(header.sh_offset, header.sh_size, whole))
+      return damaged("a section lies outside the file");
+    if (header.sh_size > kLargestNames) {
+      return fail(ATTNRT_UNSUPPORTED, "has {} bytes of section names; at most {} are read",
+                  header.sh_size, kLargestNames);
+    }
   }
   std::optional<GElf_Shdr> manifest;
   for (Elf_Scn* section = nullptr; (section = elf_nextscn(elf, section)) != nullptr;) {
     if (gelf_getshdr(section, &header) == nullptr) return libelf_error();
     if (header.sh_type == SHT_NOBITS) continue;
-    if (!within(header.sh_offset, header.sh_size, whole)) return damaged("a section");
-    if (each) {
-      if (auto done = each(section, header); !done) return tl::unexpected(done.error());
-    }
+    if (!within(header.sh_offset, header.sh_size, whole))
+      return damaged("a section lies outside the file");
     errno = 0;
     const char* name = elf_strptr(elf, names, header.sh_name);
-    if (name == nullptr && could_not_look(errno)) return libelf_error();
+    if (name == nullptr && errno != 0) return libelf_error();
     if (name == nullptr || std::strcmp(name, ".attnrt_manifest") != 0) continue;
     if (header.sh_size > kLargestManifest) {
       return fail(ATTNRT_UNSUPPORTED, "has a manifest of {} bytes; at most {} are read",
@@ -231,7 +142,7 @@ Result<void> read_at(int file, uint64_t offset, void* to, size_t bytes) {
     const ssize_t got =
         pread(file, static_cast<char*>(to) + done, bytes - done, static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return system_error("cannot be read");
+    if (got < 0) return reading_error("cannot be read");
     if (got == 0) return fail(ATTNRT_UNSUPPORTED, "shrank while it was read");
     done += static_cast<size_t>(got);
   }
@@ -275,30 +186,30 @@ Result<void> check_plugin_headers(int file, uint64_t bytes) {
 Result<PluginElf> read_plugin_elf(std::string_view bytes) {
   if (auto checked = check_header(bytes, bytes.size()); !checked)
     return tl::unexpected(checked.error());
-  const std::vector<Elf64_Phdr> segments = segments_of(bytes);
-  if (auto checked = check_segments(segments, bytes.size()); !checked)
+  const ElfImage image{bytes, segments_of(bytes)};
+  if (auto checked = check_segments(image.segments, bytes.size()); !checked)
     return tl::unexpected(checked.error());
-  PluginElf plugin;
-  for (const Elf64_Phdr& segment : segments) {
-    if (segment.p_type != PT_DYNAMIC) continue;
-    if (auto checked = check_dynamic(bytes, segments, segment); !checked)
-      return tl::unexpected(checked.error());
-    auto links = read_links(bytes, segments, segment);
-    if (!links) return tl::unexpected(links.error());
-    plugin.links = *std::move(links);  // of the last one, as the loader takes it
-  }
+  if (auto checked = check_segment_contents(image); !checked)
+    return tl::unexpected(checked.error());
+  const auto dynamic = read_dynamic(image);
+  if (!dynamic) return tl::unexpected(dynamic.error());
+  const auto symbols = find_symbols(image, *dynamic);
+  if (!symbols) return tl::unexpected(symbols.error());
+  if (auto checked = check_relocations(image, *dynamic, *symbols); !checked)
+    return tl::unexpected(checked.error());
+  auto links = read_links(image);
+  if (!links) return tl::unexpected(links.error());
   elf_version(EV_CURRENT);
   errno = 0;
   // elf_memory asks for a writable pointer; nothing writes through it.
   const ElfHandle elf(elf_memory(const_cast<char*>(bytes.data()), bytes.size()));
   if (!elf) return libelf_error();
-  const auto manifest = find_manifest(
-      elf.get(), bytes.size(), [&](Elf_Scn* section, const GElf_Shdr& header) -> Result<void> {
-        if (header.sh_type != SHT_DYNSYM) return {};
-        return read_symbols(elf.get(), section, header, plugin);
-      });
+  const auto manifest = find_manifest(elf.get(), bytes.size());
   if (!manifest) return tl::unexpected(manifest.error());
-  plugin.manifest.assign(bytes.data() + manifest->sh_offset, manifest->sh_size);
+  PluginElf plugin;
+  plugin.links = *std::move(links);
+  note_plugin_symbols(*symbols, plugin);
+  plugin.manifest = bytes.substr(manifest->sh_offset, manifest->sh_size);
   return plugin;
 }
 

@@ -28,11 +28,13 @@ Result<void> check_plugin_headers(int file, uint64_t bytes);
 
 // Reads the manifest and looks for the plugin symbol. Checks what the loader follows before any
 // code runs, because it trusts a file and would end the process or write anywhere:
-//   - every header, segment and section lies inside the bytes;
-//   - the dynamic table points into loaded segments;
-//   - relocations write only into writable segments;
-//   - the stack stays without permission to execute.
-// Errors: UNSUPPORTED, with what the file is or lacks; OUT_OF_MEMORY.
+//   - every header, segment and section lies inside the bytes, and segments do not overlap
+//     (elf_segments.hpp)
+//   - the dynamic table and all that it names (elf_dynamic.hpp)
+//   - hash tables, symbols and their versions (elf_symbols.hpp)
+//   - what relocations write, and where (elf_relocations.hpp)
+// No check of the file alone can tell that its code is right, or that a pointer within the library
+// is the right one. Errors: UNSUPPORTED, with what the file is or lacks; OUT_OF_MEMORY.
 Result<PluginElf> read_plugin_elf(std::string_view bytes);
 
 // Returns the program headers. REQUIRES: read_plugin_elf accepts the bytes.

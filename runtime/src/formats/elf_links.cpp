@@ -2,9 +2,6 @@
 #include "formats/elf_links.hpp"
 
 #include <algorithm>
-#include <cstring>
-
-#include "formats/elf_relocations.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -33,13 +30,15 @@ bool names_origin(const PluginLinks& links) {
          std::any_of(links.run_path.begin(), links.run_path.end(), named);
 }
 
-Result<PluginLinks> read_links(std::string_view bytes, const std::vector<Elf64_Phdr>& segments,
-                               const Elf64_Phdr& dynamic) {
+Result<PluginLinks> read_links(const ElfImage& image) {
   std::vector<Elf64_Dyn> names;
   uint64_t address = 0, size = 0;  // of the names
-  for (uint64_t at = 0; at + sizeof(Elf64_Dyn) <= dynamic.p_filesz; at += sizeof(Elf64_Dyn)) {
-    Elf64_Dyn entry{};
-    std::memcpy(&entry, bytes.data() + dynamic.p_offset + at, sizeof entry);
+  std::string_view entries;
+  for (const Elf64_Phdr& segment : image.segments) {
+    if (segment.p_type == PT_DYNAMIC) entries = image.bytes.substr(segment.p_offset, segment.p_filesz);
+  }
+  for (size_t i = 0; i < entries.size() / sizeof(Elf64_Dyn); ++i) {
+    const auto entry = entry_of<Elf64_Dyn>(entries, i);
     if (entry.d_tag == DT_NULL) break;
     switch (entry.d_tag) {
       case DT_STRTAB: address = entry.d_un.d_ptr; break;
@@ -56,7 +55,7 @@ Result<PluginLinks> read_links(std::string_view bytes, const std::vector<Elf64_P
     return fail(ATTNRT_UNSUPPORTED, "needs {} libraries; at most {} are read", names.size(),
                 kMostNames);
   }
-  const std::string_view table = bytes_at(bytes, segments, address, size);
+  const std::string_view table = image.at(address, size);
   PluginLinks links;
   for (const Elf64_Dyn& entry : names) {
     const std::string_view rest = table.substr(std::min(entry.d_un.d_val, table.size()));

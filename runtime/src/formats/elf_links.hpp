@@ -1,13 +1,11 @@
 // runtime/src/formats/elf_links.hpp: reads which libraries an ELF file needs, and where they are
 #pragma once
 
-#include <elf.h>
-
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "base/result.hpp"
+#include "formats/elf_image.hpp"
 
 namespace attnrt::core {
 
@@ -22,9 +20,8 @@ struct PluginLinks {
 // Whether a path begins at $ORIGIN, the folder of the file that is loaded.
 bool names_origin(const PluginLinks& links);
 
-// Reads the names from the dynamic table. REQUIRES: every segment lies in the bytes.
+// Reads the names from the dynamic table.
 // Errors: UNSUPPORTED, a name that is not in the file or has no end.
-Result<PluginLinks> read_links(std::string_view bytes, const std::vector<Elf64_Phdr>& segments,
-                               const Elf64_Phdr& dynamic);
+Result<PluginLinks> read_links(const ElfImage& image);
 
 }  // namespace attnrt::core

@@ -248,6 +248,17 @@ Result<void> check_bytes(std::string_view text, const std::string& file) {
   return {};
 }
 
+// Makes yaml-cpp's own words one line: they quote single bytes of the text, which may be control
+// characters or a part of a UTF-8 character.
+std::string escaped(std::string_view message) {
+  std::string line;
+  for (const char letter : message) {
+    const auto byte = static_cast<unsigned char>(letter);
+    line += byte >= 0x20 && byte < 0x7F ? std::string(1, letter) : fmt::format("\\x{:02x}", byte);
+  }
+  return line;
+}
+
 // Held while yaml-cpp works, so that a fork waits until it has finished. Its static variables are
 // initialised when a text first needs them. A child that was forked in the middle of that would
 // wait for ever when it needs them, too.
@@ -293,10 +304,11 @@ Result<Document> parse(std::string_view text, std::string file) {
     }
   } catch (const YAML::Exception& exception) {
     const YAML::Mark& mark = exception.mark;
-    const char* kind =
-        exception.msg.starts_with("found ") ? "" : "this is not YAML: ";  // yaml-cpp's own words
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}:{}:{}: {}{}", name, std::max(mark.line, 0) + 1,
-                std::max(mark.column, 0) + 1, kind, exception.msg);
+    const std::string reason = exception.msg.starts_with("found ")
+                                   ? exception.msg
+                                   : "this is not YAML: " + escaped(exception.msg);
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}:{}:{}: {}", name, std::max(mark.line, 0) + 1,
+                std::max(mark.column, 0) + 1, reason);
   } catch (const std::bad_alloc&) {
     throw;  // says nothing about the text
   } catch (const std::exception& exception) {

@@ -46,6 +46,12 @@ TEST(Yaml, NodesKnowTheirPlace) {
   EXPECT_EQ(root.find("missing"), nullptr);
 }
 
+// yaml-cpp quotes the byte that follows the backslash: here the one that it takes for the end.
+TEST(Yaml, ErrorsQuoteNoControlCharacters) {
+  EXPECT_THAT(error("a: \"\\"), HasSubstr("unknown escape character: \\x04"));
+  EXPECT_THAT(error("a: \"\\\xC3\xA4\""), HasSubstr("unknown escape character: \\xc3"));
+}
+
 TEST(Yaml, PlacesSurviveAMove) {
   Document first = document("a: 1");
   const Document second = std::move(first);
