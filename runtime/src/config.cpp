@@ -265,7 +265,7 @@ void read_layer(std::string_view text, const std::string& file, const std::files
   const Node& root = document->root;
   yaml::only_keys(root,
                   {"schema", "plugins", "threads", "staging", "backends", "unlisted", "default",
-                   "rules", "on_fallback", "plan_cache"},
+                   "rules", "on_fallback", "plan_cache", "watch"},
                   "", errors);
   if (const auto schema = item(root, "schema", ""); schema && !read_integer(*schema, 1, 1))
     errors.push_back(
@@ -286,6 +286,8 @@ void read_layer(std::string_view text, const std::string& file, const std::files
         on_fallback->node, errors);
   if (const auto plan_cache = item(root, "plan_cache", ""))
     read_plan_cache(*plan_cache, config, errors);
+  if (const auto watch = item(root, "watch", ""))
+    put(config.watch, yaml::boolean(watch->node, watch->what), watch->node, errors);
 }
 
 // Collects the conditions that tell apart problems of different bounds.

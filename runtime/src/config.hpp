@@ -55,6 +55,7 @@ struct Config {
   Setting<std::vector<Rule>> rules;
   Setting<OnFallback> on_fallback;
   Setting<int64_t> plan_cache_bytes;
+  Setting<bool> watch;
   // The conditions of `when` and `only` that look at batch, seq_q or seq_kv, in no special order.
   Constraints conditions_on_bounds;
   // From the environment only.

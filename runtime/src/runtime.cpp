@@ -7,6 +7,7 @@
 #include "runtime.hpp"
 
 #include <algorithm>
+#include <new>
 
 namespace attnrt::core {
 namespace {
@@ -89,16 +90,45 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
       take_snapshot(runtime->options_, runtime->environment_, runtime->folder_, nullptr);
   if (!snapshot) return tl::unexpected(snapshot.error());
   runtime->adopt(std::move(*snapshot));
+  runtime->watcher_ = std::make_unique<Watcher>(
+      runtime->options_.watch_times, [self = runtime.get()] { return self->reload(true); },
+      [self = runtime.get()](int32_t severity, const std::string& text) {
+        self->snapshot()->services->log(severity, text);
+      });
+  runtime->watch_files();
   return runtime;
 }
 
-Result<void> Runtime::reload() {
+Result<void> Runtime::reload() { return reload(false); }
+
+// by_watch: because files have changed, not because the application asked for it.
+Result<void> Runtime::reload(bool by_watch) {
   const std::lock_guard lock(reload_mutex_);
-  auto next = take_snapshot(options_, environment_, folder_, snapshot().get());
-  if (!next) return tl::unexpected(next.error());
-  adopt(std::move(*next));
+  auto next = take_snapshot(options_, environment_, folder_, snapshot().get(), by_watch);
+  const bool taken = !by_watch || !watcher_->policy_changed();  // else another reload follows
+  if (next && taken) adopt(std::move(*next));
+  watch_files();  // if it failed, too: a directory that came back is another one
+  if (!next && taken) return tl::unexpected(next.error());
   return {};
 }
+
+// Watches the files that the current snapshot was made of, if they are to be watched. Never fails:
+// what cannot be watched is a warning.
+void Runtime::watch_files() {
+  const auto snapshot = this->snapshot();
+  try {
+    WatchedPaths paths{snapshot->directories, {}};
+    if (!options_.policy_text && !snapshot->policy_file.empty())
+      paths.policy_file = folder_ / snapshot->policy_file;
+    watcher_->update(snapshot->config->watch.value && !options_.never_watch, std::move(paths));
+  } catch (const std::bad_alloc&) {
+    watcher_->try_again();
+  }
+}
+
+Result<int> Runtime::watch() { return watcher_->descriptor(); }
+
+Result<void> Runtime::handle_events() { return watcher_->handle_events(); }
 
 void Runtime::retry() {
   const std::lock_guard lock(reload_mutex_);

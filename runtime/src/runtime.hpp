@@ -12,6 +12,7 @@
 #include "plan_cache.hpp"
 #include "select.hpp"
 #include "snapshot.hpp"
+#include "watcher.hpp"
 
 namespace attnrt::core {
 
@@ -31,6 +32,12 @@ class Runtime {
 
   // Reads the policy and looks for plugins again. If that fails, everything stays as it was.
   Result<void> reload();
+
+  // Returns a descriptor that is readable when handle_events has something to do. From then on the
+  // runtime watches its files, whatever the policy says, and has no thread that does so.
+  Result<int> watch();
+  // Reloads if watched files have changed and it has been quiet for a while. Else returns at once.
+  Result<void> handle_events();
 
   // Looks again for devices that were missing or were lost, and for what prevented a plugin from
   // being loaded: new decisions and plans ask a new instance of each such backend.
@@ -69,7 +76,9 @@ class Runtime {
 
  private:
   Runtime() = default;
+  Result<void> reload(bool by_watch);
   void adopt(std::shared_ptr<const Snapshot> next);
+  void watch_files();
   uint64_t generation() {
     return failover_.breaker().generation([this] { return failover_.now(); });
   }
@@ -92,6 +101,7 @@ class Runtime {
   DecisionCache decisions_;
   PlanCache plans_;
   Failover failover_{plans_};
+  std::unique_ptr<Watcher> watcher_;  // the last: its thread ends before all else does
 };
 
 }  // namespace attnrt::core

@@ -104,9 +104,20 @@ std::shared_ptr<Snapshot::Entry> entry_for(std::shared_ptr<const FoundPlugin> pl
   return entry;
 }
 
+// Keeps a warning, and logs it unless the other snapshot has it. known: nullptr if there is none.
+void warn(Snapshot& snapshot, const Snapshot* known, const std::string& warning) {
+  snapshot.warnings.push_back(warning);
+  const bool is_known =
+      known != nullptr &&
+      std::find(known->warnings.begin(), known->warnings.end(), warning) != known->warnings.end();
+  if (!is_known) snapshot.services->log(ATTNRT_LOG_WARNING, warning);
+}
+
 // Loads each plugin whose file had other bytes before, which are in service. If the new ones cannot
 // be loaded, the old ones stay in service. may_keep: whether backends of `previous` may be kept.
-void try_replacements(const Snapshot& previous, bool may_keep, Snapshot& snapshot) {
+// known: whose warnings are not repeated.
+void try_replacements(const Snapshot& previous, bool may_keep, const Snapshot* known,
+                      Snapshot& snapshot) {
   for (size_t i = 0; i < snapshot.entries.size(); ++i) {
     const auto entry = snapshot.entries[i];
     const FoundPlugin& plugin = *entry->plugin;
@@ -123,10 +134,9 @@ void try_replacements(const Snapshot& previous, bool may_keep, Snapshot& snapsho
     auto kept = std::make_shared<FoundPlugin>(*(*before)->plugin);
     kept->present_fault = loaded.error().message;
     kept->identity.reset();  // so that the next reload tries again
-    snapshot.services->log(
-        ATTNRT_LOG_WARNING,
-        fmt::format("load: {}: {}; its last good version, {} {}, stays in service", plugin.path,
-                    loaded.error().message, kept->manifest->name, kept->manifest->version_text));
+    warn(snapshot, known,
+         fmt::format("load: {}: {}; its last good version, {} {}, stays in service", plugin.path,
+                     loaded.error().message, kept->manifest->name, kept->manifest->version_text));
     snapshot.entries[i] = entry_for(kept, may_keep ? &previous : nullptr, snapshot);
     snapshot.found.plugins[i] = std::move(kept);
   }
@@ -180,7 +190,7 @@ std::shared_ptr<Snapshot> look_again(const Snapshot& previous) {
 Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
                                                 const Environment& environment,
                                                 const std::filesystem::path& folder,
-                                                const Snapshot* previous) {
+                                                const Snapshot* previous, bool only_new_warnings) {
   const auto source = read_policy(options, environment, folder);
   if (!source) return tl::unexpected(source.error());
   auto config = read_config(source->text, source->file, environment);
@@ -200,13 +210,14 @@ Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
   if (!found) return tl::unexpected(found.error());
   snapshot->found = *std::move(found);
   if (snapshot->services->logs_debug()) log_found(*snapshot);
+  const Snapshot* known = only_new_warnings ? previous : nullptr;
   for (const auto& warnings : {snapshot->config->warnings, snapshot->found.warnings,
                                lint_policy(*snapshot->config, snapshot->found)}) {
-    for (const auto& warning : warnings) snapshot->services->log(ATTNRT_LOG_WARNING, warning);
+    for (const auto& warning : warnings) warn(*snapshot, known, warning);
   }
   for (const auto& plugin : snapshot->found.plugins)
     snapshot->entries.push_back(entry_for(plugin, same_threads ? previous : nullptr, *snapshot));
-  if (previous != nullptr) try_replacements(*previous, same_threads, *snapshot);
+  if (previous != nullptr) try_replacements(*previous, same_threads, known, *snapshot);
   return snapshot;
 }
 

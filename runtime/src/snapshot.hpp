@@ -50,6 +50,7 @@ class Snapshot {
   Discovery found;
   std::vector<std::shared_ptr<Entry>> entries;  // one for each plugin of `found`, in its order
   std::shared_ptr<Services> services;
+  std::vector<std::string> warnings;  // that were found when this snapshot was taken
 
   // Loads the entry's backend, unless an earlier call did or found why it cannot be loaded. If that
   // is found now and log_failure is set, logs it as a warning. OUT_OF_MEMORY, also where it is
@@ -61,13 +62,15 @@ class Snapshot {
 // Reads the policy and finds the plugins. Relative paths start at `folder`. Backends of `previous`
 // (nullptr at open) whose file and options are the same stay open, unless they may improve. A file
 // whose new bytes cannot be used keeps its last good ones; where those are in service, the new
-// bytes are loaded at once to find that out. Warnings go to the log.
+// bytes are loaded at once to find that out. Warnings go to the log; if only_new_warnings is set,
+// not those that `previous` has.
 // Errors: a policy that is wrong, and what kept this process from looking (discover). Nothing has
 // changed then.
 Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
                                                 const Environment& environment,
                                                 const std::filesystem::path& folder,
-                                                const Snapshot* previous);
+                                                const Snapshot* previous,
+                                                bool only_new_warnings = false);
 
 // Returns the same snapshot, except that backends which may improve are loaded again when they are
 // asked for: as a second instance of the library that is mapped already. Plans keep the first.

@@ -149,6 +149,7 @@ std::vector<PolicyLine> policy_lines(const Snapshot& snapshot) {
                    config.on_fallback.origin});
   lines.push_back({"plan_cache.bytes", bytes_text(config.plan_cache_bytes.value),
                    config.plan_cache_bytes.origin});
+  lines.push_back({"watch", config.watch.value ? "true" : "false", config.watch.origin});
   if (config.forced_backend.value) {
     lines.push_back({"(backend)", *config.forced_backend.value, config.forced_backend.origin});
   }
