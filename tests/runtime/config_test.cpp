@@ -166,7 +166,7 @@ TEST(Config, EveryKeyReachesItsSetting) {
   EXPECT_EQ(config("plan_cache: {bytes: 1 GiB}").plan_cache_bytes.value, int64_t{1} << 30);
   EXPECT_EQ(config("plan_cache: {bytes: 0}").plan_cache_bytes.value, 0);
   EXPECT_TRUE(config("watch: true").watch.value);
-  EXPECT_EQ(config("watch: true").watch.origin, "policy.yaml:1:8");
+  EXPECT_EQ(config("watch: true").watch.origin, "/etc/attnrt/policy.yaml:1:8");
   EXPECT_EQ(config("plan_cache: {bytes: 1 GiB}").plan_cache_bytes.origin,
             "/etc/attnrt/policy.yaml:1:21");
   EXPECT_EQ(config("default: null").default_backend.value, std::nullopt);

@@ -269,6 +269,26 @@ TEST_F(WatchTest, AFileThatIsOpenForWritingIsWaitedForAsFarAsTheTimeLasts) {
   EXPECT_TRUE(becomes_due()) << "and again when it is complete";
 }
 
+TEST_F(WatchTest, HalfOfAPolicyIsNotTaken) {
+  constexpr WatchTimes times{20ms, 300ms};
+  begin(times);
+  {
+    std::ofstream file(policy);  // empty now, which is a policy, too
+    write(plugins / "a.so", "a");
+    EXPECT_FALSE(becomes_due(2 * times.most)) << "it is not complete";
+  }
+  EXPECT_TRUE(becomes_due());
+  // From here on a reload reads the policy.
+  EXPECT_FALSE(watch->policy_changed());
+  write(plugins / "a.so", "b");
+  EXPECT_FALSE(watch->policy_changed()) << "plugins are checked when they are read";
+  EXPECT_TRUE(becomes_due());
+  write(policy, "schema: 1\n");
+  EXPECT_TRUE(watch->policy_changed());
+  EXPECT_TRUE(becomes_due());
+  EXPECT_FALSE(watch->policy_changed());
+}
+
 TEST_F(WatchTest, EventsThatWereLostMayHaveMattered) {
   int64_t most = 0;
   std::ifstream("/proc/sys/fs/inotify/max_queued_events") >> most;
