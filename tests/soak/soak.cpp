@@ -239,7 +239,8 @@ class Soak {
   }
 
   std::shared_ptr<const FoundPlugin> found(const Slot& slot) const {
-    for (const auto& plugin : runtime_->snapshot()->found.plugins) {
+    const auto snapshot = runtime_->snapshot();
+    for (const auto& plugin : snapshot->found.plugins) {
       if (fs::path(plugin->path).filename() == slot.file) return plugin;
     }
     return nullptr;
