@@ -56,6 +56,7 @@ core::Result<std::unique_ptr<core::Runtime>> open_runtime(const Common& common, 
   options.policy_path = common.policy;
   options.plugin_path = common.plugins;
   options.thread_count = threads;
+  options.never_watch = true;
   return core::Runtime::open(std::move(options));
 }
 

@@ -151,6 +151,26 @@ attnrt_status attnrt_runtime_reload(attnrt_runtime* runtime, attnrt_error* error
   });
 }
 
+attnrt_status attnrt_runtime_watch(attnrt_runtime* runtime, int32_t* descriptor,
+                                   attnrt_error* error) {
+  if (runtime == nullptr || descriptor == nullptr)
+    return missing(error, runtime == nullptr ? "runtime" : "descriptor");
+  return without_exceptions(error, [&] {
+    const auto watched = runtime->impl->watch();
+    if (!watched) return fill_error(error, watched.error());
+    *descriptor = *watched;
+    return attnrt_status{ATTNRT_OK};
+  });
+}
+
+attnrt_status attnrt_runtime_handle_events(attnrt_runtime* runtime, attnrt_error* error) {
+  if (runtime == nullptr) return missing(error, "runtime");
+  return without_exceptions(error, [&] {
+    const auto handled = runtime->impl->handle_events();
+    return handled ? attnrt_status{ATTNRT_OK} : fill_error(error, handled.error());
+  });
+}
+
 attnrt_status attnrt_runtime_trim(attnrt_runtime* runtime, int64_t bytes, attnrt_error* error) {
   if (runtime == nullptr) return missing(error, "runtime");
   if (bytes < 0) {

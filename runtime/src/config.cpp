@@ -291,7 +291,7 @@ void read_layer(std::string_view text, const std::string& file, const std::files
   const Node& root = document->root;
   yaml::only_keys(root,
                   {"schema", "plugins", "threads", "staging", "backends", "unlisted", "default",
-                   "rules", "on_fallback", "plan_cache", "admission", "trust"},
+                   "rules", "on_fallback", "plan_cache", "admission", "trust", "watch"},
                   "", errors);
   if (const auto schema = item(root, "schema", ""); schema && !read_integer(*schema, 1, 1))
     errors.push_back(
@@ -315,6 +315,8 @@ void read_layer(std::string_view text, const std::string& file, const std::files
   if (const auto admission = item(root, "admission", ""))
     read_admission(*admission, folder, config, errors);
   if (const auto trust = item(root, "trust", "")) read_trust(trust->node, config.trust, errors);
+  if (const auto watch = item(root, "watch", ""))
+    put(config.watch, yaml::boolean(watch->node, watch->what), watch->node, errors);
 }
 
 // Collects the conditions that tell apart problems of different bounds.

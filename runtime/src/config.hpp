@@ -85,6 +85,7 @@ struct Config {
   Setting<std::string> admission_registry;  // a folder; "": that of this user
   Setting<WithoutProbe> without_probe;
   TrustPolicy trust;
+  Setting<bool> watch;
   // The conditions of `when` and `only` that look at batch, seq_q or seq_kv, in no special order.
   Constraints conditions_on_bounds;
   // From the environment only.

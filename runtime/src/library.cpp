@@ -27,6 +27,7 @@
 #include <mutex>
 #include <new>
 #include <string>
+#include <utility>
 
 #include "base/fork.hpp"
 #include "formats/elf_file.hpp"
@@ -43,9 +44,10 @@ struct Library {
 
 // The only state that belongs to the process rather than to a runtime.
 struct Libraries {
+  using ByKey = std::map<std::string, Library>;
   HeldMutex mutex;  // a fork waits until no library is being mapped
-  std::map<std::string, Library> by_key;
-  std::atomic<int64_t> mapped{0};  // those with a handle
+  ByKey by_key;     // those that are mapped
+  std::atomic<int64_t> mapped{0};  // how many those are
 };
 
 Libraries& libraries() {
@@ -53,28 +55,30 @@ Libraries& libraries() {
   return only(all);
 }
 
-// One use of an unloadable library: the last one unmaps it.
+// One use of an unloadable library: the last one unmaps and forgets it.
 class Use {
  public:
   Use() = default;
   Use(const Use&) = delete;
   Use& operator=(const Use&) = delete;
   ~Use() {
-    if (library_ == nullptr) return;
+    if (!has_begun_) return;
     const std::lock_guard lock(libraries().mutex);
-    if (--library_->uses > 0) return;
-    close_mapping(library_->handle);
-    library_->handle = nullptr;
+    if (--library_->second.uses > 0) return;
+    close_mapping(library_->second.handle);
+    libraries().by_key.erase(library_);
     libraries().mapped.fetch_sub(1, std::memory_order_relaxed);
   }
   // REQUIRES: the mutex is held, and the library is mapped.
-  void begin(Library& library) {
-    library_ = &library;
-    ++library.uses;
+  void begin(Libraries::ByKey::iterator library) {
+    has_begun_ = true;
+    library_ = library;
+    ++library_->second.uses;
   }
 
  private:
-  Library* library_ = nullptr;
+  bool has_begun_ = false;
+  Libraries::ByKey::iterator library_{};
 };
 
 // The parts of the file that the loader reads. The rest, such as symbols for debuggers, need not be
@@ -180,31 +184,36 @@ Result<MappedLibrary> map_library(const FoundPlugin& plugin, bool by_path) {
     all.mapped.fetch_add(1, std::memory_order_relaxed);
   };
   const std::lock_guard lock(all.mutex);
-  Library* found = nullptr;
+  auto found = all.by_key.end();
   if (!by_path) {
     // The entry comes first, so that a library which is mapped can always be kept.
-    Library& library = all.by_key[plugin.hash];
-    if (library.handle == nullptr) {
+    found = all.by_key.try_emplace(plugin.hash).first;
+    if (found->second.handle == nullptr) {
       auto opened = map_copy(plugin, &mapped.fallback);
-      if (!opened && mapped.fallback.empty()) return tl::unexpected(opened.error());
-      if (opened) keep(*opened, library);
+      if (opened) {
+        keep(*opened, found->second);
+      } else {
+        all.by_key.erase(std::exchange(found, all.by_key.end()));
+        if (mapped.fallback.empty()) return tl::unexpected(opened.error());
+      }
     }
-    if (library.handle != nullptr) found = &library;
   }
-  if (found == nullptr) {
+  if (found == all.by_key.end()) {
     const std::string& file = plugin.real_path.empty() ? plugin.path : plugin.real_path;
-    Library& library = all.by_key[plugin.hash + " " + file];
-    if (library.handle == nullptr) {
-      library.path = file;
+    found = all.by_key.try_emplace(plugin.hash + " " + file).first;
+    if (found->second.handle == nullptr) {
+      found->second.path = file;
       auto opened = map_file(plugin, file);
-      if (!opened) return tl::unexpected(opened.error());
-      keep(*opened, library);
+      if (!opened) {
+        all.by_key.erase(found);
+        return tl::unexpected(opened.error());
+      }
+      keep(*opened, found->second);
     }
-    found = &library;
   }
-  if (use) use->begin(*found);
+  if (use) use->begin(found);
   mapped.use = use;
-  const auto table = table_of(found->handle);
+  const auto table = table_of(found->second.handle);
   if (!table) return tl::unexpected(table.error());
   if (plugin.bytes) plugin.bytes->drop();
   mapped.table = *table;

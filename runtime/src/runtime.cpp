@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <new>
 
 #include "base/utc.hpp"
 #include "base/whole_file.hpp"
@@ -106,10 +107,17 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
                                 runtime->probes_.get());
   if (!snapshot) return tl::unexpected(snapshot.error());
   runtime->adopt(std::move(*snapshot));
+  runtime->watcher_ = std::make_unique<Watcher>(
+      runtime->options_.watch_times, [self = runtime.get()] { return self->reload(true); },
+      [self = runtime.get()](int32_t severity, const std::string& text) {
+        self->snapshot()->services->log(severity, text);
+      });
+  runtime->watch_files();
   return runtime;
 }
 
 Runtime::~Runtime() {
+  watcher_.reset();  // first, since its thread reloads
   probes_.reset();
   if (!environment_.stats || decision_log_.count() == 0) return;
   try {
@@ -151,15 +159,39 @@ StatsReport Runtime::stats() {
   return report;
 }
 
-Result<void> Runtime::reload() {
+Result<void> Runtime::reload() { return reload(false); }
+
+// by_watch: because files have changed, not because the application asked for it.
+Result<void> Runtime::reload(bool by_watch) {
   const std::lock_guard lock(reload_mutex_);
   Counted counted{&stats_.failed_reloads};  // also if an exception passes
-  auto next = take_snapshot(options_, environment_, folder_, snapshot().get(), probes_.get());
-  if (!next) return tl::unexpected(next.error());
-  adopt(std::move(*next));
+  auto next = take_snapshot(options_, environment_, folder_, snapshot().get(), probes_.get(),
+                            by_watch);
+  const bool taken = !by_watch || !watcher_->policy_changed();  // else another reload follows
+  if (next && taken) adopt(std::move(*next));
+  watch_files();  // if it failed, too: a directory that came back is another one
+  if (!next && taken) return tl::unexpected(next.error());
   counted.counter = &stats_.reloads;
   return {};
 }
+
+// Watches the files that the current snapshot was made of, if they are to be watched. Never fails:
+// what cannot be watched is a warning.
+void Runtime::watch_files() {
+  const auto snapshot = this->snapshot();
+  try {
+    WatchedPaths paths{snapshot->directories, {}};
+    if (!options_.policy_text && !snapshot->policy_file.empty())
+      paths.policy_file = folder_ / snapshot->policy_file;
+    watcher_->update(snapshot->config->watch.value && !options_.never_watch, std::move(paths));
+  } catch (const std::bad_alloc&) {
+    watcher_->try_again();
+  }
+}
+
+Result<int> Runtime::watch() { return watcher_->descriptor(); }
+
+Result<void> Runtime::handle_events() { return watcher_->handle_events(); }
 
 // A probe has ended that no call waited for: what it admits takes its place.
 void Runtime::take_probed() {

@@ -15,6 +15,7 @@
 #include "select.hpp"
 #include "snapshot.hpp"
 #include "stats.hpp"
+#include "watcher.hpp"
 
 namespace attnrt::core {
 
@@ -37,6 +38,12 @@ class Runtime {
 
   // Reads the policy and looks for plugins again. If that fails, everything stays as it was.
   Result<void> reload();
+
+  // Returns a descriptor that is readable when handle_events has something to do. From then on the
+  // runtime watches its files, whatever the policy says, and has no thread that does so.
+  Result<int> watch();
+  // Reloads if watched files have changed and it has been quiet for a while. Else returns at once.
+  Result<void> handle_events();
 
   // Looks again for devices that were missing or were lost, and for what prevented a plugin from
   // being loaded, and probes refused plugins again. New decisions and plans ask a new instance of
@@ -83,9 +90,11 @@ class Runtime {
 
  private:
   Runtime() = default;
+  Result<void> reload(bool by_watch);
   void adopt(std::shared_ptr<const Snapshot> next);
   void take_probed();
   void write_stats();
+  void watch_files();
   uint64_t generation() {
     return failover_.breaker().generation([this] { return failover_.now(); });
   }
@@ -111,7 +120,8 @@ class Runtime {
   DecisionCache decisions_;
   PlanCache plans_;
   Failover failover_{plans_, stats_, decision_log_};
-  std::unique_ptr<Probes> probes_;  // destroyed first, since its thread calls take_probed
+  std::unique_ptr<Probes> probes_;    // its thread calls take_probed
+  std::unique_ptr<Watcher> watcher_;  // its thread reloads
 };
 
 }  // namespace attnrt::core

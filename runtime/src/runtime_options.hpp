@@ -23,6 +23,12 @@ struct Allocator {
   void* self = nullptr;
 };
 
+// How long after changes of watched files a reload is due.
+struct WatchTimes {
+  std::chrono::milliseconds quiet{500};  // after the last change
+  std::chrono::milliseconds most{5000};  // after the first one, if changes never cease
+};
+
 struct RuntimeOptions {
   int32_t thread_count = 0;                // 0: as the policy says
   std::optional<std::string> policy_path;  // absent: ATTNRT_POLICY, or else the built-in policy
@@ -39,6 +45,8 @@ struct RuntimeOptions {
   std::string probe_program;
   // The clock of the breaker, for tests. Empty: std::chrono::steady_clock.
   std::function<std::chrono::steady_clock::time_point()> clock;
+  bool never_watch = false;  // whatever the policy says: for a command, which soon ends
+  WatchTimes watch_times;    // other ones are for tests
 };
 
 }  // namespace attnrt::core

@@ -106,6 +106,15 @@ std::shared_ptr<Snapshot::Entry> entry_for(std::shared_ptr<const FoundPlugin> pl
   return entry;
 }
 
+// Keeps a warning, and logs it unless the other snapshot has it. known: nullptr if there is none.
+void warn(Snapshot& snapshot, const Snapshot* known, const std::string& warning) {
+  snapshot.warnings.push_back(warning);
+  const bool is_known =
+      known != nullptr &&
+      std::find(known->warnings.begin(), known->warnings.end(), warning) != known->warnings.end();
+  if (!is_known) snapshot.services->log(ATTNRT_LOG_WARNING, warning);
+}
+
 // Leaves the last good bytes of a file in service, and says why its new ones are not.
 std::shared_ptr<const FoundPlugin> keep(const FoundPlugin& good,
                                         std::shared_ptr<const TrustPolicy> trust,
@@ -117,11 +126,10 @@ std::shared_ptr<const FoundPlugin> keep(const FoundPlugin& good,
   return kept;
 }
 
-void log_kept(const Snapshot& snapshot, const FoundPlugin& kept) {
-  snapshot.services->log(
-      ATTNRT_LOG_WARNING,
-      fmt::format("load: {}: {}; its last good version, {} {}, stays in service", kept.path,
-                  kept.present_fault, kept.manifest->name, kept.manifest->version_text));
+void warn_of_kept(Snapshot& snapshot, const Snapshot* known, const FoundPlugin& kept) {
+  warn(snapshot, known,
+       fmt::format("load: {}: {}; its last good version, {} {}, stays in service", kept.path,
+                   kept.present_fault, kept.manifest->name, kept.manifest->version_text));
 }
 
 // Returns why new bytes may not take the place of those in service: "" if they may, and are loaded
@@ -136,8 +144,9 @@ std::string replacement_fault(const Snapshot& snapshot, Snapshot::Entry& entry, 
 
 // Loads each plugin whose file had other bytes before, which are in service. If the new ones cannot
 // be loaded, the old ones stay in service; while the new ones are probed, they do, too.
-// may_keep: whether backends of `previous` may be kept.
-void try_replacements(const Snapshot& previous, bool may_keep, Snapshot& snapshot) {
+// may_keep: whether backends of `previous` may be kept. known: whose warnings are not repeated.
+void try_replacements(const Snapshot& previous, bool may_keep, const Snapshot* known,
+                      Snapshot& snapshot) {
   for (size_t i = 0; i < snapshot.entries.size(); ++i) {
     const auto entry = snapshot.entries[i];
     const FoundPlugin& plugin = *entry->plugin;
@@ -158,7 +167,7 @@ void try_replacements(const Snapshot& previous, bool may_keep, Snapshot& snapsho
     if (waits) {
       snapshot.replacements.push_back({i, entry->plugin});
     } else {
-      log_kept(snapshot, *kept);
+      warn_of_kept(snapshot, known, *kept);
     }
     snapshot.entries[i] = entry_for(kept, may_keep ? &previous : nullptr, snapshot);
     snapshot.found.plugins[i] = std::move(kept);
@@ -255,7 +264,7 @@ std::shared_ptr<Snapshot> take_replacements(const Snapshot& previous) {
       next->found.plugins[i] = replacement.plugin;
     } else {
       next->found.plugins[i] = keep(*previous.found.plugins[i], replacement.plugin->trust, fault);
-      log_kept(*next, *next->found.plugins[i]);
+      warn_of_kept(*next, nullptr, *next->found.plugins[i]);
     }
   }
   return next;
@@ -264,7 +273,8 @@ std::shared_ptr<Snapshot> take_replacements(const Snapshot& previous) {
 Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
                                                 const Environment& environment,
                                                 const std::filesystem::path& folder,
-                                                const Snapshot* previous, Probes* probes) {
+                                                const Snapshot* previous, Probes* probes,
+                                                bool only_new_warnings) {
   const auto source = read_policy(options, environment, folder);
   if (!source) return tl::unexpected(source.error());
   auto config = read_config(source->text, source->file, environment);
@@ -287,15 +297,16 @@ Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
   if (!found) return tl::unexpected(found.error());
   snapshot->found = *std::move(found);
   if (snapshot->services->logs_debug()) log_found(*snapshot);
+  const Snapshot* known = only_new_warnings ? previous : nullptr;
   for (const auto& warnings : {snapshot->config->warnings, snapshot->found.warnings,
                                lint_policy(*snapshot->config, snapshot->found)}) {
-    for (const auto& warning : warnings) snapshot->services->log(ATTNRT_LOG_WARNING, warning);
+    for (const auto& warning : warnings) warn(*snapshot, known, warning);
   }
   for (const auto& plugin : snapshot->found.plugins)
     snapshot->entries.push_back(entry_for(plugin, same_threads ? previous : nullptr, *snapshot));
   for (const auto& entry : snapshot->entries)
     entry->is_spare = is_served_by_another(*snapshot, *entry);
-  if (previous != nullptr) try_replacements(*previous, same_threads, *snapshot);
+  if (previous != nullptr) try_replacements(*previous, same_threads, known, *snapshot);
   return snapshot;
 }
 

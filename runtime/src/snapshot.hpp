@@ -63,6 +63,7 @@ class Snapshot {
   std::vector<Replacement> replacements;
   std::shared_ptr<Services> services;
   Probes* probes = nullptr;  // the runtime's; nullptr: every plugin is loaded without a probe
+  std::vector<std::string> warnings;  // that were found when this snapshot was taken
 
   // Returns what is known of the plugin's behaviour in a process of its own. wait: how long a probe
   // of it may take if nothing is known; Wait::never: one is started all the same.
@@ -84,13 +85,15 @@ class Snapshot {
 // Reads the policy and finds the plugins. Relative paths start at `folder`. Backends of `previous`
 // (nullptr at open) whose file and options are the same stay open, unless they may improve. A file
 // whose new bytes cannot be used keeps its last good ones; where those are in service, the new
-// bytes are loaded at once to find that out. Warnings go to the log.
+// bytes are loaded at once to find that out. Warnings go to the log; if only_new_warnings is set,
+// not those that `previous` has.
 // Errors: a policy that is wrong, and what kept this process from looking (discover). Nothing has
 // changed then.
 Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
                                                 const Environment& environment,
                                                 const std::filesystem::path& folder,
-                                                const Snapshot* previous, Probes* probes);
+                                                const Snapshot* previous, Probes* probes,
+                                                bool only_new_warnings = false);
 
 // Returns the same snapshot, except that replacements whose probe has ended take their place, or
 // leave the last good ones in service and say why.

@@ -7,7 +7,6 @@
 
 #include "base/bytes.hpp"
 #include "base/text.hpp"
-#include "registry.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -177,13 +176,14 @@ std::vector<PolicyLine> policy_lines(const Snapshot& snapshot) {
       {"admission.level", level_name(config.admission_level.value), config.admission_level.origin});
   const std::string& registry = config.admission_registry.value;
   lines.push_back({"admission.registry",
-                   registry.empty() ? default_registry_folder().string() : registry,
+                   registry.empty() ? "null" : registry,
                    config.admission_registry.origin});
   lines.push_back({"admission.without_probe", name_of(config.without_probe.value),
                    config.without_probe.origin});
   lines.push_back({"plan_cache.bytes", bytes_text(config.plan_cache_bytes.value),
                    config.plan_cache_bytes.origin});
   trust_lines(config.trust, lines);
+  lines.push_back({"watch", config.watch.value ? "true" : "false", config.watch.origin});
   if (config.forced_backend.value) {
     lines.push_back({"(backend)", *config.forced_backend.value, config.forced_backend.origin});
   }

@@ -208,6 +208,9 @@ TEST_F(Api, NullsAreRefusedByName) {
   };
   refuses(attnrt_runtime_open(nullptr, nullptr, &error), "runtime");
   refuses(attnrt_runtime_reload(nullptr, &error), "runtime");
+  int32_t descriptor = -1;
+  refuses(attnrt_runtime_watch(nullptr, &descriptor, &error), "runtime");
+  refuses(attnrt_runtime_handle_events(nullptr, &error), "runtime");
   refuses(attnrt_problem_infer(nullptr, a, &error), "problem");
   refuses(attnrt_problem_infer(p, nullptr, &error), "args");
   refuses(attnrt_problem_parse(nullptr, p, nullptr, 0, &error), "words");

@@ -65,6 +65,7 @@ TEST(Config, TheBuiltInPolicyHolds) {
   EXPECT_EQ(c.default_backend.value, std::nullopt);
   EXPECT_THAT(c.rules.value, IsEmpty());
   EXPECT_EQ(c.on_fallback.value, OnFallback::warn);
+  EXPECT_FALSE(c.watch.value);
   EXPECT_EQ(c.forced_backend.value, std::nullopt);
   EXPECT_THAT(c.disabled.value, IsEmpty());
   EXPECT_EQ(c.log_level.value, ATTNRT_LOG_WARNING);
@@ -167,6 +168,8 @@ TEST(Config, EveryKeyReachesItsSetting) {
   EXPECT_EQ(config("").plan_cache_bytes.value, int64_t{256} << 20);
   EXPECT_EQ(config("plan_cache: {bytes: 1 GiB}").plan_cache_bytes.value, int64_t{1} << 30);
   EXPECT_EQ(config("plan_cache: {bytes: 0}").plan_cache_bytes.value, 0);
+  EXPECT_TRUE(config("watch: true").watch.value);
+  EXPECT_EQ(config("watch: true").watch.origin, "/etc/attnrt/policy.yaml:1:8");
   EXPECT_EQ(config("plan_cache: {bytes: 1 GiB}").plan_cache_bytes.origin,
             "/etc/attnrt/policy.yaml:1:21");
   EXPECT_EQ(config("default: null").default_backend.value, std::nullopt);

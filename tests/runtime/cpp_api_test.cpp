@@ -1,5 +1,6 @@
 // tests/runtime/cpp_api_test.cpp: what attnrt.hpp adds to the C API
 #include <gtest/gtest.h>
+#include <poll.h>
 
 #include <array>
 #include <attnrt/attnrt.hpp>
@@ -63,6 +64,23 @@ TEST(CppApi, CountersAndDecisions) {
   EXPECT_NE(runtime.stats(attnrt::Format::json).value().find("\"plans\": 1"), std::string::npos);
   EXPECT_TRUE(runtime.decisions().value().starts_with("{\"sequence\": 1, "));
   EXPECT_EQ(runtime.decisions(1).value(), "");
+}
+
+TEST(CppApi, ALoopWatchesTheDirectories) {
+  const attnrt::fakes::Directory plugins;
+  auto runtime =
+      attnrt::Runtime::open({.policy_text = "unlisted: allow", .plugin_path = plugins.text()})
+          .value();
+  EXPECT_EQ(runtime.handle_events().error().code, ATTNRT_INVALID_ARGUMENT);
+  const auto descriptor = runtime.watch();
+  ASSERT_TRUE(descriptor);
+  plugins.add("fake_full");
+  constexpr int kPatienceMs = 30'000;
+  while (runtime.plugins().value().find("fake_full") == std::string::npos) {
+    pollfd waited{*descriptor, POLLIN, 0};
+    ASSERT_EQ(poll(&waited, 1, kPatienceMs), 1);
+    ASSERT_TRUE(runtime.handle_events());
+  }
 }
 
 // On the cpu a schedule does nothing, and its checks are those of a device.

@@ -74,6 +74,7 @@ inline Outcome attnrt_in(const fakes::Directory& directory, std::vector<std::str
 // table columns, hashes, times, the libraries of a compiler, and places in the built-in policy.
 inline std::string normalised(std::string text, const fakes::Directory& directory) {
   text = fakes::replaced(std::move(text), directory.text(), "DIR");
+  text = fakes::replaced(std::move(text), ATTNRT_BUILD_DIR, "BUILD");
   text = std::regex_replace(text, std::regex("\"[0-9a-f]{64}\""), "\"HASH\"");
   text = std::regex_replace(text, std::regex("\"needed\": \\[[^\\]]*\\]"), "\"needed\": \"NAMES\"");
   text = std::regex_replace(text, std::regex("(_us\": )[0-9.e+-]+"), "$1\"TIME\"");

@@ -116,6 +116,27 @@ ATTNRT_API void attnrt_runtime_close(attnrt_runtime* runtime);
  * ERRORS: as attnrt_runtime_open; INTERNAL if a directory that could be read before cannot be. */
 ATTNRT_API attnrt_status attnrt_runtime_reload(attnrt_runtime* runtime, attnrt_error* error);
 
+/* Watches the policy file and the plugin directories, for an application with a loop of its own.
+ * (With `watch: true` in the policy, a thread of the runtime does that.) *descriptor is readable
+ * when attnrt_runtime_handle_events has something to do: poll, select, epoll and event libraries
+ * take it. From the first call on, the runtime has no thread that watches. Later calls give the
+ * same descriptor.
+ * OWNERSHIP: attnrt_runtime_close closes *descriptor. Take it out of your loop before that, and
+ * neither read nor close it.
+ * FORK: a child handles no events; a runtime that it opens can.
+ * ERRORS: INTERNAL or OUT_OF_MEMORY if descriptors, inotify's instances or memory ran out;
+ * UNSUPPORTED in a child of the process that opened the runtime. */
+ATTNRT_API attnrt_status attnrt_runtime_watch(attnrt_runtime* runtime, int32_t* descriptor,
+                                              attnrt_error* error);
+
+/* Takes the events that have come. When 500 ms have passed after the last one, or 5 s after the
+ * first one, it does what attnrt_runtime_reload does; otherwise it returns OK at once. Warnings
+ * that the last reload gave are not repeated. A reload that could not look is tried again after
+ * 1 s, then after twice as long each time, up to 60 s.
+ * ERRORS: as attnrt_runtime_reload, and everything stays as it was; INVALID_ARGUMENT without a
+ * descriptor. */
+ATTNRT_API attnrt_status attnrt_runtime_handle_events(attnrt_runtime* runtime, attnrt_error* error);
+
 /* Destroys idle plans of one-shot calls, the least recently used first, until the rest hold at most
  * `bytes`; 0: destroys all. Waits for the last runs of what it destroys. Plans that captured graphs
  * use are kept. ERRORS: INVALID_ARGUMENT if bytes is negative. */

@@ -327,6 +327,24 @@ class Runtime {
     return {};
   }
 
+  // Returns a descriptor for the application's loop: when it is readable, call handle_events. The
+  // runtime closes it.
+  Result<int> watch() {
+    int32_t descriptor = -1;
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_runtime_watch(runtime_.get(), &descriptor, &error) != ATTNRT_OK)
+      return detail::unexpected(error);
+    return descriptor;
+  }
+
+  // Reloads if watched files have changed and it has been quiet for a while.
+  Result<void> handle_events() {
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_runtime_handle_events(runtime_.get(), &error) != ATTNRT_OK)
+      return detail::unexpected(error);
+    return {};
+  }
+
   // Gives back what idle plans of one-shot calls hold, until the others hold at most so many bytes.
   Result<void> trim(int64_t bytes = 0) {
     attnrt_error error = ATTNRT_ERROR_INIT;

@@ -409,6 +409,24 @@ class Runtime:
         """
         self._runtime.reload()
 
+    def fileno(self) -> int:
+        """Returns a descriptor that is readable when handle_events() has something to do.
+
+        So selectors and asyncio take a Runtime as it is: loop.add_reader(runtime,
+        runtime.handle_events). From the first call on, it watches the policy file and the plugin
+        directories, without a thread. The descriptor belongs to the Runtime: take it out of the
+        loop before the Runtime is collected.
+        """
+        return self._runtime.watch()
+
+    def handle_events(self) -> None:
+        """Reloads if watched files have changed and it has been quiet for 500 ms.
+
+        Otherwise it returns at once. If the reload fails, it raises, and everything stays as it
+        was. Call fileno() first.
+        """
+        self._runtime.handle_events()
+
     def retry(self) -> None:
         """Looks again for devices that were missing or lost. New plans use what is found."""
         self._runtime.retry()

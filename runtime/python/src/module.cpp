@@ -628,6 +628,17 @@ class Runtime {
   void reload() {
     unlocked([&](attnrt_error* error) { return attnrt_runtime_reload(runtime_.get(), error); });
   }
+  int32_t watch() {
+    int32_t descriptor = -1;
+    unlocked([&](attnrt_error* error) {
+      return attnrt_runtime_watch(runtime_.get(), &descriptor, error);
+    });
+    return descriptor;
+  }
+  void handle_events() {
+    unlocked(
+        [&](attnrt_error* error) { return attnrt_runtime_handle_events(runtime_.get(), error); });
+  }
   void retry() {
     unlocked([&](attnrt_error* error) { return attnrt_runtime_retry(runtime_.get(), error); });
   }
@@ -735,6 +746,8 @@ NB_MODULE(_attnrt, module) {
            nb::arg("policy_path").none(), nb::arg("policy_text").none(),
            nb::arg("plugin_path").none(), nb::arg("threads"), nb::arg("allocator").none())
       .def("reload", &Runtime::reload)
+      .def("watch", &Runtime::watch)
+      .def("handle_events", &Runtime::handle_events)
       .def("trim", &Runtime::trim, nb::arg("bytes"))
       .def("retry", &Runtime::retry)
       .def("attention", &Runtime::attention, nb::arg("tensors"), nb::arg("attributes"),

@@ -2,12 +2,15 @@
 import ctypes
 import importlib.metadata
 import pathlib
+import selectors
 import sys
 import tempfile
 import threading
+import time
 import types
 import unittest
 import unittest.mock
+from collections.abc import Callable
 from typing import Any
 
 import attnrt
@@ -117,6 +120,35 @@ class Reports(unittest.TestCase):
             runtime.attention(*tensors())
             policy.write_text("schema: 2\n")
             self.assertRaises(attnrt.InvalidArgumentError, runtime.reload)
+            runtime.attention(*tensors())
+
+    def test_watch_in_a_loop(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            policy = pathlib.Path(folder, "policy.yaml")
+            policy.write_text("schema: 1\n")
+            runtime = attnrt.Runtime(policy)
+            self.assertRaises(attnrt.InvalidArgumentError, runtime.handle_events)
+
+            def handle_until(done: Callable[[], bool]) -> None:
+                with selectors.DefaultSelector() as selector:
+                    selector.register(runtime, selectors.EVENT_READ)
+                    end = time.monotonic() + 30
+                    while not done():
+                        self.assertLess(time.monotonic(), end)
+                        if selector.select(1):
+                            runtime.handle_events()
+
+            self.assertEqual(runtime.fileno(), runtime.fileno())
+            policy.write_text("schema: 1\nstaging: allow\n")
+            handle_until(
+                lambda: any(
+                    value["key"] == "staging" and value["value"] == "allow"
+                    for value in runtime.policy()
+                )
+            )
+            policy.write_text("schema: 2\n")
+            with self.assertRaises(attnrt.InvalidArgumentError):
+                handle_until(lambda: False)
             runtime.attention(*tensors())
 
     def test_plugin_folders(self) -> None:
