@@ -239,8 +239,8 @@ class Child {
       return;
     }
     // In the child, only calls that are safe after fork. It leads the process group, and is the
-    // parent of the one that checks rules: the leader of a group could not start a session, and what
-    // a plugin does to its parent must not hit this program.
+    // parent of the one that checks rules: the leader of a group could not start a session, and
+    // what a plugin does to its parent must not hit this program.
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (const pid_t checks = fork(); checks != 0) end_like(checks);

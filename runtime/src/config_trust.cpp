@@ -43,7 +43,7 @@ void read_keys(const Node& list, TrustPolicy& trust, Errors& errors) {
   trust.keys = {std::move(keys), list.place()};
 }
 
-// Nothing (null) is required, in case that there are keys; the word is an error where there are none.
+// Nothing (null) is required, where there are keys; the word is an error where there are none.
 void read_signatures(const Node& node, TrustPolicy& trust, Errors& errors) {
   const bool known =
       node.kind == Kind::null ||

@@ -45,8 +45,8 @@ struct Library {
 // The only state that belongs to the process rather than to a runtime.
 struct Libraries {
   using ByKey = std::map<std::string, Library>;
-  HeldMutex mutex;  // a fork waits until no library is being mapped
-  ByKey by_key;     // those that are mapped
+  HeldMutex mutex;                 // a fork waits until no library is being mapped
+  ByKey by_key;                    // those that are mapped
   std::atomic<int64_t> mapped{0};  // how many those are
 };
 

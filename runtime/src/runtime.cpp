@@ -117,8 +117,6 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
 }
 
 Runtime::~Runtime() {
-  watcher_.reset();  // first, since its thread reloads
-  probes_.reset();
   if (!environment_.stats || decision_log_.count() == 0) return;
   try {
     write_stats();
@@ -165,8 +163,8 @@ Result<void> Runtime::reload() { return reload(false); }
 Result<void> Runtime::reload(bool by_watch) {
   const std::lock_guard lock(reload_mutex_);
   Counted counted{&stats_.failed_reloads};  // also if an exception passes
-  auto next = take_snapshot(options_, environment_, folder_, snapshot().get(), probes_.get(),
-                            by_watch);
+  auto next =
+      take_snapshot(options_, environment_, folder_, snapshot().get(), probes_.get(), by_watch);
   const bool taken = !by_watch || !watcher_->policy_changed();  // else another reload follows
   if (next && taken) adopt(std::move(*next));
   watch_files();  // if it failed, too: a directory that came back is another one

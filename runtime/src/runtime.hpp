@@ -120,8 +120,10 @@ class Runtime {
   DecisionCache decisions_;
   PlanCache plans_;
   Failover failover_{plans_, stats_, decision_log_};
-  std::unique_ptr<Probes> probes_;    // its thread calls take_probed
-  std::unique_ptr<Watcher> watcher_;  // its thread reloads
+  // The last members: their threads end before all else does. The watcher's reloads, and the one
+  // that probes calls take_probed.
+  std::unique_ptr<Probes> probes_;
+  std::unique_ptr<Watcher> watcher_;
 };
 
 }  // namespace attnrt::core

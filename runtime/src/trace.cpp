@@ -175,8 +175,7 @@ std::vector<PolicyLine> policy_lines(const Snapshot& snapshot) {
   lines.push_back(
       {"admission.level", level_name(config.admission_level.value), config.admission_level.origin});
   const std::string& registry = config.admission_registry.value;
-  lines.push_back({"admission.registry",
-                   registry.empty() ? "null" : registry,
+  lines.push_back({"admission.registry", registry.empty() ? "null" : registry,
                    config.admission_registry.origin});
   lines.push_back({"admission.without_probe", name_of(config.without_probe.value),
                    config.without_probe.origin});

@@ -14,6 +14,7 @@ namespace {
 
 using namespace support;
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -159,8 +160,8 @@ TEST(Capture, OneThatCannotTellLeavesTheCallToTheNext) {
     EXPECT_EQ(other.plans, 1);
     EXPECT_EQ(device.counters.plans, 0);
     EXPECT_THAT(device.runtime.log(),
-                ElementsAre(AllOf(HasSubstr("run: fake_rocm: cannot tell whether"),
-                                  HasSubstr("; the next candidate is tried"))));
+                Contains(AllOf(HasSubstr("run: fake_rocm: cannot tell whether"),
+                               HasSubstr("; the next candidate is tried"))));
     if (planned) {
       EXPECT_EQ(outcome_of(device.runtime, a.problem), "fake_rocm_two");
     }

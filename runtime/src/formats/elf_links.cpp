@@ -35,7 +35,8 @@ Result<PluginLinks> read_links(const ElfImage& image) {
   uint64_t address = 0, size = 0;  // of the names
   std::string_view entries;
   for (const Elf64_Phdr& segment : image.segments) {
-    if (segment.p_type == PT_DYNAMIC) entries = image.bytes.substr(segment.p_offset, segment.p_filesz);
+    if (segment.p_type == PT_DYNAMIC)
+      entries = image.bytes.substr(segment.p_offset, segment.p_filesz);
   }
   for (size_t i = 0; i < entries.size() / sizeof(Elf64_Dyn); ++i) {
     const auto entry = entry_of<Elf64_Dyn>(entries, i);
