@@ -1,4 +1,9 @@
 // tests/runtime/plugin_mutations_test.cpp: a thousand damaged plugins, each in a host of its own
+//
+// Nearly all are refused by the checks of formats/elf_*.cpp. No check of a file can find a pointer
+// within the library that is the wrong one, so a few kill a host without a probe, or give it wrong
+// results: 1 of 1,000 with g++ 12 and ld 2.40 (113 without those checks). Each of them must be
+// stopped by a probe. A probe takes too long to begin with it.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -17,16 +22,8 @@ namespace {
 using namespace support;
 using fakes::Tiny;
 
-// How many of the mutations may kill their host. Loading a library runs its code, and no check of
-// the file can find a pointer within the library that is the wrong one: the address in a
-// relocation, the name of a symbol that is bound to another function. Only loading it in another
-// process first finds these; then this is 0. Measured: 1 of 1,000 with g++ 12 and ld 2.40 (113
-// without the checks of formats/elf_*.cpp). Other linkers place other bytes at the same fields.
-constexpr int kDeathsWithoutProbe = 8;
-// How many may give a wrong result, for the same reason. Measured: 0.
-constexpr int kWrongWithoutProbe = 2;
-
 constexpr unsigned kSeconds = 60;  // after which a host counts as hung
+constexpr int kMostUnprobed = 10;  // that the checks of a file may let through, of 1,000
 
 // How a host with a damaged plugin ended.
 enum class End { served, refused, failed, wrong, died, hung };
@@ -34,14 +31,19 @@ constexpr const char* kEnds[] = {"served", "refused", "failed", "wrong", "died",
 
 // Scans, lists, and runs attention: by the damaged plugin if it still is a candidate, else by the
 // other one.
-End use(const fakes::Directory& plugins) {
+End use(const fakes::Directory& plugins, AdmissionLevel level) {
   auto runtime = Runtime::open(
       {.thread_count = 1,
-       .policy_text = "schema: 1\nunlisted: allow\nbackends: {fake_minimal: {priority: -1}}\n",
+       .policy_text =
+           fmt::format("schema: 1\nunlisted: allow\nbackends: {{fake_minimal: {{priority: -1}}}}\n"
+                       "admission: {{registry: {}/registry}}\n",
+                       plugins.text()),
        .plugin_path = plugins.text(),
-       .log = [](int32_t, const std::string&) {}});
+       .log = [](int32_t, const std::string&) {},
+       .admission_level = level,
+       .probe_program = ATTNRT_PROBE});
   if (!runtime) return End::failed;
-  (*runtime)->plugins(false);
+  (*runtime)->plugins(false, Probes::Wait::until_done);
   Tiny tiny;
   tiny.problem = check_problem(&tiny.problem).value();
   std::string name;
@@ -53,7 +55,7 @@ End use(const fakes::Directory& plugins) {
 }
 
 // Does the same in a child process, whose exit includes the library's finalisers.
-End use_in_child(const fakes::Directory& plugins) {
+End use_in_child(const fakes::Directory& plugins, AdmissionLevel level = AdmissionLevel::off) {
   std::fflush(nullptr);
   const pid_t child = fork();
   if (child == 0) {
@@ -63,7 +65,7 @@ End use_in_child(const fakes::Directory& plugins) {
     dup2(sink, STDOUT_FILENO);
     dup2(sink, STDERR_FILENO);
     alarm(kSeconds);
-    std::exit(100 + static_cast<int>(use(plugins)));
+    std::exit(100 + static_cast<int>(use(plugins, level)));
   }
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
@@ -76,6 +78,7 @@ End use_in_child(const fakes::Directory& plugins) {
 struct Report {
   std::map<End, int> count;
   std::map<std::string, int> bad;  // "segments: p_vaddr: died"
+  int unprobed = 0;                // that did harm without a probe
   std::string details;
 };
 
@@ -88,7 +91,11 @@ Report mutate_often(const std::filesystem::path& plugin, int mutations) {
   for (int seed = 0; seed < mutations; ++seed) {
     const Mutation mutation = mutate(good, layout.fields(), static_cast<uint64_t>(seed));
     plugins.write("damaged.so", mutation.bytes);
-    const End end = use_in_child(plugins);
+    End end = use_in_child(plugins);
+    if (end == End::died || end == End::wrong || end == End::hung) {
+      ++report.unprobed;
+      end = use_in_child(plugins, AdmissionLevel::conforms);
+    }
     ++report.count[end];
     if (end == End::served || end == End::refused) continue;
     const char* how = kEnds[static_cast<int>(end)];
@@ -98,14 +105,15 @@ Report mutate_often(const std::filesystem::path& plugin, int mutations) {
   fmt::print("{} mutations of {}:", mutations, plugin.filename().string());
   for (const auto& [end, count] : report.count)
     fmt::print(" {} {}", count, kEnds[static_cast<int>(end)]);
-  fmt::print("\n");
+  fmt::print(", {} did harm without a probe\n", report.unprobed);
   for (const auto& [what, count] : report.bad) fmt::print("  {:3} {}\n", count, what);
   return report;
 }
 
 void expect_survival(Report report) {
-  EXPECT_LE(report.count[End::died], kDeathsWithoutProbe) << report.details;
-  EXPECT_LE(report.count[End::wrong], kWrongWithoutProbe) << report.details;
+  EXPECT_EQ(report.count[End::died], 0) << report.details;
+  EXPECT_EQ(report.count[End::wrong], 0) << report.details;
+  EXPECT_LE(report.unprobed, kMostUnprobed);
   EXPECT_EQ(report.count[End::hung], 0) << report.details;
   EXPECT_EQ(report.count[End::failed], 0) << report.details;
   // The generator hits what matters, and what does not.
