@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <set>
+#include <unordered_map>
 
 #include "own_file.hpp"
 
@@ -37,11 +38,14 @@ bool is_usable(const FoundPlugin& plugin) {
 
 using Plugin = std::shared_ptr<const FoundPlugin>;
 
-Plugin plugin_at(const Discovery* scan, const std::string& path) {
-  if (scan == nullptr) return nullptr;
-  const auto found = std::find_if(scan->plugins.begin(), scan->plugins.end(),
-                                  [&path](const Plugin& each) { return each->path == path; });
-  return found == scan->plugins.end() ? nullptr : *found;
+using ByPath = std::unordered_map<std::string_view, Plugin>;
+
+// scan: the last one, or nullptr.
+ByPath by_path(const Discovery* scan) {
+  ByPath plugins;
+  if (scan == nullptr) return plugins;
+  for (const Plugin& plugin : scan->plugins) plugins.try_emplace(plugin->path, plugin);
+  return plugins;
 }
 
 // Returns the last good plugin of a file whose present bytes are bad.
@@ -233,6 +237,7 @@ Result<Discovery> discover(const std::vector<std::string>& directories, const Di
   const auto real_directories = resolved_directories(directories);
   if (!real_directories) return tl::unexpected(real_directories.error());
   std::set<std::pair<dev_t, ino_t>> seen;
+  const ByPath before = by_path(previous);
   for (const auto& directory : directories) {
     const auto listing = list_plugins(directory);
     if (!listing) {
@@ -245,7 +250,9 @@ Result<Discovery> discover(const std::vector<std::string>& directories, const Di
     if (!seen.insert({listing->device, listing->inode}).second) continue;
     for (const auto& name : listing->names) {
       const std::string path = std::filesystem::path(directory) / name;
-      auto plugin = look_at(path, *real_directories, plugin_at(previous, path), trust);
+      const auto last = before.find(path);
+      auto plugin =
+          look_at(path, *real_directories, last != before.end() ? last->second : nullptr, trust);
       if (!plugin) return tl::unexpected(plugin.error());
       if (*plugin) found.plugins.push_back(*std::move(plugin));
     }

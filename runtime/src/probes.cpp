@@ -45,7 +45,7 @@ struct Probes::Job {
   AdmissionLevel level;
   std::filesystem::path folder;  // of the registry
   std::atomic<bool> is_done = false;
-  std::atomic<bool> is_awaited = false;  // a call waits for it
+  std::atomic<bool> is_missed = false;  // a call went on without its result
   Result<ProbeResult> result = ProbeResult{};
 };
 
@@ -144,10 +144,10 @@ Result<Admission> Probes::ask(const Question& question, Wait wait) {
     return wait == Wait::until_done ||
            (wait == Wait::some_time && std::chrono::steady_clock::now() < deadline);
   };
-  if (wait != Wait::never) job->is_awaited = true;
   while (!job->is_done && may_wait()) std::this_thread::sleep_for(kLookAgain);
+  // In this order, and the other way round in work(): one of the two sees the other.
+  if (!job->is_done) job->is_missed = true;
   if (!job->is_done) {
-    job->is_awaited = false;
     admission.state = Admission::State::waiting;
     return admission;
   }
@@ -230,7 +230,7 @@ void Probes::work() {
       jobs_.pop_front();
     }
     job->is_done = true;
-    if (job->is_awaited || closing_) continue;
+    if (!job->is_missed || closing_) continue;
     try {
       finished_();
     } catch (const std::exception&) {
