@@ -27,9 +27,9 @@ int list(const Common& common, const Request& request) {
   } else {
     print(core::plugins_text(*snapshot, rows));
   }
-  const bool refused = std::any_of(rows.begin(), rows.end(), [](const auto& row) {
-    return row.state == "refused" || row.state == "broken";
-  });
+  const bool refused = rows.empty() || std::any_of(rows.begin(), rows.end(), [](const auto& row) {
+                         return row.state == "refused" || row.state == "broken";
+                       });
   return request.wait && refused ? exit_failed : exit_ok;
 }
 
@@ -43,7 +43,8 @@ void add_list(CLI::App& app, Common& common) {
   command->add_flag("--retry", request->retry,
                     "Probe refused plugins again, and look again for devices that are missing");
   command->add_flag("--wait", request->wait,
-                    "Wait until every plugin is probed; exit with 3 if one is refused or broken");
+                    "Wait until every plugin is probed; exit with 3 if one is refused or broken, "
+                    "or there is none");
   command->callback([&common, request] {
     common.command = "list";
     common.exit = list(common, *request);

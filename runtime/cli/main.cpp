@@ -33,6 +33,8 @@ Environment (options take precedence):
   ATTNRT_BACKEND      the only backend to use
   ATTNRT_DISABLE      backends not to use; * stands for any text
   ATTNRT_LOG          debug, info, warning, error or off; ",decision" adds each new decision
+  ATTNRT_ADMISSION    off, loads or conforms: what a plugin must show before it is loaded
+  ATTNRT_REGISTRY     a folder, absolute, where that is kept
   ATTNRT_STATS        a file that gets the counters when a runtime is closed
 
 Examples:

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -37,6 +38,7 @@ constexpr int kRequest = 3, kAnswers = 4, kLibrary = 5;  // the child's descript
 constexpr int kFirstFree = 10;  // the parent's copies have numbers from here on
 constexpr int kNotFound = 127;  // the exit code of a child whose program cannot be started
 constexpr int kBadRequest = 2;
+constexpr size_t kMostAnswer = size_t{1} << 20;  // bytes of one line
 constexpr std::string_view kOutputRule = "ROB-12", kEndRule = "ABI-13";
 
 // What a child may write to one file beyond the size of the plugin (its output goes to a memory
@@ -177,6 +179,9 @@ class Child {
       if (got < 0 && errno == EINTR) continue;
       if (got <= 0) return std::nullopt;
       buffer_.append(bytes.data(), static_cast<size_t>(got));
+      // The plugin writes to the descriptor: nothing that the child could answer is so long.
+      if (buffer_.size() > kMostAnswer) timed_out = true;
+      if (timed_out) return std::nullopt;
     }
   }
 
@@ -287,12 +292,13 @@ Heard listen(Child& child, const Settings& settings, std::vector<RuleResult>& re
     const json answer = json::parse(*line, nullptr, false);
     try {
       if (answer.contains("start")) running = find_rule(answer["start"].get<std::string>());
-      if (answer.contains("done") && running != nullptr && progress)
+      if (answer.contains("done") && answer["done"] >= 0 && running != nullptr && progress)
         progress(*running, answer["done"], answer["all"]);
       if (answer.contains("rule")) {
         RuleResult result = from_json(answer);
         running = nullptr;
-        if (result.rule != nullptr) results.push_back(std::move(result));
+        if (result.rule != nullptr && results.size() < rules().size())
+          results.push_back(std::move(result));
         if (heard.printed.empty()) heard.printed = child.printed();
       }
       if (answer.contains("complete")) heard.complete = true;
@@ -404,7 +410,7 @@ int serve_as_child() {
   std::vector<RuleResult> before;
   for (const json& result : request.at("before")) before.push_back(from_json(result));
   const auto answer = [](const json& line) { write_all(kAnswers, dump(line)); };
-  Clock::time_point last;
+  std::atomic<int64_t> last = 0;
   Listener listener;
   listener.started = [&](const Rule& rule) { answer(json{{"start", rule.id}}); };
   listener.finished = [&](const RuleResult& result) {
@@ -412,8 +418,9 @@ int serve_as_child() {
     answer(to_json(result));
   };
   listener.progress = [&](const Rule&, int64_t done, int64_t all) {
-    if (Clock::now() - last < kProgressInterval) return;
-    last = Clock::now();
+    const int64_t now = Clock::now().time_since_epoch() / std::chrono::milliseconds(1);
+    int64_t sent = last;
+    if (now - sent < kProgressInterval.count() || !last.compare_exchange_strong(sent, now)) return;
     answer(json{{"done", done}, {"all", all}});
   };
   listener.completed = [&] {

@@ -291,6 +291,7 @@ void compare_image(std::string_view name, bool output, const Image& image,
 
 RunResult run_case(Subject& subject, const Case& drawn, const Tensors& tensors,
                    const RunOptions& options) {
+  subject.report_life();
   RunResult result;
   const auto fail = [&result](attnrt_status status, std::string message) {
     result.status = status, result.message = std::move(message);

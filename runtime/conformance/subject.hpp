@@ -93,6 +93,8 @@ class Subject {
   void report_progress(int64_t done, int64_t all) const {
     if (progress_ && running) progress_(*running, done, all);
   }
+  // Tells that a rule is at work, between two reports of progress. THREADS: from any.
+  void report_life() const { report_progress(-1, -1); }
   const Rule* running = nullptr;  // for report_progress
 
  private:

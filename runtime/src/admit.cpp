@@ -8,6 +8,7 @@
 namespace attnrt::core {
 namespace {
 
+constexpr int64_t kMostAttempts = 2;
 constexpr std::array<const char*, 3> kLevels{"off", "loads", "conforms"};  // as in AdmissionLevel
 
 }  // namespace
@@ -35,10 +36,12 @@ Admission admit(AdmissionLevel wanted, const std::optional<AdmissionRecord>& rec
       return {Admission::State::refused, record->level, record->reason, record->at_seconds};
     case State::probing: break;
   }
-  // A probe that this boot began is running, or was cut off with its application.
+  // A probe that this boot began is running, or was cut off with its application. One that another
+  // boot began may have been cut off by a shutdown; two are held against the plugin.
   if (record->boot.empty() || boot.empty() || record->boot == boot) return unknown;
+  if (record->attempts < kMostAttempts) return unknown;
   return {Admission::State::refused, record->level,
-          "the machine went down while it was probed; `attnrt list --retry` probes it again",
+          "the machine went down twice while it was probed; `attnrt list --retry` probes it again",
           record->at_seconds};
 }
 

@@ -21,6 +21,7 @@ struct AdmissionRecord {
   std::string reason;                            // why it is refused
   int64_t at_seconds = 0;                        // since 1970, when the probe ended or began
   std::string boot;                              // the kernel's boot id then
+  int64_t attempts = 1;  // probes that were begun, under one boot each, and not ended
 };
 
 struct Admission {

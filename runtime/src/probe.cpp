@@ -45,15 +45,6 @@ bool is_passed_on(std::string_view entry) {
          name.starts_with("HSA_");
 }
 
-std::vector<std::string> environment_of_probe() {
-  std::vector<std::string> entries;
-  if (getauxval(AT_SECURE) != 0) return entries;
-  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
-    if (is_passed_on(*entry)) entries.emplace_back(*entry);
-  }
-  return entries;
-}
-
 std::vector<char*> pointers_to(const std::vector<std::string>& texts) {
   std::vector<char*> pointers;
   for (const std::string& text : texts) pointers.push_back(const_cast<char*>(text.c_str()));
@@ -72,7 +63,8 @@ std::string seed_of(const FoundPlugin& plugin) {
 // Returns a copy of the descriptor, whose number is none of the program's own.
 Result<Descriptor> moved_away(int file) {
   Descriptor copy(fcntl(file, F_DUPFD_CLOEXEC, kFirstFree));
-  if (copy.number() < 0) return system_error("cannot be probed");
+  // Also EINVAL, where the limit of descriptors is lower than that number.
+  if (copy.number() < 0) return fail(ATTNRT_INTERNAL, "cannot be probed: {}", errno_text());
   return copy;
 }
 
@@ -180,6 +172,16 @@ Result<ProbeResult> read_answers(const std::string& text) {
 
 }  // namespace
 
+std::vector<std::string> environment_of_probe() {
+  std::vector<std::string> entries;
+  if (getauxval(AT_SECURE) != 0) return entries;
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    if (is_passed_on(*entry)) entries.emplace_back(*entry);
+  }
+  std::sort(entries.begin(), entries.end());
+  return entries;
+}
+
 std::string probe_program() {
   const auto here = std::filesystem::path(own_file()).parent_path();
   if (here.empty()) return {};
@@ -194,10 +196,11 @@ std::string probe_program() {
 
 Result<ProbeResult> probe(const std::string& program, const FoundPlugin& plugin,
                           AdmissionLevel level, const Options& options,
+                          const std::vector<std::string>& environment,
                           const std::function<bool()>& is_cancelled) {
   if (program.empty()) return fail(ATTNRT_UNSUPPORTED, "attnrt-probe is not installed");
   const auto bytes = bytes_of(plugin);
-  if (!bytes) return tl::unexpected(bytes.error());
+  if (!bytes) return fail(ATTNRT_INTERNAL, "cannot be probed: it {}", bytes.error().message);
   const std::string_view view = (*bytes)->view();
   const std::string name = std::filesystem::path(plugin.path).filename();
   const auto copy = sealed_file(view, {{0, view.size()}}, name);
@@ -212,7 +215,6 @@ Result<ProbeResult> probe(const std::string& program, const FoundPlugin& plugin,
 
   std::vector<std::string> words{program, level_name(level), seed_of(plugin), name};
   for (const auto& [key, value] : options) words.insert(words.end(), {key, value});
-  const std::vector<std::string> environment = environment_of_probe();
   const SpawnSettings settings(library->number(), far->number());
   pid_t process = 0;
   errno = posix_spawn(&process, program.c_str(), settings.actions(), settings.attributes(),

@@ -1,14 +1,13 @@
 // runtime/src/probes.cpp: what one runtime knows of its plugins, and finds out
 #include "probes.hpp"
 
-#include <signal.h>
-
 #include <algorithm>
 #include <ctime>
 #include <filesystem>
 #include <new>
 #include <system_error>
 
+#include "base/signals.hpp"
 #include "discover.hpp"
 
 namespace attnrt::core {
@@ -31,10 +30,14 @@ bool is_beside_library(const FoundPlugin& plugin) {
   return !error && std::filesystem::path(plugin.real_path).parent_path() == folder;
 }
 
-std::filesystem::path registry_folder(const Config& config) {
+std::filesystem::path registry_folder(const Config& config,
+                                      const std::filesystem::path& default_folder) {
   const std::string& configured = config.admission_registry.value;
-  return configured.empty() ? default_registry_folder() : std::filesystem::path(configured);
+  return configured.empty() ? default_folder : std::filesystem::path(configured);
 }
+
+// How long a probe that could not be made is not tried again, without a reload or retry.
+constexpr std::chrono::seconds kPause{1};
 
 }  // namespace
 
@@ -44,6 +47,7 @@ struct Probes::Job {
   Options options;
   AdmissionLevel level;
   std::filesystem::path folder;  // of the registry
+  const std::chrono::steady_clock::time_point begun = std::chrono::steady_clock::now();
   std::atomic<bool> is_done = false;
   std::atomic<bool> is_missed = false;  // a call went on without its result
   Result<ProbeResult> result = ProbeResult{};
@@ -51,7 +55,9 @@ struct Probes::Job {
 
 Probes::Probes(std::function<void()> finished, std::string program)
     : finished_(std::move(finished)),
-      program_(program.empty() ? probe_program() : std::move(program)) {}
+      program_(program.empty() ? probe_program() : std::move(program)),
+      environment_(environment_of_probe()),
+      default_folder_(default_registry_folder()) {}
 
 Probes::~Probes() {
   closing_ = true;
@@ -66,14 +72,14 @@ Probes::~Probes() {
 std::string Probes::key_of(const Question& question) {
   {
     const std::lock_guard lock(mutex_);
-    if (machine_.empty()) machine_ = machine_text(program_);
+    if (machine_.empty()) machine_ = machine_text(program_, environment_);
   }
   return question.plugin->hash + "-" + machine_key(machine_, text_of(question.options));
 }
 
 // Opens the policy's registry when it is first wanted.
 const Registry& Probes::registry(const Question& question) {
-  const std::filesystem::path folder = registry_folder(question.config);
+  const std::filesystem::path folder = registry_folder(question.config, default_folder_);
   {
     const std::lock_guard lock(mutex_);
     if (const auto found = registries_.find(folder); found != registries_.end())
@@ -82,8 +88,9 @@ const Registry& Probes::registry(const Question& question) {
   auto opened = Registry::open(folder);
   if (opened) {
     opened->forget_unused();
-  } else if (question.services.logs_info()) {
-    question.services.log(ATTNRT_LOG_INFO,
+  } else if (const bool is_named = !question.config.admission_registry.value.empty();
+             is_named || question.services.logs_info()) {
+    question.services.log(is_named ? ATTNRT_LOG_WARNING : ATTNRT_LOG_INFO,
                           fmt::format("admit: registry {}: {}; results are kept in this process",
                                       folder.string(), opened.error().message));
   }
@@ -93,16 +100,46 @@ const Registry& Probes::registry(const Question& question) {
 
 Admission Probes::known(const Question& question, const std::string& key) {
   const AdmissionLevel wanted = question.config.admission_level.value;
-  std::optional<AdmissionRecord> record;
-  {
-    const std::lock_guard lock(mutex_);
-    if (const auto found = records_.find(key); found != records_.end()) record = found->second;
+  const Registry& registry = this->registry(question);
+  Admission admission = admit(wanted, std::nullopt, {});
+  // What another level has shown may decide, too.
+  for (const AdmissionLevel level : {AdmissionLevel::loads, AdmissionLevel::conforms}) {
+    const std::string name = file_key(key, level);
+    std::optional<AdmissionRecord> record;
+    {
+      const std::lock_guard lock(mutex_);
+      if (const auto found = records_.find(name); found != records_.end()) record = found->second;
+    }
+    admission = admit(wanted, record, {});
+    if (admission.state != Admission::State::unknown) return admission;
+    record = registry.find(name);
+    if (!record) continue;
+    admission = admit(wanted, record, boot_id());
+    if (admission.state == Admission::State::admitted) remember(name, *record);
+    if (admission.state != Admission::State::unknown) return admission;
   }
-  const Admission here = admit(wanted, record, {});
-  if (here.state != Admission::State::unknown) return here;
-  record = registry(question).find(key);
-  if (!record) return here;
-  return admit(wanted, record, boot_id());
+  return admission;
+}
+
+// Returns why a probe of the plugin could not be made, if that is not long ago.
+std::optional<Error> Probes::failure_of(const std::string& key) {
+  const std::lock_guard lock(mutex_);
+  const auto found = failures_.find(key);
+  if (found == failures_.end() || found->second.until < std::chrono::steady_clock::now())
+    return std::nullopt;
+  return found->second.error;
+}
+
+void Probes::forget_failures() {
+  const std::lock_guard lock(mutex_);
+  failures_.clear();
+}
+
+// What was admitted once stays so in this process, also if another policy names another registry:
+// the plugin may be loaded by now, and its file gone.
+void Probes::remember(const std::string& key, const AdmissionRecord& record) {
+  const std::lock_guard lock(mutex_);
+  records_[key] = record;
 }
 
 Admission Probes::look(const Question& question) {
@@ -137,9 +174,14 @@ Result<Admission> Probes::ask(const Question& question, Wait wait) {
   Admission admission = known(question, key);
   if (admission.state != Admission::State::unknown) return admission;
   if (program_.empty()) return without_probe(question, "attnrt-probe is not installed");
+  const auto failed = [&](const Error& error) -> Result<Admission> {
+    if (says_nothing_about_the_file(error)) return tl::unexpected(error);
+    return without_probe(question, error.message);
+  };
+  if (const auto failure = failure_of(key)) return failed(*failure);
   const auto job = find_or_start(question, key);
   if (!job) return fail(ATTNRT_INTERNAL, "no thread can be started to probe it; try again");
-  const auto deadline = std::chrono::steady_clock::now() + kMostWait;
+  const auto deadline = job->begun + kMostWait;  // for all calls that wait for it
   const auto may_wait = [&] {
     return wait == Wait::until_done ||
            (wait == Wait::some_time && std::chrono::steady_clock::now() < deadline);
@@ -151,24 +193,27 @@ Result<Admission> Probes::ask(const Question& question, Wait wait) {
     admission.state = Admission::State::waiting;
     return admission;
   }
-  if (job->result) return known(question, key);
-  const Error& error = job->result.error();
-  if (says_nothing_about_the_file(error)) return tl::unexpected(error);
-  return without_probe(question, error.message);
+  if (job->result) {
+    return Admission{job->result->passed ? Admission::State::admitted : Admission::State::refused,
+                     job->level, job->result->reason, now_seconds()};
+  }
+  return failed(job->result.error());
 }
 
 void Probes::forget_refusal(const Question& question) {
   if (look(question).state != Admission::State::refused) return;
-  const std::string key = key_of(question);
-  registry(question).forget(key);
-  const std::lock_guard lock(mutex_);
-  records_.erase(key);
+  for (const AdmissionLevel level : {AdmissionLevel::loads, AdmissionLevel::conforms}) {
+    const std::string name = file_key(key_of(question), level);
+    registry(question).forget(name);
+    const std::lock_guard lock(mutex_);
+    records_.erase(name);
+  }
 }
 
 // Returns nullptr if no thread can be started.
 std::shared_ptr<Probes::Job> Probes::find_or_start(const Question& question,
                                                    const std::string& key) {
-  const std::filesystem::path folder = registry_folder(question.config);
+  const std::filesystem::path folder = registry_folder(question.config, default_folder_);
   auto job = std::make_shared<Job>();
   job->key = key;
   job->plugin = question.plugin;
@@ -199,16 +244,8 @@ std::shared_ptr<Probes::Job> Probes::find_or_start(const Question& question,
 // REQUIRES: mutex_ is held, and no thread takes jobs. Signals are the application's own matter.
 void Probes::start_thread() {
   if (thread_.joinable()) thread_.join();  // it has found no more jobs, and takes no lock any more
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  try {
-    thread_ = std::thread([this] { work(); });
-  } catch (...) {
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    throw;
-  }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  const BlockedSignals blocked;
+  thread_ = std::thread([this] { work(); });
   runs_ = true;
   thread_of_fork_ = fork_generation();
 }
@@ -246,26 +283,34 @@ void Probes::run(Job& job) {
     if (const auto found = registries_.find(job.folder); found != registries_.end())
       registry = &found->second;
   }
+  const std::string name = file_key(job.key, job.level);
+  const auto fail_for_now = [&](Error error) {
+    if (registry != nullptr) registry->forget(name);
+    job.result = tl::unexpected(std::move(error));
+    const std::lock_guard lock(mutex_);
+    failures_[job.key] = {job.result.error(), std::chrono::steady_clock::now() + kPause};
+  };
   try {
     AdmissionRecord record{
         AdmissionRecord::State::probing, job.level, {}, now_seconds(), boot_id()};
+    const auto before = registry != nullptr ? registry->find(name) : std::nullopt;
+    if (before && before->state == AdmissionRecord::State::probing && before->boot != record.boot)
+      record.attempts = before->attempts + 1;
     // Errors of the registry cost a probe in the next process, nothing else.
-    if (registry != nullptr) (void)registry->store(job.key, record);
-    job.result =
-        probe(program_, *job.plugin, job.level, job.options, [this] { return closing_.load(); });
-    if (!job.result) {
-      if (registry != nullptr) registry->forget(job.key);
-      return;
-    }
+    if (registry != nullptr) (void)registry->store(name, record);
+    job.result = probe(program_, *job.plugin, job.level, job.options, environment_,
+                       [this] { return closing_.load(); });
+    if (!job.result) return fail_for_now(job.result.error());
     record.state =
         job.result->passed ? AdmissionRecord::State::admitted : AdmissionRecord::State::refused;
     record.reason = job.result->reason;
     record.at_seconds = now_seconds();
-    if (registry != nullptr) (void)registry->store(job.key, record);
-    const std::lock_guard lock(mutex_);
-    records_[job.key] = std::move(record);
+    const bool kept = registry != nullptr && registry->is_open() && registry->store(name, record);
+    if (!kept && registry != nullptr) registry->forget(name);  // it says that the probe is running
+    // A refusal is kept there alone, so that `attnrt list --retry` changes it for every process.
+    if (job.result->passed || !kept) remember(name, record);
   } catch (const std::bad_alloc&) {
-    job.result = tl::unexpected(Error{ATTNRT_OUT_OF_MEMORY, {}});
+    fail_for_now({ATTNRT_OUT_OF_MEMORY, {}});
   }
 }
 

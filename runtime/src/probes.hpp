@@ -10,12 +10,15 @@
 #include <atomic>
 #include <chrono>
 #include <deque>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "admit.hpp"
 #include "base/fork.hpp"
@@ -57,12 +60,16 @@ class Probes {
 
   // Forgets that the plugin was refused, here and in the registry.
   void forget_refusal(const Question& question);
+  // Forgets why probes could not be made, so that the next question tries again.
+  void forget_failures();
 
  private:
   struct Job;
-  std::string key_of(const Question& question);
+  std::string key_of(const Question& question);  // without the level
   const Registry& registry(const Question& question);
   Admission known(const Question& question, const std::string& key);
+  void remember(const std::string& key, const AdmissionRecord& record);
+  std::optional<Error> failure_of(const std::string& key);
   Result<Admission> without_probe(const Question& question, const std::string& reason);
   std::shared_ptr<Job> find_or_start(const Question& question, const std::string& key);
   void start_thread();
@@ -71,11 +78,22 @@ class Probes {
 
   const std::function<void()> finished_;
   const std::string program_;
+  // As they were when the runtime was opened: no thread may read them beside a setenv of another.
+  const std::vector<std::string> environment_;
+  const std::filesystem::path default_folder_;
   std::atomic<bool> closing_ = false;
   HeldMutex mutex_;  // for what follows
   std::string machine_;
   std::map<std::string, Registry> registries_;  // by folder
+  // What was admitted, and refusals that no registry keeps.
   std::map<std::string, AdmissionRecord> records_;
+  // Why the last probe could not be made, and until when that is the answer: without it, each answer
+  // would start another one.
+  struct Failure {
+    Error error;
+    std::chrono::steady_clock::time_point until;
+  };
+  std::map<std::string, Failure> failures_;
   std::deque<std::shared_ptr<Job>> jobs_;  // the first one is running
   std::thread thread_;
   bool runs_ = false;            // the thread takes what is in jobs_

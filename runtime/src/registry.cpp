@@ -19,6 +19,8 @@
 
 #include "base/signals.hpp"
 #include "base/text.hpp"
+#include "plugin_file.hpp"
+#include "trust.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -47,6 +49,12 @@ std::optional<std::string> read_small_file(int folder, const char* name, size_t 
   if (size > most) return std::nullopt;
   text.resize(size);
   return text;
+}
+
+bool read_number(const std::string& text, int64_t& number) {
+  const char* const end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, number);
+  return error == std::errc() && rest == end;
 }
 
 std::string first_line(const char* path) {
@@ -82,6 +90,21 @@ Result<void> check_owner(const Descriptor& folder) {
 
 std::string file_name(const std::string& key) { return key + ".txt"; }
 
+// Whether this code gave the name: a record's, or that of one that is being written.
+bool is_ours(std::string_view name) {
+  constexpr size_t kHash = 64, kShort = 16;
+  const auto is_hex = [](std::string_view part, size_t size) {
+    return part.size() == size && part.find_first_not_of("0123456789abcdef") == part.npos;
+  };
+  if (name.starts_with('.'))
+    return name.size() > kShort + 1 && is_hex(name.substr(1, kShort), kShort) &&
+           name[kShort + 1] == '.';
+  constexpr size_t kMachine = kHash + 1, kLevel = kMachine + kShort + 1;
+  return name.size() > kLevel && is_hex(name.substr(0, kHash), kHash) && name[kHash] == '-' &&
+         is_hex(name.substr(kMachine, kShort), kShort) && name[kLevel - 1] == '-' &&
+         name.ends_with(".txt");
+}
+
 Result<void> write_all(const Descriptor& file, std::string_view text) {
   const NoFileSizeSignal no_signal;
   while (!text.empty()) {
@@ -97,12 +120,23 @@ Result<void> write_all(const Descriptor& file, std::string_view text) {
 
 Result<Registry> Registry::open(const std::filesystem::path& folder) {
   if (folder.empty()) return fail(ATTNRT_UNSUPPORTED, "this user has no folder for it");
-  std::error_code error;
-  std::filesystem::create_directories(folder.parent_path(), error);
-  if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) return system_error("cannot be made");
-  Descriptor file(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  std::filesystem::path made;
+  for (const auto& part : folder) {
+    made /= part;
+    // What cannot be made may be there all the same, on a file system that is only read.
+    if (mkdir(made.c_str(), 0700) != 0 && access(made.c_str(), F_OK) != 0)
+      return fail(ATTNRT_UNSUPPORTED, "cannot be made");
+  }
+  Descriptor file(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (file.number() < 0) return system_error("cannot be opened");
   if (auto checked = check_owner(file); !checked) return tl::unexpected(checked.error());
+  // As for plugins: whoever may exchange a folder above may put another one in its place.
+  struct stat status {};
+  const auto real = resolved(folder);
+  if (!real) return tl::unexpected(real.error());
+  if (fstat(file.number(), &status) != 0) return system_error("cannot be read");
+  if (auto trusted = Trust(nullptr).judge(facts_of(*real, status, false)); !trusted)
+    return tl::unexpected(trusted.error());
   return Registry(std::move(file));
 }
 
@@ -124,7 +158,7 @@ Result<void> Registry::store(const std::string& key, const AdmissionRecord& reco
   if (!is_open()) return {};
   // One of this thread's own.
   const std::string temporary = fmt::format(".{}.{}.{}", key.substr(0, 16), getpid(), gettid());
-  const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
+  const int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW;
   Descriptor file(openat(folder_.number(), temporary.c_str(), flags, 0600));
   if (file.number() < 0) return system_error("cannot be written");
   auto written = write_all(file, text_of(record));
@@ -151,7 +185,8 @@ void Registry::forget_unused() const {
   const time_t oldest = std::time(nullptr) - kUnusedDays * kDay;
   while (const dirent* entry = readdir(stream)) {
     struct stat status {};
-    if (fstatat(folder_.number(), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+    if (is_ours(entry->d_name) &&
+        fstatat(folder_.number(), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
         S_ISREG(status.st_mode) && status.st_mtim.tv_sec < oldest)
       unlinkat(folder_.number(), entry->d_name, 0);
   }
@@ -170,16 +205,23 @@ std::filesystem::path default_registry_folder() {
   return {};
 }
 
-std::string machine_text(const std::string& probe_program) {
+std::string file_key(const std::string& hash_and_machine, AdmissionLevel level) {
+  return fmt::format("{}-{}", hash_and_machine, level_name(level));
+}
+
+std::string machine_text(const std::string& probe_program,
+                         const std::vector<std::string>& environment) {
   utsname system{};
   uname(&system);
   struct stat probe {};
   stat(probe_program.c_str(), &probe);
   return fmt::format(
-      "attnrt {}\nprobe {} {} {}.{}\nkernel {} {}\n{}\n{}\namdgpu {}\nnvidia {}\n", ATTNRT_VERSION,
-      probe.st_ino, probe.st_size, probe.st_mtim.tv_sec, probe.st_mtim.tv_nsec, system.release,
-      system.machine, processor_line("model name"), processor_line("flags"),
-      first_line("/sys/module/amdgpu/version"), first_line("/proc/driver/nvidia/version"));
+      "attnrt {}\nid {}\nprobe {} {} {}.{}\nkernel {} {}\n{}\n{}\namdgpu {}\nnvidia {}\n{}\n",
+      ATTNRT_VERSION, first_line("/etc/machine-id"), probe.st_ino, probe.st_size,
+      probe.st_mtim.tv_sec, probe.st_mtim.tv_nsec, system.release, system.machine,
+      processor_line("model name"), processor_line("flags"),
+      first_line("/sys/module/amdgpu/version"), first_line("/proc/driver/nvidia/version"),
+      joined(environment, "\n"));
 }
 
 std::string machine_key(const std::string& machine, const std::string& options) {
@@ -192,15 +234,16 @@ std::string machine_key(const std::string& machine, const std::string& options) 
 std::string boot_id() { return first_line("/proc/sys/kernel/random/boot_id"); }
 
 std::string text_of(const AdmissionRecord& record) {
-  return fmt::format("{}\nstate {}\nlevel {}\nat {}\nboot {}\nreason {}\nend\n", kFirstLine,
-                     kStates.at(static_cast<size_t>(record.state)), level_name(record.level),
-                     record.at_seconds, record.boot.empty() ? "-" : record.boot,
+  return fmt::format("{}\nstate {}\nlevel {}\nat {}\nboot {}\nattempts {}\nreason {}\nend\n",
+                     kFirstLine, kStates.at(static_cast<size_t>(record.state)),
+                     level_name(record.level), record.at_seconds,
+                     record.boot.empty() ? "-" : record.boot, record.attempts,
                      record.reason.empty() ? "-" : one_line(record.reason));
 }
 
 std::optional<AdmissionRecord> parse_record(std::string_view text) {
   const std::vector<std::string> lines = split(text, '\n');
-  constexpr size_t kLines = 7;
+  constexpr size_t kLines = 8;
   if (lines.size() != kLines || lines[0] != kFirstLine || lines[kLines - 1] != "end")
     return std::nullopt;
   const auto value = [&lines](size_t line, std::string_view word) -> std::optional<std::string> {
@@ -212,16 +255,15 @@ std::optional<AdmissionRecord> parse_record(std::string_view text) {
     return found == "-" ? "" : found;
   };
   const auto state = value(1, "state"), level = value(2, "level"), at = value(3, "at"),
-             boot = value(4, "boot"), reason = value(5, "reason");
-  if (!state || !level || !at || !boot || !reason) return std::nullopt;
+             boot = value(4, "boot"), attempts = value(5, "attempts"), reason = value(6, "reason");
+  if (!state || !level || !at || !boot || !attempts || !reason) return std::nullopt;
   const auto* known = std::find(kStates.begin(), kStates.end(), *state);
   const auto found = find_level(*level);
   if (known == kStates.end() || !found || *found == AdmissionLevel::off) return std::nullopt;
   AdmissionRecord record{static_cast<AdmissionRecord::State>(known - kStates.begin()), *found,
                          *reason, 0, *boot};
-  const char* const end = at->data() + at->size();
-  const auto [rest, error] = std::from_chars(at->data(), end, record.at_seconds);
-  if (error != std::errc() || rest != end) return std::nullopt;
+  if (!read_number(*at, record.at_seconds) || !read_number(*attempts, record.attempts))
+    return std::nullopt;
   return record;
 }
 

@@ -163,6 +163,7 @@ Result<void> Runtime::reload() { return reload(false); }
 Result<void> Runtime::reload(bool by_watch) {
   const std::lock_guard lock(reload_mutex_);
   Counted counted{&stats_.failed_reloads};  // also if an exception passes
+  probes_->forget_failures();
   auto next =
       take_snapshot(options_, environment_, folder_, snapshot().get(), probes_.get(), by_watch);
   const bool taken = !by_watch || !watcher_->policy_changed();  // else another reload follows
@@ -204,7 +205,13 @@ void Runtime::retry() {
       probes_->forget_refusal(
           {entry->plugin, entry->options, *snapshot->config, *snapshot->services});
   }
-  if (auto next = look_again(*snapshot())) {
+  probes_->forget_failures();
+  for (const auto snapshot = this->snapshot(); const auto& [entry, plugin] : snapshot->replacements)
+    probes_->forget_refusal(
+        {plugin, snapshot->entries[entry]->options, *snapshot->config, *snapshot->services});
+  auto next = look_again(*snapshot());
+  if (!snapshot()->replacements.empty()) next = take_replacements(next ? *next : *snapshot());
+  if (next) {
     adopt(std::move(next));
   } else {
     failover_.restart();  // a call that began before the last retry may have told of a lost device

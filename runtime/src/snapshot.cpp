@@ -164,11 +164,8 @@ void try_replacements(const Snapshot& previous, bool may_keep, const Snapshot* k
     const FoundPlugin& good = *(*before)->plugin;
     if (!still_trusted(*plugin.trust, good.grounds, good.manifest->name, good.hash)) continue;
     auto kept = keep(good, plugin.trust, fault);
-    if (waits) {
-      snapshot.replacements.push_back({i, entry->plugin});
-    } else {
-      warn_of_kept(snapshot, known, *kept);
-    }
+    snapshot.replacements.push_back({i, entry->plugin});
+    if (!waits) warn_of_kept(snapshot, known, *kept);
     snapshot.entries[i] = entry_for(kept, may_keep ? &previous : nullptr, snapshot);
     snapshot.found.plugins[i] = std::move(kept);
   }
@@ -204,7 +201,8 @@ Snapshot::Loaded Snapshot::load(Entry& entry, bool log_failure) const {
     if (entry.is_loaded.load(std::memory_order_relaxed)) return entry.loaded;
     const auto admission =
         admit(entry, entry.is_spare ? Probes::Wait::never : Probes::Wait::some_time);
-    if (!admission) return tl::unexpected(admission.error());
+    // As a load that ran out of memory: not kept, and tried again after a while.
+    if (!admission) return fail(ATTNRT_OUT_OF_MEMORY, "{}", admission.error().message);
     entry.admission = *admission;
     if (admission->state == Admission::State::waiting) {
       return fail(ATTNRT_UNSUPPORTED, "waiting for its probe ({})",
@@ -257,14 +255,15 @@ std::shared_ptr<Snapshot> take_replacements(const Snapshot& previous) {
     const auto entry = entry_for(replacement.plugin, nullptr, *next);
     bool waits = false;
     const std::string fault = replacement_fault(*next, *entry, &waits);
-    if (waits) {
-      next->replacements.push_back(replacement);
-    } else if (fault.empty()) {
+    if (fault.empty()) {
       next->entries[i] = entry;
       next->found.plugins[i] = replacement.plugin;
-    } else {
+      continue;
+    }
+    next->replacements.push_back(replacement);
+    if (fault != previous.found.plugins[i]->present_fault) {
       next->found.plugins[i] = keep(*previous.found.plugins[i], replacement.plugin->trust, fault);
-      warn_of_kept(*next, nullptr, *next->found.plugins[i]);
+      if (!waits) warn_of_kept(*next, nullptr, *next->found.plugins[i]);
     }
   }
   return next;

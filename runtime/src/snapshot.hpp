@@ -49,7 +49,7 @@ class Snapshot {
     Loaded loaded = nullptr;
     Admission admission;
   };
-  // A file whose new bytes are being probed while its last good ones serve.
+  // A file whose new bytes are being probed, or were refused, while its last good ones serve.
   struct Replacement {
     size_t entry = 0;  // of the last good ones
     std::shared_ptr<const FoundPlugin> plugin;

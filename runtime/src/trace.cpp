@@ -319,7 +319,7 @@ std::string plugins_text(const Snapshot& snapshot, const std::vector<PluginRow>&
     std::string reason = row.reason;
     if (!row.plugin->present_fault.empty()) {
       reason +=
-          fmt::format("{}the last good version; the file has new bytes that cannot be used: {}",
+          fmt::format("{}the last good version; the file has new bytes, which do not serve: {}",
                       reason.empty() ? "" : "; ", row.plugin->present_fault);
     }
     if (!row.notes.empty()) reason += (reason.empty() ? "note: " : "; note: ") + joined(row.notes);

@@ -10,6 +10,8 @@
 #include <new>
 #include <utility>
 
+#include "base/signals.hpp"
+
 namespace attnrt::core {
 namespace {
 
@@ -17,25 +19,6 @@ namespace {
 // again after a second, then after twice as long each time.
 constexpr std::chrono::seconds kFirstWait{1};
 constexpr std::chrono::seconds kLongestWait{60};
-
-// Blocks the signals that are for the application's own threads. Those that report a fault of the
-// thread itself stay as they are, so that the application's reports of crashes work.
-class BlockedSignals {
- public:
-  BlockedSignals() {
-    sigset_t blocked;
-    sigfillset(&blocked);
-    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT})
-      sigdelset(&blocked, fault);
-    pthread_sigmask(SIG_SETMASK, &blocked, &before_);
-  }
-  BlockedSignals(const BlockedSignals&) = delete;
-  BlockedSignals& operator=(const BlockedSignals&) = delete;
-  ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  sigset_t before_{};
-};
 
 Result<void> out_of_memory() { return fail(ATTNRT_OUT_OF_MEMORY, "out of host memory"); }
 

@@ -186,7 +186,7 @@ class Words(unittest.TestCase):
 
     def test_policy_md_names_every_key(self):
         page, properties = (SOURCE / "docs/policy.md").read_text(), self.policy["properties"]
-        maps = ("plugins", "plan_cache", "trust")
+        maps = ("plugins", "admission", "plan_cache", "trust")
         keys = [key for key in properties if key not in (*maps, "backends")]
         keys += [f"{name}.{key}" for name in maps for key in properties[name]["properties"]]
         keys += [

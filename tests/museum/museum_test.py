@@ -6,8 +6,8 @@ expected results. Without names, every row of pieces.py is tested:
 
 stopped    with the admission of its level, commands and the host give the right results by the
            backend cpu, `attnrt list` shows why the piece is refused, and nothing is left behind
-unstopped  without admission, it does to a host what its row says: so it is hostile indeed. Of level
-           scan, only while its row waits: the scan does not need admission
+unstopped  without admission, it does to a host what its row says, so it is hostile. Not those of
+           level scan, which need no admission to be stopped
 """
 
 import concurrent.futures
@@ -36,7 +36,7 @@ PROBLEM = "dtype=f16 heads_q=9 heads_kv=3 seq_q=1 seq_kv=121 head_dim=64 causal=
 ADMISSION = {pieces.SCAN: "off", pieces.LOADS: "loads"}  # of other levels: conforms
 PR_SET_CHILD_SUBREAPER = 36
 LONGEST_FAULT = 400  # characters of one that are printed
-WAITS = pieces.WAITS_FOR_RULE | pieces.WAITS_FOR_SCAN
+WAITS = pieces.WAITS_FOR_RULE
 
 
 def prepare():

@@ -18,10 +18,6 @@ SCAN, LOADS, CONFORMS, NONE = "scan", "loads", "conforms", "none"
 
 # Rows that no conformance rule notices yet: behind q there is memory, not a protected page.
 WAITS_FOR_RULE = {"run_past_q"}
-# Rows whose static check is not there yet.
-WAITS_FOR_SCAN = {
-    *["writable_code", "huge_bss"],  # formats/elf_*.cpp
-}
 
 MANIFEST = """\
 name: piece

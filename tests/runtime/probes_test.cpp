@@ -187,6 +187,24 @@ TEST(ProbesTest, WithoutAProbeThePolicyDecides) {
   EXPECT_THAT(runtime.log(), testing::Contains(HasSubstr("loaded without a probe")));
 }
 
+// New bytes whose probe cannot be made do not start one probe after the other.
+TEST(ProbesTest, AProbeThatCannotBeMadeIsNotRepeatedWithoutEnd) {
+  const Probing probing;
+  const TestRuntime runtime({"fake_versions-1.0.0"}, probing.policy(), probing.options());
+  ASSERT_EQ(chosen(*runtime), "fake_versions 1.0.0");
+  fakes::overwrite_file(
+      probing.directory.path() / "probe",
+      fmt::format("#!/bin/sh\necho x >> {}/starts\nexit 1\n", probing.directory.text()));
+  runtime.plugins.add("fake_versions-1.2.0", "fake_versions-1.0.0.so");
+  ASSERT_TRUE(runtime->reload());
+  const auto fault = [&] { return runtime->plugins(false).at(0).plugin->present_fault; };
+  EXPECT_TRUE(soon([&] { return fault().find("answered nothing") != std::string::npos; }))
+      << fault();
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  EXPECT_LE(probing.starts(), 2);
+  EXPECT_EQ(chosen(*runtime), "fake_versions 1.0.0");
+}
+
 TEST(ProbesTest, ClosingARuntimeEndsItsProbe) {
   const Probing probing;
   const auto start = std::chrono::steady_clock::now();
@@ -198,6 +216,19 @@ TEST(ProbesTest, ClosingARuntimeEndsItsProbe) {
     ASSERT_TRUE(runtime->reload());
   }
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30));
+}
+
+// As when a policy is replaced in place, and read before it is whole.
+TEST(ProbesTest, WhatServesGoesOnUnderAnotherRegistry) {
+  const Probing probing;
+  const TestRuntime runtime({"fake_full"}, probing.policy(), probing.options());
+  ASSERT_EQ(chosen(*runtime), "fake_full 1.0.0");
+  runtime.plugins.write("fake_full.so", "garbage");
+  runtime.set_policy(
+      fmt::format("threads: 2\nadmission: {{registry: {}/other}}\n", probing.directory.text()));
+  ASSERT_TRUE(runtime->reload());
+  EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0");
+  EXPECT_EQ(probing.starts(), 1);
 }
 
 TEST(ProbesTest, CallsOfManyThreadsShareOneProbe) {

@@ -20,7 +20,8 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using State = AdmissionRecord::State;
 
-const std::string kKey = std::string(64, 'a') + "-" + std::string(16, '1');
+const std::string kKey =
+    file_key(std::string(64, 'a') + "-" + std::string(16, '1'), AdmissionLevel::conforms);
 const AdmissionRecord kRefused{State::refused, AdmissionLevel::conforms,
                                "ACC-1: 3 values of out are wrong", 1796101385, "77ed96da"};
 
@@ -75,6 +76,18 @@ TEST_F(RegistryTest, AFolderOfAnotherUserIsNotUsed) {
   const auto opened = Registry::open(folder);
   ASSERT_FALSE(opened);
   EXPECT_THAT(opened.error().message, HasSubstr("is owned by user 12345; expected user 0"));
+}
+
+TEST_F(RegistryTest, ALinkIsNoRegistry) {
+  fs::create_directory_symlink(folder, directory.path() / "link");
+  EXPECT_FALSE(Registry::open(directory.path() / "link"));
+}
+
+TEST_F(RegistryTest, NorIsAFolderThatOthersMayExchange) {
+  ASSERT_EQ(chmod(folder.parent_path().c_str(), 0777), 0);
+  const auto opened = Registry::open(folder);
+  ASSERT_FALSE(opened);
+  EXPECT_THAT(opened.error().message, HasSubstr("not trusted: "));
 }
 
 TEST_F(RegistryTest, EveryPartOfARecordIsNoRecord) {
@@ -158,7 +171,10 @@ TEST_F(RegistryTest, WhatNobodyUsedFor90DaysIsForgotten) {
   };
   age(file, 89);
   age(folder / (other + ".txt"), 91);
+  fakes::overwrite_file(folder / "thesis.tex", "not the registry's");
+  age(folder / "thesis.tex", 1000);
   registry.forget_unused();
+  EXPECT_TRUE(fs::exists(folder / "thesis.tex"));
   EXPECT_TRUE(registry.find(kKey));
   EXPECT_FALSE(registry.find(other));
   registry.forget_unused();
@@ -189,11 +205,11 @@ TEST_F(RegistryTest, ARegistryThatIsNotOpenKeepsNothing) {
 }
 
 TEST(Machine, OtherOptionsAndOtherProbesAreOtherMachines) {
-  const std::string machine = machine_text("/bin/true");
+  const std::string machine = machine_text("/bin/true", {});
   EXPECT_EQ(machine_key(machine, "").size(), 16);
-  EXPECT_EQ(machine_key(machine, ""), machine_key(machine_text("/bin/true"), ""));
+  EXPECT_EQ(machine_key(machine, ""), machine_key(machine_text("/bin/true", {}), ""));
   EXPECT_NE(machine_key(machine, ""), machine_key(machine, "a=b\n"));
-  EXPECT_NE(machine_key(machine, ""), machine_key(machine_text("/bin/false"), ""));
+  EXPECT_NE(machine_key(machine, ""), machine_key(machine_text("/bin/false", {}), ""));
   EXPECT_THAT(machine, HasSubstr("flags"));
 }
 

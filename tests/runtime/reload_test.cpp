@@ -128,7 +128,7 @@ TEST_F(Reload, BadNewBytesLeaveTheLastGoodVersionInService) {
     const auto rows = runtime->plugins();
     EXPECT_EQ(rows.at(0).state, "ready");
     EXPECT_THAT(plugins_text(*runtime->snapshot(), rows),
-                HasSubstr("the last good version; the file has new bytes that cannot be used: is"));
+                HasSubstr("the last good version; the file has new bytes, which do not serve: is"));
     const auto json = nlohmann::json::parse(plugins_json(*runtime->snapshot(), rows).text());
     EXPECT_THAT(json["plugins"][0]["present_fault"], StartsWith("is damaged"));
     // Another policy makes another instance of the last good version.

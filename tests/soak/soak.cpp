@@ -160,10 +160,10 @@ class Callers {
 struct Slot {
   std::string file, backend;
   std::vector<fs::path> versions;
-  size_t binaries;  // different ones; 0: each is new
+  size_t binaries;  // different ones
 };
 
-// 10, 10 and 4 binaries stay mapped. Those of fake_unloadable do not, so there may be any number.
+// 10, 10 and 4 binaries stay mapped. Those of fake_unloadable do not. Each binary is probed once.
 std::vector<Slot> slots() {
   return {
       {"full.so", "fake_full", {fakes::fake("fake_full")}, 10},
@@ -171,14 +171,14 @@ std::vector<Slot> slots() {
        "fake_versions",
        {fakes::fake("fake_versions-1.0.0"), fakes::fake("fake_versions-1.2.0")},
        10},
-      {"unloadable.so", "fake_unloadable", {fakes::fake("fake_unloadable")}, 0},
+      {"unloadable.so", "fake_unloadable", {fakes::fake("fake_unloadable")}, 16},
       {"cpu.so", "cpu", {cpu_plugin()}, 4},
   };
 }
 
 // The n-th version of a slot's file. What follows the last section makes other bytes of one plugin.
 std::string version_of(const Slot& slot, size_t n) {
-  const size_t binary = slot.binaries > 0 ? n % slot.binaries : n;
+  const size_t binary = n % slot.binaries;
   return fakes::read_file(slot.versions[binary % slot.versions.size()]) +
          fmt::format("{:08}", binary);
 }
@@ -195,6 +195,8 @@ class Soak {
     opened.policy_path = etc_.text() + "/policy.yaml";
     opened.plugin_path = plugins_.text();
     opened.watch_times = {options.quiet, 10 * options.quiet};
+    opened.probe_program = ATTNRT_PROBE;
+    if (kSanitized) opened.admission_level = AdmissionLevel::off;  // a probe takes seconds there
     opened.log = [this](int32_t severity, const std::string& line) {
       if (severity >= ATTNRT_LOG_WARNING && line.starts_with("watch: ")) ++watch_failures_;
     };
@@ -233,6 +235,7 @@ class Soak {
     }
     text +=
         fmt::format("threads: {}\nplan_cache: {{bytes: {} KiB}}\n", 1 + n / 16 % 3, 1 << n % 12);
+    text += fmt::format("admission: {{level: loads, registry: {}/registry}}\n", etc_.text());
     etc_.write(".policy", text);
     fs::rename(etc_.path() / ".policy", etc_.path() / "policy.yaml");
     first_ = slots_[(slots_.size() - 1 - n % slots_.size()) % slots_.size()].backend;

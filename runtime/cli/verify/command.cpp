@@ -26,7 +26,7 @@ struct Request {
 std::vector<RuleResult> check_one(const std::string& path, const Request& request, bool with_bar) {
   const ProgressBar bar(with_bar);
   const auto progress = [&bar](const conformance::Rule& rule, int64_t done, int64_t all) {
-    bar.show(done, all, rule.id);
+    if (done >= 0) bar.show(done, all, rule.id);
   };
   if (!request.in_process) {
     return conformance::check_rules_in_children(path, request.settings,

@@ -111,8 +111,9 @@ ATTNRT_API void attnrt_runtime_close(attnrt_runtime* runtime);
 
 /* Reads the policy and the plugin directories again, but not the environment. New plans use what is
  * found now; existing plans keep their backend. A file whose new bytes cannot be used keeps its
- * last good ones, with a warning. Looks again for devices, as attnrt_runtime_retry does. If it
- * fails, everything stays as it was.
+ * last good ones, with a warning. New bytes of a file that serves do so when their probe has
+ * passed, which reload does not wait for. Looks again for devices, as attnrt_runtime_retry does. If
+ * it fails, everything stays as it was.
  * ERRORS: as attnrt_runtime_open; INTERNAL if a directory that could be read before cannot be. */
 ATTNRT_API attnrt_status attnrt_runtime_reload(attnrt_runtime* runtime, attnrt_error* error);
 
@@ -130,7 +131,8 @@ ATTNRT_API attnrt_status attnrt_runtime_watch(attnrt_runtime* runtime, int32_t* 
                                               attnrt_error* error);
 
 /* Takes the events that have come. When 500 ms have passed after the last one, or 5 s after the
- * first one, it does what attnrt_runtime_reload does; otherwise it returns OK at once. Warnings
+ * first one, it does what attnrt_runtime_reload does (files that are open for writing are waited
+ * for, a policy up to 60 s); otherwise it returns OK at once. Warnings
  * that the last reload gave are not repeated. A reload that could not look is tried again after
  * 1 s, then after twice as long each time, up to 60 s.
  * ERRORS: as attnrt_runtime_reload, and everything stays as it was; INVALID_ARGUMENT without a
@@ -147,7 +149,8 @@ ATTNRT_API attnrt_status attnrt_runtime_trim(attnrt_runtime* runtime, int64_t by
  * from being loaded. Does not scan the directories. A backend without a device, or with a lost one,
  * gets a new instance of its library when it is next asked. A plugin that could not be loaded is
  * loaded again then, which may read its file. New plans use the new instance; existing plans keep
- * theirs. Does nothing if all loaded backends have their devices. */
+ * theirs. Forgets that a plugin was refused by its probe, which runs again when it is next asked.
+ * Does nothing else if all loaded backends have their devices. */
 ATTNRT_API attnrt_status attnrt_runtime_retry(attnrt_runtime* runtime, attnrt_error* error);
 
 /* ---- Problems ---- */

@@ -1,4 +1,4 @@
-// runtime/src/base/signals.hpp: writes beyond RLIMIT_FSIZE fail with EFBIG instead of a signal
+// runtime/src/base/signals.hpp: keeps signals away from this thread for a while
 #pragma once
 
 #include <signal.h>
@@ -34,6 +34,25 @@ class NoFileSizeSignal {
  private:
   sigset_t signal_{}, mask_{};
   bool was_pending_ = false, blocked_ = false;
+};
+
+// Blocks the signals that are for the application's own threads. Those that report a fault of the
+// thread itself stay as they are, so that the application's reports of crashes work.
+class BlockedSignals {
+ public:
+  BlockedSignals() {
+    sigset_t blocked;
+    sigfillset(&blocked);
+    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT})
+      sigdelset(&blocked, fault);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before_);
+  }
+  BlockedSignals(const BlockedSignals&) = delete;
+  BlockedSignals& operator=(const BlockedSignals&) = delete;
+  ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_{};
 };
 
 }  // namespace attnrt::core

@@ -37,6 +37,11 @@ Result<void> check_loads(const std::vector<Elf64_Phdr>& segments) {
   uint64_t end = 0;
   for (const Elf64_Phdr& segment : segments) {
     if (segment.p_type != PT_LOAD) continue;
+    if ((segment.p_flags & (PF_W | PF_X)) == (PF_W | PF_X)) {
+      return fail(ATTNRT_UNSUPPORTED,
+                  "has a segment that may be written and executed; link it without -N and "
+                  "--omagic");
+    }
     if (segment.p_filesz > segment.p_memsz) {
       return damaged("a segment has {} bytes in the file and {} in memory", segment.p_filesz,
                      segment.p_memsz);
