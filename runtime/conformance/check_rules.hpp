@@ -28,7 +28,8 @@ struct RuleResult {
   Outcome outcome;
 };
 
-// Reports how far the check of a rule is: `done` of `all` cases; -1: it is at work. From any thread.
+// Reports how far the check of a rule is: `done` of `all` cases; -1: it is at work.
+// THREADS: from any.
 using Progress = std::function<void(const Rule& rule, int64_t done, int64_t all)>;
 
 struct Listener {

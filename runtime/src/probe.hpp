@@ -25,7 +25,8 @@ struct ProbeResult {
 };
 
 // Starts the program on the plugin's bytes, and waits for its answer.
-// program, environment: of probe_program() and environment_of_probe(). level: not off. is_cancelled: asked a few times a second.
+// program, environment: of probe_program() and environment_of_probe(). level: not off.
+// is_cancelled: asked a few times a second.
 //
 // Errors: UNSUPPORTED, the program cannot be started here, or is not of this version;
 // OUT_OF_MEMORY and INTERNAL, this process could not look, and may try again; also if cancelled.

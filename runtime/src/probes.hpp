@@ -87,8 +87,8 @@ class Probes {
   std::map<std::string, Registry> registries_;  // by folder
   // What was admitted, and refusals that no registry keeps.
   std::map<std::string, AdmissionRecord> records_;
-  // Why the last probe could not be made, and until when that is the answer: without it, each answer
-  // would start another one.
+  // Why the last probe could not be made, and until when that is the answer. Without it, each
+  // answer would start another probe.
   struct Failure {
     Error error;
     std::chrono::steady_clock::time_point until;

@@ -1,6 +1,6 @@
 // runtime/src/registry.hpp: keeps what probes have shown, for every process of this machine
 //
-// One file a plugin, machine and level: FOLDER/<sha256 of the plugin>-<machine>-<level>.txt. A file is written
+// One file a plugin, machine and level: FOLDER/<sha256>-<machine>-<level>.txt. A file is written
 // whole, under another name, and renamed. What is no complete record is no record: a damaged
 // registry costs a probe, never a result.
 #pragma once

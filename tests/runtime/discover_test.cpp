@@ -163,7 +163,7 @@ TEST(Discover, BrokenFilesAreRowsWithTheirReasons) {
 }
 
 TEST(Discover, ARelocationMayWriteUpToTheEndOfAWritableSegment) {
-  if (kSanitized) GTEST_SKIP() << "its plugins have other relocations at that place";
+  if (support::kSanitized) GTEST_SKIP() << "its plugins have other relocations at that place";
   for (const int64_t beyond : {-8, -7, 0}) {
     const Directory directory;
     directory.write("plugin.so", changed([beyond](Elf& elf) {
