@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <cerrno>
+#include <initializer_list>
 
 namespace attnrt::core {
 
