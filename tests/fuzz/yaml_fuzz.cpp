@@ -63,11 +63,10 @@ std::string printed(const Node& node) {
   return text + (map ? "}" : "]");
 }
 
-bool printable(const Node& node) {  // yaml-cpp writes and reads other control characters apart
+// yaml-cpp writes and reads other control characters apart, and \N gives a byte that is no UTF-8.
+bool printable(const Node& node) {
   return std::all_of(node.text.begin(), node.text.end(),
-                     [](char c) {
-                       return static_cast<unsigned char>(c) >= 0x20 || c == '\n' || c == '\t';
-                     }) &&
+                     [](char c) { return (c >= 0x20 && c < 0x7F) || c == '\n' || c == '\t'; }) &&
          std::all_of(node.keys.begin(), node.keys.end(), printable) &&
          std::all_of(node.items.begin(), node.items.end(), printable);
 }
