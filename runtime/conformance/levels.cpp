@@ -6,7 +6,7 @@ namespace {
 
 constexpr int64_t kCases = 16;
 // Seconds. GPU drivers take up to some seconds to start.
-constexpr double kLoadsDeadline = 9, kConformsDeadline = 300, kConformsSilence = 15;
+constexpr double kLoadsDeadline = 9, kConformsDeadline = 300, kConformsSilence = 30;
 
 }  // namespace
 

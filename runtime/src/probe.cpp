@@ -35,7 +35,7 @@ constexpr std::string_view kGreeting = "attnrt-probe 1";
 // The program's own deadlines are shorter (conformance/levels.cpp). These are for a program that
 // hangs itself.
 std::chrono::seconds most_time(AdmissionLevel level) {
-  return std::chrono::seconds(level == AdmissionLevel::loads ? 12 : 330);
+  return std::chrono::seconds(level == AdmissionLevel::loads ? 20 : 330);
 }
 
 // What of the environment a plugin may need to find its devices. Nothing in a privileged process.

@@ -28,7 +28,7 @@ import time
 import pieces
 
 WORKERS = 4  # more than cores: a worker whose piece hangs only waits
-DEADLINE = 40  # seconds of one command, of which the probe may take 10
+DEADLINE = 120  # seconds of one command, of which the probe may take 10
 HANGS = 2  # seconds after which a host hangs that nothing protects, if its row says so
 SETTLES = 1  # seconds that killed processes may take to end
 LARGEST_FILE = 32 << 20  # bytes that a command may write to one file

@@ -134,6 +134,7 @@ TEST_F(Command, APrivilegedProcessIgnoresTheEnvironment) {
 // A command that was found through PATH cannot tell its directory from argv[0], and must not take
 // the current directory for it.
 TEST_F(Command, ListFindsTheInstalledPluginsWhateverItsName) {
+  (void)attnrt_in(fakes::Directory(), {"list", "--wait"});  // so that none is waiting below
   fs::create_directories(directory.path() / "attnrt/plugins");
   const std::string expected = attnrt({"list"}).out;
   EXPECT_NE(expected.find("cpu.so"), std::string::npos) << expected;
