@@ -8,6 +8,7 @@
 #include <chrono>
 #include <thread>
 
+#include "support/sanitized.hpp"
 #include "support/test_runtime.hpp"
 
 namespace attnrt::core {
@@ -242,6 +243,7 @@ TEST(ProbesTest, CallsOfManyThreadsShareOneProbe) {
 }
 
 TEST(ProbesTest, AChildProbesForItself) {
+  if (kSanitized) GTEST_SKIP() << "a sanitizer's own locks and threads do not survive a fork";
   const Probing probing;
   const TestRuntime runtime({"fake_full", "fake_aborts"}, probing.policy(), probing.options());
   ASSERT_EQ(chosen(*runtime), "fake_full 1.0.0");
