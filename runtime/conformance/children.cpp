@@ -31,6 +31,7 @@ namespace attnrt::conformance {
 namespace {
 
 using core::Descriptor;
+using core::write_all;
 using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
@@ -72,16 +73,6 @@ RuleResult from_json(const json& text) {
 
 std::string dump(const json& text) {
   return text.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
-}
-
-bool write_all(int file, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t done = write(file, text.data(), text.size());
-    if (done < 0 && errno == EINTR) continue;
-    if (done <= 0) return false;
-    text.remove_prefix(static_cast<size_t>(done));
-  }
-  return true;
 }
 
 [[noreturn]] void fail(const char* call) {

@@ -30,6 +30,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/file.hpp"
 #include "base/result.hpp"
 #include "base/text.hpp"
 #include "conformance/children.hpp"
@@ -43,15 +44,8 @@ constexpr int kLibrary = 3, kAnswers = 4;
 constexpr int kUsage = 2;
 constexpr size_t kMostText = 400;  // bytes of one answer's text
 
-void answer(const std::string& line) {
-  std::string_view rest = line;
-  while (!rest.empty()) {
-    const ssize_t done = write(kAnswers, rest.data(), rest.size());
-    if (done < 0 && errno == EINTR) continue;
-    if (done <= 0) return;  // the reader is gone, which end_with_reader sees
-    rest.remove_prefix(static_cast<size_t>(done));
-  }
-}
+// Nothing is lost if that fails: the reader is gone then, which end_with_reader sees.
+void answer(const std::string& line) { attnrt::core::write_all(kAnswers, line); }
 
 std::string text_of(const std::string& text) {
   return attnrt::core::one_line(attnrt::core::cut(text.c_str(), kMostText));

@@ -19,7 +19,7 @@ class DecisionLog {
   static constexpr size_t kMost = 1024;                  // lines
   static constexpr size_t kMostBytes = size_t{4} << 20;  // of all lines; the last one stays anyway
 
-  // Adds a decision that was made anew, and writes its line to the log, if that wants decisions.
+  // Adds a decision that no cache gave, and writes its line to the log, if that wants decisions.
   // Where memory runs out, the decision is counted and its line is left out.
   void add(const Decision& decision, const Services& services);
 

@@ -105,17 +105,6 @@ bool is_ours(std::string_view name) {
          name.ends_with(".txt");
 }
 
-Result<void> write_all(const Descriptor& file, std::string_view text) {
-  const NoFileSizeSignal no_signal;
-  while (!text.empty()) {
-    const ssize_t put = write(file.number(), text.data(), text.size());
-    if (put < 0 && errno == EINTR) continue;
-    if (put <= 0) return system_error("cannot be written");
-    text.remove_prefix(static_cast<size_t>(put));
-  }
-  return {};
-}
-
 }  // namespace
 
 Result<Registry> Registry::open(const std::filesystem::path& folder) {
@@ -161,7 +150,11 @@ Result<void> Registry::store(const std::string& key, const AdmissionRecord& reco
   const int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW;
   Descriptor file(openat(folder_.number(), temporary.c_str(), flags, 0600));
   if (file.number() < 0) return system_error("cannot be written");
-  auto written = write_all(file, text_of(record));
+  Result<void> written;
+  {
+    const NoFileSizeSignal no_signal;
+    if (!write_all(file.number(), text_of(record))) written = system_error("cannot be written");
+  }
   if (written &&
       renameat(folder_.number(), temporary.c_str(), folder_.number(), file_name(key).c_str()) != 0)
     written = system_error("cannot be renamed");

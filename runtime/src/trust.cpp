@@ -231,7 +231,7 @@ Result<std::vector<Relaxed>> Trust::judge(const PluginLinks& links, const std::s
       found.push_back(
           {kRelativePath,
            fmt::format("its {} {} is relative to the working directory", what, shown(name)),
-           "expected an absolute path; link it anew"});
+           "expected an absolute path; link it again with one"});
       return {};
     }
     auto more = objections_on_the_way_to(path, false);

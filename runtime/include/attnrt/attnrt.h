@@ -221,7 +221,7 @@ ATTNRT_API attnrt_status attnrt_stats(attnrt_runtime* runtime, int32_t format, c
 
 /* Gives the last decisions that were made, the oldest first: at most 1,024 of them, and 4 MiB. Each
  * is a line of JSON, a document of kind "decision" with its number ("sequence", from 1 on) and its
- * time. A decision that a cache gave is not made anew, and one of attnrt_explain is not kept.
+ * time. Decisions that a cache gave, and those of attnrt_explain, are not among them.
  * after: only decisions with a higher number; 0: all. *lines is "" if there are none.
  * OWNERSHIP: attnrt_text_free frees *lines. */
 ATTNRT_API attnrt_status attnrt_decisions(attnrt_runtime* runtime, int64_t after, char** lines,

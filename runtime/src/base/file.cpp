@@ -45,6 +45,16 @@ Result<void> write_range(const Descriptor& file, std::string_view bytes, const B
 
 }  // namespace
 
+bool write_all(int file, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t put = write(file, bytes.data(), bytes.size());
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) return false;
+    bytes.remove_prefix(static_cast<size_t>(put));
+  }
+  return true;
+}
+
 std::string errno_text() { return std::strerror(errno); }
 
 bool could_not_look(int error) {

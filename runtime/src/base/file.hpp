@@ -27,6 +27,9 @@ class Descriptor {
   int number_;
 };
 
+// Writes all bytes to a descriptor. RETURNS false, and errno says why, if that failed.
+bool write_all(int file, std::string_view bytes);
+
 // The text of errno.
 std::string errno_text();
 

@@ -35,16 +35,6 @@ struct TemporaryFile {
   ~TemporaryFile() {
     if (file.number() >= 0 && !renamed) unlink(path.c_str());
   }
-
-  bool write(std::string_view bytes) const {
-    while (!bytes.empty()) {
-      const ssize_t put = ::write(file.number(), bytes.data(), bytes.size());
-      if (put < 0 && errno == EINTR) continue;
-      if (put <= 0) return false;
-      bytes.remove_prefix(static_cast<size_t>(put));
-    }
-    return true;
-  }
 };
 
 }  // namespace
@@ -62,7 +52,7 @@ Result<void> write_whole(const std::filesystem::path& path, std::string_view byt
         bytes.size(), limit.rlim_cur);
   }
   TemporaryFile temporary(path);
-  if (temporary.file.number() < 0 || !temporary.write(bytes) ||
+  if (temporary.file.number() < 0 || !write_all(temporary.file.number(), bytes) ||
       fsync(temporary.file.number()) != 0 || rename(temporary.path.c_str(), path.c_str()) != 0)
     return system_error("cannot be written");
   temporary.renamed = true;
