@@ -66,6 +66,13 @@ def text_of(stats):
         for labels, each in candidates
         for event, count in each["quarantine"].items()
     ]
+    rollouts = [
+        (
+            {"backend": each["name"], "version": each["version"], "phase": each["phase"]},
+            each["clean"],
+        )
+        for each in stats["rollouts"]
+    ]
     lookups = [
         ({"cache": name, "result": result}, cache[result])
         for name, cache in (("decision", decision_cache), ("plan", plan_cache))
@@ -83,6 +90,7 @@ def text_of(stats):
         ("quarantine_events_total", "counter", "What the breaker did.", quarantine),
         ("held_bytes", "gauge", "Bytes that all plans hold.", of_each("held_bytes")),
         ("idle_bytes", "gauge", "Bytes that idle plans hold.", of_each("idle_bytes")),
+        ("rollout_clean", "gauge", "Clean runs of a rollout's phase.", rollouts),
         ("reloads_total", "counter", "Reloads.", reloads),
         ("decisions_total", "counter", "New decisions.", [({}, stats["decisions"])]),
         ("cache_lookups_total", "counter", "Lookups in the caches.", lookups),

@@ -14,9 +14,6 @@ constexpr double kEpsilon = unit_roundoff(DType::f32);
 // f32.
 constexpr double kNegligibleWeight = 0x1p-23;
 
-// A larger |score| comes from a mask of the lowest finite number.
-constexpr double kLowestMask = 1e30;
-
 // Roundings of exp, of rescaling between blocks of keys, and of the division.
 constexpr double kRoundings = 8;
 
@@ -43,6 +40,14 @@ double out_floor(DType dtype, const RowSize& row) {
 double lse_floor(const RowSize& row) {
   return score_error(row) + kEpsilon * (std::sqrt(row.keys) + kRoundings +
                                         std::max(row.score, row.sink) + std::log(1 + row.keys));
+}
+
+double difference_bound(DType dtype, DType out_dtype, const RowSize& row) {
+  return 6 * out_floor(out_dtype, row) + 4 * unit_roundoff(dtype) * row.value;
+}
+
+double lse_difference_bound(DType dtype, const RowSize& row) {
+  return 6 * lse_floor(row) + 2 * rounded_sum_error(dtype);
 }
 
 double rounded_sum_error(DType dtype) { return dtype == DType::f32 ? 0 : unit_roundoff(dtype); }

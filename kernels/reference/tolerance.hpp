@@ -1,6 +1,6 @@
 // kernels/reference/tolerance.hpp: how far from the exact answer a right result may be
 //
-// This is the only derivation of tolerances in the tree. Three checks use it, each with the bound
+// This is the only derivation of tolerances in the tree. Four checks use it, each with the bound
 // that it can evaluate:
 //   the kernels' tests, tests/kernels/support/accuracy.cpp: each value of out and of lse, and the
 //       mean of each
@@ -9,6 +9,7 @@
 //       of a sum of rounded weights
 //   `attnrt bench`, runtime/cli/bench/check.cpp: whole rows of out and each value of lse, from the
 //       largest norms of q and k, because the rows themselves are not evaluated plainly
+//   difference.hpp: two results of a run of which nothing is evaluated, each value of out and lse
 //
 // The rule, where the exact answer is attention.hpp's and the plain evaluation is plain.hpp's:
 //     largest error <= 2   * largest error of the plain evaluation + floor of the row
@@ -39,6 +40,12 @@
 //       V is the largest of the scaled values.
 //   The last three add up to the relative error of a row of weights, which is 1 at most. It moves
 //       out by up to V times itself.
+// Two results. Where nothing is evaluated plainly, its largest error is bounded instead. The plain
+// evaluation rounds each weight to the dtype, which moves out by up to u V, and otherwise is off by
+// its floor. So a right result is off by at most 2 (floor + u V) + floor, and two of them differ by
+//                                                                   6 floor + 4 u V
+// at most. Their lse differ by 6 floors of lse, and twice the error of a sum of rounded weights.
+//
 // Only keys that count enter S and scale |q||k|: those whose weight is not negligible beside the
 // row's largest weight. Scores beyond 1e30 do not enter S. They come from a mask of the lowest
 // finite number, which leaves the weights equal or zero, whatever the score was rounded from.
@@ -47,6 +54,13 @@
 #include "kernels/common/problem.hpp"
 
 namespace kernels::reference {
+
+// A key whose score is so far below the row's largest does not count: exp(-16) is below the last
+// bit of the row's sum in f32.
+inline constexpr double kNegligibleScore = -16;
+
+// A larger |score| comes from a mask of the lowest finite number.
+inline constexpr double kLowestMask = 1e30;
 
 // The sizes of one row's numbers that the floor is derived from.
 struct RowSize {
@@ -80,6 +94,10 @@ double lse_floor(const RowSize& row);
 // What lse may be off by in addition where the denominator is the sum of weights that were rounded
 // to the dtype.
 double rounded_sum_error(DType dtype);
+
+// The largest difference of two right results, for a value of out (of out_dtype) and for lse.
+double difference_bound(DType dtype, DType out_dtype, const RowSize& row);
+double lse_difference_bound(DType dtype, const RowSize& row);
 
 // The two bounds of the rule above. mean_bound takes two means or two sums over the same values.
 constexpr double largest_bound(double plain_largest, double floor) {

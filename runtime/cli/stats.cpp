@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/bytes.hpp"
 #include "base/file.hpp"
 #include "cli/command.hpp"
 #include "stats_trace.hpp"
@@ -128,6 +129,34 @@ core::CandidateReport read_candidate(const Members& members) {
   return candidate;
 }
 
+core::RolloutReport read_rollout(const Members& members, std::string& fault) {
+  core::RolloutReport rollout;
+  rollout.name = members.text("name");
+  rollout.version = members.text("version");
+  rollout.sha256 = members.text("sha256");
+  rollout.settings = members.text("settings");
+  rollout.origin = members.text("origin");
+  rollout.since = members.text("since");
+  rollout.calls = members.number("calls");
+  rollout.taken = members.number("taken");
+  rollout.clean = members.number("clean");
+  rollout.after = members.is_null("after") ? 0 : members.number("after");
+  rollout.reason = members.text("reason");
+  const std::string phase = members.text("phase");
+  for (const auto known : {core::Phase::shadow, core::Phase::canary, core::Phase::promoted,
+                           core::Phase::rolled_back}) {
+    if (phase != core::name_of(known)) continue;
+    rollout.phase = known;
+    return rollout;
+  }
+  if (fault.empty())
+    fault = fmt::format(
+        "rollouts: found the phase {}, expected shadow, canary, promoted or "
+        "rolled back",
+        core::shown(phase));
+  return rollout;
+}
+
 core::Result<core::StatsReport> read_report(const std::string& file, const std::string& text) {
   const Document document = Document::parse(text, nullptr, false);
   std::string fault;
@@ -156,6 +185,9 @@ core::Result<core::StatsReport> read_report(const std::string& file, const std::
   report.plan_evictions = plans.number("evictions");
   report.idle_plans = plans.number("idle_plans");
   report.idle_bytes = plans.number("idle_bytes");
+  members.list("rollouts", [&](const Members& rollout) {
+    report.rollouts.push_back(read_rollout(rollout, fault));
+  });
   members.list("candidates", [&](const Members& candidate) {
     report.candidates.push_back(read_candidate(candidate));
   });

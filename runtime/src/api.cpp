@@ -189,6 +189,26 @@ attnrt_status attnrt_runtime_retry(attnrt_runtime* runtime, attnrt_error* error)
                             [&] { return runtime->impl->retry(), attnrt_status{ATTNRT_OK}; });
 }
 
+attnrt_status attnrt_runtime_promote(attnrt_runtime* runtime, const char* backend,
+                                     attnrt_error* error) {
+  if (runtime == nullptr || backend == nullptr)
+    return missing(error, runtime == nullptr ? "runtime" : "backend");
+  return without_exceptions(error, [&] {
+    const auto done = runtime->impl->promote(backend);
+    return done ? attnrt_status{ATTNRT_OK} : fill_error(error, done.error());
+  });
+}
+
+attnrt_status attnrt_runtime_roll_back(attnrt_runtime* runtime, const char* backend,
+                                       attnrt_error* error) {
+  if (runtime == nullptr || backend == nullptr)
+    return missing(error, runtime == nullptr ? "runtime" : "backend");
+  return without_exceptions(error, [&] {
+    const auto done = runtime->impl->roll_back(backend);
+    return done ? attnrt_status{ATTNRT_OK} : fill_error(error, done.error());
+  });
+}
+
 attnrt_status attnrt_problem_infer(attnrt_problem* problem, const attnrt_args* args,
                                    attnrt_error* error) {
   if (problem == nullptr || args == nullptr)
@@ -415,6 +435,6 @@ attnrt_status attnrt_merge(attnrt_runtime* runtime, int32_t device_type, int32_t
                          *out,
                          lse != nullptr ? *lse : attnrt_tensor{},
                          stream};
-    return merge(*runtime->impl->snapshot(), device_type, args, error);
+    return merge(*runtime->impl->snapshot(), runtime->impl->in_rollout(), device_type, args, error);
   });
 }

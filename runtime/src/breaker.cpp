@@ -56,6 +56,13 @@ const Quarantine::LostDevice* Quarantine::find_lost(const CandidateId& candidate
   return nullptr;
 }
 
+const Quarantine::InRollout* Quarantine::find_in_rollout(std::string_view sha256) const {
+  for (const InRollout& each : in_rollout) {
+    if (each.sha256 == sha256) return &each;
+  }
+  return nullptr;
+}
+
 bool Breaker::State::concerns(const CandidateId& id, const Problem& of) const {
   return candidate == id && (every_problem || same_problem(problem, of));
 }

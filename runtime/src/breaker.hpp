@@ -62,11 +62,19 @@ struct Quarantine {
     int32_t type, id;
     std::string reason;
   };
+  // A version that rollout.hpp holds back.
+  struct InRollout {
+    std::string sha256;  // of its file
+    std::string reason;
+    bool rolled_back = false;  // it may not even serve what nothing else can
+  };
   std::vector<Held> held;
   std::vector<LostDevice> lost;
+  std::vector<InRollout> in_rollout;
 
   const Held* find(const CandidateId& candidate) const;
   const LostDevice* find_lost(const CandidateId& candidate) const;
+  const InRollout* find_in_rollout(std::string_view sha256) const;
 };
 
 // THREADS: any call from any threads at once.

@@ -121,8 +121,8 @@ Result<VersionRange> read_version_range(const Item& version) {
 
 void read_backend(const Node& node, const std::string& where, BackendSettings& backend,
                   Errors& errors) {
-  yaml::only_keys(node, {"priority", "enabled", "version", "only", "options", "sha256"}, where,
-                  errors);
+  yaml::only_keys(node, {"priority", "enabled", "version", "rollout", "only", "options", "sha256"},
+                  where, errors);
   if (const auto priority = item(node, "priority", where)) {
     using Limits = std::numeric_limits<int32_t>;
     put(backend.priority, read_integer(*priority, Limits::min(), Limits::max()), priority->node,
@@ -132,6 +132,8 @@ void read_backend(const Node& node, const std::string& where, BackendSettings& b
     put(backend.enabled, yaml::boolean(enabled->node, enabled->what), enabled->node, errors);
   if (const auto version = item(node, "version", where))
     put(backend.version, read_version_range(*version), version->node, errors);
+  if (const auto rollout = item(node, "rollout", where))
+    backend.rollout = {read_rollout(rollout->node, rollout->what, errors), rollout->node.place()};
   if (const auto only = item(node, "only", where); only && only->node.kind != Kind::null)
     backend.only = {parse_constraints(only->node, only->what, errors), only->node.place()};
   if (const auto options = item(node, "options", where)) read_options(*options, backend, errors);

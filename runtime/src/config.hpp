@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "admit.hpp"
+#include "config_rollout.hpp"
 #include "environment.hpp"
 #include "formats/minisign.hpp"
 #include "formats/semver.hpp"
@@ -56,6 +57,7 @@ struct BackendSettings {
   Setting<int64_t> priority{0, "default"};
   Setting<bool> enabled{true, "default"};
   Setting<VersionRange> version;
+  Setting<std::optional<RolloutSettings>> rollout;
   Setting<Constraints> only;
   // In the order of the file; each value as text.
   std::vector<std::pair<std::string, std::string>> options;

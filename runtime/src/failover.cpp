@@ -2,7 +2,9 @@
 #include "failover.hpp"
 
 #include "capture.hpp"
+#include "rollout.hpp"
 #include "run.hpp"
+#include "shadow.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -137,6 +139,8 @@ Result<std::unique_ptr<Plan>> Failover::make(const Request& request, const Probl
   if (!plan) {
     const Error& failure = plan.error();
     stats->failed(Breaker::Stage::plan, failure.code, failure.message.c_str());
+    if (const auto& rollout = request.decision->rollout)
+      rollout->failed(failure.code, failure.message);
     return plan;
   }
   stats->made_plan();
@@ -198,12 +202,47 @@ void Failover::note_success(const Request& request, Breaker::Stage stage) {
   }
 }
 
+// Whether the version in rollout gets this call.
+bool Failover::takes_challenge(const Request& request) {
+  const auto& challenge = request.decision->challenge;
+  return challenge != nullptr && challenge->rollout->phase() == Phase::canary &&
+         challenge->rollout->takes_call();
+}
+
+// Runs a call that was served on the version in rollout, too, if that takes it. Never throws.
+void Failover::shadow(const Request& request, const attnrt_args& args) {
+  const auto& challenge = request.decision->challenge;
+  if (challenge == nullptr || request.decision->problem.device_type != ATTNRT_DEVICE_CPU) return;
+  Rollout& rollout = *challenge->rollout;
+  if (rollout.phase() != Phase::shadow || !rollout.takes_call()) return;
+  try {
+    const Shadow shadow(request.exact(), args);
+    const Request compared{request.snapshot, challenge,      request.call,
+                           request.key,      request.bounds, request.stream};
+    Breaker::Stage stage = Breaker::Stage::plan;
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    const attnrt_status status = attempt(compared, {}, shadow.args(), &stage, &error);
+    if (status != ATTNRT_OK) {
+      note_failure(*request.snapshot, challenge->winner()->candidate, request.rounded(), stage,
+                   {status, error.message});
+      return;
+    }
+    const auto difference = shadow.difference();
+    if (!difference) return;
+    if (!difference->empty()) return rollout.mismatched(*difference);
+    rollout.compared();
+  } catch (const std::exception&) {
+    return;  // the call itself was served
+  }
+}
+
 // Calls attempt(capture, &stage) for the decision's winner, and for the next candidate as long as
 // one fails and another may succeed. asked_at: the stage of a candidate that cannot tell whether a
 // graph is being captured.
 template <class Attempt>
 Result<void> Failover::serve(Request& request, Breaker::Stage asked_at, Attempt&& attempt) {
   std::optional<Error> untold;  // of a candidate that could not tell
+  bool may_challenge = true;
   for (;;) {
     Capture capture;
     Breaker::Stage stage = asked_at;
@@ -214,9 +253,14 @@ Result<void> Failover::serve(Request& request, Breaker::Stage asked_at, Attempt&
           ->failed(stage, untold->code, untold->message.c_str());
     } else if (capture.active && untold) {
       return tl::unexpected(*std::move(untold));
+    } else if (may_challenge && !capture.active && takes_challenge(request)) {
+      request.decision = request.decision->challenge;
+      may_challenge = false;
+      continue;
     } else {
       done = attempt(capture, &stage);
     }
+    may_challenge = false;
     if (done && !capture.active) note_success(request, stage);
     if (done || capture.active || !advance(request, stage, done.error())) return done;
   }
@@ -282,6 +326,7 @@ attnrt_status Failover::attempt(const Request& request, const Capture& capture,
   if (event_failed) {
     const char* message = found.message[0] != '\0' ? found.message : status_name(status);
     entry.plan->stats()->failed(Breaker::Stage::run, status, message);
+    if (const auto& rollout = entry.plan->decision().rollout) rollout->failed(status, message);
     (void)attnrt_fail(error, status, "run: %s: %s", entry.plan->backend_name().c_str(), message);
   }
   return status;
@@ -296,7 +341,9 @@ attnrt_status Failover::attend(Request request, const attnrt_args& args, attnrt_
                             if (status != ATTNRT_OK) return fail(status, "{}", found.message);
                             return {};
                           });
-  return done ? attnrt_status{ATTNRT_OK} : fill_error(error, done.error());
+  if (!done) return fill_error(error, done.error());
+  shadow(request, args);
+  return ATTNRT_OK;
 }
 
 }  // namespace attnrt::core

@@ -20,6 +20,10 @@
 // has enqueued nothing. If the next one says that a graph is being captured, the call fails with
 // the first one's error.
 //
+// Versions in rollout (rollout.hpp) get their calls here: those that the canary takes begin with
+// the decision's challenge, unless a graph is being captured. One-shot calls on host tensors that a
+// shadow takes are run on its candidate, too, after they have been served.
+//
 // Each failure is counted. If no warning of a fallback tells of it, it is logged, once for each
 // candidate, stage and status until the next reload.
 //
@@ -96,6 +100,8 @@ class Failover {
   template <class Attempt>
   Result<void> serve(Request& request, Breaker::Stage asked_at, Attempt&& attempt);
   void note_success(const Request& request, Breaker::Stage stage);
+  static bool takes_challenge(const Request& request);
+  void shadow(const Request& request, const attnrt_args& args);
   bool advance(Request& request, Breaker::Stage stage, Error& failure);
   bool replace_winner(Request& request, Error& failure, bool* told);
   bool is_first(const CandidateId& candidate, std::string_view event);

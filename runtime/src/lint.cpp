@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/nearest.hpp"
+#include "policy.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -71,12 +72,46 @@ void lint_names(const Config& config, const Discovery& found, std::vector<std::s
   }
 }
 
+// Appends a warning for each version in rollout that never gets a call, since a newer one that is
+// not in rollout ranks before it.
+void lint_rollouts(const Config& config, const Discovery& found,
+                   std::vector<std::string>& warnings) {
+  for (const auto& [name, settings] : config.backends) {
+    const auto& [rollout, origin] = settings.rollout;
+    if (!rollout) continue;
+    if (rollout->version.is_empty()) {
+      warnings.push_back(fmt::format("{}: backends.{}.rollout.version: no version is in \"{}\"",
+                                     origin, name, rollout->version.text));
+    }
+    const FoundPlugin *oldest_new = nullptr, *newest_other = nullptr;
+    for (const auto& plugin : found.plugins) {
+      if (!plugin->manifest || plugin->manifest->name != name ||
+          never_serves(config, *plugin->manifest))
+        continue;
+      const Version& version = plugin->manifest->version;
+      const bool is_new = rollout->version.contains(version);
+      const FoundPlugin*& bound = is_new ? oldest_new : newest_other;
+      const bool is_beyond = bound != nullptr && (is_new ? version < bound->manifest->version
+                                                         : bound->manifest->version < version);
+      if (bound == nullptr || is_beyond) bound = plugin.get();
+    }
+    if (oldest_new == nullptr || newest_other == nullptr ||
+        newest_other->manifest->version < oldest_new->manifest->version)
+      continue;
+    warnings.push_back(fmt::format(
+        "{}: backends.{}.rollout: {} is in rollout and gets no call, because {} is newer and not "
+        "in rollout",
+        origin, name, oldest_new->manifest->version_text, newest_other->manifest->version_text));
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> lint_policy(const Config& config, const Discovery& found) {
   std::vector<std::string> warnings;
   lint_disabled_globs(config, found, warnings);
   lint_names(config, found, warnings);
+  lint_rollouts(config, found, warnings);
   return warnings;
 }
 

@@ -3,6 +3,7 @@
 
 #include "capture.hpp"
 #include "problem/check_args.hpp"
+#include "rollout.hpp"
 #include "schedule.hpp"
 #include "staging.hpp"
 #include "stats.hpp"
@@ -70,14 +71,17 @@ attnrt_status run(const Plan& plan, const attnrt_args& given, attnrt_error* erro
           : plan.backend().run(plan.plugin_plan(), plan.device_problem(), args, &found);
   if (plan.staging() != nullptr) plan.count_held_bytes();  // its buffers may have grown
   CandidateStats* const stats = plan.stats();
+  Rollout* const rollout = plan.decision().rollout.get();
   if (status == ATTNRT_OK) {
     if (stats != nullptr) stats->ran();
+    if (rollout != nullptr) rollout->served();
     return status;
   }
   attnrt_error told = ATTNRT_ERROR_INIT;
   (void)attnrt_fail(&told, status, "run: %s: %s", plan.backend_name().c_str(),
                     found.message[0] != '\0' ? found.message : status_name(status));
   if (stats != nullptr) stats->failed(Breaker::Stage::run, status, told.message);
+  if (rollout != nullptr) rollout->failed(status, told.message);
   return attnrt_fail(error, status, "%s", told.message);
 }
 

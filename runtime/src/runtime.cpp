@@ -58,12 +58,16 @@ Choice choice_of(std::shared_ptr<const Decision> decision, const CacheKey& key,
   const Problem& problem = decision->problem;
   Choice choice{nullptr, bounds_of(problem), bounds_of(problem), generation};
   if (const Verdict* winner = decision->winner()) {
-    choice.most = bounds_of(
-        widest_accepted(winner->candidate, problem, with_bounds(problem, bounds_of(key.problem))));
+    Problem widest =
+        widest_accepted(winner->candidate, problem, with_bounds(problem, bounds_of(key.problem)));
+    // The same decision says which calls the version in rollout gets.
+    if (decision->challenge != nullptr)
+      widest = widest_accepted(decision->challenge->winner()->candidate, problem, widest);
+    choice.most = bounds_of(widest);
     const bool smaller_may_differ = std::any_of(
         decision->verdicts.begin(), decision->verdicts.end(), [&](const Verdict& verdict) {
-          return verdict.answer == Answer::no && verdict.rank <= winner->rank &&
-                 accepts_smaller(verdict.candidate, problem);
+          return (verdict.answer == Answer::no || verdict.in_rollout) &&
+                 verdict.rank <= winner->rank && accepts_smaller(verdict.candidate, problem);
         });
     if (!smaller_may_differ) choice.least = {};
   }
@@ -101,6 +105,9 @@ Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
   // file.
   if (error) runtime->folder_ = "/dev/null";
   runtime->environment_ = read_environment();
+  runtime->rollouts_.set_log([self = runtime.get()](int32_t severity, const std::string& text) {
+    self->snapshot()->services->log(severity, text);
+  });
   runtime->probes_ = std::make_unique<Probes>([self = runtime.get()] { self->take_probed(); },
                                               runtime->options_.probe_program);
   auto snapshot = take_snapshot(runtime->options_, runtime->environment_, runtime->folder_, nullptr,
@@ -154,6 +161,7 @@ StatsReport Runtime::stats() {
   report.idle_plans = static_cast<int64_t>(plans.idle.size());
   for (const auto& [candidate, bytes] : plans.idle) report.idle_bytes += bytes;
   stats_.report(plans.idle, report);
+  report.rollouts = rollouts_.reports();
   return report;
 }
 
@@ -223,13 +231,32 @@ void Runtime::retry() {
 void Runtime::adopt(std::shared_ptr<const Snapshot> next) {
   std::vector<std::string> hashes;
   for (const auto& plugin : next->found.plugins) hashes.push_back(plugin->hash);
-  stats_.restart(std::move(hashes));  // the only step that may fail
+  Rollouts::Next rollouts = rollouts_.next(*next->config, next->found);
+  stats_.restart(std::move(hashes));  // the last step that may fail
+  rollouts_.restart(std::move(rollouts.rollouts));
   next->services->log_level = next->config->log_level.value;
   failover_.restart();
   decisions_.restart(next.get());
   plans_.restart(next.get(), next->config->plan_cache_bytes.value);
-  const std::lock_guard lock(snapshot_mutex_);
-  snapshot_.swap(next);
+  const auto services = next->services;
+  {
+    const std::lock_guard lock(snapshot_mutex_);
+    snapshot_.swap(next);
+  }
+  for (const std::string& line : rollouts.begun) services->log(ATTNRT_LOG_INFO, line);
+}
+
+// Says which calls the plugin gets, if it is in rollout.
+void Runtime::add_rollout(const FoundPlugin& plugin, PluginRow& row) const {
+  const auto rollout = rollouts_.find(plugin.hash);
+  if (rollout == nullptr) return;
+  const std::string text = "rollout: " + rollout->report().text();
+  if (rollout->phase() == Phase::rolled_back) {
+    row.state = "rolled back";
+    row.reason = text;
+  } else {
+    row.notes.push_back(text);
+  }
 }
 
 std::vector<PluginRow> Runtime::plugins(bool log_failures, Probes::Wait wait) const {
@@ -259,6 +286,7 @@ std::vector<PluginRow> Runtime::plugins(bool log_failures, Probes::Wait wait) co
         row.state = row.devices.empty() ? "no device" : "ready";
         if (row.devices.empty()) row.reason = (*loaded)->no_device_reason();
         if (const auto& note = (*loaded)->devices_note(); !note.empty()) row.notes.push_back(note);
+        add_rollout(*entry->plugin, row);
       } else {
         row.reason = loaded.error().message;
         if (row.admission.state == Admission::State::waiting) row.state = "waiting";
@@ -289,15 +317,16 @@ std::shared_ptr<const Decision> Runtime::decide_anew(
     const std::shared_ptr<const Snapshot>& snapshot, const CacheKey& key, const Problem& problem,
     const Call& call) {
   uint64_t generation = this->generation();
-  Breaker& breaker = failover_.breaker();
   const Problem rounded = with_bounds(problem, bounds_of(key.problem));
-  Quarantine quarantine = breaker.quarantine(rounded, failover_.now());
+  Quarantine quarantine = quarantine_of(rounded);
   const auto decided = [&] {
-    return std::make_shared<const Decision>(
-        decide_uncached(*snapshot, problem, "", call, false, quarantine));
+    Decision made = decide_uncached(*snapshot, problem, "", call, false, quarantine);
+    challenge(*snapshot, call, "", false, quarantine, made);
+    return std::make_shared<const Decision>(std::move(made));
   };
   const auto recorded = [&](std::shared_ptr<const Decision> made) {
     decision_log_.add(*made, *snapshot->services);
+    if (made->challenge != nullptr) decision_log_.add(*made->challenge, *snapshot->services);
     return made;
   };
   auto decision = decided();
@@ -309,7 +338,7 @@ std::shared_ptr<const Decision> Runtime::decide_anew(
     if (held != nullptr && held->due) {
       if (failover_.begin_trial(*snapshot, winner->candidate, rounded)) return recorded(decision);
       generation = this->generation();
-      quarantine = breaker.quarantine(rounded, failover_.now());
+      quarantine = quarantine_of(rounded);
       decision = decided();
     }
   }
@@ -344,9 +373,41 @@ std::shared_ptr<const Decision> Runtime::decide_anew(
 
 Decision Runtime::explain(const Problem& problem, const std::string& arch, const Call& call) const {
   const auto snapshot = this->snapshot();
-  const Problem key = cache_key(*snapshot->config, problem).problem;
-  return decide_uncached(*snapshot, problem, arch, call, true,
-                         failover_.breaker().quarantine(key, failover_.now()));
+  const Quarantine quarantine = quarantine_of(cache_key(*snapshot->config, problem).problem);
+  Decision decision = decide_uncached(*snapshot, problem, arch, call, true, quarantine);
+  challenge(*snapshot, call, arch, true, quarantine, decision);
+  return decision;
+}
+
+// rounded: the problem as the breaker knows it.
+Quarantine Runtime::quarantine_of(const Problem& rounded) const {
+  Quarantine quarantine = failover_.breaker().quarantine(rounded, failover_.now());
+  quarantine.in_rollout = rollouts_.held();
+  return quarantine;
+}
+
+// Notes the rollout of the decision's winner, and decides once more as if nothing was in rollout:
+// if a version in rollout wins then, that is the challenge. The other arguments are those that the
+// decision was made with.
+void Runtime::challenge(const Snapshot& snapshot, const Call& call, const std::string& arch,
+                        bool suppose_device, const Quarantine& quarantine,
+                        Decision& decision) const {
+  const auto open_rollout_of = [this](const Decision& made) {
+    const Verdict* winner = made.winner();
+    auto rollout = winner != nullptr ? rollouts_.find(winner->candidate.plugin->hash) : nullptr;
+    return rollout != nullptr && rollout->is_open() ? rollout : nullptr;
+  };
+  decision.rollout = open_rollout_of(decision);
+  const bool is_held = std::any_of(decision.verdicts.begin(), decision.verdicts.end(),
+                                   [](const Verdict& verdict) { return verdict.in_rollout; });
+  if (!is_held || decision.status != ATTNRT_OK) return;
+  Quarantine lifted = quarantine;
+  std::erase_if(lifted.in_rollout, [](const auto& each) { return !each.rolled_back; });
+  auto other = std::make_shared<Decision>(
+      decide_uncached(snapshot, decision.problem, arch, call, suppose_device, lifted));
+  other->rollout = open_rollout_of(*other);
+  if (other->rollout != nullptr && other->winner()->candidate.backend != nullptr)
+    decision.challenge = std::move(other);
 }
 
 Result<std::unique_ptr<Plan>> Runtime::plan(const Problem& problem, const Call& call,

@@ -12,6 +12,7 @@
 #include "decision_log.hpp"
 #include "failover.hpp"
 #include "plan_cache.hpp"
+#include "rollout.hpp"
 #include "select.hpp"
 #include "snapshot.hpp"
 #include "stats.hpp"
@@ -22,7 +23,7 @@ namespace attnrt::core {
 // One row of `attnrt list`.
 struct PluginRow {
   std::shared_ptr<const FoundPlugin> plugin;
-  std::string state;   // ready, no device, disabled, broken, refused or waiting
+  std::string state;   // ready, no device, disabled, broken, refused, waiting, rolled back
   std::string reason;  // why it is not ready
   std::vector<Device> devices;
   std::vector<std::string> notes;  // on its manifest, and what it says of its devices
@@ -82,6 +83,13 @@ class Runtime {
     return snapshot_;
   }
 
+  // Ends the rollouts of a backend's versions (rollout.hpp): they serve everything, or nothing,
+  // from now on. Plans that exist keep their backend. NOT_FOUND if no version of it has a rollout.
+  Result<void> promote(const std::string& backend) { return rollouts_.promote(backend); }
+  Result<void> roll_back(const std::string& backend) { return rollouts_.roll_back(backend); }
+  std::vector<RolloutReport> rollouts() const { return rollouts_.reports(); }
+  std::vector<Quarantine::InRollout> in_rollout() const { return rollouts_.held(); }
+
   // What was counted since the runtime was opened.
   StatsReport stats();
   int64_t plans_made() const { return stats_.plans(); }
@@ -96,11 +104,16 @@ class Runtime {
   void write_stats();
   void watch_files();
   uint64_t generation() {
-    return failover_.breaker().generation([this] { return failover_.now(); });
+    return failover_.breaker().generation([this] { return failover_.now(); }) +
+           rollouts_.generation();
   }
   std::shared_ptr<const Decision> decide(const std::shared_ptr<const Snapshot>& snapshot,
                                          const CacheKey& key, const Problem& problem,
                                          const Call& call);
+  void add_rollout(const FoundPlugin& plugin, PluginRow& row) const;
+  Quarantine quarantine_of(const Problem& rounded) const;
+  void challenge(const Snapshot& snapshot, const Call& call, const std::string& arch,
+                 bool suppose_device, const Quarantine& quarantine, Decision& decision) const;
   std::shared_ptr<const Decision> decide_anew(const std::shared_ptr<const Snapshot>& snapshot,
                                               const CacheKey& key, const Problem& problem,
                                               const Call& call);
@@ -117,6 +130,7 @@ class Runtime {
   std::chrono::system_clock::time_point opened_;
   Stats stats_;
   DecisionLog decision_log_;
+  Rollouts rollouts_;
   DecisionCache decisions_;
   PlanCache plans_;
   Failover failover_{plans_, stats_, decision_log_};

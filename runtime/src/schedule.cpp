@@ -117,8 +117,16 @@ attnrt_status Schedule::check_plan(const Plan& plan, attnrt_error* error) const 
                      first_difference(plan_.problem(), plan.problem()).c_str());
 }
 
+// Whether a rollout gave the two plans different versions of the backend. The layers of a model
+// share one schedule, and each of them makes a plan, of which the version in rollout gets a part.
+bool Schedule::is_of_other_version(const Plan& plan) const {
+  return &plan.backend() != &plan_.backend() && plan.backend_name() == plan_.backend_name() &&
+         (plan.decision().rollout != nullptr || plan_.decision().rollout != nullptr);
+}
+
 attnrt_status Schedule::give(const Plan& plan, const Extents& extents, attnrt_args& args,
                              attnrt_error* error) const {
+  if (is_of_other_version(plan)) return ATTNRT_OK;  // the run divides its own work
   if (const attnrt_status status = check_plan(plan, error); status != ATTNRT_OK) return status;
   if (extents.is_empty()) return ATTNRT_OK;
   if (!built_for_) {

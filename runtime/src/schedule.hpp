@@ -29,7 +29,8 @@ class Schedule {
   // nothing unless it fails.
   attnrt_status build(const attnrt_args& args, attnrt_error* error);
 
-  // Checks that a run of the plan may use the schedule, and gives it to the run. args and extents:
+  // Checks that a run of the plan may use the schedule, and gives it to the run; not to one of
+  // another version of the backend, if one of both is in rollout. args and extents:
   // as check_args left them. Errors: INVALID_ARGUMENT for a plan of another problem, backend or
   // device, and for sizes that are not those of the last build.
   attnrt_status give(const Plan& plan, const Extents& extents, attnrt_args& args,
@@ -43,6 +44,7 @@ class Schedule {
   };
   static Sizes sizes_of(const Extents& extents, const attnrt_args& args);
   attnrt_status check_plan(const Plan& plan, attnrt_error* error) const;
+  bool is_of_other_version(const Plan& plan) const;
 
   explicit Schedule(const Plan& plan) : plan_(plan) {}
   const Plan& plan_;

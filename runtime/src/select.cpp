@@ -1,9 +1,10 @@
 // runtime/src/select.cpp: the select step: decides which candidate serves a problem, and why
 //
-// 1. Each candidate gets a verdict (judge): not_asked if the policy excludes it or it is
-//    quarantined, no if its manifest or its backend refuses the problem or its plugin is too old to
-//    know all of it, yes otherwise.
-// 2. If one backend is asked for by name, all others become not_asked (keep_forced).
+// 1. Each candidate gets a verdict (judge): not_asked if the policy excludes it, or it is in
+//    rollout or quarantined; no if its manifest or its backend refuses the problem or its plugin is
+//    too old to know all of it; yes otherwise.
+// 2. If one backend is asked for by name, all others become not_asked (keep_forced). If then none
+//    says yes, what is in rollout or quarantined is asked all the same (judge_held_back).
 // 3. The verdicts are sorted: those that say yes first, then by the policy's order. The first one
 //    wins if it says yes.
 // 4. If a better ranked candidate on the same device said no or is quarantined, the decision is a
@@ -57,10 +58,16 @@ const std::string* held_back(const Quarantine& quarantine, const Candidate& cand
 void judge(const Policy& policy, const Problem& problem, const Quarantine& quarantine,
            std::span<const Word> words, Verdict& verdict) {
   const Candidate& candidate = verdict.candidate;
-  verdict.quarantined = verdict.lost = verdict.out_of_memory = false;
+  verdict.quarantined = verdict.lost = verdict.in_rollout = verdict.out_of_memory = false;
   verdict.reasons = policy.exclusions(view_of(verdict), problem);
   if (!verdict.reasons.empty()) {
     verdict.answer = Answer::not_asked;
+    return;
+  }
+  if (const auto* rollout = quarantine.find_in_rollout(candidate.plugin->hash)) {
+    verdict.answer = Answer::not_asked;
+    verdict.in_rollout = !rollout->rolled_back;
+    verdict.reasons = {rollout->reason};
     return;
   }
   if (const std::string* reason = held_back(quarantine, candidate, &verdict.lost)) {
@@ -99,9 +106,9 @@ bool keep_forced(const Policy::Forced& forced, Decision& decision) {
   for (auto& verdict : decision.verdicts) {
     if (has_name(*verdict.candidate.plugin, forced.name)) {
       exists = true;
-    } else if (verdict.answer != Answer::not_asked) {
+    } else if (verdict.answer != Answer::not_asked || verdict.in_rollout) {
       verdict.answer = Answer::not_asked;
-      verdict.out_of_memory = false;
+      verdict.out_of_memory = verdict.in_rollout = false;
       verdict.reasons = {fmt::format("{} asks for {}", forced.by, forced.name)};
     } else {
       verdict.quarantined = verdict.lost = false;  // what holds it back does not matter
@@ -201,15 +208,23 @@ bool any_says_yes(const Decision& decision) {
                      [](const Verdict& verdict) { return verdict.answer == Answer::yes; });
 }
 
-// Judges what is quarantined once more, as if it was not, except where the device is lost.
-void judge_quarantined(const Policy& policy, std::span<const Word> words, Decision& decision) {
+// If no candidate says yes, judges what is in rollout as if it was not; if there is still none,
+// also what is quarantined, except where the device is lost. quarantine: what it was judged with.
+void judge_held_back(const Policy& policy, const Quarantine& quarantine,
+                     std::span<const Word> words, Decision& decision) {
+  if (any_says_yes(decision)) return;
+  const Quarantine without_rollouts{quarantine.held, quarantine.lost, {}};
+  for (Verdict& verdict : decision.verdicts) {
+    if (verdict.in_rollout) judge(policy, decision.problem, without_rollouts, words, verdict);
+  }
+  if (any_says_yes(decision)) return;
   for (Verdict& verdict : decision.verdicts) {
     if (verdict.quarantined && !verdict.lost) judge(policy, decision.problem, {}, words, verdict);
   }
 }
 
-// Whether the quarantine may hold back anything but lost devices: only if another backend may serve
-// instead.
+// Whether the quarantine may hold back anything but lost devices and versions in rollout: only if
+// another backend may serve instead.
 bool another_may_serve(const Policy& policy) {
   return !policy.forced() && policy.config().on_fallback.value != OnFallback::error;
 }
@@ -288,18 +303,19 @@ Decision select(const Policy& policy, const Candidates& candidates, const Proble
   decision.arch = arch;
   decision.excluded = candidates.excluded;
   decision.verdicts.reserve(candidates.list.size());
-  const Quarantine lost_only{{}, quarantine.lost};
+  const Quarantine without_held{{}, quarantine.lost, quarantine.in_rollout};
+  const Quarantine& applied = another_may_serve(policy) ? quarantine : without_held;
   for (const auto& candidate : candidates.list) {
     Verdict& verdict = decision.verdicts.emplace_back();
     verdict.candidate = candidate;
     verdict.staged = candidate.device.type != problem.device_type;
     verdict.rank = policy.rank(view_of(verdict), problem);
-    judge(policy, problem, another_may_serve(policy) ? quarantine : lost_only, words, verdict);
+    judge(policy, problem, applied, words, verdict);
   }
-  if (!any_says_yes(decision)) judge_quarantined(policy, words, decision);
   const auto& forced = policy.forced();
   decision.forced = forced.has_value();
   const bool name_exists = !forced || keep_forced(*forced, decision);
+  judge_held_back(policy, applied, words, decision);
   sort_verdicts(policy, decision.verdicts);
   if (!name_exists) {
     decision.status = ATTNRT_NOT_FOUND;
@@ -322,8 +338,9 @@ Decision without_winner(const Policy& policy, const Decision& decision, const st
       verdict.reasons = {"another version of the backend that was asked for failed"};
     }
   }
-  if (another_may_serve(policy) && !any_says_yes(next))
-    judge_quarantined(policy, vocabulary(), next);
+  next.rollout = nullptr;
+  next.challenge = nullptr;
+  if (another_may_serve(policy)) judge_held_back(policy, {}, vocabulary(), next);
   sort_verdicts(policy, next.verdicts);
   next.fallback.clear();
   conclude(policy, next);

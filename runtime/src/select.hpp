@@ -1,6 +1,7 @@
 // runtime/src/select.hpp: the select step: decides which candidate serves a problem, and why
 #pragma once
 
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,6 +12,8 @@
 
 namespace attnrt::core {
 
+class Rollout;  // rollout.hpp
+
 enum class Answer { yes, no, not_asked };
 
 // What was found out about one candidate.
@@ -20,6 +23,7 @@ struct Verdict {
   bool staged = false;  // the runtime would copy the tensors to the candidate's device and back
   bool quarantined = false;    // it is not asked because it failed before
   bool lost = false;           // and that is because its device was lost
+  bool in_rollout = false;     // it is not asked because a rollout holds it back
   bool out_of_memory = false;  // it would be asked, but could not be loaded for now
   Rank rank;
   std::vector<std::string> reasons;  // why not, each a clause: "head_dim 80 is not in {64, 128}"
@@ -36,6 +40,10 @@ struct Decision {
   std::string fallback;   // a better ranked candidate of the same device that answered no, and why
   bool forced = false;    // one backend was asked for by name, so that no other may serve
   bool supposed = false;  // the winner's device is not here; its manifest alone decided
+  // Set by the runtime, not by select (rollout.hpp).
+  std::shared_ptr<Rollout> rollout;  // of the winner; nullptr: it has none
+  // What is decided instead for the calls that a version in rollout gets, which wins there.
+  std::shared_ptr<const Decision> challenge;  // nullptr: no such version supports the problem
 
   const Verdict* winner() const { return status == ATTNRT_OK ? &verdicts.front() : nullptr; }
 };
@@ -48,6 +56,8 @@ CandidateId id_of(const Candidate& candidate);
 // quarantine: what is held back is not asked, but only as long as another candidate serves the
 // problem instead: a backend that was asked for by name, or that no other may replace (on_fallback:
 // error), or that is the only one, is tried again each time. A lost device is never tried.
+// A version in rollout is treated as if it was not there, as long as anything else serves the
+// problem; one that was rolled back always is.
 // words: those of the ABI, with the minor version that each came with; tests give others.
 Decision select(const Policy& policy, const Candidates& candidates, const Problem& problem,
                 const std::string& arch, const Quarantine& quarantine = {},

@@ -21,6 +21,7 @@
 #include "base/fork.hpp"
 #include "breaker.hpp"
 #include "candidates.hpp"
+#include "rollout.hpp"
 
 namespace attnrt::core {
 
@@ -63,6 +64,7 @@ struct StatsReport {
   int64_t plan_hits = 0, plan_misses = 0, plan_evictions = 0;
   int64_t idle_plans = 0, idle_bytes = 0;
   std::vector<CandidateReport> candidates;  // in the order in which they first planned or failed
+  std::vector<RolloutReport> rollouts;      // rollout.hpp
   int64_t earlier_candidates = 0;           // how many `earlier` adds up
   CandidateCounts earlier;
 };

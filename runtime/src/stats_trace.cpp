@@ -84,6 +84,20 @@ void add_failure_rows(const std::string& label, const std::string& device,
   }
 }
 
+void add_rollouts(const StatsReport& report, std::string& text) {
+  if (report.rollouts.empty()) return;
+  Rows rows = {
+      {"rollout", "phase", "calls", "taken", "clean", "of", "since", "reason", "settings"}};
+  for (const RolloutReport& each : report.rollouts) {
+    rows.push_back({fmt::format("{} {} {}", each.name, each.version, each.sha256.substr(0, 12)),
+                    name_of(each.phase), std::to_string(each.calls), std::to_string(each.taken),
+                    std::to_string(each.clean), each.after == 0 ? "-" : std::to_string(each.after),
+                    each.since, each.reason.empty() ? "-" : each.reason,
+                    fmt::format("{} ({})", each.settings, each.origin)});
+  }
+  text += table(rows);
+}
+
 std::string earlier_label(const StatsReport& report) {
   return fmt::format("({} earlier ones)", report.earlier_candidates);
 }
@@ -93,6 +107,8 @@ std::string earlier_label(const StatsReport& report) {
 Json stats_json(const StatsReport& report) {
   std::vector<Json> candidates;
   for (const CandidateReport& each : report.candidates) candidates.push_back(candidate_json(each));
+  std::vector<Json> rollouts;
+  for (const RolloutReport& each : report.rollouts) rollouts.push_back(rollout_json(each));
   std::vector<Json::Member> earlier = counts_json(report.earlier);
   earlier.push_back({"candidates", report.earlier_candidates});
   return document(
@@ -113,6 +129,7 @@ Json stats_json(const StatsReport& report) {
          {"idle_plans", report.idle_plans},
          {"idle_bytes", report.idle_bytes}}},
        {"candidates", candidates},
+       {"rollouts", rollouts},
        {"earlier", report.earlier_candidates == 0 ? Json(nullptr) : Json(earlier)}});
 }
 
@@ -126,6 +143,7 @@ std::string stats_text(const StatsReport& report) {
       report.reloads, report.failed_reloads, report.mapped_plugins, report.decisions,
       report.decision_hits, report.decision_misses, report.plan_hits, report.plan_misses,
       report.plan_evictions, report.idle_plans, bytes_text(report.idle_bytes));
+  add_rollouts(report, text);
   if (report.candidates.empty() && report.earlier_candidates == 0)
     return text + "  no candidate has planned or failed\n";
   Rows rows = {{"candidate", "device", "plans", "runs", "failures", "failovers", "quarantined",

@@ -97,6 +97,12 @@ Json admission_json(const Admission& admission) {
           {"reason", admission.reason}};
 }
 
+// That of the winner, or of the version that gets a part of the calls instead.
+Json rollout_of(const Decision& decision) {
+  const Decision& which = decision.challenge != nullptr ? *decision.challenge : decision;
+  return which.rollout != nullptr ? rollout_json(which.rollout->report()) : Json(nullptr);
+}
+
 struct PolicyLine {
   std::string key, value;
   std::string source;  // where the value comes from
@@ -118,6 +124,8 @@ void backend_lines(const std::string& name, const BackendSettings& backend,
   if (!backend.version.value.text.empty()) {
     lines.push_back({key + "version", backend.version.value.text, backend.version.origin});
   }
+  if (const auto& [rollout, origin] = backend.rollout; rollout)
+    lines.push_back({key + "rollout", rollout->text(), origin});
   if (!backend.only.value.empty()) {
     lines.push_back({key + "only", "{" + joined(constraint_texts(backend.only.value), ", ") + "}",
                      backend.only.origin});
@@ -239,6 +247,21 @@ Json problem_json(const Problem& problem) {
   return words;
 }
 
+Json rollout_json(const RolloutReport& rollout) {
+  return {{"name", rollout.name},
+          {"version", rollout.version},
+          {"sha256", rollout.sha256},
+          {"settings", rollout.settings},
+          {"origin", rollout.origin},
+          {"phase", name_of(rollout.phase)},
+          {"since", rollout.since},
+          {"calls", rollout.calls},
+          {"taken", rollout.taken},
+          {"clean", rollout.clean},
+          {"after", rollout.after == 0 ? Json(nullptr) : Json(rollout.after)},
+          {"reason", rollout.reason}};
+}
+
 Json document(const char* kind, std::vector<Json::Member> members) {
   members.push_back({"schema", "attnrt/1"});
   members.push_back({"kind", kind});
@@ -260,6 +283,13 @@ std::string decision_text(const Decision& decision) {
   }
   if (!decision.fallback.empty())
     text += fmt::format("fallback  passed over: {}\n", one_line(decision.fallback));
+  if (const Decision* other = decision.challenge.get()) {
+    text += fmt::format(
+        "rollout   {} on {}: {}\n", unique_label(*other->winner()->candidate.plugin, decision),
+        device_text(other->winner()->candidate.device), one_line(other->rollout->report().text()));
+  } else if (decision.rollout != nullptr) {
+    text += fmt::format("rollout   {}\n", one_line(decision.rollout->report().text()));
+  }
   Rows rows = {{"backend", "device", "priority", "answer", "reason"}};
   for (const auto& verdict : decision.verdicts) {
     const bool wins = &verdict == decision.winner();
@@ -297,6 +327,7 @@ Json decision_json(const Decision& decision) {
        {"why", decision.why},
        {"fallback", decision.fallback},
        {"supposed", decision.supposed},
+       {"rollout", rollout_of(decision)},
        {"chosen", winner != nullptr ? Json(winner->candidate.plugin->manifest->name) : nullptr},
        {"candidates", candidates},
        {"others", others}});

@@ -20,6 +20,9 @@ std::string table(std::vector<std::vector<std::string>> rows);
 // Returns every word of the problem except arch. An unbounded window is null.
 Json problem_json(const Problem& problem);
 
+// Returns a rollout as documents of kind decision and stats have it.
+Json rollout_json(const RolloutReport& rollout);
+
 // Each returns what `attnrt explain` prints.
 std::string decision_text(const Decision& decision);
 Json decision_json(const Decision& decision);

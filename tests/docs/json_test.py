@@ -56,7 +56,11 @@ class Fields(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             if words[0] == "stats":
                 words = ["stats", folder + "/stats.json"]
-                run(COMMANDS["run"], ATTNRT_STATS=words[1])
+                policy = pathlib.Path(folder, "policy.yaml")
+                policy.write_text(
+                    "backends: {cpu: {rollout: {version: '>=0.1', canary: 1/2, after: 9}}}\n"
+                )
+                run(COMMANDS["run"], ATTNRT_STATS=words[1], ATTNRT_POLICY=str(policy))
             return json.loads(run(words))
 
     def test_every_field_is_documented(self):

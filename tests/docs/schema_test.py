@@ -234,6 +234,7 @@ class Words(unittest.TestCase):
                     "backends": {
                         "cpu": {
                             "version": ">=1",
+                            "rollout": {"version": ">=1", "canary": "1/2"},
                             "only": {"batch": 1},
                             "options": {"target": "avx2"},
                             "sha256": ["0" * 64],

@@ -407,10 +407,52 @@ TEST(Config, SwitchedOffSaysWhereAndBy) {
   EXPECT_EQ(switched_off(c, "hip_flash"), "");
 }
 
+// The rollout of cpu, or the error.
+std::string rollout_of(const std::string& value) {
+  const auto read = read_config("backends: {cpu: {rollout: " + value + "}}\n", "policy.yaml", {});
+  if (!read) return read.error().message;
+  const auto& rollout = read->backends.find("cpu")->second.rollout.value;
+  return rollout ? rollout->text() : "none";
+}
+
+TEST(Config, Rollout) {
+  EXPECT_EQ(rollout_of("{version: '>=1.3', canary: 1/20}"), "version >=1.3, canary 1/20");
+  EXPECT_EQ(rollout_of("{version: '>=1.3', shadow: 3/1000, canary: null, after: 500}"),
+            "version >=1.3, shadow 3/1000, after 500");
+  EXPECT_EQ(rollout_of("{version: '>=1.3', canary: 1000000/1000000, after: null}"),
+            "version >=1.3, canary 1000000/1000000");
+  EXPECT_EQ(rollout_of("null"), "none");
+  const std::string place = "policy.yaml:1:27: backends.cpu.rollout: ";
+  EXPECT_EQ(rollout_of("{canary: 1/20}"),
+            place +
+                "found no version, expected the range of the versions that are in rollout, such "
+                "as version: \">=1.3\"");
+  EXPECT_EQ(rollout_of("{version: '>=1.3'}"),
+            place +
+                "found neither canary nor shadow, expected the part of the calls that try it, "
+                "such as canary: 1/20");
+  for (const char* part : {"0/20", "21/20", "1/0", "1/1000001", "-1/20", "1", "5 %", "1/20/3", "/",
+                           "[1/20]", "0.05", "1 /20", "99999999999999999999/1"}) {
+    EXPECT_THAT(rollout_of(fmt::format("{{version: '>=1', canary: {}}}", part)),
+                HasSubstr("expected a part of the calls, such as 1/20"))
+        << part;
+  }
+  for (const char* after : {"0", "-1", "many", "1.5", "1000000000001"}) {
+    EXPECT_THAT(rollout_of(fmt::format("{{version: '>=1', canary: 1/2, after: {}}}", after)),
+                HasSubstr("backends.cpu.rollout.after: found"))
+        << after;
+  }
+  EXPECT_THAT(rollout_of("{version: '^1', canary: 1/2}"),
+              HasSubstr("backends.cpu.rollout.version: "));
+  EXPECT_THAT(rollout_of("{version: '>=1', canry: 1/2}"), HasSubstr("did you mean canary?"));
+  EXPECT_THAT(rollout_of("word"), HasSubstr("backends.cpu.rollout"));
+}
+
 TEST(Config, SurvivesAnyMutation) {
   const std::string examples[] = {std::string(builtin_policy()),
                                   "backends: {x: {priority: 1, version: \">=1.0, <2\", only: "
-                                  "{head_dim: {max: 128}}, options: {a: b}}}\nrules:\n"
+                                  "{head_dim: {max: 128}}, options: {a: b}, rollout: {version: "
+                                  "\">=1.3\", shadow: 1/1000, canary: 1/20, after: 9}}}\nrules:\n"
                                   "  - &r {name: tiny, when: {device: cpu, seq_q: {max: 4}}, "
                                   "prefer: [cpu]}\n  - *r\ndefault: null\non_fallback: "
                                   "warn\n"};

@@ -197,7 +197,7 @@ TEST_F(MergeTest, ABackendThatRunsOutOfMemoryWhileItIsLoadedLeavesItToTheNext) {
   const Two two;
   attnrt_error error = ATTNRT_ERROR_INIT;
   const auto status = [&](const TestRuntime& runtime) {
-    return attnrt::core::merge(*runtime->snapshot(), ATTNRT_DEVICE_CPU,
+    return attnrt::core::merge(*runtime->snapshot(), {}, ATTNRT_DEVICE_CPU,
                                {0, two.outs, two.lses, two.out, two.lse}, &error);
   };
   const TestRuntime both({"fake_merge_fails", "cpu"}), alone({"fake_merge_fails"});

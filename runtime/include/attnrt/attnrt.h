@@ -153,6 +153,16 @@ ATTNRT_API attnrt_status attnrt_runtime_trim(attnrt_runtime* runtime, int64_t by
  * Does nothing else if all loaded backends have their devices. */
 ATTNRT_API attnrt_status attnrt_runtime_retry(attnrt_runtime* runtime, attnrt_error* error);
 
+/* Ends the rollout of a backend's new versions (`rollout` in the policy; docs/swap.md): promote
+ * makes them serve every call that they can, roll_back none. New plans and calls see that at once;
+ * existing plans keep their backend. It holds until the policy's `rollout` of the backend changes,
+ * or the runtime is closed.
+ * ERRORS: NOT_FOUND if no version of the backend is in rollout. */
+ATTNRT_API attnrt_status attnrt_runtime_promote(attnrt_runtime* runtime, const char* backend,
+                                                attnrt_error* error);
+ATTNRT_API attnrt_status attnrt_runtime_roll_back(attnrt_runtime* runtime, const char* backend,
+                                                  attnrt_error* error);
+
 /* ---- Problems ---- */
 
 /* What a single call may ask for beyond the policy. */
@@ -213,9 +223,9 @@ ATTNRT_API attnrt_status attnrt_policy(attnrt_runtime* runtime, int32_t format, 
 /* ---- Counters ---- */
 
 /* Gives what was counted since the runtime was opened: each candidate's plans, runs, failures by
- * class, failovers and quarantines, and what its plans hold; reloads, decisions and caches. JSON is
- * a document of kind "stats". Counters go on after reloads. They are read one by one while other
- * calls go on. */
+ * class, failovers and quarantines, and what its plans hold; rollouts, reloads, decisions and
+ * caches. JSON is a document of kind "stats". Counters go on after reloads. They are read one by
+ * one while other calls go on. */
 ATTNRT_API attnrt_status attnrt_stats(attnrt_runtime* runtime, int32_t format, char** text,
                                       attnrt_error* error);
 
@@ -303,6 +313,8 @@ ATTNRT_API attnrt_status attnrt_schedule_build(attnrt_schedule* schedule, const 
  * and lse of each sequence whose lengths differ are NaN; with varlen, rows that it did not have at
  * the build keep what they held. Nothing is read or written out of bounds.
  * THREADS: runs of several plans may use one schedule at once.
+ * ROLLOUT. A schedule of another version of the same backend is not used if one of both versions
+ * is in rollout (docs/swap.md): the run divides its work itself.
  * ERRORS: as attnrt_plan_run; INVALID_ARGUMENT for a schedule of another problem, backend or
  * device, one that was not built, and one that was built for tensors of other sizes. */
 ATTNRT_API attnrt_status attnrt_plan_run_scheduled(attnrt_plan* plan,

@@ -360,6 +360,21 @@ class Runtime {
     return {};
   }
 
+  // Ends the rollout of a backend's new versions: promote makes them serve every call that they
+  // can, roll_back none. NOT_FOUND if no version of the backend is in rollout.
+  Result<void> promote(const std::string& backend) {
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_runtime_promote(runtime_.get(), backend.c_str(), &error) != ATTNRT_OK)
+      return detail::unexpected(error);
+    return {};
+  }
+  Result<void> roll_back(const std::string& backend) {
+    attnrt_error error = ATTNRT_ERROR_INIT;
+    if (attnrt_runtime_roll_back(runtime_.get(), backend.c_str(), &error) != ATTNRT_OK)
+      return detail::unexpected(error);
+    return {};
+  }
+
   // Selects a backend and prepares the work. backend: this one or an error; "": the policy decides.
   // stream: its workspace may be used there, and on streams that wait for it; nullptr: anywhere.
   Result<Plan> plan(const Problem& problem, const std::string& backend = {},

@@ -431,6 +431,20 @@ class Runtime:
         """Looks again for devices that were missing or lost. New plans use what is found."""
         self._runtime.retry()
 
+    def promote(self, backend: str) -> None:
+        """Ends the rollout of the backend's new versions: they serve every call that they can.
+
+        Raises NotFoundError if no version of it is in rollout.
+        """
+        self._runtime.promote(backend)
+
+    def roll_back(self, backend: str) -> None:
+        """Ends the rollout of the backend's new versions: they serve nothing any more.
+
+        Raises NotFoundError if no version of it is in rollout.
+        """
+        self._runtime.roll_back(backend)
+
 
 _default: Runtime | None = None
 _default_lock = threading.Lock()

@@ -642,6 +642,16 @@ class Runtime {
   void retry() {
     unlocked([&](attnrt_error* error) { return attnrt_runtime_retry(runtime_.get(), error); });
   }
+  void promote(const std::string& backend) {
+    unlocked([&](attnrt_error* error) {
+      return attnrt_runtime_promote(runtime_.get(), backend.c_str(), error);
+    });
+  }
+  void roll_back(const std::string& backend) {
+    unlocked([&](attnrt_error* error) {
+      return attnrt_runtime_roll_back(runtime_.get(), backend.c_str(), error);
+    });
+  }
 
   void trim(int64_t bytes) {
     unlocked(
@@ -750,6 +760,8 @@ NB_MODULE(_attnrt, module) {
       .def("handle_events", &Runtime::handle_events)
       .def("trim", &Runtime::trim, nb::arg("bytes"))
       .def("retry", &Runtime::retry)
+      .def("promote", &Runtime::promote, nb::arg("backend"))
+      .def("roll_back", &Runtime::roll_back, nb::arg("backend"))
       .def("attention", &Runtime::attention, nb::arg("tensors"), nb::arg("attributes"),
            nb::arg("backend").none(), nb::arg("stream").none(), nb::arg("return_lse"))
       .def("merge", &Runtime::merge, nb::arg("outs"), nb::arg("lses"), nb::arg("out"),

@@ -30,10 +30,23 @@ constexpr const char* kSaved = R"({
      "present": true, "plans": 5, "runs": 500, "failovers": 0, "held_bytes": 524288,
      "idle_bytes": 524288, "quarantine": {"opened": 0, "trials": 0, "closed": 0}, "failures": []}
   ],
-  "earlier": {"candidates": 7, "plans": 70, "runs": 700, "failovers": 0,
-              "quarantine": {"opened": 1, "trials": 1, "closed": 0},
-              "failures": [{"stage": "plan", "status": "out of memory", "count": 1,
-                            "last_time": null, "message": ""}]}
+  "rollouts": [
+    {"name": "flash", "version": "1.3.0", "phase": "rolled back", "calls": 0, "taken": 0,
+     "sha256": "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+     "settings": "version >=1.3, canary 1/20, after 1000", "origin": "policy.yaml:4:25",
+     "clean": 0, "after": 1000, "since": "2026-12-01T04:59:00.123Z",
+     "reason": "run: flash: \u001b[31mno"
+}],
+  "earlier": {
+  "candidates" : 7, "plans" : 70, "runs" : 700, "failovers" : 0,
+      "quarantine" : {"opened" : 1, "trials" : 1, "closed" : 0}, "failures" : [ {
+        "stage" : "plan",
+        "status" : "out of memory",
+        "count" : 1,
+        "last_time" : null,
+        "message" : ""
+      } ]
+}
 })";
 
 class Stats : public ::testing::Test {
@@ -94,6 +107,11 @@ TEST_F(Stats, RefusesEverythingElse) {
        "bad.json: candidates[1].held_bytes: expected a whole number, at least 0"},
       {saved_with("/candidates/0/failures/0/message", 5),
        "bad.json: candidates[0].failures[0].message: expected text"},
+      {saved_with("/rollouts/0/phase", "trial"),
+       "bad.json: rollouts: found the phase trial, expected shadow, canary, promoted or rolled "
+       "back"},
+      {saved_with("/rollouts/0/clean", "9"),
+       "bad.json: rollouts[0].clean: expected a whole number, at least 0"},
       {saved_with("/candidates/0/present", "yes"),
        "bad.json: candidates[0].present: expected true or false"},
       {saved_with("/earlier/quarantine", nullptr),

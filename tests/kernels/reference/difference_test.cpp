@@ -1,0 +1,123 @@
+// tests/kernels/reference/difference_test.cpp: two right results agree, a wrong one does not
+#include "kernels/reference/difference.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/common/half.hpp"
+#include "tests/kernels/support/case.hpp"
+#include "tests/kernels/support/random.hpp"
+#include "tests/kernels/support/run.hpp"
+
+namespace kernels::test {
+namespace {
+
+using reference::difference;
+
+// A case with the result of one target.
+Case result_of(const Recipe& recipe, const cpu::Target& target) {
+  Case c(recipe);
+  c.poison_outputs();
+  cpu::Error error;
+  EXPECT_EQ(run_once(c, target, 1, &error), cpu::Status::ok);
+  return c;
+}
+
+Recipe recipe(DType dtype) {
+  Recipe r = dense_recipe(dtype, 5, 40, 32, 32);
+  r.problem.lse = true;
+  return r;
+}
+
+TEST(Difference, TheResultsOfAnyTwoTargetsAgree) {
+  const auto all = targets();
+  for (uint32_t seed = 1; seed <= 300; ++seed) {
+    const Recipe r = random_recipe(seed);
+    const Case first = result_of(r, *all.front()), second = result_of(r, *all.back());
+    const auto found = difference(first.problem, first.args, second.args.out, second.args.lse);
+    ASSERT_FALSE(found) << describe(r) << ": " << found->first << " and " << found->second
+                        << " beyond " << found->bound << " in column " << found->x;
+  }
+}
+
+TEST(Difference, AMaskOfLowestNumbersDoesNotHideWrongResults) {
+  Recipe r = recipe(DType::f32);
+  r.problem.mask = Mask::additive;
+  r.hidden = Hidden::lowest;
+  const Case first = result_of(r, *targets().front());
+  Case second = result_of(r, *targets().front());
+  EXPECT_FALSE(difference(first.problem, first.args, second.args.out, second.args.lse));
+  float* const value = static_cast<float*>(second.args.out.data);
+  *value += 0.001f;
+  EXPECT_TRUE(difference(first.problem, first.args, second.args.out, second.args.lse));
+}
+
+TEST(Difference, OneWrongValueIsNamed) {
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    const Recipe r = recipe(dtype);
+    const Case first = result_of(r, *targets().front());
+    for (const int64_t column : {0, 31}) {
+      Case second = result_of(r, *targets().front());
+      const Tensor& out = second.args.out;
+      const int64_t at = 3 * out.stride[1] + 1 * out.stride[2] + column;
+      store_float(dtype, out.data, at, load_float(dtype, out.data, at) + 0.25f);
+      const auto found = difference(first.problem, first.args, out, second.args.lse);
+      ASSERT_TRUE(found);
+      EXPECT_EQ(found->b, 0);
+      EXPECT_EQ(found->i, 3);
+      EXPECT_EQ(found->head, 1);
+      EXPECT_EQ(found->x, column);
+      EXPECT_NEAR(found->second - found->first, 0.25, 0.01);
+      EXPECT_LT(found->bound, 0.25);
+    }
+  }
+}
+
+TEST(Difference, AMissingKeyIsBeyond) {
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    const Case first = result_of(recipe(dtype), *targets().front());
+    Case second(recipe(dtype));
+    second.args.k.shape[1] = second.args.v.shape[1] = 20;
+    second.problem.causal = false;
+    cpu::Error error;
+    ASSERT_EQ(run_once(second, *targets().front(), 1, &error), cpu::Status::ok);
+    EXPECT_TRUE(difference(first.problem, first.args, second.args.out, second.args.lse));
+  }
+}
+
+TEST(Difference, WhatWasNotWrittenIsBeyond) {
+  const Recipe r = recipe(DType::f16);
+  const Case first = result_of(r, *targets().front());
+  Case second(r);
+  second.poison_outputs();
+  const auto found = difference(first.problem, first.args, second.args.out, second.args.lse);
+  ASSERT_TRUE(found);
+  EXPECT_TRUE(std::isnan(found->second));
+}
+
+TEST(Difference, LseIsCompared) {
+  const Recipe r = recipe(DType::f32);
+  const Case first = result_of(r, *targets().front());
+  Case second = result_of(r, *targets().front());
+  float* const lse = static_cast<float*>(second.args.lse.data);
+  const float right = *lse;
+  for (const float wrong : {right + 0.001f, -std::numeric_limits<float>::infinity()}) {
+    *lse = wrong;
+    const auto found = difference(first.problem, first.args, second.args.out, second.args.lse);
+    ASSERT_TRUE(found);
+    EXPECT_EQ(found->x, -1);
+    EXPECT_LT(found->bound, 0.001);
+  }
+  *lse = right;
+  EXPECT_FALSE(difference(first.problem, first.args, second.args.out, second.args.lse));
+  // A row without keys has -inf, and nothing else will do.
+  *static_cast<float*>(first.args.lse.data) = -std::numeric_limits<float>::infinity();
+  const auto found = difference(first.problem, first.args, second.args.out, second.args.lse);
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->bound, 0);
+}
+
+}  // namespace
+}  // namespace kernels::test
