@@ -226,12 +226,17 @@ class Soak {
   }
 
  private:
-  // The policies differ in who is first, in threads, and in what the plan cache may hold.
+  // The policies differ in who is first, and whether only after a rollout, in threads, and in what
+  // the plan cache may hold.
   void set_policy(size_t n) {
     std::string text = "schema: 1\nwatch: true\nbackends:\n";
     for (size_t i = 0; i < slots_.size(); ++i) {
-      text += fmt::format("  {}: {{priority: {}}}\n", slots_[i].backend,
-                          100 * ((i + n) % slots_.size()));
+      const size_t place = (i + n) % slots_.size();
+      const bool is_first = place == slots_.size() - 1;
+      text += fmt::format("  {}: {{priority: {}{}}}\n", slots_[i].backend, 100 * place,
+                          is_first && n % 3 == 1 ? ", rollout: {version: '>=0.1', shadow: 1/2, "
+                                                   "canary: 1/3, after: 20}"
+                                                 : "");
     }
     text +=
         fmt::format("threads: {}\nplan_cache: {{bytes: {} KiB}}\n", 1 + n / 16 % 3, 1 << n % 12);
@@ -298,6 +303,10 @@ class Soak {
       return now != nullptr && now->present_fault.empty() && now != had &&
              chosen(*runtime_).starts_with(first_);
     });
+    for (const RolloutReport& each : runtime_->rollouts()) {
+      if (each.phase == Phase::rolled_back)
+        failures_.add(fmt::format("{} was rolled back: {}", each.name, each.reason));
+    }
     const auto plan = runtime_->plan(kAny, Call{slot.backend});
     if (!plan) return failures_.add(plan.error().message);
     if (const auto now = found(slot);
