@@ -9,7 +9,7 @@
 //       of a sum of rounded weights
 //   `attnrt bench`, runtime/cli/bench/check.cpp: whole rows of out and each value of lse, from the
 //       largest norms of q and k, because the rows themselves are not evaluated plainly
-//   difference.hpp: two results of a run of which nothing is evaluated, each value of out and lse
+//   difference.hpp: each value of out and lse of two results, with no evaluation to compare with
 //
 // The rule, where the exact answer is attention.hpp's and the plain evaluation is plain.hpp's:
 //     largest error <= 2   * largest error of the plain evaluation + floor of the row
@@ -40,11 +40,12 @@
 //       V is the largest of the scaled values.
 //   The last three add up to the relative error of a row of weights, which is 1 at most. It moves
 //       out by up to V times itself.
-// Two results. Where nothing is evaluated plainly, its largest error is bounded instead. The plain
-// evaluation rounds each weight to the dtype, which moves out by up to u V, and otherwise is off by
-// its floor. So a right result is off by at most 2 (floor + u V) + floor, and two of them differ by
-//                                                                   6 floor + 4 u V
-// at most. Their lse differ by 6 floors of lse, and twice the error of a sum of rounded weights.
+// Two results. Without a plain evaluation, its largest error is replaced by a bound. The plain
+// evaluation rounds each weight to the dtype, which moves out by up to u V, and its other errors
+// are at most the floor. So a right result is off by at most
+//     2 (floor + u V) + floor = 3 floor + 2 u V
+// and two of them differ by at most                                 6 floor + 4 u V
+// Their lse differ by at most 6 lse floors plus twice the error of a sum of rounded weights.
 //
 // Only keys that count enter S and scale |q||k|: those whose weight is not negligible beside the
 // row's largest weight. Scores beyond 1e30 do not enter S. They come from a mask of the lowest
@@ -95,7 +96,7 @@ double lse_floor(const RowSize& row);
 // to the dtype.
 double rounded_sum_error(DType dtype);
 
-// The largest difference of two right results, for a value of out (of out_dtype) and for lse.
+// The largest difference of two right results: of a value of out, which has out_dtype, and of lse.
 double difference_bound(DType dtype, DType out_dtype, const RowSize& row);
 double lse_difference_bound(DType dtype, const RowSize& row);
 

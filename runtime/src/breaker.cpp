@@ -56,8 +56,8 @@ const Quarantine::LostDevice* Quarantine::find_lost(const CandidateId& candidate
   return nullptr;
 }
 
-const Quarantine::InRollout* Quarantine::find_in_rollout(std::string_view sha256) const {
-  for (const InRollout& each : in_rollout) {
+const Quarantine::HeldBack* Quarantine::find_held_back(std::string_view sha256) const {
+  for (const HeldBack& each : held_back) {
     if (each.sha256 == sha256) return &each;
   }
   return nullptr;

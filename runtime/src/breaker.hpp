@@ -62,19 +62,20 @@ struct Quarantine {
     int32_t type, id;
     std::string reason;
   };
-  // A version that rollout.hpp holds back.
-  struct InRollout {
+  // A version that a rollout holds back (rollout.hpp).
+  struct HeldBack {
     std::string sha256;  // of its file
     std::string reason;
-    bool rolled_back = false;  // it may not even serve what nothing else can
+    bool is_open = true;  // in shadow or canary; else it was rolled back
+    bool never = false;   // it may not even serve what nothing else can
   };
   std::vector<Held> held;
   std::vector<LostDevice> lost;
-  std::vector<InRollout> in_rollout;
+  std::vector<HeldBack> held_back;
 
   const Held* find(const CandidateId& candidate) const;
   const LostDevice* find_lost(const CandidateId& candidate) const;
-  const InRollout* find_in_rollout(std::string_view sha256) const;
+  const HeldBack* find_held_back(std::string_view sha256) const;
 };
 
 // THREADS: any call from any threads at once.

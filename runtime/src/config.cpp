@@ -370,6 +370,13 @@ void warn_of_settings_without_effect(Config& config) {
                                             backend.version.value.text));
     }
   }
+  for (const auto& [name, backend] : config.backends) {
+    const auto& [rollout, origin] = backend.rollout;
+    if (!rollout || !rollout->version.is_empty()) continue;
+    config.warnings.push_back(
+        fmt::format("{}: backends.{}.rollout.version: no version is in \"{}\"", origin, name,
+                    rollout->version.text));
+  }
   const auto check_name = [&](const Setting<std::optional<std::string>>& setting,
                               std::string_view what) {
     if (!setting.value) return;

@@ -30,7 +30,8 @@ std::optional<Share> read_share(const Node& node, const std::string& what, Error
       return Share{*numerator, *denominator};
   }
   errors.push_back(
-      yaml::wrong(node, what, "a part of the calls, such as 1/20 (up to 1/1000000, at most 1/1)")
+      yaml::wrong(node, what,
+                  "a fraction of the calls from 1/1000000 to 1/1, such as 1/20, without spaces")
           .value());
   return std::nullopt;
 }
@@ -39,7 +40,10 @@ std::optional<int64_t> read_after(const Node& node, const std::string& what, Err
   constexpr int64_t kMost = 1'000'000'000'000;
   const auto number = yaml::integer(node, what);
   if (number && *number >= 1 && *number <= kMost) return *number;
-  errors.push_back(yaml::wrong(node, what, fmt::format("null, or 1 to {} runs", kMost)).value());
+  errors.push_back(
+      yaml::wrong(node, what,
+                  fmt::format("a whole number from 1 to {}, without quotes, or null", kMost))
+          .value());
   return std::nullopt;
 }
 
@@ -61,11 +65,12 @@ std::optional<RolloutSettings> read_rollout(const Node& map, const std::string& 
   RolloutSettings settings;
   if (const Node* version = map.find("version"); version == nullptr) {
     errors.push_back({ATTNRT_INVALID_ARGUMENT,
-                      fmt::format("{}: {}: found no version, expected the range of the versions "
-                                  "that are in rollout, such as version: \">=1.3\"",
+                      fmt::format("{}: {}: found no version, expected the range of the new "
+                                  "versions, such as version: \">=1.3\"",
                                   map.place(), what)});
-  } else if (const auto text = yaml::word(*version, what + ".version"); !text) {
-    errors.push_back(text.error());
+  } else if (const auto text = yaml::word(*version, what + ".version"); !text || text->empty()) {
+    errors.push_back(
+        yaml::wrong(*version, what + ".version", "comparisons such as \">=1.3\"").value());
   } else if (auto range = parse_version_range(*text); !range) {
     errors.push_back({ATTNRT_INVALID_ARGUMENT, fmt::format("{}: {}.version: {}", version->place(),
                                                            what, range.error().message)});

@@ -10,7 +10,7 @@
 
 namespace attnrt::core {
 
-// Which part of the calls a version in rollout gets: every (denominator / numerator)th.
+// A part of the calls: numerator of every denominator calls.
 struct Share {
   static constexpr int64_t kMost = 1'000'000;  // of numerator and denominator
   int64_t numerator = 1, denominator = 1;
@@ -18,12 +18,12 @@ struct Share {
   bool operator==(const Share&) const = default;
 };
 
-// How the new versions of a backend are tried.
+// Which versions of a backend get a part of the calls first, and how.
 struct RolloutSettings {
-  VersionRange version;                 // those that are in rollout
+  VersionRange version;                 // the new ones
   std::optional<Share> shadow, canary;  // at least one of them
-  std::optional<int64_t> after;  // clean runs that end a phase; absent: only the application does
-  std::string text() const;      // "version >=1.3, shadow 1/1000, canary 1/20, after 1000"
+  std::optional<int64_t> after;         // clean runs that end a phase; absent: none do
+  std::string text() const;             // "version >=1.3, shadow 1/1000, canary 1/20, after 1000"
   bool operator==(const RolloutSettings& other) const { return text() == other.text(); }
 };
 

@@ -72,17 +72,13 @@ void lint_names(const Config& config, const Discovery& found, std::vector<std::s
   }
 }
 
-// Appends a warning for each version in rollout that never gets a call, since a newer one that is
-// not in rollout ranks before it.
+// Appends a warning for each rollout without a version that serves the rest of the calls, and for
+// each whose oldest version gets no call, since a newer one without a rollout ranks before it.
 void lint_rollouts(const Config& config, const Discovery& found,
                    std::vector<std::string>& warnings) {
   for (const auto& [name, settings] : config.backends) {
     const auto& [rollout, origin] = settings.rollout;
     if (!rollout) continue;
-    if (rollout->version.is_empty()) {
-      warnings.push_back(fmt::format("{}: backends.{}.rollout.version: no version is in \"{}\"",
-                                     origin, name, rollout->version.text));
-    }
     const FoundPlugin *oldest_new = nullptr, *newest_other = nullptr;
     for (const auto& plugin : found.plugins) {
       if (!plugin->manifest || plugin->manifest->name != name ||
@@ -94,6 +90,12 @@ void lint_rollouts(const Config& config, const Discovery& found,
       const bool is_beyond = bound != nullptr && (is_new ? version < bound->manifest->version
                                                          : bound->manifest->version < version);
       if (bound == nullptr || is_beyond) bound = plugin.get();
+    }
+    if (oldest_new != nullptr && newest_other == nullptr) {
+      warnings.push_back(
+          fmt::format("{}: backends.{}.rollout: every installed version is in {}, so that other "
+                      "backends serve the rest of the calls",
+                      origin, name, rollout->version.text));
     }
     if (oldest_new == nullptr || newest_other == nullptr ||
         newest_other->manifest->version < oldest_new->manifest->version)

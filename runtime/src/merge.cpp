@@ -152,8 +152,8 @@ bool before(const Merger& a, const Merger& b) {
 
 // Returns the backend that merges, or the reasons why there is none.
 Result<Merger> find_merger(const Snapshot& snapshot,
-                           const std::vector<Quarantine::InRollout>& in_rollout,
-                           int32_t device_type, int32_t device_id) {
+                           const std::vector<Quarantine::HeldBack>& in_rollout, int32_t device_type,
+                           int32_t device_id) {
   std::vector<Merger> mergers;
   std::vector<std::string> reasons;
   std::optional<Error> out_of_memory;  // why a backend that may merge could not be loaded for now
@@ -175,7 +175,7 @@ Result<Merger> find_merger(const Snapshot& snapshot,
     const auto held = std::find_if(in_rollout.begin(), in_rollout.end(),
                                    [&](const auto& each) { return each.sha256 == plugin.hash; });
     const bool is_held = held != in_rollout.end();
-    if (why_not.empty() && is_held && held->rolled_back) why_not = held->reason;
+    if (why_not.empty() && is_held && held->never) why_not = held->reason;
     Snapshot::Loaded loaded = nullptr;
     if (why_not.empty()) {
       loaded = snapshot.load(*entry);
@@ -201,7 +201,7 @@ Result<Merger> find_merger(const Snapshot& snapshot,
 
 }  // namespace
 
-attnrt_status merge(const Snapshot& snapshot, const std::vector<Quarantine::InRollout>& in_rollout,
+attnrt_status merge(const Snapshot& snapshot, const std::vector<Quarantine::HeldBack>& in_rollout,
                     int32_t device_type, const MergeArgs& args, attnrt_error* error) {
   Tensors tensors(args);
   if (const auto resolved = tensors.resolve_offsets(); !resolved)

@@ -13,7 +13,7 @@ namespace attnrt::core {
 // if nothing else does, and not at all if they were rolled back. Errors: INVALID_ARGUMENT for
 // tensors that do not fit together, UNSUPPORTED with each backend's reason if none offers it, or
 // the backend's error. device_type: where the tensors are. args: as the application gave them.
-attnrt_status merge(const Snapshot& snapshot, const std::vector<Quarantine::InRollout>& in_rollout,
+attnrt_status merge(const Snapshot& snapshot, const std::vector<Quarantine::HeldBack>& in_rollout,
                     int32_t device_type, const MergeArgs& args, attnrt_error* error);
 
 }  // namespace attnrt::core

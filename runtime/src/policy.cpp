@@ -28,7 +28,9 @@ std::string version_refusal(const BackendSettings* settings, const CandidateView
   if (candidate.version == nullptr) return "";
   const bool has_range = settings != nullptr && !settings->version.value.comparisons.empty();
   if (!has_range) {
-    if (candidate.version->prerelease.empty()) return "";
+    const bool in_rollout = settings != nullptr && settings->rollout.value &&
+                            settings->rollout.value->version.contains(*candidate.version);
+    if (candidate.version->prerelease.empty() || in_rollout) return "";
     return fmt::format("version {} is a pre-release, and no version range names it",
                        candidate.version_text);
   }

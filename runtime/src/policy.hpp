@@ -44,7 +44,8 @@ struct Rank {
 };
 
 // Returns why the version is excluded, or "" if it is not. A version range decides; without one,
-// pre-releases are excluded. settings: nullptr if the policy does not list the backend.
+// pre-releases are excluded, except those that the range of a rollout names. settings: nullptr if
+// the policy does not list the backend.
 std::string version_refusal(const BackendSettings* settings, const CandidateView& candidate);
 
 // Whether this version of a backend may serve no problem at all: it is switched off, or its version

@@ -1,4 +1,4 @@
-// runtime/src/rollout.cpp: tries new versions of a backend on a part of the calls
+// runtime/src/rollout.cpp: gives new versions of a backend a part of the calls first
 #include "rollout.hpp"
 
 #include <algorithm>
@@ -20,10 +20,14 @@ const char* name_of(Phase phase) {
 std::string RolloutReport::text() const {
   if (phase == Phase::promoted || phase == Phase::rolled_back)
     return fmt::format("{} ({}): {}", name_of(phase), origin, reason);
-  const char* what = phase == Phase::shadow ? "runs that agreed" : "clean runs";
-  const std::string count = after == 0 ? fmt::format("{} {}", clean, what)
-                                       : fmt::format("{} of {} {}", clean, after, what);
-  return fmt::format("{} {} ({}): {}", name_of(phase), share, origin, count);
+  return fmt::format("{} {} ({})", name_of(phase), share, origin);
+}
+
+std::string RolloutReport::count() const {
+  if (phase == Phase::promoted || phase == Phase::rolled_back) return "";
+  const char* what = phase == Phase::shadow ? "comparisons agreed" : "clean runs";
+  return after == 0 ? fmt::format("{} {}", clean, what)
+                    : fmt::format("{} of {} {}", clean, after, what);
 }
 
 Rollout::Rollout(const FoundPlugin& plugin, RolloutSettings settings, std::string origin,
@@ -60,8 +64,7 @@ void Rollout::clean_run(Phase phase) {
   if (!settings_.after || clean != *settings_.after) return;
   const bool to_canary = phase == Phase::shadow && settings_.canary;
   enter(phase, to_canary ? Phase::canary : Phase::promoted,
-        fmt::format("{} {}", clean,
-                    phase == Phase::shadow ? "runs agreed" : "runs served without a failure"));
+        fmt::format("{} {}", clean, phase == Phase::shadow ? "comparisons agreed" : "clean runs"));
 }
 
 void Rollout::served() { clean_run(Phase::canary); }
@@ -77,16 +80,16 @@ void Rollout::failed(attnrt_status status, std::string_view message) {
 }
 
 void Rollout::mismatched(std::string_view message) {
-  enter_any(Phase::rolled_back, std::string(message));
+  enter_any(Phase::rolled_back, "wrong result: " + std::string(message), true);
 }
 
 void Rollout::promote(const std::string& reason) { enter_any(Phase::promoted, reason); }
 
-void Rollout::roll_back(const std::string& reason) { enter_any(Phase::rolled_back, reason); }
+void Rollout::roll_back(const std::string& reason) { enter_any(Phase::rolled_back, reason, true); }
 
-void Rollout::enter_any(Phase to, const std::string& reason) {
+void Rollout::enter_any(Phase to, const std::string& reason, bool never) {
   for (Phase from = phase(); from != to; from = phase()) {
-    if (enter(from, to, reason) || is_ended()) return;
+    if (enter(from, to, reason, never) || is_ended()) return;
   }
 }
 
@@ -96,20 +99,21 @@ void Rollout::set_origin(std::string origin) {
 }
 
 // Changes the phase, unless it is no longer `from`. RETURNS whether it did.
-bool Rollout::enter(Phase from, Phase to, const std::string& reason) {
+bool Rollout::enter(Phase from, Phase to, const std::string& reason, bool never) {
   std::string origin;
   {
     const std::lock_guard lock(mutex_);
     if (phase() != from || is_ended()) return false;
     since_ = std::chrono::system_clock::now();
     reason_ = reason;
+    never_ = never;
     origin = origin_;
     if (to == Phase::canary) calls_ = taken_ = clean_ = 0;
     phase_.store(to, std::memory_order_release);
   }
   const int32_t severity = to == Phase::rolled_back ? ATTNRT_LOG_WARNING : ATTNRT_LOG_INFO;
-  changed_(severity, fmt::format("rollout: {} {} ({}) is {} now, after {}: {}", name_, version_,
-                                 origin, name_of(to), name_of(from), reason));
+  changed_(severity, fmt::format("rollout of {} {} ({}): {}, after {}: {}", name_, version_, origin,
+                                 name_of(to), name_of(from), reason));
   return true;
 }
 
@@ -125,6 +129,7 @@ RolloutReport Rollout::report() const {
   report.clean = clean_.load(std::memory_order_relaxed);
   report.after = settings_.after.value_or(0);
   report.reason = reason_;
+  report.never = never_;
   return report;
 }
 
@@ -146,7 +151,14 @@ Rollouts::Next Rollouts::next(const Config& config, const Discovery& found) cons
   std::erase_if(next.rollouts, [&](const auto& rollout) {
     const RolloutReport report = rollout->report();
     const auto* settings = settings_of(report.name);
-    return settings == nullptr || settings->value->text() != report.settings;
+    if (settings != nullptr && settings->value->text() == report.settings) return false;
+    // What was rolled back is back in service, which must not go unseen.
+    next.log.emplace_back(
+        report.phase == Phase::rolled_back ? ATTNRT_LOG_WARNING : ATTNRT_LOG_INFO,
+        fmt::format("rollout of {} {}: ended, because `rollout` has changed in the policy; it was "
+                    "{}",
+                    report.name, report.version, report.text()));
+    return true;
   });
   for (const auto& plugin : found.plugins) {
     if (!plugin->manifest || !plugin->fault.empty()) continue;
@@ -167,8 +179,10 @@ Rollouts::Next Rollouts::next(const Config& config, const Discovery& found) cons
           generation->fetch_add(1, std::memory_order_acq_rel);
           log(severity, text);
         }));
-    next.begun.push_back(fmt::format("rollout: {}: {}", plugin_label(*plugin),
-                                     next.rollouts.back()->report().text()));
+    const RolloutReport report = next.rollouts.back()->report();
+    next.log.emplace_back(ATTNRT_LOG_INFO,
+                          fmt::format("rollout of {}: begins: {}, {}", plugin_label(*plugin),
+                                      report.text(), report.count()));
   }
   // The oldest of those whose file is gone are forgotten.
   while (next.rollouts.size() > kMostRollouts) {
@@ -199,12 +213,13 @@ std::shared_ptr<Rollout> Rollouts::find(std::string_view sha256) const {
   return nullptr;
 }
 
-std::vector<Quarantine::InRollout> Rollouts::held() const {
-  std::vector<Quarantine::InRollout> held;
+std::vector<Quarantine::HeldBack> Rollouts::held() const {
+  std::vector<Quarantine::HeldBack> held;
   for (const RolloutReport& report : reports()) {
     if (report.phase == Phase::promoted) continue;
+    const bool is_open = report.phase != Phase::rolled_back;
     held.push_back(
-        {report.sha256, "in rollout: " + report.text(), report.phase == Phase::rolled_back});
+        {report.sha256, (is_open ? "in rollout: " : "") + report.text(), is_open, report.never});
   }
   return held;
 }
@@ -235,8 +250,8 @@ Result<std::vector<std::shared_ptr<Rollout>>> Rollouts::of_backend(
   std::vector<std::string_view> views(names.begin(), names.end());
   return fail(
       ATTNRT_NOT_FOUND,
-      "rollout: no version of {} is in rollout{}; `backends.{}.rollout` in the policy begins "
-      "one",
+      "rollout: no installed version of {} has a rollout{}; `backends.{}.rollout` in the policy "
+      "begins one",
       backend, did_you_mean(backend, views), backend);
 }
 

@@ -1,29 +1,31 @@
-// runtime/src/rollout.hpp: tries new versions of a backend on a part of the calls
+// runtime/src/rollout.hpp: gives new versions of a backend a part of the calls first
 //
-// The policy's `backends.NAME.rollout` says which versions. Each of their files has a Rollout:
+// The policy's `backends.NAME.rollout` says which versions. Each file of such a version has a
+// Rollout:
 //
-//              `after` runs compared       `after` runs served
-//     shadow ----------------------> canary ------------------> promoted
-//       |                              |                           |
-//       +------------------------------+---------------------------+---> rolled back
-//          a wrong result, INTERNAL, DEVICE_LOST, or roll_back()
+//             `after` comparisons agree      `after` runs served
+//     shadow ------------------------> canary -----------------> promoted
+//       |                                |                          |
+//       |  wrong result, INTERNAL,       |  INTERNAL,               |  roll_back(), or a wrong
+//       |  DEVICE_LOST, roll_back()      |  DEVICE_LOST, roll_back()|  result that was found late
+//       +--------------------------------+--------------------------+---> rolled back
 //
-//   shadow       it serves no call. One in so many one-shot calls on host tensors is run on it,
-//                too, and its result compared with the one that was given (shadow.hpp)
-//   canary       one in so many calls goes to it
-//   promoted     it is ranked as if there was no rollout. A failure no longer rolls it back
-//   rolled back  it serves nothing, as if `version` excluded it
+//   shadow       it serves no call. One of N one-shot calls on host tensors is repeated on it, and
+//                the results are compared (shadow.hpp)
+//   canary       one of N calls goes to it
+//   promoted     it is ranked as if there were no rollout. A failure no longer rolls it back
+//   rolled back  it gets no call
 //
-// The first phase is that of `shadow` if it is given. Without `canary`, its end promotes. promote()
-// leads to promoted from any phase, roll_back() to rolled back.
-// While a version is in rollout (shadow or canary), the other calls are decided as if it was not
-// there; but it serves what nothing else can (select.hpp).
-// A rollout belongs to the file's hash and the settings: it begins again when `rollout` changes in
-// the policy, and when the process starts. Otherwise it goes on after reloads, also if its file was
-// gone meanwhile.
+// The first phase is that of `shadow` if it is given. Without `canary`, the end of shadow promotes.
+// promote() leads to promoted from any phase, roll_back() to rolled back.
+// While a version is held back (in shadow and canary, and rolled back after a failure), calls are
+// decided as if it were not there; but it serves what nothing else can (select.hpp). One whose
+// result was wrong, or that roll_back() rolled back, does not even serve that.
+// A rollout belongs to a runtime, the file's hash and the settings: it begins again when `rollout`
+// changes in the policy. Otherwise it goes on after reloads, also if its file was gone meanwhile.
 //
-// Calls are counted, no dice: with 1/20, every 20th call gets it. A graph that is being captured
-// never does, since it would repeat the choice.
+// Calls are counted, not chosen at random: with 1/20, every 20th call gets it. A graph that is
+// being captured never does, since it would repeat the choice.
 #pragma once
 
 #include <atomic>
@@ -47,24 +49,26 @@ struct Config;
 enum class Phase { shadow, canary, promoted, rolled_back };
 const char* name_of(Phase phase);  // "shadow", "canary", "promoted", "rolled back"
 
-// What `attnrt stats`, `attnrt list` and `attnrt explain` tell of a rollout.
+// What `attnrt stats`, `attnrt list` and `attnrt explain` report about a rollout.
 struct RolloutReport {
   std::string name, version, sha256;
   std::string settings, origin;  // "version >=1.3, canary 1/20", "policy.yaml:4:14"
   Phase phase = Phase::canary;
   std::string share;  // of the phase: "1/20"; "" where there is none
   std::string since;  // when the phase began
-  // Of the phase; if it counts nothing, of the one before.
-  int64_t calls = 0;         // that the version could have served
-  int64_t taken = 0;         // those that it served or was compared on
-  int64_t clean = 0;         // runs that succeeded or agreed
-  int64_t after = 0;         // how many of them end the phase; 0: none do
-  std::string reason;        // why it is promoted or rolled back
-  std::string text() const;  // "canary 1/20 (policy.yaml:4:14): 17 of 1000 clean runs"
+  // Counted in this phase or, if it counts nothing, in the one before.
+  int64_t calls = 0;          // that the version would have won
+  int64_t taken = 0;          // those that it served or was compared on
+  int64_t clean = 0;          // runs that succeeded or agreed
+  int64_t after = 0;          // how many of them end the phase; 0: none do
+  std::string reason;         // why it is promoted or rolled back
+  bool never = false;         // rolled back for good: it does not even serve what nothing else can
+  std::string text() const;   // "canary 1/20 (policy.yaml:4:14)", "rolled back (...): REASON"
+  std::string count() const;  // "17 of 1000 clean runs"; "" once it has ended
 };
 
-// THREADS: any call from any threads at once. takes_call and ran neither wait nor allocate, except
-// for the run that ends a phase.
+// THREADS: any call from any threads at once. takes_call, served and compared neither wait nor
+// allocate, except where that ends a phase.
 class Rollout {
  public:
   using Changed = std::function<void(int32_t severity, const std::string& text)>;
@@ -76,13 +80,13 @@ class Rollout {
 
   // Counts a call that the version could serve. RETURNS whether the phase gives it the call.
   bool takes_call();
-  void served();    // a run of it succeeded for a caller
-  void compared();  // a run of it agreed
-  // A run or plan failed, or a result was wrong. message: one line.
+  void served();    // a caller's run on it succeeded
+  void compared();  // a comparison agreed
+  // A plan or run of it failed, or a result was wrong. message: one line.
   void failed(attnrt_status status, std::string_view message);
   void mismatched(std::string_view message);
 
-  // The policy no longer asks for it: nothing changes its phase any more.
+  // Freezes the phase, because the policy no longer asks for this rollout.
   void end() { ended_.store(true, std::memory_order_release); }
 
   void promote(const std::string& reason);
@@ -94,13 +98,13 @@ class Rollout {
     return sha256_ == plugin.hash && name_ == plugin.manifest->name && settings_ == settings;
   }
   const std::string& sha256() const { return sha256_; }
-  void set_origin(std::string origin);  // the settings are at another place of the policy now
+  void set_origin(std::string origin);  // where the settings stand in the policy now
   RolloutReport report() const;
 
  private:
   void clean_run(Phase phase);
-  bool enter(Phase from, Phase to, const std::string& reason);
-  void enter_any(Phase to, const std::string& reason);
+  bool enter(Phase from, Phase to, const std::string& reason, bool never = false);
+  void enter_any(Phase to, const std::string& reason, bool never = false);
   const Share* share(Phase phase) const;
 
   const std::string name_, version_, sha256_;
@@ -113,6 +117,7 @@ class Rollout {
   std::string origin_;
   std::chrono::system_clock::time_point since_;
   std::string reason_;
+  bool never_ = false;
 };
 
 // The rollouts of one runtime. THREADS: any call from any threads at once.
@@ -121,28 +126,30 @@ class Rollouts {
   // log: gets a line for each change of a phase.
   void set_log(Rollout::Changed log) { log_ = std::move(log); }  // REQUIRES: before any other call
 
-  // A reload: the rollouts that go on, and those that the policy asks for and that begin.
+  // A reload: the rollouts that go on and those that begin, and lines for the log about those that
+  // begin or end.
   struct Next {
     std::vector<std::shared_ptr<Rollout>> rollouts;
-    std::vector<std::string> begun;  // a line for the log for each that begins
+    std::vector<std::pair<int32_t, std::string>> log;  // severity and text
   };
   Next next(const Config& config, const Discovery& found) const;
   void restart(std::vector<std::shared_ptr<Rollout>> rollouts);
 
   bool empty() const { return count_.load(std::memory_order_acquire) == 0; }
   std::shared_ptr<Rollout> find(std::string_view sha256) const;  // nullptr: there is none
-  // The versions that are held back: those that are open or rolled back.
-  std::vector<Quarantine::InRollout> held() const;
+  // The versions that are held back: those in shadow and canary, and those rolled back.
+  std::vector<Quarantine::HeldBack> held() const;
   std::vector<RolloutReport> reports() const;
 
   // Promotes or rolls back all versions of the backend that have a rollout. NOT_FOUND if none has.
   Result<void> promote(const std::string& backend);
   Result<void> roll_back(const std::string& backend);
 
-  // Changes with everything that held() answers, and so with decisions.
+  // Changes whenever held() does. Decisions of before are stale then.
   uint64_t generation() const { return generation_->load(std::memory_order_acquire); }
 
  private:
+  // Beyond that, the oldest ones whose file is gone are forgotten.
   static constexpr size_t kMostRollouts = 64;
   Result<std::vector<std::shared_ptr<Rollout>>> of_backend(const std::string& backend) const;
 

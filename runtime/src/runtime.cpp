@@ -243,19 +243,20 @@ void Runtime::adopt(std::shared_ptr<const Snapshot> next) {
     const std::lock_guard lock(snapshot_mutex_);
     snapshot_.swap(next);
   }
-  for (const std::string& line : rollouts.begun) services->log(ATTNRT_LOG_INFO, line);
+  for (const auto& [severity, line] : rollouts.log) services->log(severity, line);
 }
 
 // Says which calls the plugin gets, if it is in rollout.
 void Runtime::add_rollout(const FoundPlugin& plugin, PluginRow& row) const {
   const auto rollout = rollouts_.find(plugin.hash);
   if (rollout == nullptr) return;
-  const std::string text = "rollout: " + rollout->report().text();
-  if (rollout->phase() == Phase::rolled_back) {
+  const RolloutReport report = rollout->report();
+  if (report.phase == Phase::rolled_back) {
     row.state = "rolled back";
-    row.reason = text;
+    row.reason = report.text();
   } else {
-    row.notes.push_back(text);
+    const std::string count = report.count();
+    row.notes.push_back("rollout: " + report.text() + (count.empty() ? "" : ", " + count));
   }
 }
 
@@ -382,7 +383,7 @@ Decision Runtime::explain(const Problem& problem, const std::string& arch, const
 // rounded: the problem as the breaker knows it.
 Quarantine Runtime::quarantine_of(const Problem& rounded) const {
   Quarantine quarantine = failover_.breaker().quarantine(rounded, failover_.now());
-  quarantine.in_rollout = rollouts_.held();
+  quarantine.held_back = rollouts_.held();
   return quarantine;
 }
 
@@ -402,7 +403,7 @@ void Runtime::challenge(const Snapshot& snapshot, const Call& call, const std::s
                                    [](const Verdict& verdict) { return verdict.in_rollout; });
   if (!is_held || decision.status != ATTNRT_OK) return;
   Quarantine lifted = quarantine;
-  std::erase_if(lifted.in_rollout, [](const auto& each) { return !each.rolled_back; });
+  std::erase_if(lifted.held_back, [](const auto& each) { return each.is_open; });
   auto other = std::make_shared<Decision>(
       decide_uncached(snapshot, decision.problem, arch, call, suppose_device, lifted));
   other->rollout = open_rollout_of(*other);

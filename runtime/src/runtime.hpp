@@ -88,7 +88,7 @@ class Runtime {
   Result<void> promote(const std::string& backend) { return rollouts_.promote(backend); }
   Result<void> roll_back(const std::string& backend) { return rollouts_.roll_back(backend); }
   std::vector<RolloutReport> rollouts() const { return rollouts_.reports(); }
-  std::vector<Quarantine::InRollout> in_rollout() const { return rollouts_.held(); }
+  std::vector<Quarantine::HeldBack> in_rollout() const { return rollouts_.held(); }
 
   // What was counted since the runtime was opened.
   StatsReport stats();

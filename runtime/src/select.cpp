@@ -64,9 +64,9 @@ void judge(const Policy& policy, const Problem& problem, const Quarantine& quara
     verdict.answer = Answer::not_asked;
     return;
   }
-  if (const auto* rollout = quarantine.find_in_rollout(candidate.plugin->hash)) {
+  if (const auto* rollout = quarantine.find_held_back(candidate.plugin->hash)) {
     verdict.answer = Answer::not_asked;
-    verdict.in_rollout = !rollout->rolled_back;
+    verdict.in_rollout = !rollout->never;
     verdict.reasons = {rollout->reason};
     return;
   }
@@ -303,7 +303,7 @@ Decision select(const Policy& policy, const Candidates& candidates, const Proble
   decision.arch = arch;
   decision.excluded = candidates.excluded;
   decision.verdicts.reserve(candidates.list.size());
-  const Quarantine without_held{{}, quarantine.lost, quarantine.in_rollout};
+  const Quarantine without_held{{}, quarantine.lost, quarantine.held_back};
   const Quarantine& applied = another_may_serve(policy) ? quarantine : without_held;
   for (const auto& candidate : candidates.list) {
     Verdict& verdict = decision.verdicts.emplace_back();

@@ -42,8 +42,8 @@ struct Decision {
   bool supposed = false;  // the winner's device is not here; its manifest alone decided
   // Set by the runtime, not by select (rollout.hpp).
   std::shared_ptr<Rollout> rollout;  // of the winner; nullptr: it has none
-  // What is decided instead for the calls that a version in rollout gets, which wins there.
-  std::shared_ptr<const Decision> challenge;  // nullptr: no such version supports the problem
+  // The decision for the calls that go to a version in rollout, its winner.
+  std::shared_ptr<const Decision> challenge;  // nullptr: no such version would win
 
   const Verdict* winner() const { return status == ATTNRT_OK ? &verdicts.front() : nullptr; }
 };
@@ -57,7 +57,7 @@ CandidateId id_of(const Candidate& candidate);
 // problem instead: a backend that was asked for by name, or that no other may replace (on_fallback:
 // error), or that is the only one, is tried again each time. A lost device is never tried.
 // A version in rollout is treated as if it was not there, as long as anything else serves the
-// problem; one that was rolled back always is.
+// problem; one that may never serve always is.
 // words: those of the ABI, with the minor version that each came with; tests give others.
 Decision select(const Policy& policy, const Candidates& candidates, const Problem& problem,
                 const std::string& arch, const Quarantine& quarantine = {},

@@ -1,4 +1,4 @@
-// runtime/src/shadow.cpp: the result of a version in rollout beside the one that was given
+// runtime/src/shadow.cpp: repeats a run, and compares with the result that the caller got
 #include "shadow.hpp"
 
 #include <fmt/format.h>

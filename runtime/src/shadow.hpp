@@ -1,4 +1,4 @@
-// runtime/src/shadow.hpp: the result of a version in rollout beside the one that was given
+// runtime/src/shadow.hpp: repeats a run, and compares with the result that the caller got
 #pragma once
 
 #include <cstddef>
@@ -13,15 +13,16 @@ namespace attnrt::core {
 // Memory for one more result of a run on host tensors.
 class Shadow {
  public:
-  // problem: of the run. served: its tensors, whose out and lse hold the result that was given.
+  // problem, served: of the run, whose out and lse hold the caller's result.
   // Throws std::bad_alloc.
   Shadow(const Problem& problem, const attnrt_args& served);
 
   // The same inputs; out and lse are this object's, dense, and hold NaN.
   const attnrt_args& args() const { return args_; }
 
-  // Returns where the two results differ by more than two right ones do
-  // (kernels/reference/difference.hpp); "" if they do not; absent if there is nothing to compare.
+  // Returns a text that says where the results differ by more than two right results can
+  // (kernels/reference/difference.hpp); "" if nowhere; nullopt if they cannot be compared: there
+  // are no rows, or an index leads out of its tensor.
   // REQUIRES: both runs have succeeded.
   std::optional<std::string> difference() const;
 

@@ -97,6 +97,12 @@ Json admission_json(const Admission& admission) {
           {"reason", admission.reason}};
 }
 
+// "canary 1/20 (policy.yaml:4:14), 17 of 1000 clean runs"
+std::string rollout_text(const RolloutReport& report) {
+  const std::string count = report.count();
+  return one_line(report.text() + (count.empty() ? "" : ", " + count));
+}
+
 // That of the winner, or of the version that gets a part of the calls instead.
 Json rollout_of(const Decision& decision) {
   const Decision& which = decision.challenge != nullptr ? *decision.challenge : decision;
@@ -286,9 +292,12 @@ std::string decision_text(const Decision& decision) {
   if (const Decision* other = decision.challenge.get()) {
     text += fmt::format(
         "rollout   {} on {}: {}\n", unique_label(*other->winner()->candidate.plugin, decision),
-        device_text(other->winner()->candidate.device), one_line(other->rollout->report().text()));
-  } else if (decision.rollout != nullptr) {
-    text += fmt::format("rollout   {}\n", one_line(decision.rollout->report().text()));
+        device_text(other->winner()->candidate.device), rollout_text(other->rollout->report()));
+  } else if (const Verdict* winner = decision.winner();
+             winner != nullptr && decision.rollout != nullptr) {
+    text += fmt::format("rollout   {}: {}; serves all, since nothing else can\n",
+                        unique_label(*winner->candidate.plugin, decision),
+                        rollout_text(decision.rollout->report()));
   }
   Rows rows = {{"backend", "device", "priority", "answer", "reason"}};
   for (const auto& verdict : decision.verdicts) {

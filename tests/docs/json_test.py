@@ -18,9 +18,11 @@ COMMANDS = {
     "run": ["run", "--input", str(SOURCE / "tests/data/smollm2_layer18_decode.safetensors")],
     "bench": ["bench", "--seq", "16", "--samples", "1"],
     "stats": ["stats", "STATS"],  # of the run above
+    "doctor": ["doctor"],
     "verification": ["verify", "--backend", "cpu", "--rule", "ABI-1"],
 }
-ELSEWHERE = {"problem", "decision"}  # maps whose fields the section of another kind names
+# Maps whose fields the section of another kind names, or that have any fields.
+ELSEWHERE = {"problem", "decision", "environment"}
 # Documented, but only in documents that these commands do not give.
 NOT_HERE = {"detail", "effect", "reproduce", "kind"}
 
@@ -33,7 +35,8 @@ def fields(document):
     elif isinstance(document, dict):
         for name, value in document.items():
             yield name
-            if name not in ELSEWHERE:
+            is_document = isinstance(value, dict) and "kind" in value
+            if name not in ELSEWHERE and not is_document:
                 yield from fields(value)
 
 

@@ -423,10 +423,10 @@ TEST(Config, Rollout) {
             "version >=1.3, canary 1000000/1000000");
   EXPECT_EQ(rollout_of("null"), "none");
   const std::string place = "policy.yaml:1:27: backends.cpu.rollout: ";
-  EXPECT_EQ(rollout_of("{canary: 1/20}"),
-            place +
-                "found no version, expected the range of the versions that are in rollout, such "
-                "as version: \">=1.3\"");
+  EXPECT_EQ(
+      rollout_of("{canary: 1/20}"),
+      place +
+          "found no version, expected the range of the new versions, such as version: \">=1.3\"");
   EXPECT_EQ(rollout_of("{version: '>=1.3'}"),
             place +
                 "found neither canary nor shadow, expected the part of the calls that try it, "
@@ -434,7 +434,7 @@ TEST(Config, Rollout) {
   for (const char* part : {"0/20", "21/20", "1/0", "1/1000001", "-1/20", "1", "5 %", "1/20/3", "/",
                            "[1/20]", "0.05", "1 /20", "99999999999999999999/1"}) {
     EXPECT_THAT(rollout_of(fmt::format("{{version: '>=1', canary: {}}}", part)),
-                HasSubstr("expected a part of the calls, such as 1/20"))
+                HasSubstr("expected a fraction of the calls from 1/1000000 to 1/1"))
         << part;
   }
   for (const char* after : {"0", "-1", "many", "1.5", "1000000000001"}) {

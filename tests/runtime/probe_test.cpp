@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "support/load_fixture.hpp"
+#include "support/sanitized.hpp"
 #include "support/test_runtime.hpp"
 
 namespace attnrt::core {
@@ -67,6 +68,7 @@ TEST_F(ProbeTest, APluginThatChangesTheProcessFails) {
 }
 
 TEST_F(ProbeTest, OnlyTheHigherLevelRunsThePlugin) {
+  if (kThreadSanitizer) GTEST_SKIP() << "the rules take minutes under ThreadSanitizer";
   EXPECT_EQ(reason("fake_bad_crash"), "passed");
   // A sanitizer ends the process in its own way.
   EXPECT_THAT(reason("fake_bad_crash", conforms),

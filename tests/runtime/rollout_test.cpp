@@ -118,7 +118,8 @@ TEST(Rollout, ShadowThenCanaryThenPromoted) {
   EXPECT_EQ(rollout.phase(), Phase::shadow);
   rollout.served();  // of a version that nothing else could replace: not what shadow counts
   rollout.compared();
-  EXPECT_EQ(rollout.report().text(), "shadow 1/2 (p.yaml:4:5): 1 of 2 runs that agreed");
+  EXPECT_EQ(rollout.report().text(), "shadow 1/2 (p.yaml:4:5)");
+  EXPECT_EQ(rollout.report().count(), "1 of 2 comparisons agreed");
   rollout.compared();
   EXPECT_EQ(rollout.phase(), Phase::canary);
   EXPECT_EQ(rollout.report().clean, 0);
@@ -130,9 +131,9 @@ TEST(Rollout, ShadowThenCanaryThenPromoted) {
   EXPECT_FALSE(rollout.takes_call());
   EXPECT_THAT(
       lines.all,
-      ElementsAre("1: rollout: flash 1.3.0 (p.yaml:4:5) is canary now, after shadow: 2 runs agreed",
-                  "1: rollout: flash 1.3.0 (p.yaml:4:5) is promoted now, after canary: 2 runs "
-                  "served without a failure"));
+      ElementsAre("1: rollout of flash 1.3.0 (p.yaml:4:5): canary, after shadow: 2 comparisons "
+                  "agreed",
+                  "1: rollout of flash 1.3.0 (p.yaml:4:5): promoted, after canary: 2 clean runs"));
 }
 
 TEST(Rollout, WithoutAfterAPhaseLastsUntilACall) {
@@ -140,7 +141,7 @@ TEST(Rollout, WithoutAfterAPhaseLastsUntilACall) {
   Rollout rollout(plugin(), settings({}, Share{1, 1}, {}), "p:1:1", lines.log());
   for (int i = 0; i < 1000; ++i) rollout.served();
   EXPECT_EQ(rollout.phase(), Phase::canary);
-  EXPECT_EQ(rollout.report().text(), "canary 1/1 (p:1:1): 1000 clean runs");
+  EXPECT_EQ(rollout.report().count(), "1000 clean runs");
   rollout.roll_back("by a test");
   EXPECT_EQ(rollout.phase(), Phase::rolled_back);
   rollout.promote("by a test");
@@ -212,9 +213,9 @@ TEST(Canary, ServesItsShareOfOneShotCallsThenAll) {
   const TestRuntime runtime({kOld, kNew}, kCanary);
   EXPECT_EQ(served(*runtime, 14), "00020002000222");
   EXPECT_EQ(only(*runtime).phase, Phase::promoted);
-  EXPECT_THAT(runtime.log(), Contains(AllOf(StartsWith("1: rollout: fake_versions 1.2.0: canary "
-                                                       "1/4 ("),
-                                            HasSubstr("0 of 3 clean runs"))));
+  EXPECT_THAT(runtime.log(),
+              Contains(AllOf(StartsWith("1: rollout of fake_versions 1.2.0: begins: canary 1/4 ("),
+                             HasSubstr("0 of 3 clean runs"))));
 }
 
 TEST(Canary, ServesItsShareOfPlans) {
@@ -251,10 +252,10 @@ TEST(Canary, AFailureServesTheCallElsewhereAndRollsBack) {
   EXPECT_EQ(report.phase, Phase::rolled_back);
   EXPECT_THAT(report.reason, AllOf(HasSubstr("told to fail by a test"), HasSubstr("internal")));
   EXPECT_THAT(runtime.log(),
-              Contains(AllOf(StartsWith("2: rollout: fake_versions 1.2.0 ("),
-                             HasSubstr("is rolled back now, after canary: run: fake_versions"))));
+              Contains(AllOf(StartsWith("2: rollout of fake_versions 1.2.0 ("),
+                             HasSubstr("): rolled back, after canary: run: fake_versions"))));
   EXPECT_THAT(reason_of(runtime->explain(kAny, "", {}), "1.2.0"),
-              AllOf(StartsWith("in rollout: rolled back ("), HasSubstr("told to fail")));
+              AllOf(StartsWith("rolled back ("), HasSubstr("told to fail")));
 }
 
 TEST(Canary, APlanThatFailsRollsBack) {
@@ -273,6 +274,27 @@ TEST(Canary, ServesWhatNothingElseCan) {
   EXPECT_EQ(both->explain(kAny, "", {}).fallback, "");
 }
 
+TEST(Canary, AfterAFailureItStillServesWhatNothingElseCan) {
+  const TestRuntime runtime({kNew}, kCanary);
+  EXPECT_EQ(served(*runtime, 1), "2");
+  counters(runtime, "1.2.0").run_status = ATTNRT_INTERNAL;
+  Attention a({.seq_q = 2, .seq_kv = 3});
+  EXPECT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_INTERNAL);
+  counters(runtime, "1.2.0").run_status = ATTNRT_OK;
+  EXPECT_EQ(only(*runtime).phase, Phase::rolled_back);
+  EXPECT_EQ(served(*runtime, 2), "22") << "an outage would be worse";
+  EXPECT_THAT(TestRuntime({kNew}, kCanary).log(),
+              Contains(HasSubstr("every installed version is in >=1.2, so that other backends "
+                                 "serve the rest of the calls")));
+}
+
+TEST(Canary, AReleaseCandidateNeedsNoOtherRange) {
+  const TestRuntime runtime({kOld, "fake_versions-2.0.0-rc.1"},
+                            rollout("version: '>=2.0.0-rc.1', canary: 1/2"));
+  EXPECT_EQ(chosen(*runtime), "fake_versions 1.0.0");
+  EXPECT_EQ(chosen(*runtime), "fake_versions 2.0.0-rc.1");
+}
+
 TEST(Canary, ARolledBackVersionServesNothing) {
   const TestRuntime runtime({kNew}, kCanary);
   ASSERT_TRUE(runtime->roll_back("fake_versions"));
@@ -286,8 +308,8 @@ TEST(Canary, ARolledBackVersionServesNothing) {
   ASSERT_FALSE(unknown);
   EXPECT_EQ(unknown.error().code, ATTNRT_NOT_FOUND);
   EXPECT_EQ(unknown.error().message,
-            "rollout: no version of fake_version is in rollout; did you mean fake_versions?; "
-            "`backends.fake_version.rollout` in the policy begins one");
+            "rollout: no installed version of fake_version has a rollout; did you mean "
+            "fake_versions?; `backends.fake_version.rollout` in the policy begins one");
 }
 
 TEST(Canary, ACallThatNamesTheBackendIsPartOfTheRollout) {
@@ -335,8 +357,8 @@ TEST(Shadow, AWrongVersionIsRolledBackAndTheResultIsTheOldOnes) {
   }
   const RolloutReport report = only(*runtime);
   EXPECT_EQ(report.phase, Phase::rolled_back);
-  EXPECT_THAT(report.reason, AllOf(StartsWith("out at sequence 0, query "), HasSubstr(" gave "),
-                                   HasSubstr("differ by at most")));
+  EXPECT_THAT(report.reason, AllOf(StartsWith("wrong result: out at sequence 0, query "),
+                                   HasSubstr(" gave "), HasSubstr("differ by at most")));
 }
 
 TEST(Shadow, AVersionThatFailsIsRolledBackAndTheCallIsServed) {
@@ -401,10 +423,14 @@ TEST(Rollouts, GoOnAfterReloadsAndBeginAgainWithOtherSettings) {
   EXPECT_EQ(only(*runtime).phase, Phase::rolled_back);
   EXPECT_THAT(only(*runtime).origin, HasSubstr("policy.yaml:2:"));
   EXPECT_EQ(served(*runtime, 4), "0000");
-  // Another share is another rollout.
+  // Another share is another rollout, and forgives what was rolled back, which is a warning.
+  runtime.clear_log();
   runtime.set_policy(rollout("version: '>=1.2', canary: 1/2, after: 3"));
   ASSERT_TRUE(runtime->reload());
   EXPECT_EQ(served(*runtime, 4), "0202");
+  EXPECT_THAT(runtime.log(),
+              Contains(AllOf(StartsWith("2: rollout of fake_versions 1.2.0: ended, because"),
+                             HasSubstr("it was rolled back ("))));
   // None is none.
   runtime.set_policy("backends: {cpu: {priority: -1}}\n");
   ASSERT_TRUE(runtime->reload());
@@ -438,7 +464,7 @@ TEST(Rollouts, ExplainListAndStatsShowThem) {
   EXPECT_THAT(decision_text(decision),
               AllOf(HasSubstr("decision  fake_versions 1.0.0 on cpu"),
                     HasSubstr("rollout   fake_versions 1.2.0 on cpu: canary 1/4 ("),
-                    HasSubstr("1 of 3 clean runs")));
+                    HasSubstr("), 1 of 3 clean runs\n")));
   EXPECT_THAT(decision_json(decision).text(), HasSubstr("\"phase\": \"canary\""));
   EXPECT_THAT(reason_of(decision, "1.2.0"), StartsWith("in rollout: canary 1/4 ("));
   const auto listed = [&] { return plugins_text(*runtime->snapshot(), runtime->plugins()); };

@@ -153,11 +153,11 @@ ATTNRT_API attnrt_status attnrt_runtime_trim(attnrt_runtime* runtime, int64_t by
  * Does nothing else if all loaded backends have their devices. */
 ATTNRT_API attnrt_status attnrt_runtime_retry(attnrt_runtime* runtime, attnrt_error* error);
 
-/* Ends the rollout of a backend's new versions (`rollout` in the policy; docs/swap.md): promote
- * makes them serve every call that they can, roll_back none. New plans and calls see that at once;
- * existing plans keep their backend. It holds until the policy's `rollout` of the backend changes,
+/* Ends the rollout of a backend's new versions (`rollout` in the policy; docs/swap.md). After
+ * promote they are ranked as if there were no rollout; after roll_back they serve nothing new.
+ * Existing plans keep their version. It holds until the policy's `rollout` of the backend changes,
  * or the runtime is closed.
- * ERRORS: NOT_FOUND if no version of the backend is in rollout. */
+ * ERRORS: NOT_FOUND if no installed version of the backend has a rollout. */
 ATTNRT_API attnrt_status attnrt_runtime_promote(attnrt_runtime* runtime, const char* backend,
                                                 attnrt_error* error);
 ATTNRT_API attnrt_status attnrt_runtime_roll_back(attnrt_runtime* runtime, const char* backend,
@@ -313,7 +313,7 @@ ATTNRT_API attnrt_status attnrt_schedule_build(attnrt_schedule* schedule, const 
  * and lse of each sequence whose lengths differ are NaN; with varlen, rows that it did not have at
  * the build keep what they held. Nothing is read or written out of bounds.
  * THREADS: runs of several plans may use one schedule at once.
- * ROLLOUT. A schedule of another version of the same backend is not used if one of both versions
+ * ROLLOUT. A schedule of another version of the same backend is not used if either version
  * is in rollout (docs/swap.md): the run divides its work itself.
  * ERRORS: as attnrt_plan_run; INVALID_ARGUMENT for a schedule of another problem, backend or
  * device, one that was not built, and one that was built for tensors of other sizes. */

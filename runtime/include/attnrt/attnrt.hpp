@@ -360,8 +360,8 @@ class Runtime {
     return {};
   }
 
-  // Ends the rollout of a backend's new versions: promote makes them serve every call that they
-  // can, roll_back none. NOT_FOUND if no version of the backend is in rollout.
+  // Ends the rollout of a backend's new versions: after promote they are ranked as if there were no
+  // rollout; after roll_back they serve nothing new. NOT_FOUND if no version of it has a rollout.
   Result<void> promote(const std::string& backend) {
     attnrt_error error = ATTNRT_ERROR_INIT;
     if (attnrt_runtime_promote(runtime_.get(), backend.c_str(), &error) != ATTNRT_OK)

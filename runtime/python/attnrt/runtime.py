@@ -432,16 +432,16 @@ class Runtime:
         self._runtime.retry()
 
     def promote(self, backend: str) -> None:
-        """Ends the rollout of the backend's new versions: they serve every call that they can.
+        """Ends the rollout of the backend's new versions: they are ranked as if there were none.
 
-        Raises NotFoundError if no version of it is in rollout.
+        Raises NotFoundError if no version of it has a rollout.
         """
         self._runtime.promote(backend)
 
     def roll_back(self, backend: str) -> None:
-        """Ends the rollout of the backend's new versions: they serve nothing any more.
+        """Ends the rollout of the backend's new versions: they serve nothing new.
 
-        Raises NotFoundError if no version of it is in rollout.
+        Raises NotFoundError if no version of it has a rollout.
         """
         self._runtime.roll_back(backend)
 
