@@ -28,9 +28,10 @@ struct Difference {
 };
 
 // Compares the result in args.out and args.lse with another one. RETURNS the first value of the
-// second result that is further from the first one than the bound. A value that is not finite in
-// the first result is not compared, except lse = -inf (a row without keys): there the second must
-// be -inf, too.
+// second result that is further from the first one than the bound. Rows are not compared if a
+// number of their q, or of any k, v, scale, mask or sink of their sequence and head, is not finite
+// (-inf in a mask or a sink is as good as a finite number). Nor is a value that is not finite in
+// the first result, except lse = -inf (a row without keys): there the second must be -inf, too.
 // REQUIRES: as attention(). out and lse have the shapes of args.out and args.lse; lse is looked at
 // only if the problem has it.
 std::optional<Difference> difference(const Problem& problem, const Args& args, const Tensor& out,

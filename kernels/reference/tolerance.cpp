@@ -43,7 +43,8 @@ double lse_floor(const RowSize& row) {
 }
 
 double difference_bound(DType dtype, DType out_dtype, const RowSize& row) {
-  return 6 * out_floor(out_dtype, row) + 4 * unit_roundoff(dtype) * row.value;
+  constexpr double kLeastNormal = 0x1p-126;
+  return 6 * out_floor(out_dtype, row) + 4 * unit_roundoff(dtype) * row.value + 2 * kLeastNormal;
 }
 
 double lse_difference_bound(DType dtype, const RowSize& row) {

@@ -45,6 +45,7 @@
 // are at most the floor. So a right result is off by at most
 //     2 (floor + u V) + floor = 3 floor + 2 u V
 // and two of them differ by at most                                 6 floor + 4 u V
+// and by twice the least normal number of f32, if numbers below it are taken for 0.
 // Their lse differ by at most 6 lse floors plus twice the error of a sum of rounded weights.
 //
 // Only keys that count enter S and scale |q||k|: those whose weight is not negligible beside the

@@ -435,6 +435,6 @@ attnrt_status attnrt_merge(attnrt_runtime* runtime, int32_t device_type, int32_t
                          *out,
                          lse != nullptr ? *lse : attnrt_tensor{},
                          stream};
-    return merge(*runtime->impl->snapshot(), runtime->impl->in_rollout(), device_type, args, error);
+    return merge(*runtime->impl->snapshot(), device_type, args, error);
   });
 }

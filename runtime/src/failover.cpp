@@ -1,6 +1,8 @@
 // runtime/src/failover.cpp: makes and runs plans, and says when the next candidate is tried instead
 #include "failover.hpp"
 
+#include <utility>
+
 #include "capture.hpp"
 #include "rollout.hpp"
 #include "run.hpp"
@@ -134,12 +136,13 @@ Result<std::unique_ptr<Plan>> Failover::make(const Request& request, const Probl
   const std::optional<void*> stream = capture.active ? std::nullopt : request.stream;
   auto stats = stats_.of(request.decision->winner()->candidate);
   auto plan = make_plan(request.decision, problem, stream);
-  if (!plan && plan.error().code == ATTNRT_OUT_OF_MEMORY && !capture.active && plans_.trim(-1))
+  if (!plan && plan.error().code == ATTNRT_OUT_OF_MEMORY && !capture.active && !request.is_shadow &&
+      plans_.trim(-1))
     plan = make_plan(request.decision, problem, stream);
   if (!plan) {
     const Error& failure = plan.error();
     stats->failed(Breaker::Stage::plan, failure.code, failure.message.c_str());
-    if (const auto& rollout = request.decision->rollout)
+    if (Rollout* rollout = request.decision->rollout())
       rollout->failed(failure.code, failure.message);
     return plan;
   }
@@ -205,28 +208,30 @@ void Failover::note_success(const Request& request, Breaker::Stage stage) {
 // Whether the version in rollout gets this call.
 bool Failover::takes_challenge(const Request& request) {
   const auto& challenge = request.decision->challenge;
-  return challenge != nullptr && challenge->rollout->phase() == Phase::canary &&
-         challenge->rollout->takes_call();
+  return challenge != nullptr && challenge->rollout()->phase() == Phase::canary &&
+         challenge->rollout()->takes_call();
 }
 
 // Runs a call that was served on the version in rollout, too, if that takes it. Never throws.
 void Failover::shadow(const Request& request, const attnrt_args& args) {
   const auto& challenge = request.decision->challenge;
   if (challenge == nullptr || request.decision->problem.device_type != ATTNRT_DEVICE_CPU) return;
-  Rollout& rollout = *challenge->rollout;
+  Rollout& rollout = *challenge->rollout();
   if (rollout.phase() != Phase::shadow || !rollout.takes_call()) return;
   try {
     const Shadow shadow(request.exact(), args);
-    const Request compared{request.snapshot, challenge,      request.call,
-                           request.key,      request.bounds, request.stream};
+    const Request compared{request.snapshot, challenge,      request.call, request.key,
+                           request.bounds,   request.stream, true};
     Breaker::Stage stage = Breaker::Stage::plan;
     attnrt_error error = ATTNRT_ERROR_INIT;
     const attnrt_status status = attempt(compared, {}, shadow.args(), &stage, &error);
-    if (status != ATTNRT_OK) {
+    if (status == ATTNRT_INVALID_ARGUMENT) return rollout.refused(error.message);
+    // A device that is lost shows at the next call that is served: none is, here.
+    if (status != ATTNRT_OK && status != ATTNRT_DEVICE_LOST) {
       note_failure(*request.snapshot, challenge->winner()->candidate, request.rounded(), stage,
-                   {status, error.message});
-      return;
+                   {status, error.message}, !rollout.is_open());
     }
+    if (status != ATTNRT_OK) return;
     const auto difference = shadow.difference();
     if (!difference) return;
     if (!difference->empty()) return rollout.mismatched(*difference);
@@ -236,6 +241,23 @@ void Failover::shadow(const Request& request, const attnrt_args& args) {
   }
 }
 
+// A version in rollout failed: makes the decision without it the call's. RETURNS false if that
+// cannot succeed, either. refused: gets what it refused, which another candidate may serve.
+bool Failover::go_back(Request& request, std::shared_ptr<const Decision> base, Breaker::Stage stage,
+                       const Error& failure) {
+  const Verdict failed = *request.decision->winner();
+  const bool on_host = failed.candidate.device.type == ATTNRT_DEVICE_CPU;
+  const bool is_lost = failure.code == ATTNRT_DEVICE_LOST;
+  if (failure.code != ATTNRT_INVALID_ARGUMENT && !(is_lost && on_host)) {
+    note_failure(*request.snapshot, failed.candidate, request.rounded(), stage, failure,
+                 !failed.rollout->is_open());
+  }
+  if (is_lost && !on_host) return false;
+  stats_.of(failed.candidate)->failed_over();
+  request.decision = std::move(base);
+  return true;
+}
+
 // Calls attempt(capture, &stage) for the decision's winner, and for the next candidate as long as
 // one fails and another may succeed. asked_at: the stage of a candidate that cannot tell whether a
 // graph is being captured.
@@ -243,26 +265,43 @@ template <class Attempt>
 Result<void> Failover::serve(Request& request, Breaker::Stage asked_at, Attempt&& attempt) {
   std::optional<Error> untold;  // of a candidate that could not tell
   bool may_challenge = true;
+  std::shared_ptr<const Decision> base;  // while its challenge is tried
+  // A version in rollout that refused the caller's arguments, and what it said.
+  std::shared_ptr<Rollout> refusing;
+  std::string refusal;
   for (;;) {
     Capture capture;
     Breaker::Stage stage = asked_at;
     Result<void> done = find_capture_for(request, &capture);
+    const bool takes =
+        done && !untold && !capture.active && may_challenge && takes_challenge(request);
+    may_challenge = false;
+    if (takes) {
+      base = std::exchange(request.decision, request.decision->challenge);
+      continue;
+    }
     if (!done) {
       untold = done.error();
-      stats_.of(request.decision->winner()->candidate)
-          ->failed(stage, untold->code, untold->message.c_str());
+      const Verdict& winner = *request.decision->winner();
+      stats_.of(winner.candidate)->failed(stage, untold->code, untold->message.c_str());
+      if (winner.rollout != nullptr) winner.rollout->failed(untold->code, untold->message);
     } else if (capture.active && untold) {
       return tl::unexpected(*std::move(untold));
-    } else if (may_challenge && !capture.active && takes_challenge(request)) {
-      request.decision = request.decision->challenge;
-      may_challenge = false;
-      continue;
     } else {
       done = attempt(capture, &stage);
     }
-    may_challenge = false;
     if (done && !capture.active) note_success(request, stage);
-    if (done || capture.active || !advance(request, stage, done.error())) return done;
+    if (done && refusing != nullptr) refusing->refused(refusal);
+    if (done || capture.active) return done;
+    if (base != nullptr) {
+      if (done.error().code == ATTNRT_INVALID_ARGUMENT) {
+        refusing = request.decision->winner()->rollout;
+        refusal = done.error().message;
+      }
+      if (!go_back(request, std::exchange(base, nullptr), stage, done.error())) return done;
+    } else if (!advance(request, stage, done.error())) {
+      return done;
+    }
   }
 }
 
@@ -326,7 +365,7 @@ attnrt_status Failover::attempt(const Request& request, const Capture& capture,
   if (event_failed) {
     const char* message = found.message[0] != '\0' ? found.message : status_name(status);
     entry.plan->stats()->failed(Breaker::Stage::run, status, message);
-    if (const auto& rollout = entry.plan->decision().rollout) rollout->failed(status, message);
+    if (Rollout* rollout = entry.plan->decision().rollout()) rollout->failed(status, message);
     (void)attnrt_fail(error, status, "run: %s: %s", entry.plan->backend_name().c_str(), message);
   }
   return status;

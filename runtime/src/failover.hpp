@@ -20,9 +20,10 @@
 // has enqueued nothing. If the next one says that a graph is being captured, the call fails with
 // the first one's error.
 //
-// Versions in rollout (rollout.hpp) get their calls here: those that the canary takes begin with
-// the decision's challenge, unless a graph is being captured. One-shot calls on host tensors that a
-// shadow takes are run on its candidate, too, after they have been served.
+// Versions in rollout (rollout.hpp) get their calls here. A call that the canary takes begins with
+// the decision's challenge, unless a graph is being captured; if that fails, it goes back to the
+// decision, as if it had not been taken. A one-shot call on host tensors that a shadow takes is run
+// on its candidate, too, after it was served.
 //
 // Each failure is counted. If no warning of a fallback tells of it, it is logged, once for each
 // candidate, stage and status until the next reload.
@@ -54,6 +55,7 @@ struct Request {
   const CacheKey& key;
   Bounds bounds;                // exactly as they are asked
   std::optional<void*> stream;  // that its workspace follows
+  bool is_shadow = false;       // of a call that was served: it takes no memory from others
 
   Problem exact() const { return with_bounds(decision->problem, bounds); }
   // What the breaker knows the problem by.
@@ -101,6 +103,8 @@ class Failover {
   Result<void> serve(Request& request, Breaker::Stage asked_at, Attempt&& attempt);
   void note_success(const Request& request, Breaker::Stage stage);
   static bool takes_challenge(const Request& request);
+  bool go_back(Request& request, std::shared_ptr<const Decision> base, Breaker::Stage stage,
+               const Error& failure);
   void shadow(const Request& request, const attnrt_args& args);
   bool advance(Request& request, Breaker::Stage stage, Error& failure);
   bool replace_winner(Request& request, Error& failure, bool* told);

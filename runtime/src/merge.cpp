@@ -8,6 +8,7 @@
 #include "candidates.hpp"
 #include "policy.hpp"
 #include "problem/tensor_checker.hpp"
+#include "rollout.hpp"
 
 namespace attnrt::core {
 namespace {
@@ -122,7 +123,7 @@ struct Merger {
   std::shared_ptr<const Backend> backend;
   const attnrt_merging* extension;
   int64_t priority;
-  bool in_rollout;
+  bool held_back;
 };
 
 // Returns the backend's extension if it has one and the device. why_not: gets why it has not.
@@ -145,15 +146,14 @@ const attnrt_merging* find_extension(const Backend& backend, int32_t device_type
 }
 
 bool before(const Merger& a, const Merger& b) {
-  if (a.in_rollout != b.in_rollout) return b.in_rollout;
+  if (a.held_back != b.held_back) return b.held_back;
   if (a.priority != b.priority) return a.priority > b.priority;
   return b.backend->manifest().version < a.backend->manifest().version;
 }
 
 // Returns the backend that merges, or the reasons why there is none.
-Result<Merger> find_merger(const Snapshot& snapshot,
-                           const std::vector<Quarantine::HeldBack>& in_rollout, int32_t device_type,
-                           int32_t device_id) {
+Result<Merger> find_merger(const Snapshot& snapshot, int32_t device_type, int32_t device_id) {
+  const auto all_held = held_back(snapshot.rollouts);
   std::vector<Merger> mergers;
   std::vector<std::string> reasons;
   std::optional<Error> out_of_memory;  // why a backend that may merge could not be loaded for now
@@ -172,9 +172,9 @@ Result<Merger> find_merger(const Snapshot& snapshot,
       view.version_text = plugin.manifest->version_text;
       why_not = version_refusal(settings, view);
     }
-    const auto held = std::find_if(in_rollout.begin(), in_rollout.end(),
+    const auto held = std::find_if(all_held.begin(), all_held.end(),
                                    [&](const auto& each) { return each.sha256 == plugin.hash; });
-    const bool is_held = held != in_rollout.end();
+    const bool is_held = held != all_held.end();
     if (why_not.empty() && is_held && held->never) why_not = held->reason;
     Snapshot::Loaded loaded = nullptr;
     if (why_not.empty()) {
@@ -201,14 +201,14 @@ Result<Merger> find_merger(const Snapshot& snapshot,
 
 }  // namespace
 
-attnrt_status merge(const Snapshot& snapshot, const std::vector<Quarantine::HeldBack>& in_rollout,
-                    int32_t device_type, const MergeArgs& args, attnrt_error* error) {
+attnrt_status merge(const Snapshot& snapshot, int32_t device_type, const MergeArgs& args,
+                    attnrt_error* error) {
   Tensors tensors(args);
   if (const auto resolved = tensors.resolve_offsets(); !resolved)
     return fill_error(error, resolved.error());
   if (const attnrt_status status = check_tensors(tensors, error); status != ATTNRT_OK)
     return status;
-  const auto merger = find_merger(snapshot, in_rollout, device_type, args.device_id);
+  const auto merger = find_merger(snapshot, device_type, args.device_id);
   if (!merger) return fill_error(error, merger.error());
   if (is_empty(tensors.out)) return ATTNRT_OK;
   const MergeArgs resolved{args.device_id, tensors.outs, tensors.lses,

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <new>
 
 #include "base/nearest.hpp"
 #include "base/utc.hpp"
@@ -31,12 +32,13 @@ std::string RolloutReport::count() const {
 }
 
 Rollout::Rollout(const FoundPlugin& plugin, RolloutSettings settings, std::string origin,
-                 Changed changed)
+                 Changed changed, std::shared_ptr<std::atomic<uint64_t>> generation)
     : name_(plugin.manifest->name),
       version_(plugin.manifest->version_text),
       sha256_(plugin.hash),
       settings_(std::move(settings)),
       changed_(std::move(changed)),
+      generation_(std::move(generation)),
       phase_(settings_.shadow ? Phase::shadow : Phase::canary),
       origin_(std::move(origin)),
       since_(std::chrono::system_clock::now()) {}
@@ -51,9 +53,11 @@ const Share* Rollout::share(Phase phase) const {
 bool Rollout::takes_call() {
   const Share* const part = share(phase());
   if (part == nullptr) return false;
-  const int64_t n = calls_.fetch_add(1, std::memory_order_relaxed) % part->denominator;
-  const bool takes =
-      (n + 1) * part->numerator / part->denominator != n * part->numerator / part->denominator;
+  constexpr uint64_t kGoldenRatio = 0x9E3779B97F4A7C15;  // its fraction, of 2^64
+  const auto n = static_cast<uint64_t>(calls_.fetch_add(1, std::memory_order_relaxed)) + 1;
+  const uint64_t place = n * kGoldenRatio >> 32;  // of 2^32; Share::kMost is below that
+  const bool takes = place * static_cast<uint64_t>(part->denominator) <
+                     static_cast<uint64_t>(part->numerator) << 32;
   if (takes) taken_.fetch_add(1, std::memory_order_relaxed);
   return takes;
 }
@@ -61,10 +65,15 @@ bool Rollout::takes_call() {
 void Rollout::clean_run(Phase phase) {
   if (this->phase() != phase) return;
   const int64_t clean = clean_.fetch_add(1, std::memory_order_relaxed) + 1;
-  if (!settings_.after || clean != *settings_.after) return;
+  if (!settings_.after || clean < *settings_.after) return;
   const bool to_canary = phase == Phase::shadow && settings_.canary;
-  enter(phase, to_canary ? Phase::canary : Phase::promoted,
+  try {
+    enter(
+        phase, to_canary ? Phase::canary : Phase::promoted,
         fmt::format("{} {}", clean, phase == Phase::shadow ? "comparisons agreed" : "clean runs"));
+  } catch (const std::bad_alloc&) {
+    // The run itself succeeded. The next one tries this again.
+  }
 }
 
 void Rollout::served() { clean_run(Phase::canary); }
@@ -77,6 +86,10 @@ void Rollout::failed(attnrt_status status, std::string_view message) {
   for (Phase now = phase(); now == Phase::shadow || now == Phase::canary; now = phase()) {
     if (enter(now, Phase::rolled_back, reason) || is_ended()) return;
   }
+}
+
+void Rollout::refused(std::string_view message) {
+  failed(ATTNRT_INTERNAL, fmt::format("it refused what was served: {}", message));
 }
 
 void Rollout::mismatched(std::string_view message) {
@@ -100,20 +113,25 @@ void Rollout::set_origin(std::string origin) {
 
 // Changes the phase, unless it is no longer `from`. RETURNS whether it did.
 bool Rollout::enter(Phase from, Phase to, const std::string& reason, bool never) {
-  std::string origin;
+  std::string origin, kept = reason;
   {
     const std::lock_guard lock(mutex_);
     if (phase() != from || is_ended()) return false;
+    origin = origin_;  // the last step that may throw
     since_ = std::chrono::system_clock::now();
-    reason_ = reason;
+    reason_.swap(kept);
     never_ = never;
-    origin = origin_;
     if (to == Phase::canary) calls_ = taken_ = clean_ = 0;
     phase_.store(to, std::memory_order_release);
+    generation_->fetch_add(1, std::memory_order_acq_rel);
   }
-  const int32_t severity = to == Phase::rolled_back ? ATTNRT_LOG_WARNING : ATTNRT_LOG_INFO;
-  changed_(severity, fmt::format("rollout of {} {} ({}): {}, after {}: {}", name_, version_, origin,
-                                 name_of(to), name_of(from), reason));
+  try {
+    const int32_t severity = to == Phase::rolled_back ? ATTNRT_LOG_WARNING : ATTNRT_LOG_INFO;
+    changed_(severity, fmt::format("rollout of {} {} ({}): {}, after {}: {}", name_, version_,
+                                   origin, name_of(to), name_of(from), reason));
+  } catch (const std::bad_alloc&) {
+    // The phase has changed; only the line is lost.
+  }
   return true;
 }
 
@@ -173,12 +191,8 @@ Rollouts::Next Rollouts::next(const Config& config, const Discovery& found) cons
       (*known)->set_origin(settings->origin);
       continue;
     }
-    next.rollouts.push_back(std::make_shared<Rollout>(
-        *plugin, *settings->value, settings->origin,
-        [log = log_, generation = generation_](int32_t severity, const std::string& text) {
-          generation->fetch_add(1, std::memory_order_acq_rel);
-          log(severity, text);
-        }));
+    next.rollouts.push_back(
+        std::make_shared<Rollout>(*plugin, *settings->value, settings->origin, log_, generation_));
     const RolloutReport report = next.rollouts.back()->report();
     next.log.emplace_back(ATTNRT_LOG_INFO,
                           fmt::format("rollout of {}: begins: {}, {}", plugin_label(*plugin),
@@ -200,22 +214,22 @@ void Rollouts::restart(std::vector<std::shared_ptr<Rollout>> rollouts) {
     if (std::find(rollouts.begin(), rollouts.end(), before) == rollouts.end()) before->end();
   }
   rollouts_.swap(rollouts);
-  count_.store(rollouts_.size(), std::memory_order_release);
   generation_->fetch_add(1, std::memory_order_acq_rel);
 }
 
-std::shared_ptr<Rollout> Rollouts::find(std::string_view sha256) const {
-  if (empty()) return nullptr;
-  const std::lock_guard lock(mutex_);
-  for (const auto& rollout : rollouts_) {
+std::shared_ptr<Rollout> find_rollout(const std::vector<std::shared_ptr<Rollout>>& rollouts,
+                                      std::string_view sha256) {
+  for (const auto& rollout : rollouts) {
     if (rollout->sha256() == sha256) return rollout;
   }
   return nullptr;
 }
 
-std::vector<Quarantine::HeldBack> Rollouts::held() const {
+std::vector<Quarantine::HeldBack> held_back(const std::vector<std::shared_ptr<Rollout>>& rollouts) {
   std::vector<Quarantine::HeldBack> held;
-  for (const RolloutReport& report : reports()) {
+  for (const auto& rollout : rollouts) {
+    if (rollout->phase() == Phase::promoted) continue;
+    const RolloutReport report = rollout->report();
     if (report.phase == Phase::promoted) continue;
     const bool is_open = report.phase != Phase::rolled_back;
     held.push_back(
@@ -226,7 +240,7 @@ std::vector<Quarantine::HeldBack> Rollouts::held() const {
 
 std::vector<RolloutReport> Rollouts::reports() const {
   std::vector<std::shared_ptr<Rollout>> rollouts;
-  if (!empty()) {
+  {
     const std::lock_guard lock(mutex_);
     rollouts = rollouts_;
   }
@@ -244,6 +258,10 @@ Result<std::vector<std::shared_ptr<Rollout>>> Rollouts::of_backend(
     for (const auto& rollout : rollouts_) {
       if (rollout->is_of(backend)) found.push_back(rollout);
     }
+  }
+  const auto is_open = [](const auto& rollout) { return rollout->is_open(); };
+  if (std::any_of(found.begin(), found.end(), is_open)) {
+    std::erase_if(found, [&](const auto& rollout) { return !is_open(rollout); });
   }
   if (!found.empty()) return found;
   for (const RolloutReport& report : reports()) names.push_back(report.name);

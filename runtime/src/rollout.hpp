@@ -24,8 +24,9 @@
 // A rollout belongs to a runtime, the file's hash and the settings: it begins again when `rollout`
 // changes in the policy. Otherwise it goes on after reloads, also if its file was gone meanwhile.
 //
-// Calls are counted, not chosen at random: with 1/20, every 20th call gets it. A graph that is
-// being captured never does, since it would repeat the choice.
+// Which calls it gets is fixed by their number, evenly spread, and in no step with a pattern of
+// calls: the n-th one if the fraction of n times the golden ratio is below the part. A graph that
+// is being captured never gets it, since it would repeat the choice.
 #pragma once
 
 #include <atomic>
@@ -72,8 +73,10 @@ struct RolloutReport {
 class Rollout {
  public:
   using Changed = std::function<void(int32_t severity, const std::string& text)>;
-  // changed: called after each change of the phase, with a line for the log.
-  Rollout(const FoundPlugin& plugin, RolloutSettings settings, std::string origin, Changed changed);
+  // changed: called after each change of the phase, with a line for the log. generation: changes
+  // with the phase.
+  Rollout(const FoundPlugin& plugin, RolloutSettings settings, std::string origin, Changed changed,
+          std::shared_ptr<std::atomic<uint64_t>> generation);
 
   Phase phase() const { return phase_.load(std::memory_order_acquire); }
   bool is_open() const { return phase() == Phase::shadow || phase() == Phase::canary; }
@@ -82,8 +85,10 @@ class Rollout {
   bool takes_call();
   void served();    // a caller's run on it succeeded
   void compared();  // a comparison agreed
-  // A plan or run of it failed, or a result was wrong. message: one line.
+  // A plan or run of it failed, it refused what was served, or a result was wrong. message: one
+  // line.
   void failed(attnrt_status status, std::string_view message);
+  void refused(std::string_view message);
   void mismatched(std::string_view message);
 
   // Freezes the phase, because the policy no longer asks for this rollout.
@@ -110,6 +115,7 @@ class Rollout {
   const std::string name_, version_, sha256_;
   const RolloutSettings settings_;
   const Changed changed_;
+  const std::shared_ptr<std::atomic<uint64_t>> generation_;
   std::atomic<Phase> phase_;
   std::atomic<bool> ended_{false};
   std::atomic<int64_t> calls_{0}, taken_{0}, clean_{0};
@@ -120,7 +126,14 @@ class Rollout {
   bool never_ = false;
 };
 
-// The rollouts of one runtime. THREADS: any call from any threads at once.
+// Returns the rollout of the file, or nullptr.
+std::shared_ptr<Rollout> find_rollout(const std::vector<std::shared_ptr<Rollout>>& rollouts,
+                                      std::string_view sha256);
+// Returns the versions that are held back: those in shadow and canary, and those rolled back.
+std::vector<Quarantine::HeldBack> held_back(const std::vector<std::shared_ptr<Rollout>>& rollouts);
+
+// The rollouts of one runtime. Calls look at those of their snapshot, which has the policy that
+// they belong to. THREADS: any call from any threads at once.
 class Rollouts {
  public:
   // log: gets a line for each change of a phase.
@@ -135,17 +148,14 @@ class Rollouts {
   Next next(const Config& config, const Discovery& found) const;
   void restart(std::vector<std::shared_ptr<Rollout>> rollouts);
 
-  bool empty() const { return count_.load(std::memory_order_acquire) == 0; }
-  std::shared_ptr<Rollout> find(std::string_view sha256) const;  // nullptr: there is none
-  // The versions that are held back: those in shadow and canary, and those rolled back.
-  std::vector<Quarantine::HeldBack> held() const;
   std::vector<RolloutReport> reports() const;
 
-  // Promotes or rolls back all versions of the backend that have a rollout. NOT_FOUND if none has.
+  // Promotes or rolls back those versions of the backend that are in shadow or canary; if none is,
+  // all that have a rollout. NOT_FOUND if none has.
   Result<void> promote(const std::string& backend);
   Result<void> roll_back(const std::string& backend);
 
-  // Changes whenever held() does. Decisions of before are stale then.
+  // Changes whenever held_back() does. Decisions of before are stale then.
   uint64_t generation() const { return generation_->load(std::memory_order_acquire); }
 
  private:
@@ -156,7 +166,6 @@ class Rollouts {
   Rollout::Changed log_;
   mutable HeldMutex mutex_;
   std::vector<std::shared_ptr<Rollout>> rollouts_;  // in the order in which they began
-  std::atomic<size_t> count_{0};
   // Shared with the rollouts, which plans may keep for longer.
   std::shared_ptr<std::atomic<uint64_t>> generation_ = std::make_shared<std::atomic<uint64_t>>(0);
 };

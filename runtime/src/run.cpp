@@ -35,6 +35,8 @@ attnrt_status check_capture(const Plan& plan, void* stream, attnrt_error* error,
   const attnrt_status status = find_capture(plan.backend(), plan.device(), stream, &capture, error);
   if (status != ATTNRT_OK && plan.stats() != nullptr)
     plan.stats()->failed(Breaker::Stage::run, status, "it cannot tell whether a graph is captured");
+  if (Rollout* rollout = plan.decision().rollout(); status != ATTNRT_OK && rollout != nullptr)
+    rollout->failed(status, "it cannot tell whether a graph is captured");
   if (status != ATTNRT_OK || !capture.active) return status;
   return attnrt_fail(error, ATTNRT_UNSUPPORTED,
                      "%s: %s: kernel %s cannot be captured into a graph; run it on a stream that "
@@ -71,7 +73,7 @@ attnrt_status run(const Plan& plan, const attnrt_args& given, attnrt_error* erro
           : plan.backend().run(plan.plugin_plan(), plan.device_problem(), args, &found);
   if (plan.staging() != nullptr) plan.count_held_bytes();  // its buffers may have grown
   CandidateStats* const stats = plan.stats();
-  Rollout* const rollout = plan.decision().rollout.get();
+  Rollout* const rollout = plan.decision().rollout();
   if (status == ATTNRT_OK) {
     if (stats != nullptr) stats->ran();
     if (rollout != nullptr) rollout->served();

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <atomic>
 #include <new>
+#include <utility>
 
 #include "base/utc.hpp"
 #include "base/whole_file.hpp"
@@ -51,6 +52,46 @@ Decision decide_uncached(const Snapshot& snapshot, const Problem& problem, const
   return select(policy, candidates, problem, arch, quarantine);
 }
 
+// Decides, notes the rollout of each candidate, and decides once more as if nothing was in rollout:
+// if a version in rollout wins then, that is the challenge; if nothing else serves, the decision.
+Decision decide_with_rollouts(const Snapshot& snapshot, const Problem& problem,
+                              const std::string& arch, const Call& call, bool suppose_device,
+                              const Quarantine& quarantine) {
+  const auto decided = [&](const Quarantine& applied) {
+    Decision made = decide_uncached(snapshot, problem, arch, call, suppose_device, applied);
+    for (Verdict& verdict : made.verdicts)
+      verdict.rollout = find_rollout(snapshot.rollouts, verdict.candidate.plugin->hash);
+    return made;
+  };
+  Decision decision = decided(quarantine);
+  const bool any_held = std::any_of(decision.verdicts.begin(), decision.verdicts.end(),
+                                    [](const Verdict& verdict) { return verdict.in_rollout; });
+  if (!any_held) return decision;
+  Quarantine lifted = quarantine;
+  std::erase_if(lifted.held_back, [](const auto& each) { return each.is_open; });
+  Decision other = decided(lifted);
+  const Rollout* tried = other.rollout();
+  if (tried == nullptr || !tried->is_open() || other.winner()->candidate.backend == nullptr)
+    return decision;
+  if (decision.status != ATTNRT_OK) return other;
+  decision.challenge = std::make_shared<const Decision>(std::move(other));
+  return decision;
+}
+
+// Says which calls the plugin gets, if it has a rollout.
+void add_rollout(const Snapshot& snapshot, const FoundPlugin& plugin, PluginRow& row) {
+  const auto rollout = find_rollout(snapshot.rollouts, plugin.hash);
+  if (rollout == nullptr) return;
+  const RolloutReport report = rollout->report();
+  if (report.phase == Phase::rolled_back) {
+    row.state = "rolled back";
+    row.reason = report.text();
+  } else {
+    const std::string count = report.count();
+    row.notes.push_back("rollout: " + report.text() + (count.empty() ? "" : ", " + count));
+  }
+}
+
 // Returns the bounds between which the decision holds for every problem of its key: up to those
 // that the winner accepts; and no smaller ones, if a better ranked candidate would accept them.
 Choice choice_of(std::shared_ptr<const Decision> decision, const CacheKey& key,
@@ -64,10 +105,14 @@ Choice choice_of(std::shared_ptr<const Decision> decision, const CacheKey& key,
     if (decision->challenge != nullptr)
       widest = widest_accepted(decision->challenge->winner()->candidate, problem, widest);
     choice.most = bounds_of(widest);
+    // A version in rollout serves only what no other candidate does, however that ranks.
+    const Rollout* rollout = decision->rollout();
+    const bool is_last = rollout != nullptr && rollout->phase() != Phase::promoted;
     const bool smaller_may_differ = std::any_of(
         decision->verdicts.begin(), decision->verdicts.end(), [&](const Verdict& verdict) {
           return (verdict.answer == Answer::no || verdict.in_rollout) &&
-                 verdict.rank <= winner->rank && accepts_smaller(verdict.candidate, problem);
+                 (is_last || verdict.rank <= winner->rank) &&
+                 accepts_smaller(verdict.candidate, problem);
         });
     if (!smaller_may_differ) choice.least = {};
   }
@@ -228,10 +273,11 @@ void Runtime::retry() {
 
 // Makes the snapshot the current one. A call that still works on the previous one finishes there,
 // and its decision and plan are not kept.
-void Runtime::adopt(std::shared_ptr<const Snapshot> next) {
+void Runtime::adopt(std::shared_ptr<Snapshot> next) {
   std::vector<std::string> hashes;
   for (const auto& plugin : next->found.plugins) hashes.push_back(plugin->hash);
   Rollouts::Next rollouts = rollouts_.next(*next->config, next->found);
+  next->rollouts = rollouts.rollouts;
   stats_.restart(std::move(hashes));  // the last step that may fail
   rollouts_.restart(std::move(rollouts.rollouts));
   next->services->log_level = next->config->log_level.value;
@@ -239,25 +285,12 @@ void Runtime::adopt(std::shared_ptr<const Snapshot> next) {
   decisions_.restart(next.get());
   plans_.restart(next.get(), next->config->plan_cache_bytes.value);
   const auto services = next->services;
+  std::shared_ptr<const Snapshot> before;  // destroyed after the lock is released
   {
     const std::lock_guard lock(snapshot_mutex_);
-    snapshot_.swap(next);
+    before = std::exchange(snapshot_, std::move(next));
   }
   for (const auto& [severity, line] : rollouts.log) services->log(severity, line);
-}
-
-// Says which calls the plugin gets, if it is in rollout.
-void Runtime::add_rollout(const FoundPlugin& plugin, PluginRow& row) const {
-  const auto rollout = rollouts_.find(plugin.hash);
-  if (rollout == nullptr) return;
-  const RolloutReport report = rollout->report();
-  if (report.phase == Phase::rolled_back) {
-    row.state = "rolled back";
-    row.reason = report.text();
-  } else {
-    const std::string count = report.count();
-    row.notes.push_back("rollout: " + report.text() + (count.empty() ? "" : ", " + count));
-  }
 }
 
 std::vector<PluginRow> Runtime::plugins(bool log_failures, Probes::Wait wait) const {
@@ -287,7 +320,7 @@ std::vector<PluginRow> Runtime::plugins(bool log_failures, Probes::Wait wait) co
         row.state = row.devices.empty() ? "no device" : "ready";
         if (row.devices.empty()) row.reason = (*loaded)->no_device_reason();
         if (const auto& note = (*loaded)->devices_note(); !note.empty()) row.notes.push_back(note);
-        add_rollout(*entry->plugin, row);
+        add_rollout(*snapshot, *entry->plugin, row);
       } else {
         row.reason = loaded.error().message;
         if (row.admission.state == Admission::State::waiting) row.state = "waiting";
@@ -319,11 +352,10 @@ std::shared_ptr<const Decision> Runtime::decide_anew(
     const Call& call) {
   uint64_t generation = this->generation();
   const Problem rounded = with_bounds(problem, bounds_of(key.problem));
-  Quarantine quarantine = quarantine_of(rounded);
+  Quarantine quarantine = quarantine_of(*snapshot, rounded);
   const auto decided = [&] {
-    Decision made = decide_uncached(*snapshot, problem, "", call, false, quarantine);
-    challenge(*snapshot, call, "", false, quarantine, made);
-    return std::make_shared<const Decision>(std::move(made));
+    return std::make_shared<const Decision>(
+        decide_with_rollouts(*snapshot, problem, "", call, false, quarantine));
   };
   const auto recorded = [&](std::shared_ptr<const Decision> made) {
     decision_log_.add(*made, *snapshot->services);
@@ -337,9 +369,13 @@ std::shared_ptr<const Decision> Runtime::decide_anew(
     const CandidateId id = id_of(winner->candidate);
     const Quarantine::Held* held = quarantine.find(id);
     if (held != nullptr && held->due) {
-      if (failover_.begin_trial(*snapshot, winner->candidate, rounded)) return recorded(decision);
+      if (failover_.begin_trial(*snapshot, winner->candidate, rounded)) {
+        auto alone = std::make_shared<Decision>(*decision);
+        alone->challenge = nullptr;  // this call is for the trial
+        return recorded(std::move(alone));
+      }
       generation = this->generation();
-      quarantine = quarantine_of(rounded);
+      quarantine = quarantine_of(*snapshot, rounded);
       decision = decided();
     }
   }
@@ -374,41 +410,16 @@ std::shared_ptr<const Decision> Runtime::decide_anew(
 
 Decision Runtime::explain(const Problem& problem, const std::string& arch, const Call& call) const {
   const auto snapshot = this->snapshot();
-  const Quarantine quarantine = quarantine_of(cache_key(*snapshot->config, problem).problem);
-  Decision decision = decide_uncached(*snapshot, problem, arch, call, true, quarantine);
-  challenge(*snapshot, call, arch, true, quarantine, decision);
-  return decision;
+  const Quarantine quarantine =
+      quarantine_of(*snapshot, cache_key(*snapshot->config, problem).problem);
+  return decide_with_rollouts(*snapshot, problem, arch, call, true, quarantine);
 }
 
 // rounded: the problem as the breaker knows it.
-Quarantine Runtime::quarantine_of(const Problem& rounded) const {
+Quarantine Runtime::quarantine_of(const Snapshot& snapshot, const Problem& rounded) const {
   Quarantine quarantine = failover_.breaker().quarantine(rounded, failover_.now());
-  quarantine.held_back = rollouts_.held();
+  quarantine.held_back = held_back(snapshot.rollouts);
   return quarantine;
-}
-
-// Notes the rollout of the decision's winner, and decides once more as if nothing was in rollout:
-// if a version in rollout wins then, that is the challenge. The other arguments are those that the
-// decision was made with.
-void Runtime::challenge(const Snapshot& snapshot, const Call& call, const std::string& arch,
-                        bool suppose_device, const Quarantine& quarantine,
-                        Decision& decision) const {
-  const auto open_rollout_of = [this](const Decision& made) {
-    const Verdict* winner = made.winner();
-    auto rollout = winner != nullptr ? rollouts_.find(winner->candidate.plugin->hash) : nullptr;
-    return rollout != nullptr && rollout->is_open() ? rollout : nullptr;
-  };
-  decision.rollout = open_rollout_of(decision);
-  const bool is_held = std::any_of(decision.verdicts.begin(), decision.verdicts.end(),
-                                   [](const Verdict& verdict) { return verdict.in_rollout; });
-  if (!is_held || decision.status != ATTNRT_OK) return;
-  Quarantine lifted = quarantine;
-  std::erase_if(lifted.held_back, [](const auto& each) { return each.is_open; });
-  auto other = std::make_shared<Decision>(
-      decide_uncached(snapshot, decision.problem, arch, call, suppose_device, lifted));
-  other->rollout = open_rollout_of(*other);
-  if (other->rollout != nullptr && other->winner()->candidate.backend != nullptr)
-    decision.challenge = std::move(other);
 }
 
 Result<std::unique_ptr<Plan>> Runtime::plan(const Problem& problem, const Call& call,

@@ -88,7 +88,6 @@ class Runtime {
   Result<void> promote(const std::string& backend) { return rollouts_.promote(backend); }
   Result<void> roll_back(const std::string& backend) { return rollouts_.roll_back(backend); }
   std::vector<RolloutReport> rollouts() const { return rollouts_.reports(); }
-  std::vector<Quarantine::HeldBack> in_rollout() const { return rollouts_.held(); }
 
   // What was counted since the runtime was opened.
   StatsReport stats();
@@ -99,7 +98,7 @@ class Runtime {
  private:
   Runtime() = default;
   Result<void> reload(bool by_watch);
-  void adopt(std::shared_ptr<const Snapshot> next);
+  void adopt(std::shared_ptr<Snapshot> next);
   void take_probed();
   void write_stats();
   void watch_files();
@@ -110,10 +109,7 @@ class Runtime {
   std::shared_ptr<const Decision> decide(const std::shared_ptr<const Snapshot>& snapshot,
                                          const CacheKey& key, const Problem& problem,
                                          const Call& call);
-  void add_rollout(const FoundPlugin& plugin, PluginRow& row) const;
-  Quarantine quarantine_of(const Problem& rounded) const;
-  void challenge(const Snapshot& snapshot, const Call& call, const std::string& arch,
-                 bool suppose_device, const Quarantine& quarantine, Decision& decision) const;
+  Quarantine quarantine_of(const Snapshot& snapshot, const Problem& rounded) const;
   std::shared_ptr<const Decision> decide_anew(const std::shared_ptr<const Snapshot>& snapshot,
                                               const CacheKey& key, const Problem& problem,
                                               const Call& call);

@@ -100,7 +100,8 @@ attnrt_status Schedule::build(const attnrt_args& given, attnrt_error* error) {
 
 attnrt_status Schedule::check_plan(const Plan& plan, attnrt_error* error) const {
   const Device &mine = plan_.device(), &wanted = plan.device();
-  if (mine.type != wanted.type || mine.id != wanted.id || &plan.backend() != &plan_.backend()) {
+  if (mine.type != wanted.type || mine.id != wanted.id ||
+      (&plan.backend() != &plan_.backend() && !is_of_other_version(plan))) {
     const std::string found = label(plan_), expected = label(plan);
     if (found == expected) {
       return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,
@@ -117,17 +118,17 @@ attnrt_status Schedule::check_plan(const Plan& plan, attnrt_error* error) const 
                      first_difference(plan_.problem(), plan.problem()).c_str());
 }
 
-// Whether a rollout gave the two plans different versions of the backend. The layers of a model
-// share one schedule, and each of them makes a plan, of which the version in rollout gets a part.
+// Whether the two plans are of different files of one backend. The layers of a model share one
+// schedule, and each of them makes a plan: a rollout or a reload may give them different versions.
 bool Schedule::is_of_other_version(const Plan& plan) const {
-  return &plan.backend() != &plan_.backend() && plan.backend_name() == plan_.backend_name() &&
-         (plan.decision().rollout != nullptr || plan_.decision().rollout != nullptr);
+  return plan.backend_name() == plan_.backend_name() &&
+         plan.backend().plugin().hash != plan_.backend().plugin().hash;
 }
 
 attnrt_status Schedule::give(const Plan& plan, const Extents& extents, attnrt_args& args,
                              attnrt_error* error) const {
-  if (is_of_other_version(plan)) return ATTNRT_OK;  // the run divides its own work
   if (const attnrt_status status = check_plan(plan, error); status != ATTNRT_OK) return status;
+  if (is_of_other_version(plan)) return ATTNRT_OK;  // the run divides its own work
   if (extents.is_empty()) return ATTNRT_OK;
   if (!built_for_) {
     return attnrt_fail(error, ATTNRT_INVALID_ARGUMENT,

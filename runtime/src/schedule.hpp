@@ -29,8 +29,8 @@ class Schedule {
   // nothing unless it fails.
   attnrt_status build(const attnrt_args& args, attnrt_error* error);
 
-  // Checks that a run of the plan may use the schedule, and gives it to the run; not to one of
-  // another version of the backend, if one of both is in rollout. args and extents:
+  // Checks that a run of the plan may use the schedule, and gives it to the run; but not to one of
+  // another version of the backend, which divides its work itself. args and extents:
   // as check_args left them. Errors: INVALID_ARGUMENT for a plan of another problem, backend or
   // device, and for sizes that are not those of the last build.
   attnrt_status give(const Plan& plan, const Extents& extents, attnrt_args& args,

@@ -338,7 +338,6 @@ Decision without_winner(const Policy& policy, const Decision& decision, const st
       verdict.reasons = {"another version of the backend that was asked for failed"};
     }
   }
-  next.rollout = nullptr;
   next.challenge = nullptr;
   if (another_may_serve(policy)) judge_held_back(policy, {}, vocabulary(), next);
   sort_verdicts(policy, next.verdicts);

@@ -26,6 +26,7 @@ struct Verdict {
   bool in_rollout = false;     // it is not asked because a rollout holds it back
   bool out_of_memory = false;  // it would be asked, but could not be loaded for now
   Rank rank;
+  std::shared_ptr<Rollout> rollout;  // of its version; nullptr: none. Set by the runtime
   std::vector<std::string> reasons;  // why not, each a clause: "head_dim 80 is not in {64, 128}"
 };
 
@@ -40,12 +41,12 @@ struct Decision {
   std::string fallback;   // a better ranked candidate of the same device that answered no, and why
   bool forced = false;    // one backend was asked for by name, so that no other may serve
   bool supposed = false;  // the winner's device is not here; its manifest alone decided
-  // Set by the runtime, not by select (rollout.hpp).
-  std::shared_ptr<Rollout> rollout;  // of the winner; nullptr: it has none
-  // The decision for the calls that go to a version in rollout, its winner.
-  std::shared_ptr<const Decision> challenge;  // nullptr: no such version would win
+  // The decision for the calls that go to a version in rollout, its winner. Set by the runtime;
+  // nullptr: no such version would win.
+  std::shared_ptr<const Decision> challenge;
 
   const Verdict* winner() const { return status == ATTNRT_OK ? &verdicts.front() : nullptr; }
+  Rollout* rollout() const { return winner() != nullptr ? winner()->rollout.get() : nullptr; }
 };
 
 CandidateId id_of(const Candidate& candidate);

@@ -31,6 +31,15 @@ bool are_offsets(const kernels::Tensor& offsets, int64_t total) {
   return true;
 }
 
+// The most keys that a sequence of pages may have.
+int64_t most_keys(const kernels::Problem& p, const kernels::Args& a) {
+  const int64_t columns = a.page_table.shape[1];
+  int64_t most = columns <= p.seq_kv / p.page_size ? columns * p.page_size : p.seq_kv;
+  if (p.mask != kernels::Mask::none && a.mask.stride[3] != 0)
+    most = std::min(most, a.mask.shape[3]);
+  return most;
+}
+
 // Whether every index of the run leads to a row that exists, so that it may be read here. The
 // backend that served the run may have checked that in another way.
 bool indices_are_right(const kernels::Problem& p, const kernels::Args& a) {
@@ -38,7 +47,7 @@ bool indices_are_right(const kernels::Problem& p, const kernels::Args& a) {
   if (p.varlen && p.page_size == 0 && !are_offsets(a.offsets_kv, a.k.shape[0])) return false;
   if (!kernels::has_kv_lengths(p)) return true;
   for (int64_t b = 0; b < kernels::real_batch(p, a); ++b) {
-    int64_t most = p.page_size > 0 ? a.page_table.shape[1] * p.page_size : a.k.shape[1];
+    int64_t most = p.page_size > 0 ? most_keys(p, a) : a.k.shape[1];
     if (p.varlen && p.page_size == 0)
       most = kernels::index_at(a.offsets_kv, b + 1) - kernels::index_at(a.offsets_kv, b);
     if (!are_in(a.kv_lengths, b, 0, most)) return false;
@@ -62,13 +71,18 @@ Shadow::Shadow(const Problem& problem, const attnrt_args& served)
   if (served.lse.data != nullptr) args_.lse = copy_of(served.lse, lse_);
 }
 
-// Returns a dense tensor of the same shape in memory of its own.
+// Returns a tensor of the same shape in memory of its own. Its rows are dense, and begin at
+// multiples of what the problem promises.
 attnrt_tensor Shadow::copy_of(const attnrt_tensor& served, std::vector<std::byte>& memory) {
   attnrt_tensor copy = served;
+  const int64_t element = served.dtype.bits / 8;
+  const int64_t step =
+      std::max<int64_t>(1, std::max<int64_t>(problem_.alignment_bytes, 16) / element);
   int64_t elements = 1;
   for (int32_t d = served.ndim - 1; d >= 0; --d) {
     copy.stride[d] = elements;
     elements *= served.shape[d];
+    if (d == served.ndim - 1) elements = (elements + step - 1) / step * step;
   }
   memory.assign(static_cast<size_t>(elements) * (served.dtype.bits / 8) + kAlignment, kPoison);
   const size_t misaligned_by = reinterpret_cast<uintptr_t>(memory.data()) % kAlignment;

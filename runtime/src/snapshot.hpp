@@ -16,6 +16,8 @@
 
 namespace attnrt::core {
 
+class Rollout;  // rollout.hpp
+
 // Everything that selection looks at. Immutable, except that each backend is loaded when a problem
 // first asks for its kind of device.
 //
@@ -62,6 +64,8 @@ class Snapshot {
   std::vector<std::shared_ptr<Entry>> entries;  // one for each plugin of `found`, in its order
   std::vector<Replacement> replacements;
   std::shared_ptr<Services> services;
+  std::vector<std::shared_ptr<Rollout>>
+      rollouts;              // of plugins of `found`, and of some that are gone
   Probes* probes = nullptr;  // the runtime's; nullptr: every plugin is loaded without a probe
   std::vector<std::string> warnings;  // that were found when this snapshot was taken
 

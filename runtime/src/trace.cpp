@@ -106,7 +106,8 @@ std::string rollout_text(const RolloutReport& report) {
 // That of the winner, or of the version that gets a part of the calls instead.
 Json rollout_of(const Decision& decision) {
   const Decision& which = decision.challenge != nullptr ? *decision.challenge : decision;
-  return which.rollout != nullptr ? rollout_json(which.rollout->report()) : Json(nullptr);
+  const Rollout* rollout = which.rollout();
+  return rollout != nullptr && rollout->is_open() ? rollout_json(rollout->report()) : Json(nullptr);
 }
 
 struct PolicyLine {
@@ -292,12 +293,12 @@ std::string decision_text(const Decision& decision) {
   if (const Decision* other = decision.challenge.get()) {
     text += fmt::format(
         "rollout   {} on {}: {}\n", unique_label(*other->winner()->candidate.plugin, decision),
-        device_text(other->winner()->candidate.device), rollout_text(other->rollout->report()));
-  } else if (const Verdict* winner = decision.winner();
-             winner != nullptr && decision.rollout != nullptr) {
+        device_text(other->winner()->candidate.device), rollout_text(other->rollout()->report()));
+  } else if (const Rollout* rollout = decision.rollout();
+             rollout != nullptr && rollout->is_open()) {
     text += fmt::format("rollout   {}: {}; serves all, since nothing else can\n",
-                        unique_label(*winner->candidate.plugin, decision),
-                        rollout_text(decision.rollout->report()));
+                        unique_label(*decision.winner()->candidate.plugin, decision),
+                        rollout_text(rollout->report()));
   }
   Rows rows = {{"backend", "device", "priority", "answer", "reason"}};
   for (const auto& verdict : decision.verdicts) {

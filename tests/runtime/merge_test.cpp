@@ -189,6 +189,26 @@ TEST_F(MergeTest, TheBestEnabledBackendThatOffersItMerges) {
             "merge: no backend of rocm merges: no plugin for it was found");
 }
 
+TEST_F(MergeTest, AVersionInRolloutMergesWhatNothingElseDoes) {
+  const Two two;
+  plugins_.add("fake_every_word");
+  auto alone = open(
+      "schema: 1\nbackends: {fake_every_word: {priority: 900, rollout: {version: '>=1', canary: "
+      "1/1}}, cpu: {enabled: false}}\n");
+  EXPECT_EQ(message_of(alone, two), "");
+  ASSERT_TRUE(alone.roll_back("fake_every_word"));
+  EXPECT_THAT(message_of(alone, two), HasSubstr("fake_every_word 1.0.0: rolled back ("));
+  ASSERT_TRUE(alone.promote("fake_every_word"));
+  EXPECT_EQ(message_of(alone, two), "");
+  const auto unknown = alone.promote("cpu");
+  ASSERT_FALSE(unknown);
+  EXPECT_EQ(unknown.error().code, ATTNRT_NOT_FOUND);
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  EXPECT_EQ(attnrt_runtime_promote(alone.c(), nullptr, &error), ATTNRT_INVALID_ARGUMENT);
+  EXPECT_THAT(error.message, HasSubstr("backend"));
+  EXPECT_EQ(attnrt_runtime_roll_back(nullptr, "cpu", &error), ATTNRT_INVALID_ARGUMENT);
+}
+
 TEST_F(MergeTest, ABackendThatRunsOutOfMemoryWhileItIsLoadedLeavesItToTheNext) {
   using attnrt::core::support::TestRuntime;
   // The counters of the library, which stays mapped.
@@ -197,7 +217,7 @@ TEST_F(MergeTest, ABackendThatRunsOutOfMemoryWhileItIsLoadedLeavesItToTheNext) {
   const Two two;
   attnrt_error error = ATTNRT_ERROR_INIT;
   const auto status = [&](const TestRuntime& runtime) {
-    return attnrt::core::merge(*runtime->snapshot(), {}, ATTNRT_DEVICE_CPU,
+    return attnrt::core::merge(*runtime->snapshot(), ATTNRT_DEVICE_CPU,
                                {0, two.outs, two.lses, two.out, two.lse}, &error);
   };
   const TestRuntime both({"fake_merge_fails", "cpu"}), alone({"fake_merge_fails"});

@@ -91,6 +91,8 @@ RolloutSettings settings(std::optional<Share> shadow, std::optional<Share> canar
 
 struct Lines {
   std::vector<std::string> all;
+  const std::shared_ptr<std::atomic<uint64_t>> generation =
+      std::make_shared<std::atomic<uint64_t>>(0);
   Rollout::Changed log() {
     return [this](int32_t severity, const std::string& text) {
       all.push_back(fmt::format("{}: {}", severity, text));
@@ -101,20 +103,37 @@ struct Lines {
 TEST(Rollout, ASharesCallsAreCountedOut) {
   Lines lines;
   const auto taken = [&](Share share, int calls) {
-    Rollout rollout(plugin(), settings({}, share, {}), "policy:1:1", lines.log());
+    Rollout rollout(plugin(), settings({}, share, {}), "policy:1:1", lines.log(), lines.generation);
     std::string text;
     for (int i = 0; i < calls; ++i) text += rollout.takes_call() ? '1' : '0';
     return text;
   };
-  EXPECT_EQ(taken({1, 4}, 8), "00010001");
+  EXPECT_EQ(taken({1, 4}, 14), "01001000010010");
   EXPECT_EQ(taken({1, 1}, 3), "111");
-  EXPECT_EQ(taken({2, 3}, 6), "011011");
-  EXPECT_EQ(taken({3, 10}, 20), "00010010010001001001");
+  const auto count = [](const std::string& text, size_t from, size_t step) {
+    int64_t ones = 0;
+    for (size_t i = from; i < text.size(); i += step) ones += text[i] == '1';
+    return ones;
+  };
+  for (const Share share : {Share{1, 2}, Share{2, 3}, Share{1, 20}, Share{1, 1000}}) {
+    const std::string text = taken(share, 60'000);
+    const double part =
+        static_cast<double>(share.numerator) / static_cast<double>(share.denominator);
+    // Of all calls, and of every second and third one: a pattern of calls does not matter.
+    for (const size_t step : {1, 2, 3}) {
+      for (size_t from = 0; from < step; ++from) {
+        const double calls = 60'000.0 / static_cast<double>(step);
+        EXPECT_NEAR(static_cast<double>(count(text, from, step)), part * calls, 12)
+            << share.text() << ", every " << step << " from " << from;
+      }
+    }
+  }
 }
 
 TEST(Rollout, ShadowThenCanaryThenPromoted) {
   Lines lines;
-  Rollout rollout(plugin(), settings(Share{1, 2}, Share{1, 3}, 2), "p.yaml:4:5", lines.log());
+  Rollout rollout(plugin(), settings(Share{1, 2}, Share{1, 3}, 2), "p.yaml:4:5", lines.log(),
+                  lines.generation);
   EXPECT_EQ(rollout.phase(), Phase::shadow);
   rollout.served();  // of a version that nothing else could replace: not what shadow counts
   rollout.compared();
@@ -138,7 +157,7 @@ TEST(Rollout, ShadowThenCanaryThenPromoted) {
 
 TEST(Rollout, WithoutAfterAPhaseLastsUntilACall) {
   Lines lines;
-  Rollout rollout(plugin(), settings({}, Share{1, 1}, {}), "p:1:1", lines.log());
+  Rollout rollout(plugin(), settings({}, Share{1, 1}, {}), "p:1:1", lines.log(), lines.generation);
   for (int i = 0; i < 1000; ++i) rollout.served();
   EXPECT_EQ(rollout.phase(), Phase::canary);
   EXPECT_EQ(rollout.report().count(), "1000 clean runs");
@@ -154,17 +173,19 @@ TEST(Rollout, OnlyFailuresOfTheVersionRollItBack) {
   Lines lines;
   for (const attnrt_status status :
        {ATTNRT_UNSUPPORTED, ATTNRT_OUT_OF_MEMORY, ATTNRT_INVALID_ARGUMENT}) {
-    Rollout rollout(plugin(), settings({}, Share{1, 1}, {}), "p:1:1", lines.log());
+    Rollout rollout(plugin(), settings({}, Share{1, 1}, {}), "p:1:1", lines.log(),
+                    lines.generation);
     rollout.failed(status, "text");
     EXPECT_EQ(rollout.phase(), Phase::canary) << status;
   }
   for (const attnrt_status status : {ATTNRT_INTERNAL, ATTNRT_DEVICE_LOST}) {
-    Rollout rollout(plugin(), settings({}, Share{1, 1}, {}), "p:1:1", lines.log());
+    Rollout rollout(plugin(), settings({}, Share{1, 1}, {}), "p:1:1", lines.log(),
+                    lines.generation);
     rollout.failed(status, "text");
     EXPECT_EQ(rollout.phase(), Phase::rolled_back) << status;
     EXPECT_EQ(rollout.report().reason, fmt::format("text ({})", status_name(status)));
   }
-  Rollout promoted(plugin(), settings({}, Share{1, 1}, {}), "p:1:1", lines.log());
+  Rollout promoted(plugin(), settings({}, Share{1, 1}, {}), "p:1:1", lines.log(), lines.generation);
   promoted.promote("by a test");
   promoted.failed(ATTNRT_INTERNAL, "text");
   EXPECT_EQ(promoted.phase(), Phase::promoted) << "from then on the breaker holds it back";
@@ -172,7 +193,7 @@ TEST(Rollout, OnlyFailuresOfTheVersionRollItBack) {
 
 TEST(Rollout, AWrongResultThatComesLateRollsBackAllTheSame) {
   Lines lines;
-  Rollout rollout(plugin(), settings(Share{1, 1}, {}, 1), "p:1:1", lines.log());
+  Rollout rollout(plugin(), settings(Share{1, 1}, {}, 1), "p:1:1", lines.log(), lines.generation);
   rollout.compared();
   EXPECT_EQ(rollout.phase(), Phase::promoted);
   rollout.mismatched("text");
@@ -181,7 +202,7 @@ TEST(Rollout, AWrongResultThatComesLateRollsBackAllTheSame) {
 
 TEST(Rollout, NothingChangesOneThatThePolicyNoLongerAsksFor) {
   Lines lines;
-  Rollout rollout(plugin(), settings({}, Share{1, 1}, 1), "p:1:1", lines.log());
+  Rollout rollout(plugin(), settings({}, Share{1, 1}, 1), "p:1:1", lines.log(), lines.generation);
   rollout.end();
   rollout.served();
   rollout.failed(ATTNRT_INTERNAL, "text");
@@ -193,7 +214,8 @@ TEST(Rollout, NothingChangesOneThatThePolicyNoLongerAsksFor) {
 
 TEST(Rollout, ThreadsEndAPhaseOnce) {
   Lines lines;  // which no lock protects: changed is called once
-  Rollout rollout(plugin(), settings({}, Share{1, 10}, 4000), "p:1:1", lines.log());
+  Rollout rollout(plugin(), settings({}, Share{1, 10}, 4000), "p:1:1", lines.log(),
+                  lines.generation);
   std::vector<std::thread> threads;
   std::atomic<int64_t> taken = 0;
   for (int t = 0; t < 4; ++t) {
@@ -211,7 +233,7 @@ TEST(Rollout, ThreadsEndAPhaseOnce) {
 
 TEST(Canary, ServesItsShareOfOneShotCallsThenAll) {
   const TestRuntime runtime({kOld, kNew}, kCanary);
-  EXPECT_EQ(served(*runtime, 14), "00020002000222");
+  EXPECT_EQ(served(*runtime, 14), "02002000022222");
   EXPECT_EQ(only(*runtime).phase, Phase::promoted);
   EXPECT_THAT(runtime.log(),
               Contains(AllOf(StartsWith("1: rollout of fake_versions 1.2.0: begins: canary 1/4 ("),
@@ -221,9 +243,8 @@ TEST(Canary, ServesItsShareOfOneShotCallsThenAll) {
 TEST(Canary, ServesItsShareOfPlans) {
   const TestRuntime runtime({kOld, kNew}, kCanary);
   std::vector<std::string> versions;
-  for (int i = 0; i < 8; ++i) versions.push_back(chosen(*runtime).substr(14));
-  EXPECT_THAT(versions,
-              ElementsAre("1.0.0", "1.0.0", "1.0.0", "1.2.0", "1.0.0", "1.0.0", "1.0.0", "1.2.0"));
+  for (int i = 0; i < 5; ++i) versions.push_back(chosen(*runtime).substr(14));
+  EXPECT_THAT(versions, ElementsAre("1.0.0", "1.2.0", "1.0.0", "1.0.0", "1.2.0"));
 }
 
 TEST(Canary, RunsOfItsPlansCount) {
@@ -244,7 +265,7 @@ TEST(Canary, RunsOfItsPlansCount) {
 
 TEST(Canary, AFailureServesTheCallElsewhereAndRollsBack) {
   const TestRuntime runtime({kOld, kNew}, kCanary);
-  EXPECT_EQ(served(*runtime, 4), "0002");
+  EXPECT_EQ(served(*runtime, 2), "02");
   counters(runtime, "1.2.0").run_status = ATTNRT_INTERNAL;
   EXPECT_EQ(served(*runtime, 12), "000000000000");
   counters(runtime, "1.2.0").run_status = ATTNRT_OK;
@@ -288,6 +309,72 @@ TEST(Canary, AfterAFailureItStillServesWhatNothingElseCan) {
                                  "serve the rest of the calls")));
 }
 
+// A call that the version fails is served as if it had not been taken, whatever else holds.
+TEST(Canary, AFailureFailsNoCall) {
+  const std::string all = "version: '>=1.2', canary: 1/1";
+  for (const attnrt_status status : {ATTNRT_UNSUPPORTED, ATTNRT_OUT_OF_MEMORY, ATTNRT_INTERNAL,
+                                     ATTNRT_INVALID_ARGUMENT, ATTNRT_DEVICE_LOST}) {
+    const TestRuntime runtime({kOld, kNew}, rollout(all));
+    EXPECT_EQ(served(*runtime, 1), "2");
+    counters(runtime, "1.2.0").run_status = status;
+    Attention a({.seq_q = 2, .seq_kv = 3});
+    // Also if the backend is asked for by name.
+    for (const Call& call : {Call{}, Call{"fake_versions"}}) {
+      std::fill(a.out.begin(), a.out.end(), NAN);
+      attnrt_error error = ATTNRT_ERROR_INIT;
+      EXPECT_EQ(runtime->attention(a.problem, a.args, call, &error), ATTNRT_OK) << error.message;
+      EXPECT_LE(largest_error(a.problem, a.args), 1e-6);
+    }
+    counters(runtime, "1.2.0").run_status = ATTNRT_OK;
+    const bool is_fault = status != ATTNRT_UNSUPPORTED && status != ATTNRT_OUT_OF_MEMORY;
+    EXPECT_EQ(only(*runtime).phase, is_fault ? Phase::rolled_back : Phase::canary) << status;
+    EXPECT_EQ(served(*runtime, 2), "00") << status << ": rolled back, or in quarantine";
+  }
+}
+
+TEST(Canary, OnFallbackErrorHoldsForTheOtherCalls) {
+  const TestRuntime runtime({kNew, "fake_full"},
+                            "on_fallback: error\n" + rollout("version: '>=1.2', canary: 1/1"));
+  EXPECT_EQ(served(*runtime, 1), "2");
+  counters(runtime, "1.2.0").run_status = ATTNRT_INTERNAL;
+  EXPECT_EQ(served(*runtime, 2), "00");
+  counters(runtime, "1.2.0").run_status = ATTNRT_OK;
+}
+
+TEST(Canary, AVersionThatServesByFailoverIsCountedToo) {
+  const TestRuntime runtime({kOld, kNew}, rollout("version: '>=1.2', canary: 1/1000, after: 2"));
+  EXPECT_EQ(served(*runtime, 1), "0");
+  counters(runtime, "1.0.0").run_status = ATTNRT_INTERNAL;
+  EXPECT_EQ(served(*runtime, 2), "22");
+  counters(runtime, "1.0.0").run_status = ATTNRT_OK;
+  EXPECT_EQ(only(*runtime).phase, Phase::promoted);
+}
+
+TEST(Canary, ByHandActsOnWhatIsOpen) {
+  const TestRuntime runtime({kOld, kNew, "fake_versions-1.4.0"}, kShadow);
+  const auto phases = [&] {
+    std::vector<std::string> all;
+    for (const auto& each : runtime->rollouts()) all.push_back(each.version + name_of(each.phase));
+    return all;
+  };
+  EXPECT_EQ(served(*runtime, 2).front(), '0');
+  EXPECT_THAT(phases(), ElementsAre("1.2.0shadow", "1.4.0rolled back")) << "it gave a wrong result";
+  ASSERT_TRUE(runtime->promote("fake_versions"));
+  EXPECT_THAT(phases(), ElementsAre("1.2.0promoted", "1.4.0rolled back"));
+  ASSERT_TRUE(runtime->roll_back("fake_versions"));
+  EXPECT_THAT(phases(), ElementsAre("1.2.0rolled back", "1.4.0rolled back"));
+}
+
+TEST(Canary, ASmallerProblemIsDecidedAnewWhereTheVersionWasTheLast) {
+  // fake_narrow serves up to 40 queries.
+  const TestRuntime runtime({kNew, "fake_narrow"}, rollout("version: '>=1.2', canary: 1/1000000"));
+  for (const int64_t seq : {60, 36}) {
+    Attention a({.seq_q = seq, .seq_kv = 64});
+    ASSERT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  }
+  for (const auto& row : runtime->stats().candidates) EXPECT_EQ(row.counts.runs, 1) << row.name;
+}
+
 TEST(Canary, AReleaseCandidateNeedsNoOtherRange) {
   const TestRuntime runtime({kOld, "fake_versions-2.0.0-rc.1"},
                             rollout("version: '>=2.0.0-rc.1', canary: 1/2"));
@@ -317,7 +404,7 @@ TEST(Canary, ACallThatNamesTheBackendIsPartOfTheRollout) {
   std::vector<std::string> versions;
   for (int i = 0; i < 4; ++i)
     versions.push_back(chosen(*runtime, kAny, "fake_versions").substr(14));
-  EXPECT_THAT(versions, ElementsAre("1.0.0", "1.0.0", "1.0.0", "1.2.0"));
+  EXPECT_THAT(versions, ElementsAre("1.0.0", "1.2.0", "1.0.0", "1.0.0"));
 }
 
 TEST(Canary, ACapturedGraphNeverGetsIt) {
@@ -399,6 +486,32 @@ TEST(Shadow, PlansAndOtherDevicesAreNotCompared) {
   EXPECT_EQ(only(*runtime).calls, 0);
 }
 
+TEST(Shadow, ADeviceThatItLosesIsNotTheCallers) {
+  const TestRuntime runtime({kOld, kNew}, kShadow);
+  EXPECT_EQ(served(*runtime, 2), "002");
+  counters(runtime, "1.2.0").run_status = ATTNRT_DEVICE_LOST;
+  EXPECT_EQ(served(*runtime, 4), "0000");
+  counters(runtime, "1.2.0").run_status = ATTNRT_OK;
+  EXPECT_EQ(only(*runtime).phase, Phase::rolled_back);
+}
+
+TEST(Shadow, PaddedRowsOfOutAreCompared) {
+  const TestRuntime runtime({kOld, kNew}, rollout("version: '>=1.2', shadow: 1/1"));
+  Attention a({.seq_q = 3, .seq_kv = 4, .heads_q = 2, .heads_kv = 2, .head_dim = 5});
+  // Rows of 8 elements, so that each begins at a multiple of 16 bytes or more.
+  Aligned<float> q(3 * 2 * 8), k(4 * 2 * 8), v(4 * 2 * 8), out(3 * 2 * 8, NAN);
+  const auto pad = [](attnrt_tensor& tensor, const Aligned<float>& memory) {
+    tensor.data = memory.data();
+    tensor.stride[2] = 8;
+    tensor.stride[1] = tensor.shape[2] * 8;
+    tensor.stride[0] = tensor.shape[1] * tensor.stride[1];
+  };
+  pad(a.args.q, q), pad(a.args.k, k), pad(a.args.v, v), pad(a.args.out, out);
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  ASSERT_EQ(runtime->attention(a.problem, a.args, {}, &error), ATTNRT_OK) << error.message;
+  EXPECT_EQ(only(*runtime).clean, 1) << only(*runtime).reason;
+}
+
 TEST(Shadow, ARunOfNothingIsNotCounted) {
   TestRuntime runtime({kOld, kNew}, rollout("version: '>=1.2', shadow: 1/1"));
   Attention a({.batch = 0, .seq_q = 2, .seq_kv = 3});
@@ -410,7 +523,7 @@ TEST(Shadow, ARunOfNothingIsNotCounted) {
 
 TEST(Rollouts, GoOnAfterReloadsAndBeginAgainWithOtherSettings) {
   TestRuntime runtime({kOld, kNew}, kCanary);
-  EXPECT_EQ(served(*runtime, 4), "0002");
+  EXPECT_EQ(served(*runtime, 4), "0200");
   ASSERT_TRUE(runtime->reload());
   EXPECT_EQ(only(*runtime).clean, 1);
   ASSERT_TRUE(runtime->roll_back("fake_versions"));
@@ -446,6 +559,24 @@ TEST(Rollouts, VersionsOutsideOfTheRangesAndBackendsThatAreOffHaveNone) {
   EXPECT_EQ(chosen(*runtime), "fake_versions 1.0.0");
 }
 
+// Calls that a reload overtakes are decided by the policy that they began with, and its rollouts.
+TEST(Rollouts, AReloadLetsNoCallThrough) {
+  TestRuntime runtime({kOld, kNew}, rollout("version: '>=1.2', canary: 1/1000000"));
+  std::atomic<bool> stop = false;
+  std::thread caller([&] {
+    Attention a({.seq_q = 2, .seq_kv = 3});
+    while (!stop) EXPECT_EQ(runtime->attention(a.problem, a.args, {}, nullptr), ATTNRT_OK);
+  });
+  for (int i = 0; i < 100; ++i) {
+    runtime.set_policy(i % 2 == 0 ? "backends: {fake_versions: {version: '<1.2'}}\n"
+                                  : rollout("version: '>=1.2', canary: 1/1000000"));
+    ASSERT_TRUE(runtime->reload());
+  }
+  stop = true;
+  caller.join();
+  for (const auto& row : runtime->stats().candidates) EXPECT_EQ(row.version, "1.0.0");
+}
+
 TEST(Rollouts, AVersionThatIsNotTheNewestGetsNoCallAndAWarningSaysSo) {
   TestRuntime runtime({kOld, kNew}, rollout("version: '<1.2', canary: 1/1"));
   EXPECT_THAT(runtime.log(), Contains(AllOf(StartsWith("2: "), HasSubstr("backends.fake_versions."
@@ -459,7 +590,7 @@ TEST(Rollouts, AVersionThatIsNotTheNewestGetsNoCallAndAWarningSaysSo) {
 
 TEST(Rollouts, ExplainListAndStatsShowThem) {
   TestRuntime runtime({kOld, kNew}, kCanary);
-  EXPECT_EQ(served(*runtime, 5), "00020");
+  EXPECT_EQ(served(*runtime, 4), "0200");
   const Decision decision = runtime->explain(kAny, "", {});
   EXPECT_THAT(decision_text(decision),
               AllOf(HasSubstr("decision  fake_versions 1.0.0 on cpu"),

@@ -180,6 +180,26 @@ TEST(Schedule, IsGivenToARunWithoutAllocations) {
   EXPECT_EQ(status, ATTNRT_OK);
 }
 
+// A rollout, or a reload, gives the layers of a model different versions.
+TEST(Schedule, AnotherVersionOfItsBackendDividesItsWorkItself) {
+  const TestRuntime runtime({"fake_versions-1.0.0", "fake_versions-1.2.0"});
+  Attention a({.seq_q = 2, .seq_kv = 3});
+  const auto newest = planned(runtime, a.problem);
+  ASSERT_EQ(newest->version(), "1.2.0");
+  const auto schedule = made(*newest);
+  ASSERT_EQ(schedule->build(a.args, nullptr), ATTNRT_OK);
+  runtime.set_policy("backends: {fake_versions: {version: '<1.2'}}\n");
+  ASSERT_TRUE(runtime->reload());
+  const auto older = planned(runtime, a.problem);
+  ASSERT_EQ(older->version(), "1.0.0");
+  attnrt_error error = ATTNRT_ERROR_INIT;
+  EXPECT_EQ(run(*older, a.args, &error, schedule.get()), ATTNRT_OK) << error.message;
+  EXPECT_LE(largest_error(a.problem, a.args), 1e-6);
+  Attention other({.seq_q = 2, .seq_kv = 3, .head_dim = 16});
+  EXPECT_THAT(run_message(*planned(runtime, other.problem), other.args, *schedule),
+              ::testing::HasSubstr("of another problem"));
+}
+
 TEST(Schedule, ServesItsBackendAndDeviceOnly) {
   const TestRuntime runtime({"fake_full", "fake_minimal"});
   const TestRuntime again({"fake_full"});

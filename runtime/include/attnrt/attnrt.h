@@ -313,8 +313,8 @@ ATTNRT_API attnrt_status attnrt_schedule_build(attnrt_schedule* schedule, const 
  * and lse of each sequence whose lengths differ are NaN; with varlen, rows that it did not have at
  * the build keep what they held. Nothing is read or written out of bounds.
  * THREADS: runs of several plans may use one schedule at once.
- * ROLLOUT. A schedule of another version of the same backend is not used if either version
- * is in rollout (docs/swap.md): the run divides its work itself.
+ * VERSIONS. A schedule of another version of the same backend is not used: the run divides its work
+ * itself. (A rollout or a reload may give layers different versions.)
  * ERRORS: as attnrt_plan_run; INVALID_ARGUMENT for a schedule of another problem, backend or
  * device, one that was not built, and one that was built for tensors of other sizes. */
 ATTNRT_API attnrt_status attnrt_plan_run_scheduled(attnrt_plan* plan,

@@ -97,6 +97,46 @@ TEST(Difference, WhatWasNotWrittenIsBeyond) {
   EXPECT_TRUE(std::isnan(found->second));
 }
 
+TEST(Difference, NumbersThatAreNotFiniteAreNotCompared) {
+  // Whether NaN in a value that no query sees reaches the result is not told by the two results.
+  Recipe r = recipe(DType::f32);
+  r.problem.mask = Mask::boolean;
+  r.hides = [](int64_t, int64_t, int64_t, int64_t key) { return key == 7; };
+  const Case first = result_of(r, *targets().front());
+  Case second = result_of(r, *targets().front());
+  static_cast<float*>(second.args.out.data)[0] = NAN;
+  // The hidden key's row holds NaN (case.hpp).
+  EXPECT_FALSE(difference(first.problem, first.args, second.args.out, second.args.lse));
+}
+
+TEST(Difference, AnOverflowMayBeInfiniteInOneResult) {
+  const Recipe r = recipe(DType::f16);
+  const Case first = result_of(r, *targets().front());
+  Case second = result_of(r, *targets().front());
+  const uint16_t largest = 0x7bff, infinite = 0x7c00, less = 0x7b00;
+  static_cast<uint16_t*>(first.args.out.data)[0] = largest;
+  static_cast<uint16_t*>(second.args.out.data)[0] = infinite;
+  EXPECT_FALSE(difference(first.problem, first.args, second.args.out, second.args.lse));
+  static_cast<uint16_t*>(first.args.out.data)[0] = less;
+  EXPECT_TRUE(difference(first.problem, first.args, second.args.out, second.args.lse));
+}
+
+TEST(Difference, ASinkThatDoesNotCountHidesNothing) {
+  Recipe r = recipe(DType::f32);
+  r.problem.sinks = true;
+  Case first(r), second(r);
+  for (Case* c : {&first, &second}) {
+    for (int64_t head = 0; head < c->problem.heads_q; ++head)
+      static_cast<float*>(c->args.sinks.data)[head * c->args.sinks.stride[0]] = -1e9F;
+    c->poison_outputs();
+    cpu::Error error;
+    ASSERT_EQ(run_once(*c, *targets().front(), 1, &error), cpu::Status::ok);
+  }
+  EXPECT_FALSE(difference(first.problem, first.args, second.args.out, second.args.lse));
+  static_cast<float*>(second.args.out.data)[0] += 0.01F;
+  EXPECT_TRUE(difference(first.problem, first.args, second.args.out, second.args.lse));
+}
+
 TEST(Difference, LseIsCompared) {
   const Recipe r = recipe(DType::f32);
   const Case first = result_of(r, *targets().front());
