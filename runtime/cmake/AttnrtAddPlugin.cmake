@@ -11,7 +11,7 @@
 #   [DEVICES <kind>...] the kinds of device that this build serves: cpu, rocm, cuda
 #   [ARCHS <arch>...]   the device architectures that this build compiled code for
 #   [TARGET <target>]   the CMake target's name, if <name> is already taken; default <name>
-#   [INSTALL])          installs into <libdir>/attnrt/plugins, where libattnrt looks by default
+#   [INSTALL])          installs into <libdir>/attnrt/plugins, where libattnrt looks by default, as component <target>
 #
 # Name, version, abi, devices and archs may be in the manifest or in the call. What is missing in
 # the manifest is added at the end of the embedded copy, so that line numbers stay those of your
@@ -70,7 +70,7 @@ function(attnrt_add_plugin)
   endif()
 
   if(arg_INSTALL)
-    install(TARGETS ${arg_TARGET} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/attnrt/plugins)
+    install(TARGETS ${arg_TARGET} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/attnrt/plugins COMPONENT ${arg_TARGET})
   endif()
 endfunction()
 
