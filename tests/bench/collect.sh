@@ -2,7 +2,7 @@
 # tests/bench/collect.sh: what host_time_bench and python_host_time.py need, in a folder for another machine
 #
 # BUILD_FOLDER has host_time_bench and the plugins cpu and hip_flash_cuda. PYTHON, of the other machine's version, has
-# nanobind. On the other machine, in a checkout of this tree:
+# nanobind and nanobind-backend. On the other machine, in a checkout of this tree:
 #
 #   export LD_LIBRARY_PATH=FOLDER/lib ATTNRT_PLUGIN_PATH=FOLDER/plugins PYTHONPATH=FOLDER/python
 #   FOLDER/bin/host_time_bench
@@ -33,10 +33,12 @@ add_library(attnrt::attnrt SHARED IMPORTED)
 set_target_properties(attnrt::attnrt PROPERTIES
   IMPORTED_LOCATION $folder/lib/libattnrt.so.0 INTERFACE_INCLUDE_DIRECTORIES $source/runtime/include)
 TEXT
-printf 'set(PACKAGE_VERSION 0)\nset(PACKAGE_VERSION_EXACT TRUE)\nset(PACKAGE_VERSION_COMPATIBLE TRUE)\n' \
+version=$(sed -n 's/^project(attnrt VERSION \([0-9.]*\).*/\1/p' "$source/CMakeLists.txt")
+printf 'set(PACKAGE_VERSION %s)\nset(PACKAGE_VERSION_EXACT TRUE)\nset(PACKAGE_VERSION_COMPATIBLE TRUE)\n' "$version" \
   >"$scratch/prefix/attnrt-config-version.cmake"
-cmake -S "$source/runtime/python" -B "$scratch/build" -DCMAKE_BUILD_TYPE=Release -DSKBUILD_PROJECT_VERSION=0 \
+cmake -S "$source/runtime/python" -B "$scratch/build" -DCMAKE_BUILD_TYPE=Release -DSKBUILD_PROJECT_VERSION="$version" \
   -DCMAKE_PREFIX_PATH="$scratch/prefix;$("$3" -m nanobind --cmake_dir)" -DPython_EXECUTABLE="$3" >"$scratch/log"
 cmake --build "$scratch/build" --parallel 2 >>"$scratch/log" || { tail -n 40 "$scratch/log" >&2; exit 1; }
 cp "$scratch/build"/_attnrt*.so "$folder/python/attnrt/"
+cp -r "$("$3" -c 'import nanobind_backend, os; print(os.path.dirname(nanobind_backend.__file__))')" "$folder/python/"
 du -sh "$folder"

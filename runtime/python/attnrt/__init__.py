@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from . import _attnrt
+from ._load import _attnrt
 from ._quantize import quantize
 from ._tensors import Tensor
 from .errors import (

@@ -2,9 +2,11 @@
 from collections.abc import Callable
 from typing import Any
 
+built_for: str
 tensor_names: tuple[str, ...]
 
 def version() -> str: ...
+def library() -> str: ...
 
 class Plan:
     def run(self, tensors: tuple[Any, ...], stream: Any, schedule: Schedule | None) -> Any: ...

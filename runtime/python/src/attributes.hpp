@@ -42,8 +42,8 @@ class ParsedAttributes {
 
   // Whether no element can change, so that the same objects always mean the same.
   static bool is_immutable(PyObject* tuple) {
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); ++i) {
-      PyObject* const each = PyTuple_GET_ITEM(tuple, i);
+    for (Py_ssize_t i = 0; i < PyTuple_Size(tuple); ++i) {
+      PyObject* const each = PyTuple_GetItem(tuple, i);
       if (each != Py_None && !PyBool_Check(each) && !PyLong_CheckExact(each) &&
           !PyFloat_CheckExact(each) && !PyUnicode_CheckExact(each))
         return false;
@@ -54,12 +54,12 @@ class ParsedAttributes {
   // Whether the elements are the same objects, or floats or texts of the same value. True and 1 are
   // not the same: as words they differ. REQUIRES: all of a are immutable.
   static bool same(PyObject* a, PyObject* b) {
-    if (PyTuple_GET_SIZE(a) != PyTuple_GET_SIZE(b)) return false;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(a); ++i) {
-      PyObject *const x = PyTuple_GET_ITEM(a, i), *const y = PyTuple_GET_ITEM(b, i);
+    if (PyTuple_Size(a) != PyTuple_Size(b)) return false;
+    for (Py_ssize_t i = 0; i < PyTuple_Size(a); ++i) {
+      PyObject *const x = PyTuple_GetItem(a, i), *const y = PyTuple_GetItem(b, i);
       if (x == y) continue;
       if (Py_TYPE(x) != Py_TYPE(y)) return false;
-      if (PyFloat_CheckExact(x) && PyFloat_AS_DOUBLE(x) == PyFloat_AS_DOUBLE(y)) continue;
+      if (PyFloat_CheckExact(x) && PyFloat_AsDouble(x) == PyFloat_AsDouble(y)) continue;
       if (PyUnicode_CheckExact(x) && PyUnicode_Compare(x, y) == 0) continue;
       if (PyLong_CheckExact(x) && PyObject_RichCompareBool(x, y, Py_EQ) == 1) continue;
       return false;

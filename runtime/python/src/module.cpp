@@ -5,6 +5,7 @@
 // and lifetimes, and releases the GIL while the runtime works.
 // A call with torch tensors runs no Python code but torch's own, to allocate the result.
 #include <attnrt/attnrt.h>
+#include <dlfcn.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -306,15 +307,15 @@ class Tensors {
     args_.struct_size = sizeof args_;
     for (size_t i = 0; i < kTensorCount; ++i) {
       const TensorEntry& entry = kTensors[i];
-      const nb::handle object = PyTuple_GET_ITEM(objects.ptr(), static_cast<Py_ssize_t>(i));
+      const nb::handle object = PyTuple_GetItem(objects.ptr(), static_cast<Py_ssize_t>(i));
       if (!object.is_none()) {
         add(i, object);
       } else if (entry.required) {
         invalid(std::string(entry.name) + " is None; expected a tensor");
       }
     }
-    const nb::handle q = PyTuple_GET_ITEM(objects.ptr(), 0);
-    out_ = nb::borrow(PyTuple_GET_ITEM(objects.ptr(), kOut));
+    const nb::handle q = PyTuple_GetItem(objects.ptr(), 0);
+    out_ = nb::borrow(PyTuple_GetItem(objects.ptr(), kOut));
     allocate_results(q, with_lse);
     device_ = views_.front().device;
     expect(device_, "as q is");
@@ -372,14 +373,8 @@ class Tensors {
   // q.new_empty(batch, seq, heads, columns): torch reads numbers faster than a tuple of them.
   nb::object new_empty(nb::handle q, int64_t columns) const {
     static PyObject* const name = PyUnicode_InternFromString("new_empty");
-    const nb::tuple shape = out_shape(columns);
-    std::array<PyObject*, 5> arguments{q.ptr()};
-    for (size_t i = 0; i < shape.size(); ++i)
-      arguments.at(i + 1) = PyTuple_GET_ITEM(shape.ptr(), i);
-    auto out =
-        nb::steal(PyObject_VectorcallMethod(name, arguments.data(), shape.size() + 1, nullptr));
-    if (!out.is_valid()) throw nb::python_error();
-    return out;
+    const int64_t* const s = args_.q.shape;
+    return q.attr(nb::handle(name))(s[0], s[1], s[2], columns);
   }
 
   // The stream that the caller names; else, for a tensor of torch on a device, torch's current one.
@@ -733,11 +728,20 @@ class Runtime {
   Handle runtime_;
 };
 
+// The file of libattnrt.so that the loader gave to this module.
+std::string library() {
+  Dl_info found{};
+  const auto* inside = reinterpret_cast<const void*>(&attnrt_version);
+  return dladdr(inside, &found) != 0 && found.dli_fname != nullptr ? found.dli_fname : "";
+}
+
 }  // namespace
 
 NB_MODULE(_attnrt, module) {
   module.doc() = "attnrt.h as it is; use the package attnrt";
+  module.attr("built_for") = ATTNRT_PYTHON_BUILT_FOR;
   module.def("version", &attnrt_version);
+  module.def("library", &library);
   module.attr("tensor_names") = tensor_names();
   nb::class_<Plan>(module, "Plan")
       .def("run", &Plan::run, nb::arg("tensors"), nb::arg("stream").none(),

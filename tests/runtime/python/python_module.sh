@@ -17,12 +17,15 @@ mkdir -p "$(dirname "$environment")"
 rm -rf "$environment"
 step "python3 cannot make an environment: install python3-venv" \
   "$python" -m venv --system-site-packages "$environment"
-step "PyPI cannot be reached, or has no scikit-build-core, nanobind, numpy, ml_dtypes for this Python" \
-  "$environment/bin/pip" install --timeout 20 --retries 2 "scikit-build-core>=1.1,<2" "nanobind>=3.1,<4" numpy ml_dtypes
+step "PyPI cannot be reached, or has no scikit-build-core, nanobind, nanobind-backend, numpy, ml_dtypes for this Python" \
+  "$environment/bin/pip" install --timeout 20 --retries 2 "scikit-build-core>=1.1,<2" "nanobind>=3.1,<4" nanobind-backend \
+  numpy ml_dtypes
 step "the package does not build against $tree (Python headers: python3-dev)" \
-  env CMAKE_PREFIX_PATH="$tree" "$environment/bin/pip" install --timeout 20 --retries 2 "$source/runtime/python"
+  env CMAKE_PREFIX_PATH="$tree" "$environment/bin/pip" install --timeout 20 --retries 2 "$source" \
+  --config-settings=cmake.source-dir=runtime/python
 cd "$(dirname "$environment")"  # not where a folder named attnrt lies
 "$environment/bin/python" -m unittest discover --start-directory "$source/tests/runtime/python" --pattern "*_test.py"
+"$environment/bin/attnrt" list | grep -q "^cpu " || { echo "python_module: the command attnrt finds no cpu" >&2; exit 1; }
 "$environment/bin/python" "$source/examples/attention.py" cpu
 "$environment/bin/python" "$source/examples/cascade.py"
 "$environment/bin/python" "$source/examples/continuous_batching.py"
