@@ -25,7 +25,8 @@ step "the package does not build against $tree (Python headers: python3-dev)" \
   --config-settings=cmake.source-dir=runtime/python
 cd "$(dirname "$environment")"  # not where a folder named attnrt lies
 "$environment/bin/python" -m unittest discover --start-directory "$source/tests/runtime/python" --pattern "*_test.py"
-"$environment/bin/attnrt" list | grep -q "^cpu " || { echo "python_module: the command attnrt finds no cpu" >&2; exit 1; }
+step "the command attnrt of the package does not run" "$environment/bin/attnrt" list --wait
+grep -q "^ *cpu .* ready" "$log" || { echo "python_module: the command attnrt finds no cpu that is ready" >&2; cat "$log" >&2; exit 1; }
 "$environment/bin/python" "$source/examples/attention.py" cpu
 "$environment/bin/python" "$source/examples/cascade.py"
 "$environment/bin/python" "$source/examples/continuous_batching.py"

@@ -9,6 +9,7 @@ that environment: no compiler and no tool of this machine. Without PYTHON: the o
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -106,6 +107,7 @@ class Installed(unittest.TestCase):
         cls.scratch = pathlib.Path(tempfile.mkdtemp())
         cls.addClassCleanup(shutil.rmtree, cls.scratch)
         cls.environment = cls.scratch / "venv"
+        cls.registry = cls.scratch / ".cache/attnrt/admission"
         subprocess.run([cls.python, "-m", "venv", cls.environment], check=True)
         cls.pip("install", "--only-binary=:all:", the_wheel(cls.folder), "numpy", "ml_dtypes")
         where = "import sysconfig; print(sysconfig.get_path('platlib'))"
@@ -124,11 +126,13 @@ class Installed(unittest.TestCase):
     ) -> subprocess.CompletedProcess[str]:
         """Runs a program of the environment, with nothing else on the path."""
         bin = cls.environment / "bin"
-        home = str(cls.scratch)
+        given = {"PATH": str(bin), "HOME": str(cls.scratch), "PYTHONDONTWRITEBYTECODE": "1"}
+        if os.geteuid() == 0:  # whose registry is the machine's
+            given["ATTNRT_REGISTRY"] = str(cls.registry)
         return subprocess.run(
             [bin / program, *words],
             cwd=cwd or cls.scratch,
-            env={"PATH": str(bin), "HOME": home, "PYTHONDONTWRITEBYTECODE": "1", **variables},
+            env={**given, **variables},
             capture_output=True,
             text=True,
             check=False,
@@ -186,7 +190,7 @@ class Installed(unittest.TestCase):
         )
         (cpu,) = json.loads(self.expect(self.run_python("-c", program)))
         self.assertEqual(cpu["admission"]["state"], "admitted")
-        self.assertTrue((self.scratch / ".cache/attnrt/admission").is_dir())
+        self.assertTrue(self.registry.is_dir())
 
     def test_no_library_of_this_machine(self) -> None:
         program = "import attnrt; attnrt.Runtime(); print(open('/proc/self/maps').read())"
