@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-# runtime/python/wheels/pack_plugins.py: makes a wheel of each plugin in a folder
-"""pack_plugins.py ATTNRT PLUGIN_FOLDER OUT_FOLDER [TOOLKIT]: packs what `ATTNRT list` finds.
+# runtime/python/wheels/pack_plugins.py: makes a wheel of each plugin of this tree
+"""pack_plugins.py ATTNRT PLUGIN_FOLDER OUT_FOLDER [TOOLKIT]: packs what ATTNRT finds there.
 
 hip_flash_cuda.so becomes attnrt_hip_flash_cuda-VERSION-py3-none-linux_x86_64.whl. VERSION is the
 plugin's own, from its manifest. The wheel puts the file into the plugin folder of the package
