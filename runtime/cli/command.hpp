@@ -52,6 +52,7 @@ void add_verify(CLI::App& app, Common& common);
 void add_bench(CLI::App& app, Common& common);
 void add_stats(CLI::App& app, Common& common);
 void add_doctor(CLI::App& app, Common& common);
+void add_help(CLI::App& app, Common& common);
 
 // Adds --policy, --plugins and --json, for a command that opens a runtime.
 void add_runtime_options(CLI::App& command, Common& common);

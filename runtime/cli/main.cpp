@@ -43,8 +43,9 @@ Examples:
                  device=rocm arch=gfx1100
   attnrt run --input qkv.safetensors --output out.safetensors --causal)";
 
-constexpr std::array<std::string_view, 9> command_names = {
-    "list", "explain", "run", "check", "policy", "verify", "bench", "stats", "doctor"};
+constexpr std::array<std::string_view, 11> command_names = {
+    "list",  "explain", "run",    "check",      "policy", "verify",
+    "bench", "stats",   "doctor", "completion", "man"};
 
 // Returns the options that are known where the user wrote: those of the command and of attnrt.
 std::vector<std::string> option_names(const CLI::App& app, const std::vector<CLI::App*>& commands) {
@@ -132,6 +133,7 @@ int run_command_line(int argc, char** argv, cli::Common& common) {
   cli::add_bench(app, common);
   cli::add_stats(app, common);
   cli::add_doctor(app, common);
+  cli::add_help(app, common);
   std::vector<const char*> words(argv, argv + argc);
   if (argc > 1 && std::string_view(argv[1]) == "help") {  // "help list" means "list --help"
     words.erase(words.begin() + 1);
