@@ -1,4 +1,4 @@
-// runtime/cli/io/output_file.hpp: writes a file so that it is there as a whole or not at all
+// runtime/cli/io/output_file.hpp: finds out where an output goes, and writes it there
 #pragma once
 
 #include <optional>
@@ -31,10 +31,8 @@ struct InputFile {
 core::Result<OutputPath> resolve_output(const std::string& option, const std::string& path,
                                         const std::vector<InputFile>& inputs);
 
-// Writes the pieces, one after another, to a new file in the same directory, then renames that file
-// to the output's path. Until the renaming, and if anything fails, that path is what it was before.
-// If it is a link, the file that it leads to is replaced. Removes files of other processes that
-// were killed while they wrote here.
+// Writes the pieces, one after another, as base/whole_file.hpp does. If the path is a link, the
+// file that it leads to is replaced.
 core::Result<void> write_file(const OutputPath& output,
                               const std::vector<std::string_view>& pieces);
 
