@@ -12,14 +12,14 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
 
-#include "base/signals.hpp"
 #include "base/text.hpp"
+#include "base/whole_file.hpp"
 #include "plugin_file.hpp"
+#include "record.hpp"
 #include "trust.hpp"
 
 namespace attnrt::core {
@@ -27,8 +27,6 @@ namespace {
 
 constexpr size_t kMostBytes = 16384;  // of a record's file
 constexpr int64_t kDay = 24 * 60 * 60;
-constexpr std::array<const char*, 3> kStates{"admitted", "refused", "probing"};
-constexpr std::string_view kFirstLine = "attnrt admission 1";
 
 // Returns up to `most` bytes of a file. nullopt: it cannot be read, is not regular, or has more.
 std::optional<std::string> read_small_file(int folder, const char* name, size_t most) {
@@ -49,12 +47,6 @@ std::optional<std::string> read_small_file(int folder, const char* name, size_t 
   if (size > most) return std::nullopt;
   text.resize(size);
   return text;
-}
-
-bool read_number(const std::string& text, int64_t& number) {
-  const char* const end = text.data() + text.size();
-  const auto [rest, error] = std::from_chars(text.data(), end, number);
-  return error == std::errc() && rest == end;
 }
 
 std::string first_line(const char* path) {
@@ -90,15 +82,12 @@ Result<void> check_owner(const Descriptor& folder) {
 
 std::string file_name(const std::string& key) { return key + ".txt"; }
 
-// Whether this code gave the name: a record's, or that of one that is being written.
-bool is_ours(std::string_view name) {
+// Whether a name is that of a record.
+bool is_record(std::string_view name) {
   constexpr size_t kHash = 64, kShort = 16;
   const auto is_hex = [](std::string_view part, size_t size) {
     return part.size() == size && part.find_first_not_of("0123456789abcdef") == part.npos;
   };
-  if (name.starts_with('.'))
-    return name.size() > kShort + 1 && is_hex(name.substr(1, kShort), kShort) &&
-           name[kShort + 1] == '.';
   constexpr size_t kMachine = kHash + 1, kLevel = kMachine + kShort + 1;
   return name.size() > kLevel && is_hex(name.substr(0, kHash), kHash) && name[kHash] == '-' &&
          is_hex(name.substr(kMachine, kShort), kShort) && name[kLevel - 1] == '-' &&
@@ -145,21 +134,8 @@ std::optional<AdmissionRecord> Registry::find(const std::string& key) const {
 
 Result<void> Registry::store(const std::string& key, const AdmissionRecord& record) const {
   if (!is_open()) return {};
-  // One of this thread's own.
-  const std::string temporary = fmt::format(".{}.{}.{}", key.substr(0, 16), getpid(), gettid());
-  const int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW;
-  Descriptor file(openat(folder_.number(), temporary.c_str(), flags, 0600));
-  if (file.number() < 0) return system_error("cannot be written");
-  Result<void> written;
-  {
-    const NoFileSizeSignal no_signal;
-    if (!write_all(file.number(), text_of(record))) written = system_error("cannot be written");
-  }
-  if (written &&
-      renameat(folder_.number(), temporary.c_str(), folder_.number(), file_name(key).c_str()) != 0)
-    written = system_error("cannot be renamed");
-  if (!written) unlinkat(folder_.number(), temporary.c_str(), 0);
-  return written;
+  const std::string text = text_of(record);
+  return write_whole(folder_, file_name(key), {text}, 0600);
 }
 
 void Registry::forget(const std::string& key) const {
@@ -178,7 +154,7 @@ void Registry::forget_unused() const {
   const time_t oldest = std::time(nullptr) - kUnusedDays * kDay;
   while (const dirent* entry = readdir(stream)) {
     struct stat status {};
-    if (is_ours(entry->d_name) &&
+    if (is_record(entry->d_name) &&
         fstatat(folder_.number(), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
         S_ISREG(status.st_mode) && status.st_mtim.tv_sec < oldest)
       unlinkat(folder_.number(), entry->d_name, 0);
@@ -225,39 +201,5 @@ std::string machine_key(const std::string& machine, const std::string& options) 
 }
 
 std::string boot_id() { return first_line("/proc/sys/kernel/random/boot_id"); }
-
-std::string text_of(const AdmissionRecord& record) {
-  return fmt::format("{}\nstate {}\nlevel {}\nat {}\nboot {}\nattempts {}\nreason {}\nend\n",
-                     kFirstLine, kStates.at(static_cast<size_t>(record.state)),
-                     level_name(record.level), record.at_seconds,
-                     record.boot.empty() ? "-" : record.boot, record.attempts,
-                     record.reason.empty() ? "-" : one_line(record.reason));
-}
-
-std::optional<AdmissionRecord> parse_record(std::string_view text) {
-  const std::vector<std::string> lines = split(text, '\n');
-  constexpr size_t kLines = 8;
-  if (lines.size() != kLines || lines[0] != kFirstLine || lines[kLines - 1] != "end")
-    return std::nullopt;
-  const auto value = [&lines](size_t line, std::string_view word) -> std::optional<std::string> {
-    const std::string& text_line = lines[line];
-    if (!text_line.starts_with(word) || text_line.size() <= word.size() ||
-        text_line[word.size()] != ' ')
-      return std::nullopt;
-    const std::string found = text_line.substr(word.size() + 1);
-    return found == "-" ? "" : found;
-  };
-  const auto state = value(1, "state"), level = value(2, "level"), at = value(3, "at"),
-             boot = value(4, "boot"), attempts = value(5, "attempts"), reason = value(6, "reason");
-  if (!state || !level || !at || !boot || !attempts || !reason) return std::nullopt;
-  const auto* known = std::find(kStates.begin(), kStates.end(), *state);
-  const auto found = find_level(*level);
-  if (known == kStates.end() || !found || *found == AdmissionLevel::off) return std::nullopt;
-  AdmissionRecord record{static_cast<AdmissionRecord::State>(known - kStates.begin()), *found,
-                         *reason, 0, *boot};
-  if (!read_number(*at, record.at_seconds) || !read_number(*attempts, record.attempts))
-    return std::nullopt;
-  return record;
-}
 
 }  // namespace attnrt::core

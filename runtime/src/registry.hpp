@@ -1,7 +1,7 @@
 // runtime/src/registry.hpp: keeps what probes have shown, for every process of this machine
 //
 // One file a plugin, machine and level: FOLDER/<sha256>-<machine>-<level>.txt. A file is written
-// whole, under another name, and renamed. What is no complete record is no record: a damaged
+// whole, or not at all (base/whole_file.hpp). What is no complete record is no record: a damaged
 // registry costs a probe, never a result.
 #pragma once
 
@@ -59,9 +59,5 @@ std::string machine_key(const std::string& machine, const std::string& options);
 
 // The kernel's boot id; "" if it is not known.
 std::string boot_id();
-
-// As a record's file holds it, and back. nullopt: the text is not a whole record.
-std::string text_of(const AdmissionRecord& record);
-std::optional<AdmissionRecord> parse_record(std::string_view text);
 
 }  // namespace attnrt::core

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "fakes/fakes.hpp"
+#include "record.hpp"
 #include "support/failing_calls.hpp"
 
 namespace attnrt::core {
@@ -103,12 +104,26 @@ TEST_F(RegistryTest, WhatIsNoRecordIsNoRecord) {
   const auto with = [&whole](const char* from, const char* to) {
     return fakes::replaced(whole, from, to);
   };
-  for (const std::string& text :
-       {std::string(), std::string("\0\0\0", 3), std::string(20000, 'x'), whole + whole,
-        with("admission 1", "admission 2"), with("state refused", "state maybe"),
-        with("level conforms", "level off"), with("level conforms", "level"),
-        with("at 1796101385", "at 12x"), with("at 1796101385", "at 99999999999999999999"),
-        with("at ", "when "), with("end", "END")}) {
+  for (const std::string& text : {std::string(),
+                                  std::string("\0\0\0", 3),
+                                  std::string(20000, 'x'),
+                                  whole + whole,
+                                  with("admission 1", "admission 2"),
+                                  with("state refused", "state maybe"),
+                                  with("level conforms", "level off"),
+                                  with("level conforms", "level"),
+                                  with("at 1796101385", "at 12x"),
+                                  with("at 1796101385", "at 99999999999999999999"),
+                                  with("at 1796101385", "at -1"),
+                                  with("at ", "when "),
+                                  with("end", "END"),
+                                  with("attempts 1", "attempts 0"),
+                                  with("attempts 1", "attempts 9223372036854775807"),
+                                  with("attempts 1", "attempts +1"),
+                                  with("attempts 1", " attempts 1"),
+                                  with("boot", "\nboot"),
+                                  with("ACC-1", "ACC-\x1b[1"),
+                                  whole + "more"}) {
     fakes::overwrite_file(file, text);
     EXPECT_EQ(registry.find(kKey), std::nullopt) << text.substr(0, 200);
   }
