@@ -29,16 +29,16 @@ double Expectation::lse_bound(const ExpectedRow& row) const {
   return largest_bound(std::min(lse_errors.largest, row.lse_floor), row.lse_floor);
 }
 
-Expectation expect(const Problem& problem, const Args& args) {
+Expectation expect(const Problem& problem, const Args& args, const std::function<void()>& at_work) {
   const int64_t rows = problem.varlen ? args.q.shape[0] : args.q.shape[0] * args.q.shape[1];
   Expectation expected;
   expected.out.assign(static_cast<size_t>(rows * problem.heads_q * problem.head_dim_v), 0);
   expected.lse.assign(static_cast<size_t>(rows * problem.heads_q), 0);
-  attention(problem, args, expected.out.data(), expected.lse.data());
   for (int64_t b = 0; b < real_batch(problem, args); ++b) {
     const Sequence s = sequence(problem, args, b);
     for (int64_t i = 0; i < s.q_length; ++i) {
       for (int64_t head = 0; head < problem.heads_q; ++head) {
+        if (at_work) at_work();
         const PlainRow plain = plain_row(problem, args, s, b, i, head);
         const ExpectedRow row{b,
                               i,
@@ -48,6 +48,8 @@ Expectation expect(const Problem& problem, const Args& args) {
                               plain.empty(),
                               plain.empty() ? 0 : out_floor(out_dtype(problem), plain.size),
                               lse_floor(plain.size)};
+        expected.lse[static_cast<size_t>(row.lse_at)] =
+            attend(problem, args, s, b, i, head, &expected.out[static_cast<size_t>(row.out_at)]);
         for (size_t x = 0; x < plain.out.size(); ++x) {
           const double exact = expected.out[static_cast<size_t>(row.out_at) + x];
           expected.out_errors.add(double{plain.out[x]}, exact, row.out_floor);

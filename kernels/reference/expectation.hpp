@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "kernels/common/problem.hpp"
@@ -41,7 +42,9 @@ struct Expectation {
 };
 
 // Evaluates the run exactly and plainly.
+// at_work: called before each row, for those who wait; may be empty.
 // REQUIRES: as attention().
-Expectation expect(const Problem& problem, const Args& args);
+Expectation expect(const Problem& problem, const Args& args,
+                   const std::function<void()>& at_work = {});
 
 }  // namespace kernels::reference

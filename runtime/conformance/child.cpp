@@ -85,6 +85,11 @@ void limit_this_process(rlim_t file_bytes) {
 
 }  // namespace
 
+void die_with(pid_t parent) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(kNotFound);  // it has ended before that call
+}
+
 Child::Child(const std::vector<std::string>& command, const std::string& request, int library)
     : output_(memory_file("attnrt_output")) {
   const core::NoFileSizeSignal no_signal;
@@ -128,20 +133,19 @@ std::optional<std::string> Child::next_answer(Clock::time_point deadline) {
     if (got <= 0) return std::nullopt;
     buffer_.append(bytes.data(), static_cast<size_t>(got));
     // The plugin writes to the descriptor: nothing that the child could answer is so long.
-    if (buffer_.size() > kMostAnswer) timed_out = true;
-    if (timed_out) return std::nullopt;
+    is_flooding = buffer_.size() > kMostAnswer;
+    if (is_flooding) return std::nullopt;
   }
 }
 
-std::string Child::wait(Clock::time_point deadline) {
+std::string Child::wait(std::optional<Clock::time_point> deadline) {
   if (pid_ <= 0) return ending_;
   int status = 0;
   pid_t waited = 0;
   while ((waited = waitpid(pid_, &status, WNOHANG)) == 0 || (waited < 0 && errno == EINTR)) {
-    if (Clock::now() > deadline) {
-      timed_out = true;
-      kill(-pid_, SIGKILL);
-    }
+    const bool is_late = deadline && Clock::now() > *deadline;
+    timed_out = timed_out || is_late;
+    if (!deadline || is_late) kill(-pid_, SIGKILL);
     poll(nullptr, 0, kEndPollMilliseconds);
   }
   left_processes = kill(-pid_, SIGKILL) == 0;  // what it started, and did not wait for
@@ -172,6 +176,7 @@ void Child::start(const std::vector<std::string>& command, const Files& files, i
   for (const std::string& argument : command)
     arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
+  const pid_t parent = getpid();
   pid_ = fork();
   if (pid_ < 0) fail("fork");
   if (pid_ > 0) {
@@ -182,9 +187,10 @@ void Child::start(const std::vector<std::string>& command, const Files& files, i
   // parent of the one that checks rules: the leader of a group could not start a session, and
   // what a plugin does to its parent must not hit this program.
   setpgid(0, 0);
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const pid_t leader = getpid();
+  die_with(parent);
   if (const pid_t checks = fork(); checks != 0) end_like(checks);
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  die_with(leader);
   limit_this_process(file_bytes);
   dup2(files.output.number(), STDOUT_FILENO);
   dup2(files.output.number(), STDERR_FILENO);

@@ -16,6 +16,9 @@ namespace attnrt::conformance {
 // The child's descriptors.
 inline constexpr int kRequest = 3, kAnswers = 4, kLibrary = 5;
 
+// Lets the system kill this process when its parent ends. Calls only what is safe after fork.
+void die_with(pid_t parent);
+
 // A child process that checks rules, in a process group of its own. The destructor kills the group.
 class Child {
  public:
@@ -30,19 +33,20 @@ class Child {
   Child& operator=(const Child&) = delete;
   ~Child() { wait({}); }
 
-  // Returns the next answer. nullopt: the child has ended, or the deadline has passed (timed_out is
-  // then set).
+  // Returns the next answer. nullopt: the child has ended, the deadline has passed (timed_out is
+  // then set), or what came is too long for an answer (is_flooding is then set).
   std::optional<std::string> next_answer(Clock::time_point deadline);
 
-  // Waits until the child has ended, and kills it at the deadline (timed_out is then set). RETURNS
-  // how it ended.
-  std::string wait(Clock::time_point deadline);
+  // Waits until the child has ended. Kills it at the deadline (timed_out is then set), or at once
+  // if there is none. RETURNS how it ended.
+  std::string wait(std::optional<Clock::time_point> deadline);
 
   // Returns the first line that the child printed, or "". Lines of "=" that sanitizers begin with
   // are left out.
   std::string printed() const;
 
-  bool timed_out = false;
+  bool timed_out = false;  // it was killed for its time alone
+  bool is_flooding = false;
   bool ended_well = true;       // as far as it is known
   bool left_processes = false;  // in its group, when it had ended
 

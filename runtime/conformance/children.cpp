@@ -116,6 +116,7 @@ void decide_end_rule(const Child& child, const std::string& ending, double secon
     if (result.rule->id != kEndRule || result.outcome.detail != kNeedsParent) continue;
     if (child.timed_out) {
       result.outcome = failed(fmt::format("it did not end within {} s", seconds));
+      result.outcome.timed_out = true;
     } else if (!child.ended_well) {
       result.outcome = failed(fmt::format("the process {} after the plugin was closed", ending));
     } else if (child.left_processes) {
@@ -149,8 +150,9 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
     const size_t answered = results.size();
     const Heard heard = listen(child, settings, results, progress);
     const Rule* running = heard.running;
-    const auto deadline = child.timed_out ? Clock::time_point{}
-                                          : Clock::now() + duration_of(shorter_deadline(settings));
+    std::optional<Clock::time_point> deadline;
+    if (!child.timed_out && !child.is_flooding)
+      deadline = Clock::now() + duration_of(shorter_deadline(settings));
     const std::string ending = child.wait(deadline), printed = child.printed();
     if (first_printed.empty()) first_printed = heard.complete ? printed : heard.printed;
     if (running == nullptr) {
@@ -164,11 +166,12 @@ std::vector<RuleResult> check_rules_in_children(const std::string& path, const S
       decide_end_rule(child, ending, shorter_deadline(settings), results);
       return results;
     }
-    Outcome outcome =
-        child.timed_out
-            ? failed(fmt::format("it did not end within {} s", shorter_deadline(settings)))
-            : failed(
-                  fmt::format("the process {}{}{}", ending, printed.empty() ? "" : ": ", printed));
+    Outcome outcome = failed(
+        child.timed_out ? fmt::format("it did not end within {} s", shorter_deadline(settings))
+        : child.is_flooding
+            ? "it wrote to the descriptor of its process's answers"
+            : fmt::format("the process {}{}{}", ending, printed.empty() ? "" : ": ", printed));
+    outcome.timed_out = child.timed_out;
     outcome.seed = settings.seed;
     outcome.died = true;
     results.push_back({running, std::move(outcome)});
@@ -186,6 +189,9 @@ int serve_as_child() {
   fcntl(kAnswers, F_SETFD, FD_CLOEXEC);
   const json request = json::parse(text, nullptr, false);
   if (request.is_discarded()) return kBadRequest;
+  // Again, since exec has undone it where the effective user is not the real one. The leader of the
+  // group is the parent.
+  die_with(getpgrp());
   Settings settings;
   settings.cases = request.at("cases");
   settings.seed = request.at("seed");

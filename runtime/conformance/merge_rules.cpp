@@ -315,7 +315,7 @@ std::vector<PartResult> run_parts(Subject& subject, const Case& whole, const Ten
     part.result = run_case(subject, part.part.drawn, part.part.tensors);
     if (!part.result.ok() || part.result.out.empty()) return {};
     const auto& [drawn, tensors_of_part] = part.part;
-    part.expectation = expect(drawn, tensors_of_part);
+    part.expectation = expect(drawn, tensors_of_part, subject.life());
     if (!judge(drawn, tensors_of_part, part.expectation, part.result).empty()) return {};
     results.push_back(std::move(part));
     first = end;
@@ -370,7 +370,7 @@ Outcome merge_parts(Subject& subject, const attnrt_merging& extension, const Sam
   make_output(merge.out, out);
   merge.lse = tensors[TensorName::lse];
   std::string text = run_merge(subject, extension, merge);
-  const Expectation exact = expect(whole, tensors);
+  const Expectation exact = expect(whole, tensors, subject.life());
   for (size_t n = 0; n < exact.rows.size() && text.empty(); ++n) {
     const ExpectedRow& row = exact.rows[n];
     text = judge_row(merge, rows_of_partials, rows_of_partials[n], n,

@@ -19,6 +19,7 @@ struct Outcome {
   std::string detail;            // why it failed or was skipped
   std::optional<uint64_t> seed;  // of the case that failed; draws the same case again
   bool died = false;             // the process ended in this rule, or was killed at its deadline
+  bool timed_out = false;        // it was killed at its deadline: it may only be slow
 };
 inline Outcome passed() { return {}; }
 inline Outcome failed(std::string detail, std::optional<uint64_t> seed = {}) {

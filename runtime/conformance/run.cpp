@@ -330,6 +330,7 @@ RunResult run_case(Subject& subject, const Case& drawn, const Tensors& tensors,
   }
   result.status = plan.run(args, &result.message);
   const std::string error = on_device.synchronize();
+  subject.report_life();
   if (result.ok() && !error.empty()) return fail(ATTNRT_INTERNAL, error);
   result.workspace = workspace.check_guards();
   if (schedule && result.schedule.empty()) result.schedule = schedule->check_guards();

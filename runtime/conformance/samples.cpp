@@ -19,6 +19,7 @@ std::vector<Sample> draw_samples(Subject& subject, size_t count,
   if (subject.trials().ran == 0) return samples;
   int failures = 0;
   for (uint64_t n = 0; n < kMostSeeds && samples.size() < count && failures < kMostFailures; ++n) {
+    subject.report_life();
     const auto drawn = draw_case(subject.manifest(), subject.device(), subject.settings.seed + n);
     std::vector<std::string> reasons;
     if (!drawn || !wanted(*drawn) || subject.supports(drawn->problem, &reasons) != ATTNRT_OK)
@@ -29,7 +30,7 @@ std::vector<Sample> draw_samples(Subject& subject, size_t count,
       ++failures;
       continue;
     }
-    sample.expectation = expect(sample.drawn, sample.tensors);
+    sample.expectation = expect(sample.drawn, sample.tensors, subject.life());
     samples.push_back(std::move(sample));
   }
   return samples;

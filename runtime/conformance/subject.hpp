@@ -6,6 +6,7 @@
 
 #include <attnrt/plugin.h>
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -95,6 +96,9 @@ class Subject {
   }
   // Tells that a rule is at work, between two reports of progress. THREADS: from any.
   void report_life() const { report_progress(-1, -1); }
+  std::function<void()> life() const {
+    return [this] { report_life(); };
+  }
   const Rule* running = nullptr;  // for report_progress
 
  private:

@@ -63,9 +63,10 @@ ReferenceRun reference_run(const Case& drawn, const Tensors& tensors) {
   return run;
 }
 
-kernels::reference::Expectation expect(const Case& drawn, const Tensors& tensors) {
+kernels::reference::Expectation expect(const Case& drawn, const Tensors& tensors,
+                                       const std::function<void()>& at_work) {
   const ReferenceRun run = reference_run(drawn, tensors);
-  return kernels::reference::expect(run.problem, run.args);
+  return kernels::reference::expect(run.problem, run.args, at_work);
 }
 
 }  // namespace attnrt::conformance

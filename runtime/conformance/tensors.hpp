@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstddef>
+#include <functional>
 #include <string_view>
 #include <vector>
 
@@ -84,6 +85,8 @@ struct ReferenceRun {
 ReferenceRun reference_run(const Case& drawn, const Tensors& tensors);
 
 // Returns the exact results of the case, and how much a right result may differ from them.
-kernels::reference::Expectation expect(const Case& drawn, const Tensors& tensors);
+// at_work: called again and again while it computes.
+kernels::reference::Expectation expect(const Case& drawn, const Tensors& tensors,
+                                       const std::function<void()>& at_work);
 
 }  // namespace attnrt::conformance

@@ -67,7 +67,7 @@ void Trials::try_case(Subject& subject, uint64_t seed) {
   if (!result.ok()) return add({"AGR-2", result.message}, *one);
   ++ran;
   ++ran_of_entry[one->entry];
-  const Expectation expectation = expect(*one, tensors);
+  const Expectation expectation = expect(*one, tensors, subject.life());
   for (const Finding& finding : judge(*one, tensors, expectation, result)) add(finding, *one);
   for (const std::string_view rule : rules_tried(*one, tensors, expectation, result))
     ++checked[rule];

@@ -70,6 +70,9 @@ static const char* long_text(void) {
 static attnrt_status fake_open(const attnrt_host* host, const attnrt_option* options, int32_t count,
                                void** instance, attnrt_error* error) {
   may_throw(FAULT_THROW_OPEN, "open");
+#ifdef FAKE_OPEN_HANGS
+  for (;;) usleep(1000);
+#endif
 #ifdef FAKE_CHDIR
   if (chdir("/") != 0) return attnrt_fail(error, ATTNRT_INTERNAL, "chdir failed");
 #endif
@@ -219,6 +222,9 @@ static attnrt_status fake_run(void* instance, void* plan, const attnrt_problem* 
   fake* f = instance;
   attnrt_problem asked = copy_of(problem);
   attnrt_args given = *args;
+#ifdef FAKE_IGNORES
+  FAKE_IGNORES;
+#endif
   may_throw(FAULT_THROW_RUN, "run");
   __atomic_add_fetch(&fake_count.runs, 1, __ATOMIC_RELAXED);
   disturb_floating_point();

@@ -7,6 +7,8 @@
  *   FAKE_SCHEDULES        it offers attnrt.schedule/1
  *   FAKE_HEADER_IS_NEWER  its plugin.h has a field, rotary, that the host's does not have
  *   FAKE_HEADER_IS_OLDER  its plugin.h lacks the field diagonal_offset and those after it
+ *   FAKE_OPEN_HANGS       open never returns
+ *   FAKE_IGNORES          an assignment to `asked`, the problem that run computes
  *   FAKE_FAULT     the one thing that it does wrong
  *   FAKE_DEVICE    whether its tensors are on the host or on a fake device (device.c)
  */

@@ -309,7 +309,7 @@ TEST(Tensors, HiddenNanNeverReachesTheExactAnswer) {
     const auto drawn = draw_case(manifest, kCpu, seed);
     ASSERT_TRUE(drawn);
     const Tensors tensors = make_tensors(*drawn);
-    const auto expectation = expect(*drawn, tensors);
+    const auto expectation = expect(*drawn, tensors, {});
     int64_t nan = 0;
     for (const auto& row : expectation.rows)
       nan += std::isnan(expectation.out[static_cast<size_t>(row.out_at)]);

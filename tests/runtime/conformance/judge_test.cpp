@@ -39,7 +39,7 @@ struct Trial {
       if (!one || one->style != style || !one->problem.lse) continue;
       drawn = *one;
       tensors = make_tensors(drawn);
-      expectation = expect(drawn, tensors);
+      expectation = expect(drawn, tensors, {});
       if (find_row(false) != nullptr) break;
     }
     result.out = tensors[TensorName::out].bytes;

@@ -35,11 +35,11 @@ TEST(Parts, ASequenceAloneHasTheSameAnswer) {
   for (uint64_t seed = 0; seed < 160; ++seed) {
     const Case drawn = draw(seed);
     const Tensors tensors = make_tensors(drawn);
-    const auto whole = expect(drawn, tensors);
+    const auto whole = expect(drawn, tensors, {});
     for (int64_t b = 0; b < drawn.batch; ++b) {
       const Part part = sequence_alone(drawn, tensors, b);
       ASSERT_TRUE(core::check_problem(&part.drawn.problem)) << describe(part.drawn);
-      const auto alone = expect(part.drawn, part.tensors);
+      const auto alone = expect(part.drawn, part.tensors, {});
       size_t n = 0;
       for (const auto& row : whole.rows) {
         if (row.b != b) continue;
@@ -67,12 +67,12 @@ TEST(Parts, MergedPartsOfTheKeysHaveTheSameAnswer) {
     if (!has_key_parts(drawn, tensors)) continue;
     ++tried;
     with_diagonal += drawn.problem.causal;
-    const auto whole = expect(drawn, tensors);
+    const auto whole = expect(drawn, tensors, {});
     const int64_t middle = std::max<int64_t>(1, drawn.seq_kv / 3);
     const Part parts[] = {keys_between(drawn, tensors, 0, middle),
                           keys_between(drawn, tensors, middle, drawn.seq_kv)};
-    const kernels::reference::Expectation found[] = {expect(parts[0].drawn, parts[0].tensors),
-                                                     expect(parts[1].drawn, parts[1].tensors)};
+    const kernels::reference::Expectation found[] = {expect(parts[0].drawn, parts[0].tensors, {}),
+                                                     expect(parts[1].drawn, parts[1].tensors, {})};
     for (size_t n = 0; n < whole.rows.size(); ++n) {
       const auto at = [&](const auto& e) { return static_cast<size_t>(e.rows[n].lse_at); };
       const double lses[] = {found[0].lse[at(found[0])], found[1].lse[at(found[1])]};
