@@ -1,11 +1,13 @@
 // runtime/probe/main.cpp: attnrt-probe, which tries a plugin in processes that may crash
 //
-//     attnrt-probe LEVEL SEED FILE [OPTION VALUE]...
+//     attnrt-probe LEVEL SEED FILE
 //
 //     descriptor 3   the plugin's bytes, in a memory file that nobody can change
+//     descriptor 5   the options: each key and each value with a zero byte behind it
 //     descriptor 4   answers, one a line: "attnrt-probe 1" first; "pass RULE" or "fail RULE TEXT"
-//                    for each rule; "end pass" or "end fail" last. "error TEXT" instead of the end:
-//                    the plugin could not be tried, and nothing is known about it.
+//                    for each rule, "late RULE TEXT" for one that was stopped at its deadline; "end
+//                    pass" or "end fail" last. "error TEXT" instead of the end: the plugin could
+//                    not be tried, and nothing is known about it.
 //
 // This process loads nothing. Its child does, and this process reports how the child ended,
 // whatever the application that started it does with its own children. When the reader of the
@@ -28,6 +30,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/file.hpp"
@@ -40,7 +43,7 @@ namespace {
 
 namespace conformance = attnrt::conformance;
 
-constexpr int kLibrary = 3, kAnswers = 4;
+constexpr int kLibrary = 3, kAnswers = 4, kOptions = 5;
 constexpr int kUsage = 2;
 constexpr size_t kMostText = 400;  // bytes of one answer's text
 
@@ -69,10 +72,12 @@ bool kill_descendants() {
   return true;
 }
 
-// Ends this process, and all that it started, when nobody reads the answers any more.
-void end_with_reader() {
+// Ends this process, and all that it started, when nobody reads the answers any more. The
+// application may have ended and left a child that has the descriptor, too.
+void end_with_reader(pid_t application) {
+  constexpr int kLookMilliseconds = 500;
   pollfd reader{kAnswers, 0, 0};
-  while (poll(&reader, 1, -1) < 0 && errno == EINTR) continue;
+  while (poll(&reader, 1, kLookMilliseconds) <= 0 && getppid() == application) continue;
   kill_descendants();
   _exit(1);
 }
@@ -88,8 +93,10 @@ int probe(const conformance::Settings& settings, const std::string& file) {
       if (outcome.state == conformance::State::skipped) continue;
       const bool failed = outcome.state == conformance::State::failed;
       passed = passed && !failed;
-      answer((failed ? "fail " : "pass ") + std::string(rule->id) +
-             (failed ? " " + text_of(outcome.detail) : "") + "\n");
+      answer((!failed             ? "pass "
+              : outcome.timed_out ? "late "
+                                  : "fail ") +
+             std::string(rule->id) + (failed ? " " + text_of(outcome.detail) : "") + "\n");
     }
     // After a failure, these are what was killed.
     if (passed && left_processes) {
@@ -104,10 +111,25 @@ int probe(const conformance::Settings& settings, const std::string& file) {
   }
 }
 
+// Reads the options' memory file. RETURNS false if there is none, or if a value is missing.
+bool read_options(std::vector<std::pair<std::string, std::string>>& options) {
+  std::string text;
+  std::array<char, 4096> bytes{};
+  ssize_t got = 0;
+  while ((got = pread(kOptions, bytes.data(), bytes.size(), static_cast<off_t>(text.size()))) > 0)
+    text.append(bytes.data(), static_cast<size_t>(got));
+  if (got < 0) return false;
+  std::vector<std::string> words;
+  for (size_t at = 0, end; (end = text.find('\0', at)) != text.npos; at = end + 1)
+    words.push_back(text.substr(at, end - at));
+  for (size_t i = 0; i + 1 < words.size(); i += 2) options.emplace_back(words[i], words[i + 1]);
+  return words.size() % 2 == 0;
+}
+
 int usage(const char* found) {
   std::fprintf(stderr,
-               "attnrt-probe: found %s; expected LEVEL (loads, conforms) SEED FILE [OPTION "
-               "VALUE]...; the runtime starts it, \"attnrt verify\" is for people\n",
+               "attnrt-probe: found %s; expected LEVEL (loads, conforms) SEED FILE; the runtime "
+               "starts it, \"attnrt verify\" is for people\n",
                found);
   return kUsage;
 }
@@ -117,8 +139,7 @@ int usage(const char* found) {
 int main(int count, char** arguments) {
   const std::vector<std::string> words(arguments + 1, arguments + count);
   if (words == std::vector<std::string>{"child"}) return conformance::serve_as_child();
-  if (words.size() < 3 || words.size() % 2 == 0)
-    return usage("too few arguments, or an odd option");
+  if (words.size() != 3) return usage("too few arguments, or too many");
   uint64_t seed = 0;
   const std::string& digits = words[1];
   if (std::from_chars(digits.data(), digits.data() + digits.size(), seed).ptr !=
@@ -128,6 +149,7 @@ int main(int count, char** arguments) {
   if (!settings) return usage("another LEVEL");
   if (fcntl(kLibrary, F_GETFD) < 0 || fcntl(kAnswers, F_GETFD) < 0)
     return usage("no descriptors 3 and 4");
+  if (!read_options(settings->options)) return usage("no options on descriptor 5");
   // The application may have descriptors that are inherited.
   syscall(SYS_close_range, kAnswers + 1, ~0U, 0);
   fcntl(kLibrary, F_SETFD, FD_CLOEXEC);
@@ -135,8 +157,6 @@ int main(int count, char** arguments) {
   signal(SIGPIPE, SIG_IGN);
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   settings->library = kLibrary;
-  for (size_t i = 3; i + 1 < words.size(); i += 2)
-    settings->options.emplace_back(words[i], words[i + 1]);
-  std::thread(end_with_reader).detach();
+  std::thread(end_with_reader, getppid()).detach();
   return probe(*settings, words[2]);
 }

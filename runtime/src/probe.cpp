@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/auxv.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,7 +27,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kLibrary = 3, kAnswers = 4;  // the program's descriptors (probe/main.cpp)
+constexpr int kLibrary = 3, kAnswers = 4,
+              kOptions = 5;  // the program's descriptors (probe/main.cpp)
 constexpr int kFirstFree = 10;
 constexpr size_t kMostBytes = 65536;  // of all answers
 constexpr int kPollMilliseconds = 100;
@@ -60,6 +62,15 @@ std::string seed_of(const FoundPlugin& plugin) {
   return std::to_string(seed);
 }
 
+// Returns the options as the program reads them: each key and each value with a zero byte behind
+// it. They may be secrets, and other users can see the arguments of a program.
+std::string text_of(const Options& options) {
+  std::string text;
+  for (const auto& [key, value] : options)
+    for (const std::string& each : {key, value}) text.append(each.c_str(), each.size() + 1);
+  return text;
+}
+
 // Returns a copy of the descriptor, whose number is none of the program's own.
 Result<Descriptor> moved_away(int file) {
   Descriptor copy(fcntl(file, F_DUPFD_CLOEXEC, kFirstFree));
@@ -72,7 +83,7 @@ Result<Descriptor> moved_away(int file) {
 // than it needs.
 class SpawnSettings {
  public:
-  SpawnSettings(int library, int answers) {
+  SpawnSettings(int library, int answers, int options) {
     posix_spawnattr_init(&attributes_);
     posix_spawn_file_actions_init(&actions_);
     sigset_t all, none;
@@ -86,6 +97,7 @@ class SpawnSettings {
       posix_spawn_file_actions_addopen(&actions_, stream, "/dev/null", O_RDWR, 0);
     posix_spawn_file_actions_adddup2(&actions_, library, kLibrary);
     posix_spawn_file_actions_adddup2(&actions_, answers, kAnswers);
+    posix_spawn_file_actions_adddup2(&actions_, options, kOptions);
   }
   SpawnSettings(const SpawnSettings&) = delete;
   SpawnSettings& operator=(const SpawnSettings&) = delete;
@@ -107,9 +119,11 @@ class Running {
   Running(pid_t process, Descriptor answers) : process_(process), answers_(std::move(answers)) {}
   Running(const Running&) = delete;
   Running& operator=(const Running&) = delete;
-  // The program kills what it started when nobody reads its answers any more, and ends.
+  // The program kills what it started when nobody reads its answers any more, and ends. A child
+  // that the application has forked meanwhile may have a copy of the descriptor: to close this one
+  // is not enough.
   ~Running() {
-    answers_ = Descriptor();
+    shutdown(answers_.number(), SHUT_RDWR);
     const auto deadline = Clock::now() + std::chrono::seconds(2);
     while (process_ > 0) {
       const pid_t ended = waitpid(process_, nullptr, WNOHANG);
@@ -120,34 +134,53 @@ class Running {
     }
   }
 
-  // Returns all that it answers, up to the line that is the last one.
-  Result<std::string> listen(Clock::time_point deadline,
-                             const std::function<bool()>& is_cancelled) const {
-    std::string text;
-    while (Clock::now() < deadline && text.size() < kMostBytes) {
+  struct Heard {
+    std::string text;  // all that it answered, up to the line that is the last one
+    bool timed_out = false;
+  };
+  Result<Heard> listen(Clock::time_point deadline,
+                       const std::function<bool()>& is_cancelled) const {
+    Heard heard;
+    while (heard.text.size() < kMostBytes && !has_end(heard.text)) {
       if (is_cancelled()) return fail(ATTNRT_INTERNAL, "its probe was cancelled");
+      heard.timed_out = Clock::now() >= deadline;
+      if (heard.timed_out) break;
+      const bool ended = has_ended();  // asked first: what it wrote can be read by now
       pollfd waiting{answers_.number(), POLLIN, 0};
-      if (poll(&waiting, 1, kPollMilliseconds) <= 0) continue;
+      if (poll(&waiting, 1, ended ? 0 : kPollMilliseconds) <= 0) {
+        if (ended) break;
+        continue;
+      }
       std::array<char, 4096> bytes{};
       const ssize_t got = read(answers_.number(), bytes.data(), bytes.size());
       if (got < 0 && errno == EINTR) continue;
       if (got <= 0) break;
-      text.append(bytes.data(), static_cast<size_t>(got));
-      if (has_end(text)) break;
+      heard.text.append(bytes.data(), static_cast<size_t>(got));
     }
-    return text;
+    return heard;
   }
 
  private:
   static bool has_end(const std::string& text) {
-    return text.find("\nend ") != std::string::npos || text.find("\nerror ") != std::string::npos;
+    const size_t last = std::max(text.rfind("\nend ") + 1, text.rfind("\nerror ") + 1);
+    return last != 0 && text.find('\n', last) != std::string::npos;
   }
+  // Whether the program has ended, also if the application has waited for it or ignores its
+  // children. The end of its answers may not be seen: a child that the application has forked
+  // meanwhile may have a copy of the program's end.
+  bool has_ended() const {
+    siginfo_t info{};
+    const int failed =
+        waitid(P_PID, static_cast<id_t>(process_), &info, WEXITED | WNOHANG | WNOWAIT);
+    return failed != 0 ? errno == ECHILD : info.si_pid != 0;
+  }
+
   pid_t process_;
   Descriptor answers_;
 };
 
 // Reads what the program answered.
-Result<ProbeResult> read_answers(const std::string& text) {
+Result<ProbeResult> read_answers(const std::string& text, bool timed_out) {
   const std::vector<std::string> lines = split(text, '\n');
   if (lines.empty() || lines[0] != kGreeting) {
     return fail(ATTNRT_UNSUPPORTED, "attnrt-probe answered {}; expected \"{}\"",
@@ -155,11 +188,14 @@ Result<ProbeResult> read_answers(const std::string& text) {
   }
   ProbeResult result;
   for (const std::string& line : lines) {
-    constexpr std::string_view kFail = "fail ", kError = "error ";
-    if (line.starts_with(kFail) && result.reason.empty()) {
+    constexpr std::string_view kFail = "fail ", kLate = "late ", kError = "error ";
+    const bool late = line.starts_with(kLate);
+    if (late || line.starts_with(kFail)) {
       const std::string_view failure = std::string_view(line).substr(kFail.size());
       const size_t space = std::min(failure.find(' '), failure.size());
-      result.reason = fmt::format("{}:{}", failure.substr(0, space), failure.substr(space));
+      result.timed_out = late && (result.reason.empty() || result.timed_out);
+      if (result.reason.empty())
+        result.reason = fmt::format("{}:{}", failure.substr(0, space), failure.substr(space));
     }
     if (line.starts_with(kError))
       return fail(ATTNRT_INTERNAL, "cannot be probed: {}", line.substr(kError.size()));
@@ -167,7 +203,8 @@ Result<ProbeResult> read_answers(const std::string& text) {
     if (line == "end pass" || line == "end fail") return result;
   }
   // Its program supervises the process that loads the plugin, and loads nothing itself.
-  return ProbeResult{false, "attnrt-probe was killed, or hung, while it tried the plugin"};
+  return ProbeResult{false, "attnrt-probe was killed, or hung, while it tried the plugin",
+                     timed_out};
 }
 
 }  // namespace
@@ -205,17 +242,22 @@ Result<ProbeResult> probe(const std::string& program, const FoundPlugin& plugin,
   const std::string name = std::filesystem::path(plugin.path).filename();
   const auto copy = sealed_file(view, {{0, view.size()}}, name);
   if (!copy) return tl::unexpected(copy.error());
+  const std::string option_text = text_of(options);
+  const auto options_copy = sealed_file(option_text, {{0, option_text.size()}}, "attnrt_options");
+  if (!options_copy) return tl::unexpected(options_copy.error());
+  // Not a pipe: a socket can be shut down, whoever has copies of it.
   std::array<int, 2> ends{-1, -1};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) return system_error("cannot be probed");
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0)
+    return system_error("cannot be probed");
   Descriptor answers(ends[0]), near(ends[1]);
-  const auto library = moved_away(copy->number());
+  const auto library = moved_away(copy->number()), given = moved_away(options_copy->number());
   auto far = moved_away(near.number());
   if (!library) return tl::unexpected(library.error());
+  if (!given) return tl::unexpected(given.error());
   if (!far) return tl::unexpected(far.error());
 
-  std::vector<std::string> words{program, level_name(level), seed_of(plugin), name};
-  for (const auto& [key, value] : options) words.insert(words.end(), {key, value});
-  const SpawnSettings settings(library->number(), far->number());
+  const std::vector<std::string> words{program, level_name(level), seed_of(plugin), name};
+  const SpawnSettings settings(library->number(), far->number(), given->number());
   pid_t process = 0;
   errno = posix_spawn(&process, program.c_str(), settings.actions(), settings.attributes(),
                       pointers_to(words).data(), pointers_to(environment).data());
@@ -224,7 +266,9 @@ Result<ProbeResult> probe(const std::string& program, const FoundPlugin& plugin,
   // Only the program writes from here on, so that its end is seen.
   near = Descriptor();
   *far = Descriptor();
-  return running.listen(Clock::now() + most_time(level), is_cancelled).and_then(read_answers);
+  return running.listen(Clock::now() + most_time(level), is_cancelled)
+      .and_then(
+          [](const Running::Heard& heard) { return read_answers(heard.text, heard.timed_out); });
 }
 
 }  // namespace attnrt::core

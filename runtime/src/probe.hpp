@@ -21,7 +21,8 @@ std::vector<std::string> environment_of_probe();
 
 struct ProbeResult {
   bool passed = false;
-  std::string reason;  // why it failed: "ABI-3: the process ended by signal 11 (...)"
+  std::string reason;      // why it failed: "ABI-3: the process ended by signal 11 (...)"
+  bool timed_out = false;  // it failed by a deadline alone: the machine may have been busy
 };
 
 // Starts the program on the plugin's bytes, and waits for its answer.

@@ -36,6 +36,9 @@ std::filesystem::path registry_folder(const Config& config,
   return configured.empty() ? default_folder : std::filesystem::path(configured);
 }
 
+// A probe that is stopped at a deadline is made once more: the machine may have been busy.
+constexpr int kMostTries = 2;
+
 // How long a probe that could not be made is not tried again, without a reload or retry.
 constexpr std::chrono::seconds kPause{1};
 
@@ -298,9 +301,14 @@ void Probes::run(Job& job) {
       record.attempts = before->attempts + 1;
     // Errors of the registry cost a probe in the next process, nothing else.
     if (registry != nullptr) (void)registry->store(name, record);
-    job.result = probe(program_, *job.plugin, job.level, job.options, environment_,
-                       [this] { return closing_.load(); });
+    for (int n = 0; n < kMostTries; ++n) {
+      job.result = probe(program_, *job.plugin, job.level, job.options, environment_,
+                         [this] { return closing_.load(); });
+      if (!job.result || !job.result->timed_out) break;
+    }
     if (!job.result) return fail_for_now(job.result.error());
+    if (job.result->timed_out)
+      job.result->reason += fmt::format(" (in each of {} probes)", kMostTries);
     record.state =
         job.result->passed ? AdmissionRecord::State::admitted : AdmissionRecord::State::refused;
     record.reason = job.result->reason;

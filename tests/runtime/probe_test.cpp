@@ -4,9 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <fstream>
 #include <thread>
 
 #include "support/load_fixture.hpp"
@@ -21,7 +24,20 @@ using enum AdmissionLevel;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
+using Clock = std::chrono::steady_clock;
+
 const auto kGoOn = [] { return false; };
+
+// Waits up to 20 s for a file of at least one byte.
+bool appears(const std::filesystem::path& file) {
+  const auto deadline = Clock::now() + std::chrono::seconds(20);
+  std::error_code error;
+  while (!(std::filesystem::file_size(file, error) > 0 && !error)) {
+    if (Clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return true;
+}
 
 struct ProbeTest : testing::Test {
   std::shared_ptr<const FoundPlugin> found(const std::string& name) {
@@ -34,6 +50,12 @@ struct ProbeTest : testing::Test {
   Result<ProbeResult> probed(const std::string& name, AdmissionLevel level = loads,
                              const std::string& program = ATTNRT_PROBE) {
     return probe(program, *found(name), level, {}, environment_of_probe(), kGoOn);
+  }
+  // A program in the place of attnrt-probe.
+  std::string script(const std::string& name, const std::string& text) const {
+    const auto path = directory.write(name, "#!/bin/sh\n" + text);
+    std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+    return path;
   }
   std::string reason(const std::string& name, AdmissionLevel level = loads) {
     const auto result = probed(name, level);
@@ -112,6 +134,70 @@ TEST_F(ProbeTest, AProgramThatIsKilledHoldsItAgainstThePlugin) {
   EXPECT_THAT(result->reason, HasSubstr("was killed, or hung"));
 }
 
+// An application that forks at the wrong moment has a child that keeps the program's end of the
+// answers, so that they never end. Here another process of the program keeps it.
+TEST_F(ProbeTest, TheEndOfTheProgramIsSeenThoughItsAnswersGoOn) {
+  const auto program = script("killed", "echo attnrt-probe 1 >&4\nsleep 15 &\nkill -9 $$\n");
+  const auto start = Clock::now();
+  const auto result = probed("fake_full", loads, program);
+  EXPECT_LT(Clock::now() - start, std::chrono::seconds(10));
+  ASSERT_TRUE(result) << result.error().message;
+  EXPECT_THAT(result->reason, HasSubstr("was killed, or hung"));
+  EXPECT_FALSE(result->timed_out);
+}
+
+TEST_F(ProbeTest, WhatWasAnsweredBeforeTheEndCounts) {
+  const auto program = script(
+      "quick", "echo attnrt-probe 1 >&4\nsleep 15 &\nprintf 'pass ABI-3\\nend pass\\n' >&4\n");
+  const auto result = probed("fake_full", loads, program);
+  ASSERT_TRUE(result) << result.error().message;
+  EXPECT_TRUE(result->passed);
+}
+
+TEST_F(ProbeTest, ARuleThatWasStoppedAtItsDeadlineIsNoOtherFailure) {
+  const auto timed_out = [&](const std::string& answers) {
+    const auto result =
+        probed("fake_full", loads,
+               script("answers", "printf 'attnrt-probe 1\\n" + answers + "end fail\\n' >&4\n"));
+    return result->reason + (result->timed_out ? ", late" : "");
+  };
+  EXPECT_EQ(timed_out("pass ABI-3\\nlate ABI-7 too slow\\n"), "ABI-7: too slow, late");
+  EXPECT_EQ(timed_out("fail ABI-7 wrong\\n"), "ABI-7: wrong");
+  EXPECT_EQ(timed_out("late ABI-7 too slow\\nfail ABI-8 wrong\\n"), "ABI-7: too slow");
+  EXPECT_EQ(timed_out("fail ABI-7 wrong\\nlate ABI-8 too slow\\n"), "ABI-7: wrong");
+}
+
+TEST_F(ProbeTest, APluginThatHangsIsLate) {
+  const auto result = probed("fake_open_hangs");
+  ASSERT_TRUE(result) << result.error().message;
+  EXPECT_THAT(result->reason, StartsWith("ABI-7: it did not end within 9 s"));
+  EXPECT_TRUE(result->timed_out);
+  EXPECT_FALSE(probed("fake_aborts")->timed_out);
+}
+
+// Other users can see the arguments of a program.
+TEST_F(ProbeTest, OptionsAreNoArguments) {
+  const auto seen = directory.path() / "seen";
+  const auto program = script("shows", "echo \"$@\" > " + seen.string() + "\ntr '\\0' ';' <&5 >> " +
+                                           seen.string() + "\necho attnrt-probe 1 >&4\n");
+  const auto plugin = found("fake_full");
+  ASSERT_TRUE(probe(program, *plugin, loads, {{"note", "a secret"}, {"empty", ""}}, {}, kGoOn));
+  const std::string text = fakes::read_file(seen);
+  const std::string arguments = text.substr(0, text.find('\n'));
+  EXPECT_THAT(arguments, StartsWith("loads "));
+  EXPECT_THAT(arguments, HasSubstr("fake_full.so"));
+  EXPECT_THAT(arguments, testing::Not(HasSubstr("secret")));
+  EXPECT_EQ(text.substr(text.find('\n') + 1), "note;a secret;empty;;");
+}
+
+TEST_F(ProbeTest, OptionsReachThePlugin) {
+  const auto plugin = found("fake_full");
+  const auto result =
+      probe(ATTNRT_PROBE, *plugin, loads, {{"note", ""}}, environment_of_probe(), kGoOn);
+  ASSERT_TRUE(result);
+  EXPECT_TRUE(result->passed) << result->reason;
+}
+
 TEST_F(ProbeTest, LeavesNoDescriptorAndNoProcess) {
   found("fake_full");
   (void)probed("fake_full");
@@ -132,6 +218,85 @@ TEST_F(ProbeTest, TheApplicationMayIgnoreItsChildren) {
   ASSERT_EQ(sigaction(SIGCHLD, &before, nullptr), 0);
   EXPECT_EQ(good, "passed");
   EXPECT_THAT(bad, HasSubstr("signal 6"));
+}
+
+TEST_F(ProbeTest, TheApplicationMayWaitForEveryChild) {
+  found("fake_full"), found("fake_aborts");
+  std::atomic<bool> stop = false;
+  std::atomic<int> taken = 0;
+  std::thread waits([&] {
+    while (!stop) {
+      if (waitpid(-1, nullptr, WNOHANG) > 0) ++taken;
+      std::this_thread::yield();
+    }
+  });
+  const std::string good = reason("fake_full"), bad = reason("fake_aborts");
+  const auto killed = probed("fake_full", loads,
+                             script("killed", "echo attnrt-probe 1 >&4\nsleep 15 &\nkill -9 $$\n"));
+  stop = true;
+  waits.join();
+  EXPECT_EQ(good, "passed");
+  EXPECT_THAT(bad, HasSubstr("signal 6"));
+  EXPECT_THAT(killed->reason, HasSubstr("was killed, or hung"));
+  EXPECT_GE(taken, 1) << "else nothing was tested";
+}
+
+// Else the program would be killed only after a while, and what it started would be left behind.
+TEST_F(ProbeTest, TheProgramSeesThatNobodyListensThoughAForkedChildCould) {
+  if (kSanitized) GTEST_SKIP() << "a sanitizer's own locks and threads do not survive a fork";
+  const auto ready = directory.path() / "ready", seen = directory.path() / "seen";
+  const auto program = script("waits", "echo attnrt-probe 1 >&4\necho x > " + ready.string() +
+                                           "\nread x <&4\necho x > " + seen.string() + "\n");
+  std::atomic<bool> cancelled = false;
+  pid_t child = -1;
+  std::thread forks([&] {
+    if (appears(ready)) child = fork();
+    if (child == 0) {
+      pause();
+      _exit(0);
+    }
+    cancelled = true;
+  });
+  (void)probe(program, *found("fake_full"), loads, {}, {}, [&] { return cancelled.load(); });
+  forks.join();
+  ASSERT_GT(child, 0);
+  EXPECT_TRUE(std::filesystem::exists(seen)) << "it was killed instead";
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+}
+
+// An application that ends, and leaves a child that it forked during the probe.
+TEST_F(ProbeTest, TheProgramEndsWithTheApplicationThatStartedIt) {
+  if (kSanitized) GTEST_SKIP() << "a sanitizer's own locks and threads do not survive a fork";
+  const auto number = directory.path() / "number";
+  const auto program = script("records", "echo $$ > " + number.string() + "\nexec " +
+                                             std::string(ATTNRT_PROBE) + " \"$@\"\n");
+  const auto plugin = found("fake_bad_hang");
+  ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+  const pid_t application = fork();
+  if (application == 0) {
+    std::thread([&] { (void)probe(program, *plugin, conforms, {}, {}, kGoOn); }).detach();
+    const bool started = appears(number);
+    if (fork() == 0) {
+      alarm(60);
+      pause();
+    }
+    _exit(started ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(application, &status, 0), application);
+  EXPECT_EQ(status, 0);
+  pid_t left = 0;
+  std::ifstream(number) >> left;
+  ASSERT_GT(left, 0);
+  // Long before the deadline of a plugin that hangs, 30 s.
+  const auto deadline = Clock::now() + std::chrono::seconds(15);
+  pid_t ended = 0;
+  while ((ended = waitpid(left, nullptr, WNOHANG)) == 0 && Clock::now() < deadline)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(ended, left) << "the program runs on";
+  prctl(PR_SET_CHILD_SUBREAPER, 0);
+  kill(left, SIGKILL);
 }
 
 TEST_F(ProbeTest, IsCancelledWithinASecond) {

@@ -77,6 +77,48 @@ TEST(ProbesTest, TheNextRuntimeReadsTheRegistry) {
   EXPECT_EQ(probing.starts(), 2);
 }
 
+// A program that answers as if the plugin hung, `times` times, and then probes it.
+std::string slow_at_first(const Probing& probing, int times) {
+  return fmt::format(
+      "#!/bin/sh\necho x >> {0}/starts\n"
+      "if [ $(wc -l < {0}/starts) -le {1} ]; then\n"
+      "  printf 'attnrt-probe 1\\nlate ABI-3 it did not end within 9 s\\nend fail\\n' >&4\n"
+      "else\n  exec {2} \"$@\"\nfi\n",
+      probing.directory.text(), times, ATTNRT_PROBE);
+}
+
+TEST(ProbesTest, APluginThatWasSlowOnceIsAdmitted) {
+  const Probing probing;
+  auto options = probing.options();
+  fakes::overwrite_file(probing.directory.path() / "probe", slow_at_first(probing, 1));
+  const TestRuntime runtime({"fake_full"}, probing.policy(), options);
+  EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0");
+  EXPECT_EQ(probing.starts(), 2);
+}
+
+TEST(ProbesTest, APluginThatIsLateTwiceIsRefusedAndThatIsKept) {
+  const Probing probing;
+  auto options = probing.options();
+  fakes::overwrite_file(probing.directory.path() / "probe", slow_at_first(probing, 2));
+  for (int n = 0; n < 2; ++n) {
+    const TestRuntime runtime({"fake_full"}, probing.policy(), options);
+    EXPECT_THAT(state(runtime), HasSubstr("refused: ABI-3: it did not end within 9 s (in each of 2 "
+                                          "probes)"));
+    EXPECT_EQ(probing.starts(), 2) << "the second runtime reads the registry";
+  }
+}
+
+TEST(ProbesTest, APluginThatHangsIsRefused) {
+  const Probing probing;
+  const TestRuntime runtime({"fake_open_hangs"}, probing.policy(), probing.options());
+  const auto refused = [&] {
+    return state(runtime).find("it did not end within 9 s (in each of 2 probes)") !=
+           std::string::npos;
+  };
+  EXPECT_TRUE(soon(refused)) << state(runtime);
+  EXPECT_EQ(probing.starts(), 2);
+}
+
 TEST(ProbesTest, ADamagedRegistryCostsAProbe) {
   const Probing probing;
   const auto options = probing.options();  // another program would be another machine
