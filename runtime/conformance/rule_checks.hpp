@@ -45,6 +45,9 @@ Outcome check_dirty_workspace(Subject& subject);
 Outcome check_deterministic(Subject& subject);
 Outcome check_batch_invariant(Subject& subject);
 
+// attribute_rules.cpp: cases in which one attribute of the problem decides the result
+Outcome check_attributes(Subject& subject);
+
 // merge_rules.cpp: the extension that merges results over parts of the keys
 Outcome check_merge(Subject& subject);
 

@@ -155,6 +155,10 @@ constexpr std::array kRules = {
          "differs, and the other sequences' results",
          "a schedule that was not built again gives wrong text instead of an error", "ACC-13",
          check_other_lengths},
+    Rule{"ACC-16",
+         "run heeds each of causal, align, window_left, window_right, mask, softcap, alibi, sinks, "
+         "scale and diagonal_offset, where the result depends on it",
+         "results are those of another model", "AGR-2", check_attributes},
 };
 
 }  // namespace
