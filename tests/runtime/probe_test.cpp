@@ -231,8 +231,10 @@ TEST_F(ProbeTest, TheApplicationMayWaitForEveryChild) {
     }
   });
   const std::string good = reason("fake_full"), bad = reason("fake_aborts");
+  const auto start = Clock::now();
   const auto killed = probed("fake_full", loads,
                              script("killed", "echo attnrt-probe 1 >&4\nsleep 15 &\nkill -9 $$\n"));
+  EXPECT_LT(Clock::now() - start, std::chrono::seconds(10)) << "its end is seen";
   stop = true;
   waits.join();
   EXPECT_EQ(good, "passed");
@@ -277,17 +279,21 @@ TEST_F(ProbeTest, TheProgramEndsWithTheApplicationThatStartedIt) {
   if (application == 0) {
     std::thread([&] { (void)probe(program, *plugin, conforms, {}, {}, kGoOn); }).detach();
     const bool started = appears(number);
-    if (fork() == 0) {
-      alarm(60);
+    const pid_t child = fork();
+    if (child == 0) {
       pause();
+      _exit(0);
     }
+    std::ofstream(directory.path() / "child") << child;
     _exit(started ? 0 : 1);
   }
   int status = -1;
   ASSERT_EQ(waitpid(application, &status, 0), application);
   EXPECT_EQ(status, 0);
-  pid_t left = 0;
+  pid_t left = 0, child = 0;
   std::ifstream(number) >> left;
+  std::ifstream(directory.path() / "child") >> child;
+  ASSERT_GT(child, 0);
   ASSERT_GT(left, 0);
   // Long before the deadline of a plugin that hangs, 30 s.
   const auto deadline = Clock::now() + std::chrono::seconds(15);
@@ -295,8 +301,10 @@ TEST_F(ProbeTest, TheProgramEndsWithTheApplicationThatStartedIt) {
   while ((ended = waitpid(left, nullptr, WNOHANG)) == 0 && Clock::now() < deadline)
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   EXPECT_EQ(ended, left) << "the program runs on";
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
   prctl(PR_SET_CHILD_SUBREAPER, 0);
-  kill(left, SIGKILL);
+  if (ended == 0) kill(left, SIGKILL);
 }
 
 TEST_F(ProbeTest, IsCancelledWithinASecond) {
