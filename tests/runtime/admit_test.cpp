@@ -56,6 +56,14 @@ TEST(Admit, TwoProbesThatOtherBootsBeganAreHeldAgainstThePlugin) {
   EXPECT_EQ(admit(loads, probing, "").state, Is::unknown) << "no boot id here";
 }
 
+// Once it is loaded, an application runs its kernels, which may have brought the machine down.
+TEST(Admit, ThoseOfAHigherLevelAreHeldAgainstItAtALowerOneToo) {
+  AdmissionRecord probing = record(Was::probing, conforms);
+  probing.attempts = 2;
+  EXPECT_EQ(admit(loads, probing, "next boot").state, Is::refused);
+  EXPECT_EQ(admit(conforms, probing, "next boot").state, Is::refused);
+}
+
 TEST(Admit, LevelsHaveNames) {
   for (const AdmissionLevel level : {off, loads, conforms})
     EXPECT_EQ(find_level(level_name(level)), level);
