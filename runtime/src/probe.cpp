@@ -67,7 +67,7 @@ std::string seed_of(const FoundPlugin& plugin) {
 std::string text_of(const Options& options) {
   std::string text;
   for (const auto& [key, value] : options)
-    for (const std::string& each : {key, value}) text.append(each.c_str(), each.size() + 1);
+    for (const std::string& each : {key, value}) text.append(each.c_str()).push_back('\0');
   return text;
 }
 
