@@ -3,10 +3,10 @@
 
     out = attnrt.attention(q, k, v, causal=True)
 
-Tensors are [batch, seq, heads, head_dim], from numpy, torch or any other library with DLPack. They
-are read in place, without copies. The stride of head_dim is 1; all other strides are free. So if a
-torch tensor is [batch, heads, seq, head_dim], pass q.transpose(1, 2). Inference only: no gradients,
-no dropout.
+Tensors are [batch, seq, heads, head_dim], from numpy, torch or any other library with DLPack; with
+layout="bhsd" they are [batch, heads, seq, head_dim], as torch has them. They are read in place,
+without copies. The stride of head_dim is 1; all other strides are free. Inference only: no
+gradients, no dropout. attnrt.torch has what is for torch alone.
 
 Every failure is an attnrt.Error with one line of text. A Runtime may be used from any threads at
 once, and the GIL is released while it works; a Plan runs once at a time.
@@ -17,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ._arguments import Layout
 from ._load import _attnrt
 from ._quantize import quantize
-from ._tensors import Tensor
+from ._tensors import Tensor, is_traced, leave_graph
 from .errors import (
     Error,
     InvalidArgumentError,
@@ -75,6 +76,7 @@ def attention(
     deterministic: bool = False,
     batch_invariant: bool = False,
     v_in_k: bool = False,
+    layout: Layout = "bshd",
     stream: Any = None,
     runtime: Runtime | None = None,
 ) -> Any:
@@ -116,6 +118,8 @@ def attention(
     batch_invariant
                    a sequence's bits do not depend on the other sequences of the batch
     v_in_k         v is the first columns of k, as many as out has (without out: all); give v=None
+    layout         "bhsd": q, k, v and out are [batch, heads, seq, .], and k_scale and v_scale
+                   [batch, heads, seq], where they have so many dimensions. Not for packed sequences
     stream         of device tensors: a torch stream, or a pointer as an int. None: torch's current
                    stream for torch tensors, else the default one. The work is enqueued there and
                    not waited for. If the stream is not torch's current one, tell torch's allocator
@@ -128,6 +132,22 @@ def attention(
     supports the problem), NotFoundError (no plugin is named backend), OutOfMemoryError, Error (a
     backend failed, and so did those that were tried after it).
     """
+    if is_traced(q):
+        from . import _torch_operator
+
+        words = dict(
+            mask=mask, causal=causal, align=align, window_left=window_left,
+            window_right=window_right, scale=scale, softcap=softcap, alibi_slopes=alibi_slopes,
+            sinks=sinks, kv_lengths=kv_lengths, offsets_q=offsets_q, offsets_kv=offsets_kv,
+            page_table=page_table, k_scale=k_scale, v_scale=v_scale,
+            diagonal_offset=diagonal_offset, out=out, return_lse=return_lse, backend=backend,
+            deterministic=deterministic, batch_invariant=batch_invariant, v_in_k=v_in_k,
+            layout=layout, stream=stream, runtime=runtime,
+        )  # fmt: skip
+        why = _torch_operator.why_untraceable(q, k, v, words)
+        if why is None:
+            return _torch_operator.traced_attention(q, k, v, words)
+        leave_graph(f"attnrt.attention: {why}")
     # As in Runtime.attention, which is not called: to pass so many keywords on takes a microsecond.
     return (default_runtime() if runtime is None else runtime)._runtime.attention(
         (
@@ -140,6 +160,7 @@ def attention(
         ),
         backend,
         stream,
+        layout,
         bool(return_lse),
     )  # fmt: skip
 

@@ -3,9 +3,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from .errors import InvalidArgumentError
+
+Align = Literal["bottom_right", "top_left"]
+"""Where the diagonal of causal and of windows lies: see attnrt.attention."""
+Layout = Literal["bshd", "bhsd"]
+"""The order of dimensions: [batch, seq, heads, head_dim], or [batch, heads, seq, head_dim]."""
 
 
 def integer(name: str, value: Any, most: int = 2**31 - 1) -> int:

@@ -24,6 +24,29 @@ def is_torch(tensor: Tensor) -> bool:
     return torch is not None and isinstance(tensor, torch.Tensor)
 
 
+def is_traced(tensor: Tensor) -> bool:
+    """Whether torch.compile or torch.export traces a call with this tensor as its q."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.compiler.is_compiling():
+        return False
+    # The flag holds for the process: another thread may compile, and this tensor be a real one.
+    return torch.compiler.is_dynamo_compiling() or (
+        isinstance(tensor, torch.Tensor) and type(tensor) not in (torch.Tensor, torch.nn.Parameter)
+    )
+
+
+def leave_graph(why: str) -> None:
+    """Makes torch.compile end its graph before this call, so that the call itself runs.
+
+    It raises where the graph must be whole: with fullgraph=True, and in torch.export.
+    """
+    torch = sys.modules["torch"]
+    if torch.compiler.is_dynamo_compiling():
+        torch._dynamo.graph_break(msg=why)
+    elif torch.compiler.is_exporting():
+        raise InvalidArgumentError(why)
+
+
 def stream_pointer(stream: Any, q: Tensor) -> int:
     """Returns a stream's pointer; None: torch's current stream for a torch tensor, else 0."""
     if stream is not None:

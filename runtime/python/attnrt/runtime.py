@@ -14,8 +14,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import _attnrt, _torch_memory
-from ._arguments import integer, problem_text, text_or_none
-from ._tensors import Tensor, is_torch, merged_results, stream_pointer
+from ._arguments import Layout, integer, problem_text, text_or_none
+from ._tensors import (
+    Tensor,
+    is_torch,
+    is_traced,
+    leave_graph,
+    merged_results,
+    stream_pointer,
+)
 from .errors import InvalidArgumentError
 
 Path = str | os.PathLike[str]
@@ -31,9 +38,11 @@ class _Enqueued:
             self._device = q.device
 
     def __del__(self) -> None:
-        torch = sys.modules.get("torch")
-        if self._device is not None and torch is not None:
-            torch.cuda.synchronize(self._device)
+        # At the end of the process, modules are gone already.
+        if self._device is not None and sys is not None:
+            torch = sys.modules.get("torch")
+            if torch is not None:
+                torch.cuda.synchronize(self._device)
 
 
 class Schedule(_Enqueued):
@@ -78,6 +87,7 @@ class Schedule(_Enqueued):
         k_scale: Tensor = None,
         v_scale: Tensor = None,
         diagonal_offset: Tensor = None,
+        layout: Layout = "bshd",
         stream: Any = None,
     ) -> None:
         """Builds it for runs on tensors of these sizes and lengths, in place of the last build's.
@@ -97,6 +107,7 @@ class Schedule(_Enqueued):
                 page_table, k_scale, v_scale, diagonal_offset,
             ),
             stream,
+            layout,
         )  # fmt: skip
 
 
@@ -162,6 +173,7 @@ class Plan(_Enqueued):
         k_scale: Tensor = None,
         v_scale: Tensor = None,
         diagonal_offset: Tensor = None,
+        layout: Layout = "bshd",
         stream: Any = None,
         schedule: Schedule | None = None,
     ) -> Tensor:
@@ -171,12 +183,14 @@ class Plan(_Enqueued):
         batch, seq_q and seq_kv are at most the plan's; everything else agrees with the plan. If the
         plan was made with lse, lse must be given: float32 [batch, heads_q, seq_q] (packed:
         [heads_q, total_q]). For device tensors the run is enqueued on the stream, and this returns
-        at once. schedule: of this plan, or of another one of an equal problem, the same backend and
-        device; it was built for tensors of these sizes.
+        at once. layout: as in attention(). schedule: of this plan, or of another one of an equal
+        problem, the same backend and device; it was built for tensors of these sizes.
 
         Raises InvalidArgumentError for tensors or a schedule that do not fit the plan, and the
         backend's errors; no other backend is tried.
         """
+        if is_traced(q):
+            leave_graph("Plan.run is no operator of torch; attnrt.attention is one")
         if schedule is not None and not isinstance(schedule, Schedule):
             raise InvalidArgumentError(
                 f"schedule is a {type(schedule).__name__}; expected a Schedule or None"
@@ -189,6 +203,7 @@ class Plan(_Enqueued):
                 page_table, k_scale, v_scale, diagonal_offset,
             ),
             stream,
+            layout,
             None if schedule is None else schedule._schedule,
         )  # fmt: skip
 
@@ -269,12 +284,15 @@ class Runtime:
         deterministic: bool = False,
         batch_invariant: bool = False,
         v_in_k: bool = False,
+        layout: Layout = "bshd",
         stream: Any = None,
     ) -> Any:
         """out = softmax(scale * q k^T + ...) v, on the backend that the policy chooses.
 
         The arguments are those of the function attnrt.attention.
         """
+        if is_traced(q):
+            leave_graph("Runtime.attention is no operator of torch; attnrt.attention is one")
         return self._runtime.attention(
             (
                 q, k, v, out, mask, None, alibi_slopes, sinks, kv_lengths, offsets_q, offsets_kv,
@@ -286,6 +304,7 @@ class Runtime:
             ),
             backend,
             stream,
+            layout,
             bool(return_lse),
         )  # fmt: skip
 

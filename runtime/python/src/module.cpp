@@ -75,13 +75,22 @@ using Array = nb::ndarray<nb::ro>;
 constexpr bool is_written(std::string_view name) { return name == "out" || name == "lse"; }
 constexpr bool is_required(std::string_view name) { return name == "q" || name == "k"; }
 
+// Whether "bhsd" is another order of the tensor's dimensions than "bshd".
+constexpr bool has_heads_and_seq(std::string_view name) {
+  return name == "q" || name == "k" || name == "v" || name == "out" || name.ends_with("_scale");
+}
+
 struct TensorEntry {
   const char* name;
   attnrt_tensor attnrt_args::*member;
-  bool written, required;
+  bool written, required, has_heads;
+
+  // Whether it is k_scale or v_scale, which have no dimension head_dim.
+  constexpr bool is_scale() const { return std::string_view(name).ends_with("_scale"); }
 };
-#define ATTNRT_ENTRY(name) \
-  TensorEntry{#name, &attnrt_args::name, is_written(#name), is_required(#name)},
+#define ATTNRT_ENTRY(name)                                                      \
+  TensorEntry{#name, &attnrt_args::name, is_written(#name), is_required(#name), \
+              has_heads_and_seq(#name)},
 constexpr TensorEntry kTensors[] = {ATTNRT_TENSORS(ATTNRT_ENTRY)};
 #undef ATTNRT_ENTRY
 constexpr size_t kTensorCount = std::size(kTensors);
@@ -295,14 +304,24 @@ void read(const TensorEntry& entry, nb::handle object, View& view) {
   read_by_dlpack(entry, tensor, view);
 }
 
+// Whether the layout is "bhsd" and not "bshd". Raises for anything else.
+bool is_heads_first(nb::handle layout) {
+  if (PyUnicode_Check(layout.ptr()) != 0) {
+    if (PyUnicode_CompareWithASCIIString(layout.ptr(), "bshd") == 0) return false;
+    if (PyUnicode_CompareWithASCIIString(layout.ptr(), "bhsd") == 0) return true;
+  }
+  invalid("layout: found " + std::string(nb::repr(layout).c_str()) + "; expected 'bshd' or 'bhsd'");
+}
+
 // The tensors of one call, as attnrt_args. REQUIRES: the tuple outlives it, which keeps the Python
 // objects alive.
 class Tensors {
  public:
   // objects: in the order of tensor_names; None: absent. If out is None, it is allocated as q is
   // (but not if q and v have no such shapes: the C library says more); likewise lse if with_lse is
-  // set.
-  Tensors(const nb::tuple& objects, nb::handle stream, bool with_lse = false) {
+  // set. layout: see is_heads_first.
+  Tensors(const nb::tuple& objects, nb::handle stream, nb::handle layout, bool with_lse = false)
+      : heads_first_(is_heads_first(layout)) {
     if (objects.size() != kTensorCount) throw nb::type_error("expected a tuple of all tensors");
     args_.struct_size = sizeof args_;
     for (size_t i = 0; i < kTensorCount; ++i) {
@@ -339,8 +358,22 @@ class Tensors {
  private:
   void add(size_t i, nb::handle object) {
     read(kTensors[i], object, views_.at(i));
+    if (heads_first_) put_seq_first(i, views_.at(i).tensor);
     args_.*kTensors[i].member = views_.at(i).tensor;
     given_.at(i) = true;
+  }
+
+  // Turns a view of [batch, heads, seq, .] into the C library's [batch, seq, heads, .].
+  static void put_seq_first(size_t i, attnrt_tensor& tensor) {
+    if (!kTensors[i].has_heads) return;
+    const int32_t expected = kTensors[i].is_scale() ? 3 : 4;
+    if (tensor.ndim == expected) {
+      std::swap(tensor.shape[1], tensor.shape[2]);
+      std::swap(tensor.stride[1], tensor.stride[2]);
+    } else if (!kTensors[i].is_scale()) {
+      invalid(std::string(kTensors[i].name) + " has " + std::to_string(tensor.ndim) +
+              " dimensions; layout \"bhsd\" expects 4 (packed sequences: layout \"bshd\")");
+    }
   }
 
   void allocate_results(nb::handle q, bool with_lse) {
@@ -361,11 +394,12 @@ class Tensors {
     add(kLse, lse_);
   }
 
-  // The shape of out: q's, with another number of columns.
+  // The shape of out in the caller's layout: q's, with another number of columns.
   nb::tuple out_shape(int64_t columns) const {
     const int64_t* const s = args_.q.shape;
-    return args_.q.ndim == 3 ? nb::make_tuple(s[0], s[1], columns)
-                             : nb::make_tuple(s[0], s[1], s[2], columns);
+    if (args_.q.ndim == 3) return nb::make_tuple(s[0], s[1], columns);
+    return heads_first_ ? nb::make_tuple(s[0], s[2], s[1], columns)
+                        : nb::make_tuple(s[0], s[1], s[2], columns);
   }
   nb::object allocate(nb::handle q, int64_t columns, bool packed) const {
     return allocated(q, out_shape(columns), packed, false);
@@ -387,6 +421,7 @@ class Tensors {
     return reinterpret_cast<uintptr_t>(current);
   }
 
+  bool heads_first_;
   attnrt_args args_{};
   std::array<View, kTensorCount> views_;
   std::array<bool, kTensorCount> given_{};
@@ -416,7 +451,7 @@ class Partials {
  private:
   attnrt_tensor view(const std::string& name, nb::handle object, bool written) {
     View& view = views_.emplace_back();
-    read({name.c_str(), nullptr, written, true}, object, view);
+    read({name.c_str(), nullptr, written, true, false}, object, view);
     if (!device_) device_ = view.device;
     if (view.device != *device_) {
       invalid(name + " is on " + text_of(view.device) + "; expected " + text_of(*device_) +
@@ -527,7 +562,8 @@ class Plan {
       : runtime_(std::move(runtime)), plan_(plan), device_(device) {}
 
   // Returns out. schedule: nullptr if there is none.
-  nb::object run(const nb::tuple& objects, nb::handle stream, const Schedule* schedule);
+  nb::object run(const nb::tuple& objects, nb::handle stream, nb::handle layout,
+                 const Schedule* schedule);
   std::unique_ptr<Schedule> schedule();
 
   const char* backend() const { return attnrt_plan_backend(plan_.get()); }
@@ -546,8 +582,9 @@ class Plan {
   };
   // Calls with one run's tensors while no other run or build of the plan is being enqueued.
   template <class Function>
-  nb::object call(const nb::tuple& objects, nb::handle stream, Function&& function) {
-    const Tensors tensors(objects, stream);
+  nb::object call(const nb::tuple& objects, nb::handle stream, nb::handle layout,
+                  Function&& function) {
+    const Tensors tensors(objects, stream, layout);
     tensors.expect(device_, "the plan's device");
     unlocked([&](attnrt_error* error) {
       const std::lock_guard one_at_a_time(running_);
@@ -568,8 +605,8 @@ class Schedule {
  public:
   Schedule(Plan& plan, attnrt_schedule* schedule) : plan_(plan), schedule_(schedule) {}
 
-  void build(const nb::tuple& objects, nb::handle stream) {
-    plan_.call(objects, stream, [this](const attnrt_args* args, attnrt_error* error) {
+  void build(const nb::tuple& objects, nb::handle stream, nb::handle layout) {
+    plan_.call(objects, stream, layout, [this](const attnrt_args* args, attnrt_error* error) {
       return attnrt_schedule_build(schedule_.get(), args, error);
     });
   }
@@ -584,8 +621,9 @@ class Schedule {
   std::unique_ptr<attnrt_schedule, Destroy> schedule_;
 };
 
-nb::object Plan::run(const nb::tuple& objects, nb::handle stream, const Schedule* schedule) {
-  return call(objects, stream, [&](const attnrt_args* args, attnrt_error* error) {
+nb::object Plan::run(const nb::tuple& objects, nb::handle stream, nb::handle layout,
+                     const Schedule* schedule) {
+  return call(objects, stream, layout, [&](const attnrt_args* args, attnrt_error* error) {
     return schedule != nullptr ? attnrt_plan_run_scheduled(plan_.get(), schedule->c(), args, error)
                                : attnrt_plan_run(plan_.get(), args, error);
   });
@@ -655,14 +693,14 @@ class Runtime {
 
   // attributes: see attribute_words. Returns out, or out and lse.
   nb::object attention(const nb::tuple& objects, const nb::tuple& attributes, nb::handle backend,
-                       nb::handle stream, bool return_lse) {
+                       nb::handle stream, nb::handle layout, bool return_lse) {
     attnrt_problem problem = ParsedAttributes::problem_of(attributes, [&] {
       return ParsedProblem(nb::cast<std::string>(attribute_words(attributes)), false).problem;
     });
     if (objects.size() == kTensorCount && nb::handle(objects[index_of("v")]).is_none() &&
         problem.v_in_k == 0)
       invalid("v is None; expected a tensor, or v_in_k=True");
-    const Tensors tensors(objects, stream, return_lse);
+    const Tensors tensors(objects, stream, layout, return_lse);
     problem.device_type = tensors.device().type;
     problem.device_id = tensors.device().id;
     const Text name = backend.is_none() ? Text() : nb::cast<Text>(text_or_none("backend", backend));
@@ -745,7 +783,7 @@ NB_MODULE(_attnrt, module) {
   module.attr("tensor_names") = tensor_names();
   nb::class_<Plan>(module, "Plan")
       .def("run", &Plan::run, nb::arg("tensors"), nb::arg("stream").none(),
-           nb::arg("schedule").none())
+           nb::arg("layout").none(), nb::arg("schedule").none())
       .def("schedule", &Plan::schedule, nb::keep_alive<0, 1>())
       .def_prop_ro("backend", &Plan::backend)
       .def_prop_ro("version", &Plan::version)
@@ -753,7 +791,8 @@ NB_MODULE(_attnrt, module) {
       .def_prop_ro("workspace_bytes", &Plan::workspace_bytes)
       .def("explain", &Plan::explain, nb::arg("json"));
   nb::class_<Schedule>(module, "Schedule")
-      .def("build", &Schedule::build, nb::arg("tensors"), nb::arg("stream").none())
+      .def("build", &Schedule::build, nb::arg("tensors"), nb::arg("stream").none(),
+           nb::arg("layout").none())
       .def_prop_ro("bytes", &Schedule::bytes);
   nb::class_<Runtime>(module, "Runtime")
       .def(nb::init<const Text&, const Text&, const Text&, int32_t, const nb::object&>(),
@@ -767,7 +806,8 @@ NB_MODULE(_attnrt, module) {
       .def("promote", &Runtime::promote, nb::arg("backend"))
       .def("roll_back", &Runtime::roll_back, nb::arg("backend"))
       .def("attention", &Runtime::attention, nb::arg("tensors"), nb::arg("attributes"),
-           nb::arg("backend").none(), nb::arg("stream").none(), nb::arg("return_lse"))
+           nb::arg("backend").none(), nb::arg("stream").none(), nb::arg("layout").none(),
+           nb::arg("return_lse"))
       .def("merge", &Runtime::merge, nb::arg("outs"), nb::arg("lses"), nb::arg("out"),
            nb::arg("lse").none(), nb::arg("stream"))
       .def("plan", &Runtime::plan, nb::arg("words"), nb::arg("device_id"),

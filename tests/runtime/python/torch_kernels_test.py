@@ -1,0 +1,111 @@
+# tests/runtime/python/torch_kernels_test.py: what attnrt computes in the place of torch's kernels
+import math
+import unittest
+from collections.abc import Iterator
+from typing import Any
+
+try:
+    import torch
+except ImportError:
+    torch = None
+else:
+    import attnrt.torch
+    import torch_reference
+    from attnrt import _torch_kernels
+
+
+@unittest.skipIf(torch is None, "torch is not installed")
+class Kernels(unittest.TestCase):
+    """Each kernel runs on the CPU's tensors, too: they only differ in what they return."""
+
+    def check(
+        self, name: str, kernel: Any, q: Any, k: Any, v: Any, *more: Any, **words: Any
+    ) -> Any:
+        results = kernel(q, k, v, *more, **words)
+        operator = getattr(torch.ops.aten, name).default
+        meta = [each.to("meta") if isinstance(each, torch.Tensor) else each for each in more]
+        expected = operator(q.to("meta"), k.to("meta"), v.to("meta"), *meta, **words)
+        self.assertEqual(len(results), len(expected))
+        for found, wanted in zip(results, expected, strict=True):
+            if isinstance(wanted, torch.Tensor):
+                self.assertEqual(
+                    (found.shape, found.dtype, found.stride()),
+                    (wanted.shape, wanted.dtype, wanted.stride()),
+                )
+            else:
+                self.assertEqual(found, wanted)
+        return results
+
+    def given(self) -> Iterator[list[Any]]:
+        for [q, k, v], words in torch_reference.grid("cpu"):
+            if q.dim() == k.dim() == 4 and not words and k.shape[:2] == q.shape[:2]:
+                yield [q, k, v]
+
+    def close(self, found: Any, wanted: Any, given: Any) -> None:
+        limit = torch_reference.limit(*given)
+        torch.testing.assert_close(found.double(), wanted, rtol=0, atol=limit)
+
+    def lse(self, q: Any, k: Any) -> Any:
+        scores = q.double() @ k.double().mT / math.sqrt(q.shape[-1])
+        return scores.logsumexp(-1)
+
+    def test_flash(self) -> None:
+        for q, k, v in self.given():
+            with self.subTest(q=q.shape, stride=q.stride()):
+                for causal in (False, True):
+                    out, lse, *_ = self.check(
+                        "_scaled_dot_product_flash_attention",
+                        _torch_kernels.flash,
+                        q, k, v, 0.0, causal,
+                    )  # fmt: skip
+                    if causal:  # lower right
+                        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool)
+                        mask = mask.tril(k.shape[2] - q.shape[2])
+                        self.close(out, torch_reference.expected(q, k, v, mask), (q, k, v))
+                    else:
+                        self.close(out, torch_reference.expected(q, k, v), (q, k, v))
+                        self.close(lse, self.lse(q, k), (q.float(), k, torch.ones(1)))
+
+    def test_efficient_and_cudnn(self) -> None:
+        for name, kernel in (
+            ("_scaled_dot_product_efficient_attention", _torch_kernels.efficient),
+            ("_scaled_dot_product_cudnn_attention", _torch_kernels.cudnn),
+        ):
+            for q, k, v in self.given():
+                bias = torch.randn(q.shape[2], k.shape[2]).to(q.dtype)
+                bias = bias.expand(*q.shape[:2], -1, -1)
+                for more, words in (
+                    ((None, False), {}),
+                    ((None, True), {"is_causal": True}),
+                    ((bias, True), {"scale": 0.5}),
+                ):
+                    with self.subTest(name=name, q=q.shape, more=more[1], **words):
+                        out, lse, *_ = self.check(name, kernel, q, k, v, *more, **words)
+                        expected = torch_reference.expected(q, k, v, more[0], **words)
+                        self.close(out, expected, (q, k, v))
+                out, lse, *_ = kernel(q, k, v, None, True)
+                lse = lse.reshape(*q.shape[:2], -1)[..., : q.shape[2]]
+                self.close(lse, self.lse(q, k), (q.float(), k, torch.ones(1)))
+
+    def test_flash_for_cpu(self) -> None:
+        name = "_scaled_dot_product_flash_attention_for_cpu"
+        if not hasattr(torch.library, "get_kernel"):
+            self.skipTest("this torch is too old for attnrt.torch.enable")
+        self.addCleanup(attnrt.torch.disable)
+        attnrt.torch.reset_counters()
+        for q, k, v in self.given():
+            if q.shape[-1] != v.shape[-1] or not k.numel() or q.stride(-1) != 1:
+                continue  # torch's kernel is not called with these
+            torchs, torchs_lse = getattr(torch.ops.aten, name)(q, k, v, is_causal=True)
+            attnrt.torch.enable()
+            out, lse = self.check(name, getattr(torch.ops.aten, name), q, k, v, is_causal=True)
+            attnrt.torch.disable()
+            limit = 2 * torch_reference.limit(q, k, v)  # of both
+            torch.testing.assert_close(out, torchs, rtol=0, atol=limit)
+            limit = 2 * torch_reference.limit(q.float(), k, torch.ones(1))
+            torch.testing.assert_close(lse, torchs_lse, rtol=0, atol=limit)
+        self.assertGreater(attnrt.torch.counters()["operators"][name], 5)
+
+
+if __name__ == "__main__":
+    unittest.main()
