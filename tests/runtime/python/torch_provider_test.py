@@ -199,22 +199,52 @@ class Left(Provider):
     def test_transforms(self) -> None:
         q, k, v = next(torch_reference.grid("cpu"))[0]
 
+        narrow = v[..., :16]
+
         def tangent() -> Any:
-            with sdpa_kernel(SDPBackend.MATH):  # torch's other kernels have no such derivative
-                return torch.func.jvp(lambda q: sdpa(q, k, v), (q,), (torch.ones_like(q),))[1]
+            # v is narrower than q: torch's kernel for equal widths has no such derivative.
+            with torch.autograd.forward_ad.dual_level():
+                dual = torch.autograd.forward_ad.make_dual(q, torch.ones_like(q))
+                return torch.autograd.forward_ad.unpack_dual(sdpa(dual, k, narrow)).tangent
+
+        def jvp() -> Any:
+            return torch.func.jvp(lambda q: sdpa(q, k, narrow), (q,), (torch.ones_like(q),))[1]
 
         def batched() -> Any:
             return torch.func.vmap(sdpa)(q, k, v)
 
+        def functional() -> Any:
+            return torch.func.functionalize(sdpa)(q, k, v)
+
         def gradient() -> Any:
             return torch.func.grad(lambda q: sdpa(q, k, v).sum())(q)
 
-        for function in (tangent, batched, gradient):
+        for function in (tangent, jvp, batched, functional, gradient):
             with self.subTest(function=function.__name__):
                 attnrt.torch.disable()
                 expected = function()
                 attnrt.torch.enable()
                 torch.testing.assert_close(function(), expected)
+
+    def test_modes_see_torchs_operators(self) -> None:
+        q, k, v = next(torch_reference.grid("cpu"))[0]
+
+        class Names(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[misc]
+            def __torch_dispatch__(
+                self, function: Any, _: Any, args: Any = (), kwargs: Any = None
+            ) -> Any:
+                names.append(str(function))
+                return function(*args, **(kwargs or {}))
+
+        names: list[str] = []
+        with Names():
+            sdpa(q, k, v)
+        expected, names = names, []
+        attnrt.torch.enable()
+        with Names():
+            sdpa(q, k, v)
+        self.assertEqual(names, expected)
+        self.assertTrue(names)
 
     def test_an_unserved_problem(self) -> None:
         q, k, v = next(torch_reference.grid("cpu"))[0]
