@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ._arguments import Layout
+from ._arguments import Align, Layout
 from ._load import _attnrt
 from ._quantize import quantize
 from ._tensors import Tensor, is_traced, leave_graph
@@ -31,8 +31,10 @@ from .errors import (
 from .runtime import Plan, Runtime, Schedule, default_runtime
 
 __all__ = [
+    "Align",
     "Error",
     "InvalidArgumentError",
+    "Layout",
     "NotFoundError",
     "OutOfMemoryError",
     "Plan",
@@ -49,28 +51,32 @@ __version__: str = _attnrt.version()
 """The version of the C library that is loaded."""
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__doc__", "__file__", "__name__", "__path__", "__version__"]
+
+
 def attention(
     q: Tensor,
     k: Tensor,
-    v: Tensor,
+    v: Tensor | None,
     *,
-    mask: Tensor = None,
+    mask: Tensor | None = None,
     causal: bool = False,
-    align: str = "bottom_right",
+    align: Align = "bottom_right",
     window_left: int | None = None,
     window_right: int | None = None,
     scale: float | None = None,
     softcap: float | None = None,
-    alibi_slopes: Tensor = None,
-    sinks: Tensor = None,
-    kv_lengths: Tensor = None,
-    offsets_q: Tensor = None,
-    offsets_kv: Tensor = None,
-    page_table: Tensor = None,
-    k_scale: Tensor = None,
-    v_scale: Tensor = None,
-    diagonal_offset: Tensor = None,
-    out: Tensor = None,
+    alibi_slopes: Tensor | None = None,
+    sinks: Tensor | None = None,
+    kv_lengths: Tensor | None = None,
+    offsets_q: Tensor | None = None,
+    offsets_kv: Tensor | None = None,
+    page_table: Tensor | None = None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
+    diagonal_offset: Tensor | None = None,
+    out: Tensor | None = None,
     return_lse: bool = False,
     backend: str | None = None,
     deterministic: bool = False,
@@ -91,14 +97,16 @@ def attention(
                    additive in q's dtype or float32
     causal         key j is visible to query i if j <= diagonal(i)
     align          diagonal(i) is i + seq_kv - seq_q ("bottom_right") or i ("top_left", which
-                   torch's is_causal means)
+                   torch's is_causal means). With kv_lengths, seq_kv here is the sequence's length
     window_left    j >= diagonal(i) - window_left; None: unbounded
     window_right   j <= diagonal(i) + window_right; None: unbounded
     scale          None or 0: 1 / sqrt(head_dim)
     softcap        s = softcap * tanh(s / softcap); None or 0: none
     alibi_slopes   float32 [heads_q] or [batch, heads_q]: s -= slope * |diagonal(i) - j|
     sinks          float32 [heads_q]: exp(sink) joins the denominator
-    kv_lengths     int32 [batch]: keys at or past a sequence's length do not exist
+    kv_lengths     int32 [batch]: keys at or past a sequence's length do not exist. They move the
+                   diagonal of "bottom_right": the last query is the last key's. For sequences
+                   padded on the right whose q is padded, too, say align="top_left"
     offsets_q, offsets_kv
                    int32 [batch + 1]: q, out [total_q, heads_q, .] and k, v [total_kv, heads_kv, .]
                    are packed
@@ -126,7 +134,9 @@ def attention(
                    (record_stream), as for any other work there
     runtime        None: default_runtime()
 
-    A row that sees nothing gives zeros. All tensors live on q's device. Returns out, or (out, lse).
+    A row that sees nothing gives zeros. v must be finite also where a mask or causal hides its
+    key (0 times NaN is NaN); past kv_lengths it may be anything. k and v of batch 1 serve all
+    sequences of q. All tensors live on q's device. Returns out, or (out, lse).
 
     Raises InvalidArgumentError (tensors or values that do not fit), UnsupportedError (no backend
     supports the problem), NotFoundError (no plugin is named backend), OutOfMemoryError, Error (a
@@ -169,7 +179,7 @@ def merge(
     outs: Sequence[Tensor],
     lses: Sequence[Tensor],
     *,
-    out: Tensor = None,
+    out: Tensor | None = None,
     return_lse: bool = False,
     stream: Any = None,
     runtime: Runtime | None = None,

@@ -85,7 +85,7 @@ def _is_numpy(tensor: Any) -> bool:
     return numpy is not None and isinstance(tensor, numpy.ndarray)
 
 
-def _dtype_name(tensor: Tensor) -> str:
+def _dtype_name(tensor: Any) -> str:
     """Returns "float32" for float32 of either library."""
     return str(tensor.dtype).removeprefix("torch.") if is_torch(tensor) else str(tensor.dtype.name)
 
@@ -105,7 +105,7 @@ def _check_values(x: Any) -> None:
         )
 
 
-def _check_given(x: Tensor, scale: Any) -> None:
+def _check_given(x: Any, scale: Any) -> None:
     """Checks a scale that is known beforehand."""
     if not (is_torch(scale) if is_torch(x) else _is_numpy(scale)):
         library = "a torch tensor" if is_torch(x) else "a numpy array"
@@ -124,7 +124,7 @@ def _check_given(x: Tensor, scale: Any) -> None:
         )
 
 
-def _axes(x: Tensor, scale: str) -> tuple[int, ...]:
+def _axes(x: Any, scale: str) -> tuple[int, ...]:
     """Returns the dimensions of x that one scale spans."""
     last = len(x.shape) - 1
     everything = range(last + 1)
@@ -135,12 +135,12 @@ def _axes(x: Tensor, scale: str) -> tuple[int, ...]:
     }[scale]
 
 
-def _spread(scale: Tensor) -> Tensor:
+def _spread(scale: Any) -> Any:
     """Returns a view of scale that broadcasts to x: [1, 1], [heads, 1] or [..., heads, 1]."""
     return scale[..., None]
 
 
-def _of_numpy(x: Any, dtype: str, scale: str | Tensor) -> tuple[Any, Any]:
+def _of_numpy(x: Any, dtype: str, scale: str | Any) -> tuple[Any, Any]:
     numpy = sys.modules["numpy"]
     limit, stored_dtype = numpy.float32(_LIMITS[dtype]), _numpy_dtype(dtype)
     wide = x.astype(numpy.float32, copy=False)
@@ -174,7 +174,7 @@ def _numpy_dtype(dtype: str) -> Any:
     return numpy.dtype(getattr(ml_dtypes, _NAMES[dtype]))
 
 
-def _of_torch(x: Any, dtype: str, scale: str | Tensor) -> tuple[Any, Any]:
+def _of_torch(x: Any, dtype: str, scale: str | Any) -> tuple[Any, Any]:
     torch = sys.modules["torch"]
     if x.requires_grad:
         x = without_gradient("x", x)

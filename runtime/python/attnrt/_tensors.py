@@ -9,22 +9,26 @@ memory of the same kind for results. The extension module calls it where it cann
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Protocol
 
 from ._arguments import integer
 from .errors import InvalidArgumentError
 
-Tensor = Any
-"""A numpy array, a torch tensor, or any other object with __dlpack__."""
+
+class Tensor(Protocol):
+    """A numpy array, a torch tensor, or any other object with __dlpack__."""
+
+    def __dlpack__(self, *, stream: Any = ...) -> Any: ...
+    def __dlpack_device__(self) -> tuple[Any, Any]: ...
 
 
-def is_torch(tensor: Tensor) -> bool:
+def is_torch(tensor: Any) -> bool:
     """Whether this is a torch tensor; if torch was never imported, nothing is."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(tensor, torch.Tensor)
 
 
-def is_traced(tensor: Tensor) -> bool:
+def is_traced(tensor: Any) -> bool:
     """Whether torch.compile or torch.export traces a call with this tensor as its q."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.compiler.is_compiling():
@@ -47,7 +51,7 @@ def leave_graph(why: str) -> None:
         raise InvalidArgumentError(why)
 
 
-def stream_pointer(stream: Any, q: Tensor) -> int:
+def stream_pointer(stream: Any, q: Any) -> int:
     """Returns a stream's pointer; None: torch's current stream for a torch tensor, else 0."""
     if stream is not None:
         return integer("stream", getattr(stream, "cuda_stream", stream), 2**64 - 1)
@@ -57,7 +61,7 @@ def stream_pointer(stream: Any, q: Tensor) -> int:
     return int(current.cuda_stream)
 
 
-def without_gradient(name: str, tensor: Tensor) -> Tensor:
+def without_gradient(name: str, tensor: Any) -> Any:
     """Returns a torch tensor that requires gradients detached. Raises while torch records them."""
     if sys.modules["torch"].is_grad_enabled():
         raise InvalidArgumentError(
@@ -67,7 +71,7 @@ def without_gradient(name: str, tensor: Tensor) -> Tensor:
     return tensor.detach()
 
 
-def allocated(like: Tensor, shape: tuple[int, ...], packed: bool, float32: bool) -> Tensor:
+def allocated(like: Any, shape: tuple[int, ...], packed: bool, float32: bool) -> Any:
     """Allocates memory of the kind and on the device of `like`.
 
     A run of packed sequences leaves rows past the last offset untouched, so those must be zeros.
@@ -85,7 +89,7 @@ def allocated(like: Tensor, shape: tuple[int, ...], packed: bool, float32: bool)
     )
 
 
-def merged_results(outs: list[Tensor], out: Tensor, return_lse: bool) -> tuple[Tensor, Tensor]:
+def merged_results(outs: list[Any], out: Any, return_lse: bool) -> tuple[Any, Any]:
     """Returns out, and an lse if it is wanted: allocated as outs[0] is where they are None."""
     like = outs[0]
     shape = tuple(getattr(like, "shape", ()))

@@ -156,8 +156,6 @@ def function(
     _expect_supported(q, k, v, attn_mask, dropout_p, scale)
     if torch._C._len_torch_dispatch_stack() > 0:
         raise NotServed("a mode of torch_dispatch")
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        raise NotServed("a transform of torch.func")
     allowed = torch.backends.cuda
     if not (
         allowed.flash_sdp_enabled()

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import _attnrt, _torch_memory
-from ._arguments import Layout, integer, problem_text, text_or_none
+from ._arguments import Align, Layout, integer, problem_text, text_or_none, words_like
 from ._tensors import (
     Tensor,
     is_torch,
@@ -33,7 +33,7 @@ class _Enqueued:
 
     _device: Any = None  # torch's device, once work may be in flight there
 
-    def _note_device(self, q: Tensor) -> None:
+    def _note_device(self, q: Any) -> None:
         if is_torch(q) and q.is_cuda:
             self._device = q.device
 
@@ -73,20 +73,20 @@ class Schedule(_Enqueued):
         self,
         q: Tensor,
         k: Tensor,
-        v: Tensor = None,
-        out: Tensor = None,
+        v: Tensor | None = None,
+        out: Tensor | None = None,
         *,
-        lse: Tensor = None,
-        mask: Tensor = None,
-        alibi_slopes: Tensor = None,
-        sinks: Tensor = None,
-        kv_lengths: Tensor = None,
-        offsets_q: Tensor = None,
-        offsets_kv: Tensor = None,
-        page_table: Tensor = None,
-        k_scale: Tensor = None,
-        v_scale: Tensor = None,
-        diagonal_offset: Tensor = None,
+        lse: Tensor | None = None,
+        mask: Tensor | None = None,
+        alibi_slopes: Tensor | None = None,
+        sinks: Tensor | None = None,
+        kv_lengths: Tensor | None = None,
+        offsets_q: Tensor | None = None,
+        offsets_kv: Tensor | None = None,
+        page_table: Tensor | None = None,
+        k_scale: Tensor | None = None,
+        v_scale: Tensor | None = None,
+        diagonal_offset: Tensor | None = None,
         layout: Layout = "bshd",
         stream: Any = None,
     ) -> None:
@@ -159,24 +159,24 @@ class Plan(_Enqueued):
         self,
         q: Tensor,
         k: Tensor,
-        v: Tensor = None,
-        out: Tensor = None,
+        v: Tensor | None = None,
+        out: Tensor | None = None,
         *,
-        lse: Tensor = None,
-        mask: Tensor = None,
-        alibi_slopes: Tensor = None,
-        sinks: Tensor = None,
-        kv_lengths: Tensor = None,
-        offsets_q: Tensor = None,
-        offsets_kv: Tensor = None,
-        page_table: Tensor = None,
-        k_scale: Tensor = None,
-        v_scale: Tensor = None,
-        diagonal_offset: Tensor = None,
+        lse: Tensor | None = None,
+        mask: Tensor | None = None,
+        alibi_slopes: Tensor | None = None,
+        sinks: Tensor | None = None,
+        kv_lengths: Tensor | None = None,
+        offsets_q: Tensor | None = None,
+        offsets_kv: Tensor | None = None,
+        page_table: Tensor | None = None,
+        k_scale: Tensor | None = None,
+        v_scale: Tensor | None = None,
+        diagonal_offset: Tensor | None = None,
         layout: Layout = "bshd",
         stream: Any = None,
         schedule: Schedule | None = None,
-    ) -> Tensor:
+    ) -> Any:
         """Runs on tensors as in attention() and returns out, which is allocated if it is None.
 
         Give out if the plan has out_dtype, or v_in_k with a head_dim_v below head_dim.
@@ -213,6 +213,13 @@ class Plan(_Enqueued):
         It keeps the plan alive. Raises OutOfMemoryError, or the backend's error.
         """
         return Schedule(self._plan.schedule())
+
+
+class _Closed:
+    """What stands in the place of a closed runtime."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise InvalidArgumentError(f"{name}: the Runtime is closed")
 
 
 class Runtime:
@@ -256,29 +263,48 @@ class Runtime:
             (_torch_memory.allocate, _torch_memory.free) if torch_memory else None,
         )
 
+    def close(self) -> None:
+        """Gives back what the runtime holds. Its plans keep working; other calls raise then.
+
+        A `with` statement does it at its end. Without it, the garbage collector does.
+        """
+        self._runtime = _Closed()  # type: ignore[assignment]
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if isinstance(self._runtime, _Closed):
+            return "<attnrt.Runtime: closed>"
+        usable = [row["name"] for row in self.plugins() if not row["reason"]]
+        return f"<attnrt.Runtime: {', '.join(usable) or 'no plugin'}>"
+
     def attention(
         self,
         q: Tensor,
         k: Tensor,
-        v: Tensor,
+        v: Tensor | None,
         *,
-        mask: Tensor = None,
+        mask: Tensor | None = None,
         causal: bool = False,
-        align: str = "bottom_right",
+        align: Align = "bottom_right",
         window_left: int | None = None,
         window_right: int | None = None,
         scale: float | None = None,
         softcap: float | None = None,
-        alibi_slopes: Tensor = None,
-        sinks: Tensor = None,
-        kv_lengths: Tensor = None,
-        offsets_q: Tensor = None,
-        offsets_kv: Tensor = None,
-        page_table: Tensor = None,
-        k_scale: Tensor = None,
-        v_scale: Tensor = None,
-        diagonal_offset: Tensor = None,
-        out: Tensor = None,
+        alibi_slopes: Tensor | None = None,
+        sinks: Tensor | None = None,
+        kv_lengths: Tensor | None = None,
+        offsets_q: Tensor | None = None,
+        offsets_kv: Tensor | None = None,
+        page_table: Tensor | None = None,
+        k_scale: Tensor | None = None,
+        v_scale: Tensor | None = None,
+        diagonal_offset: Tensor | None = None,
+        out: Tensor | None = None,
         return_lse: bool = False,
         backend: str | None = None,
         deterministic: bool = False,
@@ -313,7 +339,7 @@ class Runtime:
         outs: Sequence[Tensor],
         lses: Sequence[Tensor],
         *,
-        out: Tensor = None,
+        out: Tensor | None = None,
         return_lse: bool = False,
         stream: Any = None,
     ) -> Any:
@@ -334,7 +360,9 @@ class Runtime:
         self,
         problem: str | Mapping[str, Any] | None = None,
         *,
-        device_id: int = 0,
+        like: tuple[Tensor, Tensor, Tensor] | None = None,
+        layout: Layout = "bshd",
+        device_id: int | None = None,
         backend: str | None = None,
         stream: Any = None,
         **words: Any,
@@ -343,20 +371,25 @@ class Runtime:
 
             plan(dtype="f16", batch=1, heads_q=32, heads_kv=8, seq_q=1, seq_kv=4096, head_dim=128,
                  kv_lengths=True)
+            plan(like=(q, k, v), causal=True)
 
-        The problem is in words: a str, a dict or keywords. batch, seq_q and seq_kv are upper
-        bounds. alibi, sinks, kv_lengths, varlen and lse say that each run brings those tensors.
-        Each row starts at a multiple of alignment_bytes (16 if not given).
+        The problem is in words: a str, a dict or keywords. like: tensors of [batch, seq, heads,
+        head_dim] (layout: as in attention()), whose device, dtype and sizes it has; keywords count
+        more. A dtype may also be numpy's or torch's, or its name there. batch, seq_q and seq_kv are
+        upper bounds. alibi, sinks, kv_lengths, varlen and lse say that each run brings those
+        tensors. Each row starts at a multiple of alignment_bytes (16 if not given).
         stream: a torch stream, or a pointer as an int: the workspace is for runs there, and on
         streams that wait for it. None: for runs on any stream.
 
         Raises UnsupportedError, NotFoundError (no plugin is named backend), InvalidArgumentError (a
         word or its value is wrong), OutOfMemoryError.
         """
+        found = {} if like is None else words_like(like, layout)
+        found_id = found.pop("device_id", 0)
         return Plan(
             self._runtime.plan(
-                problem_text(problem, words),
-                integer("device_id", device_id),
+                problem_text(problem, words, found),
+                integer("device_id", found_id if device_id is None else device_id),
                 text_or_none("backend", backend),
                 0 if stream is None else stream_pointer(stream, None),
             )
@@ -366,6 +399,8 @@ class Runtime:
         self,
         problem: str | Mapping[str, Any] | None = None,
         *,
+        like: tuple[Tensor, Tensor, Tensor] | None = None,
+        layout: Layout = "bshd",
         arch: str | None = None,
         json: bool = False,
         backend: str | None = None,
@@ -373,13 +408,16 @@ class Runtime:
     ) -> Any:
         """Says which backend would serve a problem, and why the others would not.
 
-        Nothing is planned or run. arch: decide as if a device of that architecture ("gfx1100") were
-        here. Returns text for people or, with json=True, a dict of the schema "attnrt/1".
+        Nothing is planned or run. The problem is as in plan(). arch: decide as if a device of that
+        architecture ("gfx1100") were here. Returns text for people or, with json=True, a dict of
+        the schema "attnrt/1".
         """
+        found = {} if like is None else words_like(like, layout)
+        found.pop("device_id", None)
         if arch is not None:
             words["arch"] = arch
         text = self._runtime.explain(
-            problem_text(problem, words), text_or_none("backend", backend), bool(json)
+            problem_text(problem, words, found), text_or_none("backend", backend), bool(json)
         )
         return _json.loads(text) if json else text
 

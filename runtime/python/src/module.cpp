@@ -171,6 +171,13 @@ nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
                : object.attr("view")("uint8");
 }
 
+// Whether a library raises this to say that it cannot export a tensor. Anything else (an interrupt,
+// no memory, a fault of the library) is for the caller.
+bool says_why(const nb::python_error& error) {
+  return error.matches(PyExc_BufferError) || error.matches(PyExc_RuntimeError) ||
+         error.matches(PyExc_TypeError) || error.matches(PyExc_ValueError);
+}
+
 // Raises InvalidArgumentError, which says why this object cannot be this tensor.
 [[noreturn]] void refuse(const TensorEntry& entry, nb::handle object) {
   Array readable;
@@ -186,6 +193,7 @@ nb::object bits_of(nb::handle object, attnrt_dtype& dtype) {
   try {
     (void)object.attr("__dlpack__")();
   } catch (nb::python_error& error) {
+    if (!says_why(error)) throw;
     reason = nb::str(error.value()).c_str();
   }
   invalid(std::string(entry.name) + " is a " + type +
@@ -222,6 +230,14 @@ bool requires_grad(nb::handle tensor) {
   return answer.is(Py_True);
 }
 
+// Whether the values are those in memory with the other sign (the imaginary part of a conjugate).
+bool is_negated(nb::handle tensor) {
+  static PyObject* const name = PyUnicode_InternFromString("is_neg");
+  const auto answer = nb::steal(PyObject_CallMethodNoArgs(tensor.ptr(), name));
+  if (!answer.is_valid()) throw nb::python_error();
+  return answer.is(Py_True);
+}
+
 // A view of one tensor, and where it is. A view by __dlpack__ keeps the memory alive itself; one of
 // torch's table holds as long as the tensor.
 struct View {
@@ -243,7 +259,7 @@ void give_an_address(attnrt_tensor& tensor) {
 }
 
 void expect_dimensions(const TensorEntry& entry, size_t ndim) {
-  if (ndim >= 1 && ndim <= 4) return;
+  if (ndim >= (entry.is_scale() ? 0 : 1) && ndim <= 4) return;
   invalid(std::string(entry.name) + " has " + std::to_string(ndim) +
           " dimensions; expected 1 to 4");
 }
@@ -299,6 +315,10 @@ void read(const TensorEntry& entry, nb::handle object, View& view) {
   if (!Torch::has(object)) return read_by_dlpack(entry, object, view);
   nb::object tensor = nb::borrow(object);
   if (requires_grad(tensor)) tensor = without_gradient(entry.name, tensor);
+  if (is_negated(object)) {
+    invalid(std::string(entry.name) +
+            " is a view that torch negates when it reads it; give its resolve_neg()");
+  }
   const ExchangeApi* const table = Torch::table_for(object);
   if (table != nullptr && read_by_table(entry, object, *table, view)) return;
   read_by_dlpack(entry, tensor, view);
@@ -333,6 +353,7 @@ class Tensors {
         invalid(std::string(entry.name) + " is None; expected a tensor");
       }
     }
+    broadcast_batch();
     const nb::handle q = PyTuple_GetItem(objects.ptr(), 0);
     out_ = nb::borrow(PyTuple_GetItem(objects.ptr(), kOut));
     allocate_results(q, with_lse);
@@ -358,9 +379,36 @@ class Tensors {
  private:
   void add(size_t i, nb::handle object) {
     read(kTensors[i], object, views_.at(i));
+    check_habits(i, views_.at(i).tensor);
     if (heads_first_) put_seq_first(i, views_.at(i).tensor);
     args_.*kTensors[i].member = views_.at(i).tensor;
     given_.at(i) = true;
+  }
+
+  // Takes a number for a scale of one element, and refuses a mask of bytes.
+  static void check_habits(size_t i, attnrt_tensor& tensor) {
+    if (tensor.ndim == 0) {
+      tensor.ndim = 1;
+      tensor.shape[0] = tensor.stride[0] = 1;
+    }
+    if (i == index_of("mask") && tensor.dtype.code == ATTNRT_DTYPE_UINT)
+      invalid("mask is uint" + std::to_string(tensor.dtype.bits) +
+              "; expected bool (give mask != 0), or an additive mask in float");
+  }
+
+  // Shows one sequence of k, v and their scales to all of q's. Pages have no such dimension.
+  void broadcast_batch() {
+    const attnrt_tensor& q = args_.q;
+    if (q.ndim != 4 || given_.at(index_of("page_table"))) return;
+    for (size_t i = 0; i < kTensorCount; ++i) {
+      const TensorEntry& entry = kTensors[i];
+      attnrt_tensor& tensor = args_.*entry.member;
+      const bool of_keys = entry.has_heads && !entry.written && i != index_of("q");
+      if (!of_keys || !given_.at(i) || tensor.ndim != (entry.is_scale() ? 3 : 4)) continue;
+      if (tensor.shape[0] != 1 || q.shape[0] == 1) continue;
+      tensor.shape[0] = q.shape[0];
+      tensor.stride[0] = 0;
+    }
   }
 
   // Turns a view of [batch, heads, seq, .] into the C library's [batch, seq, heads, .].
@@ -776,6 +824,7 @@ std::string library() {
 }  // namespace
 
 NB_MODULE(_attnrt, module) {
+  nb::set_leak_warnings(false);  // Python need not free everything at its end
   module.doc() = "attnrt.h as it is; use the package attnrt";
   module.attr("built_for") = ATTNRT_PYTHON_BUILT_FOR;
   module.def("version", &attnrt_version);

@@ -323,7 +323,14 @@ class Refusals(unittest.TestCase):
         self.invalid("negative stride", attnrt.attention, q[:, ::-1], k, v)
         self.invalid("stride.*2.*head_dim", attnrt.attention, q[..., ::2], k[..., ::2], v)
         self.invalid("kv_lengths.*int32", attnrt.attention, q, k, v, kv_lengths=numpy.array([3, 4]))
-        self.invalid("mask_dtype", attnrt.attention, q, k, v, mask=numpy.ones((9, 13), "uint8"))
+        self.invalid(
+            "mask is uint8; expected bool",
+            attnrt.attention,
+            q,
+            k,
+            v,
+            mask=numpy.ones((9, 13), "uint8"),
+        )
         self.invalid(
             r"\bout\b.*\b16\b", attnrt.attention, q, k, v, out=numpy.empty_like(q[..., :16])
         )
@@ -336,8 +343,10 @@ class Refusals(unittest.TestCase):
 
     def test_words(self) -> None:
         q, k, v = tensors()
-        self.invalid("causal: found yes", attnrt.attention, q, k, v, causal="yes")
-        self.invalid("align: found left", attnrt.attention, q, k, v, align="left")
+        self.invalid(
+            "causal: found 'yes'; expected True or False", attnrt.attention, q, k, v, causal="yes"
+        )
+        self.invalid("align: found 'left'; expected", attnrt.attention, q, k, v, align="left")
         self.invalid("scale: found nan", attnrt.attention, q, k, v, scale=float("nan"))
         self.invalid("window_left: found -2", attnrt.attention, q, k, v, window_left=-2)
         self.invalid("backend is a int", attnrt.attention, q, k, v, backend=1)
