@@ -106,6 +106,14 @@ class Torch(unittest.TestCase):
             with self.assertRaisesRegex(attnrt.InvalidArgumentError, text):
                 attnrt.attention(q, bad, v)
 
+    def test_negated_views(self) -> None:
+        q, k, v = self.tensors(torch.float32)
+        negated = torch._neg_view(k)
+        with self.assertRaisesRegex(attnrt.InvalidArgumentError, "^k is a view that torch negates"):
+            attnrt.attention(q, negated, v)
+        out = attnrt.attention(q, negated.resolve_neg(), v)
+        self.assertTrue(torch.equal(out, attnrt.attention(q, -k, v)))
+
     def test_results_of_other_sizes(self) -> None:
         q, k, v = self.tensors(torch.float32)
         for columns in (16, 32):
