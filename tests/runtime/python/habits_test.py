@@ -32,6 +32,9 @@ class Values(Habits):
             text = "top_left causal=true"
             self.invalid(f"{name}: found {text!r}", attnrt.attention, *given, **{name: text})
         self.invalid("dtype: found 'f32 causal=true'", runtime.plan, WORDS, dtype="f32 causal=true")
+        self.invalid("dtype: found 'f32 f16'", runtime.plan, WORDS, dtype="f32 f16")
+        self.invalid("scale: found '0.5'; expected a number", attnrt.attention, *given, scale="0.5")
+        self.invalid("align: found None; expected 'bottom", attnrt.attention, *given, align=None)
         self.invalid("arch: found 'a=b'", runtime.explain, WORDS, arch="a=b")
         self.invalid("align: found ''", runtime.explain, WORDS, align="")
         self.invalid("problem: found 'a b'", runtime.explain, {**WORDS, "a b": 1})
@@ -207,7 +210,10 @@ class Runtimes(Habits):
         self.assertEqual(names, attnrt.__all__)
 
     def test_nothing_is_said_at_the_end(self) -> None:
-        code = "import attnrt; runtime = attnrt.default_runtime(); plan = attnrt.Runtime"
+        code = (
+            "import attnrt, ctypes; held = attnrt.default_runtime()._runtime; "
+            "ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))"
+        )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
         self.assertEqual(done.stderr, b"")
 
