@@ -245,6 +245,8 @@ def flash(
     _expect_supported(q, k, v, None, dropout_p, scale)
     if return_debug_mask:
         raise NotServed("debug mask")
+    if is_causal and torch.version.hip is not None and q.shape[2] != k.shape[2]:
+        raise NotServed("a diagonal that differs between versions of ROCm")
     out = _empty_like(q, v.shape[-1])
     # This operator's diagonal ends at the last query and the last key, other than is_causal's.
     lse = _compute(q, k, v, None, is_causal, "bottom_right", scale, out, return_lse=True)

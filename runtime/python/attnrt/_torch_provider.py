@@ -120,6 +120,8 @@ class Installed:
         for key in ("CPU", "CUDA", "AutogradCPU", "AutogradCUDA"):
             self._library.impl(_FUNCTION, _function_or_torch, key)
         for name, key, serve in _KERNELS:
+            if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", key):
+                continue  # a torch without CUDA
             self._library.impl(
                 name, _kernel_or_torch(name, key, serve), key, with_keyset=True, allow_override=True
             )

@@ -1,6 +1,7 @@
 # tests/runtime/python/torch_kernels_test.py: what attnrt computes in the place of torch's kernels
 import math
 import unittest
+import unittest.mock
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,6 +66,13 @@ class Kernels(unittest.TestCase):
                     else:
                         self.close(out, torch_reference.expected(q, k, v), (q, k, v))
                         self.close(lse, self.lse(q, k), (q.float(), k, torch.ones(1)))
+
+    def test_flash_on_rocm(self) -> None:
+        given = [torch.zeros(1, 1, n, 8) for n in (3, 4, 4)]
+        with unittest.mock.patch.object(torch.version, "hip", "6.4"):
+            _torch_kernels.flash(*given)
+            with self.assertRaisesRegex(_torch_kernels.NotServed, "versions of ROCm"):
+                _torch_kernels.flash(*given, is_causal=True)
 
     def test_efficient_and_cudnn(self) -> None:
         for name, kernel in (

@@ -1,5 +1,6 @@
 # tests/runtime/python/torch_provider_test.py: attnrt.torch.enable
 import unittest
+import unittest.mock
 from typing import Any
 
 import attnrt
@@ -288,6 +289,30 @@ class Switching(Provider):
             self.assertFalse(attnrt.torch.enabled() or self.served())
         with self.assertRaisesRegex(attnrt.InvalidArgumentError, "runtime is a int; expected"):
             attnrt.torch.enable(3)  # type: ignore[arg-type]
+        self.assertFalse(attnrt.torch.enabled())
+
+    def test_a_torch_without_cuda(self) -> None:
+        get_kernel = torch.library.get_kernel
+
+        def only_on_the_cpu(name: str, key: str) -> Any:
+            self.assertEqual(key, "CPU", name)
+            return get_kernel(name, key)
+
+        with (
+            unittest.mock.patch.object(torch.library, "get_kernel", only_on_the_cpu),
+            unittest.mock.patch.object(
+                torch._C, "_dispatch_has_kernel_for_dispatch_key", lambda _, key: key == "CPU"
+            ),
+        ):
+            attnrt.torch.enable()
+            self.assertTrue(self.served())
+
+    def test_a_torch_that_is_too_old(self) -> None:
+        get_kernel = torch.library.get_kernel
+        self.addCleanup(setattr, torch.library, "get_kernel", get_kernel)
+        del torch.library.get_kernel
+        with self.assertRaisesRegex(attnrt.UnsupportedError, "needs torch 2.10 or newer; found"):
+            attnrt.torch.enable()
         self.assertFalse(attnrt.torch.enabled())
 
     def test_a_runtime_of_its_own(self) -> None:
