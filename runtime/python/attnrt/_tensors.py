@@ -31,10 +31,11 @@ def is_torch(tensor: Any) -> bool:
 def is_traced(tensor: Any) -> bool:
     """Whether torch.compile or torch.export traces a call with this tensor as its q."""
     torch = sys.modules.get("torch")
-    if torch is None or not torch.compiler.is_compiling():
+    compiler = getattr(torch, "compiler", None)  # not while torch is being imported
+    if torch is None or compiler is None or not compiler.is_compiling():
         return False
     # The flag holds for the process: another thread may compile, and this tensor be a real one.
-    return torch.compiler.is_dynamo_compiling() or (
+    return compiler.is_dynamo_compiling() or (
         isinstance(tensor, torch.Tensor) and type(tensor) not in (torch.Tensor, torch.nn.Parameter)
     )
 
