@@ -425,7 +425,7 @@ TEST_F(WatcherTest, TheDescriptorEndsTheThread) {
 // ---- fork ----
 
 TEST_F(WatcherTest, AChildHasNoThreadAndTakesNoEventsFromItsParent) {
-  if (kThreadSanitizer) GTEST_SKIP() << kNoForksOfThreads;
+  if (kSanitized) GTEST_SKIP() << kNoForksOfThreads;
   TestRuntime runtime({"fake_full"}, kWatch, watching());
   const pid_t child = fork();
   ASSERT_GE(child, 0);
