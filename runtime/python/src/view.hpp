@@ -188,7 +188,7 @@ inline bool requires_grad(nb::handle tensor) {
 // Whether the values are those in memory with the other sign (the imaginary part of a conjugate).
 inline bool is_negated(nb::handle tensor) {
   static PyObject* const name = PyUnicode_InternFromString("is_neg");
-  const auto answer = nb::steal(PyObject_CallMethodNoArgs(tensor.ptr(), name));
+  const auto answer = nb::steal(PyObject_CallMethodObjArgs(tensor.ptr(), name, nullptr));
   if (!answer.is_valid()) throw nb::python_error();
   return answer.is(Py_True);
 }
