@@ -230,16 +230,18 @@ TEST_F(ProbeTest, TheApplicationMayWaitForEveryChild) {
       std::this_thread::yield();
     }
   });
-  const std::string good = reason("fake_full"), bad = reason("fake_aborts");
-  const auto start = Clock::now();
-  const auto killed = probed("fake_full", loads,
-                             script("killed", "echo attnrt-probe 1 >&4\nsleep 15 &\nkill -9 $$\n"));
-  EXPECT_LT(Clock::now() - start, std::chrono::seconds(10)) << "its end is seen";
+  // Who of the two gets a child's end is a race.
+  for (int round = 0; round < 20 && taken == 0; ++round) {
+    EXPECT_EQ(reason("fake_full"), "passed");
+    EXPECT_THAT(reason("fake_aborts"), HasSubstr("signal 6"));
+    const auto start = Clock::now();
+    const auto killed = probed(
+        "fake_full", loads, script("killed", "echo attnrt-probe 1 >&4\nsleep 15 &\nkill -9 $$\n"));
+    EXPECT_LT(Clock::now() - start, std::chrono::seconds(10)) << "its end is seen";
+    EXPECT_THAT(killed->reason, HasSubstr("was killed, or hung"));
+  }
   stop = true;
   waits.join();
-  EXPECT_EQ(good, "passed");
-  EXPECT_THAT(bad, HasSubstr("signal 6"));
-  EXPECT_THAT(killed->reason, HasSubstr("was killed, or hung"));
   EXPECT_GE(taken, 1) << "else nothing was tested";
 }
 
