@@ -17,9 +17,9 @@ mkdir -p "$(dirname "$environment")"
 rm -rf "$environment"
 step "python3 cannot make an environment: install python3-venv" \
   "$python" -m venv --system-site-packages "$environment"
-step "PyPI cannot be reached, or has no scikit-build-core, nanobind, nanobind-backend, numpy, ml_dtypes for this Python" \
+step "PyPI cannot be reached, or has no scikit-build-core, nanobind, nanobind-backend, numpy, ml_dtypes, onnx for this Python" \
   "$environment/bin/pip" install --timeout 20 --retries 2 "scikit-build-core>=1.1,<2" "nanobind>=3.1,<4" nanobind-backend \
-  numpy ml_dtypes
+  numpy ml_dtypes onnx==1.23.2
 step "the package does not build against $tree (Python headers: python3-dev)" \
   env CMAKE_PREFIX_PATH="$tree" "$environment/bin/pip" install --timeout 20 --retries 2 "$source" \
   --config-settings=cmake.source-dir=runtime/python

@@ -2,8 +2,9 @@
 # tests/runtime/python/wheels/wheels_test.py: the wheels of ./dev wheel, installed and used
 """wheels_test.py FOLDER [PYTHON...]: installs FOLDER's wheels in a new environment of each PYTHON.
 
-Needs PyPI (nanobind-backend, numpy, ml_dtypes). What is installed runs with nothing on the path but
-that environment: no compiler and no tool of this machine. Without PYTHON: the one that runs this.
+Needs PyPI (nanobind-backend, numpy, ml_dtypes, onnx). What is installed runs with nothing on the
+path but that environment: no compiler and no tool of this machine. Without PYTHON: the one that
+runs this.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ class Installed(unittest.TestCase):
         cls.environment = cls.scratch / "venv"
         cls.registry = cls.scratch / ".cache/attnrt/admission"
         subprocess.run([cls.python, "-m", "venv", cls.environment], check=True)
-        cls.pip("install", "--only-binary=:all:", the_wheel(cls.folder), "numpy", "ml_dtypes")
+        others = ("numpy", "ml_dtypes", "onnx==1.23.2")
+        cls.pip("install", "--only-binary=:all:", the_wheel(cls.folder), *others)
         where = "import sysconfig; print(sysconfig.get_path('platlib'))"
         cls.package = pathlib.Path(cls.run_python("-c", where).stdout.strip()) / "attnrt"
 
