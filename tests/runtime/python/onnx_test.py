@@ -161,11 +161,14 @@ class Cases(unittest.TestCase):
                 y = found["Y"].astype("float64")
                 if found["Y"].dtype != published.dtype or y.shape != published.shape:
                     failures.append("dtype or shape of Y")
-                elif not numpy.allclose(
-                    y, published.astype("float64"), rtol=case.rtol, atol=case.atol
-                ):
+                bound = rounding_errors(tensors, attributes, exact)
+                # A backend may round weights to float16, on processors that multiply them so.
+                slack = bound if published.dtype == numpy.float16 else 0
+                expected = published.astype("float64")
+                allowed = case.atol + case.rtol * abs(expected) + slack
+                if y.shape == expected.shape and not (abs(y - expected) <= allowed).all():
                     failures.append("Y")
-                if not (abs(y - exact) <= rounding_errors(tensors, attributes, exact)).all():
+                if not (abs(y - exact) <= bound).all():
                     failures.append("Y in float64")
         return failures
 
