@@ -1,10 +1,10 @@
 // tests/runtime/cli/doctor/command_test.cpp: attnrt doctor, on good and bad folders of plugins
+#include "support/command.hpp"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
-
-#include "support/command.hpp"
 
 namespace attnrt::cli {
 namespace {
