@@ -203,7 +203,7 @@ def _of_one_batch(*tensors: Tensor) -> list[Tensor]:
 
 def _expect_broadcast(mask: Tensor, shape: tuple[int, ...]) -> None:
     """Raises NotServed if torch would refuse the mask."""
-    if not 1 <= mask.dim() <= 4 or any(
+    if not 2 <= mask.dim() <= 4 or any(
         found not in (1, expected)
         for found, expected in zip(reversed(mask.shape), reversed(shape), strict=False)
     ):
@@ -211,6 +211,14 @@ def _expect_broadcast(mask: Tensor, shape: tuple[int, ...]) -> None:
 
 
 # ---- What the function chooses among. All have four dimensions ----
+
+
+def _mark_empty_rows(lse: Tensor, value: float) -> None:
+    """Gives rows that see nothing the lse that torch's kernel gives them.
+
+    torch's backward runs on this lse in compiled graphs, and would make NaN of attnrt's -inf.
+    """
+    lse.masked_fill_(lse == -math.inf, value)
 
 
 def flash_for_cpu(
@@ -227,6 +235,7 @@ def flash_for_cpu(
     out = _empty_like(q, v.shape[-1])
     lse = _compute(q, k, v, attn_mask, is_causal, "top_left", scale, out, return_lse=True)
     assert lse is not None
+    _mark_empty_rows(lse, 0.0)
     batch, heads, seq = lse.shape
     as_torch_has_it = lse.new_empty((batch, seq, heads)).transpose(1, 2)
     return out, as_torch_has_it.copy_(lse)
@@ -250,6 +259,8 @@ def flash(
     out = _empty_like(q, v.shape[-1])
     # This operator's diagonal ends at the last query and the last key, other than is_causal's.
     lse = _compute(q, k, v, None, is_causal, "bottom_right", scale, out, return_lse=True)
+    assert lse is not None
+    _mark_empty_rows(lse, math.inf)
     seed, offset = q.new_empty(2, dtype=torch.uint64), q.new_empty((), dtype=torch.uint64)
     return out, lse, None, None, q.shape[2], k.shape[2], seed, offset, q.new_empty(0)
 
@@ -271,6 +282,8 @@ def efficient(
     lse = _compute(
         q, k, v, attn_bias, is_causal, "top_left", scale, out, return_lse=compute_log_sumexp
     )
+    if lse is not None:
+        _mark_empty_rows(lse, 0.0)
     if lse is None:
         lse = q.new_empty((batch, heads, 0), dtype=torch.float32)
     elif torch.version.hip is None:  # torch's has rows of a multiple of 32

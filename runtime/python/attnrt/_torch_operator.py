@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from ._arguments import Layout
+from ._arguments import flag as checked_flag
 from .errors import InvalidArgumentError
 from .runtime import default_runtime
 
@@ -120,6 +122,12 @@ def _refuses_gradients(operator: Any) -> Any:
                         f"{name} requires grad, and attnrt computes no gradients: call it under "
                         f"torch.no_grad(), or give {name}.detach()"
                     )
+        if forward_ad._current_level >= 0:
+            for tensor in (q, k, v):
+                if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
+                    raise InvalidArgumentError(
+                        "found a forward-mode gradient, and attnrt computes no gradients"
+                    )
         with torch._C._AutoDispatchBelowAutograd():
             return operator(q, k, v, **words)
 
@@ -157,7 +165,7 @@ def traced_attention(q: Any, k: Any, v: Any, words: dict[str, Any]) -> Any:
     del words["runtime"], words["stream"]
     out = words.pop("out")
     for flag in ("causal", "deterministic", "batch_invariant", "v_in_k", "return_lse"):
-        words[flag] = bool(words[flag])
+        words[flag] = checked_flag(flag, words[flag])
     if out is None:
         out, lse = torch.ops.attnrt.attention(q, k, v, **words)
     else:

@@ -46,9 +46,44 @@ class Kernels(unittest.TestCase):
         limit = torch_reference.limit(*given)
         torch.testing.assert_close(found.double(), wanted, rtol=0, atol=limit)
 
-    def lse(self, q: Any, k: Any) -> Any:
+    def lse(self, q: Any, k: Any, empty: float) -> Any:
+        """empty: what torch's kernel gives a row that sees nothing."""
         scores = q.double() @ k.double().mT / math.sqrt(q.shape[-1])
-        return scores.logsumexp(-1)
+        lse = scores.logsumexp(-1)
+        return lse.masked_fill(lse == -math.inf, empty)
+
+    def test_a_row_that_sees_nothing_has_torchs_lse(self) -> None:
+        q, k, v = (torch.randn(1, 2, 4, 8) for _ in range(3))
+        hidden = torch.ones(4, 4, dtype=torch.bool).tril(-1)  # row 0 sees nothing
+        mask = torch.zeros(4, 4).masked_fill(~hidden, -math.inf)
+        for lse in (
+            _torch_kernels.flash_for_cpu(q, k, v, attn_mask=mask)[1],
+            _torch_kernels.efficient(q, k, v, mask.expand(1, 2, 4, 4), True)[1][..., :4],
+        ):
+            self.assertEqual(lse[..., 0].tolist(), [[0.0, 0.0]])
+            self.assertTrue(lse.isfinite().all())
+
+    def test_a_compiled_step_of_training_has_torchs_gradients(self) -> None:
+        hidden = torch.ones(4, 4, dtype=torch.bool).tril(-1)
+        for mask in (hidden, torch.zeros(4, 4).masked_fill(~hidden, -math.inf)):
+            gradients = []
+            given = torch.randn(1, 2, 4, 8)
+            for enabled in (False, True):
+                q = given.clone().requires_grad_()
+                if enabled:
+                    attnrt.torch.enable()
+                try:
+                    torch._dynamo.reset()
+                    function = torch.nn.functional.scaled_dot_product_attention
+                    compiled = torch.compile(
+                        lambda q, mask=mask, function=function: function(q, q, q, mask),
+                        backend="aot_eager",
+                    )
+                    compiled(q).sum().backward()
+                finally:
+                    attnrt.torch.disable()
+                gradients.append(q.grad)
+            torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
 
     def test_flash(self) -> None:
         for q, k, v in self.given():
@@ -65,7 +100,8 @@ class Kernels(unittest.TestCase):
                         self.close(out, torch_reference.expected(q, k, v, mask), (q, k, v))
                     else:
                         self.close(out, torch_reference.expected(q, k, v), (q, k, v))
-                        self.close(lse, self.lse(q, k), (q.float(), k, torch.ones(1)))
+                        expected = self.lse(q, k, math.inf)
+                        self.close(lse, expected, (q.float(), k, torch.ones(1)))
 
     def test_flash_on_rocm(self) -> None:
         given = [torch.zeros(1, 1, n, 8) for n in (3, 4, 4)]
@@ -75,9 +111,9 @@ class Kernels(unittest.TestCase):
                 _torch_kernels.flash(*given, is_causal=True)
 
     def test_efficient_and_cudnn(self) -> None:
-        for name, kernel in (
-            ("_scaled_dot_product_efficient_attention", _torch_kernels.efficient),
-            ("_scaled_dot_product_cudnn_attention", _torch_kernels.cudnn),
+        for name, kernel, empty in (
+            ("_scaled_dot_product_efficient_attention", _torch_kernels.efficient, 0.0),
+            ("_scaled_dot_product_cudnn_attention", _torch_kernels.cudnn, -math.inf),
         ):
             for q, k, v in self.given():
                 bias = torch.randn(q.shape[2], k.shape[2]).to(q.dtype)
@@ -93,7 +129,7 @@ class Kernels(unittest.TestCase):
                         self.close(out, expected, (q, k, v))
                 out, lse, *_ = kernel(q, k, v, None, True)
                 lse = lse.reshape(*q.shape[:2], -1)[..., : q.shape[2]]
-                self.close(lse, self.lse(q, k), (q.float(), k, torch.ones(1)))
+                self.close(lse, self.lse(q, k, empty), (q.float(), k, torch.ones(1)))
 
     def test_flash_for_cpu(self) -> None:
         name = "_scaled_dot_product_flash_attention_for_cpu"
