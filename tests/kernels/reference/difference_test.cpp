@@ -137,6 +137,32 @@ TEST(Difference, ASinkThatDoesNotCountHidesNothing) {
   EXPECT_TRUE(difference(first.problem, first.args, second.args.out, second.args.lse));
 }
 
+TEST(Difference, NumbersBelowTheLeastNormalOneMayBeZero) {
+  const Recipe r = recipe(DType::f32);
+  Case first(r), second(r);
+  for (Case* c : {&first, &second}) {
+    float* const v = static_cast<float*>(c->args.v.data);
+    for (int64_t at = 0; at < c->args.v.shape[1] * c->args.v.stride[1]; ++at) v[at] = 0;
+    c->poison_outputs();
+    cpu::Error error;
+    ASSERT_EQ(run_once(*c, *targets().front(), 1, &error), cpu::Status::ok);
+  }
+  float* const value = static_cast<float*>(second.args.out.data);
+  *value = 0x1p-127F;
+  EXPECT_FALSE(difference(first.problem, first.args, second.args.out, second.args.lse));
+  *value = 0x1p-120F;
+  EXPECT_TRUE(difference(first.problem, first.args, second.args.out, second.args.lse));
+}
+
+TEST(Difference, LseOfALowestMaskIsNotCompared) {
+  const Recipe r = recipe(DType::f32);
+  const Case first = result_of(r, *targets().front());
+  Case second = result_of(r, *targets().front());
+  static_cast<float*>(first.args.lse.data)[0] = -6e34F;
+  static_cast<float*>(second.args.lse.data)[0] = std::nextafter(-6e34F, 0.0F);
+  EXPECT_FALSE(difference(first.problem, first.args, second.args.out, second.args.lse));
+}
+
 TEST(Difference, LseIsCompared) {
   const Recipe r = recipe(DType::f32);
   const Case first = result_of(r, *targets().front());
