@@ -12,8 +12,9 @@ inline void require_conditions_read_again(const core::Constraints& constraints) 
   const core::Problem problem = core::default_problem();
   for (const core::Constraint& constraint : constraints) {
     const std::string text = constraint.text();
+    // It may quote a value of any text (below): the runtime makes it one line where it prints it.
     const auto refused = constraint.refusal(problem, "sm_90");
-    if (refused) require_one_line(*refused);
+    if (refused) require_one_line(core::one_line(*refused));
     (void)constraint.can_never_match();
     // The names of architectures, and values that only a newer runtime knows, are any text; they
     // are not quoted.
