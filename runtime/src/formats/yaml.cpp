@@ -267,6 +267,18 @@ HeldMutex& yaml_cpp_mutex() {
   return only(mutex);
 }
 
+// Returns a place from 1 on. line, column: from 0 on, as yaml-cpp gives them. It counts characters
+// that it has looked ahead at, so the column is at most one behind the line's last byte.
+std::pair<int, int> place_in(std::string_view text, int line, int column) {
+  for (int n = 0; n < line; ++n) {
+    const size_t end = text.find('\n');
+    if (end == std::string_view::npos) break;
+    text.remove_prefix(end + 1);
+  }
+  const auto length = static_cast<int>(std::min(text.find('\n'), text.size()));
+  return {std::max(line, 0) + 1, std::clamp(column, 0, length) + 1};
+}
+
 }  // namespace
 
 const Node* Node::find(std::string_view key) const {
@@ -307,8 +319,8 @@ Result<Document> parse(std::string_view text, std::string file) {
     const std::string reason = exception.msg.starts_with("found ")
                                    ? exception.msg
                                    : "this is not YAML: " + escaped(exception.msg);
-    return fail(ATTNRT_INVALID_ARGUMENT, "{}:{}:{}: {}", name, std::max(mark.line, 0) + 1,
-                std::max(mark.column, 0) + 1, reason);
+    const auto [line, column] = place_in(text, mark.line, mark.column);
+    return fail(ATTNRT_INVALID_ARGUMENT, "{}:{}:{}: {}", name, line, column, reason);
   } catch (const std::bad_alloc&) {
     throw;  // says nothing about the text
   } catch (const std::exception& exception) {

@@ -31,6 +31,14 @@ std::string repeat(std::string_view text, int times) {
   return result;
 }
 
+// yaml-cpp looks ahead for the digits of an escape, and counts what it looked for.
+TEST(Yaml, AnErrorsPlaceIsInTheText) {
+  const auto document = parse("a: 1\n\"\\u~\"", "policy.yaml");
+  ASSERT_FALSE(document);
+  EXPECT_EQ(document.error().message,
+            "policy.yaml:2:6: this is not YAML: bad character found while scanning hex number");
+}
+
 TEST(Yaml, NodesKnowTheirPlace) {
   const Document parsed = document("a: 1\nlist:\n  - x\n  - {k: 'v'}\nempty:\n");
   const Node& root = parsed.root;
