@@ -14,7 +14,7 @@
 //                the results are compared (shadow.hpp)
 //   canary       one of N calls goes to it
 //   promoted     it is ranked as if there were no rollout. A failure no longer rolls it back
-//   rolled back  it gets no call
+//   rolled back  it gets no call that anything else can serve
 //
 // The first phase is that of `shadow` if it is given. Without `canary`, the end of shadow promotes.
 // promote() leads to promoted from any phase, roll_back() to rolled back.

@@ -15,13 +15,13 @@
 #include "cli/bench/measure.hpp"
 
 #include <algorithm>
-#include <fstream>
 
 #include "cli/bench/backend_run.hpp"
 #include "cli/bench/memory.hpp"
 #include "cli/bench/peak.hpp"
 #include "cli/bench/table.hpp"
 #include "cli/bench/tensors.hpp"
+#include "cli/doctor/machine.hpp"
 
 namespace attnrt::cli::bench {
 namespace {
@@ -176,16 +176,6 @@ Result<void> measure_all(core::Runtime& runtime, const std::vector<GridProblem>&
   return {};
 }
 
-std::string processor_name() {
-  std::ifstream stream("/proc/cpuinfo");
-  for (std::string line; std::getline(stream, line);) {
-    const size_t colon = line.find(": ");
-    if (colon != std::string::npos && line.starts_with("model name"))
-      return one_line(line.substr(colon + 2));
-  }
-  return "unknown processor";
-}
-
 // Reorders comparisons from "for each thread count, all problems" to "for each problem, all thread
 // counts".
 std::vector<Comparison> grouped_by_problem(std::vector<Comparison> comparisons, size_t problems) {
@@ -201,7 +191,7 @@ std::vector<Comparison> grouped_by_problem(std::vector<Comparison> comparisons, 
 Result<Report> measure(const OpenRuntime& open, const std::vector<GridProblem>& problems,
                        const Settings& settings, const ProgressBar& bar) {
   Report report;
-  report.processor = processor_name();
+  report.processor = doctor::read_machine().processor;
   report.samples = settings.samples;
   report.cold = settings.cold;
   const auto rounds = static_cast<int64_t>(problems.size() * settings.threads.size());
