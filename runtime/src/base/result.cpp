@@ -1,9 +1,21 @@
 // runtime/src/base/result.cpp: names of statuses, and text that is safe in a message
 #include "base/result.hpp"
 
+#include <algorithm>
+#include <new>
+
 namespace attnrt::core {
 
 attnrt_status fill_error(attnrt_error* error, const Error& found) {
+  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; };
+  // A message may quote any text of a manifest.
+  if (std::any_of(found.message.begin(), found.message.end(), is_control)) {
+    try {
+      return attnrt_fail(error, found.code, "%s", one_line(found.message).c_str());
+    } catch (const std::bad_alloc&) {
+      return attnrt_fail(error, found.code, "an error whose text needs memory that is not there");
+    }
+  }
   return attnrt_fail(error, found.code, "%s", found.message.c_str());
 }
 

@@ -28,7 +28,7 @@ tl::unexpected<Error> fail(attnrt_status code, fmt::format_string<Arguments...> 
   return tl::unexpected<Error>({code, fmt::format(format, std::forward<Arguments>(arguments)...)});
 }
 
-// Fills a caller's error, if there is one, and returns the code.
+// Fills a caller's error, if there is one, with one line, and returns the code.
 attnrt_status fill_error(attnrt_error* error, const Error& found);
 
 // Returns "ok", "unsupported", "out of memory", "invalid argument", "internal error", "device lost"
