@@ -273,8 +273,10 @@ TEST_F(ProbeTest, TheProgramSeesThatNobodyListensThoughAForkedChildCould) {
 TEST_F(ProbeTest, TheProgramEndsWithTheApplicationThatStartedIt) {
   if (kSanitized) GTEST_SKIP() << "a sanitizer's own locks and threads do not survive a fork";
   const auto number = directory.path() / "number";
-  const auto program = script("records", "echo $$ > " + number.string() + "\nexec " +
-                                             std::string(ATTNRT_PROBE) + " \"$@\"\n");
+  // The file appears with its number.
+  const auto program =
+      script("records", "echo $$ > " + number.string() + ".new\nmv " + number.string() + ".new " +
+                            number.string() + "\nexec " + std::string(ATTNRT_PROBE) + " \"$@\"\n");
   const auto plugin = found("fake_bad_hang");
   ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
   const pid_t application = fork();
