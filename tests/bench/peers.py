@@ -1,8 +1,8 @@
 """tests/bench/peers.py: calls of what others ship, for comparison on one GPU.
 
-    cuDNN   through torch's scaled_dot_product_attention; windows through the package
-            nvidia-cudnn-frontend
-    FA3     FlashAttention-3, the package fa3-fwd: bf16, no windows
+    cuDNN   through torch's scaled_dot_product_attention; windows, lengths and pages through the
+            package nvidia-cudnn-frontend
+    FA3     FlashAttention-3, the package fa3-fwd: bf16, no windows, no pages
     EFFICIENT, MATH   torch's other backends
 
 A peer that is not installed, or refuses the problem, is left out.
@@ -16,7 +16,11 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 try:
-    from fa3_fwd_interface import flash_attn_func
+    from fa3_fwd_interface import (
+        flash_attn_func,
+        flash_attn_varlen_func,
+        flash_attn_with_kvcache,
+    )
 except ImportError:
     flash_attn_func = None
 try:
@@ -71,27 +75,78 @@ def fa3_calls(q, k, v, causal=False):
     return calls
 
 
-def cudnn_window_call(q, k, v, left, causal=True):
-    """Returns a call of cuDNN's sliding window; None if it is not installed or refuses.
+def fa3_lengths_call(q, k, v, kv_lengths, causal, num_splits):
+    """Returns FA3's call with a length for each sequence of k and v, or None for all of it."""
+    if flash_attn_func is None:
+        return None
+    if kv_lengths is None:
+        call = functools.partial(flash_attn_func, q, k, v, causal=causal, num_splits=num_splits)
+    else:
+        call = functools.partial(
+            flash_attn_with_kvcache, q, k, v,
+            cache_seqlens=kv_lengths, causal=causal, num_splits=num_splits,
+        )  # fmt: skip
+    return call if works(call) else None
 
-    A query sees keys (diagonal - left, diagonal].
+
+def fa3_packed_call(q, k, v, offsets_q, offsets_kv, longest, causal, num_splits):
+    """Returns FA3's call on packed sequences. longest: the most rows of q, and of k and v."""
+    if flash_attn_func is None:
+        return None
+    call = functools.partial(
+        flash_attn_varlen_func, q, k, v, offsets_q, offsets_kv, *longest,
+        causal=causal, num_splits=num_splits,
+    )  # fmt: skip
+    return call if works(call) else None
+
+
+def cudnn_lengths_call(q, k, v, kv_lengths, page_table, longest):
+    """Returns cuDNN's call with a length for each sequence, its keys in pages or not.
+
+    None if the package is not installed or refuses.
     """
     if cudnn is None:
         return None
-    kind = cudnn.data_type.HALF if q.dtype == torch.float16 else cudnn.data_type.BFLOAT16
+    handle, graph = new_graph(q.dtype)
+    q_turned, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    out = torch.empty_like(q_turned)
+    batch = q.shape[0]
+    index = {
+        "seq_len_q": torch.full((batch, 1, 1, 1), q.shape[1], dtype=torch.int32, device="cuda"),
+        "seq_len_kv": kv_lengths.reshape(batch, 1, 1, 1),
+    }
+    if page_table is not None:
+        # cuDNN reads the whole table.
+        table = page_table.clamp(0, k.shape[0] - 1)[:, None, :, None].contiguous()
+        index |= {"paged_attention_k_table": table, "paged_attention_v_table": table.clone()}
+    words = {"attn_scale": 1 / math.sqrt(q.shape[-1]), "use_padding_mask": True}
+    if page_table is not None:
+        words["paged_attention_max_seq_len_kv"] = longest
+    return cudnn_call(handle, graph, (q_turned, k, v), out, index, words)
+
+
+def new_graph(dtype):
+    """Returns a handle of cuDNN, and a graph without operations."""
+    kind = cudnn.data_type.HALF if dtype == torch.float16 else cudnn.data_type.BFLOAT16
     handle = cudnn.create_handle()
     graph = cudnn.pygraph(
         io_data_type=kind, intermediate_data_type=cudnn.data_type.FLOAT,
         compute_data_type=cudnn.data_type.FLOAT, handle=handle,
     )  # fmt: skip
-    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-    out = torch.empty_like(q)
+    return handle, graph
+
+
+def cudnn_call(handle, graph, inputs, out, index, words):
+    """Returns a call of graph.sdpa(*inputs, **index, **words); None if cuDNN refuses.
+
+    inputs: q, k and v, [batch, heads, seq, head_dim]; index: further tensors by parameter.
+    """
     try:
-        tensors = [graph.tensor_like(t) for t in (q, k, v)]
+        tensors = [graph.tensor_like(t) for t in inputs]
+        others = {name: graph.tensor_like(t) for name, t in index.items()}
         result, _ = graph.sdpa(
             name="sdpa", q=tensors[0], k=tensors[1], v=tensors[2], generate_stats=False,
-            attn_scale=1 / math.sqrt(q.shape[-1]), use_causal_mask=causal,
-            sliding_window_length=left,
+            **others, **words,
         )  # fmt: skip
         result.set_output(True).set_dim(out.size()).set_stride(out.stride())
         graph.build([cudnn.heur_mode.A])
@@ -99,10 +154,26 @@ def cudnn_window_call(q, k, v, left, causal=True):
     except Exception as error:  # the package has no common base of its errors
         print("cudnn-frontend:", str(error).splitlines()[0])
         return None
-    pack = dict(zip([*tensors, result], [q, k, v, out], strict=True))
+    parts = [*zip(tensors, inputs, strict=True), (result, out)]
+    parts += [(others[name], tensor) for name, tensor in index.items()]
+    pack = dict(parts)
 
     def call():
         cudnn.set_stream(handle=handle, stream=torch.cuda.current_stream().cuda_stream)
         graph.execute(pack, workspace, handle=handle)
 
     return call if works(call) else None
+
+
+def cudnn_window_call(q, k, v, left, causal=True):
+    """Returns a call of cuDNN's sliding window; None if it is not installed or refuses.
+
+    A query sees keys (diagonal - left, diagonal].
+    """
+    if cudnn is None:
+        return None
+    handle, graph = new_graph(q.dtype)
+    inputs = [t.transpose(1, 2) for t in (q, k, v)]
+    words = {"attn_scale": 1 / math.sqrt(q.shape[-1]), "use_causal_mask": causal}
+    words["sliding_window_length"] = left
+    return cudnn_call(handle, graph, inputs, torch.empty_like(inputs[0]), {}, words)

@@ -84,6 +84,10 @@ def store(batch, tensor):
     return stored, scale, stored.float() * scale[..., None]
 
 
+def index_of(numbers):
+    return torch.tensor(numbers, dtype=torch.int32, device="cuda")
+
+
 def make(batch):
     """Returns the tensors of a run by name, and K and V of each sequence.
 
@@ -95,15 +99,12 @@ def make(batch):
     def random(*shape):
         return torch.randn(shape, device="cuda", dtype=kind) * batch.features.magnitude
 
-    def index(numbers):
-        return torch.tensor(numbers, dtype=torch.int32, device="cuda")
-
     tensors = {}
     if batch.packed:
         total = sum(batch.q_lengths)
         tensors["q"] = random(total, batch.heads_q, dim)
         tensors["lse"] = torch.full((batch.heads_q, total), math.nan, device="cuda")
-        tensors["offsets_q"] = index(starts_of(batch.q_lengths))
+        tensors["offsets_q"] = index_of(starts_of(batch.q_lengths))
     else:
         longest = max(batch.q_lengths)
         tensors["q"] = random(count, longest, batch.heads_q, dim)
@@ -138,18 +139,18 @@ def make(batch):
                 tensor[where, row] = part
             pick.append(lambda t, where=where, row=row: t[where, row])
         tensors["page_table"] = table.cuda()
-        tensors["kv_lengths"] = index(batch.kv_lengths)
+        tensors["kv_lengths"] = index_of(batch.kv_lengths)
     elif batch.packed:
         total = sum(batch.kv_lengths)
         k, v = (random(total, batch.heads_kv, dim) for _ in range(2))
         offsets = starts_of(batch.kv_lengths)
-        tensors["offsets_kv"] = index(offsets)
+        tensors["offsets_kv"] = index_of(offsets)
         pick = [lambda t, a=a, b=b: t[a:b] for a, b in itertools.pairwise(offsets)]
     else:
         longest = max(batch.kv_lengths)
         k, v = (random(count, longest, batch.heads_kv, dim) for _ in range(2))
         if min(batch.kv_lengths) != longest:
-            tensors["kv_lengths"] = index(batch.kv_lengths)
+            tensors["kv_lengths"] = index_of(batch.kv_lengths)
         for s, length in enumerate(batch.kv_lengths):
             k[s, length:], v[s, length:] = math.nan, math.nan
             pick.append(lambda t, s=s, length=length: t[s, :length])
@@ -294,25 +295,37 @@ def rotated(batch, call_of):
     return call if all(calls) else None
 
 
-def decode_peers(batch):
-    """Returns makers of peers' calls, by name, for dense decoding."""
+def peers_of(batch):
+    """Returns makers of peers' calls, by name."""
+    if batch.stored:
+        return {}
     makers = {}
-    if (
-        batch.stored
-        or batch.page_size
-        or batch.packed
-        or min(batch.kv_lengths) != max(batch.kv_lengths)
-    ):
+    equal = min(batch.kv_lengths) == max(batch.kv_lengths)
+    longest = max(batch.kv_lengths)
+    causal = batch.features.causal
+    if batch.page_size or not equal:
+
+        def cudnn(t):
+            lengths = index_of(batch.kv_lengths)
+            return peers.cudnn_lengths_call(
+                t["q"], t["k"], t["v"], lengths, t.get("page_table"), longest
+            )
+
+        if not batch.packed:
+            makers["cuDNN"] = cudnn
+    elif not batch.packed:
+        makers["cuDNN"] = lambda t: peers.torch_call("cuDNN", t["q"], t["k"], t["v"], causal=causal)
+    if batch.dtype != "bf16" or batch.page_size:
         return makers
-
-    def cudnn(t):
-        return peers.torch_call("cuDNN", t["q"], t["k"], t["v"])
-
-    makers["cuDNN"] = cudnn
-    if peers.flash_attn_func is not None and batch.dtype == "bf16":
-        for splits in (0, 1):
-            makers[f"FA3 splits={splits}"] = lambda t, splits=splits: (
-                lambda: peers.flash_attn_func(t["q"], t["k"], t["v"], num_splits=splits)
+    sizes = (max(batch.q_lengths), longest)
+    for splits in (0, 1):
+        if batch.packed:
+            makers[f"FA3 splits={splits}"] = lambda t, splits=splits: peers.fa3_packed_call(
+                t["q"], t["k"], t["v"], t["offsets_q"], t["offsets_kv"], sizes, causal, splits
+            )
+        else:
+            makers[f"FA3 splits={splits}"] = lambda t, splits=splits: peers.fa3_lengths_call(
+                t["q"], t["k"], t["v"], t.get("kv_lengths"), causal, splits
             )
     return makers
 
@@ -343,7 +356,7 @@ def print_row(label, batch, reference, runtimes, rounds, compute):
         return rotated(of, lambda tensors: plan_of(runtime, of, tensors).run)
 
     ours = {name: ours_for(runtime, batch) for name, runtime in runtimes.items()}
-    theirs = {name: rotated(batch, maker) for name, maker in decode_peers(batch).items()}
+    theirs = {name: rotated(batch, maker) for name, maker in peers_of(batch).items()}
     if batch.page_size or batch.packed or min(batch.kv_lengths) != max(batch.kv_lengths):
         runtime = next(iter(runtimes.values()))
         ours["scheduled"] = rotated(batch, lambda tensors: scheduled_call(runtime, batch, tensors))
@@ -453,9 +466,50 @@ def print_stored(runtimes, rounds):
     print_rows(title, runtimes, rows, rounds, compute=True, scheduled=True)
 
 
+def print_invariant(runtimes, rounds):
+    """batch_invariant beside the same work without it: the ratio is that of the speeds."""
+    title = "batch_invariant; GB/s or TFLOP/s, beside the same without it"
+    runtime = next(iter(runtimes.values()))
+    speeds.print_heading(title, ["batch_invariant"])
+    causal = Features(causal=True)
+    rows = [
+        (
+            f"{count}, {heads_q}/{heads_kv}, {seq}",
+            Batch([1] * count, [seq] * count, heads_q, heads_kv),
+        )
+        for count, heads_q, heads_kv, seq, queries in DECODES
+        if queries == 1
+    ]
+    rows.append(("64 of 1k to 64k", Batch([1] * 64, [1024 * i for i in range(1, 65)])))
+    rows.append(("64, 2048, pages of 16", Batch([1] * 64, [2048] * 64, page_size=16)))
+    for count, seq in ((8, 2048), (2, 8192)):
+        batch = Batch([seq] * count, [seq] * count, packed=True, features=causal)
+        rows.append((f"packed prefill, {count} of {seq}", batch))
+    for label, batch in rows:
+        print_invariant_row(label, batch, runtime, rounds)
+        torch.cuda.empty_cache()
+
+
+def print_invariant_row(label, batch, runtime, rounds):
+    def of(**word):
+        return rotated(batch, lambda tensors: plan_of(runtime, batch, tensors, **word).run)
+
+    calls = {"batch_invariant": of(batch_invariant=1), "without": of()}
+    times = graph_timing.times_in_turn(calls, rounds)
+    amount = batch.flop / 1e9 if batch.packed else batch.bytes / 1e6
+    low, middle, high = graph_timing.ratio(times["batch_invariant"], times["without"])
+    rates = [amount / times[name].median_ms for name in calls]
+    speeds.emit(
+        f"| {label} | {rates[0]:.0f}, {times['batch_invariant'].median_ms * 1e3:.1f} us "
+        f"| {middle:.2f} ({low:.2f}-{high:.2f}) | without {rates[1]:.0f} "
+        f"| {times['batch_invariant'].host_us:.0f} |"
+    )
+
+
 TABLES = {
     "decode": print_decode,
     "pages": print_pages,
     "packed": print_packed,
     "stored": print_stored,
+    "invariant": print_invariant,
 }

@@ -69,7 +69,9 @@ class Failures {
  public:
   void add(const std::string& what) {
     const std::lock_guard lock(mutex_);
-    if (++count_ <= kShown) fmt::print("failed: {}\n", what);
+    if (++count_ > kShown) return;
+    fmt::print("failed: {}\n", what);
+    std::fflush(stdout);  // a run that hangs after it is killed, and would keep it
   }
   int64_t count() const {
     const std::lock_guard lock(mutex_);
@@ -214,7 +216,7 @@ class Soak {
       swap(static_cast<size_t>(n));
       swaps_ = n;
       if (n == kSettled) settled = measure();
-      if (failures_.count() > 1000) break;
+      if (unseen_ || failures_.count() > 1000) break;
       if (Clock::now() - shown < 10s) continue;
       shown = Clock::now();
       fmt::print("{:5} s: {} swaps, {} runs, {} failures\n",
@@ -261,7 +263,10 @@ class Soak {
       failures_.add(fmt::format("reload after {}: it {}", what, may_reload ? "fails" : "succeeds"));
     const auto end = Clock::now() + kPatience;
     while (!seen()) {
-      if (Clock::now() > end) return failures_.add("not seen: " + what);
+      if (Clock::now() > end) {
+        unseen_ = true;
+        return failures_.add("not seen: " + what);
+      }
       std::this_thread::sleep_for(1ms);
     }
   }
@@ -352,6 +357,7 @@ class Soak {
   std::string first_;  // the backend with the highest priority
   std::atomic<int64_t> watch_failures_ = 0;
   int64_t swaps_ = 0;
+  bool unseen_ = false;  // a change was not seen: each one after it would take as long
   Failures failures_;
   std::unique_ptr<Runtime> runtime_;
   std::unique_ptr<Callers> callers_;
