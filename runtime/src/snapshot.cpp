@@ -273,9 +273,16 @@ Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
                                                 const Environment& environment,
                                                 const std::filesystem::path& folder,
                                                 const Snapshot* previous, Probes* probes,
-                                                bool only_new_warnings) {
+                                                bool by_watch) {
   const auto source = read_policy(options, environment, folder);
   if (!source) return tl::unexpected(source.error());
+  // A file is empty for a moment before the watch is told that it is being written again.
+  if (by_watch && !source->file.empty() && source->text.empty()) {
+    return fail(ATTNRT_INVALID_ARGUMENT,
+                "config: policy file {} is empty, as one is that is being written; `schema: 1` is "
+                "the policy that sets nothing",
+                one_line(source->file));
+  }
   auto config = read_config(source->text, source->file, environment);
   if (!config) return tl::unexpected(config.error());
 
@@ -296,7 +303,7 @@ Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
   if (!found) return tl::unexpected(found.error());
   snapshot->found = *std::move(found);
   if (snapshot->services->logs_debug()) log_found(*snapshot);
-  const Snapshot* known = only_new_warnings ? previous : nullptr;
+  const Snapshot* known = by_watch ? previous : nullptr;
   for (const auto& warnings : {snapshot->config->warnings, snapshot->found.warnings,
                                lint_policy(*snapshot->config, snapshot->found)}) {
     for (const auto& warning : warnings) warn(*snapshot, known, warning);

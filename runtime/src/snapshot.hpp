@@ -89,15 +89,16 @@ class Snapshot {
 // Reads the policy and finds the plugins. Relative paths start at `folder`. Backends of `previous`
 // (nullptr at open) whose file and options are the same stay open, unless they may improve. A file
 // whose new bytes cannot be used keeps its last good ones; where those are in service, the new
-// bytes are loaded at once to find that out. Warnings go to the log; if only_new_warnings is set,
-// not those that `previous` has.
+// bytes are loaded at once to find that out. Warnings go to the log.
+// by_watch: nobody asked for it but the watch. Warnings that `previous` has are not repeated, and a
+// policy file that is empty is an error.
 // Errors: a policy that is wrong, and what kept this process from looking (discover). Nothing has
 // changed then.
 Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
                                                 const Environment& environment,
                                                 const std::filesystem::path& folder,
                                                 const Snapshot* previous, Probes* probes,
-                                                bool only_new_warnings = false);
+                                                bool by_watch = false);
 
 // Returns the same snapshot, except that replacements whose probe has ended take their place, or
 // leave the last good ones in service and say why.

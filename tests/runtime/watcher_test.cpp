@@ -201,6 +201,23 @@ TEST_F(WatcherTest, ABrokenPolicyLeavesTheOldOneAndIsNamedOnce) {
   EXPECT_TRUE(comes_true([&] { return !warnings(runtime).empty(); })) << "it was right meanwhile";
 }
 
+// A policy that is written in place is empty at first, and the watch learns of that a moment later.
+TEST_F(WatcherTest, AnEmptyPolicyIsNotTaken) {
+  TestRuntime runtime({"fake_full", "fake_versions-1.0.0"}, kWatch, watching());
+  fakes::Directory elsewhere;
+  elsewhere.write("empty", "");
+  fs::rename(elsewhere.path() / "empty", runtime.policy_file());
+  EXPECT_TRUE(comes_true([&] { return !warnings(runtime).empty(); }));
+  EXPECT_THAT(warnings(runtime),
+              ElementsAre(AllOf(StartsWith("2: watch: config: policy file"), HasSubstr(" is empty"),
+                                HasSubstr("; everything stays as it was"))));
+  EXPECT_EQ(chosen(*runtime), "fake_full 1.0.0");
+  runtime.set_policy("schema: 1\nwatch: true\nbackends: {fake_versions: {priority: 1}}\n");
+  EXPECT_TRUE(becomes(runtime, "fake_versions 1.0.0")) << "it is still watched";
+  runtime.set_policy("");
+  EXPECT_TRUE(runtime->reload()) << "the application's word";
+}
+
 TEST_F(WatcherTest, ABadFileIsNamedOnceAndKeepsItsLastGoodVersion) {
   TestRuntime runtime({}, kWatch, watching());
   runtime.plugins.write("plugin.so", version("1.0.0"));

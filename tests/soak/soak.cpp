@@ -14,6 +14,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -324,10 +325,16 @@ class Soak {
     runtime_->trim(0);
     Use use = use_now();
     // A probe that is running holds descriptors until it ends; a leak stays.
-    for (const auto end = Clock::now() + 5s; Clock::now() < end;) {
+    const auto begun = Clock::now();
+    const auto may_fall = [&] {
+      const auto waited = Clock::now() - begun;
+      return waited < 1s || (use.descriptors > fewest_descriptors_ && waited < kPatience);
+    };
+    while (may_fall()) {
       std::this_thread::sleep_for(50ms);
       use.descriptors = std::min(use.descriptors, use_now().descriptors);
     }
+    fewest_descriptors_ = std::min(fewest_descriptors_, use.descriptors);
     callers_->go_on();
     return use;
   }
@@ -356,7 +363,7 @@ class Soak {
   fakes::Directory plugins_, etc_;
   std::string first_;  // the backend with the highest priority
   std::atomic<int64_t> watch_failures_ = 0;
-  int64_t swaps_ = 0;
+  int64_t swaps_ = 0, fewest_descriptors_ = INT64_MAX;
   bool unseen_ = false;  // a change was not seen: each one after it would take as long
   Failures failures_;
   std::unique_ptr<Runtime> runtime_;
