@@ -1,8 +1,9 @@
 # kernels/hip/device/code_objects.cmake: compiles each kernel file for each architecture, and puts
 # these code objects into static libraries that the plugins link
 #
-# Each code object is also left in <build>/kernels/<arch>/<kernel>.elf (PTX: .fatbin), for tests and
-# for a look at it.
+# Each code object is also left in <build>/kernels/<arch>/<kernel>.elf, for tests and for a look at it.
+# NVIDIA's are packed into <kernel>.fatbin, which compresses them to about a fifth; the driver unpacks
+# one when it is loaded.
 include_guard(GLOBAL)
 
 option(ATTNRT_GPU_CODE "Compile device code, and the plugins that carry it" ON)
@@ -15,14 +16,18 @@ set(ATTNRT_CUDA_ARCHS sm_80 sm_90 sm_90a sm_100 sm_120 compute_80 CACHE STRING "
 # AMD: clang alone, 19 or newer (RDNA4's matrix instructions); no HIP headers, no device libraries.
 find_program(ATTNRT_HIP_CLANG NAMES clang++-21 clang++-20 clang++-19 amdclang++ HINTS /opt/rocm/llvm/bin /opt/rocm/bin
   DOC "clang that compiles for AMD GPUs")
-# NVIDIA: nvcc.
+# NVIDIA: nvcc, and fatbinary of the same toolkit.
 find_program(ATTNRT_NVCC nvcc HINTS ${CUDAToolkit_BIN_DIR} /usr/local/cuda/bin DOC "nvcc")
+if(ATTNRT_NVCC)
+  get_filename_component(attnrt_nvcc_dir ${ATTNRT_NVCC} DIRECTORY)
+  find_program(ATTNRT_FATBINARY fatbinary HINTS ${attnrt_nvcc_dir} DOC "fatbinary, which packs NVIDIA's code objects")
+endif()
 
 get_filename_component(attnrt_hip_dir ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)
 
 # Adds the command that compiles source for one architecture, and for one dtype and head_dim (or head_dim and
 # head_dim_v: 192_128) if they are given, through the compiler launcher (ccache) if there is one; sets out to its file.
-# nvcc gets -c beside -cubin because ccache caches nothing without it. PTX is packed into a fatbin, which compresses it.
+# nvcc gets -c beside -cubin because ccache caches nothing without it.
 function(attnrt_code_object out source arch) # [<dtype> <dim>]
   get_filename_component(kernel ${source} NAME_WE)
   set(common -std=c++20 -O3 -I${PROJECT_SOURCE_DIR})
@@ -66,6 +71,14 @@ function(attnrt_code_object out source arch) # [<dtype> <dim>]
   endif()
   add_custom_command(OUTPUT ${file} COMMAND ${command} DEPENDS ${source} DEPFILE ${file}.d
     COMMENT "GPU code: ${arch} ${kernel}" VERBATIM)
+  if(form STREQUAL cubin)
+    string(REGEX REPLACE "elf$" fatbin packed ${file})
+    string(REGEX REPLACE "^sm_" "" sm ${arch})
+    add_custom_command(OUTPUT ${packed} DEPENDS ${file} VERBATIM COMMENT ""
+      COMMAND ${ATTNRT_FATBINARY} --create=${packed} --compress-all --compress-mode=size -64
+        --image3=kind=elf,sm=${sm},file=${file})
+    set(file ${packed})
+  endif()
   set(${out} ${file} PARENT_SCOPE)
 endfunction()
 
@@ -171,7 +184,7 @@ else()
   message(NOTICE "-- The plugins for AMD GPUs are left out: clang 19 or newer was not found "
     "(set ATTNRT_HIP_CLANG to it; -DATTNRT_GPU_CODE=OFF asks for no GPU code)")
 endif()
-if(ATTNRT_NVCC AND TARGET attnrt_kernels_device_cuda)
+if(ATTNRT_NVCC AND ATTNRT_FATBINARY AND TARGET attnrt_kernels_device_cuda)
   attnrt_platform_kernels(cuda "${ATTNRT_CUDA_ARCHS}")
 else()
   message(NOTICE "-- The plugins for NVIDIA GPUs are left out: nvcc 12.8 or newer with its toolkit was not found "
