@@ -72,6 +72,14 @@ def without_gradient(name: str, tensor: Any) -> Any:
     return tensor.detach()
 
 
+def without_tangent(name: str, tensor: Any) -> None:
+    """Raises if the tensor has a forward-mode gradient."""
+    if sys.modules["torch"].autograd.forward_ad.unpack_dual(tensor).tangent is not None:
+        raise InvalidArgumentError(
+            f"{name} has a forward-mode gradient, and attnrt computes no gradients"
+        )
+
+
 def allocated(like: Any, shape: tuple[int, ...], packed: bool, float32: bool) -> Any:
     """Allocates memory of the kind and on the device of `like`.
 

@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 
 from ._arguments import Layout
 from ._arguments import flag as checked_flag
+from ._tensors import without_tangent
 from .errors import InvalidArgumentError
 from .runtime import default_runtime
 
@@ -123,11 +124,9 @@ def _refuses_gradients(operator: Any) -> Any:
                         f"torch.no_grad(), or give {name}.detach()"
                     )
         if forward_ad._current_level >= 0:
-            for tensor in (q, k, v):
-                if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
-                    raise InvalidArgumentError(
-                        "found a forward-mode gradient, and attnrt computes no gradients"
-                    )
+            for name, tensor in (("q", q), ("k", k), ("v", v)):
+                if tensor is not None:
+                    without_tangent(name, tensor)
         with torch._C._AutoDispatchBelowAutograd():
             return operator(q, k, v, **words)
 

@@ -348,6 +348,8 @@ class Runtime:
         The arguments are those of the function attnrt.merge.
         """
         outs, lses = list(outs), list(lses)
+        if outs and is_traced(outs[0]):
+            leave_graph("attnrt.merge is no operator of torch")
         if not outs or len(outs) != len(lses):
             raise InvalidArgumentError(
                 f"found {len(outs)} outs and {len(lses)} lses; expected as many of each, at least 1"

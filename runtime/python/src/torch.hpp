@@ -37,6 +37,15 @@ class Torch {
   static const ExchangeApi* table_for(nb::handle object) {
     return find() && Py_TYPE(object.ptr()) == tensor_ ? table_ : nullptr;
   }
+  // Whether torch records forward-mode gradients now, of some tensor.
+  static bool in_forward_mode() {
+    if (!find() || forward_ad_ == nullptr) return false;
+    static PyObject* const name = PyUnicode_InternFromString("_current_level");
+    const auto level = nb::steal(PyObject_GetAttr(forward_ad_, name));
+    if (level.is_valid()) return PyLong_AsLong(level.ptr()) >= 0;
+    PyErr_Clear();  // a torch that has another name for it
+    return false;
+  }
 
  private:
   static bool find() {
@@ -55,12 +64,16 @@ class Torch {
           table->view != nullptr && table->current_stream != nullptr)
         table_ = table;
     }
+    const nb::object autograd = nb::getattr(torch, "autograd", nb::none());
+    const nb::object forward_ad = nb::getattr(autograd, "forward_ad", nb::none());
+    if (!forward_ad.is_none()) forward_ad_ = nb::object(forward_ad).release().ptr();
     // Kept for ever, so that no other type gets this address.
     tensor_ = reinterpret_cast<PyTypeObject*>(nb::object(type).release().ptr());
     return true;
   }
 
   static inline PyTypeObject* tensor_ = nullptr;
+  static inline PyObject* forward_ad_ = nullptr;  // the module
   static inline const ExchangeApi* table_ = nullptr;
 };
 

@@ -174,6 +174,7 @@ class PythonFunction {
 };
 inline constinit PythonFunction allocated("attnrt._tensors", "allocated");
 inline constinit PythonFunction without_gradient("attnrt._tensors", "without_gradient");
+inline constinit PythonFunction without_tangent("attnrt._tensors", "without_tangent");
 inline constinit PythonFunction stream_pointer("attnrt._tensors", "stream_pointer");
 inline constinit PythonFunction attribute_words("attnrt._arguments", "attribute_words");
 inline constinit PythonFunction text_or_none("attnrt._arguments", "text_or_none");
@@ -270,6 +271,7 @@ inline void read(const TensorEntry& entry, nb::handle object, View& view) {
   if (!Torch::has(object)) return read_by_dlpack(entry, object, view);
   nb::object tensor = nb::borrow(object);
   if (requires_grad(tensor)) tensor = without_gradient(entry.name, tensor);
+  if (Torch::in_forward_mode()) without_tangent(entry.name, tensor);
   if (is_negated(object)) {
     invalid(std::string(entry.name) +
             " is a view that torch negates when it reads it; give its resolve_neg()");

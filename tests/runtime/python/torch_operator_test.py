@@ -175,11 +175,13 @@ class Traced(unittest.TestCase):
             dtype="f32", batch=2, heads_q=4, heads_kv=2, seq_q=9, seq_kv=13, head_dim=32
         )
         expected = attnrt.attention(2 * q, k, v) + 1
+        lse = torch.zeros(2, 4, 9)  # of the only partial: it does not matter
         for call, text in (
             (lambda q: attnrt.attention(q, k, v, runtime=runtime), "found runtime="),
             (lambda q: attnrt.attention(q, k, v, stream=0), "found stream="),
             (lambda q: runtime.attention(q, k, v), "Runtime.attention is no operator"),
             (lambda q: plan.run(q, k, v), "Plan.run is no operator"),
+            (lambda q: attnrt.merge([attnrt.attention(q, k, v)], [lse]), "merge is no operator"),
         ):
             with self.subTest(text=text):
                 with self.assertRaisesRegex(

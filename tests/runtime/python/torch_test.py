@@ -75,6 +75,17 @@ class Torch(unittest.TestCase):
         with torch.no_grad():
             self.assertTrue(torch.equal(attnrt.attention(q, k, v), expected))
 
+    def test_forward_mode_gradients(self) -> None:
+        q, k, v = self.tensors(torch.float32)
+        expected = attnrt.attention(q, k, v)
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(k, torch.ones_like(k))
+            with self.assertRaisesRegex(
+                attnrt.InvalidArgumentError, "^k has a forward-mode gradient"
+            ):
+                attnrt.attention(q, dual, v)
+            self.assertTrue(torch.equal(attnrt.attention(q, k, v), expected))
+
     def test_other_kinds_of_tensors(self) -> None:
         # A subclass is read by __dlpack__ and not by torch's table.
         q, k, v = self.tensors(torch.float32)
