@@ -146,6 +146,11 @@ Outcome run_with_bad_index(Subject& subject, const Sample& sample, TensorName na
   // Overwrites an index that is always used: the second of the offsets, or the first of the others.
   const bool offsets = name == TensorName::offsets_q || name == TensorName::offsets_kv;
   std::memcpy(tensors[name].first() + (offsets ? sizeof bad : 0), &bad, sizeof bad);
+  // A sequence may own every row then, also those past the last offset of the sample.
+  for (const TensorName written : {TensorName::out, TensorName::lse}) {
+    Image& image = tensors[written];
+    if (name == TensorName::offsets_q && !image.absent()) make_output(image, image.view);
+  }
   RunOptions options;
   if (scheduled) options.schedules = {&tensors};
   const RunResult result = run_case(subject, sample.drawn, tensors, options);
@@ -161,7 +166,7 @@ Outcome run_with_bad_index(Subject& subject, const Sample& sample, TensorName na
   if (!known.contains("ROB-9") && !result.outside.empty()) harm = result.outside;
   if (!result.schedule.empty()) harm = result.schedule;
   if (harm.empty()) return passed();
-  return failed(fmt::format("{}: {}", what, harm), sample.drawn.seed);
+  return failed(fmt::format("{}: {} ({})", what, harm, describe(sample.drawn)), sample.drawn.seed);
 }
 
 }  // namespace

@@ -71,8 +71,8 @@ TileFacts tile_facts(Family family, DType dtype, int dim) {
 bool supported(const Problem& p, int max_dim, bool lists, std::string* reason) {
   for (const auto& [name, dim] :
        {std::pair{"head_dim ", p.head_dim}, {"head_dim_v ", p.head_dim_v}}) {
-    if (dim < 32 || dim > max_dim || dim % 8 != 0)
-      return fail(reason, name + std::to_string(dim) + " is not a multiple of 8 from 32 to " +
+    if (dim < 8 || dim > max_dim || dim % 8 != 0)
+      return fail(reason, name + std::to_string(dim) + " is not a multiple of 8 from 8 to " +
                               std::to_string(max_dim));
   }
   if (!lists && (p.kv_lengths || p.varlen || p.page_size > 0))

@@ -20,8 +20,9 @@ namespace {
 // Keys in one unit of the decode kernel's cost, and between possible cuts: few enough that short
 // rows fill the GPU. A turn of all waves takes 32 to 128 keys.
 constexpr int32_t kDecodeCutKeys = 64;
-// With batch_invariant, every sequence is cut after these keys, whatever else is in the batch.
-constexpr int32_t kInvariantCutKeys = 2048;
+// With batch_invariant, every sequence is cut after these keys, whatever else is in the batch: few
+// enough that long sequences fill a GPU, and so many that merging the pieces costs little.
+constexpr int32_t kInvariantCutKeys = 1024;
 // Equal sequences are cut only if their tiles would else fill less than this fraction of the
 // workgroups, over all rounds.
 constexpr double kLeastUse = 0.9;
@@ -248,8 +249,10 @@ void set_launch(const char* object, const char* kernel, uint32_t workgroups, uin
 
 bool is_listed(const Problem& p) {
   if (p.kv_lengths || p.varlen || p.page_size > 0 || is_stored(p)) return true;
-  return p.seq_q <= kFewQueries && std::max(p.head_dim, p.head_dim_v) <= kDims[2] &&
-         !p.batch_invariant && listed_supported(p, nullptr);
+  if (std::max(p.head_dim, p.head_dim_v) > kDims[2] || !listed_supported(p, nullptr)) return false;
+  // With batch_invariant the bound seq_q decides nothing. Many queries with such scores are slow in
+  // lists.
+  return p.batch_invariant ? !modifies(p) : p.seq_q <= kFewQueries;
 }
 
 bool listed_supported(const Problem& p, std::string* reason) {
@@ -268,8 +271,8 @@ bool listed_supported(const Problem& p, std::string* reason) {
                        static_cast<double>(quotient_up(packed_rows(p), kDecodeRows) +
                                            quotient_up(p.seq_kv, kInvariantCutKeys));
   if (tiles > 1 << 28)
-    return fail("batch * heads_kv * (heads_q / heads_kv * seq_q / 16 + seq_kv / 2048) is above " +
-                std::to_string(1 << 28));
+    return fail("batch * heads_kv * (heads_q / heads_kv * seq_q / 16 + seq_kv / " +
+                std::to_string(kInvariantCutKeys) + ") is above " + std::to_string(1 << 28));
   return true;
 }
 

@@ -87,12 +87,19 @@ const kernels::hip::CodeObject* code_object_for(const ServedDevice& device, cons
 }
 
 bool runs_ptx(const ServedDevice& device) {
+  const auto is_ptx = [](const char* arch) {
+    return std::strncmp(arch, kPtxPrefix, std::strlen(kPtxPrefix)) == 0;
+  };
+  bool found = false;
   for (uint32_t n = 0; n < kernels::hip::code_object_count; ++n) {
-    const auto* best = code_object_for(device, kernels::hip::code_objects[n].name);
-    if (best != nullptr && std::strncmp(best->arch, kPtxPrefix, std::strlen(kPtxPrefix)) == 0)
-      return true;
+    const char* arch = kernels::hip::code_objects[n].arch;
+    const int fit = nvidia_fit(arch, device.full_arch, device.ptx_only);
+    // Of sm_90a there are only some kernels, and of what they replace there is nothing for sm_90.
+    const bool every_kernel = number_after("sm_", arch).suffix.empty();
+    if (fit > 0 && !is_ptx(arch) && every_kernel) return false;
+    found = found || (fit > 0 && is_ptx(arch));
   }
-  return false;
+  return found;
 }
 
 }  // namespace attnrt_gpu

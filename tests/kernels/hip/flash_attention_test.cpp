@@ -48,7 +48,7 @@ INSTANTIATE_TEST_SUITE_P(Pipelined, Flash, testing::ValuesIn(kPipelinedTargets),
                          [](const auto& test) { return name_of(test.param); });
 
 TEST_P(Flash, HeadDims) {
-  for (const int64_t d : {32, 40, 64, 72, 80, 96, 128, 136, 192, 256}) {
+  for (const int64_t d : {8, 24, 32, 40, 64, 72, 80, 96, 128, 136, 192, 256}) {
     Recipe r = recipe(17, 70, d, 2);
     r.problem.causal = d % 16 == 8;
     expect(r);
@@ -200,7 +200,10 @@ TEST_P(Flash, ValuesInKeys) {
 TEST_P(Flash, BitsDoNotDependOnTheBatch) {
   Recipe r = recipe(70, 150, 64, 2, 1);
   r.problem.batch_invariant = r.problem.causal = true;
-  expect_same_bits_alone(r, [this](const Case& c) { run_flash_on(arch, c); });
+  for (const float softcap : {0.0F, 20.0F}) {  // from a list, and not
+    r.problem.softcap = softcap;
+    expect_same_bits_alone(r, [this](const Case& c) { run_flash_on(arch, c); });
+  }
 }
 
 // Scores around 1e9: the differences that make weights are far smaller than the scores.
@@ -397,10 +400,10 @@ TEST_P(Pipeline, LargeHeadDims) {
   expect(r);
   std::string reason;
   EXPECT_FALSE(hip::flash_supported(r.problem, {"sm_80"}, &reason));
-  EXPECT_EQ(reason, "head_dim 264 is not a multiple of 8 from 32 to 256");
+  EXPECT_EQ(reason, "head_dim 264 is not a multiple of 8 from 8 to 256");
   r.problem.head_dim = 520;
   EXPECT_FALSE(hip::flash_supported(r.problem, {arch}, &reason));
-  EXPECT_EQ(reason, "head_dim 520 is not a multiple of 8 from 32 to 512");
+  EXPECT_EQ(reason, "head_dim 520 is not a multiple of 8 from 8 to 512");
 }
 
 // Blocks are numbered in 32 bits.

@@ -79,7 +79,7 @@ INSTANTIATE_TEST_SUITE_P(Pipelined, Listed, testing::ValuesIn(kPipelinedTargets)
 
 // Groups of 1 to 16 packed rows, and more than one tile.
 TEST_P(Listed, FewQueries) {
-  for (const int64_t d : {64, 128, 256}) {
+  for (const int64_t d : {24, 64, 128, 256}) {
     expect(recipe(1, 300, d, 8, 2));
     expect(recipe(4, 77, d, 8, 2));
   }
@@ -90,7 +90,7 @@ TEST_P(Listed, FewQueries) {
 }
 
 TEST_P(Listed, Lengths) {
-  for (const int64_t d : {64, 128, 256}) {
+  for (const int64_t d : {8, 64, 128, 256}) {
     Recipe r = lengths({0, 1, 63, 64, 65, 128, 200, 2}, 1, d);
     expect(r);
     r.problem.causal = true;

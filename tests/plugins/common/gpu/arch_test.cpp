@@ -13,13 +13,14 @@
 namespace kernels::hip {
 
 const CodeObject code_objects[] = {
-    {"flash", "gfx1100", nullptr, 0},    {"flash", "gfx90a", nullptr, 0},
-    {"unfused", "gfx90a", nullptr, 0},   {"flash", "gfx90a:xnack+", nullptr, 0},
-    {"flash", "compute_80", nullptr, 0}, {"flash", "sm_80", nullptr, 0},
-    {"flash", "sm_86", nullptr, 0},      {"flash", "sm_90", nullptr, 0},
-    {"flash", "sm_100f", nullptr, 0},    {"flash", "sm_120a", nullptr, 0},
-    {"sm90", "sm_90a", nullptr, 0},      {"sm90", "compute_90a", nullptr, 0}};
-const uint32_t code_object_count = 12;
+    {"flash", "gfx1100", nullptr, 0},      {"flash", "gfx90a", nullptr, 0},
+    {"unfused", "gfx90a", nullptr, 0},     {"flash", "gfx90a:xnack+", nullptr, 0},
+    {"flash", "compute_80", nullptr, 0},   {"flash", "sm_80", nullptr, 0},
+    {"flash", "sm_86", nullptr, 0},        {"flash", "sm_90", nullptr, 0},
+    {"flash", "sm_100f", nullptr, 0},      {"flash", "sm_120a", nullptr, 0},
+    {"sm90", "sm_90a", nullptr, 0},        {"sm90", "compute_90a", nullptr, 0},
+    {"replaced", "compute_80", nullptr, 0}};  // on sm_90 by sm90
+const uint32_t code_object_count = 13;
 
 static std::vector<const char*> present;  // the machine's devices, by their architectures
 
