@@ -16,27 +16,20 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 
 from ._arguments import Align
+from ._counts import NotServed, Traced
 from .errors import InvalidArgumentError, UnsupportedError
 from .runtime import Runtime, default_runtime
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _TRACED = (FakeTensor, FunctionalTensor)
 _FORWARD_AD = torch.autograd.forward_ad
 
 
-class NotServed(Exception):
-    """Why a call is left to torch."""
-
-
-class Traced(NotServed):
-    """Torch traces the call, and computes nothing yet: it does not count."""
-
-
 # ---- What attnrt can serve ----
 
 
-def _expect_plain(tensors: tuple[Tensor | None, ...]) -> None:
+def expect_plain(tensors: tuple[Tensor | None, ...]) -> None:
     """Raises NotServed for tensors that are more than memory with a dtype."""
     recording = torch.is_grad_enabled()
     for tensor in tensors:
@@ -55,10 +48,10 @@ def _expect_plain(tensors: tuple[Tensor | None, ...]) -> None:
 def _expect_supported(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float, scale: float | None
 ) -> None:
-    _expect_plain((q, k, v, mask))
+    expect_plain((q, k, v, mask))
     if dropout_p != 0:
         raise NotServed("dropout")
-    if q.dtype not in _DTYPES:
+    if q.dtype not in DTYPES:
         raise NotServed(f"dtype {str(q.dtype).removeprefix('torch.')}")
     if k.dtype != q.dtype or v.dtype != q.dtype:
         raise NotServed("dtypes that differ")
@@ -68,7 +61,7 @@ def _expect_supported(
         raise NotServed("dtype of attn_mask")
 
 
-def _rows_in_order(tensor: Tensor) -> Tensor:
+def rows_in_order(tensor: Tensor) -> Tensor:
     """Returns the tensor, or a copy if the elements of a row do not lie side by side."""
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] <= 1 else tensor.contiguous()
 
@@ -111,9 +104,9 @@ def _compute(
     to = out if in_order else out.new_empty(out.shape)
     try:
         result = runtime.attention(
-            _rows_in_order(q),
-            _rows_in_order(k),
-            _rows_in_order(v),
+            rows_in_order(q),
+            rows_in_order(k),
+            rows_in_order(v),
             mask=mask,
             causal=causal,
             align=align,

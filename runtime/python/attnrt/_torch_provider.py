@@ -8,7 +8,6 @@ that attnrt does not serve go to the kernels that torch had before.
 
 from __future__ import annotations
 
-import collections
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -16,30 +15,13 @@ from typing import Any
 import torch
 
 from . import _torch_kernels
-from ._torch_kernels import NotServed, Traced
+from ._counts import Counts, NotServed
 from .errors import InvalidArgumentError, UnsupportedError
 from .runtime import Runtime
 
 # ---- What is counted ----
 
-_MOST_REASONS = 100  # texts of backends name sizes, and there are many
-_count_lock = threading.Lock()
-_served: collections.Counter[str] = collections.Counter()
-_reasons: collections.Counter[str] = collections.Counter()
-
-
-def _count_served(operator: str) -> None:
-    with _count_lock:
-        _served[operator] += 1
-
-
-def _count_left(why: NotServed) -> None:
-    if isinstance(why, Traced):
-        return
-    reason = str(why)
-    with _count_lock:
-        known = reason in _reasons or len(_reasons) < _MOST_REASONS
-        _reasons[reason if known else "others"] += 1
+_counts = Counts("operators")
 
 
 def counters() -> dict[str, Any]:
@@ -50,20 +32,12 @@ def counters() -> dict[str, Any]:
     operators   the served calls of each operator
     reasons     the calls that were left to torch, by reason: "gradient", "dropout", ...
     """
-    with _count_lock:
-        return {
-            "served": _served.total(),
-            "fell_back": _reasons.total(),
-            "operators": dict(_served),
-            "reasons": dict(_reasons),
-        }
+    return _counts.snapshot()
 
 
 def reset_counters() -> None:
     """Sets all counters to 0."""
-    with _count_lock:
-        _served.clear()
-        _reasons.clear()
+    _counts.reset()
 
 
 # ---- In torch's dispatcher ----
@@ -83,9 +57,9 @@ def _function_or_torch(*args: Any, **words: Any) -> Any:
     try:
         out = _torch_kernels.function(*args, **words)
     except NotServed as why:
-        _count_left(why)
+        _counts.left(why)
     else:
-        _count_served(_FUNCTION)
+        _counts.served(_FUNCTION)
         return out
     outer = getattr(_inside, "function", False)
     _inside.function = True
@@ -103,9 +77,9 @@ def _kernel_or_torch(name: str, key: str, serve: Callable[..., Any]) -> Callable
             try:
                 results = serve(*args, **words)
             except NotServed as why:
-                _count_left(why)
+                _counts.left(why)
             else:
-                _count_served(name)
+                _counts.served(name)
                 return results
         return torchs.call_boxed(keys, *args, **words)
 

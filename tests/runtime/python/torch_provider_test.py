@@ -273,7 +273,7 @@ class Left(Provider):
 
     def test_reasons_are_bounded(self) -> None:
         for number in range(1000):
-            _torch_provider._count_left(_torch_provider.NotServed(str(number)))
+            _torch_provider._counts.left(_torch_provider.NotServed(str(number)))
         counters = attnrt.torch.counters()
         self.assertLessEqual(len(counters["reasons"]), 101)
         self.assertEqual(counters["fell_back"], 1000)
