@@ -254,6 +254,7 @@ def paged_attention(
     value: Tensor,
     attention_mask: Any,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     cache: Any = None,
@@ -277,7 +278,7 @@ def paged_attention(
         read_index=others["read_index"],
         write_index=others["write_index"],
     )
-    window = getattr(module, "sliding_window", None) or None
+    window = sliding_window or getattr(module, "sliding_window", None)
     if isinstance(cu_seq_lens_k, dict):
         cu_seq_lens_k = cu_seq_lens_k["sliding_attention" if window else "full_attention"]
     sinks = getattr(module, "sinks", None) if s_aux is None else s_aux

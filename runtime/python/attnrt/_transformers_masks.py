@@ -85,7 +85,7 @@ _METADATA = frozenset(
     (
         Tensor.shape.__get__, Tensor.dtype.__get__, Tensor.device.__get__, Tensor.ndim.__get__,
         Tensor.requires_grad.__get__, Tensor.is_cuda.__get__, Tensor.size, Tensor.dim,
-        Tensor.numel, Tensor.is_floating_point, Tensor.__len__,
+        Tensor.numel, Tensor.is_floating_point, Tensor.__len__, Tensor.stride, Tensor.storage_offset,
     )
 )  # fmt: skip
 _GET_ITEM = Tensor.__getitem__
