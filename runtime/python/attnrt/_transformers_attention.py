@@ -153,9 +153,7 @@ def _served(call: Call) -> tuple[str, Tensor]:
     )  # fmt: skip
 
 
-def _run_packed(
-    call: Call, q: Tensor, k: Tensor, v: Tensor, words: Words, offsets: Any
-) -> Tensor:
+def _run_packed(call: Call, q: Tensor, k: Tensor, v: Tensor, words: Words, offsets: Any) -> Tensor:
     """Computes sequences that lie one after another: [tokens, heads, head_dim]."""
     offsets_q, offsets_kv = (each.to(torch.int32) for each in offsets)
     # Rows past the last sequence are padding, which no backend writes.

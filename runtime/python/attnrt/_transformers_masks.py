@@ -23,6 +23,7 @@ from transformers import masking_utils
 from transformers.utils.import_utils import is_tracing
 
 from ._arguments import Align
+from ._transformers_patterns import Pattern, packed_ids, pattern_of
 from .errors import UnsupportedError
 
 # ---- What a mask says ----
@@ -41,7 +42,7 @@ class Words:
     mask: Tensor | None = None  # what the words do not say
 
 
-class WordsMask(torch.Tensor):
+class WordsMask(torch.Tensor):  # type: ignore[misc]
     """A boolean mask [batch, 1, queries, keys] that is computed when somebody asks for it."""
 
     attnrt_words: Words
@@ -51,7 +52,8 @@ class WordsMask(torch.Tensor):
     def make(
         cls, shape: tuple[int, ...], device: Any, words: Words, compute: Callable[[], Tensor]
     ) -> WordsMask:
-        mask = torch.empty((), dtype=torch.bool, device=device).expand(shape).as_subclass(cls)
+        nothing = torch.empty((), dtype=torch.bool, device=device)
+        mask: WordsMask = nothing.expand(shape).as_subclass(cls)
         mask.attnrt_words, mask._compute = words, compute
         return mask
 
@@ -85,7 +87,8 @@ _METADATA = frozenset(
     (
         Tensor.shape.__get__, Tensor.dtype.__get__, Tensor.device.__get__, Tensor.ndim.__get__,
         Tensor.requires_grad.__get__, Tensor.is_cuda.__get__, Tensor.size, Tensor.dim,
-        Tensor.numel, Tensor.is_floating_point, Tensor.__len__, Tensor.stride, Tensor.storage_offset,
+        Tensor.numel, Tensor.is_floating_point, Tensor.__len__, Tensor.stride,
+        Tensor.storage_offset,
     )
 )  # fmt: skip
 _GET_ITEM = Tensor.__getitem__
@@ -100,80 +103,11 @@ def _takes_all(index: Any, result: Tensor, mask: Tensor, *_: Any) -> bool:
     )
 
 
-# ---- What pattern a mask function computes ----
-
-
-@dataclasses.dataclass(frozen=True)
-class _Pattern:
-    causal: bool = False
-    left: int | None = None
-    right: int | None = None
-    packed: bool = False
-    remapped: bool = False  # indices are those within a packed sequence
-
-
-def _variables(function: Callable[..., Any]) -> dict[str, Any]:
-    cells: Any = getattr(function, "__closure__", None) or ()
-    return {
-        name: cell.cell_contents
-        for name, cell in zip(function.__code__.co_freevars, cells, strict=True)
-    }
-
-
-def _pattern(function: Callable[..., Any]) -> _Pattern | None:
-    """Returns what one of transformers' own mask functions computes; None: something else."""
-    if function is masking_utils.causal_mask_function:
-        return _Pattern(causal=True)
-    if function is masking_utils.bidirectional_mask_function:
-        return _Pattern()
-    if getattr(function, "__module__", None) != masking_utils.__name__:
-        return None
-    name, variables = function.__qualname__.split(".")[0], _variables(function)
-    if name == "sliding_window_overlay":
-        return _Pattern(left=variables["sliding_window"] - 1)
-    if name == "sliding_window_bidirectional_overlay":
-        return _Pattern(left=variables["sliding_window"], right=variables["sliding_window"])
-    if name == "packed_sequence_mask_function":
-        return _Pattern(packed=True)
-    if name == "remap_positions_for_packed_sequence":
-        inner = _pattern(variables["mask_function"])
-        return None if inner is None else dataclasses.replace(inner, remapped=True)
-    if name != "and_masks":
-        return None
-    whole = _Pattern()
-    for each in map(_pattern, variables["mask_functions"]):
-        if each is None:
-            return None
-        lefts = [side for side in (whole.left, each.left) if side is not None]
-        rights = [side for side in (whole.right, each.right) if side is not None]
-        whole = _Pattern(
-            whole.causal or each.causal,
-            min(lefts, default=None),
-            min(rights, default=None),
-            whole.packed or each.packed,
-            whole.remapped or each.remapped,
-        )
-    return whole
-
-
-def _packed_ids(function: Callable[..., Any]) -> Tensor:
-    """Returns which sequence each token of a packed batch [batch, tokens] belongs to."""
-    variables = _variables(function)
-    if "packed_sequence_mask" in variables:
-        ids: Tensor = variables["packed_sequence_mask"]
-        return ids
-    for each in variables.get("mask_functions", ()):
-        found = _pattern(each)
-        if found is not None and found.packed:
-            return _packed_ids(each)
-    raise AssertionError("a packed pattern has ids")
-
-
 # ---- From a pattern and a padding mask to words ----
 
 
 def _lengths(
-    padding: Tensor | None, keys: int, pattern: _Pattern, shift: Any, end: Any
+    padding: Tensor | None, keys: int, pattern: Pattern, shift: Any, end: Any
 ) -> Tensor | str:
     """Returns how many keys of each sequence exist, "all", or "" if it takes a mask to say.
 
@@ -208,7 +142,7 @@ def _words(
     keys: int,
     shift: Any,
     padding: Tensor | None,
-    pattern: _Pattern,
+    pattern: Pattern,
     device: Any,
 ) -> Words | None:
     """Returns the words of a mask in which query i is at key i + shift. None: none say it."""
@@ -221,7 +155,8 @@ def _words(
     words = Words(pattern.causal, "top_left", left, right)
     if isinstance(lengths, Tensor):
         return dataclasses.replace(words, kv_lengths=lengths)
-    if isinstance(shift, int) and (shift == 0 or not (words.causal or left or right)):
+    has_diagonal = words.causal or left is not None or right is not None
+    if isinstance(shift, int) and (shift == 0 or not has_diagonal):
         return words
     if isinstance(end, int) and end == keys:
         return dataclasses.replace(words, align="bottom_right")
@@ -236,10 +171,10 @@ def _words(
 def _same_lengths(length: Any, batch: int, device: Any) -> Tensor:
     if isinstance(length, int):
         return torch.full((batch,), length, dtype=torch.int32, device=device)
-    return length.to(torch.int32).reshape(-1).expand(batch).contiguous()  # type: ignore[no-any-return]
+    return length.to(torch.int32).reshape(-1).expand(batch).contiguous()
 
 
-_with_interface: set[type] = set()  # classes of configurations whose models call what is registered
+_with_interface: set[type] = set()  # configurations whose models call what is registered
 
 
 def _expect_interface(config: Any) -> None:
@@ -297,22 +232,20 @@ def mask_in_words(
         )  # fmt: skip
 
     plain = attention_mask is None or attention_mask.dim() == 2
-    pattern = _pattern(mask_function) if plain and not is_tracing(attention_mask) else None
+    pattern = pattern_of(mask_function) if plain and not is_tracing(attention_mask) else None
     if pattern is None or (pattern.remapped and not pattern.packed):
         return boolean(
             allow_is_causal_skip=allow_is_causal_skip,
             allow_is_bidirectional_skip=allow_is_bidirectional_skip,
-        )  # type: ignore[no-any-return]
+        )
     shift = kept - kv_offset
     shape = (batch_size, 1, q_length, kv_length)
     if pattern.packed:
         if batch_size != 1 or q_length != kv_length:
-            return boolean()  # type: ignore[no-any-return]
-        _, counts = torch.unique_consecutive(_packed_ids(mask_function)[0], return_counts=True)
+            return boolean()
+        _, counts = torch.unique_consecutive(packed_ids(mask_function)[0], return_counts=True)
         offsets = torch.nn.functional.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
-        words = Words(
-            pattern.causal, "bottom_right", pattern.left, pattern.right, offsets=offsets
-        )
+        words = Words(pattern.causal, "bottom_right", pattern.left, pattern.right, offsets=offsets)
         return WordsMask.make(shape, device, words, boolean)
     padding = None if attention_mask is None else attention_mask[:, kv_offset:][:, :kv_length]
     found = _words(batch_size, q_length, kv_length, shift, padding, pattern, device)
@@ -330,9 +263,9 @@ def mask_in_words(
             found = Words(kv_lengths=lengths, mask=mask)
         if found is not None:
             mask.attnrt_words = found
-        return mask  # type: ignore[no-any-return]
+        return mask
     if found is None:
-        return boolean()  # type: ignore[no-any-return]
+        return boolean()
     return WordsMask.make(shape, device, found, boolean)
 
 

@@ -42,8 +42,10 @@ class Call:
 def computed_by_torch(call: Call, why: str) -> tuple[Tensor, Tensor | None]:
     """Returns what the call asks for, with gradients, and weights if it asks for these."""
     if call.cu_seq_lens is not None and call.mask is None:
-        raise InvalidArgumentError(f"cu_seq_lens_q: attnrt leaves this call to torch ({why}), and "
-                                   "torch has no attention for packed sequences without a mask")
+        raise InvalidArgumentError(
+            f"cu_seq_lens_q: attnrt leaves this call to torch ({why}), and "
+            "torch has no attention for packed sequences without a mask"
+        )
     call = dataclasses.replace(call, mask=boolean_mask(call.mask))
     if not (
         call.softcap or call.sinks is not None or call.head_mask is not None

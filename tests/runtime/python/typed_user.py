@@ -2,6 +2,7 @@
 """Nothing runs it. Lines with "type: ignore" must be errors: mypy warns of unused ones."""
 
 import attnrt
+import attnrt.transformers
 import numpy
 import numpy.typing
 
@@ -42,3 +43,10 @@ def runtimes(q: Array, k: Array, v: Array) -> str:
         attnrt.merge([tensor], [tensor], return_lse=True, runtime=runtime)
         error: type[attnrt.Error] = attnrt.UnsupportedError
         return f"{plan.backend} {runtime.stats()} {error}"
+
+
+def transformers(runtime: attnrt.Runtime) -> bool:
+    attnrt.transformers.register()
+    attnrt.transformers.register(runtime)
+    attnrt.transformers.register("cpu")  # type: ignore[arg-type]
+    return "gradient" in attnrt.transformers.counters()["reasons"]
