@@ -195,7 +195,8 @@ def _expect_interface(config: Any) -> None:
     if own and not hasattr(modeling, "ALL_ATTENTION_FUNCTIONS"):
         raise UnsupportedError(
             f'attn_implementation="attnrt": {own[0]} of {name} does not call transformers\' '
-            "attention interface; use attn_implementation=None and attnrt.torch.enable()"
+            "attention interface; load the model without it (attnrt.torch.enable() serves models "
+            "that call torch's attention)"
         )
     _with_interface.add(of)
 
@@ -220,8 +221,8 @@ def mask_in_words(
     """
     if not torch.compiler.is_compiling():
         _expect_interface(config)
-    # A static cache counts up its length in place.
-    kept = q_offset.clone() if isinstance(q_offset, Tensor) else q_offset
+    # A static cache counts up its length in place; in older versions it has one dimension.
+    kept = q_offset.clone().reshape(()) if isinstance(q_offset, Tensor) else q_offset
 
     def boolean(**skips: bool) -> Any:
         skips = skips or dict(allow_is_causal_skip=False, allow_is_bidirectional_skip=False)

@@ -142,7 +142,7 @@ class ContinuousBatching(Models):
             num_blocks=16, block_size=16, max_batch_tokens=64
         )
         memory = transformers.generation.continuous_batching.cache.PagedAttentionMemoryHandler
-        with unittest.mock.patch.object(memory, "get_available_memory", lambda _: 1 << 30):
+        with unittest.mock.patch.object(memory, "get_available_memory", lambda *_: 1 << 30):
             outputs = model.generate_batch(  # without the patch, a CPU has no memory
                 inputs=prompts, generation_config=generation, continuous_batching_config=batching
             )

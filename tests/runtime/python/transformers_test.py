@@ -1,5 +1,9 @@
 # tests/runtime/python/transformers_test.py: attnrt.transformers in models of many architectures
+import contextlib
+import io
 import os
+import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -253,6 +257,16 @@ class Package(Models):
         self.assertEqual(len(runtime.decisions()), 1)
         with self.assertRaisesRegex(attnrt.InvalidArgumentError, "runtime is a int; expected"):
             attnrt.transformers.register(3)  # type: ignore[arg-type]
+
+    def test_the_example_of_the_page(self) -> None:
+        page = pathlib.Path(__file__).parents[3] / "docs" / "transformers.md"
+        [example] = re.findall("```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        attnrt.transformers.reset_counters()
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(example, page, "exec"), {})
+        self.assertIn(str(self.counted()["served"]), printed.getvalue())
+        self.assertIn(f'"served": {self.counted()["served"]},', example)
 
     def test_what_is_not_installed(self) -> None:
         for package in ("torch", "transformers"):
