@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from . import attention as attnrt_attention
-from ._counts import Counts, NotServed
+from ._counts import Counts, NotServed, Traced
 from ._torch_kernels import DTYPES, expect_plain, rows_in_order
 from ._transformers_masks import Words
 from ._transformers_torch import Call, computed_by_torch
@@ -23,6 +23,7 @@ from .errors import InvalidArgumentError, UnsupportedError
 from .runtime import Runtime
 
 counts = Counts("masks")
+_CAUSAL, _ALL = Words(causal=True), Words()
 _logger: Any = logging.get_logger(__name__)
 _runtime: Runtime | None = None
 
@@ -50,6 +51,8 @@ def _expect_supported(call: Call) -> None:
                 raise NotServed("gradient")
     else:
         expect_plain(tensors)
+        if torch.jit.is_tracing():  # which would keep the result as a constant
+            raise Traced("torch.jit.trace")
     if query.dtype not in DTYPES:
         raise NotServed(f"dtype {str(query.dtype).removeprefix('torch.')}")
     if key.dtype != query.dtype or value.dtype != query.dtype:
@@ -77,7 +80,7 @@ def _words(call: Call) -> tuple[str, Words]:
     mask, queries = call.mask, call.query.shape[2]
     if mask is None:
         # As for "sdpa": a single query sees all keys; the first of more queries is at key 0.
-        return "none", Words(causal=call.is_causal and queries > 1)
+        return "none", _CAUSAL if call.is_causal and queries > 1 else _ALL
     compiling = torch.compiler.is_compiling()
     words: Words | None = None if compiling else getattr(mask, "attnrt_words", None)
     if words is not None:
@@ -106,10 +109,10 @@ def _last_visible(mask: Tensor, call: Call) -> Tensor | None:
     return (mask[:, 0, 0] * ends).amax(-1).to(torch.int32).expand(batch).contiguous()
 
 
-def _with_bias(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
-    """Returns an additive mask that is both, where both are given."""
-    if bias is None or mask is None:
-        return mask if bias is None else bias
+def _with_bias(mask: Tensor | None, bias: Tensor) -> Tensor:
+    """Returns an additive mask that is both."""
+    if mask is None:
+        return bias
     if mask.dtype == torch.bool:
         return torch.where(mask, bias, -math.inf)
     return mask + bias
@@ -140,17 +143,20 @@ def _served(call: Call) -> tuple[str, Tensor]:
     query = call.query
     if query.shape[0] == 1 and call.key.shape[0] > 1:  # learned queries
         query = query.expand(call.key.shape[0], -1, -1, -1)
-    q, k, v = (rows_in_order(each).transpose(1, 2) for each in (query, call.key, call.value))
+    q, k, v = rows_in_order(query), rows_in_order(call.key), rows_in_order(call.value)
     packed = _packed(call, words)
     if packed is not None:
         if call.position_bias is not None:
             raise NotServed("position_bias of packed sequences")
         offsets = call.cu_seq_lens if packed.offsets is None else (packed.offsets, packed.offsets)
-        return "packed", _run_packed(call, q[0], k[0], v[0], packed, offsets).unsqueeze(0)
-    return kind, _run(
-        call, q, k, v, words, mask=_with_bias(words.mask, call.position_bias), align=words.align,
-        kv_lengths=words.kv_lengths,
-    )  # fmt: skip
+        q, k, v = (each[0].transpose(0, 1) for each in (q, k, v))
+        return "packed", _run_packed(call, q, k, v, packed, offsets).unsqueeze(0)
+    if call.position_bias is not None:
+        words = dataclasses.replace(words, mask=_with_bias(words.mask, call.position_bias))
+    if q.shape[2] == 1:  # then the result's two orders are the same in memory
+        return kind, _run(call, q, k, v, words, layout="bhsd").transpose(1, 2)
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    return kind, _run(call, q, k, v, words)
 
 
 def _run_packed(call: Call, q: Tensor, k: Tensor, v: Tensor, words: Words, offsets: Any) -> Tensor:
@@ -169,11 +175,14 @@ def _run(call: Call, q: Tensor, k: Tensor, v: Tensor, words: Words, **more: Any)
             q,
             k,
             v,
+            mask=words.mask,
             causal=words.causal,
+            align=words.align,
             window_left=words.window_left,
             window_right=words.window_right,
             scale=call.scaling,
             softcap=call.softcap,
+            kv_lengths=words.kv_lengths,
             sinks=None if sinks is None else sinks.reshape(-1).to(torch.float32),
             deterministic=torch.are_deterministic_algorithms_enabled(),
             runtime=_runtime,
@@ -284,7 +293,7 @@ def paged_attention(
         module=module, query=query, key=key, value=value, scaling=scaling, softcap=softcap,
         sinks=sinks,
     )  # fmt: skip
-    words = Words(causal=True, window_left=window - 1 if window else None)
+    words = Words(True, "bottom_right", window - 1 if window else None)
     try:
         _expect_supported(call)
         q = rows_in_order(query)[0].transpose(0, 1)

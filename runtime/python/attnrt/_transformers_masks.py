@@ -29,7 +29,7 @@ from .errors import UnsupportedError
 # ---- What a mask says ----
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(slots=True)
 class Words:
     """A mask as attnrt.attention takes it."""
 

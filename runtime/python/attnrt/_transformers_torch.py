@@ -18,7 +18,7 @@ from ._transformers_masks import boolean_mask
 from .errors import InvalidArgumentError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(slots=True)
 class Call:
     """One call of an attention function of transformers."""
 

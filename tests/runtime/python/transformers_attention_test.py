@@ -1,6 +1,6 @@
 # tests/runtime/python/transformers_attention_test.py: the attention function against float64
+import logging
 import unittest
-import warnings
 from typing import Any
 
 import attnrt
@@ -65,8 +65,8 @@ class Calls(unittest.TestCase):
         self.generator = torch.Generator().manual_seed(0)
         attnrt.transformers.register()
         attnrt.transformers.reset_counters()
-        warnings.simplefilter("ignore")
-        self.addCleanup(warnings.resetwarnings)
+        logging.disable(logging.WARNING)
+        self.addCleanup(logging.disable, logging.NOTSET)
 
     def normal(self, *shape: int, device: str = "cpu", dtype: Any = None) -> Any:
         dtype = dtype or torch.float32
@@ -233,6 +233,18 @@ class Left(Calls):
                 formula(*again, boolean, words).square().sum().backward()
                 for one, other in zip(found, again, strict=True):
                     torch.testing.assert_close(one.double(), other.grad, rtol=1e-4, atol=1e-4)
+
+    def test_a_trace_of_torch_jit(self) -> None:
+        def layer(q: Any, k: Any, v: Any) -> Any:
+            return attention(Module(), q, k, v, None)[0]
+
+        causal = torch.ones((6, 6), dtype=torch.bool).tril()[None, None]
+        with torch.no_grad():
+            traced = torch.jit.trace(layer, tuple(self.tensors(6, 6)), check_trace=False)
+            self.assertEqual(attnrt.transformers.counters()["served"], 0)
+            given = self.tensors(6, 6)
+            expected = formula(*given, causal, {})
+            torch.testing.assert_close(traced(*given).double(), expected, rtol=0, atol=1e-5)
 
     def test_what_no_backend_supports(self) -> None:
         given = self.tensors(6, 6)

@@ -19,9 +19,14 @@ def causal_configurations() -> dict[str, Any]:
     return {
         "Llama": T.LlamaConfig(**SIZES),
         "Mistral": T.MistralConfig(**SIZES, sliding_window=5),
-        "Gemma 2": T.Gemma2Config(**SIZES, sliding_window=5, attn_logit_softcapping=1.5),
+        "Gemma 2": T.Gemma2Config(
+            **SIZES, sliding_window=5, attn_logit_softcapping=1.5, query_pre_attn_scalar=1
+        ),
         "Gemma 3": T.Gemma3TextConfig(
-            **SIZES, sliding_window=5, layer_types=["sliding_attention", "full_attention"]
+            **SIZES,
+            sliding_window=5,
+            query_pre_attn_scalar=16,
+            layer_types=["sliding_attention", "full_attention"],
         ),
         "gpt-oss": T.GptOssConfig(
             **SIZES, sliding_window=5, num_local_experts=4, num_experts_per_tok=2

@@ -1,6 +1,7 @@
 # tests/runtime/python/transformers_test.py: attnrt.transformers in models of many architectures
 import contextlib
 import io
+import logging
 import os
 import pathlib
 import re
@@ -8,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import unittest
-import warnings
 from typing import Any
 
 import attnrt
@@ -30,9 +30,8 @@ class Models(unittest.TestCase):
     def setUp(self) -> None:
         if transformers is None:
             self.skipTest("torch and transformers are not installed")
-        warnings.simplefilter("ignore")
-        self.addCleanup(warnings.resetwarnings)
-        transformers.logging.set_verbosity_error()
+        logging.disable(logging.WARNING)
+        self.addCleanup(logging.disable, logging.NOTSET)
         torch.manual_seed(0)
         attnrt.transformers.register()
         attnrt.transformers.reset_counters()
