@@ -11,6 +11,7 @@ try:
 except ImportError:
     pass
 else:
+    import attnrt.torch
     import attnrt.transformers
     import transformers_models as models
 
@@ -119,11 +120,6 @@ class ContinuousBatching(Models):
         for name in ("Llama", "Mistral", "Gemma 2", "gpt-oss"):
             configuration = models.causal_configurations()[name]
             model = models.filled(transformers.AutoModelForCausalLM.from_config(configuration))
-            if "paged|attnrt" not in names:  # newer versions allow only names of their own
-                models.use(model, "attnrt")
-                with self.assertRaisesRegex(ValueError, "attnrt is not supported for continuous"):
-                    self.batched(model, prompts, generation)
-                continue
             expected = []
             models.use(model, "eager")
             for prompt in prompts:
@@ -132,10 +128,23 @@ class ContinuousBatching(Models):
                     out = model.generate(tokens, **words, pad_token_id=0)
                 expected.append(out[0, len(prompt) :].tolist())
             attnrt.transformers.reset_counters()
+            models.use(model, "attnrt")
             with self.subTest(name):
-                models.use(model, "attnrt")
-                self.assertEqual(self.batched(model, prompts, generation), expected)
-                self.assertEqual(set(self.counted()["masks"]), {"paged"})
+                if "paged|attnrt" in names:
+                    self.assertEqual(self.batched(model, prompts, generation), expected)
+                    self.assertEqual(set(self.counted()["masks"]), {"paged"})
+                    continue
+                # Newer versions allow only names of their own.
+                with self.assertRaisesRegex(ValueError, "attnrt is not supported for continuous"):
+                    self.batched(model, prompts, generation)
+                if model._supports_sdpa and name != "Gemma 2":  # their sdpa has no softcap
+                    models.use(model, "sdpa")
+                    attnrt.torch.reset_counters()
+                    attnrt.torch.enable()
+                    self.addCleanup(attnrt.torch.disable)
+                    self.assertEqual(self.batched(model, prompts, generation), expected)
+                    attnrt.torch.disable()
+                    self.assertGreater(attnrt.torch.counters()["served"], 0)
 
     def batched(self, model: Any, prompts: list[list[int]], generation: Any) -> list[list[int]]:
         batching = transformers.generation.ContinuousBatchingConfig(
