@@ -133,9 +133,12 @@ def decode(options, model):
     if options.compile:
         step = torch.compile(model.forward, mode="reduce-overhead")
 
+    # One cache for all rounds: a compiled step is bound to its addresses.
+    cache = transformers.StaticCache(config=model.config, max_cache_len=length)
+
     def run():
         """Returns the seconds of the new tokens, without those of the context."""
-        cache = transformers.StaticCache(config=model.config, max_cache_len=length)
+        cache.reset()
         next_token = model(tokens, past_key_values=cache, logits_to_keep=1).logits.argmax(-1)
         wait(options)
         start = time.perf_counter()

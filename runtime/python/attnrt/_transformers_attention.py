@@ -17,7 +17,7 @@ from transformers.utils import logging
 from . import attention as attnrt_attention
 from ._counts import Counts, NotServed, Traced
 from ._torch_kernels import DTYPES, expect_plain, rows_in_order
-from ._transformers_masks import Words
+from ._transformers_masks import Words, boolean_mask
 from ._transformers_torch import Call, computed_by_torch
 from .errors import InvalidArgumentError, UnsupportedError
 from .runtime import Runtime
@@ -151,12 +151,23 @@ def _served(call: Call) -> tuple[str, Tensor]:
         offsets = call.cu_seq_lens if packed.offsets is None else (packed.offsets, packed.offsets)
         q, k, v = (each[0].transpose(0, 1) for each in (q, k, v))
         return "packed", _run_packed(call, q, k, v, packed, offsets).unsqueeze(0)
+    try:
+        return kind, _run_padded(call, q, k, v, words)
+    except NotServed:
+        if kind != "words":
+            raise
+    # No backend takes these words. One may take the tensor that says the same.
+    words = Words(mask=boolean_mask(call.mask))
+    return "tensor", _run_padded(call, q, k, v, words)
+
+
+def _run_padded(call: Call, q: Tensor, k: Tensor, v: Tensor, words: Words) -> Any:
+    """Computes sequences of one length: [batch, heads, seq, head_dim]."""
     if call.position_bias is not None:
         words = dataclasses.replace(words, mask=_with_bias(words.mask, call.position_bias))
     if q.shape[2] == 1:  # then the result's two orders are the same in memory
-        return kind, _run(call, q, k, v, words, layout="bhsd").transpose(1, 2)
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    return kind, _run(call, q, k, v, words)
+        return _run(call, q, k, v, words, layout="bhsd").transpose(1, 2)
+    return _run(call, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), words)
 
 
 def _run_packed(call: Call, q: Tensor, k: Tensor, v: Tensor, words: Words, offsets: Any) -> Tensor:

@@ -19,7 +19,7 @@ else:
 
     attention = _transformers_attention.attention
 
-BATCH, HEADS, KV_HEADS, HEAD_DIM = 2, 6, 2, 16
+BATCH, HEADS, KV_HEADS, HEAD_DIM = 2, 6, 2, 32  # what backends of GPUs take, too
 CALL = dict[str, Any]
 
 
@@ -109,15 +109,16 @@ class Attention(Calls):
         left, right = real.clone(), real.clone()
         left[0, :3] = right[0, -3:] = False
         static = keys > offset + queries
+        no_padding = torch.zeros(BATCH, dtype=torch.int64, device=where["device"])
         for function in (
             masking_utils.causal_mask_function,
             masking_utils.sliding_window_causal_mask_function(4),
-            masking_utils.chunked_causal_mask_function(5, torch.zeros(BATCH, dtype=torch.int64)),
+            masking_utils.chunked_causal_mask_function(5, no_padding),
         ):
             for padding in (None, real, left, right):
                 made = {
                     "batch_size": BATCH, "q_length": queries, "kv_length": keys,
-                    "q_offset": torch.tensor(offset) if static else offset,
+                    "q_offset": torch.tensor(offset, device=where["device"]) if static else offset,
                     "mask_function": function, "attention_mask": padding,
                     "device": where["device"], "local_size": 5,
                     "allow_is_causal_skip": function is masking_utils.causal_mask_function,
@@ -259,6 +260,22 @@ class Left(Calls):
         [(reason, count)] = attnrt.transformers.counters()["reasons"].items()
         self.assertRegex(reason, "^unsupported: .*cpu")
         self.assertEqual(count, 1)
+
+    def test_words_that_no_backend_supports(self) -> None:
+        given = self.tensors(6, 6)
+        rule = "{name: no lengths, when: {kv_lengths: true}, deny: [cpu]}"
+        attnrt.transformers.register(attnrt.Runtime(policy_text=f"schema: 1\nrules: [{rule}]\n"))
+        self.addCleanup(attnrt.transformers.register)
+        real = torch.ones((BATCH, 6), dtype=torch.bool)
+        real[1, 4:] = False
+        made = {"batch_size": BATCH, "q_length": 6, "kv_length": 6, "attention_mask": real}
+        mask = _transformers_masks.mask_in_words(**made)
+        self.assertIsNotNone(mask.attnrt_words.kv_lengths)
+        boolean = masking_utils.sdpa_mask(**made, allow_is_causal_skip=False)
+        with torch.no_grad():
+            out, _ = attention(Module(), *given, mask)
+        torch.testing.assert_close(out.double(), formula(*given, boolean, {}), rtol=0, atol=1e-5)
+        self.assertEqual(attnrt.transformers.counters()["masks"], {"tensor": 1})
 
     def test_wrong_calls(self) -> None:
         given = self.tensors(6, 6)
