@@ -13,6 +13,7 @@ Forward only: calls that need gradients are torch's.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 try:
@@ -32,8 +33,7 @@ from .runtime import Runtime
 __all__ = ["counters", "register", "reset_counters"]
 
 _OLDEST = (5, 5)  # older mask functions have other arguments
-_found = tuple(int(part) for part in _transformers.__version__.split(".")[:2])
-if _found < _OLDEST:
+if tuple(int(part) for part in re.findall("[0-9]+", _transformers.__version__)[:2]) < _OLDEST:
     raise UnsupportedError(
         f"attnrt.transformers needs transformers {_OLDEST[0]}.{_OLDEST[1]} or newer; found "
         f"{_transformers.__version__}: pip install --upgrade transformers"
