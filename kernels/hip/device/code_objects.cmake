@@ -74,7 +74,7 @@ function(attnrt_code_object out source arch) # [<dtype> <dim>]
   if(form STREQUAL cubin)
     string(REGEX REPLACE "elf$" fatbin packed ${file})
     string(REGEX REPLACE "^sm_" "" sm ${arch})
-    add_custom_command(OUTPUT ${packed} DEPENDS ${file} VERBATIM COMMENT ""
+    add_custom_command(OUTPUT ${packed} DEPENDS ${file} VERBATIM COMMENT "GPU code: ${arch} ${kernel}, packed"
       COMMAND ${ATTNRT_FATBINARY} --create=${packed} --compress-all --compress-mode=size -64
         --image3=kind=elf,sm=${sm},file=${file})
     set(file ${packed})
