@@ -36,7 +36,8 @@ _library.define(
     f"attention(Tensor q, Tensor k, Tensor? v, *, {_WORDS}) -> (Tensor result, Tensor lse)"
 )
 _library.define(
-    f"attention_out(Tensor q, Tensor k, Tensor? v, *, Tensor(a!) out, {_WORDS}) -> Tensor"
+    # Not named `out`: torch.compile takes no tensor of that name whose memory is not contiguous.
+    f"attention_out(Tensor q, Tensor k, Tensor? v, *, Tensor(a!) into, {_WORDS}) -> Tensor"
 )
 
 # ---- On tensors ----
@@ -53,9 +54,9 @@ def _attention(
 
 
 def _attention_out(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor | None, **words: Any
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor | None, *, into: torch.Tensor, **words: Any
 ) -> torch.Tensor:
-    return _attention(q, k, v, **words)[1]
+    return _attention(q, k, v, out=into, **words)[1]
 
 
 # ---- On tensors without memory, while torch traces ----
@@ -117,6 +118,7 @@ def _refuses_gradients(operator: Any) -> Any:
     def check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor | None, **words: Any) -> Any:
         if torch.is_grad_enabled():
             named = {"q": q, "k": k, "v": v, **{name: words.get(name) for name in _OPTIONAL}}
+            named["out"] = words.get("into")
             for name, tensor in named.items():
                 if tensor is not None and tensor.requires_grad:
                     raise InvalidArgumentError(
@@ -168,5 +170,5 @@ def traced_attention(q: Any, k: Any, v: Any, words: dict[str, Any]) -> Any:
     if out is None:
         out, lse = torch.ops.attnrt.attention(q, k, v, **words)
     else:
-        lse = torch.ops.attnrt.attention_out(q, k, v, out=out, **words)
+        lse = torch.ops.attnrt.attention_out(q, k, v, into=out, **words)
     return (out, lse) if words["return_lse"] else out

@@ -57,7 +57,7 @@ class Operators(unittest.TestCase):
                 torch.library.opcheck(
                     torch.ops.attnrt.attention_out.default,
                     (q, k, v),
-                    {"out": torch.empty_like(q), **words},
+                    {"into": torch.empty_like(q), **words},
                 )
 
     def test_what_it_returns(self) -> None:
@@ -98,7 +98,7 @@ class Operators(unittest.TestCase):
         k.requires_grad_()
         for operator, words in (
             (torch.ops.attnrt.attention, {}),
-            (torch.ops.attnrt.attention_out, {"out": torch.empty_like(q)}),
+            (torch.ops.attnrt.attention_out, {"into": torch.empty_like(q)}),
         ):
             with self.assertRaisesRegex(attnrt.InvalidArgumentError, "^k requires grad"):
                 operator(q, k, v, **words)
@@ -120,8 +120,14 @@ class Traced(unittest.TestCase):
             lse = attnrt.attention(q + 1, k, v, out=out, return_lse=True)[1]
             return out * 2, lse
 
+        def into_a_view(q: Any, k: Any, v: Any) -> Any:
+            whole = torch.zeros(2, 4, 9, 32, device=q.device)
+            attnrt.attention(q + 1, k, v, out=whole.transpose(1, 2))
+            return whole * 2
+
         for device in devices():
             given = tensors(device)
+            self.check(into_a_view, *given)
             self.check(lambda q, k, v: attnrt.attention(2 * q, k, v, causal=True) + 1, *given)
             self.check(lambda q, k, v: attnrt.attention(q, k, v, return_lse=True), *given)
             self.check(lambda q, k, v: attnrt.attention(q, k, None, v_in_k=True) + v.sum(), *given)
