@@ -15,6 +15,7 @@
 
 #include "base/utc.hpp"
 #include "base/whole_file.hpp"
+#include "decide.hpp"
 #include "library.hpp"
 #include "stats_trace.hpp"
 
@@ -45,39 +46,6 @@ Result<void> check_options(const RuntimeOptions& options) {
   return {};
 }
 
-Decision decide_uncached(const Snapshot& snapshot, const Problem& problem, const std::string& arch,
-                         const Call& call, bool suppose_device, const Quarantine& quarantine) {
-  const Policy policy(snapshot.config, call);
-  const Candidates candidates = find_candidates(snapshot, problem, arch, suppose_device);
-  return select(policy, candidates, problem, arch, quarantine);
-}
-
-// Decides, notes the rollout of each candidate, and decides once more as if nothing was in rollout:
-// if a version in rollout wins then, that is the challenge; if nothing else serves, the decision.
-Decision decide_with_rollouts(const Snapshot& snapshot, const Problem& problem,
-                              const std::string& arch, const Call& call, bool suppose_device,
-                              const Quarantine& quarantine) {
-  const auto decided = [&](const Quarantine& applied) {
-    Decision made = decide_uncached(snapshot, problem, arch, call, suppose_device, applied);
-    for (Verdict& verdict : made.verdicts)
-      verdict.rollout = find_rollout(snapshot.rollouts, verdict.candidate.plugin->hash);
-    return made;
-  };
-  Decision decision = decided(quarantine);
-  const bool any_held = std::any_of(decision.verdicts.begin(), decision.verdicts.end(),
-                                    [](const Verdict& verdict) { return verdict.in_rollout; });
-  if (!any_held) return decision;
-  Quarantine lifted = quarantine;
-  std::erase_if(lifted.held_back, [](const auto& each) { return each.is_open; });
-  Decision other = decided(lifted);
-  const Rollout* tried = other.rollout();
-  if (tried == nullptr || !tried->is_open() || other.winner()->candidate.backend == nullptr)
-    return decision;
-  if (decision.status != ATTNRT_OK) return other;
-  decision.challenge = std::make_shared<const Decision>(std::move(other));
-  return decision;
-}
-
 // Says which calls the plugin gets, if it has a rollout.
 void add_rollout(const Snapshot& snapshot, const FoundPlugin& plugin, PluginRow& row) {
   const auto rollout = find_rollout(snapshot.rollouts, plugin.hash);
@@ -90,34 +58,6 @@ void add_rollout(const Snapshot& snapshot, const FoundPlugin& plugin, PluginRow&
     const std::string count = report.count();
     row.notes.push_back("rollout: " + report.text() + (count.empty() ? "" : ", " + count));
   }
-}
-
-// Returns the bounds between which the decision holds for every problem of its key: up to those
-// that the winner accepts; and no smaller ones, if a better ranked candidate would accept them.
-Choice choice_of(std::shared_ptr<const Decision> decision, const CacheKey& key,
-                 uint64_t generation) {
-  const Problem& problem = decision->problem;
-  Choice choice{nullptr, bounds_of(problem), bounds_of(problem), generation};
-  if (const Verdict* winner = decision->winner()) {
-    Problem widest =
-        widest_accepted(winner->candidate, problem, with_bounds(problem, bounds_of(key.problem)));
-    // The same decision says which calls the version in rollout gets.
-    if (decision->challenge != nullptr)
-      widest = widest_accepted(decision->challenge->winner()->candidate, problem, widest);
-    choice.most = bounds_of(widest);
-    // A version in rollout serves only what no other candidate does, however that ranks.
-    const Rollout* rollout = decision->rollout();
-    const bool is_last = rollout != nullptr && rollout->phase() != Phase::promoted;
-    const bool smaller_may_differ = std::any_of(
-        decision->verdicts.begin(), decision->verdicts.end(), [&](const Verdict& verdict) {
-          return (verdict.answer == Answer::no || verdict.in_rollout) &&
-                 (is_last || verdict.rank <= winner->rank) &&
-                 accepts_smaller(verdict.candidate, problem);
-        });
-    if (!smaller_may_differ) choice.least = {};
-  }
-  choice.decision = std::move(decision);
-  return choice;
 }
 
 // Adds one to a counter in the end.
