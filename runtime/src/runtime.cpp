@@ -8,7 +8,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <new>
 #include <utility>
