@@ -146,10 +146,10 @@ Outcome run_with_bad_index(Subject& subject, const Sample& sample, TensorName na
   // Overwrites an index that is always used: the second of the offsets, or the first of the others.
   const bool offsets = name == TensorName::offsets_q || name == TensorName::offsets_kv;
   std::memcpy(tensors[name].first() + (offsets ? sizeof bad : 0), &bad, sizeof bad);
-  // A sequence may own every row then, also those past the last offset of the sample.
+  // Up to a large offset a sequence may own every row, also those past the sample's last one.
   for (const TensorName written : {TensorName::out, TensorName::lse}) {
     Image& image = tensors[written];
-    if (name == TensorName::offsets_q && !image.absent()) make_output(image, image.view);
+    if (name == TensorName::offsets_q && bad > 0 && !image.absent()) make_output(image, image.view);
   }
   RunOptions options;
   if (scheduled) options.schedules = {&tensors};

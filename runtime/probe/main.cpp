@@ -16,6 +16,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -73,11 +74,23 @@ bool kill_descendants() {
 }
 
 // Ends this process, and all that it started, when nobody reads the answers any more. The
-// application may have ended and left a child that has the descriptor, too.
-void end_with_reader(pid_t application) {
+// application may have ended, be it before this process asked who its parent is, and have left a
+// child that has the descriptor, too.
+void end_with_reader(pid_t parent) {
   constexpr int kLookMilliseconds = 500;
-  pollfd reader{kAnswers, 0, 0};
-  while (poll(&reader, 1, kLookMilliseconds) <= 0 && getppid() == application) continue;
+  ucred application{};  // it made the socket of the answers
+  socklen_t size = sizeof application;
+  int process = -1;
+  bool ended = false;
+  if (getsockopt(kAnswers, SOL_SOCKET, SO_PEERCRED, &application, &size) == 0 &&
+      application.pid > 0) {
+    process = static_cast<int>(syscall(SYS_pidfd_open, application.pid, 0));
+    ended = process < 0 && errno == ESRCH;
+  }
+  std::array<pollfd, 2> waited{{{kAnswers, 0, 0}, {process, POLLIN, 0}}};  // -1: is left out
+  while (!ended && poll(waited.data(), waited.size(), kLookMilliseconds) <= 0 &&
+         getppid() == parent)
+    continue;
   kill_descendants();
   _exit(1);
 }

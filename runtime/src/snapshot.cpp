@@ -277,7 +277,8 @@ Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
   const auto source = read_policy(options, environment, folder);
   if (!source) return tl::unexpected(source.error());
   // A file is empty for a moment before the watch is told that it is being written again.
-  if (by_watch && !source->file.empty() && source->text.empty()) {
+  const bool is_empty = !source->file.empty() && source->text.empty();
+  if (by_watch && is_empty && previous != nullptr && !previous->policy_is_empty) {
     return fail(ATTNRT_INVALID_ARGUMENT,
                 "config: policy file {} is empty, as one is that is being written; `schema: 1` is "
                 "the policy that sets nothing",
@@ -290,6 +291,7 @@ Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,
   if (options.admission_level) config->admission_level = {*options.admission_level, "call"};
   snapshot->config = std::make_shared<const Config>(std::move(*config));
   snapshot->probes = probes;
+  snapshot->policy_is_empty = is_empty;
   snapshot->policy_file = options.policy_text ? "policy" : source->file;
   set_directories(options, folder, *snapshot);
   // Open backends hold the services that they were opened with, so both are kept or neither is.

@@ -57,7 +57,8 @@ class Snapshot {
     std::shared_ptr<const FoundPlugin> plugin;
   };
   std::shared_ptr<const Config> config;
-  std::string policy_file;  // empty: the built-in policy
+  std::string policy_file;       // empty: the built-in policy
+  bool policy_is_empty = false;  // the file
   std::vector<std::string> directories;
   std::string directories_origin;  // who named them: "call", ATTNRT_PLUGIN_PATH, "policy.yaml:2:16"
   Discovery found;
@@ -91,7 +92,7 @@ class Snapshot {
 // whose new bytes cannot be used keeps its last good ones; where those are in service, the new
 // bytes are loaded at once to find that out. Warnings go to the log.
 // by_watch: nobody asked for it but the watch. Warnings that `previous` has are not repeated, and a
-// policy file that is empty is an error.
+// policy file that has become empty is an error.
 // Errors: a policy that is wrong, and what kept this process from looking (discover). Nothing has
 // changed then.
 Result<std::shared_ptr<Snapshot>> take_snapshot(const RuntimeOptions& options,

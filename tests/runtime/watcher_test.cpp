@@ -218,6 +218,20 @@ TEST_F(WatcherTest, AnEmptyPolicyIsNotTaken) {
   EXPECT_TRUE(runtime->reload()) << "the application's word";
 }
 
+// The descriptor goes on, and nothing about the policy is new.
+TEST_F(WatcherTest, AnEmptyPolicyThatIsInForceIsNoFailure) {
+  TestRuntime runtime({"fake_full"}, kWatch, watching());
+  const auto descriptor = runtime->watch();
+  ASSERT_TRUE(descriptor);
+  runtime.set_policy("");
+  ASSERT_TRUE(runtime->reload());
+  runtime.plugins.add("fake_versions-1.0.0");
+  EXPECT_TRUE(comes_true([&] {
+    EXPECT_TRUE(runtime->handle_events());
+    return runtime->plugins().size() == 2;
+  }));
+}
+
 TEST_F(WatcherTest, ABadFileIsNamedOnceAndKeepsItsLastGoodVersion) {
   TestRuntime runtime({}, kWatch, watching());
   runtime.plugins.write("plugin.so", version("1.0.0"));

@@ -201,7 +201,9 @@ class Soak {
     opened.probe_program = ATTNRT_PROBE;
     if (kSanitized) opened.admission_level = AdmissionLevel::off;  // a probe takes seconds there
     opened.log = [this](int32_t severity, const std::string& line) {
-      if (severity >= ATTNRT_LOG_WARNING && line.starts_with("watch: ")) ++watch_failures_;
+      // A file that is written in place may be found empty first.
+      const bool is_failure = line.starts_with("watch: ") && line.find(" is empty") == line.npos;
+      if (severity >= ATTNRT_LOG_WARNING && is_failure) ++watch_failures_;
     };
     runtime_ = Runtime::open(std::move(opened)).value();
     callers_ = std::make_unique<Callers>(*runtime_, failures_);
@@ -328,7 +330,7 @@ class Soak {
     const auto begun = Clock::now();
     const auto may_fall = [&] {
       const auto waited = Clock::now() - begun;
-      return waited < 1s || (use.descriptors > fewest_descriptors_ && waited < kPatience);
+      return waited < 3s || (use.descriptors > fewest_descriptors_ && waited < kPatience);
     };
     while (may_fall()) {
       std::this_thread::sleep_for(50ms);

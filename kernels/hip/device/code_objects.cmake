@@ -20,7 +20,9 @@ find_program(ATTNRT_HIP_CLANG NAMES clang++-21 clang++-20 clang++-19 amdclang++ 
 find_program(ATTNRT_NVCC nvcc HINTS ${CUDAToolkit_BIN_DIR} /usr/local/cuda/bin DOC "nvcc")
 if(ATTNRT_NVCC)
   get_filename_component(attnrt_nvcc_dir ${ATTNRT_NVCC} DIRECTORY)
-  find_program(ATTNRT_FATBINARY fatbinary HINTS ${attnrt_nvcc_dir} DOC "fatbinary, which packs NVIDIA's code objects")
+  get_filename_component(attnrt_real_nvcc_dir ${ATTNRT_NVCC} REALPATH)
+  get_filename_component(attnrt_real_nvcc_dir ${attnrt_real_nvcc_dir} DIRECTORY)
+  find_program(ATTNRT_FATBINARY fatbinary HINTS ${attnrt_nvcc_dir} ${attnrt_real_nvcc_dir} DOC "fatbinary, which packs NVIDIA's code objects")
 endif()
 
 get_filename_component(attnrt_hip_dir ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)
@@ -74,8 +76,8 @@ function(attnrt_code_object out source arch) # [<dtype> <dim>]
   if(form STREQUAL cubin)
     string(REGEX REPLACE "elf$" fatbin packed ${file})
     string(REGEX REPLACE "^sm_" "" sm ${arch})
-    add_custom_command(OUTPUT ${packed} DEPENDS ${file} VERBATIM COMMENT "GPU code: ${arch} ${kernel}, packed"
-      COMMAND ${ATTNRT_FATBINARY} --create=${packed} --compress-all --compress-mode=size -64
+    add_custom_command(OUTPUT ${packed} DEPENDS ${file} ${ATTNRT_FATBINARY} VERBATIM COMMENT "GPU code: ${arch} ${kernel}, packed"
+      COMMAND ${ATTNRT_FATBINARY} --create=${packed} --compress-all -64
         --image3=kind=elf,sm=${sm},file=${file})
     set(file ${packed})
   endif()
@@ -187,6 +189,6 @@ endif()
 if(ATTNRT_NVCC AND ATTNRT_FATBINARY AND TARGET attnrt_kernels_device_cuda)
   attnrt_platform_kernels(cuda "${ATTNRT_CUDA_ARCHS}")
 else()
-  message(NOTICE "-- The plugins for NVIDIA GPUs are left out: nvcc 12.8 or newer with its toolkit was not found "
+  message(NOTICE "-- The plugins for NVIDIA GPUs are left out: nvcc 12.8 or newer with its toolkit (fatbinary, too) was not found "
     "(set ATTNRT_NVCC to it; -DATTNRT_GPU_CODE=OFF asks for no GPU code)")
 endif()

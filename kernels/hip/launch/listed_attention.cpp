@@ -20,9 +20,9 @@ namespace {
 // Keys in one unit of the decode kernel's cost, and between possible cuts: few enough that short
 // rows fill the GPU. A turn of all waves takes 32 to 128 keys.
 constexpr int32_t kDecodeCutKeys = 64;
-// With batch_invariant, every sequence is cut after these keys, whatever else is in the batch: few
-// enough that long sequences fill a GPU, and so many that merging the pieces costs little.
-constexpr int32_t kInvariantCutKeys = 1024;
+// With batch_invariant, every sequence is cut after these keys, whatever else is in the batch. Fewer
+// would fill a GPU sooner, but each piece has a place in the workspace and costs a merge.
+constexpr int32_t kInvariantCutKeys = 2048;
 // Equal sequences are cut only if their tiles would else fill less than this fraction of the
 // workgroups, over all rounds.
 constexpr double kLeastUse = 0.9;
@@ -249,10 +249,10 @@ void set_launch(const char* object, const char* kernel, uint32_t workgroups, uin
 
 bool is_listed(const Problem& p) {
   if (p.kv_lengths || p.varlen || p.page_size > 0 || is_stored(p)) return true;
-  if (std::max(p.head_dim, p.head_dim_v) > kDims[2] || !listed_supported(p, nullptr)) return false;
-  // With batch_invariant the bound seq_q decides nothing. Many queries with such scores are slow in
-  // lists.
-  return p.batch_invariant ? !modifies(p) : p.seq_q <= kFewQueries;
+  if (std::max(p.head_dim, p.head_dim_v) > kDims[2]) return false;
+  // With batch_invariant no bound decides. Many queries whose scores are modified are slow in lists.
+  if (p.batch_invariant) return !modifies(p);
+  return p.seq_q <= kFewQueries && listed_supported(p, nullptr);
 }
 
 bool listed_supported(const Problem& p, std::string* reason) {

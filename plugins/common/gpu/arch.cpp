@@ -95,7 +95,7 @@ bool runs_ptx(const ServedDevice& device) {
     const char* arch = kernels::hip::code_objects[n].arch;
     const int fit = nvidia_fit(arch, device.full_arch, device.ptx_only);
     // Of sm_90a there are only some kernels, and of what they replace there is nothing for sm_90.
-    const bool every_kernel = number_after("sm_", arch).suffix.empty();
+    const bool every_kernel = std::strcmp(arch, "sm_90a") != 0;
     if (fit > 0 && !is_ptx(arch) && every_kernel) return false;
     found = found || (fit > 0 && is_ptx(arch));
   }

@@ -39,10 +39,10 @@ class Torch {
   }
   // Whether torch records forward-mode gradients now, of some tensor.
   static bool in_forward_mode() {
-    if (!find() || forward_ad_ == nullptr) return false;
+    if (!find()) return false;
     static PyObject* const name = PyUnicode_InternFromString("_current_level");
     const auto level = nb::steal(PyObject_GetAttr(forward_ad_, name));
-    if (level.is_valid()) return PyLong_AsLong(level.ptr()) >= 0;
+    if (level.is_valid() && PyLong_Check(level.ptr())) return PyLong_AsLong(level.ptr()) >= 0;
     PyErr_Clear();  // a torch that has another name for it
     return false;
   }
@@ -66,7 +66,8 @@ class Torch {
     }
     const nb::object autograd = nb::getattr(torch, "autograd", nb::none());
     const nb::object forward_ad = nb::getattr(autograd, "forward_ad", nb::none());
-    if (!forward_ad.is_none()) forward_ad_ = nb::object(forward_ad).release().ptr();
+    if (forward_ad.is_none()) return false;  // it is being imported
+    forward_ad_ = nb::object(forward_ad).release().ptr();
     // Kept for ever, so that no other type gets this address.
     tensor_ = reinterpret_cast<PyTypeObject*>(nb::object(type).release().ptr());
     return true;

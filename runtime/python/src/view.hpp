@@ -270,8 +270,8 @@ inline void read_by_dlpack(const TensorEntry& entry, nb::handle object, View& vi
 inline void read(const TensorEntry& entry, nb::handle object, View& view) {
   if (!Torch::has(object)) return read_by_dlpack(entry, object, view);
   nb::object tensor = nb::borrow(object);
-  if (requires_grad(tensor)) tensor = without_gradient(entry.name, tensor);
   if (Torch::in_forward_mode()) without_tangent(entry.name, tensor);
+  if (requires_grad(tensor)) tensor = without_gradient(entry.name, tensor);
   if (is_negated(object)) {
     invalid(std::string(entry.name) +
             " is a view that torch negates when it reads it; give its resolve_neg()");

@@ -84,6 +84,14 @@ class Torch(unittest.TestCase):
                 attnrt.InvalidArgumentError, "^k has a forward-mode gradient"
             ):
                 attnrt.attention(q, dual, v)
+            wanted = torch.autograd.forward_ad.make_dual(
+                k.clone().requires_grad_(), torch.ones_like(k)
+            )
+            with (
+                torch.no_grad(),
+                self.assertRaisesRegex(attnrt.InvalidArgumentError, "forward-mode gradient"),
+            ):
+                attnrt.attention(q, wanted, v)
             self.assertTrue(torch.equal(attnrt.attention(q, k, v), expected))
 
     def test_other_kinds_of_tensors(self) -> None:

@@ -123,6 +123,7 @@ TEST(Arch, TheHostIsToldForWhichDevicesTheDriverCompiles) {
   EXPECT_EQ(note_on({"sm_80", "sm_90"}, 2), "");
   EXPECT_EQ(note_on({"sm_90", "sm_130", "sm_140"}, 3),
             "the driver compiles kernels from PTX for device 1 (sm_130), device 2 (sm_140)");
+  EXPECT_EQ(note_on({"sm_103", "sm_120"}, 2), "") << "sm_100f and sm_120a have every kernel";
   EXPECT_EQ(note_on({"sm_90"}, 1, true),
             "the driver compiles kernels from PTX for device 0 (sm_90), as the option code says");
   EXPECT_THAT(note_on({"sm_75"}, 0, true),
