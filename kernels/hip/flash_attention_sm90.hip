@@ -10,6 +10,7 @@ using Attention = PipelinedAttention<PipelinedTile<GPU_DTYPE, GPU_DIM, GPU_DIM_V
 GPU_KERNEL(kPrepareThreads, 4) flash_attention_sm90_prepare_kernel(const PrepareParams params) {
   prepare<PipelinedTile<GPU_DTYPE, GPU_DIM, GPU_DIM_V, Kind::generic>>(params);
 }
+#if GPU_DIM != 576  // only for lists
 GPU_KERNEL(Attention<Kind::generic>::kThreads, 1)
 flash_attention_sm90_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {
   Attention<Kind::generic>(params).run();
@@ -22,6 +23,7 @@ GPU_KERNEL(Attention<Kind::nocausal>::kThreads, 1)
 flash_attention_sm90_nocausal_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {
   Attention<Kind::nocausal>(params).run();
 }
+#endif
 #if GPU_DIM != 96  // see ListedProducer
 GPU_KERNEL(Attention<Kind::listed_plain>::kThreads, 1)
 flash_attention_sm90_listed_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {

@@ -32,14 +32,14 @@
 #include "kernels/hip/pipeline_consumer.hpp"
 #include "kernels/hip/pipeline_listed_producer.hpp"
 #include "kernels/hip/pipeline_producer.hpp"
+#include "kernels/hip/pipeline_wide_consumer.hpp"
 
 namespace kernels::hip {
 
 template <class Tile, Kind kKind>
 class PipelinedAttention : Pipeline<Tile, kKind> {
   using Base = Pipeline<Tile, kKind>;
-  using Base::params_, Base::full, Base::empty, Base::kKey, Base::kMask, Base::kNext,
-      Base::kBarriers, Base::kHandsSteps, Base::kParts, Base::kWaves, Base::kListed;
+  using Base::params_, Base::full, Base::empty, Base::kBarriers, Base::kHandsSteps, Base::kListed;
 
  public:
   using Base::Base;
@@ -48,11 +48,8 @@ class PipelinedAttention : Pipeline<Tile, kKind> {
   GPU_DEVICE void run() {
     if (gpu::thread() == 0) {
       for (uint32_t n = 0; n < kBarriers; ++n) {
-        gpu::mbarrier_init(full(n), 1);
-        gpu::mbarrier_init(empty(n), n < kKey    ? Tile::kGroups / kParts
-                                     : n < kMask ? Tile::kGroups
-                                     : n < kNext ? Tile::kGroups * kWaves
-                                                 : 1);
+        gpu::mbarrier_init(full(n), Base::full_arrivals(n));
+        gpu::mbarrier_init(empty(n), Base::empty_arrivals(n));
       }
       gpu::mbarrier_init_fence();
     }
@@ -73,7 +70,11 @@ class PipelinedAttention : Pipeline<Tile, kKind> {
       }
     } else {
       gpu::raise_registers<kConsumerRegisters>();
-      Consumer<Tile, kKind>(params_).consume(group - 1);
+      if constexpr (Tile::kSharesRows) {
+        WideConsumer<Tile, kKind>(params_).consume(group - 1);
+      } else {
+        Consumer<Tile, kKind>(params_).consume(group - 1);
+      }
     }
   }
 

@@ -72,6 +72,13 @@ struct WorkOf<true> {
   using Type = ListedWork;
 };
 
+// What one of two warpgroups with the same rows tells the other.
+struct Exchange {
+  float references[kWgmmaRows];  // of the rows of waves whose references rise
+  int32_t rises[4];              // with a step's weights: whether a wave's references rise
+  float sums[2][kWgmmaRows];     // at the end of a block, in two places in turn
+};
+
 template <class Tile, Kind kKind>
 class Pipeline {
  public:
@@ -90,11 +97,26 @@ class Pipeline {
   enum Barrier : uint32_t {
     kQuery,  // of each place and part of Q
     kKey = kQuery + Tile::kQueryStages * kParts,
-    kValue = kKey + Tile::kStages,
+    kValue = Tile::kValuesInKeys ? kKey : kKey + Tile::kStages,
     kMask = kValue + Tile::kStages,
-    kNext = kMask + (kHasMask ? Tile::kStages : 0),  // with a list: the item after this one
+    kWeights = kMask + (kHasMask ? Tile::kStages : 0),  // with kSharesRows: of each warpgroup
+    kNext = kWeights + (Tile::kSharesRows ? Tile::kGroups : 0),  // with a list: the next item
     kBarriers = kNext + (kListed ? 1 : 0)
   };
+  // Arrivals that make a barrier full and empty.
+  GPU_DEVICE static uint32_t full_arrivals(uint32_t n) {
+    return n >= kWeights && n < kNext ? kWaves : 1;
+  }
+  GPU_DEVICE static uint32_t empty_arrivals(uint32_t n) {
+    if (n < kKey) return Tile::kGroups / kParts;
+    if (n < kMask) {
+      // With kSharesRows one warpgroup multiplies K. The other one reads where the step is, and V.
+      if (!Tile::kSharesRows || n >= kValue) return Tile::kGroups;
+      return kHandsSteps ? 1 + kWaves : 1;
+    }
+    if (n < kWeights) return (Tile::kSharesRows ? 1 : Tile::kGroups) * kWaves;
+    return n < kNext ? kWaves : 1;
+  }
   // The block that each warpgroup takes next, in each place of Q.
   static constexpr uint32_t kWorkAt = (kBarriersAt + 2 * kBarriers * 8 + 15) / 16 * 16,
                             kWorkBytes = 64;
@@ -103,8 +125,14 @@ class Pipeline {
   static constexpr uint32_t kStepAt = kWorkAt + Tile::kQueryStages * kParts * kWorkBytes;
   static constexpr uint32_t kNextAt =
       (kStepAt + (kHandsSteps ? Tile::kStages * 4 : 0) + 15) / 16 * 16;
-  static constexpr uint32_t kSharedBytes = kNextAt + (kListed ? sizeof(ListedWork) : 0);
+  // With kSharesRows: what a warpgroup tells the other one. See Exchange.
+  static constexpr uint32_t kExchangeAt = kNextAt + (kListed ? sizeof(ListedWork) : 0);
+  static constexpr uint32_t kSharedBytes =
+      kExchangeAt + (Tile::kSharesRows ? Tile::kGroups * sizeof(Exchange) : 0);
   static_assert(kSharedBytes <= 227 << 10);
+  GPU_DEVICE static uint32_t exchange_at(int group) {
+    return kExchangeAt + static_cast<uint32_t>(group) * sizeof(Exchange);
+  }
   GPU_DEVICE static uint32_t full(uint32_t barrier) { return kBarriersAt + barrier * 16; }
   GPU_DEVICE static uint32_t empty(uint32_t barrier) { return full(barrier) + 8; }
 

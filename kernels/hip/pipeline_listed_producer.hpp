@@ -100,7 +100,11 @@ class ListedProducer : Pipeline<Tile, kKind> {
         const uint32_t stage = ring.stage(), parity = ring.empty_parity();
         gpu::mbarrier_wait(empty(kKey + stage), parity);
         expect(full(kKey + stage), Tile::kKeyBytes);
-        copy_keys(keys, boxes, stage);
+        if constexpr (Tile::kValuesInKeys) {
+          copy_values(keys, step, boxes, stage);
+        } else {
+          copy_keys(keys, boxes, stage);
+        }
         if (!kAhead && step == steps.end - 1) {
           send(true, query);
           release_next();
@@ -112,9 +116,11 @@ class ListedProducer : Pipeline<Tile, kKind> {
         // Pages of the next step are looked up while this one waits.
         Boxes after;
         find_boxes(keys, step - 1, after);
-        gpu::mbarrier_wait(empty(kValue + stage), parity);
-        expect(full(kValue + stage), Tile::kValueBytes);
-        copy_values(keys, step, boxes, stage);
+        if constexpr (!Tile::kValuesInKeys) {
+          gpu::mbarrier_wait(empty(kValue + stage), parity);
+          expect(full(kValue + stage), Tile::kValueBytes);
+          copy_values(keys, step, boxes, stage);
+        }
         ring.advance();
         GPU_UNROLL for (int i = 0; i < kOwnBoxes; ++i) boxes[i] = after[i];
       }
@@ -189,6 +195,8 @@ class ListedProducer : Pipeline<Tile, kKind> {
   static constexpr int kMostBoxes = kKeys / kLeastBoxKeys,
                        kOwnBoxes = (kMostBoxes + kWave - 1) / kWave;
   using Boxes = Box[kOwnBoxes];
+  // Panels of what is copied with zeros for rows that the sequence does not have.
+  static constexpr int kCutPanels = Tile::kValuesInKeys ? Tile::kPanels : Tile::kValuePanels;
 
   GPU_DEVICE int row_of_box(int i) const { return (i * kWave + lane_) * params_.box_keys; }
   GPU_DEVICE void find_boxes(const Keys& keys, int step, Boxes& boxes) const {
@@ -212,13 +220,15 @@ class ListedProducer : Pipeline<Tile, kKind> {
                           p_.k_stride.batch == 0 ? 0 : page_of(keys, boxes[i]));
     }
   }
+  // With kValuesInKeys: of K, whose columns are the values'.
   GPU_DEVICE void copy_values(const Keys& keys, int step, const Boxes& boxes,
                               uint32_t stage) const {
-    const uint32_t to = Tile::kValueAt + stage * Tile::kValueBytes, barrier = full(kValue + stage);
+    const uint32_t to = Tile::kValueAt + stage * Tile::kValueStageBytes,
+                   barrier = full(kValue + stage);
     GPU_UNROLL for (int i = 0; i < kOwnBoxes; ++i) {
       if (row_of_box(i) >= kKeys || boxes[i].is_cut) continue;
-      copy<Tile::kValuePanels>(params_.v, to, row_of_box(i), barrier, boxes[i].row, keys.head_v,
-                               p_.v_stride.batch == 0 ? 0 : page_of(keys, boxes[i]));
+      copy<kCutPanels>(params_.v, to, row_of_box(i), barrier, boxes[i].row, keys.head_v,
+                       p_.v_stride.batch == 0 ? 0 : page_of(keys, boxes[i]));
     }
     if (keys.cut_0 / kKeys == step && keys.cut_0 != kNoBox)
       copy_cut(keys, to, keys.cut_0 % kKeys, keys.cut_0, barrier);
@@ -235,8 +245,8 @@ class ListedProducer : Pipeline<Tile, kKind> {
       const bool all = here >= keys.first && here + rows <= keys.last,
                  none = here + rows <= keys.first || here >= keys.last;
       const auto copy_rows = [&](const gpu::TensorMap& map, int i, bool exists, int count) {
-        copy<Tile::kValuePanels>(map, to, at + r + i, barrier, exists ? place.row + r + i : -count,
-                                 keys.head_v, p_.v_stride.batch == 0 ? 0 : place.page);
+        copy<kCutPanels>(map, to, at + r + i, barrier, exists ? place.row + r + i : -count,
+                         keys.head_v, p_.v_stride.batch == 0 ? 0 : place.page);
       };
       if (rows == 8 && (all || none)) {
         copy_rows(params_.eight_values, 0, all, 8);

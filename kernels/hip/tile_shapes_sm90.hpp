@@ -9,8 +9,9 @@
 //   64        three warpgroups, so that there is work while two of them wait
 //   128       two places for Q, so that one block's end overlaps with the next one's start
 //   256       80 keys are what the memory holds
-//   512       two warpgroups with the same 64 queries: each computes all scores of a step of 32
-//             keys, and half of O's columns
+//   512       two warpgroups with the same 64 queries, and each half of O's columns: see
+//             pipeline_wide_consumer.hpp
+//   576, 512  the same, with V in K's place (v_in_k). Only for lists
 //   generic   two warpgroups. Up to 256 a step has 64 or 128 keys, since a mask is copied in panels
 //             of 64
 #pragma once
@@ -51,6 +52,11 @@ struct PipelineShapeOf<256, 256, kKind> {
 template <Kind kKind>
 struct PipelineShapeOf<512, 512, kKind> {
   using Type = PipelineShape<2, 32, 2, 1, 512, 512, true>;
+};
+
+template <Kind kKind>
+struct PipelineShapeOf<576, 512, kKind> {
+  using Type = PipelineShape<2, 32, 4, 1, 576, 512, true, true>;
 };
 
 template <class T, int kDim, int kDimV, Kind kKind>

@@ -22,7 +22,7 @@ try:
         flash_attn_with_kvcache,
     )
 except ImportError:
-    flash_attn_func = None
+    flash_attn_func = flash_attn_with_kvcache = None
 try:
     import cudnn
 except ImportError:
@@ -163,6 +163,36 @@ def cudnn_call(handle, graph, inputs, out, index, words):
         graph.execute(pack, workspace, handle=handle)
 
     return call if works(call) else None
+
+
+def fa3_latent_calls():
+    """Returns makers of FA3's calls for latent attention (MLA), by name.
+
+    maker(q, k, values, causal): values: how many of K's first columns are V. RETURNS None if FA3
+    refuses. FA3 takes these columns of q as qv, and the others of q and of K as q and k.
+    """
+
+    def maker(q, k, values, causal, splits, cache):
+        latent, rest = q[..., :values], q[..., values:]
+        words = {"qv": latent, "causal": causal, "softmax_scale": 1 / math.sqrt(q.shape[-1])}
+        words["num_splits"] = splits
+        keys, v = k[..., values:], k[..., :values]
+        if cache:
+            lengths = torch.full((k.shape[0],), k.shape[1], dtype=torch.int32, device=k.device)
+            call = functools.partial(
+                flash_attn_with_kvcache, rest, keys, v, cache_seqlens=lengths, **words
+            )
+        else:
+            call = functools.partial(flash_attn_func, rest, keys, v, **words)
+        return call if works(call) else None
+
+    found = {"": flash_attn_func, "cache ": flash_attn_with_kvcache}
+    return {
+        f"{name}splits={splits}": functools.partial(maker, splits=splits, cache=bool(name))
+        for name, function in found.items()
+        for splits in (0, 1)
+        if function is not None
+    }
 
 
 def cudnn_window_call(q, k, v, left, causal=True):

@@ -35,19 +35,25 @@ class Batch:
     features: Features = dataclasses.field(default_factory=Features)
     stored: str = ""  # of K and V: i8 or f8_e4m3fn; else dtype
     kv_scale: str = "none"  # with stored: tensor, head or token
+    values_in_keys: int = 0  # columns of K that are V, as in latent attention (MLA); 0: V is apart
+
+    @property
+    def head_dim_v(self):
+        return self.values_in_keys or self.head_dim
 
     @property
     def bytes(self):
         """Of the visible K and V."""
         element = 1 if self.stored else 2
-        return 2 * sum(self.kv_lengths) * self.heads_kv * self.head_dim * element
+        columns = self.head_dim * (1 if self.values_in_keys else 2)
+        return sum(self.kv_lengths) * self.heads_kv * columns * element
 
     @property
     def flop(self):
         scores = 0
         for q, kv in zip(self.q_lengths, self.kv_lengths, strict=True):
             scores += q * kv - (q * (q - 1) / 2 if self.features.causal else 0)
-        return 4 * self.heads_q * self.head_dim * scores
+        return 2 * self.heads_q * (self.head_dim + self.head_dim_v) * scores
 
     def rows(self, tensor, sequence, starts):
         """Returns a sequence's part [rows, heads, head_dim] of q or out."""
@@ -109,7 +115,7 @@ def make(batch):
         longest = max(batch.q_lengths)
         tensors["q"] = random(count, longest, batch.heads_q, dim)
         tensors["lse"] = torch.full((count, batch.heads_q, longest), math.nan, device="cuda")
-    tensors["out"] = torch.full_like(tensors["q"], math.nan)
+    tensors["out"] = torch.full_like(tensors["q"][..., : batch.head_dim_v], math.nan)
     pick = []  # for each sequence, a function that returns its rows of k or v
     if batch.page_size:
         size = batch.page_size
@@ -127,12 +133,14 @@ def make(batch):
             )
         else:
             k, v = (torch.full(shape, math.nan, device="cuda", dtype=kind) for _ in range(2))
+        if batch.values_in_keys:
+            v = k[..., : batch.values_in_keys]
         numbers = torch.randperm(pages, device="cuda").tolist()
         table = torch.full((count, max(1, *needed)), 2**31 - 1, dtype=torch.int32)
         for s, length in enumerate(batch.kv_lengths):
             own = [numbers.pop() for _ in range(needed[s])]
             table[s, : len(own)] = torch.tensor(own, dtype=torch.int32)
-            pair = [random(length, batch.heads_kv, dim) for _ in range(2)]
+            pair = [random(length, batch.heads_kv, n) for n in (dim, batch.head_dim_v)]
             where = torch.tensor(own, device="cuda").repeat_interleave(size)[:length].long()
             row = torch.arange(length, device="cuda") % size
             for tensor, part in zip((k, v), pair, strict=True):
@@ -154,7 +162,9 @@ def make(batch):
         for s, length in enumerate(batch.kv_lengths):
             k[s, length:], v[s, length:] = math.nan, math.nan
             pick.append(lambda t, s=s, length=length: t[s, :length])
-    tensors["k"], tensors["v"] = k, v
+    if batch.values_in_keys:
+        v = k[..., : batch.values_in_keys]
+    tensors["k"], tensors["v"] = k, None if batch.values_in_keys else v
     if batch.stored:
         for name in ("k", "v"):
             tensors[name], scale, wide = store(batch, tensors[name])
@@ -172,6 +182,8 @@ def plan_of(runtime, batch, tensors, **words):
         words |= {"seq_q": max(batch.q_lengths), "seq_kv": max(batch.kv_lengths)}
     elif batch.page_size:
         words |= {"seq_kv": max(batch.kv_lengths)}
+    if batch.values_in_keys:
+        words |= {"v_in_k": 1}
     return runtime.plan(backend="hip_flash", **tensors, **words)
 
 
@@ -241,6 +253,7 @@ def cases():
         pair = {"heads_q": heads[0], "heads_kv": heads[1]}
         yield Batch([1] * 10, ragged, **pair)
         yield Batch([3] * 10, ragged, features=causal, **pair)
+    yield from latent_cases(ragged)
     for layout in ("hnd", "pairs"):
         yield Batch([1] * 10, ragged, page_size=16, layout=layout)
     for features in (
@@ -262,6 +275,24 @@ def cases():
                 yield Batch(lengths, ragged, dtype=dtype, **word_of_pages)
     yield Batch([1] * 100, [1] * 57 + [200_000] + [1] * 42)
     yield Batch([1] * 2000, [5] * 1999 + [70], heads_q=8, heads_kv=2)
+
+
+def latent_cases(ragged):
+    """Yields latent attention (MLA), and head_dim 512, on these lengths."""
+    causal = Features(causal=True)
+    for dtype, heads in itertools.product(("bf16", "f16"), (16, 128)):
+        word = {"dtype": dtype, "heads_q": heads, "heads_kv": 1, "head_dim": 576}
+        word |= {"values_in_keys": 512}
+        yield Batch([1] * 3, [1000] * 3, **word)
+        yield Batch([1] * 10, ragged, **word)
+        yield Batch([3] * 10, ragged, features=causal, **word)
+        lengths = [5, 1, 0, 300, 17, 1, 64, 9, 2, 1000]
+        for size in (0, 4, 16, 64):
+            yield Batch(lengths, ragged, packed=True, page_size=size, features=causal, **word)
+            if size:
+                yield Batch([2] * 10, ragged, page_size=size, features=causal, **word)
+        yield Batch([1] * 64, [4000] * 64, features=Features(magnitude=3.0), page_size=64, **word)
+        yield Batch([3] * 10, ragged, heads, 8, 512, dtype, features=causal)
 
 
 def check(runtime):
@@ -300,6 +331,8 @@ def peers_of(batch):
     if batch.stored:
         return {}
     makers = {}
+    if batch.values_in_keys:
+        return latent_peers(batch)
     equal = min(batch.kv_lengths) == max(batch.kv_lengths)
     longest = max(batch.kv_lengths)
     causal = batch.features.causal
@@ -328,6 +361,18 @@ def peers_of(batch):
                 t["q"], t["k"], t["v"], t.get("kv_lengths"), causal, splits
             )
     return makers
+
+
+def latent_peers(batch):
+    """Returns makers of FA3's calls for latent attention with dense keys of one length, by name."""
+    if batch.page_size or batch.packed or len(set(batch.kv_lengths)) > 1 or batch.dtype != "bf16":
+        return {}
+    return {
+        f"FA3 {name}": lambda t, maker=maker: maker(
+            t["q"], t["k"], batch.values_in_keys, batch.features.causal
+        )
+        for name, maker in peers.fa3_latent_calls().items()
+    }
 
 
 def copy_gbs():
@@ -435,6 +480,32 @@ def print_packed(runtimes, rounds):
     print_rows(title, runtimes, rows, rounds, compute=True, scheduled=True)
 
 
+LATENTS = [  # batch, heads_q, seq_kv, queries
+    (1, 16, 32768, 1), (64, 16, 4096, 1), (128, 16, 4096, 1), (64, 16, 32768, 1),
+    (64, 128, 4096, 1), (128, 128, 4096, 1), (64, 128, 32768, 1), (64, 128, 8192, 2),
+]  # fmt: skip
+
+
+def print_latent(runtimes, rounds):
+    """Decode of latent attention (MLA), as GB/s and as TFLOP/s, dense and in pages."""
+    for compute in (False, True):
+        rows = []
+        for count, heads, seq, queries in LATENTS:
+            if compute != (heads >= 64):
+                continue
+            label = f"{count}, {heads}, {seq}" + f", {queries} queries" * (queries > 1)
+            features = Features(causal=queries > 1)
+            batch = Batch([queries] * count, [seq] * count, heads, 1, 576, features=features)
+            dense = dataclasses.replace(batch, values_in_keys=512)
+            rows.append((label, dense, None))
+            if seq == 4096:
+                paged = dataclasses.replace(dense, page_size=64)
+                rows.append((f"{label}, pages of 64", paged, dense))
+        unit = "TFLOP/s" if compute else "GB/s of K"
+        title = f"latent attention (576, 512): batch, heads, seq_kv; {unit}"
+        print_rows(title, runtimes, rows, rounds, compute=compute)
+
+
 def print_stored(runtimes, rounds):
     """K and V of 8 bits, beside the same work on 16 bits. The first ratio is that of the times."""
     rows = []
@@ -512,4 +583,5 @@ TABLES = {
     "packed": print_packed,
     "stored": print_stored,
     "invariant": print_invariant,
+    "latent": print_latent,
 }

@@ -61,6 +61,7 @@ function(attnrt_code_object out source arch) # [<dtype> <dim>]
       set(spills_192_128 96)
       set(spills_256 96)
       set(spills_512 192)
+      set(spills_576_512 192)
       set(strictly ${CMAKE_COMMAND} -D SPILL_BYTES=${spills_${dim}}
         -P ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/compile_strictly.cmake --)
       list(APPEND common -Xptxas -v)
@@ -163,7 +164,7 @@ function(attnrt_platform_kernels platform archs)
   attnrt_code_objects(flash SOURCE merge.hip ARCHS ${archs})
   attnrt_code_objects(flash SOURCE schedule.hip ARCHS ${archs})
   if(sm_90a)  # leaves f32 to sm_90
-    attnrt_code_objects(flash SOURCE flash_attention_sm90.hip ARCHS sm_90a DTYPES F16 BF16 DIMS 64 96 128 192 192_128 256 512)
+    attnrt_code_objects(flash SOURCE flash_attention_sm90.hip ARCHS sm_90a DTYPES F16 BF16 DIMS 64 96 128 192 192_128 256 512 576_512)
     if("sm_90" IN_LIST archs)
       list(REMOVE_ITEM archs sm_90)
       attnrt_code_objects(flash SOURCE flash_attention.hip ARCHS sm_90 DTYPES F32 DIMS 64 128 256)

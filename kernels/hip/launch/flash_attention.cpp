@@ -16,7 +16,10 @@ bool flash_supported(const Problem& problem, const Target& target, std::string* 
   const bool listed = is_listed(problem);
   const bool pipelined =
       listed ? is_pipelined_list(problem, target) : is_pipelined(problem, target);
-  if (!supported(problem, pipelined ? kPipelinedMaxDim : kDims[2], listed, reason)) return false;
+  const int max_dim = !pipelined                 ? kDims[2]
+                      : listed && problem.v_in_k ? kPipelinedMaxDimOfBoth
+                                                 : kPipelinedMaxDim;
+  if (!supported(problem, max_dim, listed, reason)) return false;
   if (listed) return listed_supported(problem, reason);
   if (!pipelined) return true;
   return pipelined_supported(problem, target, reason);

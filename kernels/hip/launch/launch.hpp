@@ -53,9 +53,10 @@ struct ListPlan {
     int32_t least_queries = 0, most_queries = 0;     // of a sequence that belongs here
     int64_t head_at = 0, items_at = 0, cuts_at = 0;  // bytes from the workspace's first
     int64_t partial_out_at = 0, partial_sums_at = 0;
-    int64_t taken_at = 0;       // with is_pipelined
-    bool is_pipelined = false;  // its kernel is sm_90a's
-    uint32_t box_keys = 0;      // with is_pipelined: see PipelinedParams
+    int64_t taken_at = 0;         // with is_pipelined
+    bool is_pipelined = false;    // its kernel is sm_90a's
+    uint32_t box_keys = 0;        // with is_pipelined: see PipelinedParams
+    bool values_in_keys = false;  // with is_pipelined: whether V is read in K's place
   };
   Section decode, prefill;
   bool has_list = false;   // else all sequences are alike: one tile for each of their groups
@@ -69,8 +70,9 @@ struct FlashPlan {
   const char* object = nullptr;
   uint32_t block = 0, shared_bytes = 0, rows = 0, keys = 0;
   // Only for sm_90a's loop; 0 for the other one.
-  uint32_t box_columns = 0;  // columns in one copy of q, k or v
-  uint32_t workgroups = 0;   // the largest grid: one for each multiprocessor
+  uint32_t box_columns = 0;     // columns in one copy of q, k or v
+  uint32_t workgroups = 0;      // the largest grid: one for each multiprocessor
+  bool values_in_keys = false;  // as in ListPlan::Section
   // Only for the kernels that take their work from a list; else both kernel names are null.
   ListPlan list;
   // Whether the tiles of every mask that can be read in words are looked at before, also where that

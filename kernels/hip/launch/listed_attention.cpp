@@ -249,6 +249,8 @@ void set_launch(const char* object, const char* kernel, uint32_t workgroups, uin
 
 bool is_listed(const Problem& p) {
   if (p.kv_lengths || p.varlen || p.page_size > 0 || is_stored(p)) return true;
+  // Only a tile for lists has so many columns.
+  if (p.v_in_k && p.head_dim > kPipelinedMaxDim) return true;
   if (std::max(p.head_dim, p.head_dim_v) > kDims[2]) return false;
   // With batch_invariant no bound decides. Many queries whose scores are modified are slow in lists.
   if (p.batch_invariant) return !modifies(p);

@@ -37,6 +37,8 @@ constexpr Dims kPipelinedDims[] = {
     {192, 192, {"flash_attention_sm90_f16_192", "flash_attention_sm90_bf16_192"}},
     {256, 256, {"flash_attention_sm90_f16_256", "flash_attention_sm90_bf16_256"}},
     {512, 512, {"flash_attention_sm90_f16_512", "flash_attention_sm90_bf16_512"}},
+    // Only for lists, with values in keys.
+    {576, 512, {"flash_attention_sm90_f16_576_512", "flash_attention_sm90_bf16_576_512"}},
 };
 
 template <int kDim, int kDimV, Kind kKind>
@@ -45,6 +47,7 @@ void set_sizes(FlashPlan* plan) {
   using Loop = PipelinedAttention<Tile, kKind>;
   plan->block = Loop::kThreads, plan->shared_bytes = Loop::kSharedBytes;
   plan->rows = Tile::kRows, plan->keys = Tile::kKeys, plan->box_columns = Tile::kPanel;
+  plan->values_in_keys = Tile::kValuesInKeys;
 }
 template <int kDim, int kDimV>
 void set_sizes(Kind kind, FlashPlan* plan) {
@@ -59,9 +62,10 @@ void set_sizes(Kind kind, FlashPlan* plan) {
 // Chooses the code object that serves the head dimensions, and fills what depends on its tile.
 void choose_object(const Problem& problem, Kind kind, FlashPlan* plan) {
   const Dims* dims = kPipelinedDims;
-  // Lists have no tile for 96: see ListedProducer.
+  const bool shares = kind == Kind::listed_plain && problem.v_in_k;
+  // Lists have no tile for 96: see ListedProducer. Nor is a head_dim of 512 copied twice.
   while (dims->dim < problem.head_dim || dims->dim_v < problem.head_dim_v ||
-         (kind == Kind::listed_plain && dims->dim == 96))
+         (kind == Kind::listed_plain && dims->dim == 96) || (shares && dims->dim == 512))
     ++dims;
   plan->object = dims->objects[problem.dtype == DType::bf16 ? 1 : 0];
   switch (dims->dim + dims->dim_v) {
@@ -72,6 +76,7 @@ void choose_object(const Problem& problem, Kind kind, FlashPlan* plan) {
     case 192 + 192: set_sizes<192, 192>(kind, plan); break;
     case 256 + 256: set_sizes<256, 256>(kind, plan); break;
     case 512 + 512: set_sizes<512, 512>(kind, plan); break;
+    case 576 + 512: set_sizes<576, 512, Kind::listed_plain>(plan); break;
   }
 }
 
@@ -245,7 +250,8 @@ Tensor unpacked(const Tensor& t) {
 bool is_pipelined_list(const Problem& problem, const Target& target) {
   if (!is_pipelined(problem, target) || problem.scale < 0 || problem.mask != Mask::none ||
       problem.softcap != 0 || problem.alibi || kv_dtype(problem) != problem.dtype ||
-      std::max(problem.head_dim, problem.head_dim_v) > kPipelinedMaxDim)
+      problem.head_dim > (problem.v_in_k ? kPipelinedMaxDimOfBoth : kPipelinedMaxDim) ||
+      problem.head_dim_v > kPipelinedMaxDim)
     return false;
   // Where heads cannot be packed, tiles of few queries would be empty for the most part. (With
   // batch_invariant the bound seq_q decides nothing.)
@@ -268,6 +274,7 @@ void set_pipelined_section(const Problem& problem, const Target& target,
   section->cut_keys = static_cast<int32_t>(plan.keys);
   section->workgroups = static_cast<uint32_t>(target.multiprocessors);
   section->box_keys = static_cast<uint32_t>(box_keys_of(problem, plan.keys));
+  section->values_in_keys = plan.values_in_keys;
   const int64_t group = group_of(problem);
   section->group = static_cast<int32_t>(packs(group) ? group : 1);
 }
@@ -292,14 +299,16 @@ bool set_pipelined_launch(const ListPlan::Section& section, const Problem& probl
   };
   const auto group = static_cast<uint32_t>(section.group);
   const uint32_t heads = std::min<uint32_t>(group, kWgmmaRows), keys = section.box_keys;
+  // Where K's place holds the values too, they are copied with all its columns.
+  const int64_t value_columns = section.values_in_keys ? problem.head_dim : problem.head_dim_v;
   const bool described =
       map(q, problem.head_dim, {64, kWgmmaRows / heads, group, heads},
           offsetof(PipelinedParams, q)) &&
       map(q, problem.head_dim, {64, 1, group, heads}, offsetof(PipelinedParams, one_query)) &&
       map(k, problem.head_dim, {64, keys}, offsetof(PipelinedParams, k)) &&
-      map(v, problem.head_dim_v, {64, keys}, offsetof(PipelinedParams, v)) &&
-      map(v, problem.head_dim_v, {64, 8}, offsetof(PipelinedParams, eight_values)) &&
-      map(v, problem.head_dim_v, {64, 1}, offsetof(PipelinedParams, one_value));
+      map(v, value_columns, {64, keys}, offsetof(PipelinedParams, v)) &&
+      map(v, value_columns, {64, 8}, offsetof(PipelinedParams, eight_values)) &&
+      map(v, value_columns, {64, 1}, offsetof(PipelinedParams, one_value));
   std::memcpy(out->params, &params, sizeof params);
   return described;
 }

@@ -13,6 +13,9 @@ Kind kind_of(const Problem& problem);
 
 // The largest head_dim and head_dim_v of the loop of sm_90a.
 inline constexpr int kPipelinedMaxDim = 512;
+// The largest head_dim over a list of work, where values are in keys (v_in_k): latent attention
+// (MLA) has 512 columns of values, and 64 more of keys.
+inline constexpr int kPipelinedMaxDimOfBoth = 576;
 
 // Whether the loop of sm_90a serves a dense problem.
 bool is_pipelined(const Problem& problem, const Target& target);

@@ -129,13 +129,18 @@ GPU_DEVICE void pin([[maybe_unused]] float (&registers)[n]) {
                " {" WGMMA_TEXT_##floats "}, %" #floats ", %" #i1 ", keep, 1, 1, 0, 0; }" \
                : WGMMA_LIST_##floats                                                     \
                : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)))
+#define WGMMA_SHARED_WEIGHTS(type, columns, floats, i1, i2, i3, i4)                  \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type \
+               " {" WGMMA_TEXT_##floats "}, %" #floats ", %" #i1 ", 1, 1, 1, 0, 1;"  \
+               : WGMMA_LIST_##floats                                                 \
+               : "l"(a), "l"(b))
 #define WGMMA_REGISTERS(type, columns, floats, i1, i2, i3, i4)                                   \
   asm volatile("wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type             \
                " {" WGMMA_TEXT_##floats "}, {%" #floats ", %" #i1 ", %" #i2 ", %" #i3 "}, %" #i4 \
                                         ", 1, 1, 1, 1;"                                          \
                : WGMMA_LIST_##floats                                                             \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
-// The product of kColumns and T. one_product: WGMMA_SHARED or WGMMA_REGISTERS.
+// The product of kColumns and T. one_product: one of the three above.
 #define WGMMA_CASE(one_product, columns, ...)    \
   if constexpr (kColumns == columns) {           \
     if constexpr (T::kDType == DType::f16) {     \
@@ -172,6 +177,16 @@ struct Wgmma {
 #endif
   }
 
+  // D += A B, with A in workgroup memory too. a: descriptor of a K-major operand, b: of an MN-major
+  // one.
+  GPU_DEVICE static void multiply_weights(Accumulator& d, uint64_t a, uint64_t b) {
+#if defined(GPU_ON_HOST)
+    gpu::host::wgmma({T::kDType, kColumns, d, true, nullptr, a, b, true});
+#else
+    WGMMA_OF_WIDTH(WGMMA_SHARED_WEIGHTS)
+#endif
+  }
+
   // D += A B, with A in registers. b: descriptor of an MN-major operand.
   GPU_DEVICE static void multiply(Accumulator& d, const uint32_t (&a)[4], uint64_t b) {
 #if defined(GPU_ON_HOST)
@@ -186,6 +201,7 @@ struct Wgmma {
 #undef WGMMA_OF_WIDTH
 #undef WGMMA_CASE
 #undef WGMMA_REGISTERS
+#undef WGMMA_SHARED_WEIGHTS
 #undef WGMMA_SHARED
 #endif
 

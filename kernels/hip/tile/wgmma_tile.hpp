@@ -34,11 +34,13 @@ namespace kernels::hip {
 
 // kGroups warpgroups of consumers with 64 queries each; kKeys of a step; kStages places for steps
 // of K and of V, kQueryStages for blocks of Q; kDim, kDimV: head_dim and head_dim_v, padded.
-// kSharesRows: all warpgroups have the same 64 queries, and each a part of O's columns.
+// kSharesRows: both warpgroups have the same 64 queries, and each half of O's columns. They compute
+// the scores of steps in turn, and hand each other the weights through workgroup memory.
+// kValuesInKeys: V is the first head_dim_v columns of K, and is read in K's place.
 template <int kGroupCount, int kKeyCount, int kStageCount, int kQueryStageCount, int kDimension,
-          int kDimensionV, bool kSharedRows = false>
+          int kDimensionV, bool kSharedRows = false, bool kSharedKeys = false>
 struct PipelineShape {
-  static constexpr bool kSharesRows = kSharedRows;
+  static constexpr bool kSharesRows = kSharedRows, kValuesInKeys = kSharedKeys;
   static constexpr int kGroups = kGroupCount, kKeys = kKeyCount, kStages = kStageCount,
                        kQueryStages = kQueryStageCount, kDim = kDimension, kDimV = kDimensionV;
 };
@@ -49,7 +51,7 @@ template <class T, class Shape>
 struct WgmmaTile {
   using Element = T;
   static constexpr int kWave = 32, kWaveRows = 16, kGroupThreads = 128, kGroupRows = kWgmmaRows;
-  static constexpr bool kSharesRows = Shape::kSharesRows;
+  static constexpr bool kSharesRows = Shape::kSharesRows, kValuesInKeys = Shape::kValuesInKeys;
   static constexpr int kGroups = Shape::kGroups,
                        kRows = kSharesRows ? kGroupRows : kGroups * kGroupRows;
   static constexpr int kKeys = Shape::kKeys, kStages = Shape::kStages;
@@ -102,9 +104,16 @@ struct WgmmaTile {
   static constexpr uint32_t kQueryBytes = kPanels * kQueryPanelBytes;
   static constexpr uint32_t kKeyBytes = kPanels * kKeyPanelBytes;
   static constexpr uint32_t kValueBytes = kValuePanels * kKeyPanelBytes;
+  // Each warpgroup's place for weights, one panel of kKeys columns.
+  static constexpr uint32_t kWeightRowBytes = kKeys * 2,
+                            kWeightBytes = kSharesRows ? kGroupRows * kWeightRowBytes : 0;
+  // Bytes from a stage of V to the next.
+  static constexpr uint32_t kValueStageBytes = kValuesInKeys ? kKeyBytes : kValueBytes;
   static constexpr uint32_t kKeyAt = kQueryStages * kQueryBytes,
-                            kValueAt = kKeyAt + kStages * kKeyBytes,
-                            kTileEnd = kValueAt + kStages * kValueBytes;
+                            kKeyEnd = kKeyAt + kStages * kKeyBytes,
+                            kValueAt = kValuesInKeys ? kKeyAt : kKeyEnd,
+                            kWeightsAt = kKeyEnd + (kValuesInKeys ? 0 : kStages * kValueBytes),
+                            kTileEnd = kWeightsAt + kGroups * kWeightBytes;
 
   GPU_DEVICE static uint32_t query_at(uint32_t stage) { return stage * kQueryBytes; }
 
@@ -129,6 +138,35 @@ struct WgmmaTile {
     GPU_UNROLL for (int t = 0; t < kKeys / 16; ++t) {
       Wgmma<T, kColumns>::multiply(o, weights[t],
                                    descriptor(from + t * 2 * kBlockBytes, kKeyPanelBytes));
+    }
+  }
+
+  // The same with the weights that a warpgroup stored at `weights_at`.
+  GPU_DEVICE void start_output(Output& o, uint32_t weights_at, uint32_t at) const {
+    static_assert(kWeightRowBytes == 64 || kWeightRowBytes == 128);
+    const uint32_t from = at + static_cast<uint32_t>(first_column() / kPanel) * kKeyPanelBytes;
+    GPU_UNROLL for (int t = 0; t < kKeys / 16; ++t) {
+      Wgmma<T, kColumns>::multiply_weights(
+          o, matrix_descriptor<kWeightRowBytes>(weights_at + t * 32, 16, 8 * kWeightRowBytes),
+          descriptor(from + t * 2 * kBlockBytes, kKeyPanelBytes));
+    }
+  }
+  GPU_DEVICE static uint32_t weights_at(int of_group) {
+    return kWeightsAt + static_cast<uint32_t>(of_group) * kWeightBytes;
+  }
+  // Stores the lane's weights for the other warpgroup, as a K-major operand.
+  GPU_DEVICE void store_weights(const Weights& weights) const {
+    GPU_UNROLL for (int slot = 0; slot < kSlots; ++slot) {
+      const uint32_t row = static_cast<uint32_t>(wave * kWaveRows + lane / 4 + slot * 8),
+                     offset = row * kWeightRowBytes,
+                     swizzle = offset / 128 % (kWeightRowBytes / 16) * 16,
+                     to = weights_at(group) + offset + static_cast<uint32_t>(lane % 4) * 4;
+      GPU_UNROLL for (int t = 0; t < kKeys / 16; ++t) {
+        GPU_UNROLL for (int half = 0; half < 2; ++half) {
+          gpu::shared_store(to + (static_cast<uint32_t>(t * 32 + half * 16) ^ swizzle),
+                            weights[t][half * 2 + slot]);
+        }
+      }
     }
   }
 

@@ -398,6 +398,15 @@ TEST_P(Pipeline, LargeHeadDims) {
   expect(r);
   r.problem.mask = Mask::none, r.problem.head_dim_v = 64;
   expect(r);
+  // One step of 32 keys to five, for both warpgroups in turn; references that rise in any of them.
+  for (const int64_t seq_kv : {1, 32, 33, 64, 65, 96, 97, 128, 160}) {
+    Recipe steps = recipe(150, seq_kv, 512, 2);
+    steps.magnitude = 6;
+    steps.problem.sinks = steps.problem.lse = true;
+    expect(steps);
+    steps.problem.causal = true;
+    expect(steps);
+  }
   std::string reason;
   EXPECT_FALSE(hip::flash_supported(r.problem, {"sm_80"}, &reason));
   EXPECT_EQ(reason, "head_dim 264 is not a multiple of 8 from 8 to 256");

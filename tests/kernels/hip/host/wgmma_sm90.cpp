@@ -32,11 +32,15 @@ HostKernel of_dims(const std::string& name) {
   using hip::Kind;
   if (name == "flash_attention_sm90_prepare_kernel")
     return prepare<hip::PipelinedTile<T, kDim, kDimV, Kind::generic>>;
-  if (name == "flash_attention_sm90_kernel") return run<T, kDim, kDimV, Kind::generic>;
-  if (name == "flash_attention_sm90_listed_kernel") return listed<T, kDim, kDimV>();
-  if (name == "flash_attention_sm90_causal_kernel") return run<T, kDim, kDimV, Kind::causal>;
-  return name == "flash_attention_sm90_nocausal_kernel" ? run<T, kDim, kDimV, Kind::nocausal>
-                                                        : nullptr;
+  if constexpr (kDim == 576) {  // only for lists
+    return name == "flash_attention_sm90_listed_kernel" ? listed<T, kDim, kDimV>() : nullptr;
+  } else {
+    if (name == "flash_attention_sm90_kernel") return run<T, kDim, kDimV, Kind::generic>;
+    if (name == "flash_attention_sm90_listed_kernel") return listed<T, kDim, kDimV>();
+    if (name == "flash_attention_sm90_causal_kernel") return run<T, kDim, kDimV, Kind::causal>;
+    return name == "flash_attention_sm90_nocausal_kernel" ? run<T, kDim, kDimV, Kind::nocausal>
+                                                          : nullptr;
+  }
 }
 
 template <class T>
@@ -47,6 +51,7 @@ HostKernel of_dtype(const std::string& dims, const std::string& name) {
   if (dims == "192") return of_dims<T, 192, 192>(name);
   if (dims == "192_128") return of_dims<T, 192, 128>(name);
   if (dims == "256") return of_dims<T, 256, 256>(name);
+  if (dims == "576_512") return of_dims<T, 576, 512>(name);
   return dims == "512" ? of_dims<T, 512, 512>(name) : nullptr;
 }
 

@@ -144,6 +144,42 @@ TYPED_TEST(Products, OfRegistersAreThePlainOnes) {
   }
 }
 
+// A of workgroup memory in rows of 64 or 32 columns, B MN-major, 32 deep: two products.
+TYPED_TEST(Products, OfWeightsInWorkgroupMemoryAreThePlainOnes) {
+  using T = typename Of<TypeParam>::T;
+  constexpr int kColumns = Of<TypeParam>::kColumns, kDepth = 32;
+  for (uint32_t seed = 0; seed < kSeeds; ++seed) {
+    const bool narrow = seed % 2 == 0;
+    run(128, seed, [&] {
+      for (int panel = 0; panel < (kColumns + 63) / 64; ++panel) {
+        store_rows<T>(kB + static_cast<uint32_t>(panel * kDepth * 128), kDepth,
+                      [&](int k, int n) { return b_value(k, panel * 64 + n); });
+      }
+      if (narrow) {
+        store_rows<T, 32>(kA, 64, a_value);
+      } else {
+        store_rows<T>(kA, 64, a_value);
+      }
+      show_stores();
+      typename TypeParam::Accumulator d;
+      fill(d, 1);
+      wgmma_fence();
+      for (uint32_t i = 0; i < 2; ++i) {
+        TypeParam::multiply_weights(d,
+                                    narrow ? matrix_descriptor<64>(kA + i * 32, 16, 512)
+                                           : matrix_descriptor(kA + i * 32, 16, 1024),
+                                    matrix_descriptor(kB + i * 2048, kDepth * 128, 1024));
+      }
+      wgmma_commit();
+      wgmma_wait<0>();
+      for (int e = 0; e < kColumns / 2; ++e) {
+        const auto [row, n] = place(e);
+        ASSERT_EQ(d[e], product_at(row, n, kDepth) + 1) << row << ", " << n;
+      }
+    });
+  }
+}
+
 // Panels of 32 columns: K-major, 32 deep, and MN-major.
 TEST(NarrowPanels, GiveThePlainProduct) {
   using Wide = Wgmma<BF16, 96>;
