@@ -21,6 +21,9 @@ class Producer : Pipeline<Tile, kKind> {
   // steps whose mask hides everything, and the masks that hide nothing.
   GPU_DEVICE void produce() const {
     constexpr bool kAhead = Tile::kQueryStages == 2;  // Q is sent early in the block before
+    // The values of a step come after the keys of the next one: that is the order in which two
+    // warpgroups with the same rows need them.
+    constexpr bool kValuesLate = Tile::kSharesRows;
     Ring<Tile::kQueryStages> query;
     StageRing ring, mask_ring;
     Work now, next;
@@ -30,6 +33,7 @@ class Producer : Pipeline<Tile, kKind> {
       const uint32_t number = take();
       bool follows = false, found = false;
       const int32_t head_kv = now.head / p_.heads_per_kv;
+      int before = 0;
       for (int step = now.steps.end - 1; step >= now.steps.begin; step = step_before(now, step)) {
         const bool first = step == now.steps.end - 1;
         const uint32_t stage = ring.stage(), parity = ring.empty_parity();
@@ -45,11 +49,12 @@ class Producer : Pipeline<Tile, kKind> {
         if constexpr (kHasMask) {
           if (masked && copies_mask()) copy_mask(now, step, mask_ring);
         }
-        gpu::mbarrier_wait(empty(kValue + stage), parity);
-        gpu::mbarrier_arrive_expect(full(kValue + stage), Tile::kValueBytes);
-        copy(params_.v, p_.v_stride, Tile::kValueAt + stage * Tile::kValueBytes,
-             Tile::kKeyPanelBytes, Tile::kValuePanels, full(kValue + stage), step * kKeys, head_kv,
-             now.batch);
+        if constexpr (!kValuesLate) {
+          copy_values(now, step, ring);
+        } else if (!first) {
+          copy_values(now, before, {ring.count - 1});
+        }
+        before = step;
         ring.advance();
         // In the second step the number has come. Where no step is left out, that is end - 2.
         if (!found &&
@@ -59,6 +64,7 @@ class Producer : Pipeline<Tile, kKind> {
           if (kAhead) send(follows, next, query);
         }
       }
+      if (kValuesLate) copy_values(now, before, {ring.count - 1});
       if (!kAhead && !follows) send(false, next, query);
       now = next;
       exists = follows;
@@ -109,6 +115,14 @@ class Producer : Pipeline<Tile, kKind> {
     return knows_states() ? last_unhidden(states_of(work), work.steps.begin, step) : step - 1;
   }
 
+  GPU_DEVICE void copy_values(const Work& work, int step, const StageRing& ring) const {
+    const uint32_t stage = ring.stage();
+    gpu::mbarrier_wait(empty(kValue + stage), ring.empty_parity());
+    gpu::mbarrier_arrive_expect(full(kValue + stage), Tile::kValueBytes);
+    copy(params_.v, p_.v_stride, Tile::kValueAt + stage * Tile::kValueBytes, Tile::kKeyPanelBytes,
+         Tile::kValuePanels, full(kValue + stage), step * kKeys, work.head / p_.heads_per_kv,
+         work.batch);
+  }
   // Starts the copies of all panels of rows [row, + a box) of one head.
   GPU_DEVICE static void copy(const gpu::TensorMap& map, const Strides& stride, uint32_t to,
                               uint32_t panel_bytes, int panels, uint32_t barrier, int32_t row,

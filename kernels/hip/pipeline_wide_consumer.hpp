@@ -29,6 +29,8 @@ class WideConsumer : BlockConsumer<Tile, kKind> {
   using typename Base::StageRing, typename Base::StepWord, typename Base::Work, typename Base::Rows,
       typename Base::Scores, typename Base::Output, typename Base::Weights;
   static_assert(Tile::kGroups == 2 && Tile::kQueryStages == 1);
+  // Else both warpgroups had steps in the same place, of which they may miss no phase.
+  static_assert(Tile::kStages % 2 == 0);
   // Else a step would wait for its own place in the ring.
   static_assert(!Tile::kValuesInKeys || Tile::kStages > 2);
 
@@ -80,19 +82,20 @@ class WideConsumer : BlockConsumer<Tile, kKind> {
     StepWord step;
     if constexpr (kGroup == 0) {
       step = start_scores(tile, places, 0, number, s);
-      wgmma_wait<0>();
+      finish_scores<0>(places, s);
       float factor[kSlots];  // O is 0: nothing to scale
-      weigh_and_give<kGroup>(tile, rows, places, step, softmax, s, weights, factor);
+      const bool rises = weigh(tile, rows, softmax, s, step, factor);
+      Tile::pack(s, weights);
+      give<kGroup>(tile, places, softmax, weights, rises);
     } else {
       number = step_of_other(tile, places, 0, number);
       if (number == begin) {
-        take_last<kGroup>(tile, places, softmax, o);
+        take_alone<kGroup>(tile, places, softmax, o);
         release(empty(query_barrier(places.query, 0)));
         return;
       }
       step = start_scores(tile, places, 1, number - 1, s);
-      take<kGroup>(tile, places, softmax, o);
-      wait_weigh_and_give<kGroup>(tile, rows, places, step, softmax, s, weights, o);
+      take_and_weigh<kGroup>(tile, rows, places, step, softmax, s, weights, o);
     }
     // In each turn: O += P V of an own step, whose weights are there, S of the next own step, O +=
     // P V of the other warpgroup's step in between, and the next own weights. Nothing runs where
@@ -107,8 +110,7 @@ class WideConsumer : BlockConsumer<Tile, kKind> {
       pin(o);
       release(empty(kValue + stage));
       places.ring.advance();
-      take<kGroup>(tile, places, softmax, o);
-      wait_weigh_and_give<kGroup>(tile, rows, places, step, softmax, s, weights, o);
+      take_and_weigh<kGroup>(tile, rows, places, step, softmax, s, weights, o);
     }
     start_own_output(tile, places, weights, o);
     wgmma_wait<0>();
@@ -116,7 +118,7 @@ class WideConsumer : BlockConsumer<Tile, kKind> {
     release(empty(query_barrier(places.query, 0)));
     release(empty(kValue + places.ring.stage()));
     places.ring.advance();
-    if (step.step != begin) take_last<kGroup>(tile, places, softmax, o);
+    if (step.step != begin) take_alone<kGroup>(tile, places, softmax, o);
   }
 
   // Starts S of the step that comes `ahead` after places.ring's. number: the step that it is,
@@ -155,28 +157,25 @@ class WideConsumer : BlockConsumer<Tile, kKind> {
     tile.start_output(o, weights, value_at(stage));
     wgmma_commit();
   }
-  // Waits for S of an own step, turns it into weights and hands them over. RETURNS whether O is to
-  // be scaled, and by what.
-  template <int kGroup>
-  GPU_DEVICE bool weigh_and_give(const Tile& tile, const Rows& rows, Places& places,
-                                 const StepWord& step, OnlineSoftmax<Tile>& softmax, Scores& s,
-                                 Weights& weights, float (&factor)[kSlots]) const {
+  // Waits for S of the own step, but not for kBeside groups of products after it.
+  template <int kBeside>
+  GPU_DEVICE static void finish_scores(const Places& places, Scores& s) {
+    wgmma_wait<kBeside>();
     pin(s);
     if constexpr (!Tile::kValuesInKeys) release(empty(kKey + places.ring.stage()));
+  }
+  // Turns S of an own step into weights beside O += P V of the step before, which is the other
+  // warpgroup's, and hands them over.
+  template <int kGroup>
+  GPU_DEVICE void take_and_weigh(const Tile& tile, const Rows& rows, Places& places,
+                                 const StepWord& step, OnlineSoftmax<Tile>& softmax, Scores& s,
+                                 Weights& weights, Output& o) const {
+    take<kGroup>(tile, places, softmax, o);
+    finish_scores<1>(places, s);
+    float factor[kSlots];
     const bool rises = weigh(tile, rows, softmax, s, step, factor);
     Tile::pack(s, weights);
     give<kGroup>(tile, places, softmax, weights, rises);
-    return rises;
-  }
-  // The same where O += P V of the step before runs, which take() started. Scales O.
-  template <int kGroup>
-  GPU_DEVICE void wait_weigh_and_give(const Tile& tile, const Rows& rows, Places& places,
-                                      const StepWord& step, OnlineSoftmax<Tile>& softmax, Scores& s,
-                                      Weights& weights, Output& o) const {
-    wgmma_wait<1>();
-    float factor[kSlots];
-    const bool rises =
-        weigh_and_give<kGroup>(tile, rows, places, step, softmax, s, weights, factor);
     wgmma_wait<0>();
     pin(o);
     release_taken<kGroup>(tile, places);
@@ -232,10 +231,10 @@ class WideConsumer : BlockConsumer<Tile, kKind> {
     release(empty(kValue + before.stage()));
     arrive_of_wave(tile, empty(kWeights + 1 - kGroup));
   }
-  // O += P V of a block's last step, which is the other warpgroup's.
+  // O += P V of a step of the other warpgroup, with nothing beside.
   template <int kGroup>
-  GPU_DEVICE void take_last(const Tile& tile, Places& places, OnlineSoftmax<Tile>& softmax,
-                            Output& o) const {
+  GPU_DEVICE void take_alone(const Tile& tile, Places& places, OnlineSoftmax<Tile>& softmax,
+                             Output& o) const {
     take<kGroup>(tile, places, softmax, o);
     wgmma_wait<0>();
     pin(o);

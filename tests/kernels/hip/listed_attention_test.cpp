@@ -12,49 +12,13 @@
 #include "kernels/common/half.hpp"
 #include "kernels/common/sequence.hpp"
 #include "kernels/hip/launch/launch.hpp"
-#include "tests/kernels/hip/expect.hpp"
-#include "tests/kernels/hip/targets.hpp"
+#include "tests/kernels/hip/listed.hpp"
 
 namespace kernels::test {
 namespace {
 
-class Listed : public testing::TestWithParam<Target> {
+class Listed : public OnLists {
  protected:
-  const char* arch = GetParam().arch;
-  DType dtype = GetParam().dtype;
-  uint32_t seed = 0;
-
-  Recipe recipe(int64_t seq_q, int64_t seq_kv, int64_t head_dim, int64_t heads_q = 8,
-                int64_t heads_kv = 2) const {
-    Recipe r;
-    r.problem.dtype = dtype;
-    r.problem.heads_q = heads_q, r.problem.heads_kv = heads_kv;
-    r.problem.head_dim = r.problem.head_dim_v = head_dim;
-    r.problem.lse = true;
-    r.seq_q = seq_q, r.seq_kv = seq_kv;
-    r.gap = 8;
-    return r;
-  }
-  Recipe lengths(std::vector<int32_t> kv_lengths, int64_t seq_q, int64_t head_dim,
-                 int64_t heads_q = 8, int64_t heads_kv = 2) const {
-    int32_t most = 1;
-    for (const int32_t n : kv_lengths) most = n > most ? n : most;
-    Recipe r = recipe(seq_q, most, head_dim, heads_q, heads_kv);
-    r.problem.kv_lengths = true;
-    r.batch = static_cast<int64_t>(kv_lengths.size());
-    r.kv_lengths = std::move(kv_lengths);
-    return r;
-  }
-  Recipe packed(std::vector<int32_t> q_lengths, std::vector<int32_t> kv_lengths,
-                int64_t head_dim) const {
-    Recipe r = recipe(1, 1, head_dim);
-    r.problem.varlen = true;
-    r.batch = static_cast<int64_t>(kv_lengths.size());
-    r.q_lengths = std::move(q_lengths), r.kv_lengths = std::move(kv_lengths);
-    return r;
-  }
-  void expect(const Recipe& recipe) { expect_right_on(arch, recipe, ++seed); }
-
   // Sets q, k and v of one sequence of packed tensors to numbers that depend on the place in the
   // sequence alone.
   void fill_from(const Case& c, int64_t b) const {
@@ -249,92 +213,6 @@ TEST_P(Listed, Bounds) {
   p = recipe(1, 300, 64, 71, 1).problem;
   p.varlen = true;
   EXPECT_EQ(hip::plan_flash(p, {arch, 3}).list.decode.kernel, nullptr);
-}
-
-// Head dimensions above 256, whose warpgroups share their queries, and values in keys, which are
-// read in K's place. Only sm_90a's loop serves them.
-class WideLists : public Listed {
- protected:
-  Recipe latent(std::vector<int32_t> kv_lengths, int64_t seq_q, int64_t heads_q) const {
-    Recipe r = lengths(std::move(kv_lengths), seq_q, 576, heads_q, 1);
-    r.problem.head_dim_v = 512, r.problem.v_in_k = true;
-    return r;
-  }
-};
-INSTANTIATE_TEST_SUITE_P(Pipelined, WideLists, testing::ValuesIn(kPipelinedTargets),
-                         [](const auto& test) { return name_of(test.param); });
-
-// One step of 32 keys to several, whose ends lie within boxes of 8 rows; one tile of rows, two, and
-// rows of several queries.
-TEST_P(WideLists, Latent) {
-  expect(latent({0, 1, 31, 32, 33, 64, 65, 97, 200, 2}, 1, 16));
-  expect(latent({150, 40}, 1, 128));
-  Recipe r = latent({150, 0, 90}, 3, 32);
-  r.problem.causal = true;
-  expect(r);
-  r.problem.window_left = 37;
-  expect(r);
-  r.problem.window_left = -1, r.problem.sinks = true, r.magnitude = 40;
-  expect(r);
-  r.problem.batch_invariant = true, r.magnitude = 1;
-  expect(r);
-}
-
-TEST_P(WideLists, LatentPages) {
-  for (const int64_t page_size : {4, 16, 64}) {
-    const auto edge = static_cast<int32_t>(page_size);
-    Recipe r = latent({0, edge, edge + 1, 3 * edge - 1, 190}, 2, 16);
-    r.problem.page_size = page_size;
-    r.problem.causal = true;
-    expect(r);
-  }
-}
-
-// Keys of one sequence, split over workgroups: pieces of all lengths.
-TEST_P(WideLists, LatentCuts) {
-  expect(latent({1200, 1, 70}, 1, 64));
-  Recipe r = recipe(1, 700, 576, 16, 1);  // without lengths
-  r.problem.head_dim_v = 512, r.problem.v_in_k = true;
-  expect(r);
-  r.seq_q = 40, r.seq_kv = 100;
-  expect(r);
-}
-
-TEST_P(WideLists, LatentPacked) {
-  Recipe r = packed({5, 1, 0, 70}, {64, 33, 3, 130}, 576);
-  r.problem.heads_q = 4, r.problem.heads_kv = 1;
-  r.problem.head_dim_v = 512, r.problem.v_in_k = r.problem.causal = true;
-  expect(r);
-  r.problem.head_dim = 520, r.problem.head_dim_v = 264;
-  expect(r);
-}
-
-TEST_P(WideLists, Of512) {
-  for (const bool v_in_k : {false, true}) {
-    Recipe r = lengths({0, 1, 33, 200}, 3, 512, 8, 2);
-    r.problem.causal = true, r.problem.v_in_k = v_in_k;
-    expect(r);
-    r.problem.page_size = 16, r.problem.head_dim = 392;
-    r.problem.head_dim_v = 264;
-    expect(r);
-  }
-}
-
-TEST_P(WideLists, Refused) {
-  const auto reason_of = [this](const Recipe& r) {
-    std::string reason;
-    EXPECT_FALSE(hip::flash_supported(Case(r).problem, {arch}, &reason));
-    return reason;
-  };
-  Recipe r = latent({40}, 1, 16);
-  r.problem.v_in_k = false;
-  EXPECT_EQ(reason_of(r), "head_dim 576 is not a multiple of 8 from 32 to 256");
-  r = latent({40}, 1, 16);
-  r.problem.softcap = 3;
-  EXPECT_EQ(reason_of(r), "head_dim 576 is not a multiple of 8 from 32 to 256");
-  r = latent({40}, 1, 16);
-  r.problem.head_dim_v = 576;
-  EXPECT_EQ(reason_of(r), "head_dim 576 is not a multiple of 8 from 32 to 256");
 }
 
 // One list for several runs, made before them; and what it does where lengths have changed since.
