@@ -300,15 +300,15 @@ bool set_pipelined_launch(const ListPlan::Section& section, const Problem& probl
   const auto group = static_cast<uint32_t>(section.group);
   const uint32_t heads = std::min<uint32_t>(group, kWgmmaRows), keys = section.box_keys;
   // Where K's place holds the values too, they are copied with all its columns.
-  const int64_t value_columns = section.values_in_keys ? problem.head_dim : problem.head_dim_v;
+  const int64_t columns_of_v = section.values_in_keys ? problem.head_dim : problem.head_dim_v;
   const bool described =
       map(q, problem.head_dim, {64, kWgmmaRows / heads, group, heads},
           offsetof(PipelinedParams, q)) &&
       map(q, problem.head_dim, {64, 1, group, heads}, offsetof(PipelinedParams, one_query)) &&
       map(k, problem.head_dim, {64, keys}, offsetof(PipelinedParams, k)) &&
-      map(v, value_columns, {64, keys}, offsetof(PipelinedParams, v)) &&
-      map(v, value_columns, {64, 8}, offsetof(PipelinedParams, eight_values)) &&
-      map(v, value_columns, {64, 1}, offsetof(PipelinedParams, one_value));
+      map(v, columns_of_v, {64, keys}, offsetof(PipelinedParams, v)) &&
+      map(v, columns_of_v, {64, 8}, offsetof(PipelinedParams, eight_values)) &&
+      map(v, columns_of_v, {64, 1}, offsetof(PipelinedParams, one_value));
   std::memcpy(out->params, &params, sizeof params);
   return described;
 }
