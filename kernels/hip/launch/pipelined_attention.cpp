@@ -254,9 +254,11 @@ bool is_pipelined_list(const Problem& problem, const Target& target) {
       problem.head_dim_v > kPipelinedMaxDim)
     return false;
   // Where heads cannot be packed, tiles of few queries would be empty for the most part. (With
-  // batch_invariant the bound seq_q decides nothing.)
+  // batch_invariant the bound seq_q decides nothing. Above kDims nothing else serves them.)
   const int64_t group = group_of(problem);
-  if (!packs(group) && !problem.batch_invariant && group * problem.seq_q <= 2 * kWgmmaRows)
+  const bool has_other = std::max(problem.head_dim, problem.head_dim_v) <= kDims[2];
+  if (has_other && !packs(group) && !problem.batch_invariant &&
+      group * problem.seq_q <= 2 * kWgmmaRows)
     return false;
   FlashPlan plan;
   choose_object(problem, Kind::listed_plain, &plan);

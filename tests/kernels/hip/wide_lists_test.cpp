@@ -30,6 +30,7 @@ INSTANTIATE_TEST_SUITE_P(Pipelined, WideLists, testing::ValuesIn(kPipelinedTarge
 TEST_P(WideLists, Latent) {
   expect(latent({0, 1, 31, 32, 33, 64, 65, 97, 200, 2}, 1, 16));
   expect(latent({150, 40}, 1, 128));
+  expect(latent({70, 40}, 1, 5));  // heads that cannot be packed
   Recipe r = latent({150, 0, 90}, 3, 32);
   r.problem.causal = true;
   expect(r);
@@ -81,6 +82,12 @@ TEST_P(WideLists, Of512) {
   }
 }
 
+TEST_P(WideLists, BitsDoNotDependOnTheBatch) {
+  Recipe r = lengths({300, 300, 300}, 3, 512);
+  r.problem.batch_invariant = r.problem.causal = true;
+  expect_same_bits_alone(r, [this](const Case& c) { run_flash_on(arch, c); });
+}
+
 TEST_P(WideLists, Refused) {
   const auto reason_of = [this](const Recipe& r) {
     std::string reason;
@@ -89,13 +96,13 @@ TEST_P(WideLists, Refused) {
   };
   Recipe r = latent({40}, 1, 16);
   r.problem.v_in_k = false;
-  EXPECT_EQ(reason_of(r), "head_dim 576 is not a multiple of 8 from 32 to 256");
+  EXPECT_EQ(reason_of(r), "head_dim 576 is not a multiple of 8 from 8 to 256");
   r = latent({40}, 1, 16);
   r.problem.softcap = 3;
-  EXPECT_EQ(reason_of(r), "head_dim 576 is not a multiple of 8 from 32 to 256");
+  EXPECT_EQ(reason_of(r), "head_dim 576 is not a multiple of 8 from 8 to 256");
   r = latent({40}, 1, 16);
   r.problem.head_dim_v = 576;
-  EXPECT_EQ(reason_of(r), "head_dim 576 is not a multiple of 8 from 32 to 256");
+  EXPECT_EQ(reason_of(r), "head_dim 576 is not a multiple of 8 from 8 to 256");
 }
 
 }  // namespace
