@@ -186,11 +186,10 @@ class Consumer : BlockConsumer<Tile, kKind> {
     wgmma_commit();
     wgmma_wait<0>();
     pin(s);
+    // No turn has shown that all waves have read the words that were handed over.
+    if (kHandsSteps || step == rows.steps.begin) meet(tile.group);
     release(empty(kKey + stage));
-    if (step == rows.steps.begin) {
-      meet(tile.group);  // no turn has shown that all waves have read what receive() reads
-      release(empty(query_number));
-    }
+    if (step == rows.steps.begin) release(empty(query_number));
     float factor[kSlots];
     weigh(tile, rows, softmax, s, at, factor);  // O is 0: nothing to scale
     Tile::pack(s, weights);
