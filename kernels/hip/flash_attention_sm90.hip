@@ -1,5 +1,5 @@
-// kernels/hip/flash_attention_sm90.hip: the four fused kernels of sm_90a, and the one that comes
-// before them, for one dtype and head dimensions, GPU_DTYPE, GPU_DIM and GPU_DIM_V of the build
+// kernels/hip/flash_attention_sm90.hip: the fused kernels of sm_90a, and the one that comes before
+// them, for one dtype and head dimensions, GPU_DTYPE, GPU_DIM and GPU_DIM_V of the build
 #include "kernels/hip/flash_attention_sm90.hpp"
 
 namespace kernels::hip {
@@ -15,6 +15,12 @@ GPU_KERNEL(Attention<Kind::generic>::kThreads, 1)
 flash_attention_sm90_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {
   Attention<Kind::generic>(params).run();
 }
+#if GPU_DIM != 512  // its steps are too short for copies of masks
+GPU_KERNEL(Attention<Kind::masked>::kThreads, 1)
+flash_attention_sm90_masked_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {
+  Attention<Kind::masked>(params).run();
+}
+#endif
 GPU_KERNEL(Attention<Kind::causal>::kThreads, 1)
 flash_attention_sm90_causal_kernel(const GPU_GRID_CONSTANT PipelinedParams params) {
   Attention<Kind::causal>(params).run();

@@ -3,10 +3,10 @@
 //
 // The same arithmetic as flash_attention.hpp, in a loop that keeps the tensor cores busy
 // (FlashAttention-3's, arXiv 2407.08608). A workgroup has one warpgroup of producers, of which one
-// thread works, and Tile::kGroups of consumers, with 64 queries each. The producer copies Q, K, V
-// and, if copies can, the mask to workgroup memory by tensor maps. K, V and the mask have kStages
-// places each, and Q kQueryStages, which the two sides hand to each other by barriers in workgroup
-// memory, "full" and "empty":
+// thread works (two in the masked kernel), and Tile::kGroups of consumers, with 64 queries each.
+// The producer copies Q, K, V and, if copies can, the mask to workgroup memory by tensor maps. K, V
+// and the mask have kStages places each, and Q kQueryStages, which the two sides hand to each other
+// by barriers in workgroup memory, "full" and "empty":
 //
 //   producer    wait until empty | start the copy, which makes it full
 //   consumers   wait until full  | multiply | arrive at empty
@@ -39,13 +39,17 @@ namespace kernels::hip {
 template <class Tile, Kind kKind>
 class PipelinedAttention : Pipeline<Tile, kKind> {
   using Base = Pipeline<Tile, kKind>;
-  using Base::params_, Base::full, Base::empty, Base::kBarriers, Base::kHandsSteps, Base::kListed;
+  using Base::params_, Base::full, Base::empty, Base::kBarriers, Base::kHandsSteps,
+      Base::kSplitsCopies, Base::kWorkAt, Base::kWorkBytes, Base::kListed;
 
  public:
   using Base::Base;
   using Base::kSharedBytes, Base::kThreads;
 
   GPU_DEVICE void run() {
+    if constexpr (!kListed && kKind != Kind::generic) {
+      if (params_.gate.tiles != nullptr && all_clear() != (kKind != Kind::masked)) return;
+    }
     if (gpu::thread() == 0) {
       for (uint32_t n = 0; n < kBarriers; ++n) {
         gpu::mbarrier_init(full(n), Base::full_arrivals(n));
@@ -67,6 +71,8 @@ class PipelinedAttention : Pipeline<Tile, kKind> {
         if (wave == 1) WorkFinder<Tile, kKind>(params_).find();
       } else {
         if (gpu::thread() == 0) Producer<Tile, kKind>(params_).produce();
+        if (kSplitsCopies && gpu::thread() == Tile::kWave)
+          Producer<Tile, kKind>(params_).produce_values();
       }
     } else {
       gpu::raise_registers<kConsumerRegisters>();
@@ -79,6 +85,26 @@ class PipelinedAttention : Pipeline<Tile, kKind> {
   }
 
  private:
+  // Whether the mask hides nothing in any tile. All threads call it.
+  GPU_DEVICE bool all_clear() const {
+    const Gate& gate = params_.gate;
+    bool clear = true;
+    for (uint32_t n = gpu::thread(); n < gate.rows * gate.row_words; n += kThreads) {
+      const uint64_t existing = n % gate.row_words + 1 == gate.row_words ? gate.last_word : ~0ull;
+      clear = clear && (gate.tiles[n] & kNothingHidden & existing) == (kNothingHidden & existing);
+    }
+    // Each wave's answer, where blocks are handed over later.
+    static_assert(kThreads / Tile::kWave * 4 <= kWorkBytes);
+    const bool wave_clear = !gpu::any<Tile::kWave>(!clear);
+    if (gpu::thread() % Tile::kWave == 0)
+      gpu::shared_store(kWorkAt + gpu::thread() / Tile::kWave * 4, wave_clear ? 1u : 0u);
+    gpu::barrier();
+    for (uint32_t wave = 0; wave < kThreads / Tile::kWave; ++wave)
+      clear = clear && gpu::shared_load<uint32_t>(kWorkAt + wave * 4) != 0;
+    gpu::barrier();
+    return clear;
+  }
+
   // Registers of a thread after setmaxnreg. At launch every thread has kRegisters. setmaxnreg only
   // moves registers between warpgroups, so the sum may not grow.
   // Where steps are handed over, or work comes from a list, the producer does more; at head_dim 128
@@ -90,7 +116,7 @@ class PipelinedAttention : Pipeline<Tile, kKind> {
     if (Tile::kGroups != 2) return {32, 160};
     if (kListed) return Tile::kSharesRows ? Registers{72, 216} : Registers{56, 224};
     if (!kHandsSteps) return {24, 240};
-    return Tile::kDim == 128 ? Registers{40, 232} : Registers{56, 224};
+    return kKind == Kind::generic && Tile::kDim == 128 ? Registers{40, 232} : Registers{56, 224};
   }
   static constexpr int kProducerRegisters = registers().producer,
                        kConsumerRegisters = registers().consumer;

@@ -238,6 +238,10 @@ template <class V>
 GPU_DEVICE V shared_load(uint32_t offset) {
   return *reinterpret_cast<const V*>(shared(offset));
 }
+// As shared_load, also where the compiler knows the value: it need not hold it in a register.
+GPU_DEVICE uint32_t shared_load_again(uint32_t offset) {
+  return *reinterpret_cast<const volatile uint32_t*>(shared(offset));
+}
 template <class V>
 GPU_DEVICE void shared_store(uint32_t offset, V value) {
 #if defined(GPU_ON_HOST)
@@ -370,6 +374,16 @@ GPU_DEVICE V scalar(V value) {
   asm volatile("" : "+s"(value));
 #endif
   return value;
+}
+
+// Computes a pointer here, for all of its uses: NVIDIA's compiler would compute it anew for each
+// that has a condition of its own.
+template <class V>
+GPU_DEVICE V* computed_here(V* pointer) {
+#if defined(GPU_NVIDIA)
+  asm volatile("" : "+l"(pointer));
+#endif
+  return pointer;
 }
 
 // Tells the compiler that value may be anything from here on. If one path of a loop sets a variable

@@ -6,6 +6,8 @@
 //   hidden   boolean: all 0; additive: all -inf. The main kernel leaves the step out.
 //   clear    boolean: none is 0; additive: all 0. The main kernel does not apply the mask.
 //   mixed    all else, NaN too
+//   clear rows   boolean: none is 0, but some queries do not exist. The main kernel applies the
+//                mask.
 //
 // Queries and keys that do not exist do not count. But a boolean mask's tile is not clear unless
 // all its queries exist: copies bring 0 for the others, so that all their keys are hidden. If they
@@ -17,7 +19,11 @@
 
 namespace kernels::hip {
 
-enum TileState : uint8_t { kTileHidden, kTileClear, kTileMixed };
+enum TileState : uint8_t { kTileHidden, kTileClear, kTileMixed, kTileClearRows };
+// Whether the mask hides nothing that exists in any of eight tiles: the lowest bit of each state.
+inline constexpr uint64_t kNothingHidden = 0x0101010101010101;
+static_assert(kTileClear % 2 == 1 && kTileClearRows % 2 == 1 &&
+              kTileHidden % 2 + kTileMixed % 2 == 0);
 
 // The states of a mask's tiles. Those of a block's steps stand side by side, from a multiple of
 // kStatesAlignment bytes on.
@@ -56,6 +62,7 @@ struct PrepareParams {
   int32_t seq_q, seq_kv;
   uint32_t heads, blocks, steps;  // that have tiles of their own
   uint32_t tiles;
+  int32_t rows;    // queries of a tile
   uint32_t flags;  // kBooleanMask and kMaskF32
 };
 
@@ -71,17 +78,16 @@ class MaskScan {
     const uint32_t n = gpu::block_x(), step = n % p_.steps, block = n / p_.steps % p_.blocks,
                    index = n / p_.steps / p_.blocks, head = index % p_.heads,
                    batch = index / p_.heads;
-    const int32_t first_row = static_cast<int32_t>(block) * Tile::kRows,
+    const int32_t first_row = static_cast<int32_t>(block) * p_.rows,
                   first_key = static_cast<int32_t>(step) * Tile::kKeys;
     const int64_t first =
         batch * p_.mask_batch + head * p_.mask_head + first_row * p_.mask_row + first_key;
-    const int32_t rows = p_.mask_row == 0 ? 1 : least(Tile::kRows, p_.seq_q - first_row),
+    const int32_t rows = p_.mask_row == 0 ? 1 : least(p_.rows, p_.seq_q - first_row),
                   keys = least(Tile::kKeys, p_.seq_kv - first_key);
     const uint32_t found = p_.flags & kBooleanMask ? find<Boolean>(first, rows, keys)
                            : p_.flags & kMaskF32   ? find<F32>(first, rows, keys)
                                                  : find<typename Tile::Element>(first, rows, keys);
-    const bool may_be_clear =
-        rows == Tile::kRows || p_.mask_row == 0 || (p_.flags & kBooleanMask) == 0;
+    const bool may_be_clear = rows == p_.rows || p_.mask_row == 0 || (p_.flags & kBooleanMask) == 0;
     store(p_.states.first + batch * p_.states.batch + head * p_.states.head +
               block * p_.states.block + step,
           may_be_clear, found);
@@ -125,10 +131,8 @@ class MaskScan {
     const auto* mask = static_cast<const typename M::Storage*>(p_.mask) + first;
     uint32_t found = 0;
     GPU_UNROLL_BY(4)
-    for (int32_t n = static_cast<int32_t>(gpu::thread()); n < Tile::kRows * kWords;
-         n += kPrepareThreads) {
+    for (int32_t n = static_cast<int32_t>(gpu::thread()); n < rows * kWords; n += kPrepareThreads) {
       const int32_t row = n / kWords, key = n % kWords * kWide;
-      if (row >= rows) continue;
       const auto* from = mask + row * p_.mask_row + key;
       if (key + kWide <= keys) {
         const gpu::Bits128 bits = gpu::load128(from);
@@ -151,9 +155,9 @@ class MaskScan {
     if (gpu::thread() != 0) return;
     for (uint32_t wave = 1; wave < kPrepareThreads / 32; ++wave)
       all |= gpu::shared_load<uint32_t>(wave * 4);
-    *state = all == kVisible && may_be_clear ? kTileClear
-             : all == kHidden                ? kTileHidden
-                                             : kTileMixed;
+    *state = all == kVisible  ? may_be_clear ? kTileClear : kTileClearRows
+             : all == kHidden ? kTileHidden
+                              : kTileMixed;
   }
 
   const PrepareParams& p_;

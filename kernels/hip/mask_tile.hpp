@@ -44,20 +44,19 @@ struct MaskTile {
       }
     }
   }
-  // Scales scores and adds the biases.
+  // Scales scores and adds the biases. A bias of -inf hides the score whatever it is. For finite
+  // scores the sum does so; only where one is not finite is each bias compared.
   GPU_DEVICE static void add(const Tile& tile, uint32_t from, uint32_t rows, float scale,
                              Scores& s) {
-    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
-      const uint32_t row = rows == 1 ? 0 : static_cast<uint32_t>(tile.row(slot));
-      const uint32_t at = start<row_bytes(false)>(from, row) + tile.first_key() * 2;
-      GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
-        const uint32_t panel = static_cast<uint32_t>(t / 8) * kPanelBytes;
-        const uint32_t two =
-            gpu::shared_load<uint32_t>((at ^ static_cast<uint32_t>(t % 8 * 16)) + panel);
-        add_bias(s, slot, t, 0, scale, low_half<typename Tile::Element>(two));
-        add_bias(s, slot, t, 1, scale, high_half<typename Tile::Element>(two));
-      }
-    }
+    const auto add_two = [&](int slot, int t, uint32_t two) {
+      const float low = low_half<typename Tile::Element>(two),
+                  high = high_half<typename Tile::Element>(two);
+      Tile::set(s, slot, t, 0, gpu::fma(Tile::at(s, slot, t, 0), scale, low));
+      Tile::set(s, slot, t, 1, gpu::fma(Tile::at(s, slot, t, 1), scale, high));
+    };
+    if (!are_finite(s)) hide_infinite(tile, from, rows, s);
+    each_pair(
+        tile, from, rows, [](uint32_t at) { return gpu::shared_load<uint32_t>(at); }, add_two);
   }
 
   // As hide() and add(), from global memory. row_0: the mask's element at the block's first query
@@ -86,6 +85,42 @@ struct MaskTile {
   GPU_DEVICE static uint32_t start(uint32_t panel, uint32_t row) {
     const uint32_t at = row * kRowBytes;
     return panel + (at ^ (at / 128 % (kRowBytes / 16)) * 16);
+  }
+  // Hides the scores whose biases are -inf.
+  GPU_DEVICE static void hide_infinite(const Tile& tile, uint32_t from, uint32_t rows, Scores& s) {
+    each_pair(tile, from, rows, gpu::shared_load_again, [&](int slot, int t, uint32_t two) {
+      if (low_half<typename Tile::Element>(two) == -gpu::kInfinity)
+        Tile::set(s, slot, t, 0, -gpu::kInfinity);
+      if (high_half<typename Tile::Element>(two) == -gpu::kInfinity)
+        Tile::set(s, slot, t, 1, -gpu::kInfinity);
+    });
+  }
+  // Calls f(slot, t, two biases) for each pair of scores of an additive mask's step, by load(where
+  // they are).
+  template <class Load, class F>
+  GPU_DEVICE static void each_pair(const Tile& tile, uint32_t from, uint32_t rows, const Load& load,
+                                   const F& f) {
+    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+      const uint32_t row = rows == 1 ? 0 : static_cast<uint32_t>(tile.row(slot));
+      const uint32_t at = start<row_bytes(false)>(from, row) + tile.first_key() * 2;
+      GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
+        const uint32_t panel = static_cast<uint32_t>(t / 8) * kPanelBytes;
+        f(slot, t, load((at ^ static_cast<uint32_t>(t % 8 * 16)) + panel));
+      }
+    }
+  }
+  // Whether all scores of the wave are finite, by sums of products of two of them. Where these
+  // overflow, the answer is false, too.
+  GPU_DEVICE static bool are_finite(const Scores& s) {
+    float sum[4] = {};
+    GPU_UNROLL for (int slot = 0; slot < Tile::kSlots; ++slot) {
+      GPU_UNROLL for (int t = 0; t < Tile::kScoreTiles; ++t) {
+        float& part = sum[(t * Tile::kSlots + slot) % 4];
+        part = gpu::fma(Tile::at(s, slot, t, 0), Tile::at(s, slot, t, 1), part);
+      }
+    }
+    const float all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    return !gpu::any<Tile::kWave>(!(gpu::absolute(all) < gpu::kInfinity));
   }
   // A bias of -inf hides the score whatever it is, so that NaN in its key stays unseen.
   GPU_DEVICE static void add_bias(Scores& s, int slot, int t, int e, float scale, float bias) {

@@ -16,9 +16,10 @@ inline constexpr uint32_t kGridY = 65535;
 // Which of the fused kernels. generic takes everything: masks, ALiBi, softcap, a diagonal_offset,
 // and causal too. causal and nocausal have no code for these, which makes their loop shorter;
 // causal starts with the longest blocks. listed takes what generic does, and its work from a list:
-// see work_list.hpp; listed_plain has no code for masks, ALiBi and softcap. (sm_90a's loop has no
-// listed.)
-enum class Kind { generic, causal, nocausal, listed, listed_plain };
+// see work_list.hpp; listed_plain has no code for masks, ALiBi and softcap. sm_90a's loop has no
+// listed, and has masked besides: for masks that copies bring, causal too, and nothing else of
+// what generic takes.
+enum class Kind { generic, causal, nocausal, listed, listed_plain, masked };
 
 // Strides of q, k, v or out, in elements.
 struct Strides {

@@ -11,6 +11,20 @@
 
 namespace kernels::hip {
 
+// Of two kernels that are launched for one problem, the masked and a plain one, tells which does
+// the work: the plain one if the mask hides nothing anywhere. It has the states of all tiles, in
+// rows of words.
+//
+// Both give the same bits, also where queries of the last block do not exist. The masked kernel
+// hides all keys from these, and in the plain one they are zeros, whose scores are 0: no reference
+// rises for them after the step that first shows them a key, which other queries of their wave see
+// no earlier.
+struct Gate {
+  const uint64_t* tiles;  // null: the kernel is launched alone
+  uint32_t rows, row_words;
+  uint64_t last_word;  // the bits of a row's last word that are states
+};
+
 // The kernels' argument. The maps have four dimensions: head_dim, sequence, head, batch. A
 // dimension along which the tensor does not move (stride 0) has size 1.
 // Of kernels that take their work from a list, q's maps have a fifth, the head in its group, after
@@ -24,6 +38,7 @@ struct PipelinedParams {
   // used with a list: see WorkSection::taken.
   uint32_t* taken;
   MaskStates mask_states;
+  Gate gate;
   // ---- Only for the kernels that take their work from a list ----
   WorkParams work;
   // The same tensors as q, k and v, for copies of fewer rows: of one query (and the heads of its
@@ -88,7 +103,7 @@ class Pipeline {
   using Work = typename WorkOf<kListed>::Type;
 
   // ---- Workgroup memory behind the tile's ----
-  static constexpr bool kHasMask = kKind == Kind::generic && Tile::kKeys % 64 == 0;
+  static constexpr bool kHasMask = kTakesMasks<kKind> && Tile::kKeys % 64 == 0;
   // Q comes in parts, one for each warpgroup's rows.
   static constexpr int kParts = Tile::kSharesRows ? 1 : Tile::kGroups;
   static constexpr uint32_t kMaskAt = Tile::kTileEnd,
@@ -108,7 +123,8 @@ class Pipeline {
     return n >= kWeights && n < kNext ? kWaves : 1;
   }
   GPU_DEVICE static uint32_t empty_arrivals(uint32_t n) {
-    if (n < kKey) return Tile::kGroups / kParts;
+    // The thread that copies V reads the blocks of Q's first part, too.
+    if (n < kKey) return Tile::kGroups / kParts + (kSplitsCopies && n % kParts == 0 ? 1 : 0);
     if (n < kMask) {
       // With kSharesRows one warpgroup multiplies K. The other one reads where the step is, and V.
       if (!Tile::kSharesRows || n >= kValue) return Tile::kGroups;
@@ -121,7 +137,10 @@ class Pipeline {
   static constexpr uint32_t kWorkAt = (kBarriersAt + 2 * kBarriers * 8 + 15) / 16 * 16,
                             kWorkBytes = 64;
   // What is at each place of K: see StepWord. Only masks make steps that differ.
-  static constexpr bool kHandsSteps = kKind == Kind::generic;
+  static constexpr bool kHandsSteps = kTakesMasks<kKind>;
+  // Whether a thread of its own copies V. With a mask to copy, too, one thread takes longer for a
+  // step than the consumers.
+  static constexpr bool kSplitsCopies = kKind == Kind::masked;
   static constexpr uint32_t kStepAt = kWorkAt + Tile::kQueryStages * kParts * kWorkBytes;
   static constexpr uint32_t kNextAt =
       (kStepAt + (kHandsSteps ? Tile::kStages * 4 : 0) + 15) / 16 * 16;
@@ -146,24 +165,29 @@ class Pipeline {
   // Which step of keys is at a place, as the producer hands it over with K.
   struct StepWord {
     int32_t step;
-    bool masked;     // whether its scores take the mask
+    // Whether its scores take the mask; else whether they are scaled, for an additive mask that
+    // adds nothing to them.
+    bool masked, scaled;
     StageRing mask;  // with masked: the mask's place, if it is copied. It has its own ring, since
                      // steps whose mask hides nothing do not take a place.
     static constexpr uint32_t kPhases = 2 * Tile::kStages;
     static_assert((kPhases & (kPhases - 1)) == 0);
     GPU_DEVICE int32_t packed() const {
-      return step * static_cast<int32_t>(2 * kPhases) +
-             static_cast<int32_t>(mask.count % kPhases * 2 + (masked ? 1 : 0));
+      return step * static_cast<int32_t>(4 * kPhases) +
+             static_cast<int32_t>(mask.count % kPhases * 4 + (scaled ? 2 : 0) + (masked ? 1 : 0));
     }
     GPU_DEVICE static StepWord unpacked(int32_t word) {
       const uint32_t bits = static_cast<uint32_t>(word);
-      return {static_cast<int32_t>(bits / (2 * kPhases)), (bits & 1) != 0, {bits / 2 % kPhases}};
+      return {static_cast<int32_t>(bits / (4 * kPhases)),
+              (bits & 1) != 0,
+              (bits & 2) != 0,
+              {bits / 4 % kPhases}};
     }
   };
   GPU_DEVICE static uint32_t step_at(uint32_t stage) { return kStepAt + stage * 4; }
 
   // Whether copies bring the mask.
-  GPU_DEVICE bool copies_mask() const { return params_.mask_rows != 0; }
+  GPU_DEVICE bool copies_mask() const { return kKind == Kind::masked || params_.mask_rows != 0; }
   GPU_DEVICE bool mask_is_boolean() const { return (p_.flags & kBooleanMask) != 0; }
   // Whether steps whose mask hides everything are left out.
   GPU_DEVICE bool knows_states() const {

@@ -4,6 +4,7 @@
 
 #include "kernels/hip/items_left_out.hpp"
 #include "kernels/hip/pipeline.hpp"
+#include "kernels/hip/visible_scores.hpp"
 
 namespace kernels::hip {
 
@@ -95,7 +96,7 @@ class BlockConsumer : protected Pipeline<Tile, kKind> {
   GPU_DEVICE static StepWord receive_step(uint32_t stage, int step) {
     if constexpr (kHandsSteps)
       return StepWord::unpacked(gpu::uniform(gpu::shared_load<int32_t>(step_at(stage))));
-    return {step, false, {}};
+    return {step, false, false, {}};
   }
   GPU_DEVICE static int own_part(const Tile& tile) { return kParts == 1 ? 0 : tile.group; }
 
@@ -152,14 +153,16 @@ class BlockConsumer : protected Pipeline<Tile, kKind> {
     const int key = at.step * kKeys, lane_key = key + tile.first_key();
     if constexpr (kKind == Kind::generic) {
       modify(tile, rows, s, lane_key);
+    }
+    if constexpr (kTakesMasks<kKind>) {
       if (at.masked) {
         apply_mask(tile, rows, s, lane_key, at.mask);
-      } else if (p_.mask != nullptr && !mask_is_boolean()) {  // as with biases of 0
+      } else if (at.scaled) {  // as with biases of 0
         transform_scores<Tile>(s, [&](float x) { return gpu::fma(x, p_.mask_scale, 0); });
       }
     }
     if (key < rows.last_begin || key + kKeys > rows.first_end)
-      hide_invisible(attention(rows), tile, s, block(rows), lane_key, rows.shift);
+      hide_invisible_by_bits(attention(rows), tile, s, block(rows), lane_key, rows.shift);
     float row_max[kSlots];
     const bool rises = softmax.exceeds_threshold(tile, p_.exp_scale, s, row_max);
     if (rises) {
@@ -201,6 +204,11 @@ class BlockConsumer : protected Pipeline<Tile, kKind> {
         return release_mask(tile, stage);
       }
     }
+    if constexpr (kKind == Kind::generic) read_mask(tile, rows, s, key);
+  }
+  // As apply_mask, key by key from global memory.
+  GPU_DEVICE void read_mask(const Tile& tile, const Rows& rows, Scores& s, int32_t key) const {
+    using Mask = MaskTile<Tile>;
     const int64_t row_0 =
         rows.batch * p_.mask_batch + rows.head * p_.mask_head + rows.first_query * p_.mask_row;
     const int32_t count = rows_of_block<Tile>(p_, rows.first_query);

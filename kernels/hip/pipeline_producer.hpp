@@ -11,7 +11,7 @@ class Producer : Pipeline<Tile, kKind> {
   using Base::params_, Base::p_, Base::full, Base::empty, Base::query_barrier, Base::work_at,
       Base::numbered, Base::block_count, Base::copies_mask, Base::mask_is_boolean, Base::kKey,
       Base::kValue, Base::kMask, Base::kMaskAt, Base::kMaskBytes, Base::kHasMask, Base::kParts,
-      Base::kKeys, Base::kHandsSteps, Base::knows_states, Base::step_at;
+      Base::kKeys, Base::kHandsSteps, Base::kSplitsCopies, Base::knows_states, Base::step_at;
   using typename Base::StageRing, typename Base::StepWord, typename Base::Work;
 
  public:
@@ -27,6 +27,7 @@ class Producer : Pipeline<Tile, kKind> {
     Ring<Tile::kQueryStages> query;
     StageRing ring, mask_ring;
     Work now, next;
+    const bool scales = kHandsSteps && has_mask() && !mask_is_boolean();
     bool exists = find(gpu::block_x(), &now);
     if (kAhead || !exists) send(exists, now, query);
     while (exists) {
@@ -34,14 +35,16 @@ class Producer : Pipeline<Tile, kKind> {
       bool follows = false, found = false;
       const int32_t head_kv = now.head / p_.heads_per_kv;
       int before = 0;
-      for (int step = now.steps.end - 1; step >= now.steps.begin; step = step_before(now, step)) {
+      States states(*this, now);
+      for (int step = now.steps.end - 1; step >= now.steps.begin; step = states.step_before(step)) {
         const bool first = step == now.steps.end - 1;
         const uint32_t stage = ring.stage(), parity = ring.empty_parity();
         // Read before the wait, which hides how long it takes.
-        const bool masked = kHandsSteps && p_.mask != nullptr && !is_clear(now, step);
+        const bool masked = kHandsSteps && has_mask() && !states.is_clear(step);
         gpu::mbarrier_wait(empty(kKey + stage), parity);
         if constexpr (kHandsSteps)
-          gpu::shared_store(step_at(stage), StepWord{step, masked, mask_ring}.packed());
+          gpu::shared_store(step_at(stage),
+                            StepWord{step, masked, !masked && scales, mask_ring}.packed());
         gpu::mbarrier_arrive_expect(full(kKey + stage), Tile::kKeyBytes);
         copy(params_.k, p_.k_stride, Tile::kKeyAt + stage * Tile::kKeyBytes, Tile::kKeyPanelBytes,
              Tile::kPanels, full(kKey + stage), step * kKeys, head_kv, now.batch);
@@ -49,16 +52,16 @@ class Producer : Pipeline<Tile, kKind> {
         if constexpr (kHasMask) {
           if (masked && copies_mask()) copy_mask(now, step, mask_ring);
         }
-        if constexpr (!kValuesLate) {
+        if constexpr (kValuesLate) {
+          if (!first) copy_values(now, before, {ring.count - 1});
+        } else if (!kSplitsCopies) {
           copy_values(now, step, ring);
-        } else if (!first) {
-          copy_values(now, before, {ring.count - 1});
         }
         before = step;
         ring.advance();
-        // In the second step the number has come. Where no step is left out, that is end - 2.
-        if (!found &&
-            (step == now.steps.begin || (kHandsSteps ? !first : step == now.steps.end - 2))) {
+        // In the second step the number has come. Where steps are handed over, the next block
+        // waits until the last one, so that it takes no registers in between.
+        if (!found && (step == now.steps.begin || (!kHandsSteps && step == now.steps.end - 2))) {
           found = true;
           follows = find(number, &next);
           if (kAhead) send(follows, next, query);
@@ -68,6 +71,24 @@ class Producer : Pipeline<Tile, kKind> {
       if (!kAhead && !follows) send(false, next, query);
       now = next;
       exists = follows;
+    }
+  }
+
+  // Copies V of the same steps. Learns the blocks as the consumers of Q's first part do.
+  GPU_DEVICE void produce_values() const {
+    Ring<Tile::kQueryStages> query;
+    StageRing ring;
+    for (;; query.advance()) {
+      const uint32_t barrier = query_barrier(query, 0);
+      gpu::mbarrier_wait(full(barrier), query.full_parity());
+      const Work now = gpu::shared_load<Work>(work_at(query, 0));
+      if (!now.sees_keys()) return;
+      gpu::mbarrier_arrive(empty(barrier));
+      States states(*this, now);
+      for (int step = now.steps.end - 1; step >= now.steps.begin; step = states.step_before(step)) {
+        copy_values(now, step, ring);
+        ring.advance();
+      }
     }
   }
 
@@ -91,13 +112,11 @@ class Producer : Pipeline<Tile, kKind> {
   }
 
   // ---- The states of the mask's tiles ----
+  GPU_DEVICE bool has_mask() const { return kKind == Kind::masked || p_.mask != nullptr; }
   GPU_DEVICE const uint8_t* states_of(const Work& work) const {
     const MaskStates& states = params_.mask_states;
     return states.first + work.batch * states.batch + work.head * states.head +
            work.first_query / Tile::kRows * states.block;
-  }
-  GPU_DEVICE bool is_clear(const Work& work, int step) const {
-    return knows_states() && states_of(work)[step] == kTileClear;
   }
   // Leaves out the hidden steps at both ends. A block of nothing else keeps one step, whose mask
   // makes its rows those that see no key.
@@ -110,10 +129,38 @@ class Producer : Pipeline<Tile, kKind> {
       work->steps = {first_unhidden(states, work->steps.begin), last + 1};
     }
   }
-  // Returns the step to copy after `step`; below the first one if there is none.
-  GPU_DEVICE int step_before(const Work& work, int step) const {
-    return knows_states() ? last_unhidden(states_of(work), work.steps.begin, step) : step - 1;
-  }
+  // The states of a block's tiles, read eight at once.
+  class States {
+   public:
+    GPU_DEVICE States(const Producer& producer, const Work& work)
+        : first_(producer.knows_states() ? producer.states_of(work) : nullptr),
+          begin_(work.steps.begin) {}
+
+    GPU_DEVICE bool is_clear(int32_t step) {
+      return first_ != nullptr && state(step) == kTileClear;
+    }
+    // Returns the step to copy after `step`; below the block's first one if there is none.
+    GPU_DEVICE int32_t step_before(int32_t step) {
+      --step;
+      if constexpr (kHandsSteps) {
+        if (first_ == nullptr) return step;
+        while (step >= begin_ && state(step) == kTileHidden) step -= word_ == 0 ? step % 8 + 1 : 1;
+      }
+      return step;
+    }
+
+   private:
+    GPU_DEVICE uint32_t state(int32_t step) {
+      if (step / 8 != at_) {
+        at_ = step / 8;
+        word_ = reinterpret_cast<const uint64_t*>(first_)[at_];
+      }
+      return static_cast<uint32_t>(word_ >> step % 8 * 8) & 0xFF;
+    }
+    const uint8_t* first_;
+    int32_t begin_, at_ = -1;
+    uint64_t word_ = 0;
+  };
 
   GPU_DEVICE void copy_values(const Work& work, int step, const StageRing& ring) const {
     const uint32_t stage = ring.stage();

@@ -21,6 +21,10 @@
 
 namespace kernels::hip {
 
+// Whether a kernel applies masks.
+template <Kind kKind>
+inline constexpr bool kTakesMasks = kKind == Kind::generic || kKind == Kind::masked;
+
 template <int kDim, int kDimV, Kind kKind>
 struct PipelineShapeOf;
 template <Kind kKind>
@@ -29,24 +33,24 @@ struct PipelineShapeOf<64, 64, kKind> {
 };
 template <Kind kKind>
 struct PipelineShapeOf<96, 96, kKind> {
-  using Type = PipelineShape<kKind == Kind::generic ? 2 : 3, kKind == Kind::generic ? 128 : 96, 2,
-                             1, 96, 96>;
+  using Type =
+      PipelineShape<kTakesMasks<kKind> ? 2 : 3, kTakesMasks<kKind> ? 128 : 96, 2, 1, 96, 96>;
 };
 template <Kind kKind>
 struct PipelineShapeOf<128, 128, kKind> {
-  using Type = PipelineShape<2, 128, 2, kKind == Kind::generic ? 1 : 2, 128, 128>;
+  using Type = PipelineShape<2, 128, 2, kTakesMasks<kKind> ? 1 : 2, 128, 128>;
 };
 template <Kind kKind>
 struct PipelineShapeOf<192, 128, kKind> {
-  using Type = PipelineShape<2, kKind == Kind::generic ? 64 : 128, 2, 1, 192, 128>;
+  using Type = PipelineShape<2, kTakesMasks<kKind> ? 64 : 128, 2, 1, 192, 128>;
 };
 template <Kind kKind>
 struct PipelineShapeOf<192, 192, kKind> {
-  using Type = PipelineShape<2, kKind == Kind::generic ? 64 : 112, 2, 1, 192, 192>;
+  using Type = PipelineShape<2, kTakesMasks<kKind> ? 64 : 112, 2, 1, 192, 192>;
 };
 template <Kind kKind>
 struct PipelineShapeOf<256, 256, kKind> {
-  using Type = PipelineShape<2, kKind == Kind::generic ? 64 : 80, 2, 1, 256, 256>;
+  using Type = PipelineShape<2, kTakesMasks<kKind> ? 64 : 80, 2, 1, 256, 256>;
 };
 
 template <Kind kKind>

@@ -378,7 +378,7 @@ int32_t kernels_of(const FlashPlan& plan, const Problem& problem, const Args& ar
   const ListPlan& list = plan.list;
   if (list.decode.kernel == nullptr && list.prefill.kernel == nullptr) {
     static char any;  // nothing reads through it
-    return launches(plan, problem, args, &any, out);
+    return add_kernels_of_masks(plan, problem, launches(plan, problem, args, &any, out), out);
   }
   int32_t count = 0;
   const auto add = [&](const char* object, const char* kernel, uint32_t block, uint32_t bytes) {

@@ -41,6 +41,9 @@ constexpr Dims kPipelinedDims[] = {
     {576, 512, {"flash_attention_sm90_f16_576_512", "flash_attention_sm90_bf16_576_512"}},
 };
 
+// The largest head_dim that has a masked kernel: the steps of larger ones are too short for copies.
+constexpr int kMaskedMaxDim = 256;
+
 template <int kDim, int kDimV, Kind kKind>
 void set_sizes(FlashPlan* plan) {
   using Tile = PipelinedTile<F16, kDim, kDimV, kKind>;  // BF16's is as large
@@ -56,6 +59,9 @@ void set_sizes(Kind kind, FlashPlan* plan) {
     case Kind::causal: return set_sizes<kDim, kDimV, Kind::causal>(plan);
     case Kind::nocausal: return set_sizes<kDim, kDimV, Kind::nocausal>(plan);
     case Kind::listed_plain: return set_sizes<kDim, kDimV, Kind::listed_plain>(plan);
+    case Kind::masked:
+      if constexpr (kDim <= kMaskedMaxDim) set_sizes<kDim, kDimV, Kind::masked>(plan);
+      break;
     case Kind::listed: break;  // no kernel of this loop
   }
 }
@@ -78,6 +84,25 @@ void choose_object(const Problem& problem, Kind kind, FlashPlan* plan) {
     case 512 + 512: set_sizes<512, 512>(kind, plan); break;
     case 576 + 512: set_sizes<576, 512, Kind::listed_plain>(plan); break;
   }
+}
+
+// Which kernel serves a dense problem, if copies can bring its mask.
+Kind pipelined_kind(const Problem& problem) {
+  // A negative scale takes the generic kernel: the copies bring Q as it is.
+  if (problem.scale < 0) return Kind::generic;
+  const bool copied = problem.mask == Mask::boolean ||
+                      (problem.mask == Mask::additive && problem.mask_dtype == problem.dtype);
+  return copied && !problem.alibi && problem.softcap == 0 && !problem.diagonal_offset &&
+                 std::max(problem.head_dim, problem.head_dim_v) <= kMaskedMaxDim
+             ? Kind::masked
+             : kind_of(problem);
+}
+void choose_kernel(const Problem& problem, Kind kind, FlashPlan* plan) {
+  plan->kernel = kind == Kind::generic  ? "flash_attention_sm90_kernel"
+                 : kind == Kind::masked ? "flash_attention_sm90_masked_kernel"
+                 : kind == Kind::causal ? "flash_attention_sm90_causal_kernel"
+                                        : "flash_attention_sm90_nocausal_kernel";
+  choose_object(problem, kind, plan);
 }
 
 int64_t blocks_of(const FlashPlan& plan, const Problem& problem, int64_t seq_q) {
@@ -149,6 +174,31 @@ bool scan_mask(const FlashPlan& plan, const Problem& problem, const AttentionPar
   params->heads = static_cast<uint32_t>(heads), params->blocks = static_cast<uint32_t>(blocks);
   params->steps = static_cast<uint32_t>(steps);
   params->tiles = static_cast<uint32_t>(batches * heads * blocks * steps);
+  params->rows = static_cast<int32_t>(plan.rows);
+  return true;
+}
+
+// Where a mask may hide nothing at all, a plain kernel is launched after the masked one, and the
+// states of the tiles say which of them does the work. The other one returns at once, which takes
+// about 3 us: a hundredth of kWorkOfGate. The most tiles are what each workgroup can read in about
+// 1 us. Both kernels must have the same tiles, so that they give the same bits.
+constexpr double kWorkOfGate = 1e11;
+constexpr int64_t kMostGateWords = 4096;
+
+// RETURNS whether there are two kernels, and fills the plain one and the gate.
+bool gate(const FlashPlan& plan, const Problem& problem, const AttentionParams& p,
+          const PrepareParams& prepare, FlashPlan* plain, Gate* gate) {
+  if ((p.flags & kBooleanMask) == 0) return false;
+  choose_kernel(problem, problem.causal ? Kind::causal : Kind::nocausal, plain);
+  if (plain->rows != plan.rows || plain->keys != plan.keys) return false;
+  const int64_t words = states_of_row(plan, p.seq_kv) / 8, rows = prepare.tiles / prepare.steps;
+  const double work = 2.0 * (problem.batch_invariant ? 1 : p.batch) * p.heads_q * p.seq_q *
+                      p.seq_kv * static_cast<double>(problem.head_dim + problem.head_dim_v);
+  if (work < kWorkOfGate && !plan.always_scans_masks) return false;
+  if (rows * words > kMostGateWords) return false;
+  const uint32_t left = prepare.steps % 8;
+  *gate = {reinterpret_cast<const uint64_t*>(prepare.states.first), static_cast<uint32_t>(rows),
+           static_cast<uint32_t>(words), left == 0 ? ~0ull : (1ull << left * 8) - 1};
   return true;
 }
 
@@ -168,26 +218,30 @@ bool pipelined_supported(const Problem& problem, const Target& target, std::stri
 }
 
 FlashPlan plan_pipelined(const Problem& problem, const Target& target) {
-  // A negative scale takes the generic kernel: the copies bring Q as it is.
-  const Kind kind = problem.scale < 0 ? Kind::generic : kind_of(problem);
+  const Kind kind = pipelined_kind(problem);
   FlashPlan plan;
   plan.workgroups = static_cast<uint32_t>(target.multiprocessors);  // one is all that fits on each
-  plan.kernel = kind == Kind::generic  ? "flash_attention_sm90_kernel"
-                : kind == Kind::causal ? "flash_attention_sm90_causal_kernel"
-                                       : "flash_attention_sm90_nocausal_kernel";
-  choose_object(problem, kind, &plan);
-  const int64_t blocks = blocks_of(plan, problem, problem.seq_q);
+  choose_kernel(problem, kind, &plan);
+  // A mask whose strides copies cannot take goes to the generic kernel, whose blocks are smaller.
+  FlashPlan smallest = plan;
+  if (kind == Kind::masked) choose_kernel(problem, Kind::generic, &smallest);
+  const int64_t blocks = blocks_of(smallest, problem, problem.seq_q);
   if (blocks > plan.workgroups) plan.workspace_bytes = kCounterBytes;
   if (problem.mask != Mask::none)
     plan.workspace_bytes = kCounterBytes + blocks * states_of_row(plan, problem.seq_kv);
   return plan;
 }
 
-int32_t pipelined_launches(const FlashPlan& plan, const Problem& problem, const Args& args,
+int32_t pipelined_launches(const FlashPlan& planned, const Problem& problem, const Args& args,
                            const AttentionParams& p, void* workspace, Launch* out) {
   PipelinedParams params{};
   static_assert(sizeof params <= sizeof Launch::params);
   params.attention = p;
+  FlashPlan plan = planned;
+  TensorMapRequest mask;
+  const bool copies = copy_mask(plan, args, p, &mask, &params.mask_rows);
+  if (!copies && pipelined_kind(problem) == Kind::masked)
+    choose_kernel(problem, Kind::generic, &plan);
   const int64_t blocks = blocks_of(plan, problem, p.seq_q);
   int32_t count = 0;
   PrepareParams prepare{};
@@ -200,23 +254,38 @@ int32_t pipelined_launches(const FlashPlan& plan, const Problem& problem, const 
           scans ? kPrepareThreads : 32, scans ? kPrepareSharedBytes : 0, sizeof prepare);
     std::memcpy(launch.params, &prepare, sizeof prepare);
   }
-  Launch& launch = out[count++];
-  begin(&launch, plan.object, plan.kernel,
-        static_cast<uint32_t>(std::min<int64_t>(blocks, plan.workgroups)), plan.block,
-        plan.shared_bytes, sizeof params);
-  const auto map = [&](const Tensor& tensor, int64_t columns, uint32_t rows, size_t at) {
-    return request_for(tensor, columns, {plan.box_columns, rows}, static_cast<uint32_t>(at),
-                       &launch.maps[launch.map_count++]);
+  FlashPlan plain = plan;
+  const bool gated = scans && copies && gate(plan, problem, p, prepare, &plain, &params.gate);
+  const auto add = [&](const FlashPlan& kernel) {
+    Launch& launch = out[count++];
+    begin(&launch, kernel.object, kernel.kernel,
+          static_cast<uint32_t>(std::min<int64_t>(blocks, kernel.workgroups)), kernel.block,
+          kernel.shared_bytes, sizeof params);
+    const auto map = [&](const Tensor& tensor, int64_t columns, uint32_t rows, size_t at) {
+      return request_for(tensor, columns, {kernel.box_columns, rows}, static_cast<uint32_t>(at),
+                         &launch.maps[launch.map_count++]);
+    };
+    std::memcpy(launch.params, &params, sizeof params);
+    return map(args.q, problem.head_dim, kWgmmaRows, offsetof(PipelinedParams, q)) &&
+           map(args.k, problem.head_dim, kernel.keys, offsetof(PipelinedParams, k)) &&
+           map(value_tensor(problem, args), problem.head_dim_v, kernel.keys,
+               offsetof(PipelinedParams, v));
   };
-  if (!map(args.q, problem.head_dim, kWgmmaRows, offsetof(PipelinedParams, q)) ||
-      !map(args.k, problem.head_dim, plan.keys, offsetof(PipelinedParams, k)) ||
-      !map(value_tensor(problem, args), problem.head_dim_v, plan.keys,
-           offsetof(PipelinedParams, v))) {
-    return kNoTensorMap;
+  if (!add(plan)) return kNoTensorMap;
+  if (copies) out[count - 1].maps[out[count - 1].map_count++] = mask;
+  if (gated && !add(plain)) return kNoTensorMap;
+  return count;
+}
+
+int32_t add_kernels_of_masks(const FlashPlan& plan, const Problem& problem, int32_t count,
+                             Launch* out) {
+  if (count <= 0 || plan.box_columns == 0 || pipelined_kind(problem) != Kind::masked) return count;
+  for (const Kind kind :
+       {Kind::masked, Kind::generic, problem.causal ? Kind::causal : Kind::nocausal}) {
+    FlashPlan each = plan;
+    choose_kernel(problem, kind, &each);
+    out[count++] = {each.object, each.kernel, {1, 1, 1}, each.block, each.shared_bytes, 0};
   }
-  if (copy_mask(plan, args, p, &launch.maps[launch.map_count], &params.mask_rows))
-    ++launch.map_count;
-  std::memcpy(launch.params, &params, sizeof params);
   return count;
 }
 

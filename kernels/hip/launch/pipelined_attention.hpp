@@ -26,6 +26,11 @@ FlashPlan plan_pipelined(const Problem& problem, const Target& target);
 int32_t pipelined_launches(const FlashPlan& plan, const Problem& problem, const Args& args,
                            const AttentionParams& p, void* workspace, Launch* out);
 
+// Adds to `count` launches of a dense problem's kernels those of which each run chooses one by its
+// mask's strides. RETURNS the new count. They only tell which kernels there are.
+int32_t add_kernels_of_masks(const FlashPlan& plan, const Problem& problem, int32_t count,
+                             Launch* out);
+
 // ---- The same loop over a list of work ----
 
 // Whether it serves the items of a problem that is_listed.

@@ -21,13 +21,15 @@ GPU_DEVICE float sum_of_quad(float x) {
 // not exist; its lanes take part.
 //
 // The lanes of a quad exchange words, a 4 x 4 transpose in two rounds, so that each stores 16
-// bytes.
+// bytes. All exchanges come before the first store: a store's condition would keep the compiler
+// from overlapping them.
 template <class T, int kDim, class F>
 GPU_DEVICE void store_quad_row(int32_t head_dim, typename T::Storage* out, bool exists,
                                const F& element) {
   const int quad = static_cast<int>(gpu::thread()) % 4;
+  gpu::Bits128 row[kDim / 32];
   GPU_UNROLL for (int u = 0; u < kDim / 8; u += 4) {
-    gpu::Bits128 bits;
+    gpu::Bits128& bits = row[u / 4];
     GPU_UNROLL for (int i = 0; i < 4; ++i) {
       bits.word[i] = pack2(T{}, element(u + i, 0), element(u + i, 1));
     }
@@ -43,8 +45,10 @@ GPU_DEVICE void store_quad_row(int32_t head_dim, typename T::Storage* out, bool 
         }
       }
     }
-    const int d = (u + quad) * 8;
-    if (exists && d < head_dim) gpu::store128(out + d, bits);
+  }
+  typename T::Storage* const to = gpu::computed_here(out + quad * 8);
+  GPU_UNROLL for (int u = 0; u < kDim / 8; u += 4) {
+    if (exists && (u + quad) * 8 < head_dim) gpu::store128(to + u * 8, row[u / 4]);
   }
 }
 

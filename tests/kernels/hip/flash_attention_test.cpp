@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "kernels/hip/launch/family.hpp"
 #include "kernels/hip/launch/launch.hpp"
@@ -363,6 +364,67 @@ TEST_P(Pipeline, MasksOfWholeTilesForAll) {
     };
     expect(r);
   }
+}
+
+// A bias of -inf hides a key whatever its scores are, beside keys that other biases leave visible.
+TEST_P(Pipeline, AdditiveMasksHideKeysThatAreNotFinite) {
+  for (const int64_t d : {64, 128, 256}) {
+    for (const float value : {NAN, INFINITY}) {
+      Recipe r = recipe(200, 304, d);
+      r.problem.mask = Mask::additive, r.problem.mask_dtype = dtype;
+      const auto hidden = [](int64_t j) { return j % 13 == 5; };
+      r.hides = [=](int64_t, int64_t, int64_t i, int64_t j) { return hidden(j) || i % 7 == j % 5; };
+      Case c(r);
+      run_flash_on(arch, c);
+      const std::string expected = c.output_bytes();
+      for (int64_t j = 0; j < r.seq_kv; ++j) {
+        for (int64_t x = 0; hidden(j) && x < d; ++x)
+          store_float(dtype, c.args.k.data, j * c.args.k.stride[1] + x, value);
+      }
+      c.poison_outputs();
+      run_flash_on(arch, c);
+      EXPECT_TRUE(c.output_bytes() == expected) << d << " " << value;
+    }
+  }
+}
+
+// Copies bring a mask's rows if these begin at multiples of 16 bytes; else the generic kernel reads
+// them. A plan knows both kernels.
+TEST_P(Pipeline, KernelsOfMasks) {
+  const auto kernel_of = [this](const auto& change) {
+    Recipe r = recipe(150, 304, 64, 2);
+    r.problem.mask = Mask::boolean;
+    change(r);
+    const Case c(r);
+    const hip::FlashPlan plan = hip::plan_flash(c.problem, {arch, 3});
+    std::vector<char> workspace(static_cast<size_t>(plan.workspace_bytes));
+    hip::Launch launches[8];
+    const int32_t count = hip::launches(plan, c.problem, c.args, workspace.data(), launches);
+    EXPECT_GT(count, 0);
+    const std::string kernel = launches[count - 1].kernel;
+    r.seq_kv = 304;  // what is planned for need not be what is run
+    const int32_t known = hip::kernels_of(plan, c.problem, Case(r).args, launches);
+    EXPECT_TRUE(std::any_of(launches, launches + known,
+                            [&](const hip::Launch& l) { return l.kernel == kernel; }));
+    return kernel;
+  };
+  const std::string masked = "flash_attention_sm90_masked_kernel",
+                    generic = "flash_attention_sm90_kernel";
+  EXPECT_EQ(kernel_of([](Recipe&) {}), masked);
+  EXPECT_EQ(kernel_of([](Recipe& r) { r.problem.causal = true; }), masked);
+  EXPECT_EQ(kernel_of([](Recipe& r) { r.seq_kv = 303; }), generic);
+  EXPECT_EQ(kernel_of([](Recipe& r) { r.problem.softcap = 2; }), generic);
+  EXPECT_EQ(kernel_of([](Recipe& r) { r.problem.alibi = true; }), generic);
+  EXPECT_EQ(kernel_of([](Recipe& r) { r.problem.scale = -1; }), generic);
+  EXPECT_EQ(kernel_of([this](Recipe& r) {
+              r.problem.mask = Mask::additive, r.problem.mask_dtype = dtype;
+            }),
+            masked);
+  EXPECT_EQ(kernel_of([](Recipe& r) {
+              r.problem.mask = Mask::additive, r.problem.mask_dtype = DType::f32;
+            }),
+            generic);
+  EXPECT_EQ(kernel_of([](Recipe& r) { r.problem.head_dim = r.problem.head_dim_v = 512; }), generic);
 }
 
 // One launch and no workspace if each workgroup has one block; else the counter is reset first.

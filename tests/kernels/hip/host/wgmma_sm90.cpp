@@ -27,6 +27,16 @@ HostKernel listed() {
   }
 }
 
+// The kernel of masks that are copied, unless steps are too short for that.
+template <class T, int kDim, int kDimV>
+HostKernel masked() {
+  if constexpr (kDim == 512) {
+    return nullptr;
+  } else {
+    return run<T, kDim, kDimV, hip::Kind::masked>;
+  }
+}
+
 template <class T, int kDim, int kDimV>
 HostKernel of_dims(const std::string& name) {
   using hip::Kind;
@@ -36,6 +46,7 @@ HostKernel of_dims(const std::string& name) {
     return name == "flash_attention_sm90_listed_kernel" ? listed<T, kDim, kDimV>() : nullptr;
   } else {
     if (name == "flash_attention_sm90_kernel") return run<T, kDim, kDimV, Kind::generic>;
+    if (name == "flash_attention_sm90_masked_kernel") return masked<T, kDim, kDimV>();
     if (name == "flash_attention_sm90_listed_kernel") return listed<T, kDim, kDimV>();
     if (name == "flash_attention_sm90_causal_kernel") return run<T, kDim, kDimV, Kind::causal>;
     return name == "flash_attention_sm90_nocausal_kernel" ? run<T, kDim, kDimV, Kind::nocausal>
