@@ -187,7 +187,7 @@ class Consumer : BlockConsumer<Tile, kKind> {
     wgmma_wait<0>();
     pin(s);
     // No turn has shown that all waves have read the words that were handed over.
-    if (kHandsSteps || step == rows.steps.begin) meet(tile.group);
+    if (Base::kHandsSteps || step == rows.steps.begin) meet(tile.group);
     release(empty(kKey + stage));
     if (step == rows.steps.begin) release(empty(query_number));
     float factor[kSlots];

@@ -20,7 +20,7 @@ namespace {
 // Keys in one unit of the decode kernel's cost, and between possible cuts: few enough that short
 // rows fill the GPU. A turn of all waves takes 32 to 128 keys.
 constexpr int32_t kDecodeCutKeys = 64;
-// With batch_invariant, every sequence is cut after these keys, whatever else is in the batch. Fewer
+// With batch_invariant every sequence is cut after these keys, whatever else the batch has. Fewer
 // would fill a GPU sooner, but each piece has a place in the workspace and costs a merge.
 constexpr int32_t kInvariantCutKeys = 2048;
 // Equal sequences are cut only if their tiles would else fill less than this fraction of the
@@ -252,7 +252,7 @@ bool is_listed(const Problem& p) {
   // Only a tile for lists has so many columns.
   if (p.v_in_k && p.head_dim > kPipelinedMaxDim) return true;
   if (std::max(p.head_dim, p.head_dim_v) > kDims[2]) return false;
-  // With batch_invariant no bound decides. Many queries whose scores are modified are slow in lists.
+  // With batch_invariant no bound decides. Many queries with modified scores are slow in lists.
   if (p.batch_invariant) return !modifies(p);
   return p.seq_q <= kFewQueries && listed_supported(p, nullptr);
 }
