@@ -8,15 +8,21 @@ shift 2
 mkdir -p "$out"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+trap 'exit 130' INT   # without these two, dash ends without the one above
+trap 'exit 143' TERM
 : "${SOURCE_DATE_EPOCH:=$(git -C "$(dirname "$0")" log -1 --format=%ct 2>/dev/null || date +%s)}"
 export SOURCE_DATE_EPOCH
 for package; do
   [ -e "$build/packages/$package.cmake" ] || { echo "pack: $build has no package $package" >&2; exit 1; }
   cpack --config "$build/packages/$package.cmake" -B "$scratch" >"$scratch/log" 2>&1 ||
     { cat "$scratch/log" >&2; exit 1; }
-  rm -rf "$scratch/_CPack_Packages" "$out/${package}"_*.deb
+  rm -rf "$scratch/_CPack_Packages"
 done
-mv "$scratch"/*.deb "$out"
+# The old files go only now: a package that cannot be packed takes none of them away.
+for package; do
+  rm -f "$out/${package}"_*.deb
+  mv "$scratch/${package}"_*.deb "$out"
+done
 printf '%-34s %-12s %s\n' package version size
 for package; do
   file=$(echo "$out/${package}"_*.deb)
