@@ -20,14 +20,16 @@ endforeach()
 file(WRITE ${doc}/copyright "${copyright}")
 
 # ---- changelogs ----
+set(changes "CHANGELOG.md of the sources of this version")
 if(CPACK_ATTNRT_UPSTREAM_CHANGELOG)
+  set(changes /usr/share/doc/${CPACK_PACKAGE_NAME}/changelog.gz)
   file(COPY_FILE ${doc}/CHANGELOG.md ${doc}/changelog)
   file(REMOVE ${doc}/LICENSE)  # it is in the copyright file
 endif()
 string(TIMESTAMP date "%a, %d %b %Y %H:%M:%S +0000" UTC)  # SOURCE_DATE_EPOCH, if it is set
 file(WRITE ${doc}/changelog.Debian "attnrt (${CPACK_DEBIAN_PACKAGE_VERSION}) bookworm; urgency=medium
 
-  * What changed is in /usr/share/doc/attnrt/changelog.gz.
+  * What changed is in ${changes}.
 
  -- ${CPACK_PACKAGE_CONTACT}  ${date}
 ")

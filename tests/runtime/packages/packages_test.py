@@ -257,6 +257,11 @@ class Packages(unittest.TestCase):
             self.assertIn(f"\nVersion: {package.version}\n", read)
             self.assertIn("\nDate: Tue, 14 Nov 2023 22:13:20 +0000\n", read)
             self.assertIn("\nMaintainer: A Builder <builder@example.org>\n", read)
+            # It names no file of another package, which may be of another version.
+            where = "CHANGELOG.md of the sources of this version"
+            if package.name == "attnrt":
+                where = f"{doc}/changelog.gz"
+            self.assertIn(f"What changed is in {where}.\n", read)
         attnrt = self.packages["attnrt"].files
         self.assertIn("nlohmann", attnrt["/usr/share/doc/attnrt/copyright"].decode())
         upstream = gzip.decompress(attnrt["/usr/share/doc/attnrt/changelog.gz"])
