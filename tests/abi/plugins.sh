@@ -10,7 +10,7 @@ for plugin in "$1"/*.so; do
   [ -e "$plugin" ] || break
   sh "$here/exported_symbols.sh" "$plugin" "$here/plugin.symbols"
   needed=$(objdump --private-headers "$plugin" | sed -n 's/^ *NEEDED *//p' | grep -vE '^(libc|libm|ld-linux-x86-64)\.so' || true)
-  [ -z "$needed" ] || { echo "$plugin needs" $needed "(expected: libc, libm and the loader)" >&2; exit 1; }
+  [ -z "$needed" ] || { echo "$plugin needs $needed (expected: libc, libm and the loader)" >&2; exit 1; }
   stripped=$2/$(basename "$plugin")
   strip --strip-all -o "$stripped" "$plugin"
   objcopy --dump-section .attnrt_manifest="$stripped.before" "$plugin" /dev/null
