@@ -17,7 +17,7 @@ from transformers.utils import logging
 from . import attention as attnrt_attention
 from ._counts import Counts, NotServed, Traced
 from ._torch_kernels import DTYPES, expect_plain, rows_in_order
-from ._transformers_masks import Words, boolean_mask
+from ._transformers_masks import Words, boolean_mask, words_of
 from ._transformers_torch import Call, computed_by_torch
 from .errors import InvalidArgumentError, UnsupportedError
 from .runtime import Runtime
@@ -82,10 +82,11 @@ def _words(call: Call) -> tuple[str, Words]:
         # As for "sdpa": a single query sees all keys; the first of more queries is at key 0.
         return "none", _CAUSAL if call.is_causal and queries > 1 else _ALL
     compiling = torch.compiler.is_compiling()
-    words: Words | None = None if compiling else getattr(mask, "attnrt_words", None)
-    if words is not None:
-        return "words", words
     if not compiling:
+        words = words_of(mask)
+        if words is not None:
+            return "words", words
+        mask = boolean_mask(mask)
         expect_plain((mask,))
     if mask.is_floating_point():
         if mask.dtype not in (torch.float32, call.query.dtype):

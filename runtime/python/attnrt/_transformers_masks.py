@@ -7,7 +7,8 @@ cache can be said in words: causal, align, windows, kv_lengths, offsets. Backend
 no mask, and skip what is hidden. Everything else is a boolean mask, as for "sdpa".
 
 A mask in words is a WordsMask: a tensor without memory that becomes the boolean mask as soon as a
-model computes with it. So the words are never wrong, and cost nothing where they are not used.
+model computes with it. Words hold until that mask is changed in place: torch counts such changes.
+So the words are never wrong, and cost nothing where they are not used.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Words:
     kv_lengths: Tensor | None = None
     offsets: Tensor | None = None  # the one row of the batch is packed: it ends its sequences here
     mask: Tensor | None = None  # what the words do not say
+    version: int = 0  # the words hold while the boolean mask has this one
 
 
 class WordsMask(torch.Tensor):  # type: ignore[misc]
@@ -47,6 +49,7 @@ class WordsMask(torch.Tensor):  # type: ignore[misc]
 
     attnrt_words: Words
     _compute: Callable[[], Tensor]
+    _boolean: Tensor | None  # once somebody has asked for it
 
     @classmethod
     def make(
@@ -54,7 +57,7 @@ class WordsMask(torch.Tensor):  # type: ignore[misc]
     ) -> WordsMask:
         nothing = torch.empty((), dtype=torch.bool, device=device)
         mask: WordsMask = nothing.expand(shape).as_subclass(cls)
-        mask.attnrt_words, mask._compute = words, compute
+        mask.attnrt_words, mask._compute, mask._boolean = words, compute, None
         return mask
 
     @classmethod
@@ -62,25 +65,51 @@ class WordsMask(torch.Tensor):  # type: ignore[misc]
         cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if function is Tensor.contiguous:  # what generate() calls on masks
-            mask = args[0]
-            return cls.make(
-                mask.shape, mask.device, mask.attnrt_words, lambda: mask._compute().contiguous()
-            )
-        if function in _METADATA or function in _MAY_CHANGE_NOTHING:
-            with torch._C.DisableTorchFunctionSubclass():
-                result = function(*args, **kwargs)
-            if function in _METADATA:
-                return result
-            if result is args[0] or (function is _GET_ITEM and _takes_all(args[1], result, *args)):
-                return args[0]
+        first = args[0] if args else None
+        if type(first) is not WordsMask or words_of(first) is not None:  # not changed
+            if function is Tensor.contiguous:  # what generate() calls on masks
+                words = dataclasses.replace(first.attnrt_words)
+                compute = first._compute
+                return cls.make(first.shape, first.device, words, lambda: compute().contiguous())
+            if function in _METADATA or function in _MAY_CHANGE_NOTHING:
+                with torch._C.DisableTorchFunctionSubclass():
+                    result = function(*args, **kwargs)
+                if function in _METADATA:
+                    return result
+                if result is first:
+                    return first
+                if function is _GET_ITEM and _takes_all(args[1], result, first):
+                    return first
         args, kwargs = torch.utils._pytree.tree_map(boolean_mask, (args, kwargs))
         return function(*args, **kwargs)
 
 
 def boolean_mask(value: Any) -> Any:
     """Returns the boolean mask of a WordsMask, and everything else as it is."""
-    return value._compute() if type(value) is WordsMask else value
+    if type(value) is not WordsMask:
+        return value
+    if value._boolean is None:
+        boolean = _with_version(value._compute())
+        value.attnrt_words.version = boolean._version
+        value._boolean = boolean
+    return value._boolean
+
+
+def words_of(mask: Tensor) -> Words | None:
+    """Returns what the mask says in words, unless it has been changed since."""
+    words: Words | None = getattr(mask, "attnrt_words", None)
+    if words is None:
+        return None
+    boolean = mask._boolean if isinstance(mask, WordsMask) else mask
+    return words if boolean is None or boolean._version == words.version else None
+
+
+def _with_version(mask: Tensor) -> Tensor:
+    """Returns the tensor, or its copy if it is of inference_mode(): those have no version."""
+    if not mask.is_inference():
+        return mask
+    with torch.inference_mode(False):
+        return mask.clone()
 
 
 _METADATA = frozenset(
@@ -95,7 +124,7 @@ _GET_ITEM = Tensor.__getitem__
 _MAY_CHANGE_NOTHING = frozenset((Tensor.to, _GET_ITEM))
 
 
-def _takes_all(index: Any, result: Tensor, mask: Tensor, *_: Any) -> bool:
+def _takes_all(index: Any, result: Tensor, mask: Tensor) -> bool:
     """Whether an index takes the whole mask, as mask[:, :, :, :keys] does."""
     indices = index if isinstance(index, tuple) else (index,)
     return result.shape == mask.shape and all(
@@ -196,7 +225,7 @@ def _expect_interface(config: Any) -> None:
         raise UnsupportedError(
             f'attn_implementation="attnrt": {own[0]} of {name} does not call transformers\' '
             "attention interface; load the model without it (attnrt.torch.enable() serves models "
-            "that call torch's attention)"
+            "that call torch's attention; this model may not)"
         )
     _with_interface.add(of)
 
@@ -258,11 +287,12 @@ def mask_in_words(
     decodes_static = isinstance(shift, Tensor) and q_length == 1 and pattern.causal
     if decodes_static or (not allow_is_causal_skip and pattern.causal):
         # A graph of torch.compile may take this mask: it is a plain tensor, and small.
-        mask = boolean().contiguous()
+        mask = _with_version(boolean().contiguous())
         if found is None and decodes_static:
             lengths = _same_lengths(shift + q_length, batch_size, device)
             found = Words(kv_lengths=lengths, mask=mask)
         if found is not None:
+            found.version = mask._version
             mask.attnrt_words = found
         return mask
     if found is None:
@@ -271,7 +301,10 @@ def mask_in_words(
 
 
 def _goes_without(words: Words, queries: int, keys: int, allowed: bool) -> bool:
-    """Whether None says the same: causal by the module's own word, with align="top_left"."""
+    """Whether the mask may be None.
+
+    The attention function then computes the same from `is_causal`.
+    """
     if not allowed or words.kv_lengths is not None:
         return False
     if words.window_left is not None or words.window_right is not None:

@@ -205,9 +205,49 @@ class Masks(unittest.TestCase):
                 result = function(made())
                 self.assertEqual(isinstance(result, _transformers_masks.WordsMask), keeps)
                 self.assertTrue(torch.equal(result, function(plain)))
-        changed = made()
-        changed = changed.masked_fill(plain, False)
-        self.assertFalse(changed.any())
+
+    def test_masks_that_models_change(self) -> None:
+        part = torch.rand((7, 7), generator=torch.Generator().manual_seed(4)) < 0.5
+
+        def by_and(mask: Any) -> Any:
+            mask &= part
+            return mask
+
+        modes = (torch.no_grad, torch.inference_mode)
+        for plain, read, mode in itertools.product((False, True), (False, True), modes):
+            for name, change in (
+                ("setitem", lambda mask: mask.__setitem__((..., slice(4, None), 3), False)),
+                ("masked_fill_", lambda mask: mask.masked_fill_(part, False)),
+                ("&=", by_and),
+                ("fill_", lambda mask: mask.fill_(False)),
+                ("out", lambda mask: torch.logical_not(mask & True, out=mask)),
+                ("a view", lambda mask: mask[:, :, 2:].zero_()),
+                ("a view of a view", lambda mask: mask[0].mT[:, 1].logical_not_()),
+                ("its copy", lambda mask: mask.contiguous() & part),
+            ):
+                with self.subTest(name, plain=plain, read=read, mode=mode.__name__), mode():
+                    words = {
+                        "batch_size": 1, "q_length": 7, "kv_length": 7,
+                        "mask_function": masking_utils.sliding_window_causal_mask_function(3),
+                        "allow_is_causal_skip": not plain,
+                    }  # fmt: skip
+                    mask = _transformers_masks.mask_in_words(**words)
+                    self.assertEqual(type(mask) is torch.Tensor, plain)
+                    expected = masking_utils.sdpa_mask(**{**words, "allow_is_causal_skip": False})
+                    before = expected.clone()
+                    if read:
+                        self.assertTrue(torch.equal(mask & True, before))
+                    self.assertIsNotNone(_transformers_masks.words_of(mask))
+                    results = change(mask), change(expected)
+                    if results[0] is not None:
+                        self.assertTrue(torch.equal(*results))
+                    changed = not torch.equal(expected, before)
+                    self.assertEqual(changed, name != "its copy")
+                    self.assertTrue(torch.equal(mask & True, expected))
+                    self.assertEqual(_transformers_masks.words_of(mask) is None, changed)
+                    again = mask[:, :, :, :7].contiguous()
+                    self.assertEqual(_transformers_masks.words_of(again) is None, changed or plain)
+                    self.assertTrue(torch.equal(again & True, expected))
 
 
 if __name__ == "__main__":
