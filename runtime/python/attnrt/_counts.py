@@ -35,14 +35,20 @@ class Counts:
         with self._lock:
             self._served[kind] += 1
 
-    def left(self, why: NotServed) -> None:
-        """Counts a call that is left to torch, unless torch only traces it."""
+    def left(self, why: NotServed) -> bool:
+        """Counts a call that is left to torch, unless torch only traces it.
+
+        Returns whether this is the first call that is counted under its reason.
+        """
         if isinstance(why, Traced):
-            return
+            return False
         reason = str(why)
         with self._lock:
-            known = reason in self._reasons or len(self._reasons) < MOST_REASONS
-            self._reasons[reason if known else "others"] += 1
+            known = reason in self._reasons
+            if not known and len(self._reasons) >= MOST_REASONS:
+                reason, known = "others", True
+            self._reasons[reason] += 1
+        return not known
 
     def snapshot(self) -> dict[str, Any]:
         """Returns served, fell_back, the served calls by kind, and reasons."""

@@ -36,7 +36,12 @@ def expect_plain(tensors: tuple[Tensor | None, ...]) -> None:
         if tensor is None:
             continue
         if type(tensor) not in _PLAIN:
-            raise Traced if isinstance(tensor, _TRACED) else NotServed("tensor subclass")
+            traced = isinstance(tensor, _TRACED)
+            raise Traced("tensors of a trace") if traced else NotServed("tensor subclass")
+        if tensor.is_meta:
+            raise Traced("meta tensors")
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            raise NotServed("tensor of torch.func")
         if recording and tensor.requires_grad:
             raise NotServed("gradient")
         if tensor.is_neg():

@@ -64,7 +64,9 @@ def _expect_supported(call: Call) -> None:
 def _cast_by_autocast(call: Call) -> Call:
     """Casts as autocast casts the arguments of torch's own attention."""
     device = call.query.device.type
-    if not torch.is_autocast_enabled(device) or call.query.dtype == torch.float64:
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return call
+    if call.query.dtype == torch.float64:
         return call
     dtype = torch.get_autocast_dtype(device)
     return dataclasses.replace(
@@ -257,8 +259,7 @@ def attention(
     try:
         kind, out = _served(call)
     except NotServed as why:
-        if not torch.compiler.is_compiling():
-            counts.left(why)
+        if not torch.compiler.is_compiling() and counts.left(why):
             _logger.warning_once(f"attnrt.transformers leaves calls to torch: {why}")
         return computed_by_torch(call, str(why))
     if not torch.compiler.is_compiling():

@@ -1,6 +1,7 @@
 # tests/runtime/python/transformers_attention_test.py: the attention function against float64
 import logging
 import unittest
+import unittest.mock
 from typing import Any
 
 import attnrt
@@ -13,7 +14,8 @@ except ImportError:
 else:
     import attnrt.transformers
     import torch_reference
-    from attnrt import _transformers_attention, _transformers_masks
+    from attnrt import _counts, _transformers_attention, _transformers_masks
+    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch_operator_test import devices
     from transformers import masking_utils
 
@@ -234,6 +236,50 @@ class Left(Calls):
                 formula(*again, boolean, words).square().sum().backward()
                 for one, other in zip(found, again, strict=True):
                     torch.testing.assert_close(one.double(), other.grad, rtol=1e-4, atol=1e-4)
+
+    def test_torch_func(self) -> None:
+        causal = torch.ones((6, 6), dtype=torch.bool).tril()[None, None]
+        given = self.tensors(6, 6)
+        with torch.no_grad():
+            out = torch.func.vmap(lambda *one: attention(Module(), *one, None)[0])(
+                *(each[:, None] for each in given)
+            )
+        expected = formula(*given, causal, {})[:, None]
+        torch.testing.assert_close(out.double(), expected, rtol=0, atol=1e-5)
+        counted = attnrt.transformers.counters()
+        self.assertEqual((counted["served"], counted["reasons"]), (0, {"tensor of torch.func": 1}))
+
+    def test_what_is_logged(self) -> None:
+        def calls(*made: Any) -> list[str]:
+            with unittest.mock.patch.object(_transformers_attention, "_logger") as logger:
+                for given, words in made:
+                    attention(Module(), *given, None, **words)
+            return [call.args[0] for call in logger.warning_once.call_args_list]
+
+        given = self.tensors(6, 6)
+        double = [each.double() for each in given]
+        text = "attnrt.transformers leaves calls to torch: "
+        self.assertEqual(
+            calls((given, {}), (double, {}), (double, {}), (given, {"output_attentions": True})),
+            [text + "dtype float64", text + "output_attentions"],
+        )
+        with unittest.mock.patch.object(_counts, "MOST_REASONS", 2):  # there are two now
+            self.assertEqual(calls((given, {"scaling": 0}), (given, {"scaling": 0})), [])
+        counted = attnrt.transformers.counters()
+        self.assertEqual(counted["reasons"]["others"], 2)
+        meta = [each.to("meta") for each in given]
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            fake = [mode.from_tensor(each) for each in given]
+            self.assertEqual(calls((fake, {}), (meta, {})), [])
+        self.assertEqual(attnrt.transformers.counters(), counted)
+
+    def test_tensors_without_memory(self) -> None:
+        meta = [each.to("meta") for each in self.tensors(6, 6)]
+        for words in ({}, {"softcap": 1.5}):
+            out, _ = attention(Module(), *meta, None, **words)
+            self.assertEqual((out.device.type, out.shape), ("meta", (BATCH, 6, HEADS, HEAD_DIM)))
+        counted = attnrt.transformers.counters()
+        self.assertEqual((counted["served"], counted["fell_back"]), (0, 0))
 
     def test_a_trace_of_torch_jit(self) -> None:
         def layer(q: Any, k: Any, v: Any) -> Any:
