@@ -65,7 +65,7 @@ class WordsMask(torch.Tensor):  # type: ignore[misc]
         cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        first = args[0] if args else None
+        first: Any = args[0] if args else None
         if type(first) is not WordsMask or words_of(first) is not None:  # not changed
             if function is Tensor.contiguous:  # what generate() calls on masks
                 words = dataclasses.replace(first.attnrt_words)
