@@ -53,9 +53,9 @@ class Producer : Pipeline<Tile, kKind> {
           if (masked && copies_mask()) copy_mask(now, step, mask_ring);
         }
         if constexpr (kValuesLate) {
-          if (!first) copy_values(now, before, {ring.count - 1});
+          if (!first) copy_values(now, head_kv, before, {ring.count - 1});
         } else if (!kSplitsCopies) {
-          copy_values(now, step, ring);
+          copy_values(now, head_kv, step, ring);
         }
         before = step;
         ring.advance();
@@ -67,7 +67,7 @@ class Producer : Pipeline<Tile, kKind> {
           if (kAhead) send(follows, next, query);
         }
       }
-      if (kValuesLate) copy_values(now, before, {ring.count - 1});
+      if (kValuesLate) copy_values(now, head_kv, before, {ring.count - 1});
       if (!kAhead && !follows) send(false, next, query);
       now = next;
       exists = follows;
@@ -84,9 +84,10 @@ class Producer : Pipeline<Tile, kKind> {
       const Work now = gpu::shared_load<Work>(work_at(query, 0));
       if (!now.sees_keys()) return;
       gpu::mbarrier_arrive(empty(barrier));
+      const int32_t head_kv = now.head / p_.heads_per_kv;
       States states(*this, now);
       for (int step = now.steps.end - 1; step >= now.steps.begin; step = states.step_before(step)) {
-        copy_values(now, step, ring);
+        copy_values(now, head_kv, step, ring);
         ring.advance();
       }
     }
@@ -162,13 +163,13 @@ class Producer : Pipeline<Tile, kKind> {
     uint64_t word_ = 0;
   };
 
-  GPU_DEVICE void copy_values(const Work& work, int step, const StageRing& ring) const {
+  GPU_DEVICE void copy_values(const Work& work, int32_t head_kv, int step,
+                              const StageRing& ring) const {
     const uint32_t stage = ring.stage();
     gpu::mbarrier_wait(empty(kValue + stage), ring.empty_parity());
     gpu::mbarrier_arrive_expect(full(kValue + stage), Tile::kValueBytes);
     copy(params_.v, p_.v_stride, Tile::kValueAt + stage * Tile::kValueBytes, Tile::kKeyPanelBytes,
-         Tile::kValuePanels, full(kValue + stage), step * kKeys, work.head / p_.heads_per_kv,
-         work.batch);
+         Tile::kValuePanels, full(kValue + stage), step * kKeys, head_kv, work.batch);
   }
   // Starts the copies of all panels of rows [row, + a box) of one head.
   GPU_DEVICE static void copy(const gpu::TensorMap& map, const Strides& stride, uint32_t to,
