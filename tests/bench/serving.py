@@ -390,11 +390,11 @@ def print_rows(title, runtimes, batches, rounds, compute=False, scheduled=False)
     """
     speeds.print_heading(title, [*runtimes, *(["scheduled"] if scheduled else [])])
     for label, batch, reference in batches:
-        print_row(label, batch, reference, runtimes, rounds, compute)
+        print_row(label, batch, reference, runtimes, rounds, compute, scheduled)
         torch.cuda.empty_cache()
 
 
-def print_row(label, batch, reference, runtimes, rounds, compute):
+def print_row(label, batch, reference, runtimes, rounds, compute, scheduled):
     """reference: the same work without pages, raggedness or 8 bits, timed as a peer; or None."""
 
     def ours_for(runtime, of):
@@ -402,7 +402,7 @@ def print_row(label, batch, reference, runtimes, rounds, compute):
 
     ours = {name: ours_for(runtime, batch) for name, runtime in runtimes.items()}
     theirs = {name: rotated(batch, maker) for name, maker in peers_of(batch).items()}
-    if batch.page_size or batch.packed or min(batch.kv_lengths) != max(batch.kv_lengths):
+    if scheduled:
         runtime = next(iter(runtimes.values()))
         ours["scheduled"] = rotated(batch, lambda tensors: scheduled_call(runtime, batch, tensors))
     other = "16 bits" if batch.stored else "dense"
