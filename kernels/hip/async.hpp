@@ -91,7 +91,7 @@ GPU_DEVICE void mbarrier_wait(uint32_t at, uint32_t parity) {
 // ---- Named barriers: 1 to 15 (0 is barrier()). Whole waves take part. ----
 
 // Waits until `threads` threads, a multiple of 32, have come to named_barrier_wait or
-// named_barrier_arrive of this id, this one included. Then the barrier starts anew.
+// named_barrier_arrive of this id, this one included. Then the barrier can be used again.
 GPU_DEVICE void named_barrier_wait(uint32_t id, uint32_t threads) {
 #if defined(GPU_ON_HOST)
   host::named_barrier_wait(id, threads);

@@ -29,9 +29,10 @@ class WideConsumer : BlockConsumer<Tile, kKind> {
   using typename Base::StageRing, typename Base::StepWord, typename Base::Work, typename Base::Rows,
       typename Base::Scores, typename Base::Output, typename Base::Weights;
   static_assert(Tile::kGroups == 2 && Tile::kQueryStages == 1);
-  // Else both warpgroups had steps in the same place, of which they may miss no phase.
+  // A warpgroup waits for K at its own steps only. With an odd number of stages each place would
+  // hold steps of both in turn, and a warpgroup would miss every second phase of its barrier.
   static_assert(Tile::kStages % 2 == 0);
-  // Else a step would wait for its own place in the ring.
+  // With two stages a warpgroup would wait for K in a place that it has not released yet.
   static_assert(!Tile::kValuesInKeys || Tile::kStages > 2);
 
  public:
@@ -99,7 +100,7 @@ class WideConsumer : BlockConsumer<Tile, kKind> {
     }
     // In each turn: O += P V of an own step, whose weights are there, S of the next own step, O +=
     // P V of the other warpgroup's step in between, and the next own weights. Nothing runs where
-    // the loop begins anew: else ptxas serialises wgmma.
+    // one iteration ends and the next begins: else ptxas serialises wgmma.
     while (step.step != begin) {
       number = step_of_other(tile, places, 1, step.step - 1);
       if (number == begin) break;

@@ -2,7 +2,7 @@
 # these code objects into static libraries that the plugins link
 #
 # Each code object is also left in <build>/kernels/<arch>/<kernel>.elf, for tests and for a look at it.
-# NVIDIA's are packed into <kernel>.fatbin, which compresses them to about a fifth; the driver unpacks
+# NVIDIA's are packed into <kernel>.fatbin, which compresses them to about a quarter; the driver unpacks
 # one when it is loaded.
 include_guard(GLOBAL)
 

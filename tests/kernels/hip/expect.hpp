@@ -9,6 +9,18 @@
 
 namespace kernels::test {
 
+// A problem with lse, and its extents.
+inline Recipe recipe_of(DType dtype, int64_t seq_q, int64_t seq_kv, int64_t head_dim,
+                        int64_t heads_q, int64_t heads_kv) {
+  Recipe r;
+  r.problem.dtype = dtype;
+  r.problem.heads_q = heads_q, r.problem.heads_kv = heads_kv;
+  r.problem.head_dim = r.problem.head_dim_v = head_dim;
+  r.problem.lse = true;
+  r.seq_q = seq_q, r.seq_kv = seq_kv;
+  return r;
+}
+
 // Plans, launches and runs a problem as a plugin would on that architecture. Expects the accuracy
 // that support/ derives, and that nothing was written outside the rows of out and lse. Where a
 // mask's tiles can be looked at before, runs with that and without, and expects the same bits.

@@ -20,12 +20,7 @@ class OnLists : public testing::TestWithParam<Target> {
 
   Recipe recipe(int64_t seq_q, int64_t seq_kv, int64_t head_dim, int64_t heads_q = 8,
                 int64_t heads_kv = 2) const {
-    Recipe r;
-    r.problem.dtype = dtype;
-    r.problem.heads_q = heads_q, r.problem.heads_kv = heads_kv;
-    r.problem.head_dim = r.problem.head_dim_v = head_dim;
-    r.problem.lse = true;
-    r.seq_q = seq_q, r.seq_kv = seq_kv;
+    Recipe r = recipe_of(dtype, seq_q, seq_kv, head_dim, heads_q, heads_kv);
     r.gap = 8;
     return r;
   }

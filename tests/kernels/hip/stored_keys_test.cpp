@@ -40,13 +40,8 @@ class StoredKeys : public testing::TestWithParam<Target> {
 
   Recipe recipe(int64_t seq_q, int64_t seq_kv, int64_t head_dim, int64_t heads_q = 6,
                 int64_t heads_kv = 2) const {
-    Recipe r;
-    r.problem.dtype = dtype;
-    r.problem.heads_q = heads_q, r.problem.heads_kv = heads_kv;
-    r.problem.head_dim = r.problem.head_dim_v = head_dim;
-    r.problem.lse = true;
+    Recipe r = recipe_of(dtype, seq_q, seq_kv, head_dim, heads_q, heads_kv);
     r.problem.kv_dtype = DType::f8_e4m3fn, r.problem.kv_scale = KvScale::token;
-    r.seq_q = seq_q, r.seq_kv = seq_kv;
     r.layout = Layout::gapped, r.gap = 16;
     return r;
   }
