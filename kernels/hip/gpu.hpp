@@ -376,8 +376,8 @@ GPU_DEVICE V scalar(V value) {
   return value;
 }
 
-// Computes a pointer here, for all of its uses. Else NVIDIA's compiler computes it again at each use
-// that has a condition of its own.
+// Computes a pointer here, for all of its uses. Else NVIDIA's compiler computes it again at each
+// use that has a condition of its own.
 template <class V>
 GPU_DEVICE V* computed_here(V* pointer) {
 #if defined(GPU_NVIDIA)
